@@ -1,0 +1,53 @@
+"""Give it your network: where on the lazy-rich axis it trains, whether it is well-behaved at every width, and the mend.
+
+Rooms load on use, so importing this package is fast.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+# name on the face -> (room, name in the room; empty for the room itself)
+_FACE = {
+    # what a network is
+    "Family": ("lazyrich.family", "Family"),
+    "Role": ("lazyrich.family", "Role"),
+    "zoo": ("lazyrich.family.zoo", ""),
+    # how it scales
+    "standard": ("lazyrich.scaling", "standard"),
+    "ntk": ("lazyrich.scaling", "ntk"),
+    "mean_field": ("lazyrich.scaling", "mean_field"),
+    "mup": ("lazyrich.scaling", "mup"),
+    "richness": ("lazyrich.scaling", "richness"),
+    "spectral": ("lazyrich.scaling", "spectral"),
+    "abc": ("lazyrich.scaling", "abc"),
+    "Scheme": ("lazyrich.scaling", "Scheme"),
+    "plan": ("lazyrich.scaling", "plan"),
+    "Plan": ("lazyrich.scaling", "Plan"),
+    "flattens": ("lazyrich.scaling", "flattens"),
+    # is it well-behaved
+    "check": ("lazyrich.measure", "check"),
+    "decompose": ("lazyrich.measure", "decompose"),
+    "train": ("lazyrich.train", "train"),
+    # data, and what a person looks at
+    "data": ("lazyrich.data", ""),
+    "render": ("lazyrich.report", "render"),
+    # what it refuses
+    "LazyrichError": ("lazyrich.errors", "LazyrichError"),
+}
+
+__all__ = list(_FACE)  # type: ignore[misc]
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _FACE:
+        raise AttributeError(f"module 'lazyrich' has no attribute '{name}'; it has {', '.join(sorted(_FACE))}")
+    room, attribute = _FACE[name]
+    module = importlib.import_module(room)
+    return getattr(module, attribute) if attribute else module
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_FACE])

@@ -1,0 +1,42 @@
+"""One family of exceptions: each says what was got, what was expected, and the mend."""
+
+from __future__ import annotations
+
+
+class LazyrichError(Exception):
+    """Anything that lazyrich refuses to do; the command line prints it as one line and exits with status 2.
+
+    Example:
+        >>> raise LazyrichError("got width 3, expected at least 4; pass a larger base=")
+        Traceback (most recent call last):
+        ...
+        lazyrich.errors.LazyrichError: got width 3, expected at least 4; pass a larger base=
+    """
+
+
+class UsageError(LazyrichError):
+    """A command or call whose words do not fit: an unknown name, a bad reference, widths in the wrong order."""
+
+
+class FamilyError(LazyrichError):
+    """A factory that is no family: it crashes, ignores its width, or holds a tensor without a role."""
+
+
+class PlanError(LazyrichError):
+    """A plan that cannot be made, or that does not belong to the model it was given."""
+
+
+class TrainError(LazyrichError):
+    """A training run that cannot be started or watched."""
+
+
+class DataError(LazyrichError):
+    """Data that is missing, unreadable or not what its header says."""
+
+
+class StoreError(LazyrichError):
+    """A run folder that cannot be used: it exists, is read-only, or holds another run."""
+
+
+class ReportError(LazyrichError):
+    """A result that cannot be drawn, or a page that cannot be written."""

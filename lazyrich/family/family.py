@@ -1,0 +1,319 @@
+"""A family: a network with its width left open, and the role of each of its tensors.
+
+Roles come from two builds on the meta device (a base and a wider probe) and from what each module does with its tensors;
+they are never guessed from names.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import math
+import random
+from collections.abc import Callable, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.parameter import UninitializedParameter
+
+from lazyrich.errors import FamilyError, LazyrichError
+from lazyrich.family.law import Law, LawRecorder, measure_laws
+from lazyrich.family.role import Axes, Role, axes_for, grown, role_of
+from lazyrich.family.semantics import read_axes
+
+POOLED_SEEDS = 4
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """What a family knows of one tensor.
+
+    ``owner`` is the path of the module that holds it, ``aliases`` are its other names where it is tied, ``alias_roles``
+    the role that each of those other uses would have had.
+    """
+
+    name: str
+    owner: str
+    kind: str
+    shape: tuple[int, ...]
+    probe_shape: tuple[int, ...]
+    role: Role
+    axes: Axes
+    aliases: tuple[str, ...] = ()
+    alias_roles: tuple[Role, ...] = ()
+
+
+class Family:
+    """A network with its width left open.
+
+    Args:
+        factory: ``factory(width) -> nn.Module``, or ``factory(width, depth)`` when ``depth`` is given. Any ``nn.Module``.
+        base: the width at which every plan is exactly the plain network.
+        depth: passed to the factory as its second argument, when it takes one.
+        probe: the wider build that shows what grows; twice the base by default.
+        roles: ``{tensor name or pattern: role}`` for tensors that shapes cannot tell.
+
+    Raises:
+        FamilyError: if a build fails, nothing grows, or a tensor's role is unclear.
+
+    Example:
+        >>> family = Family(lambda n: nn.Sequential(nn.Linear(4, n), nn.ReLU(), nn.Linear(n, 2)), base=8)
+        >>> {name: str(role) for name, role in family.roles.items()}
+        {'0.weight': 'input', '0.bias': 'vector', '2.weight': 'output', '2.bias': 'fixed'}
+    """
+
+    def __init__(
+        self,
+        factory: Callable[..., nn.Module] | None,
+        base: int = 64,
+        *,
+        depth: int | None = None,
+        probe: int | None = None,
+        roles: Mapping[str, Role | str] | None = None,
+        _builds: tuple[nn.Module, nn.Module] | None = None,
+    ) -> None:
+        if base < 1 or (probe is not None and probe <= base):
+            raise FamilyError(f"got base={base} and probe={probe}, expected 1 <= base < probe")
+        self.factory, self.base, self.depth, self.probe = factory, base, depth, probe or 2 * base
+        self._builds = _builds
+        self._overrides = {pattern: _as_role(pattern, role) for pattern, role in (roles or {}).items()}
+        self._laws: dict[int, dict[str, Law]] = {}
+
+    @classmethod
+    def from_builds(cls, small: nn.Module, large: nn.Module, **options: Any) -> Family:
+        """A family known only by two builds of the same network; ``options`` as for ``Family``.
+
+        ``base`` and ``probe`` name their widths (64 and twice that when they are not given). Such a family can plan for
+        any third build that it is handed, but cannot build one itself.
+
+        Example:
+            >>> net = lambda n: nn.Sequential(nn.Linear(4, n), nn.Linear(n, 2))
+            >>> Family.from_builds(net(8), net(16), base=8).roles["1.weight"]
+            <Role.OUTPUT: 'output'>
+        """
+        return cls(None, _builds=(small, large), **options)
+
+    @property
+    def name(self) -> str:
+        """The factory's own name."""
+        return getattr(self.factory, "__name__", type(self.factory).__name__) if self.factory else "two builds"
+
+    @cached_property
+    def tensors(self) -> dict[str, TensorInfo]:
+        """Everything known of each trainable tensor, keyed by its first name in ``named_parameters()``."""
+        small, large = self._builds or (self.sketch(self.base), self.sketch(self.probe))
+        return _describe(small, large, self._overrides, self.base, self.probe)
+
+    @cached_property
+    def roles(self) -> dict[str, Role]:
+        """Role of every tensor, by name."""
+        return {name: info.role for name, info in self.tensors.items()}
+
+    def shapes(self, width: int) -> dict[str, tuple[int, ...]]:
+        """Shape of every tensor at a width, without allocating the network."""
+        if self._builds:
+            raise self._no_factory()
+        return {name: tuple(p.shape) for name, p in self.sketch(width).named_parameters()}
+
+    def build(self, width: int, seed: int = 0, device: torch.device | str = "cpu") -> nn.Module:
+        """The factory's own network at a width, drawn from an explicit seed; global generators are left as they were.
+
+        Example:
+            >>> family = Family(lambda n: nn.Linear(3, n), base=4)
+            >>> torch.equal(family.build(8, seed=1).weight, family.build(8, seed=1).weight)
+            True
+        """
+        with seeded(seed):
+            model = self._call(width)
+        return model.to(device)
+
+    def laws(self, width: int) -> dict[str, Law]:
+        """The law that each tensor is drawn from at a width: recorded exactly where possible, else measured."""
+        if width not in self._laws:
+            self._laws[width] = self._record_laws(width)
+        return self._laws[width]
+
+    def _record_laws(self, width: int) -> dict[str, Law]:
+        names = list(self.tensors)
+        if self._builds:
+            known = {self.base: self._builds[0], self.probe: self._builds[1]}
+            if width not in known:
+                raise self._no_factory()
+            return measure_laws([known[width]], names)
+        recorder = LawRecorder()
+        params = dict(self.sketch(width, recorder).named_parameters())
+        found = {name: recorder.law(params[name]) for name in names}
+        unclear = [name for name, law in found.items() if law is None]
+        measured = measure_laws([self.build(width, seed) for seed in range(POOLED_SEEDS)], unclear) if unclear else {}
+        return {name: measured.get(name) or law for name, law in found.items() if name in measured or law is not None}
+
+    def sketch(self, width: int, recorder: LawRecorder | None = None) -> nn.Module:
+        """The network at a width with shapes and names only; a factory that needs real memory gets it."""
+        with seeded(0):
+            try:
+                with torch.device("meta"):
+                    return self._call(width, recorder)
+            except (LazyrichError, NotImplementedError, RuntimeError):
+                return self._call(width, recorder)
+
+    def _call(self, width: int, recorder: LawRecorder | None = None) -> nn.Module:
+        if self.factory is None:
+            raise self._no_factory()
+        arguments = (width,) if self.depth is None else (width, self.depth)
+        try:
+            if recorder is None:
+                model = self.factory(*arguments)
+            else:
+                with recorder:
+                    model = self.factory(*arguments)
+        except LazyrichError:
+            raise
+        except Exception as error:  # the user's code may raise anything; its first line is what they need to see
+            first = (str(error).splitlines() or [""])[0]
+            raise FamilyError(
+                f"the factory '{self.name}' failed at {_call_text(arguments)}: {type(error).__name__}: {first}. "
+                "It must return an nn.Module for the base width and every wider one that is asked for."
+            ) from error
+        if not isinstance(model, nn.Module):
+            raise FamilyError(
+                f"the factory '{self.name}' returned {type(model).__name__} at {_call_text(arguments)}, "
+                "expected an nn.Module"
+            )
+        _refuse_lazy(model)
+        return model
+
+    def _no_factory(self) -> FamilyError:
+        return FamilyError(
+            "this family was made from two builds and cannot build a third; "
+            "use plan.apply_(model) on your own build, or give a factory: Family(factory, base=...)"
+        )
+
+    def __repr__(self) -> str:
+        return f"Family({self.name}, base={self.base})"
+
+
+def _call_text(arguments: tuple[int, ...]) -> str:
+    return "width " + str(arguments[0]) + (f", depth {arguments[1]}" if len(arguments) > 1 else "")
+
+
+def _as_role(pattern: str, role: Role | str) -> Role:
+    try:
+        return Role(role)
+    except ValueError:
+        raise FamilyError(
+            f"got role {role!r} for '{pattern}', expected one of {', '.join(r.value for r in Role)}"
+        ) from None
+
+
+def _refuse_lazy(model: nn.Module) -> None:
+    for name, parameter in model.named_parameters():
+        if isinstance(parameter, UninitializedParameter):
+            raise FamilyError(
+                f"tensor '{name}' belongs to a lazy module, which has no shape before its first input; "
+                "give the layer its size (nn.Linear(in_features, ...) instead of nn.LazyLinear(...))"
+            )
+
+
+def _describe(
+    small: nn.Module, large: nn.Module, overrides: Mapping[str, Role], base: int, probe: int
+) -> dict[str, TensorInfo]:
+    shapes = {name: tuple(p.shape) for name, p in large.named_parameters()}
+    own = dict(small.named_parameters())
+    if not own:
+        raise FamilyError("the network has no parameters, so there is nothing to scale")
+    if set(own) != set(shapes):
+        odd = sorted(set(own) ^ set(shapes))[:3]
+        raise FamilyError(
+            f"builds at widths {base} and {probe} hold different tensors (for example {', '.join(odd)}); "
+            "only widths may change between builds, keep the depth fixed"
+        )
+    names_of: dict[int, list[str]] = {}
+    for name, parameter in small.named_parameters(remove_duplicate=False):
+        names_of.setdefault(id(parameter), []).append(name)
+    unmatched = [p for p in overrides if not any(fnmatch.fnmatch(n, p) for ns in names_of.values() for n in ns)]
+    if unmatched:
+        raise FamilyError(
+            f"roles= pattern '{unmatched[0]}' matches no tensor; the tensors are {', '.join(list(own)[:8])}..."
+        )
+    tensors = {}
+    for name, parameter in own.items():
+        if len(shapes[name]) != parameter.dim():
+            raise FamilyError(f"tensor '{name}' has {parameter.dim()} axes at width {base}, {len(shapes[name])} at {probe}")
+        tensors[name] = _inform(small, names_of[id(parameter)], tuple(parameter.shape), shapes[name], overrides)
+    if all(info.role is Role.FIXED for info in tensors.values()):
+        raise FamilyError(
+            f"no tensor changes its shape between widths {base} and {probe}: the factory ignores its width. "
+            "Use the argument: def factory(width): return Net(hidden=width)"
+        )
+    return tensors
+
+
+def _inform(
+    model: nn.Module, names: list[str], base: tuple[int, ...], probe: tuple[int, ...], overrides: Mapping[str, Role]
+) -> TensorInfo:
+    readings = [_reading(model, name, base, probe, overrides) for name in names]
+    name, (role, axes) = names[0], readings[0]
+    owner = name.rpartition(".")[0]
+    others = tuple(other for other, _ in readings[1:])
+    if {role, *others} == {Role.INPUT, Role.OUTPUT} and role is Role.OUTPUT:  # a tied table is drawn as an embedding
+        role, axes = next(reading for reading in readings if reading[0] is Role.INPUT)
+        others = tuple(Role.OUTPUT if r is Role.INPUT else r for r in others)
+    elif len({role, *others}) > 1 and {role, *others} != {Role.INPUT, Role.OUTPUT}:
+        uses = ", ".join(f"'{n}' as {r[0]}" for n, r in zip(names, readings, strict=True))
+        raise FamilyError(
+            f"one tied tensor is used in roles that no scheme reconciles: {uses}. "
+            f"Untie it, or say which role counts: Family(..., roles={{'{name}': 'input'}})"
+        )
+    kind = type(model.get_submodule(owner)).__name__ if owner else type(model).__name__
+    return TensorInfo(name, owner, kind, base, probe, role, axes, tuple(names[1:]), others)
+
+
+def _reading(
+    model: nn.Module, name: str, base: tuple[int, ...], probe: tuple[int, ...], overrides: Mapping[str, Role]
+) -> tuple[Role, Axes]:
+    for pattern, role in overrides.items():
+        if fnmatch.fnmatch(name, pattern):
+            return role, axes_for(role, base, probe)
+    owner, _, leaf = name.rpartition(".")
+    module = model.get_submodule(owner)
+    if "parametrizations" in owner.split("."):
+        raise FamilyError(
+            f"tensor '{name}' is the hidden original of a parametrization, so its shape does not tell what it scales; "
+            f"give its role: Family(..., roles={{'{name}': 'vector'}}), or plan the network without the parametrization"
+        )
+    axes = read_axes(module, leaf, base)
+    if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and 0 in grown(base, probe):
+        raise FamilyError(
+            f"the table '{name}' grows in rows ({base[0]} -> {probe[0]}); a row is looked up, never summed over, so rows "
+            "are no width. Keep the vocabulary fixed."
+        )
+    return role_of(name, axes, base, probe)
+
+
+@contextmanager
+def seeded(seed: int):
+    """All generators (torch, numpy, random) set to a seed inside, and given back as they were after."""
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        np.random.seed(seed % 2**32)
+        random.seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(python_state)
+            np.random.set_state(numpy_state)
+
+
+def growth(shape: tuple[int, ...], base: tuple[int, ...], axes: tuple[int, ...]) -> float:
+    """Product of the ratios of the given axes between a shape and its base shape.
+
+    Example:
+        >>> growth((512, 256), (64, 64), (1,))
+        4.0
+    """
+    return math.prod(shape[i] / base[i] for i in axes)

@@ -1,0 +1,140 @@
+"""The law that a factory draws each tensor from, read off while the network is built.
+
+A recorder watches the random fills (``uniform_``, ``normal_``, ``fill_`` ...) that reach each tensor's storage. It works
+on the meta device, where a network of any width costs nothing. Where a factory does more than that (truncation,
+orthogonalisation, slices), the law is measured from real builds instead.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+
+@dataclass(frozen=True)
+class Law:
+    """Mean and standard deviation of a tensor's entries at initialisation.
+
+    Example:
+        >>> Law(0.0, 2.0).scaled(0.5)
+        Law(mean=0.0, std=1.0)
+    """
+
+    mean: float
+    std: float
+
+    def scaled(self, factor: float) -> Law:
+        """The law of a tensor multiplied by a number."""
+        return Law(self.mean * factor, self.std * abs(factor))
+
+    def shifted(self, offset: float) -> Law:
+        """The law of a tensor plus a number."""
+        return Law(self.mean + offset, self.std)
+
+
+class LawRecorder(TorchDispatchMode):
+    """Follows the initialisation of every tensor that is built while it is entered.
+
+    Example:
+        >>> with LawRecorder() as recorder, torch.device("meta"):
+        ...     layer = nn.Linear(3, 7)
+        >>> round(recorder.law(layer.weight).std, 6) == round((1 / 9) ** 0.5, 6)  # U(-1/sqrt(3), 1/sqrt(3))
+        True
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._laws: dict[int, Law | None] = {}
+        self._alive: list[Any] = []  # a freed storage's address could be given to another tensor
+
+    def law(self, tensor: Tensor) -> Law | None:
+        """The recorded law, or None where the recorder could not follow."""
+        return self._laws.get(_address(tensor))
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        name, inplace = _op_name(func)
+        target = args[0] if inplace and args and isinstance(args[0], Tensor) else out
+        if isinstance(target, Tensor) and (inplace or not _same_storage(target, args)):
+            self._write(target, self._next(name, args, kwargs or {}))
+        return out
+
+    def _write(self, target: Tensor, law: Law | None) -> None:
+        key = _address(target)
+        whole = target.numel() * target.element_size() == target.untyped_storage().nbytes()
+        if key not in self._laws:
+            self._alive.append(target.untyped_storage())
+        self._laws[key] = law if whole else None
+
+    def _next(self, name: str, args: Any, kwargs: Any) -> Law | None:
+        if name == "uniform":
+            low, high = _two(args, kwargs, ("from", 0.0), ("to", 1.0))
+            return Law((low + high) / 2, (high - low) / math.sqrt(12))
+        if name == "normal":
+            return Law(*_two(args, kwargs, ("mean", 0.0), ("std", 1.0)))
+        if name in _CONSTANT:
+            return _CONSTANT[name]
+        if name in ("fill", "full"):
+            return Law(float(args[1]), 0.0) if isinstance(args[1], (int, float)) else None
+        if name == "copy":
+            return self.law(args[1]) if isinstance(args[1], Tensor) and args[1].shape == args[0].shape else None
+        before = self.law(args[0]) if args and isinstance(args[0], Tensor) else None
+        if before is None or name not in _ARITHMETIC:
+            return before if name in _PASSING else None
+        other = args[1] if len(args) > 1 else None
+        return _ARITHMETIC[name](before, float(other)) if isinstance(other, (int, float)) else None
+
+
+_CONSTANT = {
+    "zero": Law(0.0, 0.0),
+    "zeros": Law(0.0, 0.0),
+    "zeros_like": Law(0.0, 0.0),
+    "ones": Law(1.0, 0.0),
+    "ones_like": Law(1.0, 0.0),
+    "randn": Law(0.0, 1.0),
+    "randn_like": Law(0.0, 1.0),
+    "rand": Law(0.5, math.sqrt(1 / 12)),
+    "rand_like": Law(0.5, math.sqrt(1 / 12)),
+}
+_ARITHMETIC = {
+    "mul": lambda law, k: law.scaled(k),
+    "div": lambda law, k: law.scaled(1 / k),
+    "add": lambda law, k: law.shifted(k),
+    "sub": lambda law, k: law.shifted(-k),
+}
+_PASSING = ("clone", "_to_copy", "to", "contiguous")
+
+
+def _op_name(func: Any) -> tuple[str, bool]:
+    name = func._schema.name.split("::")[-1]
+    inplace = name.endswith("_") and not name.endswith("__")
+    return (name[:-1] if inplace else name), inplace
+
+
+def _two(args: Any, kwargs: Any, first: tuple[str, float], second: tuple[str, float]) -> tuple[float, float]:
+    values = [float(args[i]) if len(args) > i else float(kwargs.get(key, default))
+              for i, (key, default) in ((1, first), (2, second))]  # fmt: skip
+    return values[0], values[1]
+
+
+def _address(tensor: Tensor) -> int:
+    return tensor.untyped_storage()._cdata
+
+
+def _same_storage(out: Tensor, args: Any) -> bool:
+    return any(isinstance(a, Tensor) and _address(a) == _address(out) for a in args)
+
+
+def measure_laws(models: list[nn.Module], names: list[str]) -> dict[str, Law]:
+    """Laws of the named tensors, pooled over several real builds."""
+    drawn = [dict(model.named_parameters()) for model in models]
+    laws = {}
+    for name in names:
+        entries = torch.cat([p[name].detach().double().flatten() for p in drawn])
+        laws[name] = Law(float(entries.mean()), float(entries.std(correction=0)))
+    return laws

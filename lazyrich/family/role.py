@@ -1,0 +1,115 @@
+"""The role of a tensor: which of its sides grow with the width."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from lazyrich.errors import FamilyError
+
+
+class Role(str, Enum):
+    """Which sides of a tensor grow with the width, and so how it must be scaled.
+
+    ``input``: only the fan-out grows; ``hidden``: both grow; ``output``: only the fan-in grows;
+    ``vector``: one growing axis and no sum over it (biases, gains, positions); ``fixed``: nothing grows.
+
+    Example:
+        >>> Role("hidden") is Role.HIDDEN
+        True
+    """
+
+    INPUT = "input"
+    HIDDEN = "hidden"
+    OUTPUT = "output"
+    VECTOR = "vector"
+    FIXED = "fixed"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+@dataclass(frozen=True)
+class Axes:
+    """What the axes of a tensor do in its operation.
+
+    ``contracted`` axes are summed over (their sizes multiply to the fan-in), ``produced`` axes index the result.
+    A tensor that multiplies or adds entry by entry has no contracted axis. ``known`` is False for a plain
+    ``nn.Parameter``, of which only the shape is known.
+    """
+
+    produced: tuple[int, ...] = ()
+    contracted: tuple[int, ...] = ()
+    known: bool = True
+
+
+def grown(base: tuple[int, ...], probe: tuple[int, ...]) -> tuple[int, ...]:
+    """Axes whose size differs between two builds."""
+    return tuple(i for i, (p, q) in enumerate(zip(base, probe, strict=True)) if p != q)
+
+
+def role_of(name: str, axes: Axes, base: tuple[int, ...], probe: tuple[int, ...]) -> tuple[Role, Axes]:
+    """Role of one tensor from its axes and its shapes in two builds.
+
+    Args:
+        name: the tensor's name, for the error.
+        axes: what its axes do, from the module that owns it.
+        base: shape in the build at the base width.
+        probe: shape in the wider build.
+
+    Returns:
+        The role, and the axes with a plain parameter's reading filled in.
+
+    Raises:
+        FamilyError: if the shapes admit two readings; the message names the tensor and both readings.
+
+    Example:
+        >>> role_of("w", Axes((0,), (1,)), (64, 10), (128, 10))[0]
+        <Role.INPUT: 'input'>
+    """
+    grows = grown(base, probe)
+    if not grows:
+        return Role.FIXED, axes
+    if not axes.known:
+        return _plain(name, grows, base, probe)
+    fan_in = [i for i in grows if i in axes.contracted]
+    fan_out = [i for i in grows if i in axes.produced]
+    if len(fan_in) > 1:
+        raise _unclear(name, base, probe, f"it sums over two growing axes {tuple(fan_in)}")
+    if fan_in:
+        return (Role.HIDDEN if fan_out else Role.OUTPUT), axes
+    if axes.contracted:
+        return Role.INPUT, axes
+    return Role.VECTOR, axes
+
+
+def _plain(name: str, grows: tuple[int, ...], base: tuple[int, ...], probe: tuple[int, ...]) -> tuple[Role, Axes]:
+    """A parameter that no known module owns: only shapes speak."""
+    others = [base[i] for i in range(len(base)) if i not in grows]
+    if len(grows) == 1 and (not others or 1 in others):  # an axis of size 1 is there to be broadcast, not summed over
+        return Role.VECTOR, Axes(produced=grows)
+    if len(grows) == 1:
+        raise _unclear(name, base, probe, "it may be added like a position table, or summed over like a readout")
+    ratios = {probe[i] / base[i] for i in grows}
+    if len(grows) == 2 and len(ratios) == 1:  # same growth on both sides: which of them is summed over cannot matter
+        return Role.HIDDEN, Axes(produced=grows[:1], contracted=grows[1:])
+    raise _unclear(name, base, probe, "its axes grow at different rates and nothing tells which is summed over")
+
+
+def _unclear(name: str, base: tuple[int, ...], probe: tuple[int, ...], reading: str) -> FamilyError:
+    return FamilyError(
+        f"cannot tell the role of tensor '{name}': got shape {base} at the base width and {probe} at the probe width; "
+        f"{reading}. Say which: Family(..., roles={{'{name}': 'vector'}}) (or 'input', 'hidden', 'output', 'fixed')."
+    )
+
+
+def axes_for(role: Role, base: tuple[int, ...], probe: tuple[int, ...]) -> Axes:
+    """Axes of a tensor whose role the user gave."""
+    grows = grown(base, probe)
+    if role is Role.HIDDEN:
+        return Axes(produced=grows[:1], contracted=grows[1:])
+    if role is Role.OUTPUT:
+        return Axes(produced=tuple(i for i in range(len(base)) if i not in grows), contracted=grows)
+    if role is Role.INPUT:
+        return Axes(produced=grows, contracted=tuple(i for i in range(len(base)) if i not in grows))
+    return Axes(produced=grows)

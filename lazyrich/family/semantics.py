@@ -1,0 +1,107 @@
+"""What the axes of a module's own tensors mean: a table from module type to axes, open to the user's types.
+
+Shapes: a Linear weight is (out, in); a Conv weight (out, in/groups, *kernel); a ConvTranspose weight
+(in, out/groups, *kernel); an Embedding (rows, dim); a recurrent weight (gates*hidden, in).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+
+from lazyrich.family.role import Axes
+
+Reader = Callable[[nn.Module, str, tuple[int, ...]], "Axes | None"]
+
+ELEMENTWISE = Axes(produced=(0,))
+_READERS: dict[type[nn.Module], Reader] = {}
+
+
+def register(module_type: type[nn.Module], reader: Reader) -> None:
+    """Teach the family room what the axes of a module type's tensors mean.
+
+    Args:
+        module_type: the ``nn.Module`` subclass that owns the tensors.
+        reader: ``reader(module, tensor_name, shape) -> Axes`` or None for a tensor it does not know.
+
+    Example:
+        >>> class Conv1D(nn.Module):  # a layer that keeps its weight as (in, out)
+        ...     pass
+        >>> register(Conv1D, lambda module, name, shape: Axes((1,), (0,)) if name == "weight" else Axes((0,)))
+    """
+    _READERS[module_type] = reader
+
+
+def read_axes(module: nn.Module, name: str, shape: tuple[int, ...]) -> Axes:
+    """Axes of the tensor ``name`` that ``module`` owns; unknown owners give ``known=False``.
+
+    Example:
+        >>> read_axes(nn.Linear(3, 5), "weight", (5, 3))
+        Axes(produced=(0,), contracted=(1,), known=True)
+    """
+    for cls in type(module).__mro__:
+        reader = _READERS.get(cls)
+        axes = reader(module, name, shape) if reader else None
+        if axes is not None:
+            return axes
+    if len(shape) <= 1:
+        return Axes(produced=tuple(range(len(shape))))
+    return Axes(known=False)
+
+
+def _linear(module: nn.Module, name: str, shape: tuple[int, ...]) -> Axes | None:
+    return {"weight": Axes((0,), (1,)), "bias": ELEMENTWISE}.get(name)
+
+
+def _bilinear(module: nn.Module, name: str, shape: tuple[int, ...]) -> Axes | None:
+    return {"weight": Axes((0,), (1, 2)), "bias": ELEMENTWISE}.get(name)
+
+
+def _embedding(module: nn.Module, name: str, shape: tuple[int, ...]) -> Axes | None:
+    return Axes((1,), (0,)) if name == "weight" else None
+
+
+def _conv(module: nn.Module, name: str, shape: tuple[int, ...]) -> Axes | None:
+    if name == "bias":
+        return ELEMENTWISE
+    if name != "weight":
+        return None
+    transposed, groups = isinstance(module, _ConvTransposeNd), int(module.groups)  # type: ignore[arg-type]
+    channels, kernel = (0, 1) if transposed else (1, 0), tuple(range(2, len(shape)))
+    if groups > 1 and module.in_channels == groups:  # depthwise: every channel has its own filter, none are summed
+        return Axes(produced=(channels[0], channels[1]) if transposed else (0,))
+    return Axes(produced=(channels[1],), contracted=(channels[0], *kernel))
+
+
+def _attention(module: nn.Module, name: str, shape: tuple[int, ...]) -> Axes | None:
+    if name.endswith("proj_weight"):
+        return Axes((0,), (1,))
+    if name in ("bias_k", "bias_v"):
+        return Axes(produced=(2,))
+    return ELEMENTWISE if name.endswith("bias") else None
+
+
+def _recurrent(module: nn.Module, name: str, shape: tuple[int, ...]) -> Axes | None:
+    if name.startswith("weight_"):
+        return Axes((0,), (1,))
+    return ELEMENTWISE if name.startswith("bias_") else None
+
+
+def _norm(module: nn.Module, name: str, shape: tuple[int, ...]) -> Axes | None:
+    return Axes(produced=tuple(range(len(shape)))) if name in ("weight", "bias") else None
+
+
+for _types, _reader in (
+    ((nn.Linear,), _linear),
+    ((nn.Bilinear,), _bilinear),
+    ((nn.Embedding, nn.EmbeddingBag), _embedding),
+    ((_ConvNd,), _conv),
+    ((nn.MultiheadAttention,), _attention),
+    ((nn.RNNBase, nn.RNNCellBase), _recurrent),
+    ((nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, _NormBase), _norm),
+):
+    for _type in _types:
+        register(_type, _reader)

@@ -1,0 +1,73 @@
+"""Which forward multipliers a scheme asks of a family: found from its tied tensors, its attentions and its branches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from lazyrich.family import Family, Role, TensorInfo
+from lazyrich.family.role import grown
+from lazyrich.scaling.obligation import Obligation, branches
+from lazyrich.scaling.optimizer import is_entrywise
+from lazyrich.scaling.scheme import Scheme
+
+
+def duties(
+    family: Family, scheme: Scheme, optimizer: str, residual: Sequence[str] = (), base_depth: int | None = None
+) -> tuple[Obligation, ...]:
+    """The obligations of a scheme on a family: tied readouts, attentions whose heads grow, residual branches."""
+    found: list[Obligation] = []
+    if not scheme.global_rate:
+        found += [o for info in family.tensors.values() for o in _tied(info, scheme, is_entrywise(optimizer))]
+        found += _attention(family, scheme, optimizer)
+    found += [_residual(family, pattern, base_depth) for pattern in residual]
+    return tuple(found)
+
+
+def _tied(info: TensorInfo, scheme: Scheme, entrywise: bool) -> list[Obligation]:
+    layers = scheme.layers(entrywise)
+    exponent = layers.input.init - layers.output.init
+    if info.role is not Role.INPUT or Role.OUTPUT not in info.alias_roles:
+        return []
+    axis = grown(info.shape, info.probe_shape)[0]
+    uses = [info.name, *info.aliases]
+    where = next(name for name, role in zip(uses[1:], info.alias_roles, strict=True) if role is Role.OUTPUT)
+    owner = where.rpartition(".")[0]
+    why = (
+        f"'{info.name}' is tied to the readout '{where}' and drawn as an input table, so the readout must be multiplied by "
+        f"width^{exponent:g}"
+    )
+    return [Obligation("tied readout", owner, why, exponent, info.shape[axis], 1 / scheme.gamma, info.name, axis)]
+
+
+def _attention(family: Family, scheme: Scheme, optimizer: str) -> list[Obligation]:
+    """Logits q.k/sqrt(d) of heads that grow need d^-(1/2 + richness): 1/d when features are learned."""
+    exponent = -(0.5 - scheme.classify(optimizer).layer_r[1])
+    if exponent == 0 or family.factory is None:
+        return []
+    small, large = (_heads(family, width) for width in (family.base, family.probe))
+    return [
+        Obligation(
+            "attention",
+            path,
+            f"its heads grow from {size} to {large[path]} and its logits are scaled by 1/sqrt(d) where the scheme needs "
+            f"d^{exponent - 0.5:g}",
+            exponent,
+            size,
+        )
+        for path, size in small.items()
+        if large[path] != size
+    ]
+
+
+def _heads(family: Family, width: int) -> dict[str, int]:
+    """Head size of every MultiheadAttention at a width."""
+    modules = family.sketch(width).named_modules()
+    return {path: int(module.head_dim) for path, module in modules if isinstance(module, nn.MultiheadAttention)}
+
+
+def _residual(family: Family, pattern: str, base_depth: int | None) -> Obligation:
+    count = len(branches(family.sketch(family.base), pattern))
+    why = f"{count} residual branches were tuned as {base_depth or count}; each is scaled by (depth ratio)^-1/2"
+    return Obligation("residual branch", pattern, why, -0.5, base_depth or count)

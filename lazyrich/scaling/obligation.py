@@ -1,0 +1,167 @@
+"""What no initialisation or learning rate can do: forward multipliers, listed always and met by reversible hooks on request.
+
+Hooks scale what goes into a module (its weight's product, not its bias) or the queries of an attention. They hold one float,
+are plain picklable objects, leave ``state_dict`` alone, and are copied by ``deepcopy``.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from lazyrich.errors import PlanError
+
+F = nn.functional
+
+
+@dataclass(frozen=True)
+class Obligation:
+    """A forward multiplier that the plan needs and cannot move into initialisation and learning rate.
+
+    Its value on a model is constant * (size / base_size)^exponent, where size is read off the model: an axis of a tensor
+    (``tied readout``), the head size (``attention``), or the number of branches (``residual branch``).
+    """
+
+    kind: str
+    where: str
+    why: str
+    exponent: float
+    base_size: float
+    constant: float = 1.0
+    tensor: str = ""
+    axis: int = 0
+
+    def factor(self, model: nn.Module) -> float:
+        """The multiplier on a model of any width."""
+        return self.constant * (self._size(model) / self.base_size) ** self.exponent
+
+    def _size(self, model: nn.Module) -> float:
+        if self.kind == "tied readout":
+            return dict(model.named_parameters())[self.tensor].shape[self.axis]
+        if self.kind == "attention":
+            return int(_module(model, self.where).head_dim)  # type: ignore[arg-type]
+        return len(branches(model, self.where))
+
+    def meet_(self, model: nn.Module) -> None:
+        """Attach the hook that multiplies."""
+        factor = self.factor(model)
+        if factor == 1.0:
+            return
+        if self.kind == "tied readout":
+            scale_input(_module(model, self.where), factor)
+        elif self.kind == "attention":
+            module, hook = _module(model, self.where), ScaleQueries(factor)
+            module.register_forward_pre_hook(hook)
+            module.register_forward_hook(hook.leave, always_call=True)
+        else:
+            for path in branches(model, self.where):
+                scale_output(_module(model, path), factor)
+
+    def __str__(self) -> str:
+        return f"{self.kind} at {self.where}: {self.why}"
+
+
+class ScaleInput:
+    """Forward pre-hook: multiplies the first input by a number."""
+
+    def __init__(self, factor: float) -> None:
+        self.factor = factor
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (args[0] * self.factor, *args[1:])
+
+
+class ScaleOutput:
+    """Forward hook: multiplies the output by a number."""
+
+    def __init__(self, factor: float) -> None:
+        self.factor = factor
+
+    def __call__(self, module: nn.Module, args: Any, output: Tensor) -> Tensor:
+        return output * self.factor
+
+
+class ScaleQueries(TorchFunctionMode):
+    """Forward pre-hook that scales the attention logits inside one module by a number until its forward ends."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        self.__enter__()
+
+    def leave(self, module: nn.Module, args: Any, output: Any) -> None:
+        """The forward hook that ends it, also when the forward raised."""
+        self.__exit__(None, None, None)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        if func is F.multi_head_attention_forward:
+            return func(*_scaled_projection(args, kwargs, self.factor), **kwargs)
+        if func is F.scaled_dot_product_attention:
+            scale = kwargs.get("scale") or args[0].shape[-1] ** -0.5
+            kwargs["scale"] = scale * self.factor
+        return func(*args, **kwargs)
+
+
+def _scaled_projection(args: Any, kwargs: dict[str, Any], factor: float) -> Any:
+    """Scale the query rows of the packed projection (positions 5 and 6) or the separate query weight."""
+    args, size = list(args), args[3]
+    if kwargs.get("use_separate_proj_weight"):
+        kwargs["q_proj_weight"] = kwargs["q_proj_weight"] * factor
+    else:
+        args[5] = torch.cat([args[5][:size] * factor, args[5][size:]])
+    if args[6] is not None:
+        args[6] = torch.cat([args[6][:size] * factor, args[6][size:]])
+    return args
+
+
+def scale_input(module: nn.Module, factor: float) -> None:
+    """Multiply what a module's weight acts on; an Embedding, which has no such input, is scaled at its output."""
+    if isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
+        scale_output(module, factor)
+    else:
+        module.register_forward_pre_hook(ScaleInput(factor))
+
+
+def scale_output(module: nn.Module, factor: float) -> None:
+    """Multiply what a module returns."""
+    module.register_forward_hook(ScaleOutput(factor))
+
+
+def release_(model: nn.Module) -> nn.Module:
+    """Take every hook of ours off a model (or off a deepcopy of one); nothing else is touched.
+
+    Example:
+        >>> layer = nn.Linear(2, 2); scale_input(layer, 0.5)
+        >>> len(release_(layer)._forward_pre_hooks)
+        0
+    """
+    for module in model.modules():
+        for hooks in (module._forward_pre_hooks, module._forward_hooks):
+            for key, hook in list(hooks.items()):
+                if isinstance(getattr(hook, "__self__", hook), (ScaleInput, ScaleOutput, ScaleQueries)):
+                    del hooks[key]
+                    module._forward_hooks_always_called.pop(key, None)
+    return model
+
+
+def branches(model: nn.Module, pattern: str) -> list[str]:
+    """Paths of the modules that a pattern names."""
+    found = [path for path, _ in model.named_modules() if path and fnmatch.fnmatch(path, pattern)]
+    if not found:
+        raise PlanError(f"branches= pattern '{pattern}' matches no module of the model")
+    return found
+
+
+def _module(model: nn.Module, path: str) -> nn.Module:
+    try:
+        return model.get_submodule(path)
+    except AttributeError:
+        raise PlanError(f"the plan has an obligation at module '{path}', which this model does not have") from None

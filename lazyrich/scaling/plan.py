@@ -1,0 +1,213 @@
+"""A plan: a scheme applied to a family for one optimizer, as a table of plain numbers keyed by tensor name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from lazyrich.errors import PlanError
+from lazyrich.family import Family
+from lazyrich.scaling import serial
+from lazyrich.scaling.obligation import Obligation, release_, scale_input
+from lazyrich.scaling.optimizer import make_optimizer
+from lazyrich.scaling.scheme import Scheme
+from lazyrich.scaling.tensor import Setting, TensorPlan, check_shape, rescale_, setting_of
+
+DECAY_POLICIES = ("constant_rate", "unscaled")
+_WRAPPERS = ("module.", "_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A parameterisation of one family for one optimizer, in plain floats.
+
+    Made by ``lazyrich.plan``. At the base width it is exactly the plain network and the plain learning rate.
+
+    Example:
+        >>> import lazyrich as lzr
+        >>> plan = lzr.plan(lzr.Family(lzr.zoo.mlp, base=64), lzr.mup(), optimizer="adamw")
+        >>> model = plan.build(256)
+        >>> [group["lr"] for group in plan.param_groups(model, lr=0.01)]
+        [0.01, 0.0025]
+    """
+
+    scheme: Scheme
+    optimizer_name: str
+    base: int
+    reference: tuple[str, int]
+    tensors: Mapping[str, TensorPlan]
+    obligations: tuple[Obligation, ...] = ()
+    decay_policy: str = "constant_rate"
+    gauge: str = "plain"
+    family: Family | None = None
+
+    def build(self, width: int, seed: int = 0, device: torch.device | str = "cpu", meet: bool = False) -> nn.Module:
+        """The family's network at a width with the plan's initialisation; ``meet`` attaches the obligations' hooks."""
+        model = self._family().build(width, seed, device)
+        self.apply_(model)
+        return self.meet_(model) if meet else model
+
+    def apply_(self, model: nn.Module) -> nn.Module:
+        """Rescale a freshly built model's initialisation to the plan, in place; applying it twice changes nothing.
+
+        Raises:
+            PlanError: if the model is not of this family, or a tensor follows neither the factory's law nor the plan's
+                (a trained or loaded model).
+        """
+        for name, (parameter, setting) in self._matched(model).items():
+            rescale_(parameter, self.tensors[name], setting)
+        if self.gauge == "multipliers":
+            self._multiply_(model)
+        return model
+
+    def meet_(self, model: nn.Module) -> nn.Module:
+        """Meet the obligations on a model by hooks; ``release_(model)`` takes them off."""
+        self.release_(model)
+        if self.gauge == "multipliers":
+            self._multiply_(model)
+        for obligation in self.obligations:
+            obligation.meet_(model)
+        return model
+
+    def release_(self, model: nn.Module) -> nn.Module:
+        """Take the plan's hooks off a model."""
+        return release_(model)
+
+    def param_groups(
+        self, model: nn.Module, lr: float, weight_decay: float = 0.0, eps: float = 1e-8
+    ) -> list[dict[str, Any]]:
+        """Groups for a plain torch optimizer, tensors with equal numbers together; ``tensors`` lists their names.
+
+        Args:
+            model: a model of the family, at any width; frozen tensors are left out.
+            lr: learning rate of the base-width network.
+            weight_decay: decay of the base-width network.
+            eps: Adam's epsilon at the base width.
+        """
+        lr, weight_decay = float(lr), float(weight_decay)
+        if self.optimizer_name == "adam" and weight_decay and self.decay_policy == "constant_rate":
+            raise PlanError(
+                "Adam divides its L2 term by the gradient's size, so lr x decay says nothing of it; "
+                "plan for 'adamw', or give weight_decay='unscaled' to lzr.plan"
+            )
+        groups: dict[tuple[float, ...], dict[str, Any]] = {}
+        for name, (parameter, setting) in self._matched(model).items():
+            if not parameter.requires_grad:
+                continue
+            group: dict[str, Any] = {"lr": lr * setting.lr, "weight_decay": weight_decay * setting.weight_decay}
+            if self.optimizer_name in ("adam", "adamw"):
+                group["eps"] = eps * setting.eps
+            key = tuple(float(f"{value:.12g}") for value in group.values())
+            entry = groups.setdefault(key, {"params": [], "tensors": [], **group})
+            entry["params"].append(parameter)
+            entry["tensors"].append(name)
+        return list(groups.values())
+
+    def optimizer(
+        self, model: nn.Module, lr: float, weight_decay: float = 0.0, eps: float = 1e-8, **options: Any
+    ) -> torch.optim.Optimizer:
+        """The plain torch optimizer over the plan's groups; ``options`` go to its class."""
+        return make_optimizer(self.optimizer_name, self.param_groups(model, lr, weight_decay, eps), **options)
+
+    def settings(self, target: int | nn.Module) -> dict[str, Setting]:
+        """The numbers of every tensor, at a width of the family or for a model."""
+        if isinstance(target, nn.Module):
+            return {name: setting for name, (_, setting) in self._matched(target).items()}
+        return self._settings(self._family().shapes(target))
+
+    def rows(self, target: int | nn.Module) -> list[dict[str, Any]]:
+        """``table`` as records, for pandas or polars."""
+        shapes = (
+            {name: tuple(p.shape) for name, p in _parameters(target).items()}
+            if isinstance(target, nn.Module)
+            else self._family().shapes(target)
+        )
+        return [
+            {
+                "tensor": name,
+                "role": str(self.tensors[name].role),
+                "shape": shapes[name],
+                "init std": s.std,
+                "lr x": s.lr,
+                "weight decay x": s.weight_decay,
+                "eps x": s.eps,
+                "multiplier": s.multiplier,
+            }
+            for name, s in self.settings(target).items()
+        ]
+
+    def table(self, target: int | nn.Module) -> str:
+        """A readable table of every tensor's numbers, at a width or for a model."""
+        rows = [
+            [f"{v:.4g}" if isinstance(v, float) else str(v) for v in row.values()] for row in self.rows(target)
+        ]
+        header = ["tensor", "role", "shape", "init std", "lr x", "weight decay x", "eps x", "multiplier"]
+        widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+        lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in [header, *rows]]
+        return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+
+    def save(self, path: str | Path) -> Path:
+        """Write the plan as JSON, atomically."""
+        return serial.save(self, path)
+
+    @classmethod
+    def load(cls, path: str | Path, family: Family | None = None) -> Plan:
+        """Read a plan; with its family it can build, without it still serves any model of the family.
+
+        Raises:
+            PlanError: if the file holds no plan.
+        """
+        return cls(**serial.load(path, family))
+
+    def __str__(self) -> str:
+        owed = f", {len(self.obligations)} obligation(s)" if self.obligations else ""
+        return f"{self.scheme.name} for {self.optimizer_name}, base width {self.base}, {len(self.tensors)} tensors{owed}"
+
+    def _family(self) -> Family:
+        if self.family is None:
+            raise PlanError(
+                "this plan was loaded without its family, so it cannot build; use plan.apply_(your_model), or "
+                "Plan.load(path, family=Family(factory, base=...))"
+            )
+        return self.family
+
+    def _settings(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Setting]:
+        tensor, axis = self.reference
+        width = shapes[tensor][axis] / self.tensors[tensor].shape[axis]
+        return {name: setting_of(self.tensors[name], shape, width, self.decay_policy) for name, shape in shapes.items()}
+
+    def _matched(self, model: nn.Module) -> dict[str, tuple[nn.Parameter, Setting]]:
+        parameters = _parameters(model)
+        if set(parameters) != set(self.tensors):
+            extra, missing = sorted(set(parameters) - set(self.tensors)), sorted(set(self.tensors) - set(parameters))
+            raise PlanError(
+                f"the model is not of the plan's family: it has {extra[:3] or 'nothing'} that the plan does not know and "
+                f"lacks {missing[:3] or 'nothing'}; make the plan from the factory that built this model"
+            )
+        for name, parameter in parameters.items():
+            check_shape(self.tensors[name], tuple(parameter.shape))
+        settings = self._settings({name: tuple(p.shape) for name, p in parameters.items()})
+        return {name: (parameters[name], settings[name]) for name in parameters}
+
+    def _multiply_(self, model: nn.Module) -> None:
+        release_(model)
+        for name, setting in self.settings(model).items():
+            if setting.multiplier != 1.0:
+                scale_input(model.get_submodule(name.rpartition(".")[0]), setting.multiplier)
+
+
+def _parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Parameters under the names that the bare model gives them (compile, DDP and FSDP put prefixes before)."""
+    return {_bare(name): parameter for name, parameter in model.named_parameters()}
+
+
+def _bare(name: str) -> str:
+    for wrapper in _WRAPPERS:
+        while name.startswith(wrapper) or "." + wrapper in name:
+            name = name.removeprefix(wrapper).replace("." + wrapper, ".")
+    return name

@@ -1,0 +1,160 @@
+"""From a family and a scheme to a plan."""
+
+from __future__ import annotations
+
+import fnmatch
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from lazyrich.errors import PlanError
+from lazyrich.family import Family, Law, TensorInfo
+from lazyrich.scaling.duty import duties
+from lazyrich.scaling.optimizer import is_entrywise
+from lazyrich.scaling.plan import DECAY_POLICIES, Plan
+from lazyrich.scaling.power import Power
+from lazyrich.scaling.rule import rule_for, with_multiplier
+from lazyrich.scaling.scheme import Scheme
+from lazyrich.scaling.tensor import TensorPlan
+
+HOOKABLE = ("Linear", "Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d", "Embedding")
+
+
+def plan(
+    family: Family,
+    scheme: Scheme,
+    optimizer: str = "adamw",
+    *,
+    init: Mapping[str, float] | None = None,
+    overrides: Mapping[str, Mapping[str, float]] | None = None,
+    alignment: str = "full",
+    weight_decay: str = "constant_rate",
+    gauge: str = "plain",
+    branches: Sequence[str] = (),
+    base_depth: int | None = None,
+) -> Plan:
+    """Apply a scheme to a family for one optimizer.
+
+    Args:
+        family: the network with its width open.
+        scheme: ``mup()``, ``ntk()``, ``richness(r)`` ...
+        optimizer: sgd, momentum, adam, adamw, signsgd or lion.
+        init: ``{tensor pattern: standard deviation at the base width}`` instead of the factory's own.
+        overrides: ``{tensor pattern: {"lr" | "std" | "weight_decay": constant factor}}``.
+        alignment: "full", the assumption that updates and features align as in tensor programs.
+        weight_decay: "constant_rate" keeps lr x decay equal for all tensors (decoupled decay as in Yang et al. 2022);
+            "unscaled" gives all tensors the same decay, so the rate falls with the learning rate.
+        gauge: "plain" moves every multiplier into initialisation and learning rate; "multipliers" keeps the scheme's own
+            forward multipliers, by hooks on the layers that allow it.
+        branches: module patterns of residual branches, to be scaled by (number of branches / base_depth)^-1/2.
+        base_depth: the number of branches at which the network was tuned.
+
+    Raises:
+        PlanError: for an option that is not known, or a pattern that matches nothing.
+
+    Example:
+        >>> import lazyrich as lzr
+        >>> print(lzr.plan(lzr.Family(lzr.zoo.mlp), lzr.mup(), "sgd"))
+        mup() for sgd, base width 64, 6 tensors
+    """
+    _choice("alignment", alignment, ("full",))
+    _choice("weight_decay", weight_decay, DECAY_POLICIES)
+    _choice("gauge", gauge, ("plain", "multipliers"))
+    entrywise = is_entrywise(optimizer)
+    laws, own = _laws(family)
+    tensors = {
+        name: _tensor_plan(info, scheme, entrywise, gauge, laws[name], own[name])
+        for name, info in family.tensors.items()
+    }
+    tensors = _overridden(tensors, init or {}, overrides or {})
+    return Plan(
+        scheme=scheme,
+        optimizer_name=optimizer,
+        base=family.base,
+        reference=_reference(family),
+        tensors=tensors,
+        obligations=duties(family, scheme, optimizer, branches, base_depth),
+        decay_policy=weight_decay,
+        gauge=gauge,
+        family=family,
+    )
+
+
+def _choice(name: str, got: str, known: tuple[str, ...]) -> None:
+    if got not in known:
+        raise PlanError(f"got {name}='{got}', expected one of {', '.join(known)}")
+
+
+def _tensor_plan(
+    info: TensorInfo, scheme: Scheme, entrywise: bool, gauge: str, law: Law, own: float | None
+) -> TensorPlan:
+    rule = rule_for(scheme, info.role, entrywise)
+    hookable = info.kind in HOOKABLE and info.name.endswith("weight") and not info.aliases
+    if gauge == "multipliers" and hookable:
+        rule = with_multiplier(rule, scheme, info.role, entrywise)
+    return TensorPlan(
+        info.name, info.role, info.shape, info.axes.contracted, info.axes.produced, law.mean, law.std, own, rule
+    )
+
+
+def _laws(family: Family) -> tuple[dict[str, Law], dict[str, float | None]]:
+    """Each tensor's law at the base width, and the power of the width with which the factory's own std falls."""
+    base, probe = family.laws(family.base), family.laws(family.probe)
+    ratio = family.probe / family.base
+    own: dict[str, float | None] = {}
+    for name, law in base.items():
+        if law.std == 0 or probe[name].std == 0:
+            own[name] = 0.0
+            continue
+        exponent = -math.log(probe[name].std / law.std) / math.log(ratio)
+        snapped = round(2 * exponent) / 2
+        own[name] = snapped if abs(exponent - snapped) < 0.02 else None
+    return base, own
+
+
+def _reference(family: Family) -> tuple[str, int]:
+    """A tensor and an axis that grow in step with the width."""
+    wanted = family.probe / family.base
+    grows = [
+        (abs(math.log(q / p / wanted)), name, axis)
+        for name, info in family.tensors.items()
+        for axis, (p, q) in enumerate(zip(info.shape, info.probe_shape, strict=True))
+        if p != q
+    ]
+    _, name, axis = min(grows)
+    return name, axis
+
+
+def _overridden(
+    tensors: dict[str, TensorPlan], init: Mapping[str, float], overrides: Mapping[str, Mapping[str, float]]
+) -> dict[str, TensorPlan]:
+    for pattern, std in init.items():
+        for name in _matching(tensors, pattern, "init"):
+            factor = std / tensors[name].std if tensors[name].std else 0.0
+            tensors[name] = _scaled(tensors[name], "std", factor)
+    for pattern, factors in overrides.items():
+        for name in _matching(tensors, pattern, "overrides"):
+            for what, factor in factors.items():
+                tensors[name] = _scaled(tensors[name], what, factor)
+    return tensors
+
+
+def _matching(tensors: Mapping[str, TensorPlan], pattern: str, argument: str) -> list[str]:
+    found = [name for name in tensors if fnmatch.fnmatch(name, pattern)]
+    if not found:
+        raise PlanError(f"{argument}= pattern '{pattern}' matches no tensor; the tensors are {', '.join(tensors)}")
+    return found
+
+
+def _scaled(tensor: TensorPlan, what: str, factor: float) -> TensorPlan:
+    rule = tensor.rule
+    if what == "lr":
+        return replace(tensor, rule=replace(rule, lr=rule.lr * Power(factor)))
+    if what == "weight_decay":
+        return replace(tensor, decay=tensor.decay * factor)
+    if what == "std" and tensor.std == 0:
+        raise PlanError(f"tensor '{tensor.name}' is constant at initialisation, so its std cannot be scaled")
+    if what == "std":
+        std = rule.std if rule.std is not None else Power(width=-(tensor.own or 0.0))
+        return replace(tensor, rule=replace(rule, std=std * Power(factor)))
+    raise PlanError(f"got override '{what}' for '{tensor.name}', expected 'lr', 'std' or 'weight_decay'")
