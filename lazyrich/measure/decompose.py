@@ -1,0 +1,94 @@
+"""The update of a layer's output, split into what its own weights did and what came from below."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from lazyrich.family.family import seeded
+from lazyrich.measure.watch import first_float, fresh_buffers, moved_inputs
+
+
+@dataclass(frozen=True)
+class Decomposition:
+    """layer + passthrough + interaction = total, the change of a block's output.
+
+    Example:
+        >>> import lazyrich as lzr
+        >>> old, new = nn.Linear(3, 2), nn.Linear(3, 2)
+        >>> x0, x1 = torch.randn(5, 3), torch.randn(5, 3)
+        >>> d = decompose(old, dict(old.named_parameters()), dict(new.named_parameters()), x0, x1)
+        >>> torch.allclose(d.layer + d.passthrough + d.interaction, d.total, atol=1e-12)
+        True
+    """
+
+    layer: Tensor
+    passthrough: Tensor
+    interaction: Tensor
+    total: Tensor
+
+    @property
+    def error(self) -> float:
+        """||layer + passthrough + interaction - total|| / ||total||."""
+        rest = self.layer + self.passthrough + self.interaction - self.total
+        return float(rest.norm() / self.total.norm())
+
+
+def decompose(
+    block: nn.Module,
+    before: Mapping[str, Tensor],
+    after: Mapping[str, Tensor],
+    x_before: Any,
+    x_after: Any,
+    *,
+    dtype: torch.dtype | None = torch.float64,
+    seed: int = 0,
+) -> Decomposition:
+    """Split the update of any block y = B(x; theta) by four evaluations.
+
+    layer = B(x, theta') - B(x, theta), passthrough = B(x', theta) - B(x, theta), interaction = the rest: for a block bilinear
+    in weights and input (dense, convolution, embedding) these are g dW x, g W dx and g dW dx of Karkada 2024
+    (arXiv:2404.19719, Sec. 2). They sum to the total exactly, for any block.
+
+    Args:
+        block: any module; a layer, an attention, a residual branch or a whole network.
+        before: its parameters (and buffers, if they changed) by name before the update.
+        after: the same after it.
+        x_before: its input before, a tensor or a tuple of arguments.
+        x_after: its input after.
+        dtype: floating type of the evaluation; float64 keeps small differences exact, None takes the tensors' own.
+        seed: of the block's random layers, the same in all four evaluations.
+
+    Returns:
+        The three terms and the total, shaped like the block's (first floating) output.
+    """
+    old_x, new_x = moved_inputs(_as_args(x_before), _as_args(x_after), dtype)
+    old, new = ({k: _cast(v, dtype) for k, v in state.items()} for state in (before, after))
+    constant = {k: _cast(v, dtype) for k, v in block.named_buffers() if k not in old}
+
+    def evaluate(state: Mapping[str, Tensor], args: tuple[Any, ...]) -> Tensor:
+        full = fresh_buffers(block, {**constant, **state})
+        with seeded(seed), torch.no_grad():
+            return first_float(functional_call(block, full, args))
+
+    y00, y11 = evaluate(old, old_x), evaluate(new, new_x)
+    return from_corners(y00, evaluate(new, old_x), evaluate(old, new_x), y11)
+
+
+def from_corners(y00: Tensor, y10: Tensor, y01: Tensor, y11: Tensor) -> Decomposition:
+    """The decomposition from B(x, theta), B(x, theta'), B(x', theta), B(x', theta')."""
+    return Decomposition(y10 - y00, y01 - y00, (y11 - y01) - (y10 - y00), y11 - y00)
+
+
+def _as_args(x: Any) -> tuple[Any, ...]:
+    return x if isinstance(x, tuple) else (x,)
+
+
+def _cast(value: Tensor, dtype: torch.dtype | None) -> Tensor:
+    value = value.detach()
+    return value.to(dtype) if dtype and value.is_floating_point() else value

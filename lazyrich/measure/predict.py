@@ -1,0 +1,147 @@
+"""The slopes that a plan predicts for every unit, from its tensors' exponents and the order of the units.
+
+A chain of units is walked backwards for the size of the gradient and forwards for the size of the update, at the first
+step and to leading order in the width: the power counting of Yang & Hu 2021 (arXiv:2011.14522) and, for entrywise
+optimizers, of Yang & Littwin 2023 (arXiv:2308.01814), tensor by tensor. It covers finite bottlenecks, whose two sides are
+walked like two networks. Where branches run in parallel it takes them in the order in which they are called.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lazyrich.family import Role
+from lazyrich.scaling import Plan
+from lazyrich.scaling.optimizer import is_entrywise
+
+NEVER = -math.inf
+
+
+@dataclass(frozen=True)
+class UnitExponents:
+    """Exponents in the width of one unit's main weight: std n^-init, learning rate n^-rate, fan-in n^fan_in."""
+
+    role: Role
+    init: float
+    rates: tuple[tuple[float, float], ...]  # of every tensor: (rate, growth of what it sums over)
+    zero: bool
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Predicted slopes of one unit: update of its output, its own layer term, what passes through, and |delta.Delta h|."""
+
+    update: float
+    layer: float
+    passthrough: float
+    uuc: float
+
+
+def predict(plan: Plan, order: Sequence[str], widths: Sequence[int], met: bool = False) -> dict[str, Prediction]:
+    """Predicted slopes of every unit, in the order of their calls.
+
+    Args:
+        plan: whose numbers at the smallest and largest width give the exponents.
+        order: unit paths as ``UpdateProbe.order`` has them; loose tensors by name.
+        widths: the widths that are compared.
+        met: whether the plan's obligations are met.
+
+    Example:
+        >>> import lazyrich as lzr
+        >>> plan = lzr.plan(lzr.Family(lzr.zoo.mlp), lzr.ntk(), "sgd")
+        >>> predict(plan, ["hidden.0", "hidden.1", "readout"], [64, 256])["hidden.1"].update
+        -0.5
+    """
+    entrywise = is_entrywise(plan.optimizer_name)
+    exponents = {key: _unit(plan, key.split("#")[0], (min(widths), max(widths)), entrywise, met) for key in order}
+    back = _backward(exponents)
+    return _forward(exponents, back, entrywise)
+
+
+def _unit(plan: Plan, path: str, widths: tuple[int, int], entrywise: bool, met: bool) -> UnitExponents:
+    names = [name for name in plan.tensors if name == path or name.rpartition(".")[0] == path]
+    names = names or [name for name in plan.tensors if name.startswith(path + ".")] or [_alias(plan, path)]
+    small, large = (plan.settings(width) for width in widths)
+    log_width = math.log(widths[1] / widths[0])
+    tied = next((o for o in plan.obligations if o.kind == "tied readout" and o.where == path), None)
+
+    def slope(a: float, b: float) -> float:
+        return math.log(b / a) / log_width if a > 0 and b > 0 else 0.0
+
+    rates, main, main_key = [], names[0], -1
+    for name in names:
+        s, t = small[name], large[name]
+        role = Role.OUTPUT if tied and name == tied.tensor else plan.tensors[name].role
+        multiplier = slope(s.multiplier, t.multiplier) + (tied.exponent if tied and met else 0.0)
+        rate = -slope(s.lr, t.lr) - (1 if entrywise else 2) * multiplier
+        summed = slope(s.growth.fan_in, t.growth.fan_in) if not tied else slope(s.growth.fan_out, t.growth.fan_out)
+        rates.append((rate, summed))
+        rank = (Role.FIXED, Role.VECTOR, Role.INPUT, Role.OUTPUT, Role.HIDDEN).index(role)
+        if rank > main_key:
+            main, main_key = name, rank
+    role = Role.OUTPUT if tied else plan.tensors[main].role
+    multiplier = slope(small[main].multiplier, large[main].multiplier) + (tied.exponent if tied and met else 0.0)
+    zero = plan.tensors[main].std == 0
+    init = -slope(small[main].std, large[main].std) - multiplier if not zero else rates[names.index(main)][0]
+    return UnitExponents(role, init, tuple(rates), zero)
+
+
+def _alias(plan: Plan, path: str) -> str:
+    """The tensor of a unit that owns none under its own name, because it is tied."""
+    family = plan.family
+    infos = family.tensors.values() if family else ()
+    return next(info.name for info in infos if any(alias.rpartition(".")[0] == path for alias in info.aliases))
+
+
+def _backward(exponents: dict[str, UnitExponents]) -> dict[str, float]:
+    """Exponent of the loss gradient at every unit's output."""
+    last = list(exponents.values())[-1] if exponents else None
+    wide, narrow, sizes = (-1.0 if last and last.role in _WIDE else NEVER), 0.0, {}
+    for key, unit in reversed(exponents.items()):
+        sizes[key] = wide if unit.role in _WIDE and wide > NEVER else narrow
+        if unit.role is Role.OUTPUT:
+            wide = max(narrow - unit.init, NEVER)
+        elif unit.role is Role.INPUT and not _is_first(exponents, key):
+            narrow = wide + 0.5 - unit.init
+        elif unit.role is Role.HIDDEN:
+            wide = wide + 0.5 - unit.init
+    return sizes
+
+
+_WIDE = (Role.HIDDEN, Role.INPUT, Role.VECTOR)
+
+
+def _is_first(exponents: dict[str, UnitExponents], key: str) -> bool:
+    """Whether nothing that trains comes before: then no gradient is needed below this unit."""
+    before = list(exponents)[: list(exponents).index(key)]
+    return not any(exponents[k].role is Role.OUTPUT for k in before)
+
+
+def _forward(exponents: dict[str, UnitExponents], back: dict[str, float], entrywise: bool) -> dict[str, Prediction]:
+    """Exponents of the updates. ``driven`` features moved along their own gradient, ``carried`` ones only because a
+    bottleneck below moved: a sum over driven features adds up, one over carried features cancels like a random walk."""
+    found, driven, carried, narrow = {}, NEVER, NEVER, NEVER
+    for key, unit in exponents.items():
+        own = max(summed - rate + (0.0 if entrywise else back[key]) for rate, summed in unit.rates)
+        if unit.role is Role.INPUT:
+            driven, carried = (own, narrow - unit.init) if narrow > NEVER else (max(driven, own), carried)
+            through = narrow - unit.init
+        elif unit.role is Role.HIDDEN:
+            through = max(driven, carried) + 0.5 - unit.init
+            driven, carried = max(driven, own), carried + 0.5 - unit.init
+        elif unit.role is Role.VECTOR:
+            through = max(driven, carried)
+            driven = max(driven, own)
+        elif unit.role is Role.OUTPUT:
+            through = max(driven + 1, carried + 0.5) - unit.init
+        else:
+            through = narrow
+        update = max(own, through)
+        if unit.role in _WIDE:
+            uuc = back[key] + max(driven + 1, carried + 0.5, through + 0.5)
+        else:
+            narrow, uuc = max(narrow, update), back[key] + update
+        found[key] = Prediction(update, own, through, uuc)
+    return found

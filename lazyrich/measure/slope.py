@@ -1,0 +1,85 @@
+"""An exponent as a measured slope with its interval."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from lazyrich.errors import LazyrichError
+
+
+@dataclass(frozen=True)
+class Slope:
+    """Slope of log(value) against log(width), with a 95 % interval; ``points`` is how many values it rests on.
+
+    Example:
+        >>> str(Slope(-0.48, -0.52, -0.44, 12))
+        '-0.48 ± 0.04'
+    """
+
+    value: float
+    low: float
+    high: float
+    points: int
+
+    @property
+    def half_width(self) -> float:
+        """Half the interval's length."""
+        return (self.high - self.low) / 2
+
+    def __str__(self) -> str:
+        return f"{self.value:+.2f} ± {self.half_width:.2f}"
+
+
+def fit_slope(widths: Sequence[float], values: Sequence[Sequence[float]], confidence: float = 0.95) -> Slope:
+    """Fit value ~ width^slope by least squares on logarithms, every seed with a level of its own.
+
+    Seeds share their data order across widths, so what differs between seeds at all widths alike says nothing of the slope.
+    The geometric mean over seeds has the same slope when no value is missing. The interval is Student's t with
+    points - seeds - 1 degrees of freedom.
+
+    Args:
+        widths: the widths, at least two different ones.
+        values: one row a seed, one column a width; zeros and non-finite values are left out.
+        confidence: of the interval.
+
+    Returns:
+        The slope; NaN throughout when fewer than two widths remain, an infinite interval when no scatter can be seen.
+
+    Raises:
+        LazyrichError: if a row has another length than ``widths``.
+
+    Example:
+        >>> fit_slope([64, 128, 256], [[8.0, 4.0, 2.0], [9.0, 4.5, 2.25]]).value
+        -1.0
+    """
+    table = np.asarray(values, dtype=float)
+    if table.ndim != 2 or table.shape[1] != len(widths):
+        raise LazyrichError(f"got values of shape {table.shape}, expected (seeds, {len(widths)})")
+    x = np.log(np.broadcast_to(np.asarray(widths, dtype=float), table.shape))
+    usable = np.isfinite(table) & (table > 0)
+    y = np.log(np.where(usable, table, 1.0))
+    rows = usable.sum(1) > 0
+    x, y, usable = x[rows], y[rows], usable[rows]
+    if not rows.any() or len(np.unique(x[usable])) < 2:
+        return Slope(math.nan, math.nan, math.nan, int(usable.sum()))
+    dx, dy = (_within_rows(v, usable) for v in (x, y))
+    sxx = float((dx**2).sum())
+    if sxx == 0:  # no seed has two widths left
+        return Slope(math.nan, math.nan, math.nan, int(usable.sum()))
+    slope = float((dx * dy).sum()) / sxx
+    points, freedom = int(usable.sum()), int(usable.sum()) - int(rows.sum()) - 1
+    if freedom < 1:
+        return Slope(slope, -math.inf, math.inf, points)
+    residual = float((np.where(usable, dy - slope * dx, 0.0) ** 2).sum())
+    reach = float(stats.t.ppf((1 + confidence) / 2, freedom)) * math.sqrt(residual / freedom / sxx)
+    return Slope(round(slope, 12), slope - reach, slope + reach, points)
+
+
+def _within_rows(v: np.ndarray, usable: np.ndarray) -> np.ndarray:
+    means = (v * usable).sum(1, keepdims=True) / usable.sum(1, keepdims=True)
+    return np.where(usable, v - means, 0.0)

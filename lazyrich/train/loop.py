@@ -1,0 +1,84 @@
+"""A small deterministic training loop."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from lazyrich.errors import TrainError
+from lazyrich.family.family import seeded
+from lazyrich.train.loss import Loss
+from lazyrich.train.probe import Probe, Run
+
+Batches = Callable[[int], tuple[Tensor, Tensor]]
+
+
+def train(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batches: Batches,
+    loss: Loss,
+    steps: int,
+    *,
+    probes: Sequence[Probe] = (),
+    seed: int = 0,
+) -> Run:
+    """Train for some steps; the same call twice gives the same numbers.
+
+    Args:
+        model: trained in place, in the mode (train or eval) that it is in.
+        optimizer: any torch optimizer over the model's parameters.
+        batches: ``batches(step) -> (x, y)``.
+        loss: ``loss(model(x), y) -> scalar``.
+        steps: number of optimizer steps.
+        probes: what looks on.
+        seed: of the random layers (dropout) during training.
+
+    Returns:
+        The run: losses before each step, and ``diverged`` once a loss is not finite (training stops there).
+
+    Raises:
+        TrainError: if the model does not take the data, with the reason in one line.
+
+    Example:
+        >>> import lazyrich as lzr
+        >>> data, model = lzr.data.load("digits"), lzr.zoo.mlp(32)
+        >>> sgd = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> run = train(model, sgd, lambda step: data.batch(64, step), nn.functional.cross_entropy, steps=20)
+        >>> run.losses[-1] < run.losses[0]
+        True
+    """
+    run = Run(model)
+    for probe in probes:
+        probe.begin(run)
+    for step in range(steps):
+        with seeded(seed * 1_000_003 + step):
+            value = _step(model, optimizer, *batches(step), loss)
+        run.losses.append(value)
+        if not math.isfinite(value):
+            run.diverged = True
+            break
+        run.step = step + 1
+        for probe in probes:
+            probe.after(run)
+    return run
+
+
+def _step(model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, loss: Loss) -> float:
+    optimizer.zero_grad()
+    try:
+        value = loss(model(x), y)
+    except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
+        first = (str(error).splitlines() or [""])[0]
+        raise TrainError(
+            f"the model does not take the data: {type(error).__name__}: {first} (inputs {tuple(x.shape)} {x.dtype}, "
+            f"targets {tuple(y.shape)} {y.dtype}); give data of the shape that the network reads, or another loss"
+        ) from error
+    if value.dim() != 0:
+        raise TrainError(f"the loss must be one number, got shape {tuple(value.shape)}; average it over the batch")
+    value.backward()
+    optimizer.step()
+    return float(value.detach())

@@ -1,0 +1,46 @@
+"""Losses by name, averaged over the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from lazyrich.errors import TrainError
+
+Loss = Callable[[Any, Tensor], Tensor]
+
+
+def half_mse(output: Tensor, target: Tensor) -> Tensor:
+    """(1/2) mean over samples of the squared distance: 1/(2N) sum_i ||f_i - y_i||^2."""
+    return 0.5 * (output - target.reshape(output.shape)).square().flatten(1).sum(1).mean()
+
+
+def mse(output: Tensor, target: Tensor) -> Tensor:
+    """Mean over samples and outputs of the squared error, as ``torch.nn.MSELoss``."""
+    return F.mse_loss(output, target.reshape(output.shape))
+
+
+LOSSES: dict[str, Loss] = {"cross_entropy": F.cross_entropy, "mse": mse, "half_mse": half_mse}
+
+
+def loss_for(loss: str | Loss | None, target: Tensor) -> tuple[str, Loss]:
+    """A loss and its name: by name, as given, or chosen from the targets (labels: cross entropy; numbers: mse).
+
+    Raises:
+        TrainError: for a name that is not known.
+
+    Example:
+        >>> import torch
+        >>> loss_for(None, torch.tensor([0, 1]))[0]
+        'cross_entropy'
+    """
+    if loss is None:
+        loss = "mse" if target.is_floating_point() else "cross_entropy"
+    if callable(loss):
+        return getattr(loss, "__name__", "loss"), loss
+    if loss not in LOSSES:
+        raise TrainError(f"got loss '{loss}', expected one of {', '.join(LOSSES)} or a function(output, target)")
+    return loss, LOSSES[loss]
