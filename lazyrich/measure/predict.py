@@ -21,12 +21,20 @@ NEVER = -math.inf
 
 @dataclass(frozen=True)
 class UnitExponents:
-    """Exponents in the width of one unit's main weight: std n^-init, learning rate n^-rate, fan-in n^fan_in."""
+    """Exponents in the width of one unit: its main tensor's role, std n^-init and learning rate n^-rate (effective ones,
+    multipliers counted in), and for every tensor its rate and the growth of what it sums over."""
 
+    tensor: str
     role: Role
     init: float
-    rates: tuple[tuple[float, float], ...]  # of every tensor: (rate, growth of what it sums over)
-    zero: bool
+    rate: float
+    rates: tuple[tuple[float, float], ...]
+    owed: bool = False
+
+    @property
+    def wide(self) -> bool:
+        """Whether the unit's output grows with the width."""
+        return self.role in _WIDE
 
 
 @dataclass(frozen=True)
@@ -54,10 +62,16 @@ def predict(plan: Plan, order: Sequence[str], widths: Sequence[int], met: bool =
         >>> predict(plan, ["hidden.0", "hidden.1", "readout"], [64, 256])["hidden.1"].update
         -0.5
     """
-    entrywise = is_entrywise(plan.optimizer_name)
-    exponents = {key: _unit(plan, key.split("#")[0], (min(widths), max(widths)), entrywise, met) for key in order}
-    back = _backward(exponents)
-    return _forward(exponents, back, entrywise)
+    exponents = unit_exponents(plan, order, widths, met)
+    return _forward(exponents, _backward(exponents), is_entrywise(plan.optimizer_name))
+
+
+def unit_exponents(
+    plan: Plan, order: Sequence[str], widths: Sequence[int], met: bool = False
+) -> dict[str, UnitExponents]:
+    """What the plan's numbers at the smallest and the largest width say of every unit."""
+    entrywise, ends = is_entrywise(plan.optimizer_name), (min(widths), max(widths))
+    return {key: _unit(plan, key.split("#")[0], ends, entrywise, met) for key in order}
 
 
 def _unit(plan: Plan, path: str, widths: tuple[int, int], entrywise: bool, met: bool) -> UnitExponents:
@@ -70,22 +84,23 @@ def _unit(plan: Plan, path: str, widths: tuple[int, int], entrywise: bool, met: 
     def slope(a: float, b: float) -> float:
         return math.log(b / a) / log_width if a > 0 and b > 0 else 0.0
 
-    rates, main, main_key = [], names[0], -1
+    forward = tied.exponent if tied and met else 0.0
+    rates, roles, multipliers = [], [], []
     for name in names:
         s, t = small[name], large[name]
-        role = Role.OUTPUT if tied and name == tied.tensor else plan.tensors[name].role
-        multiplier = slope(s.multiplier, t.multiplier) + (tied.exponent if tied and met else 0.0)
-        rate = -slope(s.lr, t.lr) - (1 if entrywise else 2) * multiplier
-        summed = slope(s.growth.fan_in, t.growth.fan_in) if not tied else slope(s.growth.fan_out, t.growth.fan_out)
+        multipliers.append(slope(s.multiplier, t.multiplier) + forward)
+        rate = -slope(s.lr, t.lr) - (1 if entrywise else 2) * multipliers[-1]
+        summed = slope(s.growth.fan_out, t.growth.fan_out) if tied else slope(s.growth.fan_in, t.growth.fan_in)
         rates.append((rate, summed))
-        rank = (Role.FIXED, Role.VECTOR, Role.INPUT, Role.OUTPUT, Role.HIDDEN).index(role)
-        if rank > main_key:
-            main, main_key = name, rank
-    role = Role.OUTPUT if tied else plan.tensors[main].role
-    multiplier = slope(small[main].multiplier, large[main].multiplier) + (tied.exponent if tied and met else 0.0)
-    zero = plan.tensors[main].std == 0
-    init = -slope(small[main].std, large[main].std) - multiplier if not zero else rates[names.index(main)][0]
-    return UnitExponents(role, init, tuple(rates), zero)
+        roles.append(Role.OUTPUT if tied else plan.tensors[name].role)
+    main = max(range(len(names)), key=lambda i: _RANK.index(roles[i]))
+    name, rate = names[main], rates[main][0]
+    drawn = -slope(small[name].std, large[name].std) - multipliers[main]
+    init = rate if plan.tensors[name].std == 0 else drawn  # a zero tensor is as large as its first updates
+    return UnitExponents(name, roles[main], init, rate, tuple(rates), bool(tied and not met))
+
+
+_RANK = (Role.FIXED, Role.VECTOR, Role.INPUT, Role.OUTPUT, Role.HIDDEN)
 
 
 def _alias(plan: Plan, path: str) -> str:

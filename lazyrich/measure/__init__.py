@@ -1,0 +1,23 @@
+"""Measuring networks in training: update decomposition, slopes, verdicts and the coordinate check."""
+
+from lazyrich.measure.check import check
+from lazyrich.measure.decompose import Decomposition, decompose
+from lazyrich.measure.predict import Prediction, predict
+from lazyrich.measure.result import CheckResult
+from lazyrich.measure.slope import Slope, fit_slope
+from lazyrich.measure.updates import UpdateProbe
+from lazyrich.measure.verdict import Line, Overall
+
+__all__ = [
+    "CheckResult",
+    "Decomposition",
+    "Line",
+    "Overall",
+    "Prediction",
+    "Slope",
+    "UpdateProbe",
+    "check",
+    "decompose",
+    "fit_slope",
+    "predict",
+]

@@ -1,0 +1,310 @@
+"""The coordinate check: train a family at several widths for a few steps, and hold the exponents against theory."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lazyrich.data import ArrayData, load
+from lazyrich.errors import UsageError
+from lazyrich.measure.predict import Prediction, UnitExponents, predict, unit_exponents
+from lazyrich.measure.result import CheckResult, Trial
+from lazyrich.measure.slope import Slope, fit_slope
+from lazyrich.measure.updates import UpdateProbe
+from lazyrich.measure.verdict import Cause, Line, overall, with_mend, word_for
+from lazyrich.scaling import Plan, mup
+from lazyrich.scaling.optimizer import is_entrywise
+from lazyrich.sweep import RunFolder
+from lazyrich.train import Loss, loss_for, train
+
+QUANTITIES = ("update", "layer", "passthrough", "interaction", "level", "uuc", "max")
+RATES = {"sgd": 0.1, "momentum": 0.02, "adam": 0.003, "adamw": 0.003, "signsgd": 0.001}
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What every trial of a check shares."""
+
+    plan: Plan
+    data: ArrayData
+    loss_name: str
+    loss: Loss
+    widths: tuple[int, ...]
+    steps: int
+    seeds: int
+    lr: float
+    weight_decay: float
+    batch: int
+    probe: int
+    device: str
+    met: bool
+
+    def settings(self) -> dict[str, Any]:
+        """The settings that decide every number, for the report and for continuing a run."""
+        return {
+            "family": repr(self.plan.family),
+            "scheme": self.plan.scheme.name,
+            "optimizer": self.plan.optimizer_name,
+            "base": self.plan.base,
+            "widths": list(self.widths),
+            "steps": self.steps,
+            "seeds": self.seeds,
+            "lr": self.lr,
+            "weight_decay": self.weight_decay,
+            "batch": self.batch,
+            "probe": self.probe,
+            "loss": self.loss_name,
+            "data": self.data.name,
+            "fingerprint": self.data.fingerprint(),
+            "gauge": self.plan.gauge,
+            "obligations met": self.met,
+            "device": self.device,
+        }
+
+
+def check(
+    plan: Plan,
+    data: Any = "digits",
+    widths: Sequence[int] = (64, 128, 256, 512),
+    steps: int = 5,
+    seeds: int = 3,
+    lr: float | None = None,
+    *,
+    weight_decay: float = 0.0,
+    batch: int = 64,
+    probe: int = 16,
+    loss: str | Loss | None = None,
+    device: str = "cpu",
+    meet: bool = False,
+    folder: str | Path | None = None,
+    progress: Progress | None = None,
+    command: str = "",
+) -> CheckResult:
+    """Is a plan well-behaved at every width? Measured slopes, predicted slopes, a verdict and the mend.
+
+    Every width and seed is trained for ``steps`` steps; on a fixed part of the first batch the update of every layer's output
+    is measured and split into what its own weights did and what came from below. Exponents are slopes of logarithms with
+    intervals; verdicts come from updates, not from levels.
+
+    Args:
+        plan: from ``lazyrich.plan``, with its family.
+        data: whatever ``lazyrich.data.load`` reads: a name, tensors (x, y), a data set.
+        widths: at least two, increasing, none below the plan's base.
+        steps: training steps; the decomposition is taken at the last.
+        seeds: number of draws of initialisation and batches.
+        lr: learning rate of the base-width network; a rate that moves small networks by default.
+        weight_decay: of the base-width network.
+        batch: samples a step (loss averaged over them).
+        probe: samples of the first batch on which updates are measured.
+        loss: name or function; by default cross entropy for labels, mean squared error for numbers.
+        device: where to train.
+        meet: meet the plan's obligations by hooks.
+        folder: a run folder; finished trials are kept there and the same call continues.
+        progress: called with (trials done, trials in all, what is next).
+        command: how a person repeats this, for the report.
+
+    Raises:
+        UsageError: for widths, steps or seeds that make no check.
+
+    Example:
+        >>> import lazyrich as lzr
+        >>> plan = lzr.plan(lzr.Family(lzr.zoo.mlp, base=32), lzr.mup(), optimizer="adamw")
+        >>> check(plan, "digits", widths=[32, 64, 128, 256], lr=0.003).verdict.word
+        'well-behaved'
+    """
+    setup = _setup(plan, data, widths, steps, seeds, lr, weight_decay, batch, probe, loss, device, meet)
+    store = RunFolder(folder, setup.settings()) if folder else None
+    jobs = [(width, seed) for width in setup.widths for seed in range(seeds)]
+    trials = []
+    for done, (width, seed) in enumerate(jobs):
+        if progress:
+            progress(done, len(jobs), f"width {width}, seed {seed}")
+        key = f"width{width}-seed{seed}"
+        trial = store.get(key) if store else None
+        if trial is None:
+            trial = run_trial(setup, width, seed)
+            if store:
+                store.put(key, trial)
+        trials.append(trial)
+    if progress:
+        progress(len(jobs), len(jobs), "done")
+    return summarise(setup, trials, command)
+
+
+def run_trial(setup: Setup, width: int, seed: int) -> Trial:
+    """Train one network with the probe on; plain numbers, ready for JSON."""
+    model = setup.plan.build(width, seed, setup.device, meet=setup.met)
+    optimizer = setup.plan.optimizer(model, setup.lr, setup.weight_decay)
+
+    def batches(step: int) -> tuple[Tensor, Tensor]:
+        x, y = setup.data.batch(setup.batch, step, seed)
+        return x.to(setup.device), y.to(setup.device)
+
+    x, y = batches(0)
+    probe = UpdateProbe(x[: setup.probe], y[: setup.probe], setup.loss, sorted({1, setup.steps}))
+    run = train(model, optimizer, batches, setup.loss, setup.steps, probes=[probe], seed=seed)
+    growths = {name: setting.growth.fan_in for name, setting in setup.plan.settings(model).items()}
+    for records in probe.records.values():
+        for name in records.keys() & growths.keys():  # a loose tensor: what its change can do to a sum over its fan-in
+            records[name] = {q: v * growths[name] for q, v in records[name].items()}
+    return {
+        "width": width,
+        "seed": seed,
+        "losses": run.losses,
+        "diverged": run.diverged,
+        "order": probe.order,
+        "records": {str(step): records for step, records in probe.records.items()},
+    }
+
+
+def summarise(setup: Setup, trials: Sequence[Trial], command: str = "") -> CheckResult:
+    """From finished trials to slopes, verdicts and mends."""
+    order = trials[0]["order"]
+    exponents = unit_exponents(setup.plan, order, setup.widths, setup.met)
+    predicted = predict(setup.plan, order, setup.widths, setup.met)
+    lines = [line for key in order for line in _lines(setup, trials, key, exponents[key], predicted[key])]
+    lines = _judge(setup, trials, lines, exponents)
+    moved = _function_movement(setup, trials, order, exponents)
+    diverged = sorted({trial["width"] for trial in trials if trial["diverged"]})
+    theory = setup.plan.scheme.classify(setup.plan.optimizer_name)
+    scheme = setup.plan.scheme.name
+    verdict = overall(lines, diverged=diverged, moved=moved, lr=setup.lr, regime=theory.regime, scheme=scheme)
+    family = setup.plan.family.name if setup.plan.family else "network"
+    return CheckResult(
+        title=f"{family} · {setup.plan.scheme.name} · {setup.plan.optimizer_name}",
+        verdict=verdict,
+        lines=tuple(lines),
+        trials=tuple(trials),
+        theory={
+            "scheme": setup.plan.scheme.name,
+            "optimizer": setup.plan.optimizer_name,
+            "regime": theory.regime,
+            "r": theory.r,
+            "stable": theory.stable,
+            "nontrivial": theory.nontrivial,
+            "why": theory.why,
+        },
+        settings=setup.settings(),
+        plan=setup.plan.rows(max(setup.widths)),
+        obligations=[
+            {"kind": o.kind, "where": o.where, "why": o.why, "factor": o.constant, "met": setup.met}
+            for o in setup.plan.obligations
+        ],
+        reproduce={
+            "command": command or "lazyrich.check(plan, data, ...) with the settings above",
+            "versions": {"lazyrich": _version(), "torch": torch.__version__, "python": platform.python_version()},
+            "date": date.today().isoformat(),
+        },
+    )
+
+
+def _setup(
+    plan: Plan, data: Any, widths: Sequence[int], steps: int, seeds: int, lr: float | None, weight_decay: float,
+    batch: int, probe: int, loss: str | Loss | None, device: str, meet: bool
+) -> Setup:  # fmt: skip
+    ordered = tuple(int(w) for w in widths)
+    if len(ordered) < 2:
+        raise UsageError(f"got widths {list(ordered)}, expected at least two: a slope needs two widths, a good one four")
+    if any(b <= a for a, b in zip(ordered[:-1], ordered[1:], strict=True)):
+        raise UsageError(f"got widths {list(ordered)}, expected increasing ones, for example 64 128 256 512")
+    if ordered[0] < plan.base:
+        raise UsageError(
+            f"got width {ordered[0]} below the base width {plan.base}; the plan says what happens as the network grows "
+            "from its base: raise the widths or lower the base"
+        )
+    for name, value in (("steps", steps), ("seeds", seeds), ("batch", batch), ("probe", probe)):
+        if value < 1:
+            raise UsageError(f"got {name} = {value}, expected at least 1")
+    rate = RATES.get(plan.optimizer_name, 0.001) if lr is None else float(lr)
+    if not rate > 0:
+        raise UsageError(f"got lr = {rate}, expected a positive number")
+    arrays = data if isinstance(data, ArrayData) else load(data)
+    name, function = loss_for(loss, arrays.y)
+    return Setup(
+        plan, arrays, name, function, ordered, steps, seeds, rate, float(weight_decay), batch, min(probe, batch), device, meet
+    )
+
+
+def _lines(
+    setup: Setup, trials: Sequence[Trial], key: str, unit: UnitExponents, predicted: Prediction
+) -> list[Line]:
+    found = []
+    names = tuple(n for n in setup.plan.tensors if n == key or n.rpartition(".")[0] == key.split("#")[0]) or (unit.tensor,)
+    for step in sorted({int(s) for trial in trials for s in trial["records"]}):
+        for quantity in QUANTITIES:
+            values = [
+                [_value(trials, width, seed, step, key, quantity) for width in setup.widths] for seed in range(setup.seeds)
+            ]
+            if any(v == v for row in values for v in row):
+                slope = fit_slope(setup.widths, values)
+                expected = getattr(predicted, quantity, None)
+                found.append(Line(key, names, str(unit.role), quantity, step, slope, expected))
+    return found
+
+
+def _value(trials: Sequence[Trial], width: int, seed: int, step: int, key: str, quantity: str) -> float:
+    for trial in trials:
+        if trial["width"] == width and trial["seed"] == seed:
+            return trial["records"].get(str(step), {}).get(key, {}).get(quantity, float("nan"))
+    return float("nan")
+
+
+NOTHING = Slope(float("nan"), float("nan"), float("nan"), 0)
+
+
+def _judge(
+    setup: Setup, trials: Sequence[Trial], lines: list[Line], exponents: dict[str, UnitExponents]
+) -> list[Line]:
+    """Give every layer's last update line its word and its mend."""
+    by = {(line.layer, line.quantity): line for line in lines if line.step == setup.steps}
+    remedy = mup().layers(is_entrywise(setup.plan.optimizer_name))
+    readout = max((remedy.output.init - unit.init for unit in exponents.values() if str(unit.role) == "output"), default=0.0)
+    exploding_below, verdicts = False, {}
+    for key, unit in exponents.items():
+        update = by.get((key, "update"))
+        if update is None:
+            continue
+        layer = by.get((key, "layer"), update)
+        through = by.get((key, "passthrough"), Line(key, (), "", "passthrough", setup.steps, NOTHING, None))
+        trains = any(
+            _value(trials, w, s, setup.steps, key, "layer") > 0 for w in setup.widths for s in range(setup.seeds)
+        )
+        word = word_for(update.slope, layer.slope, unit.wide, trains)
+        row = {"hidden": remedy.hidden, "output": remedy.output}.get(str(unit.role), remedy.input)
+        fixed = str(unit.role) == "fixed"
+        rate = 0.0 if fixed else row.rate(is_entrywise(setup.plan.optimizer_name)) - unit.rate
+        cause = Cause(rate, 0.0 if fixed else row.init - unit.init, readout, unit.owed)
+        verdicts[key] = with_mend(replace(update, verdict=word), layer, through, cause, exploding_below)
+        exploding_below = exploding_below or word == "exploding"
+    return [
+        verdicts[line.layer] if line.quantity == "update" and line.step == setup.steps and line.layer in verdicts else line
+        for line in lines
+    ]
+
+
+def _function_movement(
+    setup: Setup, trials: Sequence[Trial], order: Sequence[str], exponents: dict[str, UnitExponents]
+) -> float:
+    """Largest relative movement of the last layer's output over the trials."""
+    narrow = [key for key in order if not exponents[key].wide]
+    key = narrow[-1] if narrow else order[-1]
+    moves = [0.0]
+    for trial in trials:
+        record = trial["records"].get(str(setup.steps), {}).get(key)
+        if record:
+            moves.append(record["update"] / record["level"] if record["level"] > 0 else float(record["update"] > 0))
+    return max(moves)
+
+
+def _version() -> str:
+    from lazyrich import __version__
+
+    return __version__

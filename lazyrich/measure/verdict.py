@@ -1,0 +1,230 @@
+"""From measured slopes to a word, a sentence and a mend.
+
+Verdicts come from updates, never from levels: a readout that shrinks with width at initialisation is right under muP. Slopes
+within ``TOLERANCE`` of zero count as width-independent (a factor 1.2 over a fourfold width, the tolerance of the coordinate
+checks in use); a slope outside it whose interval reaches inside is called inconclusive, not bad.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from lazyrich.measure.slope import Slope
+
+Word = Literal["well-behaved", "lazy", "exploding", "vanishing", "frozen", "inconclusive"]
+
+TOLERANCE = 0.13
+WIDEST = 0.25  # half-width of an interval from which nothing can be said
+LAZIEST = -0.5  # the kernel regime's features move as n^-1/2; what falls faster does not train
+SMALLEST = 0.01  # relative movement of the function below which a run shows nothing
+SEVERITY = ("exploding", "vanishing", "frozen", "inconclusive", "lazy", "well-behaved")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One observable of one layer: its measured slope, what the plan predicts, and what it means.
+
+    ``verdict`` is empty for quantities that are shown but not judged.
+    """
+
+    layer: str
+    tensors: tuple[str, ...]
+    role: str
+    quantity: str
+    step: int
+    slope: Slope
+    predicted: float | None
+    verdict: str = ""
+    mend: str = ""
+
+    @property
+    def agrees(self) -> bool | None:
+        """Whether the measured slope lies within the tolerance of the predicted one; None where there is none."""
+        if self.predicted is None or not math.isfinite(self.predicted) or math.isnan(self.slope.value):
+            return None
+        return abs(self.slope.value - self.predicted) <= TOLERANCE
+
+
+def word_for(update: Slope, layer: Slope, wide: bool, trains: bool) -> Word:
+    """The verdict on one layer.
+
+    Args:
+        update: slope of its output's whole update.
+        layer: slope of the part that its own tensors did.
+        wide: whether its output grows with the width (a hidden layer) or not (function, latents).
+        trains: whether its own tensors moved at all.
+
+    Example:
+        >>> word_for(Slope(0.52, 0.48, 0.56, 12), Slope(0.52, 0.48, 0.56, 12), wide=False, trains=True)
+        'exploding'
+    """
+    if not trains:
+        return "frozen"
+    if math.isnan(update.value):
+        return "inconclusive"
+    if update.low > TOLERANCE:
+        return "exploding"
+    if update.half_width > WIDEST or update.value > TOLERANCE:
+        return "inconclusive"
+    if wide and layer.high < LAZIEST - TOLERANCE:
+        return "frozen"
+    if update.value >= -TOLERANCE:
+        return "well-behaved"
+    if update.high >= -TOLERANCE:
+        return "inconclusive"
+    return "lazy" if wide else "vanishing"
+
+
+@dataclass(frozen=True)
+class Cause:
+    """What a plan would have to change for one layer to be as under muP.
+
+    ``rate`` and ``init`` are the missing exponents of its learning rate and initial std, ``readout`` the missing exponent
+    of the readout's initial std, through which its gradient comes; ``owed`` says that an obligation here is unmet.
+    """
+
+    rate: float
+    init: float
+    readout: float
+    owed: bool = False
+
+
+def with_mend(update: Line, layer: Line, through: Line, cause: Cause, inherited: bool) -> Line:
+    """The update line of one layer with its mend in plain words.
+
+    Args:
+        update: the line to complete; its verdict decides what is said.
+        layer: the line of the layer's own term.
+        through: the line of what passed through its initial weights.
+        cause: what separates the plan from the remedy for this layer's main tensor.
+        inherited: whether a layer below already has the same verdict and passes it on.
+    """
+    said = f"{update.layer}: update grows as width^{update.slope}, expected 0"
+    if update.verdict == "exploding":
+        if cause.owed:
+            return replace(update, mend=f"{said}: meet the plan's obligation at '{update.layer}' (meet=True, or --meet)")
+        own = layer.slope.value > TOLERANCE
+        if not own and inherited:
+            return replace(update, mend=f"{said}: it passes on what explodes below it; mend that first")
+        steps = []
+        if own and abs(cause.rate) > 0.01:
+            steps.append(f"its learning rate must {_change(cause.rate)}")
+        elif own and cause.readout > 0.01:
+            steps.append(f"its gradient is too large: the readout's initial weights must shrink as {_power(-cause.readout)}")
+        if through.slope.value > TOLERANCE and cause.init > 0.01:
+            steps.append(f"its initial weights must shrink as {_power(-cause.init)}")
+        return replace(update, mend=_close(said, steps))
+    fell = f"{update.layer}: update falls as width^{update.slope}"
+    if update.verdict in ("vanishing", "frozen"):
+        worst = layer if update.verdict == "frozen" else update
+        if math.isnan(worst.slope.value):
+            return replace(update, mend=f"{update.layer}: its tensors did not move; are they in the graph and trainable?")
+        text = f"{update.layer}: its own update falls as width^{worst.slope}"
+        return replace(
+            update,
+            mend=_close(text, [f"its learning rate must {_change(cause.rate)}"] if abs(cause.rate) > 0.01 else []),
+        )
+    if update.verdict == "lazy":
+        return replace(update, mend=f"{fell}: richness(r) with a larger r moves it more, mup() keeps it at width^0")
+    if update.verdict == "inconclusive":
+        return replace(update, mend=f"{update.layer}: width^{update.slope} is too uncertain; use more seeds or more widths")
+    return update
+
+
+def _change(rate: float) -> str:
+    """How the learning rate must depend on the width, relative to how it does now."""
+    return ("fall as " if rate > 0 else "rise as ") + _power(-rate)
+
+
+def _power(exponent: float) -> str:
+    if exponent == -1:
+        return "1/width"
+    if exponent == -0.5:
+        return "1/sqrt(width)"
+    return "width" if exponent == 1 else "sqrt(width)" if exponent == 0.5 else f"width^{exponent:g}"
+
+
+def _close(said: str, steps: Sequence[str]) -> str:
+    if not steps:
+        return f"{said}: its own numbers are those of mup(), so something else feeds it; look at the layers before it"
+    return f"{said}: {' and '.join(steps)}; scheme mup() does"
+
+
+@dataclass(frozen=True)
+class Overall:
+    """The verdict of a whole check."""
+
+    word: Word
+    sentence: str
+    mends: tuple[str, ...]
+
+
+def overall(
+    lines: Sequence[Line], *, diverged: Sequence[int], moved: float, lr: float, regime: str, scheme: str
+) -> Overall:
+    """The verdict of a check from its update lines.
+
+    Args:
+        lines: the judged lines, in the order of the layers.
+        diverged: widths at which some run lost its finite loss.
+        moved: largest relative movement of the function over the widths.
+        lr: the base learning rate, for the mend.
+        regime: what the theory says of the scheme.
+        scheme: its name.
+    """
+    judged = [line for line in lines if line.verdict]
+    mends = tuple(line.mend for line in judged if line.verdict in ("exploding", "vanishing", "frozen") and line.mend)
+    if diverged:
+        note = f"the loss stopped being finite at width {', '.join(map(str, diverged))}"
+        return Overall("exploding", f"Exploding: {note}.", mends or (f"lower the learning rate (now {lr:g}) and check again",))
+    if moved < SMALLEST:
+        return Overall(
+            "inconclusive",
+            f"Inconclusive: the function moved by only {100 * moved:.2g} % at every width, too little to tell anything.",
+            (f"raise the learning rate (now {lr:g}), say tenfold, or train more steps",),
+        )
+    word = _worst(judged)
+    where = [line.layer for line in judged if line.verdict == word]
+    unsure = [line.layer for line in judged if line.verdict == "inconclusive"] if word != "inconclusive" else []
+    sentence = _sentence(word, where, judged)
+    if EXPECTED.get(word) == regime:
+        sentence += f" This is what theory says of {scheme}."
+    if unsure:
+        sentence += f" (Too uncertain to judge: {', '.join(unsure[:3])}.)"
+    hints = tuple(line.mend for line in judged if line.verdict == word and line.mend)
+    return Overall(word, sentence, mends or hints[:3])
+
+
+EXPECTED = {"well-behaved": "feature learning", "lazy": "kernel", "exploding": "unstable", "vanishing": "trivial"}
+
+
+def _worst(judged: Sequence[Line]) -> Word:
+    """The worst word of any layer; a few uncertain layers do not decide, unless the function itself is among them."""
+    words = [line.verdict for line in judged]
+    unsure = words.count("inconclusive")
+    functions = [line.verdict for line in judged if line.role in ("output", "fixed")]
+    if 4 * unsure <= len(words) and (not functions or functions[-1] != "inconclusive"):
+        words = [word for word in words if word != "inconclusive"]
+    return min(words, key=SEVERITY.index, default="inconclusive")  # type: ignore[return-value]
+
+
+def _sentence(word: Word, where: Sequence[str], judged: Sequence[Line]) -> str:
+    names = ", ".join(where[:4]) + (f" and {len(where) - 4} more" if len(where) > 4 else "")
+    if word == "well-behaved":
+        return "Well-behaved: every layer's update keeps its size at every width, so features are learned (rich)."
+    if word == "lazy":
+        steepest = min(line.slope.value for line in judged if line.verdict == "lazy")
+        return (
+            f"Lazy: the function moves at every width while features move less and less (down to width^{steepest:+.2f}, "
+            f"in {names})."
+        )
+    if word == "exploding":
+        return f"Exploding: updates grow with the width in {names}; no learning rate is right at every width."
+    if word == "vanishing":
+        return f"Vanishing: updates die out with the width in {names}."
+    if word == "frozen":
+        return f"Frozen: {names} stop training as the network widens, while the rest goes on."
+    return f"Inconclusive: the slopes of {names} are too uncertain; add seeds or widths."

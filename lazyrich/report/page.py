@@ -1,0 +1,97 @@
+"""The page: results in, one self-contained HTML file out, written whole or not at all."""
+
+from __future__ import annotations
+
+import functools
+import os
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lazyrich.errors import ReportError
+from lazyrich.report.source import read_source
+from lazyrich.report.style import share_styles
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+    from lazyrich.report.result import CheckResult
+
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+def render(result: Any, path: str | os.PathLike[str]) -> Path:
+    """Write the page that a person looks at.
+
+    The page is one file: no script, no font, no picture and no style is fetched from elsewhere. The same
+    result gives the same bytes. The file is written beside its place and then moved there, so that a page is
+    never half a page.
+
+    Args:
+        result: one result, a list of results, or the path of a run folder with ``result.json``. A result is
+            what `lazyrich.check` returns, or its dictionary.
+        path: the HTML file to write; its folder is made where it is missing.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        ReportError: the result cannot be read (the message names the key or the path), or the page cannot be
+            written.
+
+    Example:
+        >>> render([], "page.html")
+        Traceback (most recent call last):
+        ...
+        lazyrich.errors.ReportError: got an empty list, expected at least one result; run lazyrich check first
+    """
+    page = compose(read_source(result))
+    return _write(page, Path(path))
+
+
+def compose(results: tuple[CheckResult, ...]) -> str:
+    """The page's text for results that have been read."""
+    from lazyrich.report.chapter import PANELS, chapter
+
+    panels = max(6, PANELS // len(results))
+    chapters = [chapter(result, f"r{i}", panels) for i, result in enumerate(results, start=1)]
+    title = (
+        results[0].title if len(results) == 1 else f"{len(results)} checks of how training scales with width"
+    )
+    page = _environment().get_template("page.html.j2").render(title=title, chapters=chapters)
+    return share_styles(page)
+
+
+@functools.cache
+def _environment() -> Environment:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    return Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+
+
+def _write(text: str, path: Path) -> Path:
+    """Write a file whole or leave what was there."""
+    if path.is_dir():
+        raise ReportError(f"got the folder {path}, expected a file to write; pass {path / 'report.html'}")
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            part.write_text(text, encoding="utf-8", newline="\n")
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ReportError(
+            f"got {path}, which cannot be written ({reason}), expected a place for the page; "
+            "choose a folder that you may write to"
+        ) from error
+    return path

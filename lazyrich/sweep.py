@@ -1,0 +1,72 @@
+"""A run folder: finished trials are durable at once, and the same command continues where it stopped.
+
+``settings.json`` says which run the folder belongs to, ``trials/`` holds one JSON file a finished trial.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from lazyrich.errors import StoreError
+from lazyrich.files import read_json, write_json
+
+
+class RunFolder:
+    """Finished trials on disk, keyed by name, all of one run.
+
+    Args:
+        path: the folder; made when it is not there.
+        settings: whatever decides the numbers of a trial. A folder that holds another run is refused.
+
+    Raises:
+        StoreError: if the folder holds something else, another run, or cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> folder = RunFolder(tempfile.mkdtemp() + "/run", {"lr": 0.1})
+        >>> folder.put("width64-seed0", {"loss": 2.3})
+        >>> RunFolder(folder.path, {"lr": 0.1}).get("width64-seed0")
+        {'loss': 2.3}
+    """
+
+    def __init__(self, path: str | Path, settings: dict[str, Any]) -> None:
+        self.path = Path(path)
+        known = self.path / "settings.json"
+        if known.exists():
+            _same_run(self.path, read_json(known), settings)
+        elif self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise StoreError(
+                f"{self.path} exists and is no run folder of lazyrich; give a new folder, or remove this one"
+            )
+        else:
+            write_json(known, settings)
+        if not os.access(self.path, os.W_OK):
+            raise StoreError(f"cannot write in {self.path}; give a folder that you may write to")
+
+    def get(self, key: str) -> Any | None:
+        """A finished trial, or None; a file that was damaged counts as not finished."""
+        file = self._file(key)
+        if not file.exists():
+            return None
+        try:
+            return read_json(file)
+        except StoreError:
+            return None
+
+    def put(self, key: str, value: Any) -> None:
+        """Keep a finished trial."""
+        write_json(self._file(key), value)
+
+    def _file(self, key: str) -> Path:
+        return self.path / "trials" / f"{key}.json"
+
+
+def _same_run(path: Path, had: Any, want: dict[str, Any]) -> None:
+    if not isinstance(had, dict):
+        raise StoreError(f"{path}/settings.json was not written by lazyrich; give a new folder")
+    changed = sorted(k for k in had.keys() | want.keys() if had.get(k) != want.get(k))
+    if changed:
+        what = ", ".join(f"{k}: {had.get(k)!r} there, {want.get(k)!r} now" for k in changed[:3])
+        raise StoreError(f"{path} holds another run ({what}); give a new folder, or repeat the run with its settings")
