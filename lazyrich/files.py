@@ -29,9 +29,7 @@ def write_text(path: str | Path, text: str) -> Path:
     except OSError as error:
         if temporary and os.path.exists(temporary):
             os.unlink(temporary)
-        raise StoreError(
-            f"cannot write {path}: {error.strerror or error}; give a folder that you may write to"
-        ) from error
+        raise StoreError(f"cannot write {path}: {error.strerror or error}; give a folder that you may write to") from error
     return path
 
 

@@ -37,9 +37,7 @@ class RunFolder:
         if known.exists():
             _same_run(self.path, read_json(known), settings)
         elif self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
-            raise StoreError(
-                f"{self.path} exists and is no run folder of lazyrich; give a new folder, or remove this one"
-            )
+            raise StoreError(f"{self.path} exists and is no run folder of lazyrich; give a new folder, or remove this one")
         else:
             write_json(known, settings)
         if not os.access(self.path, os.W_OK):

@@ -180,8 +180,7 @@ class Family:
             ) from error
         if not isinstance(model, nn.Module):
             raise FamilyError(
-                f"the factory '{self.name}' returned {type(model).__name__} at {_call_text(arguments)}, "
-                "expected an nn.Module"
+                f"the factory '{self.name}' returned {type(model).__name__} at {_call_text(arguments)}, expected an nn.Module"
             )
         _refuse_lazy(model)
         return model
@@ -204,9 +203,7 @@ def _as_role(pattern: str, role: Role | str) -> Role:
     try:
         return Role(role)
     except ValueError:
-        raise FamilyError(
-            f"got role {role!r} for '{pattern}', expected one of {', '.join(r.value for r in Role)}"
-        ) from None
+        raise FamilyError(f"got role {role!r} for '{pattern}', expected one of {', '.join(r.value for r in Role)}") from None
 
 
 def _refuse_lazy(model: nn.Module) -> None:
@@ -236,9 +233,7 @@ def _describe(
         names_of.setdefault(id(parameter), []).append(name)
     unmatched = [p for p in overrides if not any(fnmatch.fnmatch(n, p) for ns in names_of.values() for n in ns)]
     if unmatched:
-        raise FamilyError(
-            f"roles= pattern '{unmatched[0]}' matches no tensor; the tensors are {', '.join(list(own)[:8])}..."
-        )
+        raise FamilyError(f"roles= pattern '{unmatched[0]}' matches no tensor; the tensors are {', '.join(list(own)[:8])}...")
     tensors = {}
     for name, parameter in own.items():
         if len(shapes[name]) != parameter.dim():

@@ -229,13 +229,23 @@ def _setup(
     arrays = data if isinstance(data, ArrayData) else load(data)
     name, function = loss_for(loss, arrays.y)
     return Setup(
-        plan, arrays, name, function, ordered, steps, seeds, rate, float(weight_decay), batch, min(probe, batch), device, meet
+        plan,
+        arrays,
+        name,
+        function,
+        ordered,
+        steps,
+        seeds,
+        rate,
+        float(weight_decay),
+        batch,
+        min(probe, batch),
+        device,
+        meet,
     )
 
 
-def _lines(
-    setup: Setup, trials: Sequence[Trial], key: str, unit: UnitExponents, predicted: Prediction
-) -> list[Line]:
+def _lines(setup: Setup, trials: Sequence[Trial], key: str, unit: UnitExponents, predicted: Prediction) -> list[Line]:
     found = []
     names = tuple(n for n in setup.plan.tensors if n == key or n.rpartition(".")[0] == key.split("#")[0]) or (unit.tensor,)
     for step in sorted({int(s) for trial in trials for s in trial["records"]}):
@@ -260,9 +270,7 @@ def _value(trials: Sequence[Trial], width: int, seed: int, step: int, key: str, 
 NOTHING = Slope(float("nan"), float("nan"), float("nan"), 0)
 
 
-def _judge(
-    setup: Setup, trials: Sequence[Trial], lines: list[Line], exponents: dict[str, UnitExponents]
-) -> list[Line]:
+def _judge(setup: Setup, trials: Sequence[Trial], lines: list[Line], exponents: dict[str, UnitExponents]) -> list[Line]:
     """Give every layer's last update line its word and its mend."""
     by = {(line.layer, line.quantity): line for line in lines if line.step == setup.steps}
     remedy = mup().layers(is_entrywise(setup.plan.optimizer_name))
@@ -274,9 +282,7 @@ def _judge(
             continue
         layer = by.get((key, "layer"), update)
         through = by.get((key, "passthrough"), Line(key, (), "", "passthrough", setup.steps, NOTHING, None))
-        trains = any(
-            _value(trials, w, s, setup.steps, key, "layer") > 0 for w in setup.widths for s in range(setup.seeds)
-        )
+        trains = any(_value(trials, w, s, setup.steps, key, "layer") > 0 for w in setup.widths for s in range(setup.seeds))
         word = word_for(update.slope, layer.slope, unit.wide, trains)
         row = {"hidden": remedy.hidden, "output": remedy.output}.get(str(unit.role), remedy.input)
         fixed = str(unit.role) == "fixed"

@@ -21,8 +21,11 @@ NEVER = -math.inf
 
 @dataclass(frozen=True)
 class UnitExponents:
-    """Exponents in the width of one unit: its main tensor's role, std n^-init and learning rate n^-rate (effective ones,
-    multipliers counted in), and for every tensor its rate and the growth of what it sums over."""
+    """Exponents in the width of one unit.
+
+    Its main tensor's role, std n^-init and learning rate n^-rate (effective ones, multipliers counted in), and for every
+    tensor its rate and the growth of what it sums over.
+    """
 
     tensor: str
     role: Role
@@ -66,9 +69,7 @@ def predict(plan: Plan, order: Sequence[str], widths: Sequence[int], met: bool =
     return _forward(exponents, _backward(exponents), is_entrywise(plan.optimizer_name))
 
 
-def unit_exponents(
-    plan: Plan, order: Sequence[str], widths: Sequence[int], met: bool = False
-) -> dict[str, UnitExponents]:
+def unit_exponents(plan: Plan, order: Sequence[str], widths: Sequence[int], met: bool = False) -> dict[str, UnitExponents]:
     """What the plan's numbers at the smallest and the largest width say of every unit."""
     entrywise, ends = is_entrywise(plan.optimizer_name), (min(widths), max(widths))
     return {key: _unit(plan, key.split("#")[0], ends, entrywise, met) for key in order}
@@ -135,8 +136,11 @@ def _is_first(exponents: dict[str, UnitExponents], key: str) -> bool:
 
 
 def _forward(exponents: dict[str, UnitExponents], back: dict[str, float], entrywise: bool) -> dict[str, Prediction]:
-    """Exponents of the updates. ``driven`` features moved along their own gradient, ``carried`` ones only because a
-    bottleneck below moved: a sum over driven features adds up, one over carried features cancels like a random walk."""
+    """Exponents of the updates.
+
+    ``driven`` features moved along their own gradient, ``carried`` ones only because a bottleneck below moved: a sum over
+    driven features adds up, one over carried features cancels like a random walk.
+    """
     found, driven, carried, narrow = {}, NEVER, NEVER, NEVER
     for key, unit in exponents.items():
         own = max(summed - rate + (0.0 if entrywise else back[key]) for rate, summed in unit.rates)

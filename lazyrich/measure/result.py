@@ -118,9 +118,7 @@ class CheckResult:
 
     def __str__(self) -> str:
         header = ["layer", "role", "update ~ width^", "theory", "verdict"]
-        rows = [
-            [line.layer, line.role, str(line.slope), _predicted(line.predicted), line.verdict] for line in self.updates
-        ]
+        rows = [[line.layer, line.role, str(line.slope), _predicted(line.predicted), line.verdict] for line in self.updates]
         sizes = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
         table = ["  ".join(c.ljust(n) for c, n in zip(row, sizes, strict=True)).rstrip() for row in [header, *rows]]
         owed = [f"unmet: {o['kind']} at {o['where']}: {o['why']}" for o in self.obligations if not o["met"]]

@@ -162,9 +162,7 @@ class Overall:
     mends: tuple[str, ...]
 
 
-def overall(
-    lines: Sequence[Line], *, diverged: Sequence[int], moved: float, lr: float, regime: str, scheme: str
-) -> Overall:
+def overall(lines: Sequence[Line], *, diverged: Sequence[int], moved: float, lr: float, regime: str, scheme: str) -> Overall:
     """The verdict of a check from its update lines.
 
     Args:

@@ -88,9 +88,7 @@ def sheet(
     for side in ("top", "right", "left", "bottom"):
         axes.spines[side].set_visible(side in ("left", "bottom"))
         axes.spines[side].set_color(tone("grid"))
-    axes.tick_params(
-        which="both", color=tone("grid"), labelcolor=tone("muted"), labelsize=11, length=3, width=0.8
-    )
+    axes.tick_params(which="both", color=tone("grid"), labelcolor=tone("muted"), labelsize=11, length=3, width=0.8)
     axes.grid(True, color=tone("grid"), linewidth=0.6, alpha=0.7)
     axes.set_axisbelow(True)
     return figure, axes

@@ -62,9 +62,7 @@ def chapter(result: CheckResult, key: str, panels: int = PANELS) -> dict[str, An
         "forest_narrow": figure.forest(lines, f"{key}-forest-n", narrow=True) if lines else "",
         "updates": _updates(result, layers, key),
         "parts": _parts(result, layers, key),
-        "part_swatches": [
-            _swatch(_QUANTITIES[p], p, figure.MARKS[p], figure.DASHES[p]) for p in figure.PARTS
-        ],
+        "part_swatches": [_swatch(_QUANTITIES[p], p, figure.MARKS[p], figure.DASHES[p]) for p in figure.PARTS],
         "unseen": max(0, len(_all_layers(result)) - len(layers)),
         "criteria": _criteria(result),
         "all_lines": [_row(line) for line in result.lines],
@@ -150,9 +148,7 @@ def _criteria(result: CheckResult) -> list[dict[str, Any]]:
         if short == "NTC":
             lines = tuple(line for line in lines if line.role == "output")
         if lines:
-            found.append(
-                {"short": short, "name": name, "meaning": meaning, "lines": [_row(line) for line in lines]}
-            )
+            found.append({"short": short, "name": name, "meaning": meaning, "lines": [_row(line) for line in lines]})
     return found
 
 

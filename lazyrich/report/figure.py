@@ -105,17 +105,13 @@ def _forest_row(axes: Axes, row: float, line: Line, low: float, high: float) -> 
         return
     color = tone("ink") if line.agrees is None else tone("update" if line.agrees else "bad")
     if line.low is not None and line.high is not None:
-        axes.plot(
-            [max(line.low, low), min(line.high, high)], [row, row], color=color, linewidth=2.4, alpha=0.75
-        )
+        axes.plot([max(line.low, low), min(line.high, high)], [row, row], color=color, linewidth=2.4, alpha=0.75)
         for end, cut, mark in ((line.low, line.low < low, "<"), (line.high, line.high > high, ">")):
             place = min(max(end, low), high)
             axes.plot([place], [row], marker=mark if cut else "|", markersize=7, color=color, clip_on=False)
     mark, size = ("s", 6.5) if line.agrees is False else ("o", 7)
     face = "none" if line.agrees is None else color
-    axes.plot(
-        [line.slope], [row], marker=mark, markersize=size, color=color, markerfacecolor=face, linestyle="none"
-    )
+    axes.plot([line.slope], [row], marker=mark, markersize=size, color=color, markerfacecolor=face, linestyle="none")
 
 
 def _forest_words(lines: Sequence[Line]) -> str:
@@ -130,9 +126,7 @@ def _forest_words(lines: Sequence[Line]) -> str:
 
 def panel_spans(panels: Sequence[Sequence[Curve]]) -> list[Span]:
     """The vertical interval of each panel: of the same length in all, so that steepness can be compared."""
-    return spans(
-        [positive(v for c in curves for v in (*c.mean, *c.low, *c.high)) for curves in panels], least=1.2
-    )
+    return spans([positive(v for c in curves for v in (*c.mean, *c.low, *c.high)) for curves in panels], least=1.2)
 
 
 def panel(curves: Sequence[Curve], span: Span, key: str, title: str, predicted: float | None = None) -> str:
@@ -211,9 +205,7 @@ def _guide(axes: Axes, curve: Curve, predicted: float) -> None:
     middle_m = sum(math.log(m) for _, m in known) / len(known)
     ends = axes.get_xlim()
     heights = [math.exp(middle_m + predicted * (math.log(w) - middle_w)) for w in ends]
-    axes.plot(
-        ends, heights, color=tone("theory"), linewidth=1.5, linestyle=(0, (6, 3)), scalex=False, scaley=False
-    )
+    axes.plot(ends, heights, color=tone("theory"), linewidth=1.5, linestyle=(0, (6, 3)), scalex=False, scaley=False)
 
 
 def _curve_words(curve: Curve) -> str:
@@ -243,11 +235,7 @@ def losses(runs: Sequence[Loss], key: str) -> str:
     with drawing():
         figure, axes = sheet(380, 250, left=50, right=14, top=12, bottom=38)
         values = positive(v for run in runs for v in run.mean)
-        if (
-            values
-            and len(values) == sum(v is not None for run in runs for v in run.mean)
-            and max(values) > 30 * min(values)
-        ):
+        if values and len(values) == sum(v is not None for run in runs for v in run.mean) and max(values) > 30 * min(values):
             from matplotlib.ticker import NullLocator
 
             span = spans([values])[0]

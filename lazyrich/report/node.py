@@ -89,9 +89,7 @@ class Node:
         value = self.get(key) if required else self.value.get(key)
         if value is None:
             return ()
-        return tuple(
-            Node(item, f"{self.path}.{key}[{i}]") for i, item in enumerate(self._sequence(key, value))
-        )
+        return tuple(Node(item, f"{self.path}.{key}[{i}]") for i, item in enumerate(self._sequence(key, value)))
 
     def _sequence(self, key: str, value: Any) -> Sequence[Any]:
         if isinstance(value, (str, bytes, Mapping)) or not hasattr(value, "__len__"):

@@ -55,9 +55,7 @@ def compose(results: tuple[CheckResult, ...]) -> str:
 
     panels = max(6, PANELS // len(results))
     chapters = [chapter(result, f"r{i}", panels) for i, result in enumerate(results, start=1)]
-    title = (
-        results[0].title if len(results) == 1 else f"{len(results)} checks of how training scales with width"
-    )
+    title = results[0].title if len(results) == 1 else f"{len(results)} checks of how training scales with width"
     page = _environment().get_template("page.html.j2").render(title=title, chapters=chapters)
     return share_styles(page)
 

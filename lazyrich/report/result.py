@@ -163,9 +163,7 @@ def read_result(value: Mapping[str, Any], path: str = "result") -> CheckResult:
     node = Node(value, path)
     if node.text("kind") != "check":
         got = node.text("kind")
-        raise ReportError(
-            f"{path}.kind: got {got!r}, expected 'check'; this page shows the results of lazyrich check"
-        )
+        raise ReportError(f"{path}.kind: got {got!r}, expected 'check'; this page shows the results of lazyrich check")
     verdict, reproduce = node.node("verdict"), node.node("reproduce")
     if verdict.text("word") not in VERDICTS:
         raise ReportError(
@@ -223,14 +221,11 @@ def _curve(node: Node) -> Curve:
     widths, mean = node.numbers("widths"), node.numbers("mean")
     known = tuple(w for w in widths if w is not None and w > 0)
     if len(known) != len(widths):
-        raise ReportError(
-            f"{node.path}.widths: got {list(widths)}, expected positive numbers; give the true widths"
-        )
+        raise ReportError(f"{node.path}.widths: got {list(widths)}, expected positive numbers; give the true widths")
     low, high = _band(node, len(mean))
     if len(mean) != len(widths):
         raise ReportError(
-            f"{node.path}.mean: got {len(mean)} numbers, expected {len(widths)}, one a width; "
-            "use null where diverged"
+            f"{node.path}.mean: got {len(mean)} numbers, expected {len(widths)}, one a width; use null where diverged"
         )
     return Curve(
         node.text("layer"),
@@ -257,8 +252,7 @@ def _band(node: Node, count: int) -> tuple[tuple[float | None, ...], tuple[float
         values = node.numbers(key, required=False) or (None,) * count
         if len(values) != count:
             raise ReportError(
-                f"{node.path}.{key}: got {len(values)} numbers, expected {count} as in mean; "
-                "use null where diverged"
+                f"{node.path}.{key}: got {len(values)} numbers, expected {count} as in mean; use null where diverged"
             )
         ends.append(values)
     return ends[0], ends[1]
@@ -272,9 +266,7 @@ def _plan(node: Node) -> Plan | None:
     rows = []
     for i, row in enumerate(plan.get("rows") or ()):
         if isinstance(row, (str, Mapping)) or len(row) != len(columns):
-            raise ReportError(
-                f"{plan.path}.rows[{i}]: got {row!r}, expected {len(columns)} cells; give one for each column"
-            )
+            raise ReportError(f"{plan.path}.rows[{i}]: got {row!r}, expected {len(columns)} cells; give one for each column")
         rows.append(tuple(_words(cell) for cell in row))
     return Plan(plan.text("width", ""), columns, tuple(rows))
 

@@ -42,12 +42,8 @@ def read_source(source: Any) -> tuple[CheckResult, ...]:
 def _read(value: Any, path: str) -> tuple[CheckResult, ...]:
     if isinstance(value, (list, tuple)):
         if not value:
-            raise ReportError(
-                _of(path, "got an empty list, expected at least one result; run lazyrich check first")
-            )
-        return tuple(
-            read_result(_mapping(item, f"{path}[{i}]"), f"{path}[{i}]") for i, item in enumerate(value)
-        )
+            raise ReportError(_of(path, "got an empty list, expected at least one result; run lazyrich check first"))
+        return tuple(read_result(_mapping(item, f"{path}[{i}]"), f"{path}[{i}]") for i, item in enumerate(value))
     return (read_result(_mapping(value, path), path),)
 
 
@@ -75,9 +71,7 @@ def _file(path: Path) -> Path:
     if file.is_file():
         return file
     if path.is_dir():
-        raise ReportError(
-            f"got the folder {path} without {FILE}, expected a run's folder; run lazyrich check into it"
-        )
+        raise ReportError(f"got the folder {path} without {FILE}, expected a run's folder; run lazyrich check into it")
     raise ReportError(f"got {path}, which does not exist, expected a run's folder; check the path")
 
 
@@ -85,11 +79,8 @@ def _load(file: Path) -> Any:
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise ReportError(
-            f"got {file}, which cannot be read ({error}), expected JSON; check the file"
-        ) from error
+        raise ReportError(f"got {file}, which cannot be read ({error}), expected JSON; check the file") from error
     except ValueError as error:
         raise ReportError(
-            f"got {file}, which is not JSON ({error}), expected a result; "
-            "run the check again or restore the file"
+            f"got {file}, which is not JSON ({error}), expected a result; run the check again or restore the file"
         ) from error

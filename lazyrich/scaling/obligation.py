@@ -73,6 +73,7 @@ class ScaleInput:
         self.factor = factor
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The hook."""
         return (args[0] * self.factor, *args[1:])
 
 
@@ -83,6 +84,7 @@ class ScaleOutput:
         self.factor = factor
 
     def __call__(self, module: nn.Module, args: Any, output: Tensor) -> Tensor:
+        """The hook."""
         return output * self.factor
 
 
@@ -94,6 +96,7 @@ class ScaleQueries(TorchFunctionMode):
         self.factor = factor
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        """The forward pre-hook that begins it."""
         self.__enter__()
 
     def leave(self, module: nn.Module, args: Any, output: Any) -> None:

@@ -78,9 +78,7 @@ class Plan:
         """Take the plan's hooks off a model."""
         return release_(model)
 
-    def param_groups(
-        self, model: nn.Module, lr: float, weight_decay: float = 0.0, eps: float = 1e-8
-    ) -> list[dict[str, Any]]:
+    def param_groups(self, model: nn.Module, lr: float, weight_decay: float = 0.0, eps: float = 1e-8) -> list[dict[str, Any]]:
         """Groups for a plain torch optimizer, tensors with equal numbers together; ``tensors`` lists their names.
 
         Args:
@@ -143,9 +141,7 @@ class Plan:
 
     def table(self, target: int | nn.Module) -> str:
         """A readable table of every tensor's numbers, at a width or for a model."""
-        rows = [
-            [f"{v:.4g}" if isinstance(v, float) else str(v) for v in row.values()] for row in self.rows(target)
-        ]
+        rows = [[f"{v:.4g}" if isinstance(v, float) else str(v) for v in row.values()] for row in self.rows(target)]
         header = ["tensor", "role", "shape", "init std", "lr x", "weight decay x", "eps x", "multiplier"]
         widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
         lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in [header, *rows]]

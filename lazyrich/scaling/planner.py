@@ -17,7 +17,16 @@ from lazyrich.scaling.rule import rule_for, with_multiplier
 from lazyrich.scaling.scheme import Scheme
 from lazyrich.scaling.tensor import TensorPlan
 
-HOOKABLE = ("Linear", "Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d", "Embedding")
+HOOKABLE = (
+    "Linear",
+    "Conv1d",
+    "Conv2d",
+    "Conv3d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
+    "ConvTranspose3d",
+    "Embedding",
+)
 
 
 def plan(
@@ -63,8 +72,7 @@ def plan(
     entrywise = is_entrywise(optimizer)
     laws, own = _laws(family)
     tensors = {
-        name: _tensor_plan(info, scheme, entrywise, gauge, laws[name], own[name])
-        for name, info in family.tensors.items()
+        name: _tensor_plan(info, scheme, entrywise, gauge, laws[name], own[name]) for name, info in family.tensors.items()
     }
     tensors = _overridden(tensors, init or {}, overrides or {})
     return Plan(
@@ -85,16 +93,12 @@ def _choice(name: str, got: str, known: tuple[str, ...]) -> None:
         raise PlanError(f"got {name}='{got}', expected one of {', '.join(known)}")
 
 
-def _tensor_plan(
-    info: TensorInfo, scheme: Scheme, entrywise: bool, gauge: str, law: Law, own: float | None
-) -> TensorPlan:
+def _tensor_plan(info: TensorInfo, scheme: Scheme, entrywise: bool, gauge: str, law: Law, own: float | None) -> TensorPlan:
     rule = rule_for(scheme, info.role, entrywise)
     hookable = info.kind in HOOKABLE and info.name.endswith("weight") and not info.aliases
     if gauge == "multipliers" and hookable:
         rule = with_multiplier(rule, scheme, info.role, entrywise)
-    return TensorPlan(
-        info.name, info.role, info.shape, info.axes.contracted, info.axes.produced, law.mean, law.std, own, rule
-    )
+    return TensorPlan(info.name, info.role, info.shape, info.axes.contracted, info.axes.produced, law.mean, law.std, own, rule)
 
 
 def _laws(family: Family) -> tuple[dict[str, Law], dict[str, float | None]]:

@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lazyrich.family import Role
-from lazyrich.scaling.power import Power
 from lazyrich.scaling.exponents import Exponents
+from lazyrich.scaling.power import Power
 from lazyrich.scaling.scheme import Scheme
 
 PLAIN = Power()

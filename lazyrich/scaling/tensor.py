@@ -49,9 +49,7 @@ class Setting:
 
 def setting_of(tensor: TensorPlan, shape: tuple[int, ...], width: float, decay_policy: str) -> Setting:
     """The numbers of a tensor of a given shape in a network grown by ``width``."""
-    growth = Growth(
-        grown_by(shape, tensor.shape, tensor.contracted), grown_by(shape, tensor.shape, tensor.produced), width
-    )
+    growth = Growth(grown_by(shape, tensor.shape, tensor.contracted), grown_by(shape, tensor.shape, tensor.produced), width)
     rule = tensor.rule
     lr = rule.lr(growth)
     decay = tensor.decay * (1 / lr if decay_policy == "constant_rate" else 1.0)
@@ -96,9 +94,7 @@ def check_shape(tensor: TensorPlan, shape: tuple[int, ...]) -> None:
         )
 
 
-def _check_law(
-    tensor: TensorPlan, entries: int, drawn: float, own: float, planned: float, planned_already: bool
-) -> None:
+def _check_law(tensor: TensorPlan, entries: int, drawn: float, own: float, planned: float, planned_already: bool) -> None:
     """A fresh draw's standard deviation lies within six standard errors of the law it came from."""
     law = planned if planned_already else own
     if abs(drawn / law - 1) > 6 * math.sqrt(0.5 / entries) + 0.02:

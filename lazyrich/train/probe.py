@@ -8,7 +8,6 @@ from typing import Protocol
 from torch import nn
 
 
-
 @dataclass
 class Run:
     """A training run so far: the live model, how many steps are done, the loss before each of them, and whether it blew up."""

@@ -14,9 +14,7 @@ _PARTS = {"update": 1.0, "layer": 0.8, "passthrough": 0.5, "interaction": 0.12}
 _BASE = {"fc1": 0.042, "fc2": 0.071, "fc3": 0.09, "readout": 0.21}
 
 
-def sample(
-    kind: str = "well-behaved", seed: int = 0, names: dict[str, str] | None = None, layers: int = 0
-) -> dict[str, Any]:
+def sample(kind: str = "well-behaved", seed: int = 0, names: dict[str, str] | None = None, layers: int = 0) -> dict[str, Any]:
     """One result.
 
     Args:
@@ -85,7 +83,7 @@ def _slopes(kind: str, roles: dict[str, str]) -> tuple[dict[str, float | None], 
         found = {layer: (value or 0.0) + 0.01 for layer, value in told.items()}
     if kind == "inconclusive":
         told["fc3"] = None
-        found = {layer: 0.35 for layer in roles}
+        found = dict.fromkeys(roles, 0.35)
     return told, found
 
 
@@ -94,9 +92,7 @@ def _line(kind, name, layer, role, quantity, step, told, found, rng) -> dict[str
     slope = float((found[layer] if quantity in ("update", "layer") else 0.0) + 0.02 * rng.standard_normal())
     half = float((0.4 if kind == "inconclusive" else 0.05) * (0.6 + rng.random()))
     lost = kind == "inconclusive" and layer == "readout"
-    agrees = (
-        None if lost or predicted is None or kind == "inconclusive" else abs(slope - predicted) <= half + 0.02
-    )
+    agrees = None if lost or predicted is None or kind == "inconclusive" else abs(slope - predicted) <= half + 0.02
     word = ""
     if quantity == "update" and step == 5:
         word = {"lazy": "lazy" if role != "output" else "well-behaved"}.get(kind, kind)
@@ -146,9 +142,7 @@ def _losses(kind: str, rng: np.random.Generator) -> list[dict[str, Any]]:
             mean = [float(2.303 + 0.15 * (i - 2) * step**1.6) for step in range(6)]
         if kind == "inconclusive" and i >= 3:
             mean = [*mean[: 5 - i + 1], *[float("nan")] * (i)]
-        runs.append(
-            {"width": width, "mean": mean, "low": [m * 0.97 for m in mean], "high": [m * 1.03 for m in mean]}
-        )
+        runs.append({"width": width, "mean": mean, "low": [m * 0.97 for m in mean], "high": [m * 1.03 for m in mean]})
     return runs
 
 
@@ -184,8 +178,7 @@ _TITLES = {
 _VERDICTS: dict[str, dict[str, Any]] = {
     "well-behaved": {
         "word": "well-behaved",
-        "sentence": "Every layer moves by the same amount at every width: "
-        "what you tune at width 64 holds at 1024.",
+        "sentence": "Every layer moves by the same amount at every width: what you tune at width 64 holds at 1024.",
         "mends": [],
     },
     "exploding": {

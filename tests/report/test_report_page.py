@@ -59,9 +59,7 @@ def single(tmp_path_factory) -> str:
 def test_page_loads_nothing(which, request):
     text = request.getfixturevalue(which)
     reader = _Reader(text)
-    links = [
-        v for name in ("src", "href", "xlink:href", "srcset", "data", "action") for v in reader.values(name)
-    ]
+    links = [v for name in ("src", "href", "xlink:href", "srcset", "data", "action") for v in reader.values(name)]
     assert all(link.startswith(("#", "data:,")) for link in links)
     assert re.findall(r"url\((?!#)", text) == []
     assert "@import" not in text
@@ -76,21 +74,14 @@ def test_page_is_well_formed_and_ids_are_unique(which, request):
     ids = reader.values("id")
     assert len(ids) == len(set(ids))
     targets = [v[1:] for v in reader.values("href") if v.startswith("#")]
-    targets += [
-        word
-        for name in ("aria-labelledby", "aria-describedby")
-        for v in reader.values(name)
-        for word in v.split()
-    ]
+    targets += [word for name in ("aria-labelledby", "aria-describedby") for v in reader.values(name) for word in v.split()]
     targets += re.findall(r"url\(#([^)]*)\)", " ".join(reader.values("clip-path")))
     assert set(targets) <= set(ids)
 
 
 @pytest.mark.parametrize("which", ["page", "single"])
 def test_headings_go_down_one_at_a_time(which, request):
-    levels = [
-        int(tag[1]) for tag in _Reader(request.getfixturevalue(which)).tags if re.fullmatch(r"h[1-6]", tag)
-    ]
+    levels = [int(tag[1]) for tag in _Reader(request.getfixturevalue(which)).tags if re.fullmatch(r"h[1-6]", tag)]
     assert levels[0] == 1 and levels.count(1) == 1
     assert all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False))
 
@@ -146,9 +137,7 @@ def test_a_nasty_name_is_only_ever_text(page):
     assert NASTY not in page
 
 
-@pytest.mark.parametrize(
-    "field", ["title", "sentence", "mend", "command", "setting", "cell", "where", "scheme"]
-)
+@pytest.mark.parametrize("field", ["title", "sentence", "mend", "command", "setting", "cell", "where", "scheme"])
 def test_every_text_is_escaped(field, tmp_path):
     result, bad = sample("exploding"), '"><script>x</script><b style="color: red">'
     result["obligations"] = [{"kind": bad, "where": bad, "why": bad, "factor": None, "met": False}]
@@ -235,9 +224,7 @@ def test_size_stays_small(page, single, tmp_path):
 
 def test_a_deep_network_draws_the_layers_farthest_from_theory(tmp_path):
     result = sample("well-behaved", layers=40)
-    line = next(
-        ln for ln in result["lines"] if ln["layer"] == "transformer.h.39.attn.c_proj" and ln["step"] == 5
-    )
+    line = next(ln for ln in result["lines"] if ln["layer"] == "transformer.h.39.attn.c_proj" and ln["step"] == 5)
     line["slope"] = 3.0
     text = render(result, tmp_path / "p.html").read_text(encoding="utf-8")
     assert "Update of transformer.h.39.attn.c_proj against width" in text

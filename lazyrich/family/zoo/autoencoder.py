@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from lazyrich.family.zoo.mlp import MLP
@@ -29,5 +28,3 @@ class Autoencoder(nn.Module):
 def autoencoder(width: int, depth: int = 1) -> Autoencoder:
     """A tanh autoencoder of the 8x8 digits with a code of 8."""
     return Autoencoder(width, depth)
-
-

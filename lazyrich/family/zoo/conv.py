@@ -19,9 +19,7 @@ class ConvNet(nn.Module):
     def __init__(self, width: int, depth: int = 2, channels: int = 1, outputs: int = 10) -> None:
         super().__init__()
         sizes = [channels] + [width] * depth
-        self.hidden = nn.ModuleList(
-            nn.Conv2d(a, b, 3, padding=1) for a, b in zip(sizes[:-1], sizes[1:], strict=True)
-        )
+        self.hidden = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in zip(sizes[:-1], sizes[1:], strict=True))
         self.readout = nn.Linear(width, outputs)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from lazyrich.scaling.table.mup import mup
 
 
 def spectral() -> Scheme:
-    """muP for layers of any shape (Yang, Simon & Bernstein 2023, arXiv:2310.17813).
+    """MuP for layers of any shape (Yang, Simon & Bernstein 2023, arXiv:2310.17813).
 
     Initial standard deviation and learning rate follow the actual shapes: ``init_std`` and ``rate``, relative to their values
     at the base width. When every size is either fixed or proportional to the width this is ``mup``; it differs where a layer

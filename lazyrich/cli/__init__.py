@@ -1,0 +1,71 @@
+"""The command line: ``lazyrich VERB ...``, one verb a file.
+
+Nothing heavy is imported before a verb runs, so ``--help`` is instant. Bad input ends with one line and status 2, Ctrl-C with
+status 130; finished work is kept either way.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+VERBS = {
+    "check": "train a few steps at several widths; verdict, mend and a page",
+    "plan": "the initialisation and learning rates of every tensor",
+    "scheme": "what a parameterisation does at infinite width",
+    "report": "draw the page of a run folder again",
+    "demo": "the main job on real images: a classifier and an autoencoder",
+}
+
+USAGE = """usage: lazyrich VERB ... ; lazyrich VERB --help tells more
+
+Tells where on the lazy-rich axis your network trains, whether it is well-behaved at every width, and the mend.
+
+{verbs}
+
+example:
+  lazyrich check lazyrich.zoo:mlp --scheme mup --optimizer adamw
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; returns the exit status."""
+    from lazyrich.errors import LazyrichError
+
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    if words[0] == "--version":
+        from lazyrich import __version__
+
+        print(__version__)
+        return 0
+    if words[0] not in VERBS:
+        return _refuse(f"got '{words[0]}', expected one of {', '.join(VERBS)}; try lazyrich --help")
+    try:
+        importlib.import_module(f"lazyrich.cli.{words[0]}").run(words[1:])
+    except LazyrichError as error:
+        return _refuse(str(error))
+    except KeyboardInterrupt:
+        print("\nlazyrich: stopped; finished trials are kept, the same command continues", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 141
+    return 0
+
+
+def usage() -> str:
+    """The text of ``lazyrich --help``."""
+    return USAGE.format(verbs="\n".join(f"  {verb:8} {what}" for verb, what in VERBS.items()))
+
+
+def _refuse(message: str) -> int:
+    print(f"lazyrich: {' '.join(message.split())}", file=sys.stderr)
+    return 2
+
+
+def script() -> None:
+    """Entry point of the ``lazyrich`` script."""
+    sys.exit(main())

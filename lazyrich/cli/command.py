@@ -1,0 +1,63 @@
+"""What the verbs share: reading the words, naming run folders, showing progress."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from lazyrich.errors import UsageError
+
+
+def parse(function: Callable[..., Any], verb: str, words: Sequence[str]) -> Any:
+    """Call a function with the words of a command, as tyro reads them from its signature."""
+    return tyro.cli(function, prog=f"lazyrich {verb}", args=list(words))
+
+
+def command_line(verb: str, words: Sequence[str]) -> str:
+    """The command as a person would type it."""
+    return shlex.join(["lazyrich", verb, *words])
+
+
+def slug(*parts: str) -> str:
+    """A folder name from free text.
+
+    Example:
+        >>> slug("mup()", "adamw")
+        'mup-adamw'
+    """
+    return "-".join(re.sub(r"[^A-Za-z0-9.]+", "-", part).strip("-.") for part in parts)
+
+
+def pairs(items: Sequence[str], option: str) -> dict[str, str]:
+    """``name=value`` words as a dictionary.
+
+    Raises:
+        UsageError: for a word without '='.
+    """
+    found = {}
+    for item in items:
+        name, equals, value = item.partition("=")
+        if not equals or not name:
+            raise UsageError(f"got --{option} '{item}', expected tensor-pattern=value, for example 'pos*=vector'")
+        found[name] = value
+    return found
+
+
+@contextmanager
+def progress(label: str) -> Iterator[Callable[[int, int, str], None]]:
+    """A progress line with the time left, on standard error; yields the callback that ``check`` calls."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(label, total=None)
+
+        def update(done: int, total: int, what: str) -> None:
+            bar.update(task, completed=done, total=total, description=f"{label}: {what}")
+
+        yield update

@@ -1,0 +1,61 @@
+"""``lazyrich plan FACTORY``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import tyro
+
+from lazyrich.cli.command import pairs, parse
+
+
+def run(words: Sequence[str]) -> None:
+    """Read the words and run."""
+
+    def plan(
+        factory: tyro.conf.Positional[str],
+        scheme: str = "mup",
+        optimizer: str = "adamw",
+        base: int = 64,
+        width: int = 1024,
+        depth: int | None = None,
+        roles: tuple[str, ...] = (),
+        weight_decay: str = "constant_rate",
+        gauge: str = "plain",
+        save: Path | None = None,
+    ) -> None:
+        """Print the initialisation and learning rate of every tensor at a width, and what hooks would have to do.
+
+        Example:
+            lazyrich plan lazyrich.zoo:mlp --scheme mup --width 1024
+
+        Args:
+            factory: package.module:callable or path/to/file.py:callable that builds the network for a width.
+            scheme: standard, ntk, mean_field, mup, richness(0.25), spectral, abc(...).
+            optimizer: sgd, momentum, adam, adamw, signsgd or lion.
+            base: width at which the plan is the plain network.
+            width: width of the table.
+            depth: second argument of the factory, if it takes one.
+            roles: pattern=role for tensors whose role shapes cannot tell.
+            weight_decay: constant_rate or unscaled.
+            gauge: plain or multipliers.
+            save: write the plan to this JSON file.
+        """
+        from lazyrich.errors import UsageError
+        from lazyrich.family import Family
+        from lazyrich.reference import resolve
+        from lazyrich.scaling import parse as parse_scheme
+        from lazyrich.scaling import plan as make_plan
+
+        if width < 1:
+            raise UsageError(f"got width {width}, expected a positive one")
+        family = Family(resolve(factory), base, depth=depth, roles=pairs(roles, "roles"))
+        made = make_plan(family, parse_scheme(scheme), optimizer, weight_decay=weight_decay, gauge=gauge)
+        print(f"{made}, at width {width}:\n{made.table(width)}")
+        for obligation in made.obligations:
+            print(f"obligation: {obligation} (plan.meet_(model) attaches a hook)")
+        if save:
+            print(f"plan: {made.save(save)}")
+
+    parse(plan, "plan", words)

@@ -1,0 +1,91 @@
+"""Objects named in text: ``package.module:name`` or ``path/to/file.py:name``."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from lazyrich.errors import UsageError
+
+
+def resolve(reference: str) -> Any:
+    """The callable that a reference names.
+
+    ``lazyrich.zoo:mlp`` works although ``zoo`` is a name on the package's face rather than a module of its own.
+
+    Args:
+        reference: ``package.module:callable`` or ``path/to/file.py:callable``.
+
+    Raises:
+        UsageError: if the reference has no colon, its module is missing or crashes, or the name is no callable of it.
+
+    Example:
+        >>> resolve("math:sqrt")(9.0)
+        3.0
+    """
+    place, colon, name = reference.rpartition(":")
+    if not colon or not place or not name:
+        raise UsageError(f"got '{reference}', expected package.module:callable or path/to/file.py:callable")
+    module = _from_file(Path(place)) if place.endswith(".py") else _from_package(place)
+    if not hasattr(module, name):
+        offered = [n for n in dir(module) if callable(getattr(module, n)) and not n.startswith("_")]
+        raise UsageError(f"'{place}' has no '{name}'; its callables are {', '.join(offered[:12]) or 'none'}")
+    found = getattr(module, name)
+    if not callable(found):
+        raise UsageError(f"'{reference}' is {type(found).__name__}, expected a callable such as def {name}(width)")
+    return found
+
+
+def _from_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise UsageError(f"there is no file '{path}'; give the path of a Python file as seen from {Path.cwd()}")
+    path = path.resolve()
+    name = f"_lazyrich_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise UsageError(f"'{path}' cannot be loaded as Python")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and pickling look their module up by name
+    sys.path.insert(0, str(path.parent))
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # the user's file may raise anything
+        del sys.modules[name]
+        raise _crashed(str(path), error) from error
+    finally:
+        sys.path.remove(str(path.parent))
+    return module
+
+
+def _from_package(place: str) -> Any:
+    try:
+        return importlib.import_module(place)
+    except ModuleNotFoundError as error:
+        if error.name is None or not (place == error.name or place.startswith(error.name + ".")):
+            raise _crashed(place, error) from error  # the module is there, something that it imports is not
+    except Exception as error:  # the user's module may raise anything
+        raise _crashed(place, error) from error
+    parent, _, attribute = place.rpartition(".")
+    found = getattr(sys.modules.get(parent) or _parent(parent, place), attribute, None) if parent else None
+    if found is None:
+        raise UsageError(f"there is no module '{place}'; is it installed, or did you mean a file: {place}.py:name?")
+    return found
+
+
+def _parent(parent: str, place: str) -> Any:
+    try:
+        return importlib.import_module(parent)
+    except ModuleNotFoundError:
+        raise UsageError(f"there is no module '{place}'; is it installed, or did you mean a file?") from None
+
+
+def _crashed(place: str, error: BaseException) -> UsageError:
+    first = (str(error).splitlines() or [""])[0]
+    return UsageError(f"'{place}' crashed while it was imported: {type(error).__name__}: {first}; mend it and try again")
