@@ -8,14 +8,14 @@ from typing import Annotated, Literal
 
 import tyro
 
-from lazyrich.cli.command import command_line, pairs, parse, progress, slug
+from lazyrich.cli.command import Factory, command_line, pairs, parse, progress, slug
 
 
 def run(words: Sequence[str]) -> None:
     """Read the words and run."""
 
     def check(
-        factory: tyro.conf.Positional[str],
+        factory: Factory,
         scheme: tuple[str, ...] = ("mup",),
         optimizer: str = "adamw",
         base: int = 64,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
@@ -14,10 +15,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from lazyrich.errors import UsageError
 
+Factory = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FACTORY")]
+
 
 def parse(function: Callable[..., Any], verb: str, words: Sequence[str]) -> Any:
     """Call a function with the words of a command, as tyro reads them from its signature."""
-    return tyro.cli(function, prog=f"lazyrich {verb}", args=list(words))
+    text = (inspect.getdoc(function) or "").partition("\nArgs:")[0]
+    return tyro.cli(function, prog=f"lazyrich {verb}", args=list(words), description=text)
 
 
 def command_line(verb: str, words: Sequence[str]) -> str:

@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import tyro
-
-from lazyrich.cli.command import pairs, parse
+from lazyrich.cli.command import Factory, pairs, parse
 
 
 def run(words: Sequence[str]) -> None:
     """Read the words and run."""
 
     def plan(
-        factory: tyro.conf.Positional[str],
+        factory: Factory,
         scheme: str = "mup",
         optimizer: str = "adamw",
         base: int = 64,

@@ -24,7 +24,7 @@ def read_idx(path: str | Path) -> np.ndarray:
     Example:
         >>> import tempfile, os
         >>> path = os.path.join(tempfile.mkdtemp(), "three-idx1-ubyte")
-        >>> _ = open(path, "wb").write(bytes([0, 0, 8, 1, 0, 0, 0, 3, 5, 0, 4]))
+        >>> _ = Path(path).write_bytes(bytes([0, 0, 8, 1, 0, 0, 0, 3, 5, 0, 4]))
         >>> read_idx(path).tolist()
         [5, 0, 4]
     """

@@ -57,13 +57,13 @@ def read_images(
     names = [f"{PARTS[split]}-{part}-ubyte" for part in ("images-idx3", "labels-idx1")]
     tried = places(name, root)
     for place in tried:
-        files = [_either(place, file) for file in names]
-        if all(files):
-            return _pair(*(read_idx(file) for file in files if file), place)
+        files = [path for path in (_either(place, file) for file in names) if path]
+        if len(files) == len(names):
+            return _pair(read_idx(files[0]), read_idx(files[1]), place)
     if download:
         target = tried[0]
         files = [_download(name, f"{file}.gz", target, fetch or _fetch) for file in names]
-        return _pair(*(read_idx(file) for file in files), target)
+        return _pair(read_idx(files[0]), read_idx(files[1]), target)
     raise DataError(
         f"found no {name} ({split}) in {', '.join(map(str, tried))}; set $LAZYRICH_DATA or root= to its folder, "
         "allow download=True, or (Debian) install the package dataset-fashion-mnist"

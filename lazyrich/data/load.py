@@ -77,8 +77,8 @@ def _read(spec: Any, root: str | Path | None, split: str, flatten: bool, downloa
 def _digits() -> ArrayData:
     from sklearn.datasets import load_digits
 
-    bunch = load_digits()
-    return ArrayData(_floats(bunch.images, "digits").unsqueeze(1), torch.from_numpy(bunch.target).long(), "digits")
+    pixels, labels = load_digits(return_X_y=True)
+    return ArrayData(_floats(pixels, "digits").reshape(-1, 1, 8, 8), torch.from_numpy(labels).long(), "digits")
 
 
 def _from_object(value: Any, name: str, alone: bool) -> ArrayData:

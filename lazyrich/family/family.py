@@ -149,7 +149,7 @@ class Family:
         found = {name: recorder.law(params[name]) for name in names}
         unclear = [name for name, law in found.items() if law is None]
         measured = measure_laws([self.build(width, seed) for seed in range(POOLED_SEEDS)], unclear) if unclear else {}
-        return {name: measured.get(name) or law for name, law in found.items() if name in measured or law is not None}
+        return {name: law or measured[name] for name, law in found.items()}
 
     def sketch(self, width: int, recorder: LawRecorder | None = None) -> nn.Module:
         """The network at a width with shapes and names only; a factory that needs real memory gets it."""

@@ -273,6 +273,7 @@ NOTHING = Slope(float("nan"), float("nan"), float("nan"), 0)
 def _judge(setup: Setup, trials: Sequence[Trial], lines: list[Line], exponents: dict[str, UnitExponents]) -> list[Line]:
     """Give every layer's last update line its word and its mend."""
     by = {(line.layer, line.quantity): line for line in lines if line.step == setup.steps}
+    first = {line.layer: line for line in lines if line.step == 1 and line.quantity == "update"}
     remedy = mup().layers(is_entrywise(setup.plan.optimizer_name))
     readout = max((remedy.output.init - unit.init for unit in exponents.values() if str(unit.role) == "output"), default=0.0)
     exploding_below, verdicts = False, {}
@@ -283,12 +284,13 @@ def _judge(setup: Setup, trials: Sequence[Trial], lines: list[Line], exponents: 
         layer = by.get((key, "layer"), update)
         through = by.get((key, "passthrough"), Line(key, (), "", "passthrough", setup.steps, NOTHING, None))
         trains = any(_value(trials, w, s, setup.steps, key, "layer") > 0 for w in setup.widths for s in range(setup.seeds))
-        word = word_for(update.slope, layer.slope, unit.wide, trains)
+        start = first.get(key, update)
+        word = word_for(update.slope, layer.slope, unit.wide, trains, start.slope)
         row = {"hidden": remedy.hidden, "output": remedy.output}.get(str(unit.role), remedy.input)
         fixed = str(unit.role) == "fixed"
         rate = 0.0 if fixed else row.rate(is_entrywise(setup.plan.optimizer_name)) - unit.rate
         cause = Cause(rate, 0.0 if fixed else row.init - unit.init, readout, unit.owed)
-        verdicts[key] = with_mend(replace(update, verdict=word), layer, through, cause, exploding_below)
+        verdicts[key] = with_mend(replace(update, verdict=word), start, layer, through, cause, exploding_below)
         exploding_below = exploding_below or word == "exploding"
     return [
         verdicts[line.layer] if line.quantity == "update" and line.step == setup.steps and line.layer in verdicts else line

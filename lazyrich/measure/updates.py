@@ -12,7 +12,7 @@ from torch.func import functional_call
 
 from lazyrich.errors import TrainError
 from lazyrich.measure.decompose import from_corners
-from lazyrich.measure.watch import Call, State, capture, first_float, fresh_buffers, loose_tensors, state_of
+from lazyrich.measure.watch import Call, State, capture, first_float, fresh_buffers, loose_tensors, state_of, still
 from lazyrich.train import Loss, Run
 
 Record = dict[str, float]
@@ -109,8 +109,8 @@ def _slice(state: State, path: str) -> State:
 
 
 def _still(call: Call) -> Call:
-    leaves = torch.utils._pytree.tree_map(lambda v: v.detach() if isinstance(v, Tensor) else v, (call.args, call.kwargs))
-    return Call(*leaves, call.output.detach())
+    args, kwargs = still((call.args, call.kwargs))
+    return Call(args, kwargs, call.output.detach())
 
 
 def _loose(old: Tensor, new: Tensor) -> Record:

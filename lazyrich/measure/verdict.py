@@ -48,7 +48,7 @@ class Line:
         return abs(self.slope.value - self.predicted) <= TOLERANCE
 
 
-def word_for(update: Slope, layer: Slope, wide: bool, trains: bool) -> Word:
+def word_for(update: Slope, layer: Slope, wide: bool, trains: bool, first: Slope | None = None) -> Word:
     """The verdict on one layer.
 
     Args:
@@ -56,6 +56,8 @@ def word_for(update: Slope, layer: Slope, wide: bool, trains: bool) -> Word:
         layer: slope of the part that its own tensors did.
         wide: whether its output grows with the width (a hidden layer) or not (function, latents).
         trains: whether its own tensors moved at all.
+        first: slope of the update of the first step alone. An update that grows there explodes, also when later steps,
+            whose gradients saturate or fight back, hide it.
 
     Example:
         >>> word_for(Slope(0.52, 0.48, 0.56, 12), Slope(0.52, 0.48, 0.56, 12), wide=False, trains=True)
@@ -65,7 +67,7 @@ def word_for(update: Slope, layer: Slope, wide: bool, trains: bool) -> Word:
         return "frozen"
     if math.isnan(update.value):
         return "inconclusive"
-    if update.low > TOLERANCE:
+    if update.low > TOLERANCE or (first and first.low > TOLERANCE):
         return "exploding"
     if update.half_width > WIDEST or update.value > TOLERANCE:
         return "inconclusive"
@@ -92,21 +94,23 @@ class Cause:
     owed: bool = False
 
 
-def with_mend(update: Line, layer: Line, through: Line, cause: Cause, inherited: bool) -> Line:
+def with_mend(update: Line, first: Line, layer: Line, through: Line, cause: Cause, inherited: bool) -> Line:
     """The update line of one layer with its mend in plain words.
 
     Args:
         update: the line to complete; its verdict decides what is said.
+        first: the line of its first step.
         layer: the line of the layer's own term.
         through: the line of what passed through its initial weights.
         cause: what separates the plan from the remedy for this layer's main tensor.
         inherited: whether a layer below already has the same verdict and passes it on.
     """
-    said = f"{update.layer}: update grows as width^{update.slope}, expected 0"
+    early = first.slope.value > max(update.slope.value, TOLERANCE) or math.isnan(update.slope.value)
+    said = f"{update.layer}: {'first ' if early else ''}update grows as width^{(first if early else update).slope}, expected 0"
     if update.verdict == "exploding":
         if cause.owed:
             return replace(update, mend=f"{said}: meet the plan's obligation at '{update.layer}' (meet=True, or --meet)")
-        own = layer.slope.value > TOLERANCE
+        own = layer.slope.value > TOLERANCE or (early and cause.rate > 0.01)
         if not own and inherited:
             return replace(update, mend=f"{said}: it passes on what explodes below it; mend that first")
         steps = []

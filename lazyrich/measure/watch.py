@@ -74,7 +74,8 @@ def capture(model: nn.Module, state: State, x: Any, grad: bool = False, seed: in
             inputs = pending[id(module)].pop()
             times = 1 + sum(key == path or key.startswith(path + "#") for key in calls)
             key = path if times == 1 else f"{path}#{times}"
-            calls[key] = Call(*(inputs if grad else tree_map(_detached, inputs)), first_float(output))
+            args, kwargs = inputs if grad else still(inputs)
+            calls[key] = Call(args, kwargs, first_float(output))
 
         return hook
 
@@ -110,5 +111,6 @@ def moved_inputs(old: Any, new: Any, cast: torch.dtype | None = None) -> tuple[A
     return tuple(tree_unflatten([convert(leaf) for leaf in flat], spec) for flat, spec in map(tree_flatten, (old, new)))  # type: ignore[return-value]
 
 
-def _detached(leaf: Any) -> Any:
-    return leaf.detach() if isinstance(leaf, Tensor) else leaf
+def still(tree: Any) -> Any:
+    """A nest of values with every tensor cut from its graph."""
+    return tree_map(lambda leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf, tree)

@@ -155,7 +155,7 @@ def _criteria(result: CheckResult) -> list[dict[str, Any]]:
 def _regimes(result: CheckResult) -> list[dict[str, Any]]:
     """The axis from trivial to unstable with both places marked; empty where the regime is another word."""
     regime = result.theory.regime
-    if regime not in (name for name, _, _ in _REGIMES):
+    if regime not in [name for name, _, _ in _REGIMES]:
         return []
     found = regime if result.word == "well-behaved" else _MEASURED.get(result.word)
     stops = []

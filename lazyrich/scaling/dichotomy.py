@@ -59,10 +59,11 @@ def classify(layers: Layers, entrywise: bool, hidden_layers: int = 2) -> Verdict
     """
     conditions, layer_r, r = (_entrywise if entrywise else _sgd)(layers, hidden_layers)
     faithful = not entrywise or _faithful(layers, hidden_layers)
-    broken = [words for holds, words in conditions if not holds]
+    broken = [condition for condition in conditions if not condition.holds]
     moves = _reaches_function(layers, entrywise, r)
     if broken:
-        return Verdict(False, moves, "unstable", r, layer_r, faithful, "; ".join(broken))
+        regime = "trivial" if all(condition.vanishes for condition in broken) else "unstable"
+        return Verdict(False, moves and regime != "trivial", regime, r, layer_r, faithful, "; ".join(c.words for c in broken))
     if not moves:
         why = f"neither a+b+r = {layers.output.init + r:g} nor the readout's rate reaches 1: the function does not move"
         return Verdict(True, False, "trivial", r, layer_r, faithful, why)
@@ -74,16 +75,28 @@ def classify(layers: Layers, entrywise: bool, hidden_layers: int = 2) -> Verdict
     return Verdict(True, True, "kernel", r, layer_r, faithful, why)
 
 
-Conditions = list[tuple[bool, str]]
+@dataclass(frozen=True)
+class Condition:
+    """One inequality of the stability theorem: whether it holds, in words, and whether its failure makes signals vanish."""
+
+    holds: bool
+    words: str
+    vanishes: bool = False
+
+
+Conditions = list[Condition]
 
 
 def _at_init(layers: Layers, hidden_layers: int) -> Conditions:
     first, hidden, out = (row.init for row in layers)
-    found = [(abs(first) < EPSILON, f"input layer: a+b = {first:g}, must be 0 for entries of size one")]
+    found = [Condition(abs(first) < EPSILON, f"input layer: a+b = {first:g}, must be 0 for entries of size one", first > 0)]
     if hidden_layers > 1:
-        found.append((abs(hidden - 0.5) < EPSILON, f"hidden layers: a+b = {hidden:g}, must be 1/2"))
-    found.append((out >= 0.5 - EPSILON, f"readout: a+b = {out:g} < 1/2, the function blows up at initialisation"))
-    return found
+        words = (
+            f"hidden layers: a+b = {hidden:g}, must be 1/2: signals {'vanish' if hidden > 0.5 else 'blow up'} with the width"
+        )
+        found.append(Condition(abs(hidden - 0.5) < EPSILON, words, hidden > 0.5))
+    words = f"readout: a+b = {out:g} < 1/2, the function blows up at initialisation"
+    return [*found, Condition(out >= 0.5 - EPSILON, words)]
 
 
 def _sgd(layers: Layers, hidden_layers: int) -> tuple[Conditions, tuple[float, ...], float]:
@@ -91,15 +104,8 @@ def _sgd(layers: Layers, hidden_layers: int) -> tuple[Conditions, tuple[float, .
     back = min(layers.output.init, out)
     layer_r = (back + first, back + hidden - 1) if hidden_layers > 1 else (back + first,)
     r = _clean(min(layer_r))
-    conditions = _at_init(layers, hidden_layers) + [
-        (r >= -EPSILON, f"r = {r:g} < 0: features blow up as n^{-r:g}"),
-        (out >= 1 - EPSILON, f"readout: 2a+c = {out:g} < 1, its update moves the function by n^{1 - out:g}"),
-        (
-            layers.output.init + r >= 1 - EPSILON,
-            f"readout: a+b+r = {layers.output.init + r:g} < 1, moving features move the function by "
-            f"n^{1 - layers.output.init - r:g}",
-        ),
-    ]
+    words = f"readout: 2a+c = {out:g} < 1, its update moves the function by n^{1 - out:g}"
+    conditions = [*_at_init(layers, hidden_layers), _features(r), Condition(out >= 1 - EPSILON, words), _reach(layers, r)]
     return conditions, (*layer_r, out - 1), r
 
 
@@ -107,17 +113,21 @@ def _entrywise(layers: Layers, hidden_layers: int) -> tuple[Conditions, tuple[fl
     first, hidden, out = (row.rate(True) for row in layers)
     layer_r = (first, hidden - 1) if hidden_layers > 1 else (first,)
     r = _clean(min(layer_r))
+    words = f"readout: a+c = {out:g} < 1, its update moves the function by n^{1 - out:g}"
+    b, c = layers.output.b, layers.output.c
+    outgrown = Condition(b <= c + EPSILON, f"readout: b = {b:g} > c = {c:g}, updates outgrow the initial weights")
+    conditions = [*_at_init(layers, hidden_layers), _features(r), Condition(out >= 1 - EPSILON, words), _reach(layers, r)]
+    return [*conditions, outgrown], (*layer_r, out - 1), r
+
+
+def _features(r: float) -> Condition:
+    return Condition(r >= -EPSILON, f"r = {r:g} < 0: features blow up as n^{-r:g}")
+
+
+def _reach(layers: Layers, r: float) -> Condition:
     reach = layers.output.init + r
-    conditions = _at_init(layers, hidden_layers) + [
-        (r >= -EPSILON, f"r = {r:g} < 0: features blow up as n^{-r:g}"),
-        (out >= 1 - EPSILON, f"readout: a+c = {out:g} < 1, its update moves the function by n^{1 - out:g}"),
-        (reach >= 1 - EPSILON, f"readout: a+b+r = {reach:g} < 1, moving features move the function by n^{1 - reach:g}"),
-        (
-            layers.output.b <= layers.output.c + EPSILON,
-            f"readout: b = {layers.output.b:g} > c = {layers.output.c:g}, updates outgrow the initial weights",
-        ),
-    ]
-    return conditions, (*layer_r, out - 1), r
+    words = f"readout: a+b+r = {reach:g} < 1, moving features move the function by n^{1 - reach:g}"
+    return Condition(reach >= 1 - EPSILON, words)
 
 
 def _faithful(layers: Layers, hidden_layers: int) -> bool:

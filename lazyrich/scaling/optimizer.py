@@ -64,7 +64,7 @@ def make_optimizer(optimizer: str, groups: list[dict[str, Any]], **options: Any)
     if optimizer == "sgd":
         return torch.optim.SGD(groups, **options)
     if optimizer == "momentum":
-        return torch.optim.SGD(groups, **{"momentum": 0.9, **options})
+        return torch.optim.SGD(groups, momentum=options.pop("momentum", 0.9), **options)
     if optimizer == "adam":
         return torch.optim.Adam(groups, **options)
     if optimizer == "adamw":

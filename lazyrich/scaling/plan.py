@@ -33,7 +33,7 @@ class Plan:
         >>> plan = lzr.plan(lzr.Family(lzr.zoo.mlp, base=64), lzr.mup(), optimizer="adamw")
         >>> model = plan.build(256)
         >>> [group["lr"] for group in plan.param_groups(model, lr=0.01)]
-        [0.01, 0.0025]
+        [0.01, 0.0025, 0.0025, 0.01]
     """
 
     scheme: Scheme

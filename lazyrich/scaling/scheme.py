@@ -90,7 +90,9 @@ class Scheme:
             True
         """
         try:
-            rows = {key: Layers(**{k: Exponents(**v) for k, v in data[key].items()}) for key in ("sgd", "entrywise")}
+            rows: dict[str, Any] = {
+                key: Layers(**{k: Exponents(**v) for k, v in data[key].items()}) for key in ("sgd", "entrywise")
+            }
             return cls(**{**data, **rows})
         except (KeyError, TypeError, AttributeError) as error:
             raise UsageError(f"this is not a saved scheme: {error}") from error

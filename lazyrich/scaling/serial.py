@@ -73,6 +73,7 @@ def _fields(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _tensor(row: dict[str, Any]) -> TensorPlan:
-    rule = {k: Power(**v) if isinstance(v, dict) else v for k, v in row["rule"].items()}
-    sides = {k: tuple(row[k]) for k in ("shape", "contracted", "produced")}
-    return TensorPlan(**{**row, **sides, "role": Role(row["role"]), "rule": Rule(**rule)})
+    rule: dict[str, Any] = {k: Power(**v) if isinstance(v, dict) else v for k, v in row["rule"].items()}
+    fields: dict[str, Any] = {k: tuple(row[k]) for k in ("shape", "contracted", "produced")}
+    fields |= {"role": Role(row["role"]), "rule": Rule(**rule)}
+    return TensorPlan(**{**row, **fields})

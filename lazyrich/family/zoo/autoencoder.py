@@ -11,6 +11,7 @@ class Autoencoder(nn.Module):
     """An MLP encoder to ``code`` latents and an MLP decoder back; only the hidden layers grow, never the code.
 
     Example:
+        >>> import torch
         >>> Autoencoder(32, inputs=64, code=8)(torch.zeros(5, 64)).shape
         torch.Size([5, 64])
     """

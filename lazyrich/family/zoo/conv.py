@@ -18,13 +18,14 @@ class ConvNet(nn.Module):
 
     def __init__(self, width: int, depth: int = 2, channels: int = 1, outputs: int = 10) -> None:
         super().__init__()
+        self.channels = channels
         sizes = [channels] + [width] * depth
         self.hidden = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in zip(sizes[:-1], sizes[1:], strict=True))
         self.readout = nn.Linear(width, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (batch, pixels) or (batch, channels, height, width) to (batch, outputs)."""
-        h = _as_images(x, self.hidden[0].in_channels)
+        h = _as_images(x, self.channels)
         for layer in self.hidden:
             h = torch.relu(layer(h))
         return self.readout(h.mean(dim=(2, 3)))
