@@ -25,8 +25,8 @@ class Conv(nn.Module):
         return self.readout(h.mean(dim=(2, 3)))
 
 
-def update_slopes(factory, scheme: lzr.Scheme, optimizer: str, lr: float, widths=(32, 64, 128, 256), seeds: int = 6):
-    plan = lzr.plan(lzr.Family(factory, base=32), scheme, optimizer)
+def update_slopes(factory, scheme: lzr.Scheme, optimizer: str, lr: float, widths=(64, 128, 256, 512), seeds: int = 10):
+    plan = lzr.plan(lzr.Family(factory, base=64), scheme, optimizer)
     result = lzr.check(plan, "digits", widths, steps=1, seeds=seeds, lr=lr, batch=32, probe=32)
     return {line.layer: line.slope for line in result.updates}
 

@@ -13,7 +13,7 @@ import lazyrich as lzr
 # network: base, widths, seeds, SGD rate, Adam rate
 CASES = {
     "mlp": (64, (64, 128, 256, 512), 5, 0.1, 0.003),
-    "convnet": (16, (16, 32, 64, 128), 5, 0.1, 0.003),
+    "convnet": (32, (32, 64, 128, 256), 5, 0.5, 0.003),
     "transformer": (32, (32, 64, 128, 256), 5, 0.1, 0.003),
 }
 

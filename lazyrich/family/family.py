@@ -32,8 +32,8 @@ POOLED_SEEDS = 4
 class TensorInfo:
     """What a family knows of one tensor.
 
-    ``owner`` is the path of the module that holds it, ``aliases`` are its other names where it is tied, ``alias_roles``
-    the role that each of those other uses would have had.
+    ``owner`` is the path of the module that holds it, ``aliases`` are its other names where it is tied, ``uses`` the role
+    that each of its names, its own first, would have had by itself.
     """
 
     name: str
@@ -44,7 +44,7 @@ class TensorInfo:
     role: Role
     axes: Axes
     aliases: tuple[str, ...] = ()
-    alias_roles: tuple[Role, ...] = ()
+    uses: tuple[Role, ...] = ()
 
 
 class Family:
@@ -105,8 +105,7 @@ class Family:
     @cached_property
     def tensors(self) -> dict[str, TensorInfo]:
         """Everything known of each trainable tensor, keyed by its first name in ``named_parameters()``."""
-        small, large = self._builds or (self.sketch(self.base), self.sketch(self.probe))
-        return _describe(small, large, self._overrides, self.base, self.probe)
+        return _describe(self.sketch(self.base), self.sketch(self.probe), self._overrides, self.base, self.probe)
 
     @cached_property
     def roles(self) -> dict[str, Role]:
@@ -115,8 +114,6 @@ class Family:
 
     def shapes(self, width: int) -> dict[str, tuple[int, ...]]:
         """Shape of every tensor at a width, without allocating the network."""
-        if self._builds:
-            raise self._no_factory()
         return {name: tuple(p.shape) for name, p in self.sketch(width).named_parameters()}
 
     def build(self, width: int, seed: int = 0, device: torch.device | str = "cpu") -> nn.Module:
@@ -153,6 +150,8 @@ class Family:
 
     def sketch(self, width: int, recorder: LawRecorder | None = None) -> nn.Module:
         """The network at a width with shapes and names only; a factory that needs real memory gets it."""
+        if self._builds and width in (self.base, self.probe):
+            return self._builds[width != self.base]
         with seeded(0):
             try:
                 with torch.device("meta"):
@@ -238,7 +237,8 @@ def _describe(
     for name, parameter in own.items():
         if len(shapes[name]) != parameter.dim():
             raise FamilyError(f"tensor '{name}' has {parameter.dim()} axes at width {base}, {len(shapes[name])} at {probe}")
-        tensors[name] = _inform(small, names_of[id(parameter)], tuple(parameter.shape), shapes[name], overrides)
+        # axes are read off the wider build: a grouped conv may look depthwise at the base by chance
+        tensors[name] = _inform(large, names_of[id(parameter)], tuple(parameter.shape), shapes[name], overrides)
     if all(info.role is Role.FIXED for info in tensors.values()):
         raise FamilyError(
             f"no tensor changes its shape between widths {base} and {probe}: the factory ignores its width. "
@@ -253,18 +253,21 @@ def _inform(
     readings = [_reading(model, name, base, probe, overrides) for name in names]
     name, (role, axes) = names[0], readings[0]
     owner = name.rpartition(".")[0]
-    others = tuple(other for other, _ in readings[1:])
-    if {role, *others} == {Role.INPUT, Role.OUTPUT} and role is Role.OUTPUT:  # a tied table is drawn as an embedding
+    uses = tuple(use for use, _ in readings)
+    given = [reading for n, reading in zip(names, readings, strict=True) if any(fnmatch.fnmatch(n, p) for p in overrides)]
+    if set(uses) == {Role.INPUT, Role.OUTPUT}:  # a tied table is drawn as an embedding
         role, axes = next(reading for reading in readings if reading[0] is Role.INPUT)
-        others = tuple(Role.OUTPUT if r is Role.INPUT else r for r in others)
-    elif len({role, *others}) > 1 and {role, *others} != {Role.INPUT, Role.OUTPUT}:
-        uses = ", ".join(f"'{n}' as {r[0]}" for n, r in zip(names, readings, strict=True))
+    elif len(set(uses)) > 1 and given:
+        role, axes = given[0]
+        uses = (role,) * len(names)
+    elif len(set(uses)) > 1:
+        said = ", ".join(f"'{n}' as {use}" for n, use in zip(names, uses, strict=True))
         raise FamilyError(
-            f"one tied tensor is used in roles that no scheme reconciles: {uses}. "
+            f"one tied tensor is used in roles that no scheme reconciles: {said}. "
             f"Untie it, or say which role counts: Family(..., roles={{'{name}': 'input'}})"
         )
     kind = type(model.get_submodule(owner)).__name__ if owner else type(model).__name__
-    return TensorInfo(name, owner, kind, base, probe, role, axes, tuple(names[1:]), others)
+    return TensorInfo(name, owner, kind, base, probe, role, axes, tuple(names[1:]), uses)
 
 
 def _reading(

@@ -61,7 +61,7 @@ class LawRecorder(TorchDispatchMode):
         name, inplace = _op_name(func)
         target = args[0] if inplace and args and isinstance(args[0], Tensor) else out
         if isinstance(target, Tensor) and (inplace or not _same_storage(target, args)):
-            self._write(target, self._next(name, args, kwargs or {}))
+            self._write(target, self._next(name, inplace, args, kwargs or {}))
         return out
 
     def _write(self, target: Tensor, law: Law | None) -> None:
@@ -71,12 +71,14 @@ class LawRecorder(TorchDispatchMode):
             self._alive.append(target.untyped_storage())
         self._laws[key] = law if whole else None
 
-    def _next(self, name: str, args: Any, kwargs: Any) -> Law | None:
-        if name == "uniform":
+    def _next(self, name: str, inplace: bool, args: Any, kwargs: Any) -> Law | None:
+        if name == "uniform" and inplace:
             low, high = _two(args, kwargs, ("from", 0.0), ("to", 1.0))
             return Law((low + high) / 2, (high - low) / math.sqrt(12))
-        if name == "normal":
+        if name == "normal" and inplace:
             return Law(*_two(args, kwargs, ("mean", 0.0), ("std", 1.0)))
+        if name == "normal":  # torch.normal(mean, std, size)
+            return Law(float(args[0]), float(args[1])) if all(isinstance(a, (int, float)) for a in args[:2]) else None
         if name in _CONSTANT:
             return _CONSTANT[name]
         if name in ("fill", "full"):
@@ -86,6 +88,8 @@ class LawRecorder(TorchDispatchMode):
         before = self.law(args[0]) if args and isinstance(args[0], Tensor) else None
         if before is None or name not in _ARITHMETIC:
             return before if name in _PASSING else None
+        if kwargs:  # alpha=, rounding_mode=
+            return None
         other = args[1] if len(args) > 1 else None
         return _ARITHMETIC[name](before, float(other)) if isinstance(other, (int, float)) else None
 
@@ -136,5 +140,7 @@ def measure_laws(models: list[nn.Module], names: list[str]) -> dict[str, Law]:
     laws = {}
     for name in names:
         entries = torch.cat([p[name].detach().double().flatten() for p in drawn])
-        laws[name] = Law(float(entries.mean()), float(entries.std(correction=0)))
+        mean, std = float(entries.mean()), float(entries.std(correction=0))
+        centred = abs(mean) < 5 * std / math.sqrt(len(entries))  # a sample's own mean is no mean of the law
+        laws[name] = Law(0.0 if centred else mean, std)
     return laws

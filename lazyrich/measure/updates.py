@@ -48,8 +48,9 @@ class UpdateProbe:
     def begin(self, run: Run) -> None:
         """Remember the untrained network, its calls on the batch and the gradients at their outputs."""
         self._start = state_of(run.model)
-        # parameters must require grad for the graph to exist, and only the activations' gradients are taken
-        live = {k: v.requires_grad_() if v.is_floating_point() else v for k, v in self._start.items()}
+        # some leaf must require grad for the graph to exist; only the gradients of activations are taken
+        weights = {name for name, _ in run.model.named_parameters()}
+        live = {k: v.requires_grad_() if k in weights else v for k, v in self._start.items()}
         output, calls = capture(run.model, live, self.x, grad=True)
         outputs = [call.output for call in calls.values()]
         try:

@@ -28,23 +28,29 @@ def duties(
 def _tied(info: TensorInfo, scheme: Scheme, entrywise: bool) -> list[Obligation]:
     layers = scheme.layers(entrywise)
     exponent = layers.input.init - layers.output.init
-    if info.role is not Role.INPUT or Role.OUTPUT not in info.alias_roles:
+    if info.role is not Role.INPUT or Role.OUTPUT not in info.uses:
         return []
     axis = grown(info.shape, info.probe_shape)[0]
-    uses = [info.name, *info.aliases]
-    where = next(name for name, role in zip(uses[1:], info.alias_roles, strict=True) if role is Role.OUTPUT)
-    owner = where.rpartition(".")[0]
-    why = (
-        f"'{info.name}' is tied to the readout '{where}' and drawn as an input table, so the readout must be multiplied by "
-        f"width^{exponent:g}"
-    )
-    return [Obligation("tied readout", owner, why, exponent, info.shape[axis], 1 / scheme.gamma, info.name, axis)]
+    readouts = [name for name, use in zip((info.name, *info.aliases), info.uses, strict=True) if use is Role.OUTPUT]
+    return [
+        Obligation(
+            "tied readout",
+            name.rpartition(".")[0],
+            f"'{name}' is tied to an input table and drawn as one, so the readout must be multiplied by width^{exponent:g}",
+            exponent,
+            info.shape[axis],
+            1 / scheme.gamma,
+            info.name,
+            axis,
+        )
+        for name in readouts
+    ]
 
 
 def _attention(family: Family, scheme: Scheme, optimizer: str) -> list[Obligation]:
     """Logits q.k/sqrt(d) of heads that grow need d^-(1/2 + richness): 1/d when features are learned."""
     exponent = -(0.5 - scheme.classify(optimizer).layer_r[1])
-    if exponent == 0 or family.factory is None:
+    if exponent == 0:
         return []
     small, large = (_heads(family, width) for width in (family.base, family.probe))
     return [

@@ -49,7 +49,7 @@ class Plan:
     def build(self, width: int, seed: int = 0, device: torch.device | str = "cpu", meet: bool = False) -> nn.Module:
         """The family's network at a width with the plan's initialisation; ``meet`` attaches the obligations' hooks."""
         model = self._family().build(width, seed, device)
-        self.apply_(model)
+        self._apply_(model, fresh=True)
         return self.meet_(model) if meet else model
 
     def apply_(self, model: nn.Module) -> nn.Module:
@@ -59,8 +59,10 @@ class Plan:
             PlanError: if the model is not of this family, or a tensor follows neither the factory's law nor the plan's
                 (a trained or loaded model).
         """
-        for name, (parameter, setting) in self._matched(model).items():
-            rescale_(parameter, self.tensors[name], setting)
+        return self._apply_(model)
+
+    def _apply_(self, model: nn.Module, fresh: bool = False) -> nn.Module:
+        rescale_([(p, self.tensors[name], setting) for name, (p, setting) in self._matched(model).items()], fresh)
         if self.gauge == "multipliers":
             self._multiply_(model)
         return model

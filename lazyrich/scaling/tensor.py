@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from lazyrich.errors import PlanError
 from lazyrich.family import Role
@@ -67,19 +69,70 @@ def _taper(shape: tuple[int, ...], tensor: TensorPlan) -> float:
 
 
 @torch.no_grad()
-def rescale_(parameter: nn.Parameter, tensor: TensorPlan, setting: Setting) -> None:
-    """Bring a fresh draw to the planned standard deviation; a tensor that is already there stays as it is."""
+def rescale_(entries: Iterable[tuple[nn.Parameter, TensorPlan, Setting]], fresh: bool = False) -> None:
+    """Bring a fresh model's draws to their planned standard deviations; a model that is already there stays as it is.
+
+    What this process has planned is remembered tensor by tensor. Of other models all tensors are asked together: a bias of
+    ten entries cannot tell by itself whether it is fresh. Nothing is touched unless everything fits.
+
+    Args:
+        entries: each parameter with its plan and its numbers.
+        fresh: the model is known to be freshly built.
+    """
+    draws = [draw for entry in entries if (draw := _draw(*entry)) and _PLANNED.get(draw.parameter) != draw.mark]
+    planned_already = not fresh and sum(draw.evidence for draw in draws) > ENOUGH
+    for draw in draws:
+        _check_law(draw, planned_already)
+    for draw in draws:
+        if not planned_already and draw.own != draw.setting.std:
+            mean = draw.tensor.mean
+            draw.parameter.sub_(mean).mul_(draw.setting.std / draw.own).add_(mean)
+        _PLANNED[draw.parameter] = (_std(draw.parameter), draw.setting.std)
+
+
+ENOUGH = 4.0  # log-likelihood ratio for "already planned": a fresh model reaches it with probability below exp(-4)
+_PLANNED: WeakTensorKeyDictionary = WeakTensorKeyDictionary()  # parameter -> its own and its planned std after planning
+
+
+@dataclass(frozen=True)
+class _Draw:
+    """A parameter's standard deviation as found, and the one that a fresh build of its size has."""
+
+    parameter: nn.Parameter
+    tensor: TensorPlan
+    setting: Setting
+    found: float
+    own: float
+
+    @property
+    def mark(self) -> tuple[float, float]:
+        return self.found, self.setting.std
+
+    @property
+    def evidence(self) -> float:
+        """How much likelier the planned std is than the fresh one (log-likelihood ratio of two normal laws, near them)."""
+        if self.tensor.own is None:
+            return 0.0
+        return self.parameter.numel() * (
+            math.log(self.found / self.own) ** 2 - math.log(self.found / self.setting.std) ** 2
+        )
+
+
+def _draw(parameter: nn.Parameter, tensor: TensorPlan, setting: Setting) -> _Draw | None:
     if tensor.rule.std is None or tensor.std == 0 or parameter.is_meta:
-        return
-    drawn = float(parameter.double().std(correction=0))
-    own = drawn if tensor.own is None else tensor.std * setting.growth.width**-tensor.own
-    if drawn == 0 or own == setting.std:
-        return
-    planned_already = abs(math.log(drawn / setting.std)) < abs(math.log(drawn / own))
-    if tensor.own is not None:
-        _check_law(tensor, parameter.numel(), drawn, own, setting.std, planned_already)
-    if not planned_already:
-        parameter.sub_(tensor.mean).mul_(setting.std / own).add_(tensor.mean)
+        return None
+    found = _std(parameter)
+    if found == 0:
+        return None
+    if setting.growth.is_base and setting.std == tensor.std:
+        own = setting.std  # the base network is left exactly as it is, also where its law is only measured
+    else:
+        own = found if tensor.own is None else tensor.std * setting.growth.width**-tensor.own
+    return _Draw(parameter, tensor, setting, found, own)
+
+
+def _std(parameter: nn.Parameter) -> float:
+    return float(parameter.detach().double().std(correction=0))
 
 
 def check_shape(tensor: TensorPlan, shape: tuple[int, ...]) -> None:
@@ -94,11 +147,15 @@ def check_shape(tensor: TensorPlan, shape: tuple[int, ...]) -> None:
         )
 
 
-def _check_law(tensor: TensorPlan, entries: int, drawn: float, own: float, planned: float, planned_already: bool) -> None:
+def _check_law(draw: _Draw, planned_already: bool) -> None:
     """A fresh draw's standard deviation lies within six standard errors of the law it came from."""
-    law = planned if planned_already else own
-    if abs(drawn / law - 1) > 6 * math.sqrt(0.5 / entries) + 0.02:
+    if draw.tensor.own is None:
+        return
+    law = draw.setting.std if planned_already else draw.own
+    entries = min(draw.parameter.numel(), math.prod(draw.tensor.shape))  # the law itself may be measured at the base
+    if abs(draw.found / law - 1) > 6 * math.sqrt(0.5 / entries) + 0.02:
         raise PlanError(
-            f"tensor '{tensor.name}' has standard deviation {drawn:.4g}; a fresh one has {own:.4g} and a planned one "
-            f"{planned:.4g}. A plan is applied to a freshly built model, before training or loading weights"
+            f"tensor '{draw.tensor.name}' has standard deviation {draw.found:.4g}; a fresh one has {draw.own:.4g} and a "
+            f"planned one {draw.setting.std:.4g}. A plan is applied to a freshly built model, before training or loading "
+            "weights"
         )

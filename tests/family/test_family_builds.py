@@ -73,12 +73,12 @@ def test_a_factory_that_cannot_be_built_on_meta_is_built_for_real():
     def needs_numbers(n):
         net = nn.Linear(3, n)
         with torch.no_grad():
-            net.weight.div_(float(net.weight.abs().max()))  # meta tensors have no values
+            net.weight.div_(net.weight.abs().max().item())  # meta tensors have no values
         return net
 
     family = lzr.Family(needs_numbers, base=8)
     assert str(family.roles["weight"]) == "input"
-    assert abs(float(family.build(32).weight.abs().max()) - 1) < 1e-6
+    assert abs(family.build(32).weight.abs().max().item() - 1) < 1e-6
 
 
 @pytest.mark.parametrize("name", ZOO)
@@ -159,7 +159,7 @@ def test_two_builds_cannot_build_a_third_but_plan_for_one():
     plan = lzr.plan(pair, lzr.mup())
     plan.apply_(model)
     # fan-in 16 -> 64: the readout's std falls from 1/sqrt(64) to 1/64 of the base's 1/sqrt(16)
-    assert torch.allclose(model.readout.weight, before / 2, rtol=0.1, atol=0)
+    assert torch.allclose(model.readout.weight, before / 2, rtol=0.15, atol=0)
     rates = {name: group["lr"] for group in plan.param_groups(model, lr=1.0) for name in group["tensors"]}
     assert (rates["hidden.0.weight"], rates["hidden.1.weight"], rates["readout.weight"]) == (1.0, 0.25, 0.25)
 

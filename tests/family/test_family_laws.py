@@ -99,7 +99,7 @@ EXACT = [
 def test_the_law_of_a_fill_is_its_textbook_law(fill, known):
     family = lzr.Family(lambda n: nn.Sequential(nn.Linear(3, n), Own((24, 16), fill)), base=8)
     law = family.laws(8)["1.weight"]
-    assert math.isclose(law.mean, known[0], abs_tol=0.02 * max(known[1], 1e-9))
+    assert math.isclose(law.mean, known[0], abs_tol=0.1 * max(known[1], 1e-9))
     assert math.isclose(law.std, known[1], rel_tol=0.05, abs_tol=1e-9)
     assert agrees(Law(*known), drawn(lambda n: Own((24, 16), fill), 8)["weight"])  # the textbook itself
 

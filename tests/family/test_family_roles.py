@@ -226,7 +226,7 @@ def test_a_table_tied_to_the_readout_is_one_input_with_an_output_alias():
     assert set(tensors) == {"embed.weight", "body.weight", "body.bias"}
     info = tensors["embed.weight"]
     assert (str(info.role), info.aliases, info.axes.produced) == ("input", ("readout.weight",), (1,))
-    assert [str(role) for role in info.alias_roles] == ["output"]
+    assert [str(use) for use in info.uses] == ["input", "output"]
 
 
 def test_a_readout_that_comes_before_its_table_is_an_input_too():
@@ -237,6 +237,7 @@ def test_a_readout_that_comes_before_its_table_is_an_input_too():
 
     info = lzr.Family(factory, base=8).tensors["readout.weight"]
     assert (str(info.role), info.aliases, info.axes.produced) == ("input", ("embed.weight",), (1,))
+    assert [str(use) for use in info.uses] == ["output", "input"]
 
 
 def test_hidden_layers_that_share_a_weight_are_one_hidden_tensor():

@@ -1,0 +1,52 @@
+"""Slopes and their intervals."""
+
+import math
+
+import numpy as np
+import pytest
+
+from lazyrich.errors import LazyrichError
+from lazyrich.measure import fit_slope
+
+WIDTHS = [64, 128, 256, 512]
+
+
+def test_an_exact_power_is_found_whatever_level_each_seed_has():
+    slope = fit_slope(WIDTHS, [[c * w**-0.75 for w in WIDTHS] for c in (1.0, 30.0)])
+    assert slope.value == pytest.approx(-0.75, abs=1e-10)
+    assert slope.half_width < 1e-6
+
+
+def test_the_interval_covers_the_truth_as_often_as_it_says():
+    rng, covered = np.random.default_rng(0), 0
+    for _ in range(400):
+        table = [[w**0.3 * math.exp(0.2 * rng.standard_normal()) for w in WIDTHS] for _ in range(3)]
+        slope = fit_slope(WIDTHS, table)
+        covered += slope.low <= 0.3 <= slope.high
+    assert 0.92 <= covered / 400 <= 0.98
+
+
+def test_the_slope_is_that_of_the_geometric_mean():
+    rng = np.random.default_rng(1)
+    table = np.exp(rng.standard_normal((5, 4)))
+    mean = np.log(table).mean(0)
+    expected = np.polyfit(np.log(WIDTHS), mean, 1)[0]
+    assert fit_slope(WIDTHS, table.tolist()).value == pytest.approx(expected, abs=1e-10)
+
+
+def test_zeros_and_nans_are_left_out():
+    table = [[1.0, 2.0, float("nan"), 8.0], [1.0, 2.0, 0.0, 8.0]]
+    slope = fit_slope([1, 2, 4, 8], table)
+    assert slope.value == pytest.approx(1.0)
+    assert slope.points == 6
+
+
+def test_too_little_to_fit_is_nan_or_an_endless_interval():
+    assert math.isnan(fit_slope([64, 128], [[1.0, float("nan")]]).value)
+    assert math.isnan(fit_slope([64, 128], [[1.0, float("nan")], [float("nan"), 2.0]]).value)
+    assert math.isinf(fit_slope([64, 128], [[1.0, 2.0]]).high)
+
+
+def test_a_row_of_another_length_is_refused():
+    with pytest.raises(LazyrichError, match="expected \\(seeds, 2\\)"):
+        fit_slope([64, 128], [[1.0, 2.0, 3.0]])

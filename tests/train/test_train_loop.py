@@ -1,0 +1,61 @@
+"""The training loop is deterministic, and says what went wrong."""
+
+import pytest
+import torch
+from torch import nn
+
+import lazyrich as lzr
+from lazyrich.errors import TrainError
+from lazyrich.train import loss_for, train
+
+DATA = lzr.data.load("digits")
+
+
+def run(seed=0, steps=5, lr=0.1, factory=lzr.zoo.mlp, loss=nn.functional.cross_entropy):
+    torch.manual_seed(3)
+    model = nn.Sequential(factory(16), nn.Dropout(0.2))
+    sgd = torch.optim.SGD(model.parameters(), lr=lr)
+    return train(model, sgd, lambda s: DATA.batch(32, s), loss, steps, seed=seed)
+
+
+def test_the_same_call_gives_the_same_numbers_and_leaves_the_generators_alone():
+    state = torch.get_rng_state()
+    first = run().losses
+    torch.set_rng_state(state)
+    torch.rand(7)
+    moved = torch.get_rng_state()
+    model = lzr.zoo.mlp(8)
+    inside = torch.get_rng_state()
+    train(model, torch.optim.SGD(model.parameters(), lr=0.1), lambda s: DATA.batch(8, s), nn.functional.cross_entropy, 2)
+    assert torch.equal(torch.get_rng_state(), inside)
+    assert not torch.equal(moved, state)
+    assert first == run().losses
+    assert first != run(seed=1).losses  # dropout draws from the run's own seed
+
+
+def test_training_lowers_the_loss():
+    losses = run(steps=60, lr=0.5).losses
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_divergence_is_a_result():
+    done = run(lr=1e38, steps=10)
+    assert done.diverged
+    assert done.step < 10
+    assert len(done.losses) == done.step + 1
+
+
+def test_a_model_that_does_not_take_the_data_is_told_so_in_one_line():
+    with pytest.raises(TrainError, match="does not take the data.*inputs \\(32, 64\\)"):
+        run(factory=lambda n: nn.Linear(63, n))
+    with pytest.raises(TrainError, match="must be one number"):
+        run(loss=lambda f, y: f.sum(1))
+
+
+def test_losses_are_found_by_name_and_by_target():
+    assert loss_for(None, torch.tensor([1.0]))[0] == "mse"
+    f, y = torch.randn(4, 3), torch.randn(4, 3)
+    half = loss_for("half_mse", y)[1]
+    assert torch.isclose(half(f, y), 0.5 * (f - y).square().sum(1).mean())
+    with pytest.raises(TrainError, match="got loss 'hinge'.*cross_entropy"):
+        loss_for("hinge", y)
