@@ -16,7 +16,8 @@ from lazyrich.errors import UsageError
 def resolve(reference: str) -> Any:
     """The callable that a reference names.
 
-    ``lazyrich.zoo:mlp`` works although ``zoo`` is a name on the package's face rather than a module of its own.
+    A file is run once in a process: every reference to it leads to the same module. ``lazyrich.zoo:mlp`` works although
+    ``zoo`` is a name on the package's face rather than a module of its own.
 
     Args:
         reference: ``package.module:callable`` or ``path/to/file.py:callable``.
@@ -33,15 +34,22 @@ def resolve(reference: str) -> Any:
         raise UsageError(f"got '{reference}', expected package.module:callable or path/to/file.py:callable")
     module = _from_file(Path(place)) if place.endswith(".py") else _from_package(place)
     if not hasattr(module, name):
-        offered = [n for n in dir(module) if callable(getattr(module, n)) and not n.startswith("_")]
-        raise UsageError(f"'{place}' has no '{name}'; its callables are {', '.join(offered[:12]) or 'none'}")
+        raise UsageError(f"'{place}' has no '{name}'; its callables are {', '.join(_callables(module)[:12]) or 'none'}")
     found = getattr(module, name)
     if not callable(found):
         raise UsageError(f"'{reference}' is {type(found).__name__}, expected a callable such as def {name}(width)")
     return found
 
 
+def _callables(module: Any) -> list[str]:
+    """Public callables, those that the module itself defines before those that it imports."""
+    found = [n for n in dir(module) if not n.startswith("_") and callable(getattr(module, n, None))]
+    home = getattr(module, "__name__", None)
+    return sorted(found, key=lambda n: getattr(getattr(module, n), "__module__", None) != home)
+
+
 def _from_file(path: Path) -> ModuleType:
+    path = path.expanduser()
     if not path.is_file():
         raise UsageError(f"there is no file '{path}'; give the path of a Python file as seen from {Path.cwd()}")
     path = path.resolve()
@@ -53,24 +61,30 @@ def _from_file(path: Path) -> ModuleType:
         raise UsageError(f"'{path}' cannot be loaded as Python")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and pickling look their module up by name
-    sys.path.insert(0, str(path.parent))
+    folder, done = str(path.parent), False
+    sys.path.insert(0, folder)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # the user's file may raise anything
-        del sys.modules[name]
+        done = True
+    except (Exception, SystemExit) as error:  # the user's file may raise anything, or be a script that exits
         raise _crashed(str(path), error) from error
     finally:
-        sys.path.remove(str(path.parent))
+        if not done:
+            sys.modules.pop(name, None)  # a half-made module must not be found the next time
+        if folder in sys.path:
+            sys.path.remove(folder)
     return module
 
 
 def _from_package(place: str) -> Any:
+    if not all(part.isidentifier() for part in place.split(".")):
+        raise UsageError(f"'{place}' is no module's name and does not end in .py; expected package.module or path/to/file.py")
     try:
         return importlib.import_module(place)
     except ModuleNotFoundError as error:
         if error.name is None or not (place == error.name or place.startswith(error.name + ".")):
             raise _crashed(place, error) from error  # the module is there, something that it imports is not
-    except Exception as error:  # the user's module may raise anything
+    except (Exception, SystemExit) as error:  # the user's module may raise anything, or be a script that exits
         raise _crashed(place, error) from error
     parent, _, attribute = place.rpartition(".")
     found = getattr(sys.modules.get(parent) or _parent(parent, place), attribute, None) if parent else None

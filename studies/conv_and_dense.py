@@ -1,6 +1,6 @@
 """A conv net's slopes equal a dense net's, with channels as the width.
 
-    python studies/conv_and_dense.py
+python studies/conv_and_dense.py
 """
 
 import torch
@@ -19,6 +19,7 @@ class Conv(nn.Module):
         self.readout = nn.Linear(width, 10)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map (batch, 64) digits to (batch, 10)."""
         h = x.reshape(-1, 1, 8, 8)
         for layer in self.hidden:
             h = torch.tanh(layer(h))

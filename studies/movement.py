@@ -34,7 +34,13 @@ def movements(r: float, width: int, seed: int, steps: int = 10, lr: float = 0.05
         return torch.tanh(calls["hidden.1"].output), tangent_kernel(model, x, rates)
 
     h0, theta0 = look()
-    train(model, plan.optimizer(model, lr), lambda step: (x, y), lambda f, t: (f.squeeze(1) - start - t).square().mean() / 2, steps)
+    train(
+        model,
+        plan.optimizer(model, lr),
+        lambda step: (x, y),
+        lambda f, t: (f.squeeze(1) - start - t).square().mean() / 2,
+        steps,
+    )
     h1, theta1 = look()
     k0, k1 = feature_kernel(h0), feature_kernel(h1)
     values = feature_movement(h0, h1), kernel_movement(k0, k1), kernel_movement(theta0, theta1), kernel_distance(k0, k1)

@@ -11,17 +11,18 @@ from torch import Tensor
 from lazyrich.errors import DataError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ArrayData:
     """Samples x and targets y of equal length.
 
     Attributes:
-        x: float32 samples, (N, ...).
-        y: labels, int64 (N,), or numbers, float32 (N, ...).
+        x: samples, (N, ...): numbers in floating point (float32 as ``load`` makes them), or int64 tokens.
+        y: labels or tokens, int64 (N, ...), or numbers in floating point, (N, ...).
         name: what the data is called in reports.
+        classes: number of classes; counted from the labels unless given, kept by ``subset``; None when y is numbers.
 
     Raises:
-        DataError: if x is empty or not finite, or the lengths differ.
+        DataError: if x is empty, not finite or of another dtype, the lengths differ, or a label is not in 0..classes-1.
 
     Example:
         >>> data = ArrayData(torch.randn(10, 3), torch.arange(10) % 2, "toy")
@@ -32,35 +33,40 @@ class ArrayData:
     x: Tensor
     y: Tensor
     name: str = "arrays"
+    classes: int | None = None
 
     def __post_init__(self) -> None:
-        if self.x.dim() < 1 or len(self.x) == 0:
-            raise DataError(f"'{self.name}' is empty: got inputs of shape {tuple(self.x.shape)}")
-        if len(self.x) != len(self.y):
-            raise DataError(f"'{self.name}' has {len(self.x)} inputs and {len(self.y)} targets; they must pair up")
-        for what, values in (("inputs", self.x), ("targets", self.y)):
-            if values.is_floating_point() and not torch.isfinite(values).all():
-                raise DataError(f"the {what} of '{self.name}' hold NaN or infinity; clean them first")
-        if not self.y.is_floating_point() and int(self.y.min()) < 0:
-            raise DataError(f"'{self.name}' has the label {int(self.y.min())}; labels count from 0")
+        _refuse_bad_tensors(self.x, self.y, self.name)
+        if self.y.is_floating_point():
+            if self.classes is not None:
+                raise DataError(f"'{self.name}' has classes = {self.classes} but numbers as targets; leave classes out")
+            return
+        low, high = int(self.y.min()), int(self.y.max())
+        classes = high + 1 if self.classes is None else self.classes
+        if low < 0:
+            raise DataError(f"'{self.name}' has the label {low}, expected labels that count from 0; renumber them")
+        if high >= classes:
+            raise DataError(f"'{self.name}' has the label {high}, expected labels below classes = {classes}; renumber them")
+        object.__setattr__(self, "classes", classes)
 
     def __len__(self) -> int:
         return len(self.x)
 
-    @property
-    def classes(self) -> int | None:
-        """Number of classes, or None when the targets are numbers."""
-        return None if self.y.is_floating_point() else int(self.y.max()) + 1
-
     def subset(self, n: int, seed: int = 0) -> ArrayData:
-        """N samples chosen by a seed, the same ones every time.
+        """N samples chosen by a seed, the same ones every time; the number of classes stays.
 
         Raises:
             DataError: if there are fewer than n.
+
+        Example:
+            >>> data = ArrayData(torch.arange(6.0), torch.arange(6))
+            >>> few = data.subset(2)
+            >>> len(few), few.classes
+            (2, 6)
         """
         if not 0 < n <= len(self):
             raise DataError(f"got n = {n}, expected between 1 and the {len(self)} samples of '{self.name}'")
-        chosen = _permutation(len(self), seed)[:n]
+        chosen = _permutation(len(self), seed)[:n].to(self.x.device)
         return replace(self, x=self.x[chosen], y=self.y[chosen])
 
     def batch(self, size: int, step: int, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -68,39 +74,89 @@ class ArrayData:
 
         A batch that would run over the end of an epoch goes on into the next; one larger than the data is all of it.
 
+        Args:
+            size: samples in the batch, at least 1.
+            step: which batch, from 0.
+            seed: of the orders; no generator but its own is touched.
+
+        Raises:
+            DataError: if size or step is too small.
+
         Example:
             >>> data = ArrayData(torch.arange(6.0), torch.arange(6.0))
             >>> sorted(torch.cat([data.batch(2, step)[0] for step in range(3)]).tolist())
             [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
         """
+        if size < 1 or step < 0:
+            raise DataError(f"got batch size {size} at step {step}, expected a size of at least 1 and steps from 0")
         size, n = min(size, len(self)), len(self)
-        first = step * size
-        chosen = torch.cat([_permutation(n, seed, first // n), _permutation(n, seed, first // n + 1)])
-        chosen = chosen[first % n : first % n + size]
+        epoch, first = divmod(step * size, n)
+        chosen = _permutation(n, seed, epoch)[first : first + size]
+        if len(chosen) < size:
+            chosen = torch.cat([chosen, _permutation(n, seed, epoch + 1)[: size - len(chosen)]])
+        chosen = chosen.to(self.x.device)
         return self.x[chosen], self.y[chosen]
 
     def flatten(self) -> ArrayData:
         """The same samples as vectors, (N, d)."""
-        return replace(self, x=self.x.flatten(1))
+        return replace(self, x=_flat(self.x))
 
     def as_autoencoder(self) -> ArrayData:
-        """The same samples with themselves, flattened, as targets."""
-        return replace(self, y=self.x.flatten(1))
+        """The same samples with themselves, flattened to (N, d), as targets."""
+        return replace(self, y=_flat(self.x), classes=None)
 
     def standardize(self) -> ArrayData:
-        """Inputs with mean 0 and variance 1 over all entries, so that ||x||^2 is about d, as the theory assumes."""
+        """Inputs with mean 0 and variance 1 over all entries, so that ||x||^2 is about d, as the theory assumes.
+
+        Mean and variance are one number each, over samples and entries together.
+
+        Raises:
+            DataError: if x is tokens, or all its entries are equal.
+        """
+        if not self.x.is_floating_point():
+            raise DataError(f"the inputs of '{self.name}' are {self.x.dtype} tokens, which have no scale; pass x.float()")
         spread = self.x.std(correction=0)
-        if spread == 0:
+        if self.x.min() == self.x.max() or spread == 0:
             raise DataError(f"all inputs of '{self.name}' are equal; there is nothing to learn from them")
         return replace(self, x=(self.x - self.x.mean()) / spread)
 
     def fingerprint(self) -> str:
-        """A short hash of the contents."""
+        """A short sha256 of the contents of x and y, their shapes and dtypes; the name does not enter.
+
+        Example:
+            >>> ArrayData(torch.zeros(2, 1), torch.tensor([0, 1])).fingerprint()
+            'e5c5549782f088fc'
+        """
         digest = hashlib.sha256()
         for tensor in (self.x, self.y):
             digest.update(str((tuple(tensor.shape), tensor.dtype)).encode())
-            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()[:16]
+
+
+def _refuse_bad_tensors(x: Tensor, y: Tensor, name: str) -> None:
+    if x.dim() < 1 or x.numel() == 0:
+        raise DataError(f"'{name}' is empty: got inputs of shape {tuple(x.shape)}, expected (N, ...) with N at least 1")
+    if y.dim() < 1 or y.numel() == 0 or len(x) != len(y):
+        raise DataError(
+            f"'{name}' has inputs of shape {tuple(x.shape)} and targets of shape {tuple(y.shape)}; "
+            "give one target for each input"
+        )
+    for what, values in (("inputs", x), ("targets", y)):
+        if not values.is_floating_point() and values.dtype != torch.int64:
+            raise DataError(
+                f"the {what} of '{name}' are {values.dtype}, expected floating point or int64; "
+                "convert them, or let load((x, y)) do it"
+            )
+        if values.is_floating_point() and not torch.isfinite(values).all():
+            bad = int((~torch.isfinite(values)).sum())
+            raise DataError(
+                f"the {what} of '{name}' hold NaN or infinity in {bad} of {values.numel()} entries; clean them first"
+            )
+
+
+def _flat(x: Tensor) -> Tensor:
+    return x.reshape(len(x), -1)
 
 
 def _permutation(n: int, seed: int, epoch: int = 0) -> Tensor:

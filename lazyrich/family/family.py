@@ -7,12 +7,14 @@ they are never guessed from names.
 from __future__ import annotations
 
 import fnmatch
+import hashlib
 import math
 import random
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -111,6 +113,14 @@ class Family:
     def roles(self) -> dict[str, Role]:
         """Role of every tensor, by name."""
         return {name: info.role for name, info in self.tensors.items()}
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A short hash of what the family builds: every tensor's role and shapes, and the factory's own file."""
+        code = getattr(self.factory, "__code__", None) or getattr(getattr(self.factory, "__init__", None), "__code__", None)
+        file = Path(code.co_filename) if code else Path()
+        source = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
+        return hashlib.sha256(f"{list(self.tensors.values())}{source}".encode()).hexdigest()[:16]
 
     def shapes(self, width: int) -> dict[str, tuple[int, ...]]:
         """Shape of every tensor at a width, without allocating the network."""

@@ -51,6 +51,7 @@ class Setup:
         """The settings that decide every number, for the report and for continuing a run."""
         return {
             "family": repr(self.plan.family),
+            "network": self.plan.family.fingerprint if self.plan.family else "",
             "scheme": self.plan.scheme.name,
             "optimizer": self.plan.optimizer_name,
             "base": self.plan.base,

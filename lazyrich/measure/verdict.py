@@ -18,6 +18,7 @@ Word = Literal["well-behaved", "lazy", "exploding", "vanishing", "frozen", "inco
 
 TOLERANCE = 0.13
 WIDEST = 0.25  # half-width of an interval from which nothing can be said
+FADING = -0.25  # functions die out in steps of n^-1/2; above half of that it may be a finite-width drift
 LAZIEST = -0.5  # the kernel regime's features move as n^-1/2; what falls faster does not train
 SMALLEST = 0.01  # relative movement of the function below which a run shows nothing
 SEVERITY = ("exploding", "vanishing", "frozen", "inconclusive", "lazy", "well-behaved")
@@ -75,7 +76,7 @@ def word_for(update: Slope, layer: Slope, wide: bool, trains: bool, first: Slope
         return "frozen"
     if update.value >= -TOLERANCE:
         return "well-behaved"
-    if update.high >= -TOLERANCE:
+    if update.high >= -TOLERANCE or (not wide and update.value > FADING):
         return "inconclusive"
     return "lazy" if wide else "vanishing"
 

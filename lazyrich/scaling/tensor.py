@@ -113,9 +113,7 @@ class _Draw:
         """How much likelier the planned std is than the fresh one (log-likelihood ratio of two normal laws, near them)."""
         if self.tensor.own is None:
             return 0.0
-        return self.parameter.numel() * (
-            math.log(self.found / self.own) ** 2 - math.log(self.found / self.setting.std) ** 2
-        )
+        return self.parameter.numel() * (math.log(self.found / self.own) ** 2 - math.log(self.found / self.setting.std) ** 2)
 
 
 def _draw(parameter: nn.Parameter, tensor: TensorPlan, setting: Setting) -> _Draw | None:

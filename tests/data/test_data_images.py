@@ -40,10 +40,8 @@ def put(
 
 
 @pytest.fixture(autouse=True)
-def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No data but a test's own, and no network."""
-    if "real" in request.keywords:
-        return
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("LAZYRICH_DATA", raising=False)
     sound = images.places
@@ -272,20 +270,3 @@ def test_loaded_images_are_standardised_and_shaped_as_asked(tmp_path: Path) -> N
 def test_a_hyphen_names_the_same_images(tmp_path: Path) -> None:
     put(tmp_path / "fashion-mnist", 4)
     assert torch.equal(load("fashion-mnist", root=tmp_path).x, load("fashion_mnist", root=tmp_path).x)
-
-
-@pytest.mark.real
-@pytest.mark.parametrize(
-    ("name", "first", "counts"),
-    [("mnist", [5, 0, 4, 1, 9], {0: 5923, 1: 6742}), ("fashion_mnist", [9, 0, 0, 3, 0], dict.fromkeys(range(10), 6000))],
-)
-def test_the_published_images_are_read_as_published(name: str, first: list[int], counts: dict[int, int]) -> None:
-    try:
-        train, test = load(name), load(name, split="test")
-    except DataError as error:
-        pytest.skip(f"{name} is not on this machine: {error}")
-    assert train.x.shape == (60000, 784)
-    assert test.x.shape == (10000, 784)
-    assert train.y[:5].tolist() == first
-    assert {label: int((train.y == label).sum()) for label in counts} == counts
-    assert train.x.std(correction=0).item() == pytest.approx(1, abs=1e-4)

@@ -1,0 +1,24 @@
+"""The published MNIST and Fashion-MNIST, where the machine has them ($LAZYRICH_DATA or a usual place)."""
+
+from __future__ import annotations
+
+import pytest
+
+from lazyrich.data import load
+from lazyrich.errors import DataError
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "counts"),
+    [("mnist", [5, 0, 4, 1, 9], {0: 5923, 1: 6742}), ("fashion_mnist", [9, 0, 0, 3, 0], dict.fromkeys(range(10), 6000))],
+)
+def test_the_published_images_are_read_as_published(name: str, first: list[int], counts: dict[int, int]) -> None:
+    try:
+        train, test = load(name), load(name, split="test")
+    except DataError as error:
+        pytest.skip(f"{name} is not on this machine: {error}")
+    assert train.x.shape == (60000, 784)
+    assert test.x.shape == (10000, 784)
+    assert train.y[:5].tolist() == first
+    assert {label: int((train.y == label).sum()) for label in counts} == counts
+    assert train.x.std(correction=0).item() == pytest.approx(1, abs=1e-4)

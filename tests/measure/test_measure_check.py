@@ -1,0 +1,242 @@
+"""The check tells schemes apart, agrees with theory, names the culprit, and says when it cannot tell."""
+
+import json
+import math
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+import lazyrich as lzr
+from lazyrich.errors import LazyrichError, StoreError, UsageError
+from lazyrich.measure import predict
+from lazyrich.measure.slope import Slope
+from lazyrich.measure.verdict import TOLERANCE, word_for
+
+WIDTHS = (64, 128, 256, 512)
+RATES = {"sgd": 0.1, "adam": 0.003}
+
+
+def check(scheme, optimizer="adam", factory=lzr.zoo.mlp, data="digits", **options):
+    plan = lzr.plan(lzr.Family(factory, base=64), scheme, optimizer)
+    options = {"lr": RATES[optimizer], "batch": 128, "probe": 32, "seeds": 4, **options}
+    return lzr.check(plan, data, options.pop("widths", WIDTHS), **options)
+
+
+def line(result, layer):
+    return next(x for x in result.updates if x.layer == layer)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize(
+    ("scheme", "word"),
+    [
+        (lzr.mup(), "well-behaved"),
+        (lzr.mean_field(), "well-behaved"),
+        (lzr.spectral(), "well-behaved"),
+        (lzr.ntk(), "lazy"),
+        (lzr.richness(0.25), "lazy"),
+        (lzr.standard(), "exploding"),
+    ],
+)
+def test_every_scheme_gets_its_word_and_its_slopes(scheme, word, optimizer):
+    result = check(scheme, optimizer)
+    assert result.verdict.word == word
+    if word != "exploding":
+        assert all(x.agrees for x in result.updates), str(result)
+        for layer in ("hidden.0", "hidden.1"):  # the layer's own term moves as theory says, also apart from the total
+            own = next(x for x in result.lines if x.layer == layer and x.quantity == "layer" and x.step == 5)
+            assert abs(own.slope.value - own.predicted) < TOLERANCE + own.slope.half_width
+
+
+def test_the_readout_of_a_standard_network_is_named_with_its_mend():
+    result = check(lzr.standard(), "sgd")
+    worst = line(result, "readout")
+    assert worst.verdict == "exploding"
+    assert "its learning rate must fall as 1/width" in worst.mend
+    assert "initial weights must shrink as 1/sqrt(width)" in worst.mend
+    assert worst.mend in result.verdict.mends
+
+
+def test_one_wrong_rate_is_found_and_blamed_alone():
+    wrong = lzr.mup().entrywise.hidden
+    rows = lzr.mup().entrywise
+    scheme = lzr.abc(
+        a=[r.a for r in rows], b=[r.b for r in rows], c=(rows.input.c, wrong.c - 1, rows.output.c), d=[r.d for r in rows]
+    )
+    result = check(scheme, "adam")
+    assert line(result, "hidden.0").verdict == "well-behaved"
+    blamed = line(result, "hidden.1")
+    assert blamed.verdict == "exploding"
+    assert "learning rate must fall as 1/width" in blamed.mend
+    assert "initial weights" not in blamed.mend
+
+
+def test_a_layer_that_the_limit_freezes_is_called_frozen():
+    result = check(lzr.standard(max_stable=True), "sgd")
+    assert result.verdict.word == "frozen"
+    assert line(result, "hidden.0").verdict == "frozen"
+    assert line(result, "hidden.0").slope.value == pytest.approx(-1.5, abs=0.15)
+
+
+def test_a_layer_that_does_not_train_is_called_frozen():
+    class Half(nn.Module):
+        def __init__(self, width):
+            super().__init__()
+            self.body = lzr.zoo.mlp(width)
+            self.body.hidden[0].requires_grad_(False)
+
+        def forward(self, x):
+            return self.body(x)
+
+    result = check(lzr.mup(), factory=Half, widths=(64, 128), seeds=2)
+    assert line(result, "body.hidden.0").verdict == "frozen"
+    assert "did not move" in line(result, "body.hidden.0").mend
+
+
+def test_a_learning_rate_too_small_to_tell_is_inconclusive_not_well_behaved():
+    for scheme in (lzr.mup(), lzr.standard()):
+        result = check(scheme, "sgd", lr=1e-5)
+        assert result.verdict.word == "inconclusive"
+        assert "raise the learning rate" in result.verdict.mends[0]
+
+
+def test_a_diverging_run_is_a_verdict():
+    result = check(lzr.mup(), "sgd", lr=1e38, widths=(64, 128), seeds=1)
+    assert result.verdict.word == "exploding"
+    assert "lower the learning rate" in " ".join(result.verdict.mends) or result.verdict.mends
+    json.dumps(result.to_dict(), allow_nan=False)
+
+
+def test_an_autoencoder_keeps_its_code_and_is_judged_beyond_its_bottleneck():
+    data = lzr.data.load("digits", target="input")
+    rich = check(lzr.mup(), "adam", lzr.zoo.autoencoder, data)
+    assert rich.verdict.word == "well-behaved"
+    lazy = check(lzr.ntk(), "adam", lzr.zoo.autoencoder, data)
+    assert line(lazy, "encoder.hidden.0").verdict == "lazy"
+    # the latents move at every scheme, and the decoder's features with them: the dichotomy stops at a finite bottleneck
+    assert line(lazy, "encoder.readout").verdict == "well-behaved"
+    assert line(lazy, "decoder.hidden.0").verdict == "well-behaved"
+    assert line(lazy, "decoder.hidden.0").predicted == 0
+    assert check(lzr.standard(), "adam", lzr.zoo.autoencoder, data).verdict.word == "exploding"
+
+
+def tied_mlp(width):
+    """Labels in, labels out: an embedding of 16 grey levels whose table is also the readout."""
+    return Tied(width)
+
+
+class Tied(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.embed = nn.Embedding(16, width)
+        self.mix = nn.Linear(width, width)
+        self.readout = nn.Linear(width, 16, bias=False)
+        self.readout.weight = self.embed.weight
+
+    def forward(self, x):
+        tokens = ((x.flatten(1) + 3) / 6 * 16).long().clamp(0, 15)
+        return self.readout(torch.tanh(self.mix(self.embed(tokens).mean(1))))
+
+
+def test_an_unmet_obligation_explodes_and_meeting_it_mends():
+    unmet = check(lzr.mup(), "adam", tied_mlp, seeds=3)
+    assert unmet.verdict.word == "exploding"
+    assert "obligation" in line(unmet, "readout").mend
+    assert line(unmet, "readout").predicted == pytest.approx(1.0)
+    met = check(lzr.mup(), "adam", tied_mlp, seeds=3, meet=True)
+    assert met.verdict.word == "well-behaved"
+    assert line(met, "readout").predicted == pytest.approx(0.0)
+
+
+def test_predictions_agree_with_the_classification():
+    family = lzr.Family(lzr.zoo.mlp, base=64)
+    for scheme in (lzr.ntk(), lzr.mup(), lzr.richness(0.1), lzr.richness(0.3), lzr.mean_field(), lzr.standard(True)):
+        for optimizer in ("sgd", "adam"):
+            verdict = scheme.classify(optimizer)
+            found = predict(lzr.plan(family, scheme, optimizer), ["hidden.0", "hidden.1", "readout"], [64, 512])
+            assert found["hidden.1"].update == pytest.approx(-verdict.r)
+            assert found["hidden.0"].layer == pytest.approx(-verdict.layer_r[0])
+            assert found["hidden.1"].layer == pytest.approx(-verdict.layer_r[1])
+            assert found["readout"].update == pytest.approx(0.0)  # stable and nontrivial
+
+
+def test_multipliers_are_predicted_like_the_plain_gauge():
+    family = lzr.Family(lzr.zoo.mlp, base=64)
+    order = ["hidden.0", "hidden.1", "readout"]
+    for optimizer in ("sgd", "adam"):
+        plain, gauge = (
+            predict(lzr.plan(family, lzr.ntk(), optimizer, gauge=g), order, [64, 256]) for g in ("plain", "multipliers")
+        )
+        for layer in order:
+            assert gauge[layer].update == pytest.approx(plain[layer].update)
+
+
+def test_words_follow_updates_and_their_intervals():
+    def s(value, half=0.05):
+        return Slope(value, value - half, value + half, 12)
+
+    assert word_for(s(0.5), s(0.5), True, True) == "exploding"
+    assert word_for(s(0.17, 0.1), s(0.0), True, True) == "inconclusive"  # beyond the tolerance, not surely
+    assert word_for(s(0.0, 0.4), s(0.0), True, True) == "inconclusive"
+    assert word_for(s(-0.5), s(-0.5), True, True) == "lazy"
+    assert word_for(s(-0.5), s(-0.5), False, True) == "vanishing"  # a function that dies out is not lazy
+    assert word_for(s(-0.1), s(-1.5), True, True) == "frozen"  # carried along by the layers below
+    assert word_for(s(0.0), s(0.0), True, False) == "frozen"
+    assert word_for(s(0.0), s(0.0), True, True, first=s(0.9)) == "exploding"  # later steps hid it
+    assert word_for(Slope(math.nan, math.nan, math.nan, 0), s(0.0), True, True) == "inconclusive"
+
+
+def test_a_run_folder_continues_and_gives_the_same_result(tmp_path, monkeypatch):
+    module = sys.modules["lazyrich.measure.check"]  # the room's attribute of that name is the function
+    calls = []
+    real = module.run_trial
+    monkeypatch.setattr(module, "run_trial", lambda *a: calls.append(a[1:]) or real(*a))
+    options = {"widths": (64, 128), "seeds": 2, "folder": tmp_path / "run"}
+    first = check(lzr.mup(), **options)
+    (tmp_path / "run" / "trials" / "width128-seed1.json").write_text("{ damaged")
+    second = check(lzr.mup(), **options)
+    assert calls == [(64, 0), (64, 1), (128, 0), (128, 1), (128, 1)]
+    assert json.dumps(first.to_dict()) == json.dumps(second.to_dict())
+    with pytest.raises(StoreError, match="another run \\(lr"):
+        check(lzr.mup(), lr=0.1, **options)
+
+
+def test_a_changed_network_is_another_run(tmp_path):
+    options = {"widths": (64, 128), "seeds": 1, "folder": tmp_path / "run"}
+    check(lzr.mup(), factory=lambda n: lzr.zoo.MLP(n, depth=2), **options)
+    with pytest.raises(StoreError, match="another run"):
+        check(lzr.mup(), factory=lambda n: lzr.zoo.MLP(n, depth=3), **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"widths": (64,)}, "at least two"),
+        ({"widths": (128, 64)}, "increasing"),
+        ({"widths": (64, 64)}, "increasing"),
+        ({"widths": (32, 64)}, "below the base width 64"),
+        ({"seeds": 0}, "seeds = 0"),
+        ({"steps": 0}, "steps = 0"),
+        ({"lr": -1.0}, "positive"),
+        ({"loss": "hinge"}, "got loss 'hinge'"),
+    ],
+)
+def test_what_makes_no_check_is_refused(options, message):
+    with pytest.raises(LazyrichError, match=message):
+        check(lzr.mup(), **options)
+
+
+def test_a_plan_without_a_factory_is_refused():
+    family = lzr.Family.from_builds(lzr.zoo.mlp(8), lzr.zoo.mlp(16), base=8)
+    with pytest.raises(LazyrichError, match="give a factory"):
+        lzr.check(lzr.plan(family, lzr.mup()), widths=(8, 16))
+
+
+def test_the_result_prints_and_flattens():
+    result = check(lzr.mup(), widths=(64, 128), seeds=2)
+    assert "readout" in str(result)
+    assert {"layer", "quantity", "slope", "predicted", "agrees"} <= set(result.rows()[0])
+    assert result.slopes["readout", "update"].points == 4
+    assert isinstance(UsageError("x"), LazyrichError)

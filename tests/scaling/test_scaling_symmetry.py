@@ -1,0 +1,174 @@
+"""The exact symmetry of abc-parameterisations, trained by hand in float64, and the plan's own gauges."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+import lazyrich as lzr
+
+WIDTH, INPUTS, BATCH, STEPS = 23, 5, 7, 10
+EXACT, CLEARLY_DIFFERENT = 1e-10, 1e-3
+
+
+def rows_of(scheme, entrywise, depth):
+    """One row of exponents a weight matrix: input, depth - 1 hidden ones, readout."""
+    layers = scheme.layers(entrywise)
+    return [layers.input, *[layers.hidden] * (depth - 1), layers.output]
+
+
+def data():
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(BATCH, INPUTS, generator=generator, dtype=torch.float64)
+    y = torch.randn(BATCH, 2, generator=generator, dtype=torch.float64)
+    return x, y
+
+
+def outputs_of(rows, optimizer, lr, n=WIDTH, steps=STEPS, eps=0.1):
+    """f_t on the training inputs of an MLP W^l = n^-a w^l, w^l = n^-b z^l, that is trained by hand; z is always the same."""
+    generator = torch.Generator().manual_seed(0)
+    sizes = [INPUTS] + [n] * (len(rows) - 1) + [2]
+    z = [torch.randn(q, p, generator=generator, dtype=torch.float64) for p, q in zip(sizes[:-1], sizes[1:], strict=True)]
+    w = [(draw * n**-row.b).requires_grad_() for draw, row in zip(z, rows, strict=True)]
+    first, second = [torch.zeros_like(v) for v in w], [torch.zeros_like(v) for v in w]
+    x, y = data()
+    found = []
+    for step in range(steps + 1):
+        h = x
+        for row, v in zip(rows, w, strict=True):
+            h = (torch.tanh(h) if v is not w[0] else h) @ (n**-row.a * v).T
+        found.append(h.detach())
+        grads = torch.autograd.grad((h - y).square().mean(), w)
+        for row, v, grad, m1, m2 in zip(rows, w, grads, first, second, strict=True):
+            if optimizer == "sgd":
+                update = grad
+            else:
+                g = n**row.d * grad
+                m1.mul_(0.9).add_(0.1 * g)
+                m2.mul_(0.99).add_(0.01 * g * g)
+                update = (m1 / (1 - 0.9 ** (step + 1))) / ((m2 / (1 - 0.99 ** (step + 1))).sqrt() + eps)
+            with torch.no_grad():
+                v.sub_(lr * n**-row.c * update)
+    return torch.stack(found)
+
+
+def difference(one, two):
+    return float((one - two).abs().max() / one.abs().max())
+
+
+SCHEMES = {
+    "mup": lzr.mup(),
+    "ntk": lzr.ntk(),
+    "richness(0.25)": lzr.richness(0.25),
+    "standard": lzr.standard(max_stable=True),
+    "mean_field": lzr.mean_field(),
+}
+THETAS = [0.5, -0.3, 1.0, (0.5, 0.0, 0.0), (0.0, -0.4, 0.0), (0.0, 0.0, 0.7), (-0.5, 0.25, 1.0)]
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("name", SCHEMES)
+def test_training_is_the_same_in_every_gauge_at_finite_width(name, optimizer):
+    scheme, entrywise = SCHEMES[name], optimizer == "adam"
+    lr = 0.05 if entrywise else 0.3
+    plain = outputs_of(rows_of(scheme, entrywise, 3), optimizer, lr)
+    assert difference(plain[0], plain[-1]) > 1e-2, "nothing trained, so nothing was compared"
+    for theta in THETAS:
+        moved = outputs_of(rows_of(scheme.shift(theta), entrywise, 3), optimizer, lr)
+        assert difference(plain, moved) < EXACT, theta
+
+
+@pytest.mark.parametrize(("optimizer", "forgotten"), [("sgd", "c"), ("sgd", "b"), ("adam", "c"), ("adam", "d"), ("adam", "b")])
+@pytest.mark.parametrize("layer", [0, 1, 2])
+def test_a_shift_that_forgets_one_exponent_changes_the_training(optimizer, forgotten, layer):
+    from dataclasses import replace
+
+    entrywise = optimizer == "adam"
+    rows = rows_of(lzr.mup(), entrywise, 2)
+    right = rows[layer].shifted(0.5, entrywise)
+    wrong = [*rows]
+    wrong[layer] = replace(right, **{forgotten: getattr(rows[layer], forgotten)})
+    lr = 0.05 if entrywise else 0.3
+    assert difference(outputs_of(rows, optimizer, lr), outputs_of(wrong, optimizer, lr)) > CLEARLY_DIFFERENT
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_plan_does_not_see_the_gauge(optimizer):
+    family = lzr.Family(lzr.zoo.residual_mlp, base=16)
+    plain = lzr.plan(family, lzr.mup(), optimizer).settings(80)
+    for theta in THETAS:
+        moved = lzr.plan(family, lzr.mup().shift(theta), optimizer).settings(80)
+        for name, setting in plain.items():
+            for field in ("std", "lr", "weight_decay", "eps"):
+                assert math.isclose(getattr(setting, field), getattr(moved[name], field), rel_tol=1e-12), (name, field, theta)
+
+
+def train(plan, model, lr, x, y, groups=None, **options):
+    optimizer = plan.optimizer(model, lr, **options) if groups is None else groups(model)
+    found = []
+    for _ in range(STEPS):
+        out = model(x)
+        found.append(out.detach())
+        optimizer.zero_grad()
+        (out - y).square().mean().backward()
+        optimizer.step()
+    return torch.stack([*found, model(x).detach()])
+
+
+def pair(factory, scheme, optimizer, width):
+    """The network in both gauges, in float64, with the same effective weights."""
+    family = lzr.Family(factory, base=16)
+    plans = [lzr.plan(family, scheme, optimizer, gauge=gauge) for gauge in ("plain", "multipliers")]
+    plain, multiplied = (plan.build(width).double() for plan in plans)
+    effective = dict(plain.named_parameters())
+    multipliers = {name: s.multiplier for name, s in plans[1].settings(width).items()}
+    with torch.no_grad():
+        for name, parameter in multiplied.named_parameters():
+            assert torch.allclose(parameter * multipliers[name], effective[name], rtol=1e-5, atol=0)
+            parameter.copy_(effective[name] / multipliers[name])
+    assert any(m != 1 for m in multipliers.values()), "the gauges are the same, so nothing was compared"
+    return plans, plain, multiplied
+
+
+def embedding_net(n):
+    return nn.Sequential(nn.Embedding(9, n), nn.Flatten(), nn.Linear(3 * n, n), nn.Tanh(), nn.Linear(n, 10))
+
+
+FACTORIES = {
+    "mlp": (lzr.zoo.mlp, lambda g: torch.randn(6, 64, generator=g, dtype=torch.float64)),
+    "convnet": (lzr.zoo.convnet, lambda g: torch.randn(6, 16, generator=g, dtype=torch.float64)),
+    "embedding": (embedding_net, lambda g: torch.randint(9, (6, 3), generator=g)),
+}
+RUNS = [
+    ("sgd", 0.05, {}),
+    ("sgd", 0.05, {"weight_decay": 0.1}),
+    ("momentum", 0.02, {}),
+    ("adam", 0.01, {"eps": 1e-2}),
+    ("adamw", 0.01, {"eps": 1e-2, "weight_decay": 0.1}),
+]
+
+
+@pytest.mark.parametrize(("optimizer", "lr", "options"), RUNS, ids=[f"{r[0]}{'-' if r[2] else ''}{'-'.join(r[2])}" for r in RUNS])
+@pytest.mark.parametrize("name", FACTORIES)
+def test_multipliers_train_the_same_function_as_the_plain_gauge(name, optimizer, lr, options):
+    factory, inputs = FACTORIES[name]
+    for scheme in (lzr.mup(), lzr.ntk()):
+        (plan, other), plain, multiplied = pair(factory, scheme, optimizer, 40)
+        generator = torch.Generator().manual_seed(2)
+        x, y = inputs(generator), torch.randn(6, 10, generator=generator, dtype=torch.float64)
+        one, two = train(plan, plain, lr, x, y, **options), train(other, multiplied, lr, x, y, **options)
+        assert torch.isfinite(one).all() and difference(one[0], one[-1]) > 1e-2
+        assert difference(one, two) < EXACT, scheme.name
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_multipliers_with_the_other_gauges_groups_train_another_function(optimizer):
+    (plan, other), plain, multiplied = pair(lzr.zoo.mlp, lzr.ntk(), optimizer, 40)
+    generator = torch.Generator().manual_seed(2)
+    x, y = torch.randn(6, 64, generator=generator, dtype=torch.float64), torch.randn(6, 10, dtype=torch.float64)
+    one = train(plan, plain, 0.01, x, y)
+    two = train(other, multiplied, 0.01, x, y, groups=lambda model: plan.optimizer(model, 0.01))
+    assert difference(one, two) > CLEARLY_DIFFERENT
