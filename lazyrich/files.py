@@ -27,9 +27,10 @@ def write_text(path: str | Path, text: str) -> Path:
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except OSError as error:
+        raise StoreError(f"cannot write {path}: {error.strerror or error}; give a folder that you may write to") from error
+    finally:  # also on Ctrl-C; after the move there is nothing left to remove
         if temporary and os.path.exists(temporary):
             os.unlink(temporary)
-        raise StoreError(f"cannot write {path}: {error.strerror or error}; give a folder that you may write to") from error
     return path
 
 

@@ -40,8 +40,9 @@ def main() -> None:
                 for mend in result.verdict.mends[:2] if result.verdict.word == "exploding" else ():
                     print(f"    {mend}")
         if network == "transformer":
-            result = check(network, lzr.standard(), "sgd", lr=1e-4, seeds=3)
-            print(f"{result.title:36} {result.verdict.word:13} at lr 1e-4: {result.verdict.sentence}")
+            for scheme in (lzr.mup(), lzr.standard()):
+                result = check(network, scheme, "sgd", lr=3e-5, seeds=3)
+                print(f"{result.title:36} {result.verdict.word:13} at lr 3e-5: {result.verdict.sentence}")
 
 
 if __name__ == "__main__":

@@ -112,12 +112,17 @@ def _targets(values: Any, name: str) -> Tensor:
 
 def _tensor(values: Any, name: str) -> Tensor:
     try:
-        tensor = values.detach() if isinstance(values, Tensor) else torch.tensor(np.asarray(values))
+        tensor = values.detach() if isinstance(values, Tensor) else torch.tensor(_native(np.asarray(values)))
     except Exception as error:  # whatever numpy says of the user's type
         raise DataError(f"'{name}' holds {type(values).__name__}, which is no array of numbers: {_told(error)}") from error
     if tensor.is_complex():
         raise DataError(f"'{name}' holds complex numbers ({tensor.dtype}), expected real ones; give torch.view_as_real(x)")
     return tensor
+
+
+def _native(array: np.ndarray) -> np.ndarray:
+    """The array in the byte order of this machine, the only one that torch reads."""
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def _told(error: BaseException) -> str:

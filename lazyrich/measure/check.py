@@ -254,7 +254,7 @@ def _lines(setup: Setup, trials: Sequence[Trial], key: str, unit: UnitExponents,
             values = [
                 [_value(trials, width, seed, step, key, quantity) for width in setup.widths] for seed in range(setup.seeds)
             ]
-            if any(v == v for row in values for v in row):
+            if quantity == "update" or any(v > 0 for row in values for v in row):
                 slope = fit_slope(setup.widths, values)
                 expected = getattr(predicted, quantity, None)
                 found.append(Line(key, names, str(unit.role), quantity, step, slope, expected))
@@ -302,15 +302,14 @@ def _judge(setup: Setup, trials: Sequence[Trial], lines: list[Line], exponents: 
 def _function_movement(
     setup: Setup, trials: Sequence[Trial], order: Sequence[str], exponents: dict[str, UnitExponents]
 ) -> float:
-    """Largest relative movement of the last layer's output over the trials."""
-    narrow = [key for key in order if not exponents[key].wide]
-    key = narrow[-1] if narrow else order[-1]
-    moves = [0.0]
+    """Relative movement of the last layer's output, at the width where it moved most (mean over seeds)."""
+    key = next((key for key in reversed(order) if not exponents[key].wide), order[-1])
+    moves: dict[int, list[float]] = {width: [] for width in setup.widths}
     for trial in trials:
         record = trial["records"].get(str(setup.steps), {}).get(key)
         if record:
-            moves.append(record["update"] / record["level"] if record["level"] > 0 else float(record["update"] > 0))
-    return max(moves)
+            moves[trial["width"]].append(record["update"] / record["level"] if record["level"] > 0 else record["update"] > 0)
+    return max((sum(m) / len(m) for m in moves.values() if m), default=0.0)
 
 
 def _version() -> str:

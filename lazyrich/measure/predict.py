@@ -49,6 +49,11 @@ class Prediction:
     passthrough: float
     uuc: float
 
+    @property
+    def max(self) -> float:
+        """Slope of the layer's own share of its update."""
+        return self.layer - self.update
+
 
 def predict(plan: Plan, order: Sequence[str], widths: Sequence[int], met: bool = False) -> dict[str, Prediction]:
     """Predicted slopes of every unit, in the order of their calls.
@@ -66,7 +71,14 @@ def predict(plan: Plan, order: Sequence[str], widths: Sequence[int], met: bool =
         -0.5
     """
     exponents = unit_exponents(plan, order, widths, met)
-    return _forward(exponents, _backward(exponents), is_entrywise(plan.optimizer_name))
+    chain = {key: unit for key, unit in exponents.items() if key not in plan.tensors}
+    back, entrywise = _backward(chain), is_entrywise(plan.optimizer_name)
+    found = _forward(chain, back, entrywise)
+    near = next((size for key, size in back.items() if chain[key].wide), 0.0)
+    for key in exponents.keys() - chain.keys():  # a tensor that no unit owns has no place in the chain, only its own change
+        own = _own(exponents[key], near, entrywise)
+        found[key] = Prediction(own, own, NEVER, near + own + 1.0)
+    return found
 
 
 def unit_exponents(plan: Plan, order: Sequence[str], widths: Sequence[int], met: bool = False) -> dict[str, UnitExponents]:
@@ -143,7 +155,7 @@ def _forward(exponents: dict[str, UnitExponents], back: dict[str, float], entryw
     """
     found, driven, carried, narrow = {}, NEVER, NEVER, NEVER
     for key, unit in exponents.items():
-        own = max(summed - rate + (0.0 if entrywise else back[key]) for rate, summed in unit.rates)
+        own = _own(unit, back[key], entrywise)
         if unit.role is Role.INPUT:
             driven, carried = (own, narrow - unit.init) if narrow > NEVER else (max(driven, own), carried)
             through = narrow - unit.init
@@ -164,3 +176,8 @@ def _forward(exponents: dict[str, UnitExponents], back: dict[str, float], entryw
             narrow, uuc = max(narrow, update), back[key] + update
         found[key] = Prediction(update, own, through, uuc)
     return found
+
+
+def _own(unit: UnitExponents, gradient: float, entrywise: bool) -> float:
+    """Exponent of what a unit's own tensors do to its output in one step."""
+    return max(summed - rate + (0.0 if entrywise else gradient) for rate, summed in unit.rates)

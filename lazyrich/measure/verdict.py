@@ -179,7 +179,8 @@ def overall(lines: Sequence[Line], *, diverged: Sequence[int], moved: float, lr:
         scheme: its name.
     """
     judged = [line for line in lines if line.verdict]
-    mends = tuple(line.mend for line in judged if line.verdict in ("exploding", "vanishing", "frozen") and line.mend)
+    faulty = [line for line in judged if line.verdict in SEVERITY[:3] and line.mend]
+    mends = tuple(line.mend for line in sorted(faulty, key=lambda line: SEVERITY.index(line.verdict)))
     if diverged:
         note = f"the loss stopped being finite at width {', '.join(map(str, diverged))}"
         return Overall("exploding", f"Exploding: {note}.", mends or (f"lower the learning rate (now {lr:g}) and check again",))

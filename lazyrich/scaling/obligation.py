@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from lazyrich.errors import PlanError
+from lazyrich.scaling.naming import bare, parameters, submodule
 
 F = nn.functional
 
@@ -42,9 +43,9 @@ class Obligation:
 
     def _size(self, model: nn.Module) -> float:
         if self.kind == "tied readout":
-            return dict(model.named_parameters())[self.tensor].shape[self.axis]
+            return parameters(model, {self.tensor})[self.tensor].shape[self.axis]
         if self.kind == "attention":
-            return int(_module(model, self.where).head_dim)  # type: ignore[arg-type]
+            return int(module_at(model, self.where).head_dim)  # type: ignore[arg-type]
         return len(branches(model, self.where))
 
     def meet_(self, model: nn.Module) -> None:
@@ -53,14 +54,14 @@ class Obligation:
         if factor == 1.0:
             return
         if self.kind == "tied readout":
-            scale_input(_module(model, self.where), factor)
+            scale_input(module_at(model, self.where), factor)
         elif self.kind == "attention":
-            module, hook = _module(model, self.where), ScaleQueries(factor)
+            module, hook = module_at(model, self.where), ScaleQueries(factor)
             module.register_forward_pre_hook(hook)
             module.register_forward_hook(hook.leave, always_call=True)
         else:
             for path in branches(model, self.where):
-                scale_output(_module(model, path), factor)
+                scale_output(module_at(model, path), factor)
 
     def __str__(self) -> str:
         return f"{self.kind} at {self.where}: {self.why}"
@@ -156,15 +157,31 @@ def release_(model: nn.Module) -> nn.Module:
 
 
 def branches(model: nn.Module, pattern: str) -> list[str]:
-    """Paths of the modules that a pattern names."""
-    found = [path for path, _ in model.named_modules() if path and fnmatch.fnmatch(path, pattern)]
+    """Bare paths of the modules that a pattern names; its ``*`` stays within one part of a path.
+
+    Example:
+        >>> net = nn.Sequential(nn.Sequential(nn.ReLU(), nn.ReLU()), nn.ReLU())
+        >>> branches(net, "*"), branches(net, "0.*")
+        (['0', '1'], ['0.0', '0.1'])
+    """
+    found = [path for path in (bare(path) for path, _ in model.named_modules()) if path and _fits(path, pattern)]
     if not found:
         raise PlanError(f"branches= pattern '{pattern}' matches no module of the model")
     return found
 
 
-def _module(model: nn.Module, path: str) -> nn.Module:
-    try:
-        return model.get_submodule(path)
-    except AttributeError:
-        raise PlanError(f"the plan has an obligation at module '{path}', which this model does not have") from None
+def _fits(path: str, pattern: str) -> bool:
+    parts, patterns = path.split("."), pattern.split(".")
+    return len(parts) == len(patterns) and all(map(fnmatch.fnmatch, parts, patterns))
+
+
+def module_at(model: nn.Module, path: str) -> nn.Module:
+    """The module at a bare path.
+
+    Raises:
+        PlanError: if the model has none there.
+    """
+    module = submodule(model, path)
+    if module is None:
+        raise PlanError(f"the plan speaks of the module '{path}', which this model does not have")
+    return module

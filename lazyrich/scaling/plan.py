@@ -13,13 +13,13 @@ from torch import nn
 from lazyrich.errors import PlanError
 from lazyrich.family import Family
 from lazyrich.scaling import serial
-from lazyrich.scaling.obligation import Obligation, release_, scale_input
+from lazyrich.scaling.naming import parameters
+from lazyrich.scaling.obligation import Obligation, module_at, release_, scale_input
 from lazyrich.scaling.optimizer import make_optimizer
 from lazyrich.scaling.scheme import Scheme
 from lazyrich.scaling.tensor import Setting, TensorPlan, check_shape, rescale_, setting_of
 
 DECAY_POLICIES = ("constant_rate", "unscaled")
-_WRAPPERS = ("module.", "_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ class Plan:
     def rows(self, target: int | nn.Module) -> list[dict[str, Any]]:
         """``table`` as records, for pandas or polars."""
         shapes = (
-            {name: tuple(p.shape) for name, p in _parameters(target).items()}
+            {name: tuple(p.shape) for name, p in parameters(target, self.tensors).items()}
             if isinstance(target, nn.Module)
             else self._family().shapes(target)
         )
@@ -180,32 +180,20 @@ class Plan:
         return {name: setting_of(self.tensors[name], shape, width, self.decay_policy) for name, shape in shapes.items()}
 
     def _matched(self, model: nn.Module) -> dict[str, tuple[nn.Parameter, Setting]]:
-        parameters = _parameters(model)
-        if set(parameters) != set(self.tensors):
-            extra, missing = sorted(set(parameters) - set(self.tensors)), sorted(set(self.tensors) - set(parameters))
+        found = parameters(model, self.tensors)
+        if set(found) != set(self.tensors):
+            extra, missing = sorted(set(found) - set(self.tensors)), sorted(set(self.tensors) - set(found))
             raise PlanError(
                 f"the model is not of the plan's family: it has {extra[:3] or 'nothing'} that the plan does not know and "
                 f"lacks {missing[:3] or 'nothing'}; make the plan from the factory that built this model"
             )
-        for name, parameter in parameters.items():
+        for name, parameter in found.items():
             check_shape(self.tensors[name], tuple(parameter.shape))
-        settings = self._settings({name: tuple(p.shape) for name, p in parameters.items()})
-        return {name: (parameters[name], settings[name]) for name in parameters}
+        settings = self._settings({name: tuple(p.shape) for name, p in found.items()})
+        return {name: (found[name], settings[name]) for name in found}
 
     def _multiply_(self, model: nn.Module) -> None:
         release_(model)
         for name, setting in self.settings(model).items():
             if setting.multiplier != 1.0:
-                scale_input(model.get_submodule(name.rpartition(".")[0]), setting.multiplier)
-
-
-def _parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Parameters under the names that the bare model gives them (compile, DDP and FSDP put prefixes before)."""
-    return {_bare(name): parameter for name, parameter in model.named_parameters()}
-
-
-def _bare(name: str) -> str:
-    for wrapper in _WRAPPERS:
-        while name.startswith(wrapper) or "." + wrapper in name:
-            name = name.removeprefix(wrapper).replace("." + wrapper, ".")
-    return name
+                scale_input(module_at(model, name.rpartition(".")[0]), setting.multiplier)

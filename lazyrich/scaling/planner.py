@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from lazyrich.errors import PlanError
 from lazyrich.family import Family, Law, TensorInfo
+from lazyrich.family.role import grown
 from lazyrich.scaling.duty import duties
 from lazyrich.scaling.optimizer import is_entrywise
 from lazyrich.scaling.plan import DECAY_POLICIES, Plan
@@ -98,7 +99,8 @@ def _tensor_plan(info: TensorInfo, scheme: Scheme, entrywise: bool, gauge: str, 
     hookable = info.kind in HOOKABLE and info.name.endswith("weight") and not info.aliases
     if gauge == "multipliers" and hookable:
         rule = with_multiplier(rule, scheme, info.role, entrywise)
-    return TensorPlan(info.name, info.role, info.shape, info.axes.contracted, info.axes.produced, law.mean, law.std, own, rule)
+    sides = (info.axes.contracted, info.axes.produced, grown(info.shape, info.probe_shape))
+    return TensorPlan(info.name, info.role, info.shape, *sides, law.mean, law.std, own, rule)
 
 
 def _laws(family: Family) -> tuple[dict[str, Law], dict[str, float | None]]:

@@ -74,6 +74,6 @@ def _fields(data: dict[str, Any]) -> dict[str, Any]:
 
 def _tensor(row: dict[str, Any]) -> TensorPlan:
     rule: dict[str, Any] = {k: Power(**v) if isinstance(v, dict) else v for k, v in row["rule"].items()}
-    fields: dict[str, Any] = {k: tuple(row[k]) for k in ("shape", "contracted", "produced")}
+    fields: dict[str, Any] = {k: tuple(row[k]) for k in ("shape", "contracted", "produced", "grows")}
     fields |= {"role": Role(row["role"]), "rule": Rule(**rule)}
     return TensorPlan(**{**row, **fields})

@@ -22,7 +22,7 @@ from lazyrich.scaling.table.spectral import init_std
 class TensorPlan:
     """What the plan says of one tensor: its shape and law at the base width, and how each number scales from there.
 
-    ``own`` is the exponent with which the factory's own standard deviation falls with the width, None where it is no power.
+    ``grows`` are the axes that grow with the width; ``own`` is the exponent with which the factory's own standard deviation falls with the width, None where it is no power.
     """
 
     name: str
@@ -30,6 +30,7 @@ class TensorPlan:
     shape: tuple[int, ...]
     contracted: tuple[int, ...]
     produced: tuple[int, ...]
+    grows: tuple[int, ...]
     mean: float
     std: float
     own: float | None
@@ -136,8 +137,7 @@ def _std(parameter: nn.Parameter) -> float:
 def check_shape(tensor: TensorPlan, shape: tuple[int, ...]) -> None:
     """Refuse a shape that differs from the base shape elsewhere than on its width axes."""
     fits = len(shape) == len(tensor.shape) and all(
-        got == base or i in tensor.contracted + tensor.produced
-        for i, (got, base) in enumerate(zip(shape, tensor.shape, strict=False))
+        got == base or i in tensor.grows for i, (got, base) in enumerate(zip(shape, tensor.shape, strict=False))
     )
     if not fits:
         raise PlanError(

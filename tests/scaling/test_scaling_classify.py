@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -23,11 +24,11 @@ def sp(c):
 # its equivalent lists, and the uniform parameterisations UP_s of Yang et al.
 SGD = {
     "SP at its largest stable rate": (sp(1), 2, True, True, "kernel", 0.5, 1, 1),
-    "SP": (sp(0), 2, False, False, "unstable", -0.5, 0, 0),
+    "SP": (sp(0), 2, False, False, "unstable", -1, 0, -0.5),
     "SP, c = 1/2": (sp(0.5), 2, False, False, "unstable", 0.0, 0.5, 0.5),
     "NTP": (lzr.abc(a=(0, 0.5, 0.5), b=(0, 0, 0), c=0), 2, True, True, "kernel", 0.5, 1, 1),
     "MFP, one hidden layer": (lzr.abc(a=(0, 1, 1), b=(0, 0, 0), c=-1), 1, True, True, "feature learning", 0, 1, 1),
-    "MFP, deep with a = 1": (lzr.abc(a=(0, 1, 1), b=(0, 0, 0), c=-1), 2, False, True, "unstable", 0, 1, 1),
+    "MFP, deep with a = 1": (lzr.abc(a=(0, 1, 1), b=(0, 0, 0), c=-1), 2, False, False, "trivial", 0, 1, 1),  # signals vanish
     "muP": (lzr.abc(a=(-0.5, 0, 0.5), b=(0.5,) * 3, c=0), 2, True, True, "feature learning", 0, 1, 1),
     "muP, list ii": (lzr.abc(a=(0, 0.5, 1), b=(0, 0, 0), c=-1), 2, True, True, "feature learning", 0, 1, 1),
     "muP, list iii": (lzr.abc(a=(0, 0, 0), b=(0, 0.5, 1), c=(-1, 0, 1)), 2, True, True, "feature learning", 0, 1, 1),
@@ -127,7 +128,8 @@ near = st.sampled_from([lzr.mup(), lzr.ntk(), lzr.richness(0.25), lzr.standard(T
 @settings(max_examples=200, deadline=None, derandomize=True)
 def test_the_verdict_does_not_see_the_gauge(rows, thetas, entrywise, hidden):
     moved = Layers(*(row.shifted(theta, entrywise) for row, theta in zip(rows, thetas, strict=True)))
-    assert classify(moved, entrywise, hidden) == classify(rows, entrywise, hidden)
+    one, two = (replace(classify(it, entrywise, hidden), why="") for it in (moved, rows))  # the words may quote b and c
+    assert one == two
 
 
 @given(near, st.tuples(*[st.floats(-2, 2)] * 3), st.sampled_from(["sgd", "adam"]))
@@ -163,23 +165,23 @@ def test_r_with_one_rate_is_definition_3_2(rows, hidden):
 
 # --- measured on networks -------------------------------------------------------------------------------------------------
 
-WIDTHS, SEEDS, INPUTS = (64, 128, 256, 512), 6, 10
+WIDTHS, SEEDS, INPUTS = (64, 128, 256, 512), 32, 10
 
 
 def one_step(rows, n, seed, lr=0.3):
     """RMS of the last hidden layer, of its change and of the output's change in one SGD step of a two-hidden-layer net."""
     generator = torch.Generator().manual_seed(seed)
     sizes = (INPUTS, n, n, 1)
+    x = torch.randn(4, INPUTS, generator=generator, dtype=torch.float64)  # first, so that a seed's inputs are one at all widths
     w = [
         (n**-row.b * torch.randn(q, p, generator=generator, dtype=torch.float64)).requires_grad_()
         for row, p, q in zip(rows, sizes[:-1], sizes[1:], strict=True)
     ]
-    x = torch.randn(4, INPUTS, generator=generator, dtype=torch.float64)
 
     def forward(weights):
-        h1 = x @ (n ** -rows.input.a * weights[0]).T / INPUTS**0.5
-        h2 = torch.tanh(h1) @ (n ** -rows.hidden.a * weights[1]).T
-        return h2, torch.tanh(h2) @ (n ** -rows.output.a * weights[2]).T
+        h1 = x @ (n**-rows.input.a * weights[0]).T / INPUTS**0.5
+        h2 = torch.tanh(h1) @ (n**-rows.hidden.a * weights[1]).T
+        return h2, torch.tanh(h2) @ (n**-rows.output.a * weights[2]).T
 
     h, f = forward(w)
     grads = torch.autograd.grad(f.sum(), w)  # the error signal is one
@@ -196,9 +198,7 @@ def slopes(rows):
     return by_seed.mean(0), by_seed.std(0, ddof=1) / math.sqrt(SEEDS)
 
 
-@pytest.mark.parametrize(
-    "scheme", [lzr.ntk(), lzr.richness(0.25), lzr.mup(), lzr.mean_field(), sp(1)], ids=lambda s: s.name
-)
+@pytest.mark.parametrize("scheme", [lzr.ntk(), lzr.richness(0.25), lzr.mup(), lzr.mean_field(), sp(1)], ids=lambda s: s.name)
 def test_features_move_as_the_verdict_says(scheme):
     mean, error = slopes(scheme.sgd)
     expected = (0.0, -scheme.classify("sgd").r, 0.0)

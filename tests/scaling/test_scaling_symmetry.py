@@ -151,7 +151,9 @@ RUNS = [
 ]
 
 
-@pytest.mark.parametrize(("optimizer", "lr", "options"), RUNS, ids=[f"{r[0]}{'-' if r[2] else ''}{'-'.join(r[2])}" for r in RUNS])
+@pytest.mark.parametrize(
+    ("optimizer", "lr", "options"), RUNS, ids=[f"{r[0]}{'-' if r[2] else ''}{'-'.join(r[2])}" for r in RUNS]
+)
 @pytest.mark.parametrize("name", FACTORIES)
 def test_multipliers_train_the_same_function_as_the_plain_gauge(name, optimizer, lr, options):
     factory, inputs = FACTORIES[name]

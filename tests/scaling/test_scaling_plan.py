@@ -1,0 +1,439 @@
+"""Plans: what they say at the base, how their numbers grow, what they do to a model and what they refuse."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+
+import pytest
+import torch
+from torch import nn
+
+import lazyrich as lzr
+from lazyrich.errors import LazyrichError, PlanError
+
+ZOO = {
+    "mlp": lzr.zoo.mlp,
+    "convnet": lzr.zoo.convnet,
+    "residual_mlp": lzr.zoo.residual_mlp,
+    "transformer": lzr.zoo.transformer,
+    "tied_transformer": lzr.zoo.tied_transformer,
+    "autoencoder": lzr.zoo.autoencoder,
+}
+SCHEMES = (
+    lzr.standard(),
+    lzr.standard(max_stable=True),
+    lzr.ntk(),
+    lzr.mean_field(),
+    lzr.mup(),
+    lzr.richness(0.25),
+    lzr.spectral(),
+    lzr.abc(a=(0, 0.5, 1), b=(0, 0, 0), c=-1),
+)
+OPTIMIZERS = ("sgd", "momentum", "adam", "adamw", "signsgd", "lion")
+
+
+@cache
+def family_of(name):
+    return lzr.Family(ZOO[name], base=16)
+
+
+def settings(name, scheme, optimizer, width, **options):
+    return lzr.plan(family_of(name), scheme, optimizer, **options).settings(width)
+
+
+def slope(values, widths):
+    """Least-squares slope of log value on log width."""
+    x, y = [math.log(w) for w in widths], [math.log(v) for v in values]
+    mx, my = sum(x) / len(x), sum(y) / len(y)
+    return sum((a - mx) * (b - my) for a, b in zip(x, y, strict=True)) / sum((a - mx) ** 2 for a in x)
+
+
+# --- at the base ----------------------------------------------------------------------------------------------------------
+
+
+def xavier(n):
+    """Its input layer's std, sqrt(2 / (64 + n)), is no power of the width."""
+    net = lzr.zoo.mlp(n)
+    for p in net.parameters():
+        if p.dim() > 1:
+            nn.init.xavier_uniform_(p)
+    return net
+
+
+@pytest.mark.parametrize("gauge", ["plain", "multipliers"])
+@pytest.mark.parametrize("name", [*ZOO, "xavier"])
+def test_at_the_base_every_plan_is_the_plain_network_with_one_rate(name, gauge):
+    family = lzr.Family(xavier, base=16) if name == "xavier" else family_of(name)
+    plain = dict(family.build(16, seed=3).named_parameters())
+    for scheme in SCHEMES:
+        for optimizer in OPTIMIZERS:
+            plan = lzr.plan(family, scheme, optimizer, gauge=gauge)
+            model = plan.build(16, seed=3, meet=True)
+            assert all(torch.equal(p, plain[key]) for key, p in model.named_parameters()), (scheme.name, optimizer)
+            assert not any(module._forward_pre_hooks or module._forward_hooks for module in model.modules())
+            decay = 0.0 if optimizer == "adam" else 0.1
+            groups = plan.param_groups(model, lr=0.01, weight_decay=decay, eps=1e-6)
+            assert [(g["lr"], g["weight_decay"], g.get("eps", 1e-6)) for g in groups] == [(0.01, decay, 1e-6)]
+
+
+# --- how the numbers grow -------------------------------------------------------------------------------------------------
+
+WIDTHS = (16, 32, 128, 1024)
+# Table 3 of Yang et al. 2022: exponents in the width of the initial variance, SGD's and Adam's learning rate
+TABLE_3 = {
+    "hidden.0.weight": (0, 1, 0),  # fan-in is fixed
+    "hidden.0.bias": (0, 1, 0),
+    "hidden.1.weight": (-1, 0, -1),
+    "hidden.1.bias": (0, 1, 0),
+    "readout.weight": (-2, -1, -1),
+    "readout.bias": (0, 0, 0),
+}
+
+
+@pytest.mark.parametrize("name", ["mlp", "convnet"])
+def test_mup_is_table_3(name):
+    sgd, adam = (lzr.plan(family_of(name), lzr.mup(), optimizer) for optimizer in ("sgd", "adam"))
+    for tensor, expected in TABLE_3.items():
+        values = [(sgd.settings(n)[tensor], adam.settings(n)[tensor]) for n in WIDTHS]
+        found = (
+            slope([s.std**2 for s, _ in values], WIDTHS),
+            slope([s.lr for s, _ in values], WIDTHS),
+            slope([a.lr for _, a in values], WIDTHS),
+        )
+        assert found == pytest.approx(expected, abs=1e-9), tensor
+        assert all(s.std == a.std for s, a in values)
+
+
+def test_adams_epsilon_falls_with_the_gradients_that_it_is_compared_with():
+    """Measured: the slope of the gradients' RMS in the planned network is the slope of the planned epsilon."""
+    family = lzr.Family(lambda n: lzr.zoo.MLP(n, depth=3, outputs=1), base=32)
+    widths, x = (32, 64, 128, 256, 512), torch.randn(8, 64, generator=torch.Generator().manual_seed(0))
+    for scheme in (lzr.mup(), lzr.ntk(), lzr.richness(0.25)):
+        plan = lzr.plan(family, scheme, "adam")
+        sizes = {}
+        for n in widths:
+            for seed in range(6):
+                model = plan.build(n, seed)
+                model(x).mean().backward()
+                for name, p in model.named_parameters():
+                    sizes.setdefault(name, {}).setdefault(n, []).append(math.log(float(p.grad.square().mean().sqrt())))
+        for name in ("hidden.0.weight", "hidden.1.weight", "hidden.2.weight", "readout.weight"):
+            measured = slope([math.exp(sum(sizes[name][n]) / 6) for n in widths], widths)
+            planned = slope([plan.settings(n)[name].eps for n in widths], widths)
+            assert abs(measured - planned) < 0.15, (scheme.name, name, measured, planned)
+
+
+@pytest.mark.parametrize("r", [0, 0.25, 0.5])
+def test_richness_keeps_the_invariants_of_its_table(r):
+    """g sigma and g^2 eta of g = (A/sqrt(n_0), A/sqrt(n), 1/sqrt(n)), sigma = 1/A, eta = 1, A = n^r: the same in every gauge."""
+    tensors = ("hidden.0.weight", "hidden.1.weight", "readout.weight")
+    values = [lzr.plan(family_of("mlp"), lzr.richness(r), "sgd").settings(n) for n in WIDTHS]
+    stds = [slope([v[t].std for v in values], WIDTHS) for t in tensors]
+    rates = [slope([v[t].lr for v in values], WIDTHS) for t in tensors]
+    assert stds == pytest.approx([0, -0.5, -0.5 - r], abs=1e-9)
+    assert rates == pytest.approx([2 * r, 2 * r - 1, -1], abs=1e-9)
+
+
+@pytest.mark.parametrize(("optimizer", "power"), [("sgd", 2), ("adamw", 1)])
+def test_constant_richness_divides_the_readout_and_speeds_up_the_features(optimizer, power):
+    one = settings("mlp", lzr.richness(0.5), optimizer, 64)
+    three = settings("mlp", lzr.richness(0.5, gamma=3.0), optimizer, 64)
+    assert three["readout.weight"].std == pytest.approx(one["readout.weight"].std / 3)
+    assert three["readout.weight"].lr == pytest.approx(one["readout.weight"].lr)
+    for tensor in ("hidden.0.weight", "hidden.1.weight", "hidden.0.bias"):
+        assert three[tensor].lr == pytest.approx(one[tensor].lr * 3**power)
+        assert three[tensor].std == one[tensor].std
+
+
+def test_the_ends_of_the_richness_scale_are_ntk_and_mup():
+    for optimizer in OPTIMIZERS:
+        for r, end in ((0, lzr.ntk()), (0.5, lzr.mup())):
+            one, two = (settings("residual_mlp", s, optimizer, 64) for s in (lzr.richness(r), end))
+            for tensor, setting in one.items():
+                for field in ("std", "lr", "weight_decay", "eps"):
+                    assert getattr(setting, field) == pytest.approx(getattr(two[tensor], field), rel=1e-12), (tensor, field)
+
+
+def test_the_standard_plan_changes_nothing_but_the_one_rate():
+    plain = dict(family_of("mlp").build(128, seed=2).named_parameters())
+    for max_stable, optimizer, rate in ((False, "sgd", 1), (False, "adam", 1), (True, "sgd", 1 / 8), (True, "adam", 8**-1.5)):
+        plan = lzr.plan(family_of("mlp"), lzr.standard(max_stable=max_stable), optimizer)
+        model = plan.build(128, seed=2)
+        assert all(torch.equal(p, plain[key]) for key, p in model.named_parameters())
+        assert [group["lr"] for group in plan.param_groups(model, lr=1.0)] == pytest.approx([rate])
+
+
+def test_sides_that_grow_alike_and_sides_that_do_not():
+    def factory(n):  # the middle layer reads 4n units and makes n**2 / 16
+        return nn.Sequential(
+            nn.Linear(3, 4 * n), nn.Tanh(), nn.Linear(4 * n, n * n // 16), nn.Tanh(), nn.Linear(n * n // 16, 2)
+        )
+
+    family = lzr.Family(factory, base=16)
+    sgd, adam = (lzr.plan(family, lzr.mup(), o).settings(64) for o in ("sgd", "adam"))
+    assert sgd["2.weight"].lr == pytest.approx(4.0)  # fan_out/fan_in, as the spectral condition says: 16 / 4
+    assert adam["2.weight"].lr == pytest.approx(1 / 4)
+    assert sgd["2.weight"].std == pytest.approx(sgd["2.weight"].std)
+    base = lzr.plan(family, lzr.mup(), "sgd").settings(16)
+    assert sgd["2.weight"].std / base["2.weight"].std == pytest.approx(1 / 2)
+    assert sgd["4.weight"].std / base["4.weight"].std == pytest.approx(1 / 16)  # 1/fan_in, which grew by 16
+    assert sgd["4.weight"].lr == pytest.approx(1 / 16)
+
+
+# --- decay ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["mlp", "transformer"])
+def test_the_decay_rate_is_constant_or_the_decay_is(name):
+    family = family_of(name)
+    for optimizer in ("sgd", "adamw", "signsgd", "lion"):
+        for scheme in (lzr.mup(), lzr.ntk(), lzr.standard(max_stable=True)):
+            groups = lzr.plan(family, scheme, optimizer).param_groups(family.build(64), lr=0.02, weight_decay=0.3)
+            assert [g["lr"] * g["weight_decay"] for g in groups] == pytest.approx([0.006] * len(groups))
+            unscaled = lzr.plan(family, scheme, optimizer, weight_decay="unscaled")
+            groups = unscaled.param_groups(family.build(64), lr=0.02, weight_decay=0.3)
+            assert {g["weight_decay"] for g in groups} == {0.3}
+            assert len({g["lr"] for g in groups}) > 1 or scheme.global_rate
+
+
+def test_adam_with_l2_is_refused_unless_the_decay_is_unscaled():
+    model = family_of("mlp").build(32)
+    with pytest.raises(PlanError, match="plan for 'adamw'"):
+        lzr.plan(family_of("mlp"), lzr.mup(), "adam").param_groups(model, lr=0.1, weight_decay=0.1)
+    groups = lzr.plan(family_of("mlp"), lzr.mup(), "adam", weight_decay="unscaled").param_groups(model, 0.1, 0.1)
+    assert {g["weight_decay"] for g in groups} == {0.1}
+
+
+# --- on models ------------------------------------------------------------------------------------------------------------
+
+
+def pooled(plan, width, seeds):
+    pools = {}
+    for seed in range(seeds):
+        for name, p in plan.build(width, seed).named_parameters():
+            pools.setdefault(name, []).append(p.detach().double().flatten())
+    return {name: torch.cat(pool) for name, pool in pools.items()}
+
+
+@pytest.mark.parametrize("scheme", [lzr.mup(), lzr.ntk(), lzr.richness(0.25, gamma=2.0), lzr.spectral()], ids=lambda s: s.name)
+@pytest.mark.parametrize("name", [*ZOO, "one output", "xavier"])
+def test_built_models_are_drawn_as_the_table_says(name, scheme):
+    own = {"one output": lambda n: lzr.zoo.MLP(n, outputs=1), "xavier": xavier}
+    family = lzr.Family(own[name], base=16) if name in own else family_of(name)
+    plan = lzr.plan(family, scheme, "adamw")
+    for width, seeds in ((24, 12), (64, 3)):
+        table = plan.settings(width)
+        for tensor, entries in pooled(plan, width, seeds).items():
+            planned, mean = table[tensor].std, plan.tensors[tensor].mean
+            if planned == 0:
+                assert entries.std() == 0
+                continue
+            found = float((entries - mean).square().mean().sqrt())
+            measured_base = 0.0 if plan.tensors[tensor].own is not None else 0.03
+            assert abs(found / planned - 1) < 5 * math.sqrt(0.5 / len(entries)) + measured_base, (tensor, width, found, planned)
+
+
+@pytest.mark.parametrize("name", [*ZOO, "xavier"])
+def test_applying_twice_is_applying_once(name):
+    family = lzr.Family(xavier, base=16) if name == "xavier" else family_of(name)
+    for width in (24, 64):
+        plan = lzr.plan(family, lzr.mup())
+        once = plan.apply_(family.build(width, seed=1))
+        before = {key: p.detach().clone() for key, p in once.named_parameters()}
+        assert any(not torch.equal(p, before[key]) for key, p in family.build(width, seed=1).named_parameters())
+        plan.apply_(once)
+        assert all(torch.equal(p, before[key]) for key, p in once.named_parameters())
+        built = plan.build(width, seed=1)
+        assert all(torch.equal(p, before[key]) for key, p in built.named_parameters())
+
+
+def test_a_planned_model_from_elsewhere_is_known_by_its_draws():
+    """A copy (or a pickle) has new parameters, which this process has not planned: only statistics can tell."""
+    import copy
+
+    family = family_of("mlp")
+    plan = lzr.plan(family, lzr.mup())
+    for seed in range(8):
+        model = copy.deepcopy(plan.build(64, seed))
+        before = [p.detach().clone() for p in model.parameters()]
+        plan.apply_(model)
+        assert all(torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True))
+
+
+def test_every_bias_of_a_fresh_model_is_planned_however_few_entries_it_has():
+    family = lzr.Family(lzr.zoo.mlp, base=64)
+    plan = lzr.plan(family, lzr.mup())
+    for seed in range(25):
+        raw, model = family.build(80, seed), family.build(80, seed)
+        plan.apply_(model)
+        # a fixed tensor keeps its base size; the factory's own shrinks as 1/sqrt(fan-in)
+        assert torch.allclose(model.readout.bias, raw.readout.bias * math.sqrt(80 / 64), rtol=1e-5, atol=0)
+
+
+def trained(model, steps=300, lr=0.5):
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(32, 64, generator=generator), torch.randint(10, (32,), generator=generator)
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
+    return model
+
+
+@pytest.mark.parametrize("width", [16, 64])
+def test_a_trained_model_is_refused_and_left_alone(width):
+    plan = lzr.plan(family_of("mlp"), lzr.mup())
+    for model in (trained(family_of("mlp").build(width)), trained(plan.build(width))):
+        before = [p.detach().clone() for p in model.parameters()]
+        with pytest.raises(PlanError, match=r"standard deviation .* freshly built"):
+            plan.apply_(model)
+        assert all(torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True))
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("name", ZOO)
+def test_a_fresh_model_is_never_refused(name, seed):
+    for width in (16, 24, 48):
+        lzr.plan(family_of(name), lzr.mup()).apply_(family_of(name).build(width, seed))
+
+
+def test_a_measured_mean_that_is_only_noise_does_not_stay_in_the_weights():
+    """Otherwise it would outlive the shrinking of a readout and grow to dominate it."""
+    pair = lzr.Family.from_builds(lzr.zoo.mlp(16), lzr.zoo.mlp(32), base=16)
+    model = lzr.zoo.mlp(512)
+    raw = model.readout.weight.detach().clone()
+    lzr.plan(pair, lzr.mup()).apply_(model)
+    ratio = model.readout.weight.detach() / raw
+    assert float(ratio.std() / ratio.mean()) < 1e-4, "the readout was scaled and nothing else"
+
+
+def test_another_familys_model_is_refused_by_the_names_of_its_tensors():
+    plan = lzr.plan(family_of("mlp"), lzr.mup())
+    for call in (plan.apply_, plan.settings, lambda m: plan.param_groups(m, lr=1.0), plan.table, plan.meet_):
+        with pytest.raises(PlanError, match=r"blocks\.0\.down\.bias.*hidden\.0\.bias") as caught:
+            call(family_of("residual_mlp").build(16))
+        assert "does not know" in str(caught.value)
+
+
+def test_a_shape_that_differs_off_the_width_is_refused():
+    plan = lzr.plan(family_of("mlp"), lzr.mup())
+    with pytest.raises(PlanError, match=r"'hidden\.0\.weight' has shape \(32, 65\), but \(16, 64\) at the base"):
+        plan.apply_(lzr.zoo.MLP(32, inputs=65))
+
+
+def test_frozen_tensors_are_left_out_and_all_others_are_in_once():
+    plan, model = lzr.plan(family_of("tied_transformer"), lzr.mup()), family_of("tied_transformer").build(32)
+    model.position.requires_grad_(False)
+    model.norm.bias.requires_grad_(False)
+    groups = plan.param_groups(model, lr=0.1)
+    names = [name for g in groups for name in g["tensors"]]
+    params = dict(model.named_parameters())
+    assert sorted(names) == sorted(set(params) - {"position", "norm.bias"})
+    assert [id(p) for g in groups for p in g["params"]] == [id(params[name]) for name in names]
+
+
+def test_groups_carry_each_tensors_own_numbers():
+    plan, model = lzr.plan(family_of("transformer"), lzr.mup(), "adamw"), family_of("transformer").build(32)
+    table = plan.settings(model)
+    for group in plan.param_groups(model, lr=0.1, weight_decay=0.2, eps=1e-5):
+        for name in group["tensors"]:
+            s = table[name]
+            assert (group["lr"], group["weight_decay"], group["eps"]) == pytest.approx(
+                (0.1 * s.lr, 0.2 * s.weight_decay, 1e-5 * s.eps), rel=1e-10
+            )
+
+
+def test_a_learning_rate_in_a_tensor_is_not_changed():
+    plan, model = lzr.plan(family_of("mlp"), lzr.mup()), family_of("mlp").build(64)
+    lr = torch.tensor(0.1)
+    groups = plan.param_groups(model, lr=lr)
+    assert float(lr) == pytest.approx(0.1)
+    assert len({group["lr"] for group in groups}) == 2 and all(isinstance(group["lr"], float) for group in groups)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam", "adamw", "signsgd"])
+def test_the_optimizer_is_plain_torch_over_the_groups(optimizer):
+    plan, model = lzr.plan(family_of("mlp"), lzr.mup(), optimizer), family_of("mlp").build(64)
+    made = plan.optimizer(model, lr=0.1)
+    assert [g["lr"] for g in made.param_groups] == [g["lr"] for g in plan.param_groups(model, lr=0.1)]
+    before = [p.detach().clone() for p in model.parameters()]
+    model(torch.ones(2, 64)).sum().backward()
+    made.step()
+    assert all(not torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True))
+
+
+def test_an_optimizer_that_torch_lacks_is_left_to_its_own_class():
+    plan, model = lzr.plan(family_of("mlp"), lzr.mup(), "lion"), family_of("mlp").build(64)
+    with pytest.raises(LazyrichError, match=r"Lion\(plan\.param_groups\(model"):
+        plan.optimizer(model, lr=0.1)
+    assert len(plan.param_groups(model, lr=0.1)) == 2
+
+
+# --- options --------------------------------------------------------------------------------------------------------------
+
+
+def test_init_gives_the_standard_deviation_at_the_base():
+    plan = lzr.plan(family_of("mlp"), lzr.mup(), init={"readout.weight": 0.5, "hidden.*.weight": 0.25})
+    base, wide = plan.settings(16), plan.settings(64)
+    assert (base["readout.weight"].std, base["hidden.1.weight"].std) == pytest.approx((0.5, 0.25))
+    assert (wide["readout.weight"].std, wide["hidden.1.weight"].std) == pytest.approx((0.125, 0.125))
+    assert base["hidden.1.bias"].std == lzr.plan(family_of("mlp"), lzr.mup()).settings(16)["hidden.1.bias"].std
+    for width in (16, 64):
+        assert float(plan.build(width).readout.weight.detach().std()) == pytest.approx(8 / width, rel=0.15)
+
+
+def test_init_may_silence_a_readout():
+    plan = lzr.plan(family_of("mlp"), lzr.mup(), init={"readout.*": 0.0})
+    for width in (16, 64):
+        model = plan.build(width)
+        plan.apply_(model)
+        assert model(torch.ones(2, 64)).abs().max() == 0
+
+
+def test_overrides_are_constant_factors():
+    plan = lzr.plan(
+        family_of("mlp"), lzr.mup(), overrides={"readout.*": {"lr": 3.0, "weight_decay": 2.0}, "hidden.1.weight": {"std": 2.0}}
+    )
+    plain = lzr.plan(family_of("mlp"), lzr.mup())
+    for width in (16, 64):
+        one, two = plain.settings(width), plan.settings(width)
+        assert two["readout.weight"].lr == pytest.approx(3 * one["readout.weight"].lr)
+        assert two["readout.weight"].lr * two["readout.weight"].weight_decay == pytest.approx(2)
+        assert two["hidden.1.weight"].std == pytest.approx(2 * one["hidden.1.weight"].std)
+        assert two["hidden.0.weight"] == one["hidden.0.weight"]
+
+
+REFUSED = [
+    ({"init": {"nothing": 1.0}}, "init= pattern 'nothing' matches no tensor"),
+    ({"overrides": {"hidden.9.*": {"lr": 2.0}}}, r"overrides= pattern 'hidden\.9\.\*' matches no tensor"),
+    ({"overrides": {"readout.weight": {"momentum": 2.0}}}, "got override 'momentum'.*expected 'lr', 'std' or 'weight_decay'"),
+    ({"alignment": "none"}, "got alignment='none', expected one of full"),
+    ({"weight_decay": "none"}, "got weight_decay='none', expected one of constant_rate, unscaled"),
+    ({"gauge": "mup"}, "got gauge='mup', expected one of plain, multipliers"),
+    ({"optimizer": "rmsprop"}, "got optimizer 'rmsprop', expected one of sgd"),
+    ({"branches": ("nothing",)}, "branches= pattern 'nothing' matches no module"),
+]
+
+
+@pytest.mark.parametrize(("options", "words"), REFUSED, ids=[str(case[0]) for case in REFUSED])
+def test_an_option_that_is_not_known_is_refused(options, words):
+    with pytest.raises(LazyrichError, match=words):
+        lzr.plan(family_of("mlp"), lzr.mup(), **options)
+
+
+def test_the_std_of_a_constant_cannot_be_scaled():
+    for options in ({"overrides": {"norm.weight": {"std": 2.0}}}, {"init": {"norm.weight": 0.1}}):
+        with pytest.raises(PlanError, match="constant at initialisation"):
+            lzr.plan(family_of("residual_mlp"), lzr.mup(), **options)
+
+
+def test_the_table_names_every_tensor_with_its_numbers():
+    plan = lzr.plan(family_of("mlp"), lzr.mup(), "sgd")
+    lines = plan.table(64).splitlines()
+    assert [line.split()[0] for line in lines[2:]] == list(plan.tensors)
+    assert lines == plan.table(plan.build(64)).splitlines()
+    rows = {row["tensor"]: row for row in plan.rows(64)}
+    assert rows["hidden.0.weight"]["shape"] == (64, 64) and rows["hidden.0.weight"]["lr x"] == 4.0
+    assert rows["readout.weight"]["role"] == "output" and rows["readout.weight"]["lr x"] == 0.25
