@@ -44,7 +44,7 @@ class ArrayData:
         low, high = int(self.y.min()), int(self.y.max())
         classes = high + 1 if self.classes is None else self.classes
         if low < 0:
-            raise DataError(f"'{self.name}' has the label {low}, expected labels that count from 0; renumber them")
+            raise DataError(f"'{self.name}' has the label {low}; labels count from 0, renumber them")
         if high >= classes:
             raise DataError(f"'{self.name}' has the label {high}, expected labels below classes = {classes}; renumber them")
         object.__setattr__(self, "classes", classes)
@@ -137,11 +137,10 @@ class ArrayData:
 def _refuse_bad_tensors(x: Tensor, y: Tensor, name: str) -> None:
     if x.dim() < 1 or x.numel() == 0:
         raise DataError(f"'{name}' is empty: got inputs of shape {tuple(x.shape)}, expected (N, ...) with N at least 1")
-    if y.dim() < 1 or y.numel() == 0 or len(x) != len(y):
-        raise DataError(
-            f"'{name}' has inputs of shape {tuple(x.shape)} and targets of shape {tuple(y.shape)}; "
-            "give one target for each input"
-        )
+    if y.dim() < 1 or y.numel() == 0:
+        raise DataError(f"'{name}' has targets of shape {tuple(y.shape)}, expected ({len(x)}, ...), one for each input")
+    if len(x) != len(y):
+        raise DataError(f"'{name}' has {len(x)} inputs and {len(y)} targets; they must pair up")
     for what, values in (("inputs", x), ("targets", y)):
         if not values.is_floating_point() and values.dtype != torch.int64:
             raise DataError(

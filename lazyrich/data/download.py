@@ -26,18 +26,14 @@ MIRRORS = {
 }
 # md5 of the gzipped files, as torchvision publishes them
 CHECKSUMS = {
-    "mnist": {
-        "train-images-idx3-ubyte.gz": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
-        "train-labels-idx1-ubyte.gz": "d53e105ee54ea40749a09fcbcd1e9432",
-        "t10k-images-idx3-ubyte.gz": "9fb629c4189551a2d022fa330f9573f3",
-        "t10k-labels-idx1-ubyte.gz": "ec29112dd5afa0611ce80d1b7f02629c",
-    },
-    "fashion_mnist": {
-        "train-images-idx3-ubyte.gz": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
-        "train-labels-idx1-ubyte.gz": "25c81989df183df01b3e8a0aad5dffbe",
-        "t10k-images-idx3-ubyte.gz": "bef4ecab320f06d8554ea6380940ec79",
-        "t10k-labels-idx1-ubyte.gz": "bb300cfdad3c16e7a12a480ee83cd310",
-    },
+    ("mnist", "train-images-idx3-ubyte.gz"): "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+    ("mnist", "train-labels-idx1-ubyte.gz"): "d53e105ee54ea40749a09fcbcd1e9432",
+    ("mnist", "t10k-images-idx3-ubyte.gz"): "9fb629c4189551a2d022fa330f9573f3",
+    ("mnist", "t10k-labels-idx1-ubyte.gz"): "ec29112dd5afa0611ce80d1b7f02629c",
+    ("fashion_mnist", "train-images-idx3-ubyte.gz"): "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+    ("fashion_mnist", "train-labels-idx1-ubyte.gz"): "25c81989df183df01b3e8a0aad5dffbe",
+    ("fashion_mnist", "t10k-images-idx3-ubyte.gz"): "bef4ecab320f06d8554ea6380940ec79",
+    ("fashion_mnist", "t10k-labels-idx1-ubyte.gz"): "bb300cfdad3c16e7a12a480ee83cd310",
 }
 
 
@@ -69,10 +65,10 @@ def download_file(name: str, file: str, place: Path, fetch: Fetch = fetch_url) -
         except OSError as error:
             failures.append(f"{mirror}{file}: {error}")
             continue
-        got, expected = hashlib.md5(raw, usedforsecurity=False).hexdigest(), CHECKSUMS[name][file]
+        got, expected = hashlib.md5(raw, usedforsecurity=False).hexdigest(), CHECKSUMS[name, file]
         if got == expected:
             return _keep(raw, place / file)
-        failures.append(f"{mirror}{file}: {len(raw)} bytes with md5 {got}, expected {expected}")
+        failures.append(f"{mirror}{file} has md5 {got}, expected {expected}")
     raise DataError(f"cannot download {file} ({'; '.join(failures)}); put it into {place} by hand")
 
 
@@ -88,5 +84,5 @@ def _keep(raw: bytes, path: Path) -> Path:
     except OSError as error:
         if temporary and os.path.exists(temporary):
             os.unlink(temporary)
-        raise DataError(f"cannot keep {path}: {error.strerror or error}; give a root= that you may write to") from error
+        raise DataError(f"cannot keep {path}: {error.strerror or error}; give another root=") from error
     return path

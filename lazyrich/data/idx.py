@@ -40,8 +40,8 @@ def read_idx(path: str | Path) -> np.ndarray:
     shape, kind, start = _header(raw, path)
     got, expected = len(raw) - start, math.prod(shape) * kind.itemsize
     if got != expected:
-        fault = "is truncated" if got < expected else "has trailing bytes"
-        raise DataError(f"{path} {fault}: it holds {got} bytes of data, its header {shape} says {expected}; {_MEND}")
+        fault = "truncated" if got < expected else "trailing bytes"
+        raise DataError(f"{path} holds {got} bytes of data, its header {shape} says {expected} ({fault}): {_MEND}")
     return np.frombuffer(raw, dtype=kind, offset=start).reshape(shape).astype(kind.newbyteorder("="))
 
 
@@ -51,12 +51,12 @@ def _header(raw: bytes, path: Path) -> tuple[tuple[int, ...], np.dtype, int]:
         types = " ".join(f"{t:02x}" for t in TYPES)
         raise DataError(
             f"{path} starts with bytes {raw[:4].hex(' ') or 'none'}, "
-            f"expected 00 00, a type ({types}) and a number of axes; {_MEND}"
+            f"expected 00 00, a type ({types}) and a number of axes: {_MEND}"
         )
     axes = raw[3]
     start = 4 + 4 * axes
     if axes == 0 or len(raw) < start:
-        raise DataError(f"{path} is truncated: it ends inside its header ({len(raw)} bytes, {axes} axes); {_MEND}")
+        raise DataError(f"{path} ends inside its header ({len(raw)} bytes, {axes} axes): {_MEND}")
     return struct.unpack(f">{axes}I", raw[4:start]), np.dtype(TYPES[raw[2]]), start
 
 
@@ -65,8 +65,6 @@ def _bytes(path: Path) -> bytes:
         raw = path.read_bytes()
         return gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise DataError(
-            f"{path} is a damaged gzip file ({error}), expected a whole one; delete it and fetch it again"
-        ) from error
+        raise DataError(f"{path} is damaged ({error}), expected a whole gzip file; delete it and fetch it again") from error
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}; give a file that you may read") from error

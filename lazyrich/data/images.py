@@ -89,8 +89,8 @@ def _pair(image_file: Path, label_file: Path, name: str, split: str) -> tuple[np
     images, labels = read_idx(image_file), read_idx(label_file)
     if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
         raise DataError(
-            f"{image_file} holds images {images.shape} and {label_file} labels {labels.shape}, expected (N, H, W) and (N,) of "
-            "one length; fetch both again"
+            f"{image_file.parent} holds images {images.shape} and labels {labels.shape}, which do not pair up: expected "
+            f"(N, H, W) and (N,) in {image_file.name} and {label_file.name}; fetch both again"
         )
     return images, _known(labels, label_file, name, split)
 

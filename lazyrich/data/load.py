@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from lazyrich.data.arrays import ArrayData
 from lazyrich.data.images import FOLDERS, read_images
@@ -90,13 +89,9 @@ def _own(spec: Any, alone: bool) -> ArrayData:
         return from_object(spec, _name(spec), alone)
     if ":" in spec:
         return from_reference(spec, alone)
-    raise DataError(
-        f"got data '{spec}', expected digits, {', '.join(FOLDERS)}, package.module:function or path/to/file.py:function"
-    )
+    raise DataError(f"got data '{spec}', expected digits, {', '.join(FOLDERS)}, or module:function (path/to/file.py:function)")
 
 
 def _name(value: Any) -> str:
-    if isinstance(value, (tuple, list, Tensor, np.ndarray)):
-        return "arrays"
     name = getattr(value, "name", None)
     return name if isinstance(name, str) and name else type(value).__name__

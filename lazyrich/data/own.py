@@ -56,12 +56,12 @@ def from_object(value: Any, name: str, alone: bool) -> ArrayData:
     plain = isinstance(value, (str, bytes, dict))
     if not plain and hasattr(value, "__len__") and hasattr(value, "__getitem__"):
         return _from_dataset(value, name, alone)
-    raise DataError(f"'{name}' is {type(value).__name__}, {_EXPECTED}")
+    raise DataError(f"got data of type {type(value).__name__} for '{name}', {_EXPECTED}")
 
 
 def _inputs_alone(value: Any, name: str, alone: bool) -> ArrayData:
     if not alone:
-        raise DataError(f"'{name}' is inputs without targets, expected a pair (x, y); give one, or target='input'")
+        raise DataError(f"'{name}' is inputs without targets; give a pair (x, y), or target='input'")
     x = _inputs(value, name)
     return ArrayData(x, x, name)
 

@@ -95,14 +95,18 @@ class ScaleQueries(TorchFunctionMode):
     def __init__(self, factor: float) -> None:
         super().__init__()
         self.factor = factor
+        self.entered = 0
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         """The forward pre-hook that begins it."""
         self.__enter__()
+        self.entered += 1
 
     def leave(self, module: nn.Module, args: Any, output: Any) -> None:
-        """The forward hook that ends it, also when the forward raised."""
-        self.__exit__(None, None, None)
+        """The forward hook that ends it, also when the forward raised (but not when another hook raised before it began)."""
+        if self.entered:
+            self.entered -= 1
+            self.__exit__(None, None, None)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})

@@ -19,8 +19,6 @@ from lazyrich.scaling.optimizer import make_optimizer
 from lazyrich.scaling.scheme import Scheme
 from lazyrich.scaling.tensor import Setting, TensorPlan, check_shape, rescale_, setting_of
 
-DECAY_POLICIES = ("constant_rate", "unscaled")
-
 
 @dataclass(frozen=True)
 class Plan:

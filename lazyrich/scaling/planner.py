@@ -12,11 +12,11 @@ from lazyrich.family import Family, Law, TensorInfo
 from lazyrich.family.role import grown
 from lazyrich.scaling.duty import duties
 from lazyrich.scaling.optimizer import is_entrywise
-from lazyrich.scaling.plan import DECAY_POLICIES, Plan
+from lazyrich.scaling.plan import Plan
 from lazyrich.scaling.power import Power
 from lazyrich.scaling.rule import rule_for, with_multiplier
 from lazyrich.scaling.scheme import Scheme
-from lazyrich.scaling.tensor import TensorPlan
+from lazyrich.scaling.tensor import DECAY_POLICIES, GAUGES, TensorPlan
 
 HOOKABLE = (
     "Linear",
@@ -69,7 +69,7 @@ def plan(
     """
     _choice("alignment", alignment, ("full",))
     _choice("weight_decay", weight_decay, DECAY_POLICIES)
-    _choice("gauge", gauge, ("plain", "multipliers"))
+    _choice("gauge", gauge, GAUGES)
     entrywise = is_entrywise(optimizer)
     laws, own = _laws(family)
     tensors = {

@@ -10,10 +10,11 @@ from lazyrich.errors import LazyrichError, PlanError
 from lazyrich.family import Family, Role
 from lazyrich.files import read_json, write_json
 from lazyrich.scaling.obligation import Obligation
+from lazyrich.scaling.optimizer import is_entrywise
 from lazyrich.scaling.power import Power
 from lazyrich.scaling.rule import Rule
 from lazyrich.scaling.scheme import Scheme
-from lazyrich.scaling.tensor import TensorPlan
+from lazyrich.scaling.tensor import DECAY_POLICIES, GAUGES, TensorPlan, setting_of
 
 if TYPE_CHECKING:
     from lazyrich.scaling.plan import Plan
@@ -52,21 +53,30 @@ def load(path: str | Path, family: Family | None = None) -> dict[str, Any]:
         raise PlanError(f"{path} holds no plan of format {FORMAT}; write one with plan.save(path)")
     try:
         fields = _fields(data)
-    except (KeyError, TypeError, ValueError, LazyrichError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError, LazyrichError) as error:
         raise PlanError(f"{path} is a damaged plan: {type(error).__name__} {error}; write it again") from error
-    if family is not None and set(family.tensors) != set(fields["tensors"]):
+    shapes = {name: tensor.shape for name, tensor in fields["tensors"].items()}
+    if family is not None and {name: info.shape for name, info in family.tensors.items()} != shapes:
         raise PlanError(f"the family {family!r} has other tensors than the plan in {path}")
     return {**fields, "family": family}
 
 
 def _fields(data: dict[str, Any]) -> dict[str, Any]:
+    tensors = {row["name"]: _tensor(row) for row in _list(data["tensors"])}
+    name, axis = _list(data["reference"])
+    is_entrywise(data["optimizer"])
+    _one_of(data["decay_policy"], DECAY_POLICIES)
+    _one_of(data["gauge"], GAUGES)
+    _one_of(axis, tensors[name].grows)
+    for tensor in tensors.values():  # whatever is no number shows when it is used
+        setting_of(tensor, tensor.shape, 1.0, data["decay_policy"])
     return {
         "scheme": Scheme.from_dict(data["scheme"]),
         "optimizer_name": data["optimizer"],
-        "base": data["base"],
-        "reference": (data["reference"][0], int(data["reference"][1])),
-        "tensors": {row["name"]: _tensor(row) for row in data["tensors"]},
-        "obligations": tuple(Obligation(**row) for row in data["obligations"]),
+        "base": _integer(data["base"]),
+        "reference": (name, axis),
+        "tensors": tensors,
+        "obligations": tuple(Obligation(**row) for row in _list(data["obligations"])),
         "decay_policy": data["decay_policy"],
         "gauge": data["gauge"],
     }
@@ -74,6 +84,26 @@ def _fields(data: dict[str, Any]) -> dict[str, Any]:
 
 def _tensor(row: dict[str, Any]) -> TensorPlan:
     rule: dict[str, Any] = {k: Power(**v) if isinstance(v, dict) else v for k, v in row["rule"].items()}
-    fields: dict[str, Any] = {k: tuple(row[k]) for k in ("shape", "contracted", "produced", "grows")}
-    fields |= {"role": Role(row["role"]), "rule": Rule(**rule)}
+    fields: dict[str, Any] = {
+        k: tuple(_integer(i) for i in _list(row[k])) for k in ("shape", "contracted", "produced", "grows")
+    }
+    fields |= {k: float(row[k]) for k in ("mean", "std")}
+    fields |= {"own": None if row["own"] is None else float(row["own"]), "role": Role(row["role"]), "rule": Rule(**rule)}
     return TensorPlan(**{**row, **fields})
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError(f"got {value!r}, expected a list")
+    return value
+
+
+def _integer(value: Any) -> int:
+    if not isinstance(value, int):
+        raise TypeError(f"got {value!r}, expected a whole number")
+    return value
+
+
+def _one_of(value: Any, known: tuple[Any, ...]) -> None:
+    if value not in known:
+        raise ValueError(f"got {value!r}, expected one of {known}")

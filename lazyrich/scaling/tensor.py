@@ -17,12 +17,16 @@ from lazyrich.scaling.power import Growth
 from lazyrich.scaling.rule import Rule
 from lazyrich.scaling.table.spectral import init_std
 
+DECAY_POLICIES = ("constant_rate", "unscaled")
+GAUGES = ("plain", "multipliers")
+
 
 @dataclass(frozen=True)
 class TensorPlan:
     """What the plan says of one tensor: its shape and law at the base width, and how each number scales from there.
 
-    ``grows`` are the axes that grow with the width; ``own`` is the exponent with which the factory's own standard deviation falls with the width, None where it is no power.
+    ``grows`` are the axes that grow with the width. ``own`` is the exponent with which the factory's own standard deviation
+    falls with the width, None where it is no power.
     """
 
     name: str

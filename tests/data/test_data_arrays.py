@@ -1,4 +1,4 @@
-"""Batches depend on seed and step alone, and unsound data is refused."""
+"""Data in memory: what it becomes, what tells it apart, and what is refused."""
 
 import pytest
 import torch
@@ -10,64 +10,6 @@ from lazyrich.errors import DataError
 def counted(n: int) -> ArrayData:
     """Sample i is the number i, its label too, so that a batch tells which samples it took."""
     return ArrayData(torch.arange(float(n)).unsqueeze(1), torch.arange(n))
-
-
-def visited(data: ArrayData, size: int, steps: range, seed: int = 0) -> list[int]:
-    return torch.cat([data.batch(size, step, seed)[1] for step in steps]).tolist()
-
-
-def test_the_same_seed_and_step_give_the_same_batch_in_any_order():
-    data = counted(50)
-    late, early = data.batch(8, 9, seed=3), data.batch(8, 0, seed=3)
-    assert torch.equal(counted(50).batch(8, 0, seed=3)[1], early[1])
-    assert torch.equal(counted(50).batch(8, 9, seed=3)[1], late[1])
-
-
-def test_batches_are_pinned_so_that_a_stored_run_can_be_resumed():
-    assert visited(counted(6), 3, range(3), seed=1) == [3, 2, 4, 5, 1, 0, 0, 3, 1]
-
-
-def test_seeds_and_epochs_each_change_the_order():
-    data = counted(50)
-    first = visited(data, 50, range(1))
-    assert visited(data, 50, range(1), seed=1) != first
-    assert visited(data, 50, range(1, 2)) != first
-    assert first != list(range(50))
-
-
-@pytest.mark.parametrize("size", [1, 5, 10])
-def test_every_sample_is_visited_once_an_epoch(size):
-    data, steps = counted(10), 10 // size
-    for epoch in range(3):
-        seen = visited(data, size, range(epoch * steps, (epoch + 1) * steps))
-        assert sorted(seen) == list(range(10))
-
-
-def test_batches_that_cross_epochs_still_visit_every_sample_once_in_each():
-    seen = visited(counted(10), 4, range(10))
-    assert len(seen) == 40
-    for epoch in range(4):
-        assert sorted(seen[10 * epoch : 10 * epoch + 10]) == list(range(10))
-
-
-def test_a_batch_larger_than_the_data_is_all_of_it():
-    assert sorted(visited(counted(5), 99, range(2, 3))) == [0, 1, 2, 3, 4]
-
-
-def test_inputs_and_targets_stay_paired():
-    data = counted(30)
-    for x, y in (data.batch(7, 11, 5), (data.subset(9, 2).x, data.subset(9, 2).y)):
-        assert torch.equal(x[:, 0].long(), y)
-
-
-def test_the_global_generator_is_neither_used_nor_moved():
-    torch.manual_seed(0)
-    before = torch.get_rng_state()
-    once = counted(20).batch(5, 3)[1], counted(20).subset(6).y
-    assert torch.equal(torch.get_rng_state(), before)
-    torch.manual_seed(1)
-    again = counted(20).batch(5, 3)[1], counted(20).subset(6).y
-    assert all(torch.equal(a, b) for a, b in zip(once, again, strict=True))
 
 
 @pytest.mark.parametrize(("size", "step"), [(0, 0), (-1, 0), (4, -1)])
@@ -155,13 +97,13 @@ def test_the_fingerprint_does_not_depend_on_memory_layout():
         (torch.tensor([[1.0], [float("nan")]]), torch.arange(2), "inputs of 'arrays' hold NaN or infinity in 1 of 2"),
         (torch.tensor([[1.0], [float("inf")]]), torch.arange(2), "inputs of 'arrays' hold NaN"),
         (torch.ones(2, 1), torch.tensor([0.0, float("nan")]), "targets of 'arrays' hold NaN"),
-        (torch.ones(3, 1), torch.arange(2), "give one target for each input"),
-        (torch.ones(3, 1), torch.tensor(1), "give one target for each input"),
-        (torch.ones(3, 1), torch.ones(3, 0), "give one target for each input"),
+        (torch.ones(3, 1), torch.arange(2), "3 inputs and 2 targets; they must pair up"),
+        (torch.ones(3, 1), torch.tensor(1), "targets of shape .*one for each input"),
+        (torch.ones(3, 1), torch.ones(3, 0), "targets of shape .*one for each input"),
         (torch.ones(0, 4), torch.arange(0), "is empty"),
         (torch.ones(4, 0), torch.arange(4), "is empty"),
         (torch.tensor(1.0), torch.arange(1), "is empty"),
-        (torch.ones(2, 1), torch.tensor([0, -1]), "label -1, expected labels that count from 0"),
+        (torch.ones(2, 1), torch.tensor([0, -1]), "label -1; labels count from 0"),
         (torch.ones(2, 1, dtype=torch.complex64), torch.arange(2), "inputs of 'arrays' are torch.complex64"),
         (torch.ones(2, 1, dtype=torch.uint8), torch.arange(2), "inputs of 'arrays' are torch.uint8"),
         (torch.ones(2, 1), torch.arange(2, dtype=torch.int32), "targets of 'arrays' are torch.int32"),

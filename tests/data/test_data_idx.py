@@ -30,7 +30,8 @@ def test_every_type_and_shape_is_read_back(tmp_path: Path, code: int, shape: tup
     array = np.arange(np.prod(shape)).reshape(shape) * (100 if code in (0x0B, 0x0C) else 1)
     read = read_idx(written(tmp_path, idx_bytes(array, code)))
     assert read.shape == shape
-    assert read.dtype == np.dtype(TYPES[code])
+    assert read.dtype == np.dtype(TYPES[code]).newbyteorder("=")
+    assert read.dtype.isnative
     assert np.array_equal(read, array)
 
 

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from lazyrich.data import images, load
-from lazyrich.data.images import CHECKSUMS, FOLDERS, MIRRORS, places, read_images
+from lazyrich.data import download, images, load
+from lazyrich.data.download import CHECKSUMS, MIRRORS
+from lazyrich.data.images import FOLDERS, places, read_images
 from lazyrich.errors import DataError
 
 BOTH = pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
@@ -48,7 +49,7 @@ def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         images, "places", lambda *a: [tmp_path / "debian" / p.name if p.parts[:2] == ("/", "usr") else p for p in sound(*a)]
     )
-    monkeypatch.setattr(images.urllib.request, "urlopen", lambda *a, **k: pytest.fail("the network was used"))
+    monkeypatch.setattr(download.urllib.request, "urlopen", lambda *a, **k: pytest.fail("the network was used"))
 
 
 @BOTH
@@ -166,7 +167,7 @@ def mirror(monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
     }
     for file, content in raw.items():
         monkeypatch.setitem(CHECKSUMS, ("mnist", file), hashlib.md5(content).hexdigest())
-    return {MIRRORS["mnist"] + file: content for file, content in raw.items()}
+    return {place + file: content for place in MIRRORS["mnist"] for file, content in raw.items()}
 
 
 def files_below(folder: Path) -> list[str]:
@@ -183,7 +184,7 @@ def test_a_download_lands_below_root_and_is_found_from_then_on(tmp_path: Path, m
     x, y = read_images("mnist", tmp_path / "root", download=True, fetch=fetch)
     assert np.array_equal(x, pixels(6))
     assert y.tolist() == [0, 1, 2, 3, 4, 5]
-    assert asked == list(mirror)
+    assert asked == [MIRRORS["mnist"][0] + file for file in ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz")]
     assert files_below(tmp_path / "root") == ["mnist/train-images-idx3-ubyte.gz", "mnist/train-labels-idx1-ubyte.gz"]
     again = read_images("mnist", tmp_path / "root", download=True, fetch=lambda url: pytest.fail("fetched again"))
     assert np.array_equal(again[0], x)
@@ -224,7 +225,7 @@ def test_a_disk_that_fails_while_writing_leaves_no_part(
     def full(source: str, target: str) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(images.os, "replace", full)
+    monkeypatch.setattr(download.os, "replace", full)
     with pytest.raises(DataError, match="cannot keep .*No space left on device; give another root="):
         read_images("mnist", tmp_path / "root", download=True, fetch=mirror.__getitem__)
     assert files_below(tmp_path / "root") == []
@@ -240,14 +241,14 @@ def test_no_network_is_an_error_of_data(tmp_path: Path, monkeypatch: pytest.Monk
     def unreachable(*_: object, **__: object) -> None:
         raise OSError("Name or service not known")
 
-    monkeypatch.setattr(images.urllib.request, "urlopen", unreachable)
-    with pytest.raises(DataError, match="cannot download https://.*Name or service not known; put the files into"):
+    monkeypatch.setattr(download.urllib.request, "urlopen", unreachable)
+    with pytest.raises(DataError, match="cannot download .*https://.*Name or service not known.*; put it into"):
         read_images("fashion_mnist", tmp_path, download=True)
 
 
 @BOTH
 def test_every_file_that_can_be_downloaded_has_a_checksum_and_a_mirror(name: str) -> None:
-    assert name in MIRRORS
+    assert MIRRORS[name]
     known = {file for kind, file in CHECKSUMS if kind == name}
     assert known == {f"{part}-{what}-ubyte.gz" for part in ("train", "t10k") for what in ("images-idx3", "labels-idx1")}
     assert len(set(CHECKSUMS.values())) == len(CHECKSUMS)

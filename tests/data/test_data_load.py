@@ -152,7 +152,7 @@ def with_entry(value: float) -> torch.Tensor:
         (Pairs([X[0], X[1]]), "is Tensor, expected a pair"),
         (Pairs([(X[0], 1, 2)]), "expected a pair"),
         (Pairs([(X[0], 0), (X[0][:2], 1)]), "do not stack"),
-        (Pairs([("a", 0), ("b", 1)]), "do not stack"),
+        (Pairs([("a", 0), ("b", 1)]), "holds str, which is no array of numbers"),
         (3, "got data of type int"),
         (None, "got data of type NoneType"),
         ((x for x in X), "got data of type generator"),

@@ -311,7 +311,7 @@ def test_a_measured_mean_that_is_only_noise_does_not_stay_in_the_weights():
 
 def test_another_familys_model_is_refused_by_the_names_of_its_tensors():
     plan = lzr.plan(family_of("mlp"), lzr.mup())
-    for call in (plan.apply_, plan.settings, lambda m: plan.param_groups(m, lr=1.0), plan.table, plan.meet_):
+    for call in (plan.apply_, plan.settings, lambda m: plan.param_groups(m, lr=1.0), plan.table):
         with pytest.raises(PlanError, match=r"blocks\.0\.down\.bias.*hidden\.0\.bias") as caught:
             call(family_of("residual_mlp").build(16))
         assert "does not know" in str(caught.value)

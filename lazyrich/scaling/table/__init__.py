@@ -41,7 +41,7 @@ def parse(text: str) -> Scheme:
     known = f"expected one of {', '.join(SCHEMES)}, with literal arguments such as richness(0.25)"
     try:
         call = ast.parse(text.strip(), mode="eval").body
-    except SyntaxError:
+    except (SyntaxError, ValueError, MemoryError, RecursionError):  # the last two: nested beyond sense
         raise UsageError(f"got scheme '{text}', {known}") from None
     name = call.func if isinstance(call, ast.Call) else call
     if not isinstance(name, ast.Name) or name.id not in SCHEMES:
@@ -51,7 +51,7 @@ def parse(text: str) -> Scheme:
         arguments = [ast.literal_eval(node) for node in positional]
         options = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in named}
         return SCHEMES[name.id](*arguments, **options)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, IndexError, OverflowError, MemoryError, RecursionError) as error:
         raise UsageError(f"got scheme '{text}': {error}; {known}") from None
 
 

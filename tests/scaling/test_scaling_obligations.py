@@ -1,0 +1,364 @@
+"""Obligations: the forward multipliers that no initialisation or learning rate replaces, and the hooks that meet them."""
+
+from __future__ import annotations
+
+import copy
+import io
+import math
+
+import pytest
+import torch
+from torch import nn
+
+import lazyrich as lzr
+from lazyrich.errors import PlanError
+
+F = nn.functional
+
+
+def modes():
+    return torch._C._len_torch_function_stack()
+
+
+@pytest.fixture(autouse=True)
+def no_mode_stays_active():
+    before = modes()
+    yield
+    assert modes() == before
+
+
+# --- tied readouts --------------------------------------------------------------------------------------------------------
+
+
+class Tied(nn.Module):
+    """A table that is read out with itself; ``first`` says which of the two is registered first."""
+
+    def __init__(self, n, first="embed", heads=1):
+        super().__init__()
+        parts = {"embed": nn.Embedding(7, n), "body": nn.Linear(n, n)}
+        readouts = {f"readout{i}": nn.Linear(n, 7) for i in range(heads)}
+        for readout in readouts.values():
+            readout.weight = parts["embed"].weight
+        order = {**parts, **readouts} if first == "embed" else {**readouts, **parts}
+        for name, part in order.items():
+            self.add_module(name, part)
+        self.heads = heads
+
+    def forward(self, tokens, factor=1.0):
+        h = torch.tanh(self.body(self.embed(tokens)))
+        return sum(
+            F.linear(h * factor, self.embed.weight, getattr(self, f"readout{i}").bias)
+            if factor != 1.0
+            else getattr(self, f"readout{i}")(h)
+            for i in range(self.heads)
+        )
+
+
+TOKENS = torch.arange(7)
+
+
+@pytest.mark.parametrize("first", ["embed", "readout"])
+@pytest.mark.parametrize("heads", [1, 2])
+@pytest.mark.parametrize(("scheme", "factor"), [(lzr.mup(), 1 / 4), (lzr.ntk(), 1 / 2), (lzr.richness(0.5, gamma=2.0), 1 / 8)])
+def test_a_tied_readout_is_listed_and_met_by_multiplication_and_released_exactly(first, heads, scheme, factor):
+    family = lzr.Family(lambda n: Tied(n, first, heads), base=8)
+    plan = lzr.plan(family, scheme)
+    assert [(o.kind, o.where) for o in plan.obligations] == [("tied readout", f"readout{i}") for i in range(heads)]
+    model = plan.build(32)
+    assert [o.factor(model) for o in plan.obligations] == pytest.approx([factor] * heads)
+    plain, by_hand = model(TOKENS), model(TOKENS, factor=factor)
+    plan.meet_(model)
+    assert torch.allclose(model(TOKENS), by_hand, rtol=1e-6, atol=1e-7)
+    assert not torch.allclose(model(TOKENS), plain, rtol=1e-2, atol=1e-3)
+    plan.meet_(model)  # meeting twice is meeting once
+    assert torch.allclose(model(TOKENS), by_hand, rtol=1e-6, atol=1e-7)
+    plan.release_(model)
+    assert torch.equal(model(TOKENS), plain)
+
+
+def test_a_tied_table_is_drawn_and_trained_as_an_input():
+    family = lzr.Family(Tied, base=8)
+    for optimizer, rate in (("sgd", 4.0), ("adamw", 1.0)):
+        base, wide = (lzr.plan(family, lzr.mup(), optimizer).settings(n)["embed.weight"] for n in (8, 32))
+        assert (wide.std, wide.lr) == pytest.approx((base.std, rate))
+
+
+@pytest.mark.parametrize("scheme", [lzr.standard(), lzr.standard(max_stable=True)])
+def test_the_plain_network_owes_nothing(scheme):
+    for factory in (Tied, lambda n: nn.MultiheadAttention(n, 2)):
+        assert lzr.plan(lzr.Family(factory, base=8), scheme).obligations == ()
+
+
+def test_an_untied_network_owes_nothing():
+    assert lzr.plan(lzr.Family(lzr.zoo.transformer, base=16), lzr.mup()).obligations == ()
+
+
+def test_a_tied_readout_trains_at_one_scale_only_when_its_obligation_is_met():
+    """Measured: the slope of one SignSGD step's change of the output."""
+
+    def slope(meet):
+        family, widths = lzr.Family(lzr.zoo.tied_transformer, base=16), (16, 64, 256)
+        plan = lzr.plan(family, lzr.mup(), "signsgd")
+        x, logs = torch.randint(16, (4, 64), generator=torch.Generator().manual_seed(0)), []
+        for n in widths:
+            found = []
+            for seed in range(3):
+                model = plan.build(n, seed, meet=meet)
+                optimizer = plan.optimizer(model, lr=1e-3)
+                before = model(x)
+                F.cross_entropy(before, torch.arange(4)).backward()
+                optimizer.step()
+                found.append(math.log(float((model(x) - before).detach().square().mean().sqrt())))
+            logs.append(sum(found) / 3)
+        return (logs[-1] - logs[0]) / math.log(widths[-1] / widths[0])
+
+    assert abs(slope(meet=True)) < 0.2
+    assert slope(meet=False) > 0.7
+
+
+# --- attention ------------------------------------------------------------------------------------------------------------
+
+
+class Attends(nn.Module):
+    """One attention, in float64; ``heads`` a number, or None for heads of size 4."""
+
+    def __init__(self, n, heads=2, bias=True, separate=False, batch_first=True):
+        super().__init__()
+        sizes = {"kdim": 3, "vdim": 5} if separate else {}
+        self.attention = nn.MultiheadAttention(n, heads or n // 4, bias=bias, batch_first=batch_first, **sizes).double()
+        if bias:
+            nn.init.normal_(self.attention.in_proj_bias)
+
+    def forward(self, q, k, v, **options):
+        return self.attention(q, k, v, **options)
+
+
+def by_hand(attention, q, k, v, scale):
+    """Attention as its formula says: softmax(scale q.k) v, head by head."""
+    n, heads = attention.embed_dim, attention.num_heads
+    weights = attention.in_proj_weight.chunk(3) if attention.in_proj_weight is not None else [
+        attention.q_proj_weight, attention.k_proj_weight, attention.v_proj_weight
+    ]  # fmt: skip
+    biases = attention.in_proj_bias.chunk(3) if attention.in_proj_bias is not None else (0, 0, 0)
+    q, k, v = (x @ w.T + b for x, w, b in zip((q, k, v), weights, biases, strict=True))
+    mixed, maps = [], []
+    for i in range(heads):
+        cut = slice(i * n // heads, (i + 1) * n // heads)
+        a = torch.softmax(scale * q[..., cut] @ k[..., cut].transpose(1, 2), dim=-1)
+        maps.append(a)
+        mixed.append(a @ v[..., cut])
+    return attention.out_proj(torch.cat(mixed, dim=-1)), torch.stack(maps, dim=1)
+
+
+def inputs(n, separate):
+    generator = torch.Generator().manual_seed(0)
+    sizes = (n, 3, 5) if separate else (n, n, n)
+    return [torch.randn(2, 6, size, generator=generator, dtype=torch.float64) for size in sizes]
+
+
+@pytest.mark.parametrize("need_weights", [True, False])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("separate", [True, False])
+@pytest.mark.parametrize("width", [8, 32])
+def test_growing_heads_get_logits_over_d(width, separate, bias, need_weights):
+    family = lzr.Family(lambda n: Attends(n, 2, bias, separate), base=8)
+    plan = lzr.plan(family, lzr.mup())
+    model = plan.build(width, meet=True)
+    d, q_k_v = width // 2, inputs(width, separate)
+    scale = 4**-0.5 * 4 / d  # 1/sqrt(d) at the base, where d = 4, and 1/d from there
+    expected, maps = by_hand(model.attention, *q_k_v, scale)
+    plain, _ = by_hand(model.attention, *q_k_v, d**-0.5)
+    assert torch.allclose(plain, expected, rtol=1e-4) == (width == 8)
+    for mode in (model.train(), model.eval()):
+        for grad in (True, False):  # evaluation without gradients takes torch's fast path
+            with torch.set_grad_enabled(grad):
+                out, weights = mode(*q_k_v, need_weights=need_weights, average_attn_weights=False)
+            assert torch.allclose(out, expected, rtol=1e-9, atol=1e-12)
+            assert weights is None or torch.allclose(weights, maps, rtol=1e-9, atol=1e-12)
+    lzr.plan(family, lzr.mup()).release_(model)
+    assert torch.allclose(model(*q_k_v)[0], plain, rtol=1e-9, atol=1e-12)
+
+
+def test_gradients_go_through_a_met_attention():
+    plan = lzr.plan(lzr.Family(Attends, base=8), lzr.mup())
+    model, q_k_v = plan.build(32, meet=True), inputs(32, False)
+    model(*q_k_v)[0].square().sum().backward()
+    hooked = {name: p.grad.clone() for name, p in model.named_parameters()}
+    plan.release_(model).zero_grad()
+    by_hand(model.attention, *q_k_v, 4**-0.5 * 4 / 16)[0].square().sum().backward()
+    for name, p in model.named_parameters():
+        assert torch.allclose(hooked[name], p.grad, rtol=1e-8, atol=1e-10), name
+
+
+@pytest.mark.parametrize(
+    ("scheme", "exponent"), [(lzr.mup(), -0.5), (lzr.ntk(), None), (lzr.richness(0.25), -0.25), (lzr.richness(0.5), -0.5)]
+)
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_what_growing_heads_owe_depends_on_the_richness(scheme, exponent, optimizer):
+    found = lzr.plan(lzr.Family(Attends, base=8), scheme, optimizer).obligations
+    assert [o.exponent for o in found] == pytest.approx([] if exponent is None else [exponent])
+
+
+def test_heads_of_a_fixed_size_owe_nothing():
+    assert lzr.plan(lzr.Family(lambda n: Attends(n, None), base=8), lzr.mup()).obligations == ()
+
+
+def test_growing_heads_are_found_in_two_builds_too():
+    pair = lzr.Family.from_builds(Attends(8), Attends(16), base=8)
+    assert [(o.kind, o.where) for o in lzr.plan(pair, lzr.mup()).obligations] == [("attention", "attention")]
+
+
+@pytest.mark.parametrize("norm_first", [True, False])
+def test_a_torch_encoder_layer_is_met_in_training_and_in_its_fast_path(norm_first):
+    def factory(n):
+        return nn.TransformerEncoderLayer(n, 2, 2 * n, dropout=0.0, batch_first=True, norm_first=norm_first)
+
+    plan = lzr.plan(lzr.Family(factory, base=8), lzr.mup())
+    assert [o.where for o in plan.obligations] == ["self_attn"]
+    model, x = plan.build(32, meet=True), torch.randn(2, 6, 32, generator=torch.Generator().manual_seed(0))
+    training = model.train()(x).detach()
+    with torch.no_grad():
+        assert torch.allclose(model.eval()(x), training, rtol=1e-4, atol=1e-5)
+        plan.release_(model)
+        assert not torch.allclose(model(x), training, rtol=1e-4, atol=1e-5)
+
+
+def test_an_exception_in_the_forward_leaves_no_mode_active():
+    model = lzr.plan(lzr.Family(Attends, base=8), lzr.mup()).build(32, meet=True)
+    before = modes()
+    with pytest.raises((RuntimeError, IndexError, AssertionError)):
+        model(torch.zeros(2, 3, 5), torch.zeros(1), torch.zeros(1))
+    assert modes() == before
+    q_k_v = inputs(32, False)
+    assert torch.allclose(model(*q_k_v)[0], by_hand(model.attention, *q_k_v, 4**-0.5 * 4 / 16)[0], rtol=1e-9)
+
+
+def test_an_exception_in_an_earlier_hook_takes_no_foreign_mode_away():
+    model = lzr.plan(lzr.Family(Attends, base=8), lzr.mup()).build(32, meet=True)
+
+    def fails(module, args):
+        raise ValueError("not now")
+
+    handle = model.attention.register_forward_pre_hook(fails, prepend=True)
+    with torch.device("cpu"):  # a mode of its own
+        inside = modes()
+        with pytest.raises(ValueError, match="not now"):
+            model(*inputs(32, False))
+        assert modes() == inside
+    handle.remove()
+    model(*inputs(32, False))
+
+
+# --- residual branches ----------------------------------------------------------------------------------------------------
+
+
+class Deep(nn.Module):
+    def __init__(self, n, depth):
+        super().__init__()
+        self.embed = nn.Linear(3, n)
+        self.blocks = nn.ModuleList(nn.Sequential(nn.Linear(n, n), nn.Tanh()) for _ in range(depth))
+
+    def forward(self, x, factor=1.0):
+        h = self.embed(x)
+        for block in self.blocks:
+            h = h + (block(h) if factor == 1.0 else factor * block(h))
+        return h
+
+
+@pytest.mark.parametrize(("depth", "base_depth"), [(8, 2), (2, 8), (3, None), (3, 3)])
+def test_residual_branches_are_scaled_by_the_root_of_the_depth_ratio(depth, base_depth):
+    family = lzr.Family(Deep, base=8, depth=depth)
+    plan = lzr.plan(family, lzr.mup(), branches=["blocks.*"], base_depth=base_depth)
+    assert [(o.kind, o.where) for o in plan.obligations] == [("residual branch", "blocks.*")]
+    model, x = plan.build(16), torch.ones(2, 3)
+    factor = math.sqrt((base_depth or depth) / depth)
+    plain, expected = model(x), model(x, factor=factor)
+    plan.meet_(model)
+    assert torch.allclose(model(x), expected, rtol=1e-6)
+    assert torch.allclose(plain, expected, rtol=1e-4) == (factor == 1)
+    plan.release_(model)
+    assert torch.equal(model(x), plain)
+
+
+# --- hooks ----------------------------------------------------------------------------------------------------------------
+
+
+def met_models():
+    """(model that is met by hooks, its inputs) for each kind of hook."""
+    tied = lzr.plan(lzr.Family(lzr.zoo.tied_transformer, base=16), lzr.mup())
+    attention = lzr.plan(lzr.Family(Attends, base=8), lzr.mup())
+    deep = lzr.plan(lzr.Family(Deep, base=8, depth=4), lzr.mup(), branches=["blocks.*"], base_depth=2)
+    multipliers = lzr.plan(lzr.Family(lzr.zoo.mlp, base=16), lzr.ntk(), "sgd", gauge="multipliers")
+    tokens = torch.randint(16, (2, 64), generator=torch.Generator().manual_seed(0))
+    return {
+        "tied": (tied, tied.build(32, meet=True), (tokens,)),
+        "attention": (attention, attention.build(32, meet=True), tuple(inputs(32, False))),
+        "residual": (deep, deep.build(16, meet=True), (torch.ones(2, 3),)),
+        "multipliers": (multipliers, multipliers.build(32, meet=True), (torch.ones(2, 64),)),
+    }
+
+
+def first(output):
+    return output[0] if isinstance(output, tuple) else output
+
+
+def whole_pickle(model):
+    file = io.BytesIO()
+    torch.save(model, file)
+    file.seek(0)
+    return torch.load(file, weights_only=False)
+
+
+@pytest.mark.parametrize("kind", ["tied", "residual", "attention", "multipliers"])
+@pytest.mark.parametrize("copied", [copy.deepcopy, whole_pickle])
+def test_hooks_survive_a_copy_and_leave_it_on_release(kind, copied):
+    plan, model, x = met_models()[kind]
+    expected = first(model(*x))
+    other = copied(model)
+    assert torch.equal(first(other(*x)), expected)
+    plan.release_(other)
+    assert not torch.allclose(first(other(*x)), expected, rtol=1e-3, atol=1e-6)
+    assert torch.equal(first(model(*x)), expected), "the original keeps its hooks"
+    assert not any(m._forward_hooks or m._forward_pre_hooks or m._forward_hooks_always_called for m in other.modules())
+
+
+@pytest.mark.parametrize("kind", ["tied", "residual", "attention", "multipliers"])
+def test_hooks_are_not_in_the_state_dict(kind):
+    plan, model, x = met_models()[kind]
+    expected = first(model(*x))
+    file = io.BytesIO()
+    torch.save(model.state_dict(), file)
+    file.seek(0)
+    state = torch.load(file, weights_only=True)
+    plain = plan.release_(copy.deepcopy(model))
+    assert set(state) == set(plain.state_dict())
+    with torch.no_grad():
+        for p in plain.parameters():
+            p.zero_()
+    plain.load_state_dict(state)
+    assert torch.equal(first(plan.meet_(plain)(*x)), expected)
+
+
+def test_release_leaves_the_users_own_hooks():
+    plan, model, x = met_models()["tied"]
+    seen = []
+    model.readout.register_forward_hook(lambda module, args, out: seen.append(out.shape))
+    model.readout.register_forward_pre_hook(lambda module, args: seen.append(None))
+    plan.release_(model)(*x)
+    assert len(seen) == 2
+
+
+@pytest.mark.parametrize("wrap", [nn.DataParallel, lambda m: torch.compile(m, backend="eager")], ids=["module.", "_orig_mod."])
+@pytest.mark.parametrize("kind", ["tied", "residual", "attention", "multipliers"])
+def test_obligations_are_met_behind_a_wrapper(kind, wrap):
+    plan, model, x = met_models()[kind]
+    expected = first(model(*x))
+    plan.release_(model)
+    plan.meet_(wrap(model))
+    assert torch.equal(first(model(*x)), expected)
+
+
+def test_an_obligation_at_a_module_that_is_not_there_is_refused():
+    plan = lzr.plan(lzr.Family(Attends, base=8), lzr.mup())
+    with pytest.raises(PlanError, match="'attention', which this model does not have"):
+        plan.meet_(nn.Linear(3, 3))

@@ -1,0 +1,108 @@
+"""Schemes as data: read from text, from numbers and from JSON, and refused in words."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+import lazyrich as lzr
+from lazyrich.errors import UsageError
+from lazyrich.scaling import parse
+from lazyrich.scaling.scheme import Scheme
+
+GOOD = {
+    "mup": lzr.mup(),
+    "mup()": lzr.mup(),
+    "  ntk  ": lzr.ntk(),
+    "mean_field": lzr.mean_field(),
+    "spectral": lzr.spectral(),
+    "standard": lzr.standard(),
+    "standard(max_stable=True)": lzr.standard(max_stable=True),
+    "richness(0.25)": lzr.richness(0.25),
+    "richness(r=0.5, gamma=2)": lzr.richness(0.5, gamma=2),
+    "abc(a=(-0.5, 0, 0.5), b=(0.5, 0.5, 0.5), c=0)": lzr.abc((-0.5, 0, 0.5), (0.5, 0.5, 0.5), 0),
+    "abc([0, 0, 0], [0, 0.5, 1], c=(-1, 0, 1))": lzr.abc((0, 0, 0), (0, 0.5, 1), (-1, 0, 1)),
+}
+
+
+@pytest.mark.parametrize("text", GOOD)
+def test_a_schemes_text_is_read(text):
+    assert parse(text) == GOOD[text]
+
+
+@pytest.mark.parametrize("scheme", GOOD.values(), ids=lambda s: s.name)
+def test_a_schemes_name_reads_back_as_the_scheme(scheme):
+    assert parse(scheme.name) == scheme
+
+
+BAD = [
+    "__import__('os')",
+    "__import__('os').system('exit 3')",
+    "mup(__import__('os'))",
+    "mup.__class__",
+    "(lambda: 1)()",
+    "[mup][0]",
+    "mup() or ntk()",
+    "mup; ntk",
+    "richness(*[0.25])",
+    "richness(**{'r': 0.25})",
+    "richness(0.25",
+    "mup(",
+    "",
+    "   ",
+    "unknown",
+    "Mup",
+    "richness",
+    "richness(2)",
+    "richness(-0.1)",
+    "richness('x')",
+    "richness(1j)",
+    "richness(0.25, gamma=0)",
+    "richness(0.25, gamma=-1)",
+    "richness(0.25, 1, 2)",
+    "richness(0.25, alpha=1)",
+    "mup(1)",
+    "abc()",
+    "abc(1, 2, 3)",
+    "abc(a=(0, 0), b=(0, 0, 0), c=0)",
+    "abc(a=(0, 0, 0), b=(0, 0, 0, 0), c=0)",
+    "abc(a=(0, 0, 0), b=(0, 0, 0), c=(0, 0))",
+    "abc(a='abc', b='abc', c=0)",
+    "abc(a=(None, 0, 0), b=(0, 0, 0), c=0)",
+    "mup\x00",
+    "richness(" + "(" * 500 + "0.25" + ")" * 500 + ")",
+    "richness(" + "-" * 20000 + "0.25)",
+]
+
+
+@pytest.mark.parametrize("text", BAD, ids=lambda text: text[:40].replace("\x00", "NUL"))
+def test_a_text_that_is_no_scheme_is_refused_in_one_sentence(text):
+    with pytest.raises(UsageError) as caught:
+        parse(text)
+    assert "expected" in str(caught.value)
+
+
+def test_nothing_in_a_text_is_run(tmp_path):
+    mark = tmp_path / "ran"
+    for text in (f"mup(open({str(mark)!r}, 'w'))", f"open({str(mark)!r}, 'w')", f"richness(r=open({str(mark)!r}, 'w'))"):
+        with pytest.raises(UsageError):
+            parse(text)
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("scheme", GOOD.values(), ids=lambda s: s.name)
+def test_a_scheme_survives_json(scheme):
+    assert Scheme.from_dict(json.loads(json.dumps(scheme.to_dict()))) == scheme
+
+
+def test_what_is_no_saved_scheme_is_refused():
+    data = lzr.mup().to_dict()
+    for broken in ({}, {**data, "sgd": None}, {**data, "extra": 1}, {k: v for k, v in data.items() if k != "entrywise"}):
+        with pytest.raises(UsageError, match="not a saved scheme"):
+            Scheme.from_dict(broken)
+
+
+def test_optimizers_without_a_rule_are_refused():
+    with pytest.raises(UsageError, match="got optimizer 'rmsprop'"):
+        lzr.mup().classify("rmsprop")
