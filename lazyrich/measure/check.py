@@ -14,10 +14,11 @@ from torch import Tensor
 
 from lazyrich.data import ArrayData, load
 from lazyrich.errors import UsageError
+from lazyrich.family import Role
 from lazyrich.measure.predict import Prediction, UnitExponents, predict, unit_exponents
 from lazyrich.measure.result import CheckResult, Trial
 from lazyrich.measure.slope import Slope, fit_slope
-from lazyrich.measure.updates import UpdateProbe
+from lazyrich.measure.updates import FUNCTION, UpdateProbe
 from lazyrich.measure.verdict import Cause, Line, overall, with_mend, word_for
 from lazyrich.scaling import Plan, mup
 from lazyrich.scaling.optimizer import is_entrywise
@@ -169,8 +170,11 @@ def run_trial(setup: Setup, width: int, seed: int) -> Trial:
 def summarise(setup: Setup, trials: Sequence[Trial], command: str = "") -> CheckResult:
     """From finished trials to slopes, verdicts and mends."""
     order = trials[0]["order"]
-    exponents = unit_exponents(setup.plan, order, setup.widths, setup.met)
-    predicted = predict(setup.plan, order, setup.widths, setup.met)
+    units = [key for key in order if key != FUNCTION]
+    exponents = unit_exponents(setup.plan, units, setup.widths, setup.met)
+    predicted = predict(setup.plan, units, setup.widths, setup.met)
+    if FUNCTION in order:
+        exponents[FUNCTION], predicted[FUNCTION] = WHOLE, _of_function(units, exponents, predicted)
     lines = [line for key in order for line in _lines(setup, trials, key, exponents[key], predicted[key])]
     lines = _judge(setup, trials, lines, exponents)
     moved = _function_movement(setup, trials, order, exponents)
@@ -246,9 +250,21 @@ def _setup(
     )
 
 
+WHOLE = UnitExponents(FUNCTION, Role.FIXED, 0.0, 0.0, ())
+
+
+def _of_function(units: Sequence[str], exponents: dict[str, UnitExponents], predicted: dict[str, Prediction]) -> Prediction:
+    """What comes out of the network moves as its readout does; nothing is predicted where no readout is the last unit."""
+    unknown = float("nan")
+    last = next((key for key in reversed(units) if key in exponents and not exponents[key].wide), None)
+    update = predicted[last].update if last else unknown
+    return Prediction(update, unknown, update, unknown)
+
+
 def _lines(setup: Setup, trials: Sequence[Trial], key: str, unit: UnitExponents, predicted: Prediction) -> list[Line]:
     found = []
     names = tuple(n for n in setup.plan.tensors if n == key or n.rpartition(".")[0] == key.split("#")[0]) or (unit.tensor,)
+    role = "function" if key == FUNCTION else str(unit.role)
     for step in sorted({int(s) for trial in trials for s in trial["records"]}):
         for quantity in QUANTITIES:
             values = [
@@ -257,7 +273,7 @@ def _lines(setup: Setup, trials: Sequence[Trial], key: str, unit: UnitExponents,
             if quantity == "update" or any(v > 0 for row in values for v in row):
                 slope = fit_slope(setup.widths, values)
                 expected = getattr(predicted, quantity, None)
-                found.append(Line(key, names, str(unit.role), quantity, step, slope, expected))
+                found.append(Line(key, names, role, quantity, step, slope, expected))
     return found
 
 
@@ -284,13 +300,14 @@ def _judge(setup: Setup, trials: Sequence[Trial], lines: list[Line], exponents: 
             continue
         layer = by.get((key, "layer"), update)
         through = by.get((key, "passthrough"), Line(key, (), "", "passthrough", setup.steps, NOTHING, None))
-        trains = any(_value(trials, w, s, setup.steps, key, "layer") > 0 for w in setup.widths for s in range(setup.seeds))
+        moved = "update" if key == FUNCTION else "layer"
+        trains = any(_value(trials, w, s, setup.steps, key, moved) > 0 for w in setup.widths for s in range(setup.seeds))
         start = first.get(key, update)
         word = word_for(update.slope, layer.slope, unit.wide, trains, start.slope)
         row = {"hidden": remedy.hidden, "output": remedy.output}.get(str(unit.role), remedy.input)
         fixed = str(unit.role) == "fixed"
         rate = 0.0 if fixed else row.rate(is_entrywise(setup.plan.optimizer_name)) - unit.rate
-        cause = Cause(rate, 0.0 if fixed else row.init - unit.init, readout, unit.owed)
+        cause = Cause(rate, 0.0 if fixed else row.init - unit.init, readout, unit.owed, key == FUNCTION)
         verdicts[key] = with_mend(replace(update, verdict=word), start, layer, through, cause, exploding_below)
         exploding_below = exploding_below or word == "exploding"
     return [

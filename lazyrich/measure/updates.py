@@ -16,6 +16,7 @@ from lazyrich.measure.watch import Call, State, capture, first_float, fresh_buff
 from lazyrich.train import Loss, Run
 
 Record = dict[str, float]
+FUNCTION = "(function)"  # the key of the network's own output, where no unit returns it
 
 
 @dataclass
@@ -26,7 +27,8 @@ class UpdateProbe:
     ``update`` of the output since then, its terms ``layer``, ``passthrough`` and ``interaction``; ``uuc``, the mean over
     samples of |delta . Delta h| with delta the per-sample gradient at initialisation; ``max``, layer over update. The first
     step is recorded with ``update`` and ``uuc`` only, the last with all. Parameters that belong to no unit are recorded by
-    name with their own change as ``layer``.
+    name with their own change as ``layer``. Where the network returns something that no unit returned (a tied readout done
+    by hand, a product of features), its output is recorded as ``(function)``.
 
     Attributes:
         x: the fixed batch; a part of the training batch, so that gradients and features have had a chance to align.
@@ -62,17 +64,23 @@ class UpdateProbe:
         self._delta = {key: g * len(self.y) for key, g in zip(calls, grads, strict=True) if g is not None}
         self._calls = {key: _still(call) for key, call in calls.items()}
         self.order = list(calls) + loose_tensors(run.model)
+        function = first_float(output).detach()
+        if not any(_same(function, call.output) for call in self._calls.values()):
+            self.order.append(FUNCTION)
+            self._calls[FUNCTION] = Call((), {}, function)
 
     def after(self, run: Run) -> None:
         """Record the steps asked for."""
         if run.step in self.steps:
             now = {k: v.detach() for k, v in [*run.model.named_parameters(), *run.model.named_buffers()]}
-            _, calls = capture(run.model, now, self.x)
+            output, calls = capture(run.model, now, self.x)
             full = run.step == max(self.steps)
             self.records[run.step] = {
                 **{key: self._record(run.model, key, call, now, full) for key, call in calls.items()},
                 **{name: _loose(self._start[name], now[name]) for name in loose_tensors(run.model)},
             }
+            if FUNCTION in self._calls:
+                self.records[run.step][FUNCTION] = _whole(self._calls[FUNCTION].output, first_float(output))
 
     def _record(self, model: nn.Module, key: str, call: Call, now: State, full: bool) -> Record:
         old = self._calls[key]
@@ -112,6 +120,15 @@ def _slice(state: State, path: str) -> State:
 def _still(call: Call) -> Call:
     args, kwargs = still((call.args, call.kwargs))
     return Call(args, kwargs, call.output.detach())
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors are one, but for their shape."""
+    return a.data_ptr() == b.data_ptr() and a.numel() == b.numel()
+
+
+def _whole(old: Tensor, new: Tensor) -> Record:
+    return {"level": rms(old), "update": rms(new - old)}
 
 
 def _loose(old: Tensor, new: Tensor) -> Record:

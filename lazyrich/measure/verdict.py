@@ -86,13 +86,15 @@ class Cause:
     """What a plan would have to change for one layer to be as under muP.
 
     ``rate`` and ``init`` are the missing exponents of its learning rate and initial std, ``readout`` the missing exponent
-    of the readout's initial std, through which its gradient comes; ``owed`` says that an obligation here is unmet.
+    of the readout's initial std, through which its gradient comes; ``owed`` says that an obligation here is unmet,
+    ``outside`` that the line is the whole network's output, which no unit returned.
     """
 
     rate: float
     init: float
     readout: float
     owed: bool = False
+    outside: bool = False
 
 
 def with_mend(update: Line, first: Line, layer: Line, through: Line, cause: Cause, inherited: bool) -> Line:
@@ -111,8 +113,12 @@ def with_mend(update: Line, first: Line, layer: Line, through: Line, cause: Caus
     if update.verdict == "exploding":
         if cause.owed:
             return replace(update, mend=f"{said}: meet the plan's obligation at '{update.layer}' (meet=True, or --meet)")
+        if cause.outside and not inherited:
+            return replace(
+                update, mend=f"{said}: forward() sums over the width outside any layer; divide that sum by it"
+            )
         own = layer.slope.value > TOLERANCE or (early and cause.rate > 0.01)
-        if not own and inherited:
+        if inherited and (cause.outside or not own):
             return replace(update, mend=f"{said}: it passes on what explodes below it; mend that first")
         steps = []
         if own and abs(cause.rate) > 0.01:
@@ -209,7 +215,7 @@ def _worst(judged: Sequence[Line]) -> Word:
     """The worst word of any layer; a few uncertain layers do not decide, unless the function itself is among them."""
     words = [line.verdict for line in judged]
     unsure = words.count("inconclusive")
-    functions = [line.verdict for line in judged if line.role in ("output", "fixed")]
+    functions = [line.verdict for line in judged if line.role in ("output", "fixed", "function")]
     if 4 * unsure <= len(words) and (not functions or functions[-1] != "inconclusive"):
         words = [word for word in words if word != "inconclusive"]
     return min(words, key=SEVERITY.index, default="inconclusive")  # type: ignore[return-value]

@@ -111,7 +111,7 @@ def test_plan_prints_a_row_for_every_tensor_and_saves_what_it_printed(capsys: py
     for tensor in lzr.Family(lzr.zoo.mlp, base=64).tensors:
         assert re.search(rf"^\W*{re.escape(tensor)}\b", out, re.MULTILINE)
     assert out.splitlines()[-1] == "plan: deep/plan.json"
-    assert lzr.Plan.load("deep/plan.json").table(256) in out
+    assert lzr.Plan.load("deep/plan.json", family=lzr.Family(lzr.zoo.mlp, base=64)).table(256) in out
 
 
 def test_plan_depends_on_scheme_optimizer_and_width(capsys: pytest.CaptureFixture[str]) -> None:
@@ -128,15 +128,20 @@ def test_an_obligation_is_printed_with_the_way_to_meet_it(capsys: pytest.Capture
 
 
 @pytest.mark.parametrize(
-    ("name", "sgd", "adam"), [("mup", "rich", "rich"), ("ntk", "lazy", "lazy"), ("standard", "unstable", "unstable")]
+    ("name", "sgd", "adam"),
+    [
+        ("mup", "feature learning", "feature learning"),
+        ("ntk", "kernel", "kernel"),
+        ("standard", "unstable", "unstable"),
+    ],
 )
 def test_scheme_tells_the_regime_under_both_kinds_of_optimizer(
     name: str, sgd: str, adam: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["scheme", name]) == 0
     out = capsys.readouterr().out
-    assert out.startswith(f"{name}\n")
-    assert re.findall(r"^under (\w+): ([\w-]+)", out, re.MULTILINE) == [("sgd", sgd), ("adam", adam)]
+    assert out.startswith(f"{name}()\n")
+    assert re.findall(r"^under (\w+): ([\w -]+) \(", out, re.MULTILINE) == [("sgd", sgd), ("adam", adam)]
 
 
 def test_scheme_without_hidden_layers_shows_no_hidden_row(capsys: pytest.CaptureFixture[str]) -> None:

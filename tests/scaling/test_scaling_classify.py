@@ -208,7 +208,7 @@ def test_features_move_as_the_verdict_says(scheme):
 
 @pytest.mark.parametrize("r", [0.0, 0.25, 0.5])
 def test_the_richness_table_needs_its_square_roots(r):
-    """g = A/sqrt(n_0), A/sqrt(n), 1/sqrt(n) with sigma = 1/A moves the function; A/n_0, A/n, 1/n, as some notes print, does not."""
+    """g = A/sqrt(n_0), A/sqrt(n), 1/sqrt(n) with sigma = 1/A moves the function; A/n_0, A/n, 1/n does not."""
     right, _ = slopes(lzr.abc(a=(-r, 0.5 - r, 0.5), b=(r, r, r), c=0).sgd)
     printed, error = slopes(lzr.abc(a=(-r, 1 - r, 1), b=(r, r, r), c=0).sgd)
     assert abs(right[2]) < 0.1

@@ -126,7 +126,7 @@ def test_adams_epsilon_falls_with_the_gradients_that_it_is_compared_with():
 
 @pytest.mark.parametrize("r", [0, 0.25, 0.5])
 def test_richness_keeps_the_invariants_of_its_table(r):
-    """g sigma and g^2 eta of g = (A/sqrt(n_0), A/sqrt(n), 1/sqrt(n)), sigma = 1/A, eta = 1, A = n^r: the same in every gauge."""
+    """g sigma and g^2 eta of g = (A/sqrt(n_0), A/sqrt(n), 1/sqrt(n)), sigma = 1/A, eta = 1, A = n^r: in every gauge."""
     tensors = ("hidden.0.weight", "hidden.1.weight", "readout.weight")
     values = [lzr.plan(family_of("mlp"), lzr.richness(r), "sgd").settings(n) for n in WIDTHS]
     stds = [slope([v[t].std for v in values], WIDTHS) for t in tensors]
