@@ -231,6 +231,7 @@ def _setup(
     rate = RATES.get(plan.optimizer_name, 0.001) if lr is None else float(lr)
     if not rate > 0:
         raise UsageError(f"got lr = {rate}, expected a positive number")
+    _refuse_device(device)
     arrays = data if isinstance(data, ArrayData) else load(data)
     name, function = loss_for(loss, arrays.y)
     return Setup(
@@ -248,6 +249,14 @@ def _setup(
         device,
         meet,
     )
+
+
+def _refuse_device(device: str) -> None:
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        first = (str(error).splitlines() or [""])[0]
+        raise UsageError(f"got device '{device}', which cannot be used here ({first}); try cpu") from error
 
 
 WHOLE = UnitExponents(FUNCTION, Role.FIXED, 0.0, 0.0, ())

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from lazyrich.errors import TrainError
 from lazyrich.measure.decompose import from_corners
 from lazyrich.measure.watch import Call, State, capture, first_float, fresh_buffers, loose_tensors, state_of, still
 from lazyrich.train import Loss, Run
+from lazyrich.train.refusal import RAISED, refusal
 
 Record = dict[str, float]
 FUNCTION = "(function)"  # the key of the network's own output, where no unit returns it
@@ -56,10 +56,10 @@ class UpdateProbe:
         output, calls = capture(run.model, live, self.x, grad=True)
         outputs = [call.output for call in calls.values()]
         try:
-            grads = torch.autograd.grad(self.loss(output, self.y), outputs, allow_unused=True)
-        except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
-            first = (str(error).splitlines() or [""])[0]
-            raise TrainError(f"the loss does not take the model's output: {type(error).__name__}: {first}") from error
+            loss = self.loss(output, self.y)
+        except RAISED as error:
+            raise refusal("the loss does not take the model's output", error, output=output, targets=self.y) from error
+        grads = torch.autograd.grad(loss, outputs, allow_unused=True)
         self._start = {k: v.detach() for k, v in self._start.items()}
         self._delta = {key: g * len(self.y) for key, g in zip(calls, grads, strict=True) if g is not None}
         self._calls = {key: _still(call) for key, call in calls.items()}

@@ -114,9 +114,7 @@ def with_mend(update: Line, first: Line, layer: Line, through: Line, cause: Caus
         if cause.owed:
             return replace(update, mend=f"{said}: meet the plan's obligation at '{update.layer}' (meet=True, or --meet)")
         if cause.outside and not inherited:
-            return replace(
-                update, mend=f"{said}: forward() sums over the width outside any layer; divide that sum by it"
-            )
+            return replace(update, mend=f"{said}: forward() sums over the width outside any layer; divide that sum by it")
         own = layer.slope.value > TOLERANCE or (early and cause.rate > 0.01)
         if inherited and (cause.outside or not own):
             return replace(update, mend=f"{said}: it passes on what explodes below it; mend that first")

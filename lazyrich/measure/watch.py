@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
+from lazyrich.errors import TrainError
 from lazyrich.family.family import seeded
+from lazyrich.train.refusal import RAISED, refusal
 
 ATOMIC = (nn.MultiheadAttention, nn.RNNBase)
 
@@ -85,6 +87,8 @@ def capture(model: nn.Module, state: State, x: Any, grad: bool = False, seed: in
     try:
         with seeded(seed), torch.set_grad_enabled(grad):
             output = functional_call(model, fresh_buffers(model, state), (x,))
+    except RAISED as error:
+        raise refusal("the model does not take the data", error, inputs=x) from error
     finally:
         for handle in handles:
             handle.remove()
@@ -99,7 +103,10 @@ def fresh_buffers(model: nn.Module, state: Mapping[str, Tensor]) -> State:
 
 def first_float(output: Any) -> Tensor:
     """The first floating tensor in whatever a module returned."""
-    return next(leaf for leaf in tree_flatten(output)[0] if isinstance(leaf, Tensor) and leaf.is_floating_point())
+    for leaf in tree_flatten(output)[0]:
+        if isinstance(leaf, Tensor) and leaf.is_floating_point():
+            return leaf
+    raise TrainError(f"a layer or the network returned {type(output).__name__} without a floating tensor, expected one")
 
 
 def moved_inputs(old: Any, new: Any, cast: torch.dtype | None = None) -> tuple[Any, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lazyrich.errors import UsageError
 from lazyrich.scaling.exponents import Layers
 
 EPSILON = 1e-9
@@ -52,11 +53,16 @@ def classify(layers: Layers, entrywise: bool, hidden_layers: int = 2) -> Verdict
         entrywise: whether they are abcd exponents of an entrywise optimizer.
         hidden_layers: 1 asks about a network with a single hidden layer, which has no hidden-to-hidden weights.
 
+    Raises:
+        UsageError: for a network without hidden layers.
+
     Example:
         >>> from lazyrich.scaling.table import mup
         >>> classify(mup().entrywise, entrywise=True).regime
         'feature learning'
     """
+    if hidden_layers < 1:
+        raise UsageError(f"got hidden_layers = {hidden_layers}, expected at least 1")
     conditions, layer_r, r = (_entrywise if entrywise else _sgd)(layers, hidden_layers)
     faithful = not entrywise or _faithful(layers, hidden_layers)
     broken = [condition for condition in conditions if not condition.holds]

@@ -12,6 +12,7 @@ from lazyrich.errors import TrainError
 from lazyrich.family.family import seeded
 from lazyrich.train.loss import Loss
 from lazyrich.train.probe import Probe, Run
+from lazyrich.train.refusal import RAISED, refusal
 
 Batches = Callable[[int], tuple[Tensor, Tensor]]
 
@@ -70,13 +71,13 @@ def train(
 def _step(model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, loss: Loss) -> float:
     optimizer.zero_grad()
     try:
-        value = loss(model(x), y)
-    except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
-        first = (str(error).splitlines() or [""])[0]
-        raise TrainError(
-            f"the model does not take the data: {type(error).__name__}: {first} (inputs {tuple(x.shape)} {x.dtype}, "
-            f"targets {tuple(y.shape)} {y.dtype}); give data of the shape that the network reads, or another loss"
-        ) from error
+        output = model(x)
+    except RAISED as error:
+        raise refusal("the model does not take the data", error, inputs=x) from error
+    try:
+        value = loss(output, y)
+    except RAISED as error:
+        raise refusal("the loss does not take the model's output", error, output=output, targets=y) from error
     if value.dim() != 0:
         raise TrainError(f"the loss must be one number, got shape {tuple(value.shape)}; average it over the batch")
     value.backward()

@@ -1,0 +1,261 @@
+"""Bad input ends with one line and status 2, Ctrl-C with 130; finished work is kept and continued."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from lazyrich.cli import main
+
+TINY = ["--base", "8", "--widths", "8", "16", "--seeds", "2", "--steps", "2"]
+
+NETS = """
+import torch
+from torch import nn
+
+
+def crash(width):
+    raise RuntimeError("no such luck")
+
+
+def stubborn(width):
+    return nn.Linear(64, 10)
+
+
+def lazy(width):
+    return nn.Sequential(nn.LazyLinear(width), nn.Linear(width, 10))
+
+
+def nothing(width):
+    return None
+
+
+def wrong_input(width):
+    return nn.Sequential(nn.Linear(63, width), nn.Linear(width, 10))
+
+
+def wrong_output(width):
+    return nn.Sequential(nn.Linear(64, width), nn.Linear(width, 3))
+
+
+def returns_text(width):
+    class Net(nn.Linear):
+        def forward(self, x):
+            return "out"
+    return nn.Sequential(nn.Linear(64, width), Net(width, 10))
+
+
+class Nan(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.a, self.b = nn.Linear(64, width), nn.Linear(width, 10)
+
+    def forward(self, x):
+        return self.b(self.a(x)) / 0.0 * 0.0
+
+
+def unclear(width):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table = nn.Parameter(torch.randn(64, width))
+            self.out = nn.Linear(width, 10)
+
+        def forward(self, x):
+            return self.out(x @ self.table)
+    return Net()
+
+
+good = lambda width: nn.Sequential(nn.Linear(64, width), nn.Tanh(), nn.Linear(width, 10))
+number = 3
+
+
+def data():
+    return torch.full((32, 64), float("nan")), torch.zeros(32, dtype=torch.long)
+"""
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LAZYRICH_DATA", raising=False)
+    Path("net.py").write_text(NETS)
+    Path("broken.py").write_text("def make(width:\n")
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """The one line with which a command refuses."""
+    assert main(list(words)) == 2
+    err = capsys.readouterr().err
+    lines = [line for line in err.splitlines() if line.strip()]
+    assert len(lines) == 1, err
+    assert lines[0].startswith("lazyrich: ")
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("factory", "says"),
+    [
+        ("net.py:missing", ["missing", "net.py"]),
+        ("nowhere.py:make", ["nowhere.py"]),
+        ("no.such.module:make", ["no.such.module"]),
+        ("broken.py:make", ["broken.py"]),
+        ("justaword", ["justaword", "module:"]),
+        ("net.py:number", ["number"]),
+        ("net.py:crash", ["no such luck", "RuntimeError"]),
+        ("net.py:stubborn", ["width"]),
+        ("net.py:lazy", ["azy"]),
+        ("net.py:nothing", ["NoneType", "Module"]),
+        ("net.py:unclear", ["table", "roles"]),
+        ("net.py:wrong_input", ["64", "63"]),
+        ("net.py:wrong_output", ["(16, 3)", "targets (16,)"]),
+        ("net.py:returns_text", ["str"]),
+    ],
+)
+def test_a_factory_that_cannot_serve_is_refused(factory: str, says: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    line = refusal(capsys, "check", factory, *TINY)
+    assert [word for word in says if word not in line] == [], line
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--widths", "4", "8"], ["width 4", "base width 8"]),
+        (["--widths", "32", "16"], ["[32, 16]", "increasing"]),
+        (["--widths", "16", "16"], ["increasing"]),
+        (["--widths", "16"], ["at least two"]),
+        (["--steps", "0"], ["steps = 0"]),
+        (["--seeds", "0"], ["seeds = 0"]),
+        (["--lr", "-1"], ["lr", "positive"]),
+        (["--lr", "nan"], ["lr", "positive"]),
+        (["--scheme", "mupp"], ["mupp", "mean_field"]),
+        (["--scheme", "richness(0.7)"], ["0.7", "1/2"]),
+        (["--scheme", "richness(__import__('os'))"], ["expected one of"]),
+        (["--optimizer", "lion2"], ["lion2", "adamw"]),
+        (["--data", "nowhere"], ["nowhere", "digits"]),
+        (["--data", "mnist", "--data-root", "."], ["mnist"]),
+        (["--data", "net.py:data"], ["nan"]),
+        (["--loss", "hinge"], ["hinge", "cross_entropy"]),
+        (["--device", "cuda:99"], ["cuda:99"]),
+        (["--device", "toaster"], ["toaster"]),
+        (["--roles", "conv"], ["conv", "="]),
+        (["--roles", "0.weight=boss"], ["boss", "hidden"]),
+        (["--roles", "nothing*=hidden"], ["nothing*"]),
+        (["--depth", "2"], ["depth"]),
+    ],
+)
+def test_an_option_that_makes_no_check_is_refused(
+    words: list[str], says: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = refusal(capsys, "check", "net.py:good", *TINY, *words)
+    assert [word for word in says if word.lower() not in line.lower()] == [], line
+
+
+def test_an_unknown_option_is_status_2_and_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["check", "net.py:good", "--widhts", "8"])
+    assert stopped.value.code == 2
+    out, err = capsys.readouterr()
+    assert "widhts" in out + err
+    assert "Traceback" not in out + err
+
+
+def test_a_truncated_data_file_is_refused_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+    folder = Path("images")
+    folder.mkdir()
+    for part, magic in (("train-images-idx3-ubyte", b"\0\0\x08\x03"), ("train-labels-idx1-ubyte", b"\0\0\x08\x01")):
+        (folder / part).write_bytes(magic + b"\0\0\0\x09")
+    line = refusal(capsys, "check", "net.py:good", *TINY, "--data", "mnist", "--data-root", str(folder))
+    assert "train-images-idx3-ubyte" in line
+
+
+def test_losses_that_are_not_finite_are_a_verdict_not_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "net.py:Nan", *TINY, "--out", "run"]) == 0
+    assert "the loss stopped being finite at width 8, 16" in capsys.readouterr().out
+    assert Path("run/report.html").exists()
+
+
+def test_another_runs_folder_is_refused_and_left_as_it_was(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "net.py:good", *TINY, "--out", "run"]) == 0
+    capsys.readouterr()
+    before = {p: p.read_bytes() for p in Path("run").rglob("*.json")}
+    line = refusal(capsys, "check", "net.py:good", *TINY, "--lr", "0.5", "--out", "run")
+    assert "run" in line
+    assert "lr" in line
+    assert {p: p.read_bytes() for p in Path("run").rglob("*.json")} == before
+
+
+def test_a_folder_that_is_a_file_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("run").write_text("mine")
+    assert "run" in refusal(capsys, "check", "net.py:good", *TINY, "--out", "run")
+    assert Path("run").read_text() == "mine"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_read_only_folder_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("shut").mkdir()
+    os.chmod("shut", stat.S_IRUSR | stat.S_IXUSR)
+    assert "shut" in refusal(capsys, "check", "net.py:good", *TINY, "--out", "shut/run")
+
+
+def test_a_folder_that_cannot_be_written_is_refused(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(*args: object, **options: object) -> None:
+        raise PermissionError(13, "Permission denied", "shut/run")
+
+    monkeypatch.setattr(Path, "mkdir", denied)
+    assert "shut/run" in refusal(capsys, "check", "net.py:good", *TINY, "--out", "shut/run")
+
+
+def test_ctrl_c_keeps_what_is_finished_and_the_same_command_continues(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["check", "net.py:good", *TINY, "--out", "run"]
+    check_module = importlib.import_module("lazyrich.measure.check")
+    real, done = check_module.run_trial, []
+
+    def interrupted(setup, width, seed):
+        if len(done) == 3:
+            raise KeyboardInterrupt
+        done.append((width, seed))
+        return real(setup, width, seed)
+
+    monkeypatch.setattr(check_module, "run_trial", interrupted)
+    assert main(words) == 130
+    out, err = capsys.readouterr()
+    assert "Traceback" not in err
+    assert "the same command continues" in err
+    kept = {p: p.read_bytes() for p in Path("run").rglob("trials/*.json")}
+    assert len(kept) == 3
+
+    again = []
+    monkeypatch.setattr(check_module, "run_trial", lambda setup, w, s: again.append((w, s)) or real(setup, w, s))
+    assert main(words) == 0
+    assert again == [(16, 1)]
+    assert {p: p.read_bytes() for p in kept} == kept
+    continued = json.loads(Path("run/result.json").read_text())[0]
+    capsys.readouterr()
+    assert main([*words[:-1], "whole"]) == 0
+    whole = json.loads(Path("whole/result.json").read_text())[0]
+    assert continued["lines"] == whole["lines"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["plan", "net.py:missing"],
+        ["plan", "net.py:good", "--scheme", "nope"],
+        ["scheme", "nope"],
+        ["scheme", "mup", "--hidden-layers", "0"],
+        ["report", "nowhere"],
+        ["report", "net.py"],
+    ],
+)
+def test_the_other_verbs_refuse_alike(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    refusal(capsys, *words)
