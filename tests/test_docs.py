@@ -1,0 +1,60 @@
+"""The code of README.md and of the tutorial runs as it is printed."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+from lazyrich.cli import main
+
+ROOT = Path(__file__).parent.parent
+BLOCK = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def blocks(page: str) -> list[tuple[str, str, str]]:
+    found = [match.groups() for match in BLOCK.finditer((ROOT / page).read_text(encoding="utf-8"))]
+    assert found, f"{page} shows no code"
+    return found
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "mynet", raising=False)
+
+
+def test_the_tutorial_runs_from_top_to_bottom(capsys: pytest.CaptureFixture[str]) -> None:
+    names: dict[str, object] = {}
+    for language, note, text in blocks("docs/tutorial.md"):
+        if note.strip().startswith("file="):
+            Path(note.strip().removeprefix("file=")).write_text(text)
+        elif language == "python":
+            exec(compile(text, "docs/tutorial.md", "exec"), names)
+        elif language == "sh":
+            for line in text.splitlines():
+                words = shlex.split(line)
+                assert words[0] == "lazyrich"
+                assert main(words[1:]) == 0, line
+    out = capsys.readouterr().out
+    assert "standard() · adamw\nExploding" in out
+    assert Path("runs/mynet/report.html").exists()
+    assert Path("plan.json").exists()
+
+
+def test_the_first_example_of_the_readme_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    (text,) = [text for language, _, text in blocks("README.md") if language == "python"]
+    exec(compile(text, "README.md", "exec"), {})
+    assert "Well-behaved" in capsys.readouterr().out
+    assert Path("report.html").exists()
+
+
+@pytest.mark.parametrize("page", ["README.md", "ARCHITECTURE.md", *sorted(f"docs/{p.name}" for p in ROOT.glob("docs/*.md"))])
+def test_links_between_pages_lead_somewhere(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    targets = [t for t in re.findall(r"\]\(([^)#]+)", text) if not t.startswith("http")]
+    assert [t for t in targets if not ((ROOT / page).parent / t).exists()] == []
