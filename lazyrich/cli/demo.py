@@ -47,7 +47,7 @@ def run(words: Sequence[str]) -> None:
                         made, data, widths, seeds=seeds, lr=lr, batch=128, folder=out / slug(network, name, optimizer),
                         progress=show, command=command_line("demo", words),
                     )  # fmt: skip
-                print(f"{result.title}: {result.verdict.sentence}", flush=True)
+                print(f"{result.title}: {result.verdict}", flush=True)
                 results.append(result.to_dict())
         write_json(out / "result.json", results)
         print(f"page: {render(results, out / 'report.html')}")

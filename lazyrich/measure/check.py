@@ -199,16 +199,22 @@ def summarise(setup: Setup, trials: Sequence[Trial], command: str = "") -> Check
         },
         settings=setup.settings(),
         plan=setup.plan.rows(max(setup.widths)),
-        obligations=[
-            {"kind": o.kind, "where": o.where, "why": o.why, "factor": o.constant, "met": setup.met}
-            for o in setup.plan.obligations
-        ],
+        obligations=_obligations(setup),
         reproduce={
             "command": command or "lazyrich.check(plan, data, ...) with the settings above",
             "versions": {"lazyrich": _version(), "torch": torch.__version__, "python": platform.python_version()},
             "date": date.today().isoformat(),
         },
     )
+
+
+def _obligations(setup: Setup) -> list[dict[str, Any]]:
+    """The plan's obligations with their factors at the largest width."""
+    family, owed = setup.plan.family, setup.plan.obligations
+    if not owed or family is None:
+        return []
+    widest = family.sketch(max(setup.widths))
+    return [{"kind": o.kind, "where": o.where, "why": o.why, "factor": o.factor(widest), "met": setup.met} for o in owed]
 
 
 def _setup(

@@ -125,7 +125,7 @@ class CheckResult:
         mends = [f"mend: {mend}" for mend in self.verdict.mends]
         rule = "-" * max(map(len, table))
         theory = f"theory: {self.theory['scheme']} under {self.theory['optimizer']} is {self.theory['regime']}"
-        return "\n".join([self.title, self.verdict.sentence, rule, *table, rule, theory, *owed, *mends])
+        return "\n".join([self.title, str(self.verdict), rule, *table, rule, theory, *owed, *mends])
 
 
 def _predicted(value: float | None) -> str:

@@ -164,11 +164,14 @@ def _close(said: str, steps: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class Overall:
-    """The verdict of a whole check."""
+    """The verdict of a whole check: a word, the sentence that says what it means here, and what to do."""
 
     word: Word
     sentence: str
     mends: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.word.capitalize()}. {self.sentence}"
 
 
 def overall(lines: Sequence[Line], *, diverged: Sequence[int], moved: float, lr: float, regime: str, scheme: str) -> Overall:
@@ -186,12 +189,12 @@ def overall(lines: Sequence[Line], *, diverged: Sequence[int], moved: float, lr:
     faulty = [line for line in judged if line.verdict in SEVERITY[:3] and line.mend]
     mends = tuple(line.mend for line in sorted(faulty, key=lambda line: SEVERITY.index(line.verdict)))
     if diverged:
-        note = f"the loss stopped being finite at width {', '.join(map(str, diverged))}"
-        return Overall("exploding", f"Exploding: {note}.", mends or (f"lower the learning rate (now {lr:g}) and check again",))
+        note = f"The loss stopped being finite at width {', '.join(map(str, diverged))}"
+        return Overall("exploding", f"{note}.", mends or (f"lower the learning rate (now {lr:g}) and check again",))
     if moved < SMALLEST:
         return Overall(
             "inconclusive",
-            f"Inconclusive: the function moved by only {100 * moved:.2g} % at every width, too little to tell anything.",
+            f"The function moved by only {100 * moved:.2g} % at every width, too little to tell anything.",
             (f"raise the learning rate (now {lr:g}), say tenfold, or train more steps",),
         )
     word = _worst(judged)
@@ -222,17 +225,16 @@ def _worst(judged: Sequence[Line]) -> Word:
 def _sentence(word: Word, where: Sequence[str], judged: Sequence[Line]) -> str:
     names = ", ".join(where[:4]) + (f" and {len(where) - 4} more" if len(where) > 4 else "")
     if word == "well-behaved":
-        return "Well-behaved: every layer's update keeps its size at every width, so features are learned (rich)."
+        return "Every layer's update keeps its size at every width, so features are learned (rich)."
     if word == "lazy":
         steepest = min(line.slope.value for line in judged if line.verdict == "lazy")
         return (
-            f"Lazy: the function moves at every width while features move less and less (down to width^{steepest:+.2f}, "
-            f"in {names})."
+            f"The function moves at every width while features move less and less (down to width^{steepest:+.2f}, in {names})."
         )
     if word == "exploding":
-        return f"Exploding: updates grow with the width in {names}; no learning rate is right at every width."
+        return f"Updates grow with the width in {names}; no learning rate is right at every width."
     if word == "vanishing":
-        return f"Vanishing: updates die out with the width in {names}."
+        return f"Updates die out with the width in {names}."
     if word == "frozen":
-        return f"Frozen: {names} stop training as the network widens, while the rest goes on."
-    return f"Inconclusive: the slopes of {names} are too uncertain; add seeds or widths."
+        return f"{names} stop training as the network widens, while the rest goes on."
+    return f"The slopes of {names} are too uncertain; add seeds or widths."
