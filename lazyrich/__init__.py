@@ -30,6 +30,9 @@ _FACE = {
     "check": ("lazyrich.measure", "check"),
     "decompose": ("lazyrich.measure", "decompose"),
     "train": ("lazyrich.train", "train"),
+    # infinite width, lazy
+    "kernel": ("lazyrich.lazy", "kernel"),
+    "init": ("lazyrich.init", ""),
     # data, and what a person looks at
     "data": ("lazyrich.data", ""),
     "render": ("lazyrich.report", "render"),

@@ -40,3 +40,7 @@ class StoreError(LazyrichError):
 
 class ReportError(LazyrichError):
     """A result that cannot be drawn, or a page that cannot be written."""
+
+
+class KernelError(LazyrichError):
+    """A kernel that cannot be computed: an operation without a rule, inputs that do not fit, a singular Gram matrix."""

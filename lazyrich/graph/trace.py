@@ -1,0 +1,160 @@
+"""From a module to its graph, by ``torch.export``."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export.graph_signature import InputKind
+from torch.fx import Node as FxNode
+from torch.utils._pytree import tree_map_only
+
+from lazyrich.errors import KernelError
+from lazyrich.graph.node import Batch, Graph, Node, Ref
+
+VIEWS = ("view", "reshape", "transpose", "permute", "select", "slice", "t", "squeeze", "unsqueeze", "flatten", "expand")
+
+
+def trace(module: nn.Module, example: Tensor) -> Graph:
+    """The operations of a module on inputs like an example, whatever their number.
+
+    The module is exported without being run on real numbers (``torch.export``, non-strict) with a symbolic batch. In-place
+    operations become plain ones, tied tensors are one node, and every node keeps its module and its line.
+
+    Args:
+        module: as it is, in its own train or eval mode.
+        example: an input of the right shape (batch, ...) and dtype; only these matter.
+
+    Raises:
+        KernelError: if the module cannot be exported, for instance because a branch depends on the data.
+
+    Example:
+        >>> graph = trace(nn.Sequential(nn.Linear(3, 4), nn.ReLU(inplace=True)), torch.zeros(2, 3))
+        >>> [node.op for node in graph if node.op != "parameter"]
+        ['input', 'linear', 'relu', 'output']
+    """
+    program = _export(module, example)
+    signature = {spec.arg.name: spec for spec in program.graph_signature.input_specs}
+    tied = {id(p): name for name, p in reversed(list(module.named_parameters(remove_duplicate=False)))}
+    parameters = dict(module.named_parameters(remove_duplicate=False))
+    nodes: list[Node] = []
+    constants: dict[str, Tensor] = {}
+    renamed: dict[str, str] = {}  # what an in-place operation wrote over -> the value after it
+    known: dict[str, str] = {}
+    for fx in program.graph.nodes:
+        if fx.op == "placeholder":
+            spec = signature[fx.name]
+            if spec.kind is InputKind.PARAMETER:
+                tensor = tied[id(parameters[str(spec.target)])]
+                renamed[fx.name] = known.setdefault(tensor, fx.name)
+                if renamed[fx.name] == fx.name:
+                    nodes.append(Node(fx.name, "parameter", tensor, shape=tuple(parameters[tensor].shape)))
+            elif spec.kind is InputKind.USER_INPUT:
+                nodes.append(Node(fx.name, "input", fx.name, shape=_shape(fx)))
+            else:
+                nodes.append(Node(fx.name, "constant", str(spec.target), shape=_shape(fx)))
+                constants[fx.name] = _constant(program, str(spec.target))
+        else:
+            nodes.append(_node(fx, renamed, nodes))
+    shapes = {tied[id(p)]: tuple(p.shape) for p in parameters.values()}
+    return Graph(_live(nodes), constants, shapes)
+
+
+def _export(module: nn.Module, example: Tensor) -> Any:
+    own = next((p.dtype for p in module.parameters() if p.is_floating_point()), example.dtype)
+    dtype = own if example.is_floating_point() else example.dtype
+    device = next((p.device for p in module.parameters()), example.device)
+    pair = torch.zeros((3, *example.shape[1:]), dtype=dtype, device=device)  # 0 and 1 are taken for constants by the tracer
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            batch = torch.export.Dim("batch")
+            return torch.export.export(module, (pair,), dynamic_shapes=({0: batch},), strict=False)
+    except Exception as error:  # the tracer raises errors of every kind; all mean the same here
+        first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        branch = "data-dependent" in str(error) or "GuardOnDataDependent" in type(error).__name__
+        why = "a branch depends on the data, so there is no one graph" if branch else first.strip()
+        raise KernelError(
+            f"{type(module).__name__} cannot be traced on inputs of shape (batch, {', '.join(map(str, example.shape[1:]))}) "
+            f"{example.dtype}: {why}; give inputs of the shape that it reads, and keep Python branches off tensor values"
+        ) from error
+
+
+def _node(fx: FxNode, renamed: dict[str, str], nodes: list[Node]) -> Node:
+    args = tree_map_only(FxNode, lambda n: Ref(renamed.get(n.name, n.name)), tuple(fx.args))
+    kwargs = tree_map_only(FxNode, lambda n: Ref(renamed.get(n.name, n.name)), dict(fx.kwargs))
+    if fx.op == "output":
+        return Node(fx.name, "output", "output", args)
+    if fx.op != "call_function":
+        raise KernelError(f"cannot read the traced node '{fx.name}' of kind {fx.op}")
+    raw = _op(fx.target)
+    path, kind = _module(fx)
+    node = Node(fx.name, raw.removesuffix("_"), _plain(fx.target), args, kwargs, _shape(fx), path, kind, _source(fx))
+    if raw.endswith("_") and not raw.endswith("__") and isinstance(args[0], Ref):
+        before = next(n for n in nodes if n.name == args[0].name)
+        if before.op in VIEWS:
+            raise KernelError(
+                f"{raw} at {node.place} writes in place through a view ({before.op}), so what else it changes cannot be "
+                "followed; use the operation that returns a new tensor"
+            )
+        renamed |= {name: fx.name for name, now in renamed.items() if now == before.name} | {before.name: fx.name}
+    return node
+
+
+def _op(target: Any) -> str:
+    packet = getattr(target, "overloadpacket", None)
+    return packet.__name__ if packet is not None else getattr(target, "__name__", str(target))
+
+
+def _plain(target: Any) -> Any:
+    """The callable without its in-place effect."""
+    name = _op(target)
+    if not name.endswith("_") or not hasattr(target, "overloadpacket"):
+        return target
+    packet = getattr(torch.ops.aten, name[:-1], None)
+    return getattr(packet, target._overloadname, target) if packet else target
+
+
+def _shape(fx: FxNode) -> tuple[Any, ...] | None:
+    value = fx.meta.get("val")
+    return tuple(_size(s) for s in value.shape) if isinstance(value, Tensor) else None
+
+
+def _size(size: Any) -> Any:
+    if isinstance(size, int):
+        return size
+    times = size.node.expr.as_coeff_Mul()[0]
+    return Batch(int(times))
+
+
+def _module(fx: FxNode) -> tuple[str, str]:
+    stack = list((fx.meta.get("nn_module_stack") or {}).values())
+    if not stack:
+        return "", ""
+    path, kind = stack[-1]
+    kind = kind if isinstance(kind, str) else kind.__qualname__
+    return re.sub(r"^L\['self'\]\.?", "", path), kind.rpartition(".")[2]
+
+
+def _source(fx: FxNode) -> str:
+    found = re.findall(r'File "([^"]+)", line (\d+)', fx.meta.get("stack_trace") or "")
+    own = [(file, line) for file, line in found if "torch/" not in file] or found
+    return f"{own[-1][0].rpartition('/')[2]}:{own[-1][1]}" if own else ""
+
+
+def _constant(program: Any, target: str) -> Tensor:
+    held = {**program.state_dict, **program.constants}
+    return held[target].detach()
+
+
+def _live(nodes: list[Node]) -> tuple[Node, ...]:
+    """Only what the output reads."""
+    wanted, kept = set(), []
+    for node in reversed(nodes):
+        if node.op in ("output", "input") or node.name in wanted:
+            kept.append(node)
+            wanted.update(node.inputs)
+    return tuple(reversed(kept))

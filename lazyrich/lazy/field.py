@@ -1,0 +1,207 @@
+"""What flows through a network of infinite width: a random field over samples and positions, known by its covariances.
+
+A field's features are exchangeable; its arrays are covariances per feature, between the samples of two batches (or of one
+batch with itself) and between positions: only equal ones (``full`` False), or all pairs of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Any
+
+from torch import Tensor
+
+from lazyrich.lazy.layout import Atom, Axis, Kind, Layout, Split, size_of
+
+
+@dataclass(frozen=True)
+class Source:
+    """A stretch of the features that one weight tensor draws afresh; fields of disjoint stretches are independent."""
+
+    name: str
+    low: Fraction = Fraction(0)
+    high: Fraction = Fraction(1)
+
+    def part(self, low: Fraction, high: Fraction) -> Source:
+        """A stretch of the stretch."""
+        size = self.high - self.low
+        return Source(self.name, self.low + size * low, self.low + size * high)
+
+    def meets(self, other: Source) -> bool:
+        """Whether two stretches overlap."""
+        return self.name == other.name and self.low < other.high and other.low < self.high
+
+
+Sources = frozenset[Source]
+
+
+@dataclass(frozen=True)
+class Field:
+    """A random field.
+
+    Attributes:
+        layout: its axes.
+        order: position atoms in the order of the arrays' axes.
+        nngp: covariances, lead + positions, or lead + positions + positions when ``full``; the lead is (N1, N2), or (N,).
+        ntk: tangent kernel, of the same shape; None where it is not asked for.
+        full: whether all pairs of positions are kept.
+        sources: the weights that drew its features.
+        gaussian: features are independent, centred and Gaussian in the limit.
+        centred: features have mean zero, so sums with independent fields have no cross terms.
+        mean: over the features, (N, positions), in a pass of one batch; None for zero.
+    """
+
+    layout: Layout
+    order: Axis
+    nngp: Tensor
+    ntk: Tensor | None
+    full: bool
+    sources: Sources
+    gaussian: bool = False
+    centred: bool = False
+    mean: Tensor | None = None
+
+    @property
+    def lead(self) -> int:
+        """Number of sample axes."""
+        return self.nngp.dim() - len(self.order) * (2 if self.full else 1)
+
+    def mapped(self, function: Callable[[Tensor], Tensor], mean: Callable[[Tensor], Tensor] | None, **changes: Any) -> Field:
+        """The same map on both arrays, and another on the mean (None forgets it)."""
+        ntk = None if self.ntk is None else function(self.ntk)
+        kept = None if self.mean is None or mean is None else mean(self.mean)
+        return replace(self, nngp=function(self.nngp), ntk=ntk, mean=kept, **changes)
+
+    def scaled(self, factor: float) -> Field:
+        """The field times a number."""
+        return self.mapped(lambda k: k * (factor * factor), lambda m: m * factor)
+
+    def laid(self, layout: Layout, split: Split | None = None) -> Field:
+        """The same field under another layout, after splitting atoms."""
+        cut = {a: parts for a, parts in (split or {}).items() if a.kind is Kind.POSITION}
+        if not cut:
+            return replace(self, layout=layout)
+        return self._reshaped(layout, tuple(part for a in self.order for part in cut.get(a, (a,))))
+
+    def _reshaped(self, layout: Layout, order: Axis) -> Field:
+        sizes, lead = [a.size for a in order], self.lead
+        twice = sizes * (2 if self.full else 1)
+        return self.mapped(
+            lambda k: k.reshape(*k.shape[:lead], *twice), lambda m: m.reshape(len(m), *sizes), layout=layout, order=order
+        )
+
+    def ordered(self, order: Axis) -> Field:
+        """Arrays with their position axes in another order."""
+        if order == self.order:
+            return self
+        at = [self.order.index(a) for a in order]
+        n, lead = len(order), self.lead
+        axes = [*range(lead), *(lead + i for i in at), *((lead + n + i for i in at) if self.full else ())]
+        return self.mapped(lambda k: k.permute(axes), lambda m: m.permute(0, *(1 + i for i in at)), order=order)
+
+    def merged(self) -> Field:
+        """Every axis of positions with one atom, arrays in the order of the axes."""
+        field = self.ordered(self.layout.positions)
+        axes = [
+            (Atom(Kind.POSITION, size_of(axis)),) if len(axis) > 1 and all(a.kind is Kind.POSITION for a in axis) else axis
+            for axis in field.layout.axes
+        ]
+        layout = Layout(tuple(axes))
+        return field if layout.axes == field.layout.axes else field._reshaped(layout, layout.positions)
+
+    def reduced(self) -> Field:
+        """Only equal positions kept."""
+        if not self.full:
+            return self
+        n, sizes = len(self.order), [a.size for a in self.order]
+
+        def reduce(k: Tensor) -> Tensor:
+            for done in range(n):
+                k = k.diagonal(dim1=self.lead, dim2=self.lead + n - done)
+            return k.reshape(*k.shape[: self.lead], *sizes)
+
+        return self.mapped(reduce, lambda m: m, full=False)
+
+    def averaged(self, atoms: Axis) -> Field:
+        """Some positions averaged along their diagonal: what a sum over positions with fresh weights sees."""
+        if not atoms:
+            return self
+        kept = tuple(a for a in self.order if a not in atoms)
+        field = self.ordered((*kept, *atoms))
+        keep, n, lead = len(kept), len(self.order), self.lead
+        sizes, inner = [a.size for a in kept], size_of(atoms)
+
+        def reduce(k: Tensor) -> Tensor:
+            if not self.full:
+                return k.mean(tuple(range(lead + keep, lead + n)))
+            k = k.reshape(*k.shape[:lead], *sizes, inner, *sizes, inner)
+            return k.diagonal(dim1=lead + keep, dim2=-1).mean(-1)
+
+        return field.mapped(reduce, lambda m: m.mean(tuple(range(1 + keep, 1 + n))), order=kept)
+
+    def at_positions(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+        """Numbers a sample and position, (N, positions) of each batch, laid out to broadcast against the arrays."""
+        n = len(self.order)
+        if self.lead == 2:
+            first, second = first.unsqueeze(1), second.unsqueeze(0)
+        if self.full:
+            first = first.reshape(*first.shape, *([1] * n))
+            second = second.reshape(*second.shape[: self.lead], *([1] * n), *second.shape[self.lead :])
+        return first, second
+
+    def own_diagonal(self) -> Tensor:
+        """Of a field of one batch with itself: the variances (N, positions)."""
+        return self.reduced().nngp
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A function applied entry by entry to a field and not evaluated yet, so that chains of them stay one function.
+
+    ``spec`` names a known activation and its parameters; ``function`` is the curve itself, without ``scale``.
+    """
+
+    base: Field
+    key: str
+    function: Callable[[Tensor], Tensor]
+    spec: tuple[str, tuple[tuple[str, Any], ...]] | None = None
+    scale: float = 1.0
+
+    @property
+    def layout(self) -> Layout:
+        """The axes of the field below."""
+        return self.base.layout
+
+    def curve(self, x: Tensor) -> Tensor:
+        """The whole function."""
+        return self.scale * self.function(x)
+
+
+@dataclass(frozen=True)
+class Mix:
+    """Fields side by side along the feature axis, each with its share of the features."""
+
+    parts: tuple[tuple[float, Field | Curve], ...]
+    layout: Layout
+
+
+@dataclass(frozen=True)
+class Data:
+    """Tensors that hold no random weight: the inputs of the one or two batches, or constants, computed as they are."""
+
+    tensors: tuple[Tensor, ...]
+    constant: bool = False
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A parameter on its way to the operation that uses it."""
+
+    name: str
+    shape: tuple[Any, ...]
+    transposed: bool = False
+
+
+Random = (Field, Curve, Mix)

@@ -1,0 +1,200 @@
+"""The kernel of a network at infinite width: NNGP and NTK between any inputs, from the module itself."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lazyrich.errors import KernelError
+from lazyrich.gaussian import Dual
+from lazyrich.graph import Graph, trace
+from lazyrich.lazy.field import Field
+from lazyrich.lazy.need import needs_of, readouts_of
+from lazyrich.lazy.rule.table import Need
+from lazyrich.lazy.run import Moments, Run
+from lazyrich.lazy.weights import Init, Weights, weights_of, weights_of_plan
+from lazyrich.scaling import Plan, Scheme, ntk
+
+TILE = 2**19  # entries of one array of a tile: small enough to stay in a processor's cache through all layers
+
+
+@dataclass
+class Traced:
+    """A network traced on inputs of one shape, and what its passes share."""
+
+    graph: Graph
+    pair: dict[str, Need]
+    own: dict[str, Need]
+    readouts: frozenset[str]
+    duals: dict[str, Dual] = field(default_factory=dict)
+
+
+class Kernel:
+    """NNGP and NTK of a module in the kernel regime, for inputs of any shape that the module reads.
+
+    ``k.nngp(x1, x2)`` is K = E[f(x1) f(x2)] over initialisations (Lee et al. 2018, arXiv:1711.00165), ``k.ntk(x1, x2)`` the
+    tangent kernel Theta (Jacot et al. 2018, arXiv:1806.07572), both (N1, N2) for one output (outputs are independent copies;
+    positions that the network returns are kept as last axes). Made by ``lazyrich.kernel``.
+    """
+
+    def __init__(self, module: nn.Module, weights: Weights) -> None:
+        self.module, self.weights = module, weights
+        self._traced: dict[tuple[Any, ...], Traced] = {}
+
+    def nngp(self, x1: Tensor, x2: Tensor | None = None) -> Tensor:
+        """Covariance of the outputs at initialisation."""
+        return self(x1, x2, get=("nngp",))[0]
+
+    def ntk(self, x1: Tensor, x2: Tensor | None = None) -> Tensor:
+        """Tangent kernel."""
+        return self(x1, x2, get=("ntk",))[0]
+
+    def __call__(self, x1: Tensor, x2: Tensor | None = None, get: Sequence[str] = ("nngp", "ntk")) -> tuple[Tensor, ...]:
+        """The asked kernels between two batches, or of one batch with itself (computed by halves)."""
+        if unknown := [name for name in get if name not in ("nngp", "ntk")]:
+            raise KernelError(f"got get={unknown}, expected 'nngp' and/or 'ntk'")
+        whole: list[Tensor | None] = [None, None]
+        for rows, columns, tile in self.tiles(x1, x2, tangent="ntk" in get):
+            for which, values in enumerate((tile.nngp, tile.ntk)):
+                if values is None:
+                    continue
+                if whole[which] is None:
+                    n2 = len(x1 if x2 is None else x2)
+                    whole[which] = values.new_empty(len(x1), n2, *values.shape[2:])
+                _place(whole[which], rows, columns, values, x2 is None)  # type: ignore[arg-type]
+        return tuple(whole[("nngp", "ntk").index(name)] for name in get)  # type: ignore[misc]
+
+    def diagonal(self, x: Tensor, get: str = "nngp") -> Tensor:
+        """Of every input with itself, (N,): without the rest of the matrix."""
+        x = self._checked(x)
+        traced = self.traced(x)
+        found = []
+        for start in range(0, len(x), 256):
+            run, _ = self._alone(traced, x[start : start + 256], tangent=get == "ntk")
+            found.append(run)
+        fields = [f.nngp if get == "nngp" else f.ntk for f in found]
+        return torch.cat(fields)  # type: ignore[arg-type]
+
+    def tiles(self, x1: Tensor, x2: Tensor | None, tangent: bool) -> Iterator[tuple[slice, slice, Field]]:
+        """The matrix in tiles: row slice, column slice, and the field between them; for one batch the upper half."""
+        x1 = self._checked(x1)
+        x2 = None if x2 is None else self._checked(x2)
+        if x2 is not None and (x2.shape[1:] != x1.shape[1:] or x2.dtype != x1.dtype):
+            raise KernelError(
+                f"got inputs of shapes {tuple(x1.shape)} {x1.dtype} and {tuple(x2.shape)} {x2.dtype}; "
+                "they may differ only in their number"
+            )
+        traced = self.traced(x1)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and (x1.requires_grad or (x2 is not None and x2.requires_grad))):
+            first = self._moments(traced, x1)
+            second = first if x2 is None else self._moments(traced, x2)
+            other = x1 if x2 is None else x2
+            size = self.tile_size(traced)
+            for i in range(0, len(x1), size):
+                rows = slice(i, min(i + size, len(x1)))
+                for j in range(i if x2 is None else 0, len(other), size):
+                    columns = slice(j, min(j + size, len(other)))
+                    mirrored = x2 is None and i == j
+                    run = self._run(traced, (x1[rows], other[columns]), tangent, first, second, rows, columns, mirrored)
+                    yield rows, columns, run.output()
+
+    def tile_size(self, traced: Traced) -> int:
+        """Samples a side, so that the largest array of a tile has about ``TILE`` entries."""
+        pairs = 1
+        for node in traced.graph:
+            need = traced.pair.get(node.name, Need.NONE)
+            if node.shape is None or need is Need.NONE or node.op == "input":
+                continue
+            sizes = sorted((s for s in node.shape if isinstance(s, int)), reverse=True)
+            positions = math.prod(sizes) // max(_features(node.shape), 1)
+            pairs = max(pairs, positions**2 if need is Need.ALL else positions)
+        return max(1, min(512, math.isqrt(TILE // pairs)))
+
+    def traced(self, x: Tensor) -> Traced:
+        """The graph for inputs of this shape, traced once."""
+        key = (tuple(x.shape[1:]), x.dtype.is_floating_point)
+        if key not in self._traced:
+            graph = trace(self.module, x.detach())
+            self._traced[key] = Traced(graph, needs_of(graph), needs_of(graph, alone=True), readouts_of(graph))
+        return self._traced[key]
+
+    def _checked(self, x: Tensor) -> Tensor:
+        if not isinstance(x, Tensor) or x.dim() < 1 or len(x) < 1:
+            raise KernelError(f"got inputs {type(x).__name__}, expected a tensor (N, ...) with N at least 1")
+        if x.is_floating_point() and not bool(torch.isfinite(x).all()):
+            raise KernelError(f"the inputs {tuple(x.shape)} hold values that are not finite; clean them")
+        return x
+
+    def _moments(self, traced: Traced, x: Tensor) -> Moments:
+        """Variances at every node that needs them, for all samples."""
+        size = max(1, self.tile_size(traced))
+        blocks = [self._alone(traced, x[i : i + size], tangent=False)[1] for i in range(0, len(x), size)]
+        return {key: tuple(torch.cat([b[key][k] for b in blocks]) for k in (0, 1)) for key in blocks[0]}  # type: ignore[misc]
+
+    def _alone(self, traced: Traced, x: Tensor, tangent: bool) -> tuple[Field, Moments]:
+        run = Run(traced.graph, self.weights, traced.own, traced.readouts, (x,), tangent, duals=traced.duals)
+        return run.output(), run.first
+
+    def _run(
+        self, traced: Traced, inputs: tuple[Tensor, ...], tangent: bool, first: Moments, second: Moments,
+        rows: slice, columns: slice, mirrored: bool,
+    ) -> Run:  # fmt: skip
+        return Run(
+            traced.graph, self.weights, traced.pair, traced.readouts, inputs, tangent,
+            _sliced(first, rows), _sliced(second, columns), mirrored, traced.duals,
+        )  # fmt: skip
+
+
+def kernel(network: nn.Module | Plan, scheme: Scheme | None = None, init: Init = None) -> Kernel:
+    """The kernel of a network at infinite width, traced from the module as it is.
+
+    The network's own widths do not matter, only its architecture, the laws of its weights and, for the tangent kernel, their
+    learning rates. Biases are trained and counted, as in the literature.
+
+    Args:
+        network: any module of the traced operations (``Kernel.explain`` lists them), or a plan for SGD.
+        scheme: a parameterisation in the kernel regime: ``ntk()`` (default), ``standard(max_stable=True)``, ``richness(r)``.
+        init: ``init.variance(w, b)`` for all linear and convolutional layers (variance w / fan_in, biases b), or by pattern of
+            tensor names; None takes the laws that the module itself draws from.
+
+    Raises:
+        KernelError: for a scheme whose limit is no kernel; operations without a rule are refused when inputs are given.
+
+    Example:
+        >>> import lazyrich as lzr
+        >>> net = nn.Sequential(nn.Linear(2, 64), nn.ReLU(), nn.Linear(64, 1))
+        >>> k = lzr.kernel(net, init=lzr.init.variance(w=2.0, b=0.0))
+        >>> x = torch.tensor([[1.0, 0.0], [0.0, 1.0]], dtype=torch.float64)
+        >>> [[round(v, 4) for v in row] for row in k.nngp(x).tolist()]  # arc-cosine kernel
+        [[1.0, 0.3183], [0.3183, 1.0]]
+    """
+    if isinstance(network, Plan):
+        if scheme is not None or init is not None:
+            raise KernelError("a plan has a scheme and laws of its own; give kernel(plan), or kernel(module, scheme, init)")
+        if network.family is None:
+            raise KernelError("this plan was loaded without its family; use Plan.load(path, family=Family(factory, base=...))")
+        return Kernel(network.family.build(network.base).eval(), weights_of_plan(network))
+    if not isinstance(network, nn.Module):
+        raise KernelError(f"got {type(network).__name__}, expected an nn.Module or a plan")
+    return Kernel(network, weights_of(network, scheme or ntk(), init))
+
+
+def _place(whole: Tensor, rows: slice, columns: slice, values: Tensor, symmetric: bool) -> None:
+    whole[rows, columns] = values
+    if symmetric and rows != columns:
+        whole[columns, rows] = values.transpose(0, 1)
+
+
+def _sliced(moments: Moments, at: slice) -> Moments:
+    return {key: (q[at], m[at]) for key, (q, m) in moments.items()}
+
+
+def _features(shape: tuple[Any, ...]) -> int:
+    """The channel count, guessed for the size of tiles only: the axis behind the batch, or the last."""
+    sizes = [s for s in shape if isinstance(s, int)]
+    return sizes[0] if len(sizes) >= 3 else (sizes[-1] if sizes else 1)

@@ -1,0 +1,42 @@
+"""Which position covariances are read, by going backwards through a graph: what nobody reads is not computed."""
+
+from __future__ import annotations
+
+from lazyrich.graph import Graph
+from lazyrich.lazy.rule.table import RULES, Need
+
+
+def needs_of(graph: Graph, alone: bool = False) -> dict[str, Need]:
+    """For every node, how much of its position covariances the rest reads.
+
+    Args:
+        graph: of the network.
+        alone: in the pass of one batch with itself, only what norms and nonlinearities look at.
+    """
+    needs: dict[str, Need] = {}
+    for node in reversed(graph.nodes):
+        need = needs.get(node.name, Need.NONE)
+        rule = RULES.get(node.op)
+        if node.op == "output":
+            reads = Need.NONE if alone else Need.EQUAL
+        else:
+            reads = rule.reads(node, need) if rule else need
+            if alone and rule and rule.moments:
+                reads = max(reads, Need.ALL if "attention" in node.op else Need.EQUAL)
+        for name in node.inputs:
+            needs[name] = max(needs.get(name, Need.NONE), reads)
+    return needs
+
+
+def readouts_of(graph: Graph) -> frozenset[str]:
+    """Weights after which no other weight sums over features: the network's readouts."""
+    after: dict[str, bool] = {}  # whether a sum with weights follows a node
+    found = set()
+    for node in reversed(graph.nodes):
+        summing = node.op in ("linear", "addmm") or node.op.startswith("conv")
+        weights = [str(graph[n].target) for n in node.inputs if graph[n].op == "parameter"]
+        if summing and not after.get(node.name, False):
+            found.update(weights)
+        for name in node.inputs:
+            after[name] = after.get(name, False) or after.get(node.name, False) or summing
+    return frozenset(found)

@@ -1,0 +1,22 @@
+"""One rule a file: what an operation of a network does to a random field."""
+
+from lazyrich.lazy.rule import attention, convolution, dropout, embedding, linear, norm, pointwise, pool, shape, sums
+from lazyrich.lazy.rule.table import RULES, Call, Need, Rule, register
+
+__all__ = [
+    "RULES",
+    "Call",
+    "Need",
+    "Rule",
+    "attention",
+    "convolution",
+    "dropout",
+    "embedding",
+    "linear",
+    "norm",
+    "pointwise",
+    "pool",
+    "register",
+    "shape",
+    "sums",
+]

@@ -1,0 +1,224 @@
+"""Convolutions, plain and transposed: sums over channels and over a window of positions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lazyrich.lazy.field import Data, Field, Weight
+from lazyrich.lazy.layout import Atom, Kind, Layout, size_of
+from lazyrich.lazy.rule.linear import affine
+from lazyrich.lazy.rule.table import Call, Need, register
+
+
+@register("conv1d", "conv2d", "conv3d", says="K(p,p') -> w mean over the window of K(p+k,p'+k) + b; Theta alike")
+def convolve(call: Call) -> Field:
+    """Any stride, padding, dilation and number of groups; padding adds zeros."""
+    dims = int(call.node.op[4])
+    weight = call.get(1, "weight")
+    if not isinstance(weight, Weight):
+        raise call.refuse("its weight is computed from others", "only plain parameters have a known law")
+    kernel = [int(k) for k in weight.shape[2:]]
+    stride, dilation = _each(call.get(3, "stride", 1), dims), _each(call.get(5, "dilation", 1), dims)
+    padding = _padding(call.get(4, "padding", 0), kernel, dilation, dims)
+    groups = int(call.get(6, "groups", 1))
+    field, at = _channels(call, dims)
+    channels = size_of(field.layout.axes[at])
+    for axis in range(dims):
+        field = _window(field, at + 1 + axis, kernel[axis], stride[axis], padding[axis], dilation[axis])
+    layout = field.layout.replaced(at, (Atom(Kind.FEATURE, int(weight.shape[0])),))
+    fan_in = channels // groups * _product(kernel)
+    return affine(call, field, weight.name, call.get(2, "bias"), fan_in, layout, gaussian=groups < channels or groups == 1)
+
+
+@register("conv_transpose1d", "conv_transpose2d", "conv_transpose3d", says="K -> w/k sum over taps that meet; Theta alike")
+def convolve_transposed(call: Call) -> Field:
+    """Every input position is spread over a window of output positions; the fan-in counts all taps."""
+    dims = int(call.node.op[14])
+    weight = call.get(1, "weight")
+    kernel = [int(k) for k in weight.shape[2:]]
+    stride, padding = _each(call.get(3, "stride", 1), dims), _each(call.get(4, "padding", 0), dims)
+    extra, groups = _each(call.get(5, "output_padding", 0), dims), int(call.get(6, "groups", 1))
+    dilation = _each(call.get(7, "dilation", 1), dims)
+    field, at = _channels(call, dims)
+    channels = size_of(field.layout.axes[at])
+    for axis in range(dims):
+        field = _spread(field, at + 1 + axis, kernel[axis], stride[axis], padding[axis], dilation[axis], extra[axis])
+    layout = field.layout.replaced(at, (Atom(Kind.FEATURE, int(weight.shape[1]) * groups),))
+    fan_in = channels // groups * _product(kernel)
+    return affine(call, field, weight.name, call.get(2, "bias"), fan_in, layout, gaussian=groups < channels or groups == 1)
+
+
+@register("pad", says="positions beyond the border: zeros, reflections or the other end")
+def pad(call: Call) -> Field:
+    """Padding of position axes, from the last one backwards."""
+    sizes, mode = list(call.args[1]), call.get(2, "mode", "constant") or "constant"
+    if mode == "constant" and call.get(3, "value", 0) not in (None, 0, 0.0):
+        raise call.refuse("it pads with a number that is not zero", "pad with zeros")
+    field = call.field().merged()
+    for i in range(len(sizes) // 2):
+        low, high = int(sizes[2 * i]), int(sizes[2 * i + 1])
+        if low or high:
+            at = field.layout.axis(-1 - i)
+            if not _is_position(field.layout, at):
+                raise call.refuse("it pads an axis that is no position", "pad positions only")
+            field = _chosen(field, at, _padded_index(field.layout.axes[at][0].size, low, high, mode))
+    return field
+
+
+def _channels(call: Call, dims: int) -> tuple[Field, int]:
+    """The input as a field with one position atom an axis, and its channel axis."""
+    x = call.args[0]
+    if isinstance(x, Data):
+        shape = call.run.graph[call.node.inputs[0]].shape or ()
+        full = call.run.needs.get(call.node.name, Need.EQUAL) is Need.ALL
+        x = call.run.as_field(x, shape, -dims - 1, full)
+    field = call.run.field(x, call).merged()
+    at = field.layout.axis(-dims - 1)
+    if any(a.kind is not Kind.FEATURE for a in field.layout.axes[at]) or len(field.layout.features) != len(
+        field.layout.axes[at]
+    ):
+        raise call.refuse("its channel axis is not the axis of the features", "convolve over positions, sum over features")
+    for axis in range(at + 1, at + 1 + dims):
+        field = _with_atom(field, axis)
+    return field, at
+
+
+def _with_atom(field: Field, at: int) -> Field:
+    if field.layout.axes[at]:
+        return field
+    place = sum(a.kind is Kind.POSITION for axis in field.layout.axes[:at] for a in axis)
+    atom, lead, n = Atom(Kind.POSITION, 1), field.lead, len(field.order)
+
+    def widen(k: Tensor) -> Tensor:
+        k = k.unsqueeze(lead + place)
+        return k.unsqueeze(lead + n + 1 + place) if field.full else k
+
+    order = (*field.order[:place], atom, *field.order[place:])
+    return field.mapped(widen, lambda m: m.unsqueeze(1 + place), layout=field.layout.replaced(at, (atom,)), order=order)
+
+
+def _window(field: Field, at: int, kernel: int, stride: int, padding: tuple[int, int], dilation: int) -> Field:
+    """Mean over a window along one axis: both positions move together."""
+    atom = field.layout.axes[at][0]
+    place, n, lead = field.order.index(atom), len(field.order), field.lead
+    size = atom.size + sum(padding)
+    out = (size - dilation * (kernel - 1) - 1) // stride + 1
+    axes = [lead + place, *([lead + n + place] if field.full else [])]
+
+    def slide(k: Tensor) -> Tensor:
+        if kernel == 1 and stride == 1 and not any(padding):
+            return k
+        for axis in axes:
+            k = _zeros_around(k, axis, padding)
+        total: Tensor | None = None
+        for tap in range(kernel):
+            part = k
+            for axis in axes:
+                part = part.narrow(axis, tap * dilation, stride * (out - 1) + 1)
+                if stride > 1:
+                    part = part[(slice(None),) * axis + (slice(None, None, stride),)]
+            if total is None:
+                total = part / kernel
+            else:
+                total = total.add_(part, alpha=1 / kernel) if not total.requires_grad else total + part / kernel
+        return total  # type: ignore[return-value]
+
+    new = Atom(Kind.POSITION, out)
+    order = (*field.order[:place], new, *field.order[place + 1 :])
+    return field.mapped(slide, None, layout=field.layout.replaced(at, (new,)), order=order)
+
+
+def _spread(field: Field, at: int, kernel: int, stride: int, padding: int, dilation: int, extra: int) -> Field:
+    """Mean over the taps through which inputs reach an output position, along one axis."""
+    atom = field.layout.axes[at][0]
+    place, n, lead = field.order.index(atom), len(field.order), field.lead
+    whole = (atom.size - 1) * stride + dilation * (kernel - 1) + 1 + extra
+    out = whole - 2 * padding
+    axes = [lead + place, *([lead + n + place] if field.full else [])]
+
+    def reach(k: Tensor) -> Tensor:
+        shape = list(k.shape)
+        for axis in axes:
+            shape[axis] = whole
+        total = k.new_zeros(shape)
+        for tap in range(kernel):
+            part = total
+            for axis in axes:
+                part = part[
+                    (slice(None),) * axis + (slice(tap * dilation, tap * dilation + (atom.size - 1) * stride + 1, stride),)
+                ]
+            part += k / kernel
+        for axis in axes:
+            total = total.narrow(axis, padding, out)
+        return total
+
+    new = Atom(Kind.POSITION, out)
+    order = (*field.order[:place], new, *field.order[place + 1 :])
+    return field.mapped(reach, None, layout=field.layout.replaced(at, (new,)), order=order)
+
+
+def _zeros_around(k: Tensor, axis: int, padding: tuple[int, int]) -> Tensor:
+    if not any(padding):
+        return k
+    return F.pad(k, [0, 0] * (k.dim() - 1 - axis) + list(padding))
+
+
+def _chosen(field: Field, at: int, index: Tensor) -> Field:
+    """Positions along one axis taken by index; -1 takes a zero."""
+    atom = field.layout.axes[at][0]
+    place, n, lead = field.order.index(atom), len(field.order), field.lead
+    there = index >= 0
+
+    def take(k: Tensor, axis: int) -> Tensor:
+        k = k.index_select(axis, index.clamp(min=0))
+        if not bool(there.all()):
+            k = k * there.to(k).reshape([-1] + [1] * (k.dim() - 1 - axis))
+        return k
+
+    def both(k: Tensor) -> Tensor:
+        k = take(k, lead + place)
+        return take(k, lead + n + place) if field.full else k
+
+    new = Atom(Kind.POSITION, len(index))
+    order = (*field.order[:place], new, *field.order[place + 1 :])
+    return field.mapped(both, lambda m: take(m, 1 + place), layout=field.layout.replaced(at, (new,)), order=order)
+
+
+def _padded_index(size: int, low: int, high: int, mode: str) -> Tensor:
+    at = torch.arange(-low, size + high)
+    if mode == "circular":
+        return at % size
+    if mode == "replicate":
+        return at.clamp(0, size - 1)
+    if mode == "reflect":
+        return (size - 1 - (at.abs() - (size - 1)).abs()).abs()
+    return torch.where((at >= 0) & (at < size), at, torch.full_like(at, -1))
+
+
+def _is_position(layout: Layout, at: int) -> bool:
+    return len(layout.axes[at]) == 1 and layout.axes[at][0].kind is Kind.POSITION
+
+
+def _each(value: Any, dims: int) -> list[int]:
+    values = [int(value)] if isinstance(value, int) else [int(v) for v in value]
+    return values * dims if len(values) == 1 else values
+
+
+def _padding(value: Any, kernel: list[int], dilation: list[int], dims: int) -> list[tuple[int, int]]:
+    if value == "valid":
+        return [(0, 0)] * dims
+    if value == "same":
+        whole = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
+        return [(w // 2, w - w // 2) for w in whole]
+    return [(p, p) for p in _each(value, dims)]
+
+
+def _product(sizes: list[int]) -> int:
+    result = 1
+    for size in sizes:
+        result *= size
+    return result

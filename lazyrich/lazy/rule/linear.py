@@ -1,0 +1,150 @@
+"""Linear layers, and products with constant matrices."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor
+
+from lazyrich.family import Role
+from lazyrich.lazy.field import Data, Field, Source, Weight
+from lazyrich.lazy.layout import Atom, Kind, size_of
+from lazyrich.lazy.rule.table import Call, Need, register
+
+
+@register("linear", says="K -> w mean(K) + b; Theta -> w mean(Theta) + rate_w mean(K) + rate_b")
+def linear(call: Call) -> Field:
+    """Sum over the last axis with fresh weights."""
+    x, weight = call.args[0], call.get(1, "weight")
+    return sum_over(call, x, weight, call.get(2, "bias"), axis=-1, outputs=call.node.shape[-1], transposed=False)  # type: ignore[index]
+
+
+@register("addmm", says="as linear")
+def addmm(call: Call) -> Field:
+    """Bias + x W."""
+    weight = call.args[2]
+    return sum_over(call, call.args[1], weight, call.args[0], -1, call.node.shape[-1], transposed=True)  # type: ignore[index]
+
+
+@register("matmul", "mm", "bmm", says="as linear, when one factor is a weight; a constant matrix mixes positions",
+          reads=lambda node, need: Need.ALL if need else need)  # fmt: skip
+def matmul(call: Call) -> Any:
+    """Product with a weight on the right, or with a constant matrix over positions on the left."""
+    left, right = call.args[0], call.args[1]
+    if isinstance(right, Weight):
+        return sum_over(call, left, right, None, -1, call.node.shape[-1], transposed=True)  # type: ignore[index]
+    if isinstance(left, Data) and left.constant:
+        return mixed(call, call.field(1), left.tensors[0], -2)
+    if isinstance(right, Data) and right.constant:
+        return mixed(call, call.field(0), right.tensors[0].transpose(-1, -2), -1)
+    raise call.refuse(
+        "it multiplies two random fields over their features",
+        "attention has a rule when it is written as scaled_dot_product_attention with scale 1/d",
+    )
+
+
+def sum_over(call: Call, x: Any, weight: Any, bias: Any, axis: int, outputs: int, transposed: bool) -> Field:
+    """A sum over one axis with fresh, independent weights, plus a bias."""
+    if not isinstance(weight, Weight):
+        raise call.refuse("its weight is computed from others", "only plain parameters have a known law")
+    if weight.transposed != transposed:
+        raise call.refuse(
+            f"'{weight.name}' is used transposed", "a weight and its transpose in one network are dependent; untie them"
+        )
+    if isinstance(x, Data):
+        full = call.run.needs.get(call.node.name, Need.EQUAL) is Need.ALL
+        x = call.run.as_field(x, x.tensors[0].shape if x.constant else _shape(call), axis, full)
+    field = call.run.field(x, call)
+    at = field.layout.axis(axis)
+    atoms = field.layout.axes[at]
+    positions = tuple(a for a in atoms if a.kind is Kind.POSITION)
+    if not any(a.kind is Kind.FEATURE for a in atoms) and size_of(atoms) > 1:
+        raise call.refuse(
+            "its weight mixes positions, not features, and a fixed number of positions makes no limit",
+            "mix positions with constant matrices or attention, or put the features on this axis",
+        )
+    if any(a.kind is Kind.FEATURE for i, axis_ in enumerate(field.layout.axes) if i != at for a in axis_):
+        raise call.refuse("it sums over a part of the features only", "sum over all features at once")
+    new = Atom(Kind.FEATURE, outputs)
+    averaged = field.averaged(positions)
+    return affine(call, averaged, weight.name, bias, size_of(atoms), field.layout.replaced(at, (new,)))
+
+
+def affine(call: Call, averaged: Field, name: str, bias: Any, fan_in: int, layout: Any, gaussian: bool = True) -> Field:
+    """K -> w K + b, Theta -> w Theta + rate_w K + rate_b for covariances already averaged over the fan-in."""
+    run = call.run
+    role = run.role(name, averaged)
+    drawn = run.summed(name, fan_in, role)
+    nngp = averaged.nngp * drawn.variance
+    ntk = None
+    if run.tangent:
+        ntk = averaged.nngp * drawn.rate
+        if averaged.ntk is not None:
+            ntk = (
+                ntk.add_(averaged.ntk, alpha=drawn.variance)
+                if not _tracked(averaged.ntk, ntk)
+                else ntk + averaged.ntk * drawn.variance
+            )
+    result = replace(
+        averaged,
+        layout=layout,
+        nngp=nngp,
+        ntk=ntk,
+        sources=frozenset({Source(name)}),
+        gaussian=gaussian,
+        centred=True,
+        mean=None,
+    )
+    return plus_bias(call, result, bias, role)
+
+
+def plus_bias(call: Call, field: Field, bias: Any, role: Role) -> Field:
+    """A bias adds its variance everywhere: it is the same at every sample and position."""
+    if bias is None:
+        return field
+    if not isinstance(bias, Weight):
+        raise call.refuse("its bias is computed from others", "only plain parameters have a known law")
+    drawn = call.run.added(bias.name, Role.FIXED if role is Role.OUTPUT else Role.VECTOR)
+    if drawn.mean != 0:
+        raise call.refuse(f"the bias '{bias.name}' has the mean {drawn.mean:g}", "draw it with mean zero")
+    nngp = field.nngp + drawn.variance if drawn.variance else field.nngp
+    ntk = field.ntk + drawn.rate if field.ntk is not None and drawn.rate else field.ntk
+    return replace(field, nngp=nngp, ntk=ntk)
+
+
+def mixed(call: Call, field: Field, matrix: Tensor, axis: int) -> Field:
+    """A constant matrix over one axis of positions: K -> A K A'."""
+    field = field.merged()
+    at = field.layout.axis(axis)
+    atoms = field.layout.axes[at]
+    if len(atoms) != 1 or atoms[0].kind is not Kind.POSITION or matrix.dim() != 2:
+        raise call.refuse("its matrix does not act on one axis of positions", "apply it to an axis of positions alone")
+    return along(field, at, lambda k: matrix.to(k) @ k, matrix.shape[0])
+
+
+def along(field: Field, at: int, function: Any, size: int) -> Field:
+    """A linear map on one axis of positions; ``function`` acts on the second last axis of what it is given."""
+    atom = field.layout.axes[at][0]
+    place, n, lead = field.order.index(atom), len(field.order), field.lead
+    new = Atom(Kind.POSITION, size)
+
+    def one(k: Tensor, axis: int) -> Tensor:
+        return function(k.movedim(axis, -1).unsqueeze(-1)).squeeze(-1).movedim(-1, axis)
+
+    def both(k: Tensor) -> Tensor:
+        k = one(k, lead + place)
+        return one(k, lead + n + place) if field.full else k
+
+    order = (*field.order[:place], new, *field.order[place + 1 :])
+    return field.mapped(both, lambda m: one(m, 1 + place), layout=field.layout.replaced(at, (new,)), order=order)
+
+
+def _shape(call: Call) -> tuple[Any, ...]:
+    """Shape of the data that an operation reads, with its batch marked."""
+    graph, first = call.run.graph, call.node.inputs[0]
+    return graph[first].shape or ()
+
+
+def _tracked(*tensors: Tensor) -> bool:
+    return any(t.requires_grad for t in tensors)

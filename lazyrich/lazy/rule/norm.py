@@ -1,0 +1,105 @@
+"""Norms over features: in the limit they divide by a number that does not fluctuate."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from lazyrich.lazy.field import Data, Field, Weight
+from lazyrich.lazy.layout import Kind, size_of
+from lazyrich.lazy.rule.sums import gained
+from lazyrich.lazy.rule.table import Call, register
+
+
+@register("layer_norm", "native_layer_norm", moments=True,
+          says="K -> (K - m m') / sqrt(v v'), v = q - m^2 + eps; Theta -> Theta / sqrt(v v')")  # fmt: skip
+def layer_norm(call: Call) -> Field:
+    """Over the features, at every position by itself."""
+    field = call.field().merged()
+    normalised = len(call.args[1])
+    if any(a.kind is not Kind.FEATURE for axis in field.layout.axes[-normalised:] for a in axis):
+        raise call.refuse("it normalises over positions or samples as well", "normalise over the features alone")
+    _refuse_partial(call, field, len(field.layout.axes) - normalised)
+    eps = float(call.get(4, "eps", 1e-5))
+    normal = _normalised(call, field, eps, centre=True, over=())
+    return _affine(call, normal, call.get(2, "weight"), call.get(3, "bias"))
+
+
+@register("rms_norm", "_fused_rms_norm", moments=True, says="K -> K / sqrt(q q'), Theta alike")
+def rms_norm(call: Call) -> Field:
+    """Over the features, without centring."""
+    field = call.field().merged()
+    eps = call.get(3, "eps")
+    eps = torch.finfo(field.nngp.dtype).eps if eps is None else float(eps)
+    _refuse_partial(call, field, len(field.layout.axes) - len(call.args[1]))
+    normal = _normalised(call, field, eps, centre=False, over=())
+    return _affine(call, normal, call.get(2, "weight"), None)
+
+
+@register("group_norm", "native_group_norm", moments=True,
+          says="as layer_norm, with m and v averaged over positions; many channels a group")  # fmt: skip
+def group_norm(call: Call) -> Field:
+    """Over the channels of a group and all positions."""
+    field, groups = call.field().merged(), int(call.args[1])
+    channels = size_of(field.layout.axes[1])
+    if channels == groups:
+        raise call.refuse(
+            "with one channel a group it divides by the variance of one channel over few positions, which fluctuates",
+            "use fewer groups than channels, or a layer norm",
+        )
+    eps = float(call.get(4, "eps", 1e-5))
+    normal = _normalised(call, field, eps, centre=True, over=tuple(range(1, 1 + len(field.order))))
+    return _affine(call, normal, call.get(2, "weight"), call.get(3, "bias"))
+
+
+@register("batch_norm", "_native_batch_norm_legit", "cudnn_batch_norm", "instance_norm", says="refused")
+def batch_norm(call: Call) -> Field:
+    """Statistics over samples couple the whole batch."""
+    which = "samples" if call.node.op != "instance_norm" else "the positions of one channel"
+    raise call.refuse(
+        f"it normalises by statistics over {which}, so there is no kernel between two samples alone",
+        "use layer_norm, group_norm or rms_norm",
+    )
+
+
+def _refuse_partial(call: Call, field: Field, first: int) -> None:
+    if any(a.kind is Kind.FEATURE for axis in field.layout.axes[:first] for a in axis):
+        raise call.refuse("it normalises over a part of the features (one head)", "normalise over all features")
+
+
+def _normalised(call: Call, field: Field, eps: float, centre: bool, over: tuple[int, ...]) -> Field:
+    field, (q1, q2), (m1, m2) = call.run.moments(call.node.name, field)
+    first, second = _statistics(q1, m1, field, over, eps, centre), _statistics(q2, m2, field, over, eps, centre)
+    scale = first[1] * second[1]
+    nngp = field.nngp
+    if centre and (bool((m1 != 0).any()) or bool((m2 != 0).any())):
+        nngp = nngp - first[0] * m2 - m1 * second[0] + first[0] * second[0]
+    ntk = None if field.ntk is None else field.ntk * scale
+    mean = field.mean
+    if mean is not None:
+        mean = None if centre and not over else mean * first[1].reshape(mean.shape) if not over else mean * 0
+    return replace(field, nngp=nngp * scale, ntk=ntk, mean=mean)
+
+
+def _statistics(q: Tensor, m: Tensor, field: Field, over: tuple[int, ...], eps: float, centre: bool) -> tuple[Tensor, Tensor]:
+    """The mean that is taken off, and one over the standard deviation."""
+    if over:  # positions are averaged; axes of size one (the other batch, the other position) do not mind
+        axes = tuple(range(field.lead, q.dim()))
+        q, m = q.mean(axes, keepdim=True), m.mean(axes, keepdim=True)
+    variance = q - m * m if centre else q
+    return m, (variance + eps).rsqrt()
+
+
+def _affine(call: Call, field: Field, weight: Weight | Data | None, bias: Weight | Data | None) -> Field:
+    if isinstance(weight, Weight):
+        field = gained(call, field, weight.name)
+    if isinstance(bias, Weight):
+        drawn = call.run.entry(bias.name)
+        ntk = None if field.ntk is None else field.ntk + drawn.rate
+        field = replace(field, nngp=field.nngp + drawn.variance + drawn.mean**2, ntk=ntk)
+        if drawn.mean and call.run.alone:
+            mean = torch.zeros_like(field.own_diagonal()) if field.mean is None else field.mean
+            field = replace(field, mean=mean + drawn.mean)
+    return field

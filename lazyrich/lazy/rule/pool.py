@@ -1,0 +1,105 @@
+"""Means and sums over positions: average pooling, global pooling, resampling by constant weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lazyrich.lazy.field import Field
+from lazyrich.lazy.layout import Kind
+from lazyrich.lazy.rule.convolution import _with_atom
+from lazyrich.lazy.rule.linear import along
+from lazyrich.lazy.rule.table import Call, pairs, register
+
+
+@register("mean", "sum", says="mean (sum) over positions of K and Theta, all pairs of positions", reads=pairs)
+def reduce(call: Call) -> Field:
+    """Mean or sum over whole axes of positions."""
+    field = call.field().merged()
+    dims = call.get(1, "dim")
+    keep = bool(call.get(2, "keepdim", False))
+    dims = range(len(field.layout.axes)) if dims is None else ([dims] if isinstance(dims, int) else dims)
+    axes = sorted((field.layout.axis(d) for d in dims), reverse=True)
+    for at in axes:
+        if any(a.kind is not Kind.POSITION for a in field.layout.axes[at]):
+            raise call.refuse(
+                "it reduces over samples or features", "reduce over positions; sum over features with a linear layer"
+            )
+        if field.layout.axes[at]:
+            field = _collapsed(field, at, mean=call.node.op == "mean")
+        field = field.laid(field.layout.replaced(at, *(((),) if keep else ())))
+    return field
+
+
+def _collapsed(field: Field, at: int, mean: bool) -> Field:
+    atom = field.layout.axes[at][0]
+    place, n, lead = field.order.index(atom), len(field.order), field.lead
+
+    def one(k: Tensor, axis: int) -> Tensor:
+        return k.mean(axis) if mean else k.sum(axis)
+
+    def both(k: Tensor) -> Tensor:
+        if field.full:
+            k = one(k, lead + n + place)
+        return one(k, lead + place)
+
+    order = tuple(a for a in field.order if a is not atom)
+    return field.mapped(both, lambda m: one(m, 1 + place), layout=field.layout.replaced(at, ()), order=order)
+
+
+def _windowed(call: Call, dims: int) -> Field:
+    """A pooling or resampling that acts on each axis alone: its matrix is read off from what it does to unit vectors."""
+    field = call.field().merged()
+    sizes = [size for size in call.node.shape[-dims:]]  # type: ignore[index]
+    for i in range(dims):
+        at = field.layout.axis(-dims + i)
+        field = _with_atom(field, at)
+        matrix = _matrix(call, field.layout.axes[at][0].size, i, dims)
+        if matrix.shape[0] != sizes[i]:
+            raise call.refuse("its windows do not act on each axis alone", "use plain average pooling")
+        field = along(field, at, lambda k, matrix=matrix: matrix.to(k) @ k, matrix.shape[0])
+    return field
+
+
+def _matrix(call: Call, size: int, i: int, dims: int) -> Tensor:
+    """What the operation does along one axis, the others being constant."""
+    whole = [s for s in call.run.graph[call.node.inputs[0]].shape[-dims:]]  # type: ignore[index]
+    unit = torch.eye(size, dtype=torch.float64)
+    shape = [1] * dims
+    shape[i] = size
+    rest = list(whole)
+    rest[i] = size
+    x = unit.reshape(size, 1, *shape).expand(size, 1, *rest)
+    y = call.node.target(x, *call.args[1:], **dict(call.kwargs))
+    line = [0] * dims
+    at: Any = (slice(None), 0, *(slice(None) if d == i else line[d] for d in range(dims)))
+    centre = tuple(slice(None) if d == i else y.shape[2 + d] // 2 for d in range(dims))
+    return y[(slice(None), 0, *centre)].T if dims > 1 else y[at].T
+
+
+for _dims in (1, 2, 3):
+    _ops = (f"avg_pool{_dims}d", f"adaptive_avg_pool{_dims}d", f"_adaptive_avg_pool{_dims}d")
+    register(*_ops, says="K -> A K A' with the windows' matrix A; Theta alike", reads=pairs)(
+        lambda call, dims=_dims: _windowed(call, dims)
+    )
+for _op, _dims in (("upsample_nearest1d", 1), ("upsample_nearest2d", 2), ("upsample_bilinear2d", 2), ("upsample_linear1d", 1)):
+    register(_op, says="K -> A K A' with the resampling's matrix A; Theta alike", reads=pairs)(
+        lambda call, dims=_dims: _windowed(call, dims)
+    )
+
+
+@register(
+    "max_pool1d",
+    "max_pool2d",
+    "max_pool3d",
+    "max_pool2d_with_indices",
+    "amax",
+    "max",
+    says="refused: no closed form",
+    reads=pairs,
+)
+def maximum(call: Call) -> Field:
+    """The largest of correlated Gaussians has no closed covariance."""
+    raise call.refuse("the maximum over correlated positions has no known kernel", "use average pooling or strides")

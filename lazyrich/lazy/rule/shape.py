@@ -1,0 +1,243 @@
+"""Views, permutations, selections: bookkeeping of axes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lazyrich.lazy.field import Curve, Field, Mix, Weight
+from lazyrich.lazy.layout import Atom, Kind, Layout, size_of
+from lazyrich.lazy.rule.convolution import _chosen
+from lazyrich.lazy.rule.table import Call, register
+
+
+def over(call: Call, value: Any, change: Any) -> Any:
+    """A change of axes under a curve, or in every part of a mixture."""
+    if isinstance(value, Curve):
+        return Curve(over(call, value.base, change), value.key + "|" + call.node.name, value.function, value.spec, value.scale)
+    if isinstance(value, Mix):
+        parts = tuple((share, over(call, part, change)) for share, part in value.parts)
+        return Mix(parts, change(_bare(parts[0][1]), value.layout))
+    return change(value, None)
+
+
+def _bare(value: Any) -> Field:
+    return value.base if isinstance(value, Curve) else value
+
+
+@register("transpose", "swapaxes", "permute", "t", "mT", "movedim", says="axes change places")
+def permute(call: Call) -> Any:
+    """Another order of axes."""
+    value, op = call.args[0], call.node.op
+    if isinstance(value, Weight):
+        if len(value.shape) == 2 and op in ("t", "transpose", "permute", "mT"):
+            return Weight(value.name, value.shape[::-1], not value.transposed)
+        return Weight(value.name, call.node.shape or ())
+
+    def change(field: Field, layout: Layout | None) -> Any:
+        old = layout or field.layout
+        if op in ("transpose", "swapaxes"):
+            new = old.swapped(call.args[1], call.args[2])
+        elif op in ("t", "mT"):
+            new = old.swapped(-1, -2)
+        elif op == "movedim":
+            order = list(range(len(old.axes)))
+            order.insert(old.axis(call.args[2]), order.pop(old.axis(call.args[1])))
+            new = old.permuted(order)
+        else:
+            new = old.permuted(call.args[1])
+        return new if layout else field.laid(new)
+
+    return over(call, value, change)
+
+
+@register("view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "_unsafe_view", says="axes merge or split")
+def view(call: Call) -> Any:
+    """Another grouping of the axes."""
+    value, shape = call.args[0], call.node.shape or ()
+    if isinstance(value, Weight):
+        return Weight(value.name, shape, value.transposed)
+
+    def change(field: Field, layout: Layout | None) -> Any:
+        new, split = (layout or field.layout).viewed(shape)
+        return new if layout else field.laid(new, split)
+
+    return over(call, value, change)
+
+
+@register("contiguous", "clone", "detach", "to", "_to_copy", "alias", "lift_fresh_copy", "type_as", "float", "double",
+          says="passes through")  # fmt: skip
+def same(call: Call) -> Any:
+    """Nothing changes."""
+    return call.args[0]
+
+
+@register("expand", "expand_as", "repeat", says="a position is repeated")
+def expand(call: Call) -> Any:
+    """Repetition along an axis of size one."""
+    value = call.args[0]
+    if isinstance(value, Weight):
+        return Weight(value.name, call.node.shape or (), value.transposed)
+    field = call.field().merged()
+    missing = len(call.node.shape or ()) - len(field.layout.axes)
+    if missing:
+        field = field.laid(Layout(((),) * missing + field.layout.axes))
+    for at, size in enumerate(call.node.shape or ()):
+        axis = field.layout.axes[at]
+        if not axis and isinstance(size, int) and size > 1:
+            from lazyrich.lazy.rule.convolution import _with_atom
+
+            field = _chosen(_with_atom(field, at), at, torch.zeros(size, dtype=torch.long))
+        elif isinstance(size, int) and axis and axis[0].kind is not Kind.BATCH and size_of(axis) != size:
+            raise call.refuse("it repeats an axis that is longer than one", "repeat before the first random layer")
+    return field
+
+
+@register("select", says="one position, or one stretch of features, is kept")
+def select(call: Call) -> Any:
+    """One index of an axis."""
+    value, dim, index = call.args[0], call.args[1], call.args[2]
+    if isinstance(value, Weight):
+        raise call.refuse(f"it takes a part of the parameter '{value.name}'", "use whole parameters")
+    return over(call, value, lambda field, layout: _selected(call, field, layout, dim, index))
+
+
+def _selected(call: Call, field: Field, layout: Layout | None, dim: int, index: int) -> Any:
+    if layout:
+        return layout.replaced(dim, *())
+    at = field.layout.axis(dim)
+    axis = field.layout.axes[at]
+    if any(a.kind is Kind.BATCH for a in axis):
+        raise call.refuse("it picks samples out of the batch", "treat all samples alike")
+    if any(a.kind is Kind.FEATURE for a in axis):
+        size = size_of(axis)
+        return _stretch(call, field, at, Fraction(index % size, size), Fraction(index % size + 1, size), None)
+    field = field.merged()
+    if not field.layout.axes[at]:
+        return field.laid(field.layout.replaced(at, *()))
+    size = field.layout.axes[at][0].size
+    return _dropped(_chosen(field, at, torch.tensor([index % size])), at)
+
+
+def _dropped(field: Field, at: int) -> Field:
+    """An axis with one position taken off."""
+    atom = field.layout.axes[at][0]
+    place, n, lead = field.order.index(atom), len(field.order), field.lead
+
+    def squeeze(k: Tensor) -> Tensor:
+        if field.full:
+            k = k.squeeze(lead + n + place)
+        return k.squeeze(lead + place)
+
+    order = tuple(a for a in field.order if a is not atom)
+    layout = field.layout.replaced(at, *())
+    return field.mapped(squeeze, lambda m: m.squeeze(1 + place), layout=layout, order=order)
+
+
+@register("slice", "narrow", says="a stretch of positions or of features is kept")
+def cut(call: Call) -> Any:
+    """A stretch of an axis."""
+    value, dim = call.args[0], call.get(1, "dim", 0)
+    if isinstance(value, Weight):
+        raise call.refuse(f"it takes a part of the parameter '{value.name}'", "use whole parameters")
+    start, stop = call.get(2, "start", 0) or 0, call.get(3, "end")
+    if call.node.op == "narrow":
+        stop = start + stop
+    step = call.get(4, "step", 1) or 1
+
+    def change(field: Field, layout: Layout | None) -> Any:
+        axis = (layout or field.layout).axes[(layout or field.layout).axis(dim)]
+        if any(a.kind is Kind.BATCH for a in axis):
+            if (start, step) == (0, 1) and (stop is None or stop > 2**62):
+                return layout or field
+            raise call.refuse("it picks samples out of the batch", "treat all samples alike")
+        return _cut(call, field, layout, dim, range(size_of(axis))[slice(start, stop, step)])
+
+    return over(call, value, change)
+
+
+def _cut(call: Call, field: Field, layout: Layout | None, dim: int, kept: range) -> Any:
+    old = layout or field.layout
+    at = old.axis(dim)
+    axis, size = old.axes[at], size_of(old.axes[at])
+    if len(kept) == size:
+        return layout or field
+    if any(a.kind is Kind.FEATURE for a in axis):
+        if kept.step != 1 or layout:
+            raise call.refuse("it takes features apart with steps or across joined branches", "split before joining")
+        low, high = Fraction(kept.start, size), Fraction(kept.stop, size)
+        return _stretch(call, field, at, low, high, Atom(Kind.FEATURE, len(kept)))
+    if layout:
+        return old.replaced(at, (Atom(Kind.POSITION, len(kept)),))
+    return _chosen(field.merged(), at, torch.tensor(list(kept)))
+
+
+def _stretch(call: Call, field: Field, at: int, low: Fraction, high: Fraction, left: Atom | None) -> Field:
+    """A stretch of the features: a field of the same law, drawn by its own part of the weights."""
+    first = field.layout.features[0]
+    if field.layout.axes[at][0] is not first or len(field.layout.axes[at]) != 1:
+        if left is not None or field.layout.axes[at][0] is not first:
+            raise call.refuse("it takes an inner part of split features", "split the outermost part")
+    sources = frozenset(s.part(low, high) for s in field.sources)
+    return replace(field, layout=field.layout.replaced(at, *(((left,),) if left else ())), sources=sources)
+
+
+@register("chunk", "split", "split_with_sizes", "unbind", "tensor_split", says="stretches of positions or features")
+def pieces(call: Call) -> list[Any]:
+    """Several stretches of an axis."""
+    value, op = call.args[0], call.node.op
+    dim = call.get(1 if op == "unbind" else 2, "dim", 0)
+    layout = value.layout if isinstance(value, (Field, Curve, Mix)) else None
+    if layout is None:
+        raise call.refuse("it splits a parameter", "use whole parameters")
+    at = layout.axis(dim)
+    size = size_of(layout.axes[at])
+    if op == "unbind":
+        return [over(call, value, lambda f, lay, i=i: _selected(call, f, lay, dim, i)) for i in range(size)]
+    if op == "chunk":
+        step = -(-size // int(call.args[1]))
+        sizes = [min(step, size - i) for i in range(0, size, step)]
+    else:
+        given = call.args[1]
+        sizes = list(given) if isinstance(given, (list, tuple)) else [min(given, size - i) for i in range(0, size, given)]
+    starts = [sum(sizes[:i]) for i in range(len(sizes))]
+    return [
+        over(call, value, lambda f, lay, r=range(s, s + n): _cut(call, f, lay, dim, r))
+        for s, n in zip(starts, sizes, strict=True)
+    ]
+
+
+@register("getitem", says="one of several")
+def item(call: Call) -> Any:
+    """One member of a list."""
+    return call.args[0][call.args[1]]
+
+
+@register("sym_size", "size", says="a size")
+def size(call: Call) -> Any:
+    """A size; that of the batch is not needed, since shapes are known."""
+    shape = getattr(call.args[0], "shape", None)
+    found = shape[call.args[1]] if shape else None
+    return found if isinstance(found, int) else None
+
+
+@register("flip", "roll", "index_select", says="positions change places")
+def rearrange(call: Call) -> Field:
+    """Positions taken in another order."""
+    field, op = call.field().merged(), call.node.op
+    if op == "index_select":
+        return _chosen(field, field.layout.axis(call.args[1]), call.args[2].tensors[0])
+    shifts = call.args[1]
+    dims = call.args[1] if op == "flip" else call.args[2]
+    for i, dim in enumerate(dims):
+        at = field.layout.axis(dim)
+        if any(a.kind is not Kind.POSITION for a in field.layout.axes[at]):
+            raise call.refuse("it rearranges samples or features", "rearrange positions only")
+        if field.layout.axes[at]:
+            index = torch.arange(field.layout.axes[at][0].size)
+            field = _chosen(field, at, index.flip(0) if op == "flip" else index.roll(shifts[i]))
+    return field

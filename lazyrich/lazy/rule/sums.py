@@ -1,0 +1,325 @@
+"""Sums and products of branches, and side by side."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lazyrich.lazy.field import Data, Field, Mix, Random, Source, Sources, Weight
+from lazyrich.lazy.layout import Atom, Kind, Layout, size_of
+from lazyrich.lazy.rule.pointwise import joined, plus, times
+from lazyrich.lazy.rule.table import Call, register
+
+
+@register("add", "sub", says="covariances of independent branches add")
+def add(call: Call) -> Any:
+    """The sum of two branches, or with a constant."""
+    first, second = call.args[0], call.args[1]
+    sign = -1.0 if call.node.op == "sub" else 1.0
+    alpha = float(call.kwargs.get("alpha", 1)) * sign
+    if not isinstance(first, Random):
+        if isinstance(first, (int, float)) or _number(first) is not None:
+            return plus(call, times(call, second, alpha) if alpha != 1 else second, _number(first))  # type: ignore[arg-type]
+        first, second = _swap(call, first, second, alpha)
+        alpha = 1.0
+    number = _number(second)
+    if number is not None:
+        return plus(call, first, alpha * number)
+    if isinstance(second, (Weight, Data)):
+        return plus_tensor(call, first, second, alpha)
+    whole = joined(call, first, second, lambda a, b: a + alpha * b)
+    if whole is not None:
+        return whole
+    a, b = call.run.field(first, call), call.run.field(second, call)
+    return _sum(call, a, b if alpha == 1 else b.scaled(alpha))
+
+
+@register("mul", "div", says="a number scales; independent branches multiply; a gain multiplies by its square")
+def multiply(call: Call) -> Any:
+    """The product of a branch with a constant, a gain, or an independent branch."""
+    first, second = call.args[0], call.args[1]
+    if call.node.op == "div":
+        number = _number(second)
+        if number is None:
+            raise call.refuse("it divides by something random or by a tensor", "divide by a number")
+        return times(call, first, 1.0 / number)
+    if not isinstance(first, Random):
+        first, second = second, first
+    number = _number(second)
+    if number is not None:
+        return times(call, first, number)
+    if isinstance(second, Weight):
+        return gain(call, call.run.field(first, call), second)
+    if isinstance(second, Data):
+        return _mask(call, call.run.field(first, call), second)
+    whole = joined(call, first, second, lambda a, b: a * b)
+    if whole is not None:
+        return whole
+    a, b = _aligned(call, call.run.field(first, call), call.run.field(second, call))
+    _refuse_dependent(call, a, b, "multiplied")
+    if not (_independent(a.sources, b.sources)):
+        raise call.refuse("it multiplies branches that share weights", "multiply branches of disjoint weights")
+    ntk = None if a.ntk is None else a.ntk * b.nngp + a.nngp * b.ntk  # type: ignore[operator]
+    mean = None if a.mean is None or b.mean is None else a.mean * b.mean
+    return Field(a.layout, a.order, a.nngp * b.nngp, ntk, a.full, a.sources | b.sources, False, a.centred or b.centred, mean)
+
+
+@register("cat", says="features side by side average; positions side by side are blocks")
+def cat(call: Call) -> Any:
+    """Concatenation along features or along positions."""
+    parts, dim = list(call.args[0]), call.get(1, "dim", 0)
+    like = next((p for p in parts if isinstance(p, Random)), None)
+    if like is None:
+        raise call.refuse("it joins parameters only", "join them with a branch that depends on the input")
+    layout = like.layout
+    at = layout.axis(dim)
+    feature = any(a.kind is Kind.FEATURE for a in layout.axes[at])
+    parts = [p if isinstance(p, Random) else _token(call, p, call.run.field(like, call), at) for p in parts]
+    if feature:
+        return _beside(call, parts, layout, at)
+    return _blocks(call, [call.run.field(p, call).merged() for p in parts], at)
+
+
+def _beside(call: Call, parts: list[Any], layout: Layout, at: int) -> Mix:
+    sizes = [size_of(p.layout.axes[at]) for p in parts]
+    total = sum(sizes)
+    flat: list[tuple[float, Any]] = []
+    for part, size in zip(parts, sizes, strict=True):
+        inner = part.parts if isinstance(part, Mix) else ((1.0, part),)
+        flat += [(share * size / total, value) for share, value in inner]
+    return Mix(tuple(flat), layout.replaced(at, (Atom(Kind.FEATURE, total),)))
+
+
+def _blocks(call: Call, parts: list[Field], at: int) -> Field:
+    full = all(p.full for p in parts)
+    parts = [p if full else p.reduced() for p in parts]
+    for i, one in enumerate(parts):
+        for other in parts[:i]:
+            if full and not (_independent(one.sources, other.sources) and (one.centred or other.centred)):
+                raise call.refuse("it joins positions of dependent branches", "join before they branch")
+    first = parts[0]
+    place, n, lead = len([a for axis in first.layout.axes[:at] for a in axis if a.kind is Kind.POSITION]), 0, first.lead
+    parts = [_with_axis(p, at, place) for p in parts]
+    n = len(parts[0].order)
+    sizes = [p.order[place].size for p in parts]
+    new = Atom(Kind.POSITION, sum(sizes))
+
+    def joined_arrays(arrays: list[Tensor]) -> Tensor:
+        if not full:
+            return torch.cat(arrays, lead + place)
+        rows = []
+        for i, k in enumerate(arrays):
+            widths = [
+                k if j == i else k.new_zeros(1).expand(*_resized(k, lead + n + place, sizes[j])) for j in range(len(parts))
+            ]
+            rows.append(torch.cat(widths, lead + n + place))
+        return torch.cat(rows, lead + place)
+
+    nngp = joined_arrays([p.nngp for p in parts])
+    ntk = None if first.ntk is None else joined_arrays([p.ntk for p in parts])  # type: ignore[misc]
+    means = [torch.zeros_like(p.own_diagonal()) if p.mean is None else p.mean for p in parts]
+    mean = torch.cat(means, 1 + place) if any(p.mean is not None for p in parts) else None
+    order = (*parts[0].order[:place], new, *parts[0].order[place + 1 :])
+    sources: Sources = frozenset().union(*(p.sources for p in parts))
+    return Field(
+        parts[0].layout.replaced(at, (new,)), order, nngp, ntk, full, sources,
+        all(p.gaussian for p in parts), all(p.centred for p in parts), mean,
+    )  # fmt: skip
+
+
+def _resized(k: Tensor, axis: int, size: int) -> list[int]:
+    shape = list(k.shape)
+    shape[axis] = size
+    return shape
+
+
+def _with_axis(field: Field, at: int, place: int) -> Field:
+    """An axis of size one made into a position atom."""
+    if field.layout.axes[at]:
+        return field
+    atom, lead, n = Atom(Kind.POSITION, 1), field.lead, len(field.order)
+
+    def widen(k: Tensor) -> Tensor:
+        k = k.unsqueeze(lead + place)
+        return k.unsqueeze(lead + n + 1 + place) if field.full else k
+
+    order = (*field.order[:place], atom, *field.order[place:])
+    layout = field.layout.replaced(at, (atom,))
+    return field.mapped(widen, lambda m: m.unsqueeze(1 + place), layout=layout, order=order)
+
+
+def _sum(call: Call, a: Field, b: Field) -> Field:
+    a, b = _aligned(call, a, b)
+    _refuse_dependent(call, a, b, "added")
+    ntk = None if a.ntk is None else a.ntk + b.ntk  # type: ignore[operator]
+    mean = a.mean if b.mean is None else (b.mean if a.mean is None else a.mean + b.mean)
+    return Field(
+        a.layout, a.order, a.nngp + b.nngp, ntk, a.full, a.sources | b.sources,
+        a.gaussian and b.gaussian, a.centred and b.centred, mean,
+    )  # fmt: skip
+
+
+def _refuse_dependent(call: Call, a: Field, b: Field, what: str) -> None:
+    if not _independent(a.sources, b.sources):
+        shared = ", ".join(sorted({s.name for s in a.sources if any(s.meets(t) for t in b.sources)}))
+        raise call.refuse(
+            f"branches that depend on the same weights ({shared}) are {what}, so their covariance is not known",
+            "end one of the branches with a linear layer of its own",
+        )
+    if what == "added" and not (a.centred or b.centred):
+        raise call.refuse(
+            "two branches are added that are both not centred, so their means have a cross term",
+            "end one of the branches with a linear layer",
+        )
+
+
+def _independent(a: Sources, b: Sources) -> bool:
+    return not any(s.meets(t) for s in a for t in b)
+
+
+def _aligned(call: Call, a: Field, b: Field) -> tuple[Field, Field]:
+    """Two fields with the same axes, broadcast where one has size one."""
+    a, b = a.merged(), b.merged()
+    if a.full != b.full:
+        a, b = a.reduced(), b.reduced()
+    if len(a.layout.axes) < len(b.layout.axes):
+        b, a = _aligned(call, b, a)
+        return a, b
+    missing = len(a.layout.axes) - len(b.layout.axes)
+    b = replace(b, layout=Layout((((),) * missing) + b.layout.axes))
+    return _broadcast(a, b), _broadcast(b, a)
+
+
+def _broadcast(field: Field, like: Field) -> Field:
+    """Position axes of size one stretched to those of another field."""
+    for at, (mine, other) in enumerate(zip(field.layout.axes, like.layout.axes, strict=True)):
+        if not mine and any(a.kind is Kind.POSITION for a in other):
+            place = len([a for axis in field.layout.axes[:at] for a in axis if a.kind is Kind.POSITION])
+            field = _with_axis(field, at, place)
+            size, lead, n = other[0].size, field.lead, len(field.order)
+            atom = Atom(Kind.POSITION, size)
+
+            def stretch(k: Tensor, lead: int = lead, n: int = n, place: int = place, size: int = size) -> Tensor:
+                shape = list(k.shape)
+                shape[lead + place] = size
+                if field.full:
+                    shape[lead + n + place] = size
+                return k.expand(shape)
+
+            def stretch_mean(m: Tensor, place: int = place, size: int = size) -> Tensor:
+                return m.expand(*m.shape[: 1 + place], size, *m.shape[2 + place :])
+
+            order = (*field.order[:place], atom, *field.order[place + 1 :])
+            layout = field.layout.replaced(at, (atom,))
+            field = field.mapped(stretch, stretch_mean, layout=layout, order=order)
+    return field
+
+
+def plus_tensor(call: Call, value: Any, tensor: Weight | Data, alpha: float) -> Any:
+    """A branch plus a table of parameters (positions, a bias) or plus a constant or the input itself."""
+    field = call.run.field(value, call).merged()
+    if isinstance(tensor, Weight):
+        return _sum(call, field, table(call, tensor, field))
+    shape = _data_shape(call, tensor)
+    feature = _feature_axis(field.layout) - len(field.layout.axes)
+    if -feature > len(shape):
+        raise call.refuse("it adds a constant without a feature axis", "add a number, or a tensor with features")
+    other = call.run.as_field(tensor, shape, feature + len(shape), field.full)
+    return _sum(call, field, other if alpha == 1 else other.scaled(alpha))
+
+
+def table(call: Call, weight: Weight, like: Field) -> Field:
+    """A parameter as a field: drawn afresh at every position that it has, the same at every sample."""
+    layout = like.layout
+    shape = (1,) * (len(layout.axes) - len(weight.shape)) + tuple(s if isinstance(s, int) else 1 for s in weight.shape)
+    feature = _feature_axis(layout)
+    drawn = call.run.entry(weight.name)
+    if shape[feature] == 1 and size_of(layout.axes[feature]) > 1:
+        raise call.refuse(f"'{weight.name}' is one number for all features", "give it a feature axis, or use a constant")
+    if drawn.mean:
+        raise call.refuse(f"'{weight.name}' has the mean {drawn.mean:g}", "draw it with mean zero")
+    axes = [layout.axes[i] if any(a.kind is not Kind.POSITION for a in layout.axes[i]) else
+            ((Atom(Kind.POSITION, size),) if size > 1 else ()) for i, size in enumerate(shape)]  # fmt: skip
+    own = Layout(tuple(axes))
+    sizes = [a.size for a in own.positions]
+    pattern = torch.eye(math.prod(sizes)).reshape(*sizes, *sizes) if like.full else torch.ones(sizes)
+    lead = like.nngp.shape[: like.lead]
+    pattern = pattern.to(like.nngp).expand(*lead, *pattern.shape)
+    ntk = None if like.ntk is None else pattern * drawn.rate
+    sources = frozenset({Source(weight.name)})
+    return Field(own, own.positions, pattern * drawn.variance, ntk, like.full, sources, True, True)
+
+
+def _token(call: Call, value: Any, like: Field, at: int) -> Field:
+    if not isinstance(value, Weight):
+        raise call.refuse("it joins a branch with a constant", "add constants instead")
+    like = like.merged()
+    sized = replace(value, shape=tuple(s if isinstance(s, int) else 1 for s in value.shape))
+    return table(call, sized, like)
+
+
+def gain(call: Call, field: Field, weight: Weight) -> Field:
+    """A gain, feature by feature: K -> (mean^2 + variance) K, Theta -> (...) Theta + rate K."""
+    field = field.merged()
+    feature = _feature_axis(field.layout)
+    shape = (1,) * (len(field.layout.axes) - len(weight.shape)) + tuple(weight.shape)
+    if any(isinstance(s, int) and s > 1 and i != feature for i, s in enumerate(shape)) or shape[feature] == 1:
+        raise call.refuse(f"the gain '{weight.name}' does not have one number a feature", "multiply feature by feature")
+    return gained(call, field, weight.name)
+
+
+def gained(call: Call, field: Field, name: str) -> Field:
+    """A field times a gain of its own for each feature."""
+    drawn = call.run.entry(name)
+    square = drawn.mean**2 + drawn.variance
+    ntk = None if field.ntk is None else field.ntk * square + field.nngp * drawn.rate
+    mean = None if field.mean is None else field.mean * drawn.mean
+    return replace(field, nngp=field.nngp * square, ntk=ntk, mean=mean, gaussian=field.gaussian and drawn.variance == 0)
+
+
+def _mask(call: Call, field: Field, data: Data) -> Field:
+    """A constant factor at every position."""
+    tensor = data.tensors[0]
+    field = field.merged()
+    layout = field.layout
+    tensor = tensor.reshape((1,) * (len(layout.axes) - tensor.dim()) + tuple(tensor.shape))
+    bad = [i for i, size in enumerate(tensor.shape) if size > 1 and not all(a.kind is Kind.POSITION for a in layout.axes[i])]
+    if not data.constant or bad:
+        raise call.refuse("it multiplies by a tensor over features or samples", "multiply by numbers or by position masks")
+    wanted = [1 if a.kind is not Kind.POSITION else tensor.shape[i] for i, axis in enumerate(layout.axes) for a in axis
+              if a.kind is Kind.POSITION]  # fmt: skip
+    factor = tensor.reshape(wanted).to(field.nngp)
+    n = len(field.order)
+    both = factor.reshape(*factor.shape, *([1] * n)) * factor if field.full else factor * factor
+    return field.mapped(lambda k: k * both, lambda m: m * factor)
+
+
+def _feature_axis(layout: Layout) -> int:
+    return next(i for i, axis in enumerate(layout.axes) if any(a.kind is Kind.FEATURE for a in axis))
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, (int, float)):
+        return float(value)
+    if isinstance(value, Data) and value.constant and value.tensors[0].numel() == 1:
+        return float(value.tensors[0])
+    return None
+
+
+def _swap(call: Call, first: Any, second: Any, alpha: float) -> tuple[Any, Any]:
+    """Constant + alpha * random as random + constant."""
+    return (times(call, second, alpha) if alpha != 1 else second), first
+
+
+def _data_shape(call: Call, data: Data) -> tuple[Any, ...]:
+    if data.constant:
+        return tuple(data.tensors[0].shape)
+    for name in call.node.inputs:
+        node = call.run.graph[name]
+        if node.shape is not None and len(node.shape) == data.tensors[0].dim():
+            return node.shape
+    return ()

@@ -1,0 +1,291 @@
+"""One pass through a graph: fields of two batches against each other, or of one batch against itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lazyrich.errors import KernelError
+from lazyrich.family import Role
+from lazyrich.gaussian import Dual, dual
+from lazyrich.graph import Graph, Node, Ref
+from lazyrich.graph.node import Batch
+from lazyrich.lazy.field import Curve, Data, Field, Mix, Random, Source, Weight
+from lazyrich.lazy.layout import plain
+from lazyrich.lazy.rule.table import RULES, Call, Need
+from lazyrich.lazy.weights import Drawn, Weights
+
+INPUT = Source("the input")
+Moments = dict[str, tuple[Tensor, Tensor]]
+
+
+@dataclass
+class Run:
+    """The state of a pass.
+
+    Attributes:
+        graph: to go through.
+        weights: laws and rates.
+        needs: which position covariances of each node somebody reads.
+        readouts: tensors of weights that no later weight sums over.
+        inputs: one batch (with itself, sample by sample) or two (all pairs).
+        tangent: whether tangent kernels are asked for.
+        first, second: variances and means at every node that needs them, of both batches; filled in a pass of one batch.
+        mirrored: the two batches are the same samples, so the arrays' diagonal is known exactly.
+        duals: evaluated activations by node, kept between passes.
+        used: what every tensor was taken for: its law and rate, and the fan-in that divides both.
+    """
+
+    graph: Graph
+    weights: Weights
+    needs: Mapping[str, Need]
+    readouts: frozenset[str]
+    inputs: tuple[Tensor, ...]
+    tangent: bool
+    first: Moments = field(default_factory=dict)
+    second: Moments = field(default_factory=dict)
+    mirrored: bool = False
+    duals: dict[str, Dual] = field(default_factory=dict)
+    used: dict[str, tuple[Drawn, float]] = field(default_factory=dict)
+    _evaluated: dict[int, tuple[Any, Field]] = field(default_factory=dict)
+
+    @property
+    def alone(self) -> bool:
+        """Whether one batch meets itself, sample by sample."""
+        return len(self.inputs) == 1
+
+    def output(self) -> Field:
+        """The field that the network returns."""
+        values: dict[str, Any] = {}
+        last_use = _last_uses(self.graph)
+        for node in self.graph:
+            if node.op == "output":
+                return self._returned(node, values)
+            values[node.name] = self._value(node, values)
+            for name in last_use.get(node.name, ()):
+                values.pop(name, None)
+        raise KernelError("the network returns nothing")
+
+    def _returned(self, node: Node, values: Mapping[str, Any]) -> Field:
+        found = [values[name] for name in node.inputs]
+        if len(found) != 1:
+            raise KernelError(f"the network returns {len(found)} tensors, expected one; wrap it so that it returns the one")
+        call = Call(node, (found[0],), {}, self)
+        if not isinstance(found[0], Random):
+            raise KernelError("the network's output holds no random weight, so it has no kernel")
+        return call.field().merged().reduced()
+
+    def _value(self, node: Node, values: Mapping[str, Any]) -> Any:
+        if node.op == "input":
+            return Data(self.inputs)
+        if node.op == "parameter":
+            return Weight(str(node.target), node.shape or ())
+        if node.op == "constant":
+            return Data((self._cast(self.graph.constants[node.name]),), constant=True)
+        args = _filled(node.args, values)
+        kwargs = {key: _filled(value, values) for key, value in node.kwargs.items()}
+        found = list(_leaves((*args, *kwargs.values())))
+        if not any(isinstance(v, (*Random, Weight)) for v in found):
+            return self._computed(node, args, kwargs, found)
+        rule = RULES.get(node.op)
+        if rule is None:
+            raise KernelError(
+                f"no rule for the operation '{node.op}' at {node.place}; teach one with "
+                f"@lazyrich.lazy.register('{node.op}'), or take it out of the network"
+            )
+        value = rule.function(Call(node, args, kwargs, self))
+        if isinstance(value, Field) and value.full and self.needs.get(node.name, Need.NONE) < Need.ALL:
+            return value.reduced()
+        return value
+
+    def _cast(self, tensor: Tensor) -> Tensor:
+        like = self.inputs[0]
+        return tensor.to(like) if tensor.is_floating_point() and like.is_floating_point() else tensor
+
+    def _computed(self, node: Node, args: Any, kwargs: Any, found: Sequence[Any]) -> Any:
+        """An operation on plain tensors and numbers, done as it is for each batch."""
+        data = [v for v in found if isinstance(v, Data)]
+        if data and all(d.constant for d in data) or not data:
+            done = node.target(*_side(args, 0), **_side(kwargs, 0))
+            return Data((done,), constant=True) if isinstance(done, Tensor) else done
+        results = [node.target(*_side(args, i), **_side(kwargs, i)) for i in range(len(self.inputs))]
+        if isinstance(results[0], Tensor):
+            return Data(tuple(results))
+        return results[0] if len(results) == 1 or results[0] == results[1] else None
+
+    def field(self, value: Any, call: Call) -> Field:
+        """A random value evaluated as a field."""
+        if isinstance(value, Field):
+            return value
+        if isinstance(value, (Curve, Mix)):
+            if id(value) not in self._evaluated:
+                made = self._curve(value, call) if isinstance(value, Curve) else self._mix(value, call)
+                self._evaluated[id(value)] = (value, made)
+            return self._evaluated[id(value)][1]
+        raise KernelError(f"{call.node.op} at {call.node.place} needs a random field here, got {type(value).__name__}")
+
+    def _curve(self, curve: Curve, call: Call) -> Field:
+        """E[phi(u) phi(v)], and for the tangent kernel its derivative times what came from below."""
+        base = curve.base
+        if not base.gaussian:
+            raise call.refuse(
+                "a nonlinearity acts on features that are not independent Gaussians in the limit",
+                "put a linear layer before it",
+            )
+        known = self.duals.get(curve.key)
+        if known is None:
+            known = dual(curve.spec[0], **dict(curve.spec[1])) if curve.spec else dual(curve.function)
+            self.duals[curve.key] = known
+        base, (q1, q2), _ = self.moments(curve.key, base)
+        mean = known.mean(base.own_diagonal()) if self.alone else None
+        if self.tangent and base.ntk is not None:
+            nngp, slope = known.both(base.nngp, q1, q2)
+            result = Field(base.layout, base.order, nngp, base.ntk * slope, base.full, base.sources, mean=mean)
+        else:
+            result = Field(base.layout, base.order, known.kernel(base.nngp, q1, q2), None, base.full, base.sources, mean=mean)
+        return result.scaled(curve.scale) if curve.scale != 1.0 else result
+
+    def moments(self, key: str, value: Field) -> tuple[Field, tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """Variances and means of both batches at a node, laid out against the arrays; diagonals made exact."""
+        if self.alone:
+            q = value.own_diagonal()
+            m = torch.zeros_like(q) if value.mean is None else value.mean
+            self.first[key] = (q, m)
+            return value, value.at_positions(q, q), value.at_positions(m, m)
+        (q1, m1), (q2, m2) = self.first[key], self.second[key]
+        if self.mirrored:
+            value = _exact(value, q1)
+        return value, value.at_positions(q1, q2), value.at_positions(m1, m2)
+
+    def _mix(self, mix: Mix, call: Call) -> Field:
+        parts = [(share, self.field(part, call)) for share, part in mix.parts]
+        parts = [(share, part.merged()) for share, part in parts]
+        full = all(part.full for _, part in parts)
+        parts = [(share, part if full else part.reduced()) for share, part in parts]
+        first = parts[0][1]
+        nngp = sum(share * part.nngp for share, part in parts)
+        ntk = sum(share * part.ntk for share, part in parts) if self.tangent else None  # type: ignore[operator]
+        sources = frozenset().union(*(part.sources for _, part in parts))
+        centred = all(part.centred for _, part in parts)
+        layout = first.layout
+        feature = next(i for i, axis in enumerate(layout.axes) if any(a.kind.value == "feature" for a in axis))
+        layout = layout.replaced(feature, mix.layout.axes[feature])
+        mean = sum(share * part.mean for share, part in parts if part.mean is not None) if self.alone else None
+        mean = mean if isinstance(mean, Tensor) else None
+        return Field(layout, first.order, nngp, ntk, full, sources, False, centred, mean)  # type: ignore[arg-type]
+
+    def as_field(self, data: Data, shape: Sequence[Any], feature: int, full: bool) -> Field:
+        """Inputs (or constants) as a field: covariances are means of products over one axis of theirs."""
+        layout = plain(shape, feature % len(shape))
+        tensors = [self._rows(t, shape, feature) for t in data.tensors]
+        lead = (len(self.inputs[0]), *((len(self.inputs[1]),) if not self.alone else ()))
+        first, second = tensors[0], tensors[-1] if not data.constant else tensors[0]
+        nngp = _gram(first, second, self.alone, full)
+        if data.constant:
+            nngp = nngp.expand(*lead, *nngp.shape[len(lead) :])
+        sizes = [a.size for a in layout.positions]
+        nngp = nngp.reshape(*lead, *sizes, *(sizes if full else ()))
+        ntk = torch.zeros_like(nngp) if self.tangent else None
+        mean = first.mean(-1).expand(lead[0], -1).reshape(lead[0], *sizes) if self.alone else None
+        return Field(layout, layout.positions, nngp, ntk, full, frozenset({INPUT}), mean=mean)
+
+    def _rows(self, tensor: Tensor, shape: Sequence[Any], feature: int) -> Tensor:
+        """(batch, positions, features)."""
+        batch = [i for i, s in enumerate(shape) if isinstance(s, Batch)]
+        if any(shape[i] != Batch(1) for i in batch) or len(batch) > 1:
+            raise KernelError(f"cannot read inputs of shape {tuple(shape)}: batch and other axes are mixed")
+        tensor = tensor.movedim(feature, -1)
+        order = [i for i in range(len(shape)) if i != feature % len(shape)]
+        if batch:
+            tensor = tensor.movedim(order.index(batch[0]), 0)
+        else:
+            tensor = tensor.unsqueeze(0)
+        return tensor.reshape(tensor.shape[0], -1, tensor.shape[-1])
+
+    def summed(self, name: str, fan_in: float, role: Role) -> Drawn:
+        """A weight that is summed over."""
+        return self._use(name, self.weights.summed(name, fan_in, role), fan_in)
+
+    def added(self, name: str, role: Role) -> Drawn:
+        """A bias."""
+        return self._use(name, self.weights.added(name, role), 1.0)
+
+    def entry(self, name: str) -> Drawn:
+        """A tensor whose entries act one by one."""
+        return self._use(name, self.weights.entry(name), 1.0)
+
+    def _use(self, name: str, drawn: Drawn, fan_in: float) -> Drawn:
+        self.used[name] = (drawn, fan_in)
+        return drawn
+
+    def role(self, name: str, below: Field) -> Role:
+        """The role of a weight, from what it sums over and what follows it."""
+        if name in self.readouts:
+            return Role.OUTPUT
+        return Role.INPUT if below.sources == frozenset({INPUT}) else Role.HIDDEN
+
+
+def _gram(first: Tensor, second: Tensor, alone: bool, full: bool) -> Tensor:
+    """Mean products over the last axis of (N, P, C) tensors."""
+    n, p, c = first.shape
+    if alone:
+        return torch.einsum("npc,nqc->npq", first, second) / c if full else (first * second).mean(-1)
+    if p == 1:
+        return ((first[:, 0] @ second[:, 0].T) / c).reshape(n, len(second), 1, *((1,) if full else ()))
+    if full:
+        k = first.reshape(n * p, c) @ second.reshape(-1, c).T / c
+        return k.reshape(n, p, len(second), p).transpose(1, 2)
+    return torch.einsum("npc,mpc->nmp", first, second) / c
+
+
+def _exact(value: Field, q: Tensor) -> Field:
+    """The diagonal of a batch with itself set to its own variances."""
+    nngp = value.nngp.clone() if value.nngp.requires_grad else value.nngp
+    diagonal = nngp.diagonal(dim1=0, dim2=1)
+    if value.full:
+        n = len(value.order)
+        for done in range(n):
+            diagonal = diagonal.diagonal(dim1=0, dim2=n - done)
+        diagonal.copy_(q)
+    else:
+        diagonal.copy_(q.movedim(0, -1))
+    return replace(value, nngp=nngp)
+
+
+def _filled(value: Any, values: Mapping[str, Any]) -> Any:
+    if isinstance(value, Ref):
+        return values[value.name]
+    if isinstance(value, (list, tuple)):
+        return type(value)(_filled(v, values) for v in value)
+    return value
+
+
+def _leaves(values: Sequence[Any]):
+    for value in values:
+        if isinstance(value, (list, tuple)):
+            yield from _leaves(value)
+        else:
+            yield value
+
+
+def _side(value: Any, i: int) -> Any:
+    if isinstance(value, Data):
+        return value.tensors[0 if value.constant else i]
+    if isinstance(value, (list, tuple)):
+        return type(value)(_side(v, i) for v in value)
+    if isinstance(value, dict):
+        return {k: _side(v, i) for k, v in value.items()}
+    return value
+
+
+def _last_uses(graph: Graph) -> dict[str, list[str]]:
+    """Names whose value may be forgotten after each node."""
+    last = {name: node.name for node in graph for name in node.inputs}
+    found: dict[str, list[str]] = {}
+    for name, user in last.items():
+        found.setdefault(user, []).append(name)
+    return found

@@ -1,0 +1,175 @@
+"""What a kernel needs of every tensor: its variance, its mean, and the weight of its own term in the tangent kernel."""
+
+from __future__ import annotations
+
+import copy
+import fnmatch
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from lazyrich.errors import KernelError
+from lazyrich.family import Law, Role
+from lazyrich.family.law import LawRecorder, measure_laws
+from lazyrich.init import Variance
+from lazyrich.scaling import Plan, Scheme
+
+Init = Variance | Mapping[str, Variance] | None
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One tensor in the limit: sigma^2 (times the fan-in for weights that are summed over), mean, tangent-kernel rate."""
+
+    variance: float
+    mean: float
+    rate: float
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The laws and rates of a network's tensors.
+
+    Attributes:
+        laws: as the module (or the plan, at its base width) draws them.
+        init: variance rules that replace the laws of linear and convolutional layers, by tensor-name pattern.
+        scheme: decides the rates.
+        planned: rates are those of a plan's own learning rates instead of the literature's.
+        frozen: tensors that are not trained.
+    """
+
+    laws: Mapping[str, Law]
+    init: Mapping[str, Variance]
+    scheme: Scheme
+    planned: bool
+    frozen: frozenset[str]
+
+    def summed(self, name: str, fan_in: float, role: Role) -> Drawn:
+        """A weight that a sum over ``fan_in`` entries uses (linear and convolutional layers)."""
+        law, rule = self.laws[name], self._rule(name)
+        if rule is None and law.mean != 0:
+            raise KernelError(f"'{name}' has the mean {law.mean:g}; weights that are summed over a width need mean zero")
+        variance = rule.w if rule else law.std**2 * fan_in
+        return Drawn(variance, 0.0, self._rate(name, variance, role, fan_in))
+
+    def added(self, name: str, role: Role = Role.VECTOR) -> Drawn:
+        """A bias of a linear or convolutional layer."""
+        rule = self._rule(name)
+        if rule is None:
+            return self.entry(name, role)
+        return Drawn(rule.b, 0.0, self._rate(name, rule.b, role))
+
+    def entry(self, name: str, role: Role = Role.VECTOR) -> Drawn:
+        """Any other tensor, whose entries act one by one: gains, tables, positions; drawn by its own law."""
+        law = self.laws[name]
+        constant = law.std == 0
+        return Drawn(law.std**2, law.mean, self._rate(name, 1.0 if constant else law.std**2, role))
+
+    def _rule(self, name: str) -> Variance | None:
+        return next((rule for pattern, rule in self.init.items() if fnmatch.fnmatch(name, pattern)), None)
+
+    def _rate(self, name: str, variance: float, role: Role, fan_in: float = 1.0) -> float:
+        """Weight of the term: the literature's sigma^2 in the kernel regime's own gauge, else learning rate times fan-in."""
+        if name in self.frozen or contribution(self.scheme, role) < 0:
+            return 0.0
+        if self.planned:
+            return fan_in
+        return 1.0 if self.scheme.global_rate else variance
+
+
+def contribution(scheme: Scheme, role: Role) -> float:
+    """Exponent in the width of a role's term in the tangent kernel of SGD: 0 stays, below 0 vanishes.
+
+    n^-rate from the learning rate, n from the sum over a growing fan-in, n^(1 - 2 init_out) from the gradients of all units.
+
+    Example:
+        >>> from lazyrich.scaling import ntk, standard
+        >>> contribution(ntk(), Role.HIDDEN), contribution(standard(max_stable=True), Role.INPUT)
+        (0.0, -1.0)
+    """
+    layers = scheme.sgd
+    row = {Role.HIDDEN: layers.hidden, Role.OUTPUT: layers.output}.get(role, layers.input)
+    if role is Role.FIXED:
+        return -float(row.c) if scheme.global_rate else 0.0
+    summed = 1.0 if role in (Role.HIDDEN, Role.OUTPUT) else 0.0
+    units = 0.0 if role is Role.OUTPUT else 1.0 - 2.0 * float(layers.output.init)
+    return round(summed - float(row.rate(False)) + units, 9)
+
+
+def weights_of(module: nn.Module, scheme: Scheme, init: Init) -> Weights:
+    """Laws of a module as it stands, under a scheme.
+
+    Raises:
+        KernelError: for a scheme whose limit is no kernel method.
+    """
+    _refuse_unlazy(scheme)
+    names = [name for name, _ in module.named_parameters(remove_duplicate=False)]
+    rules = {"*": init} if isinstance(init, Variance) else dict(init or {})
+    for pattern in rules:
+        if not fnmatch.filter(names, pattern):
+            raise KernelError(f"init= pattern '{pattern}' matches no tensor; the tensors are {', '.join(names[:8])}")
+    frozen = frozenset(name for name, p in module.named_parameters(remove_duplicate=False) if not p.requires_grad)
+    return Weights(own_laws(module), rules, scheme, False, frozen)
+
+
+def weights_of_plan(plan: Plan) -> Weights:
+    """Laws and learning rates of a plan at its base width, carried to infinite width by its scheme."""
+    _refuse_unlazy(plan.scheme)
+    if plan.optimizer_name != "sgd":
+        raise KernelError(
+            f"the plan is for {plan.optimizer_name}; the tangent kernel is the limit of gradient descent, plan(..., 'sgd')"
+        )
+    laws = {name: Law(t.mean, t.std) for name, t in plan.tensors.items()}
+    return Weights(laws, {}, plan.scheme, True, frozenset())
+
+
+def _refuse_unlazy(scheme: Scheme) -> None:
+    verdict = scheme.classify("sgd")
+    if verdict.regime != "kernel":
+        raise KernelError(
+            f"{scheme.name} under SGD is {verdict.regime} ({verdict.why}), so its infinite-width limit is no kernel; "
+            "take ntk(), standard(max_stable=True) or richness(r) with r < 1/2"
+        )
+
+
+def own_laws(module: nn.Module) -> dict[str, Law]:
+    """The law of every tensor: its module type's own where the entries agree with it, else measured from the entries."""
+    sketch = copy.deepcopy(module).to("meta")
+    with LawRecorder() as recorder:
+        for part in sketch.modules():
+            reset = getattr(part, "reset_parameters", None) or getattr(part, "_reset_parameters", None)
+            if callable(reset):
+                reset()
+    drawn = dict(module.named_parameters(remove_duplicate=False))
+    found = {}
+    for name, tensor in sketch.named_parameters(remove_duplicate=False):
+        law = recorder.law(tensor)
+        found[name] = law if law and _agrees(law, drawn[name]) else None
+    missing = [name for name, law in found.items() if law is None]
+    measured = measure_laws([_Holder(drawn)], missing) if missing else {}  # type: ignore[list-item]
+    return {name: law or measured[name] for name, law in found.items()}
+
+
+class _Holder(nn.Module):
+    """Parameters under all of their names, tied ones too."""
+
+    def __init__(self, drawn: Mapping[str, nn.Parameter]) -> None:
+        super().__init__()
+        self.drawn = drawn
+
+    def named_parameters(self, *args: object, **options: object):  # type: ignore[override]
+        return iter(self.drawn.items())
+
+
+def _agrees(law: Law, tensor: torch.Tensor) -> bool:
+    if tensor.is_meta:
+        return True
+    entries = tensor.detach().double().flatten()
+    n = len(entries)
+    if law.std == 0:
+        return bool((entries == law.mean).all())
+    mean, std = float(entries.mean()), float(entries.std(correction=0))
+    return abs(mean - law.mean) < 6 * law.std / math.sqrt(n) and abs(std / law.std - 1) < 6 / math.sqrt(n)
