@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from torch import Tensor
@@ -35,6 +37,7 @@ class Node:
         path: the module that it belongs to, as in ``named_modules``.
         kind: the class of that module.
         source: file and line that wrote it, where known.
+        shapes: of its values, where it makes several.
     """
 
     name: str
@@ -46,8 +49,9 @@ class Node:
     path: str = ""
     kind: str = ""
     source: str = ""
+    shapes: tuple[Any, ...] | None = None
 
-    @property
+    @cached_property
     def inputs(self) -> list[str]:
         """Names of the nodes that it reads."""
         return [leaf.name for leaf in tree_leaves((self.args, dict(self.kwargs))) if isinstance(leaf, Ref)]
@@ -92,7 +96,25 @@ class Graph:
         return iter(self.nodes)
 
     def __getitem__(self, name: str) -> Node:
-        return next(node for node in self.nodes if node.name == name)
+        return self._by_name[name]
+
+    @cached_property
+    def _by_name(self) -> dict[str, Node]:
+        return {node.name: node for node in self.nodes}
+
+    @cached_property
+    def uses(self) -> Counter[str]:
+        """How many operations read each node."""
+        return Counter(name for node in self.nodes for name in node.inputs)
+
+    @cached_property
+    def last_uses(self) -> dict[str, list[str]]:
+        """Names whose value nobody reads after each node."""
+        last = {name: node.name for node in self.nodes for name in node.inputs}
+        found: dict[str, list[str]] = {}
+        for name, user in last.items():
+            found.setdefault(user, []).append(name)
+        return found
 
     def __str__(self) -> str:
         rows = [f"{n.name:24} {n.op:28} {n.shape!s:24} {n.path}" for n in self.nodes if n.op not in ("parameter", "constant")]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import logging
 import re
 import warnings
 from typing import Any
@@ -68,8 +71,10 @@ def _export(module: nn.Module, example: Tensor) -> Any:
     dtype = own if example.is_floating_point() else example.dtype
     device = next((p.device for p in module.parameters()), example.device)
     pair = torch.zeros((3, *example.shape[1:]), dtype=dtype, device=device)  # 0 and 1 are taken for constants by the tracer
+    quiet = logging.root.manager.disable
+    logging.disable(logging.ERROR)  # the tracer logs what it raises
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             batch = torch.export.Dim("batch")
             return torch.export.export(module, (pair,), dynamic_shapes=({0: batch},), strict=False)
@@ -77,10 +82,13 @@ def _export(module: nn.Module, example: Tensor) -> Any:
         first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         branch = "data-dependent" in str(error) or "GuardOnDataDependent" in type(error).__name__
         why = "a branch depends on the data, so there is no one graph" if branch else first.strip()
+        why = "it does not take any number of samples (it picks, joins or counts some)" if "Constraints violated" in first else why
         raise KernelError(
             f"{type(module).__name__} cannot be traced on inputs of shape (batch, {', '.join(map(str, example.shape[1:]))}) "
             f"{example.dtype}: {why}; give inputs of the shape that it reads, and keep Python branches off tensor values"
         ) from error
+    finally:
+        logging.disable(quiet)
 
 
 def _node(fx: FxNode, renamed: dict[str, str], nodes: list[Node]) -> Node:
@@ -92,7 +100,8 @@ def _node(fx: FxNode, renamed: dict[str, str], nodes: list[Node]) -> Node:
         raise KernelError(f"cannot read the traced node '{fx.name}' of kind {fx.op}")
     raw = _op(fx.target)
     path, kind = _module(fx)
-    node = Node(fx.name, raw.removesuffix("_"), _plain(fx.target), args, kwargs, _shape(fx), path, kind, _source(fx))
+    op, shapes = raw.removesuffix("_"), _shapes(fx)
+    node = Node(fx.name, op, _plain(fx.target), args, kwargs, _shape(fx), path, kind, _source(fx), shapes)
     if raw.endswith("_") and not raw.endswith("__") and isinstance(args[0], Ref):
         before = next(n for n in nodes if n.name == args[0].name)
         if before.op in VIEWS:
@@ -123,10 +132,22 @@ def _shape(fx: FxNode) -> tuple[Any, ...] | None:
     return tuple(_size(s) for s in value.shape) if isinstance(value, Tensor) else None
 
 
+def _shapes(fx: FxNode) -> tuple[Any, ...] | None:
+    values = fx.meta.get("val")
+    if not isinstance(values, (list, tuple)) or not all(isinstance(v, Tensor) for v in values):
+        return None
+    return tuple(tuple(_size(s) for s in value.shape) for value in values)
+
+
 def _size(size: Any) -> Any:
     if isinstance(size, int):
         return size
-    times = size.node.expr.as_coeff_Mul()[0]
+    times, rest = size.node.expr.as_coeff_Mul()
+    if not (rest.is_Symbol and times.is_Integer):
+        raise KernelError(
+            f"a tensor in the network has a size that is no multiple of the number of samples ({size.node.expr}); "
+            "treat all samples alike, without picking or joining some"
+        )
     return Batch(int(times))
 
 

@@ -160,7 +160,7 @@ class Field:
 class Curve:
     """A function applied entry by entry to a field and not evaluated yet, so that chains of them stay one function.
 
-    ``spec`` names a known activation and its parameters; ``function`` is the curve itself, without ``scale``.
+    The curve is ``scale * function(inner * x)``; ``spec`` names a known ``function`` and its parameters.
     """
 
     base: Field
@@ -168,6 +168,7 @@ class Curve:
     function: Callable[[Tensor], Tensor]
     spec: tuple[str, tuple[tuple[str, Any], ...]] | None = None
     scale: float = 1.0
+    inner: float = 1.0
 
     @property
     def layout(self) -> Layout:
@@ -176,7 +177,10 @@ class Curve:
 
     def curve(self, x: Tensor) -> Tensor:
         """The whole function."""
-        return self.scale * self.function(x)
+        return self.scale * self.function(self.inner * x)
+
+
+IDENTITY: tuple[str, tuple[tuple[str, Any], ...]] = ("identity", ())  # the curve of a Gaussian field times a number
 
 
 @dataclass(frozen=True)
@@ -189,10 +193,14 @@ class Mix:
 
 @dataclass(frozen=True)
 class Data:
-    """Tensors that hold no random weight: the inputs of the one or two batches, or constants, computed as they are."""
+    """Tensors that hold no random weight: the inputs of the one or two batches, or constants, computed as they are.
+
+    ``shape`` is the traced one, in which the batch is marked.
+    """
 
     tensors: tuple[Tensor, ...]
     constant: bool = False
+    shape: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True)

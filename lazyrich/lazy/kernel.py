@@ -13,14 +13,16 @@ from torch import Tensor, nn
 from lazyrich.errors import KernelError
 from lazyrich.gaussian import Dual
 from lazyrich.graph import Graph, trace
+from lazyrich.lazy.explain import Explanation, explain
 from lazyrich.lazy.field import Field
 from lazyrich.lazy.need import needs_of, readouts_of
+from lazyrich.lazy.parallel import in_parallel, squares
 from lazyrich.lazy.rule.table import Need
 from lazyrich.lazy.run import Moments, Run
 from lazyrich.lazy.weights import Init, Weights, weights_of, weights_of_plan
 from lazyrich.scaling import Plan, Scheme, ntk
 
-TILE = 2**19  # entries of one array of a tile: small enough to stay in a processor's cache through all layers
+TILE = 2**18  # bytes of one array of a tile: the few that a layer needs stay in a processor's own cache
 
 
 @dataclass
@@ -80,6 +82,16 @@ class Kernel:
         fields = [f.nngp if get == "nngp" else f.ntk for f in found]
         return torch.cat(fields)  # type: ignore[arg-type]
 
+    def explain(self, x: Tensor) -> Explanation:
+        """Every operation with its rule, or the lack of one, and whether the kernel can be computed for such inputs."""
+        traced = self.traced(self._checked(x))
+        refusal = ""
+        try:
+            self(x[:2] if len(x) > 1 else torch.cat([x, x]))
+        except KernelError as error:
+            refusal = str(error)
+        return explain(traced.graph, traced.pair, refusal)
+
     def tiles(self, x1: Tensor, x2: Tensor | None, tangent: bool) -> Iterator[tuple[slice, slice, Field]]:
         """The matrix in tiles: row slice, column slice, and the field between them; for one batch the upper half."""
         x1 = self._checked(x1)
@@ -94,26 +106,27 @@ class Kernel:
             first = self._moments(traced, x1)
             second = first if x2 is None else self._moments(traced, x2)
             other = x1 if x2 is None else x2
-            size = self.tile_size(traced)
-            for i in range(0, len(x1), size):
-                rows = slice(i, min(i + size, len(x1)))
-                for j in range(i if x2 is None else 0, len(other), size):
-                    columns = slice(j, min(j + size, len(other)))
-                    mirrored = x2 is None and i == j
-                    run = self._run(traced, (x1[rows], other[columns]), tangent, first, second, rows, columns, mirrored)
-                    yield rows, columns, run.output()
 
-    def tile_size(self, traced: Traced) -> int:
-        """Samples a side, so that the largest array of a tile has about ``TILE`` entries."""
+            def one(at: tuple[slice, slice]) -> tuple[slice, slice, Field]:
+                rows, columns = at
+                mirrored = x2 is None and rows == columns
+                run = self._run(traced, (x1[rows], other[columns]), tangent, first, second, rows, columns, mirrored)
+                return rows, columns, run.output()
+
+            size = self.tile_size(traced, _itemsize(x1))
+            yield from in_parallel(one, list(squares(len(x1), len(other), size, x2 is None)), x1)
+
+    def tile_size(self, traced: Traced, itemsize: int) -> int:
+        """Samples a side, so that the largest array of a tile has about ``TILE`` bytes."""
         pairs = 1
         for node in traced.graph:
             need = traced.pair.get(node.name, Need.NONE)
-            if node.shape is None or need is Need.NONE or node.op == "input":
+            if node.op in ("parameter", "constant", "input") or node.shape is None or need is Need.NONE:
                 continue
             sizes = sorted((s for s in node.shape if isinstance(s, int)), reverse=True)
             positions = math.prod(sizes) // max(_features(node.shape), 1)
             pairs = max(pairs, positions**2 if need is Need.ALL else positions)
-        return max(1, min(512, math.isqrt(TILE // pairs)))
+        return max(1, math.isqrt(TILE // (pairs * itemsize)))
 
     def traced(self, x: Tensor) -> Traced:
         """The graph for inputs of this shape, traced once."""
@@ -132,7 +145,7 @@ class Kernel:
 
     def _moments(self, traced: Traced, x: Tensor) -> Moments:
         """Variances at every node that needs them, for all samples."""
-        size = max(1, self.tile_size(traced))
+        size = self.tile_size(traced, _itemsize(x))
         blocks = [self._alone(traced, x[i : i + size], tangent=False)[1] for i in range(0, len(x), size)]
         return {key: tuple(torch.cat([b[key][k] for b in blocks]) for k in (0, 1)) for key in blocks[0]}  # type: ignore[misc]
 
@@ -182,6 +195,10 @@ def kernel(network: nn.Module | Plan, scheme: Scheme | None = None, init: Init =
     if not isinstance(network, nn.Module):
         raise KernelError(f"got {type(network).__name__}, expected an nn.Module or a plan")
     return Kernel(network, weights_of(network, scheme or ntk(), init))
+
+
+def _itemsize(x: Tensor) -> int:
+    return x.element_size() if x.is_floating_point() else 8
 
 
 def _place(whole: Tensor, rows: slice, columns: slice, values: Tensor, symmetric: bool) -> None:

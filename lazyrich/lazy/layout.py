@@ -79,8 +79,9 @@ class Layout:
 
     def viewed(self, shape: Sequence[Any]) -> tuple[Layout, Split]:
         """The layout of a view of another shape, and the atoms that had to be split for it."""
-        atoms = [atom for axis in self.axes for atom in axis]
-        axes, split = [], {}
+        split: Split = {a: () for axis in self.axes for a in axis if a.kind is Kind.POSITION and a.size == 1}
+        atoms = [atom for axis in self.axes for atom in axis if atom not in split]
+        axes = []
         for size in shape:
             wanted = _Size(size.times, 1) if isinstance(size, Batch) else _Size(int(size), 0)
             axis: list[Atom] = []
@@ -96,6 +97,8 @@ class Layout:
                     continue
                 axis.append(atom)
                 wanted = left
+            if size == 1 and atoms and atoms[0].size == 1:  # a feature axis of one
+                axis.append(atoms.pop(0))
             axes.append(tuple(axis))
         return Layout(tuple(axes)), _flat(split)
 

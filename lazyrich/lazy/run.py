@@ -8,13 +8,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 from lazyrich.errors import KernelError
 from lazyrich.family import Role
 from lazyrich.gaussian import Dual, dual
 from lazyrich.graph import Graph, Node, Ref
 from lazyrich.graph.node import Batch
-from lazyrich.lazy.field import Curve, Data, Field, Mix, Random, Source, Weight
+from lazyrich.lazy.field import IDENTITY, Curve, Data, Field, Mix, Random, Source, Weight
 from lazyrich.lazy.layout import plain
 from lazyrich.lazy.rule.table import RULES, Call, Need
 from lazyrich.lazy.weights import Drawn, Weights
@@ -38,6 +39,7 @@ class Run:
         mirrored: the two batches are the same samples, so the arrays' diagonal is known exactly.
         duals: evaluated activations by node, kept between passes.
         used: what every tensor was taken for: its law and rate, and the fan-in that divides both.
+        ways: how every tensor was used, which must be one way.
     """
 
     graph: Graph
@@ -51,7 +53,9 @@ class Run:
     mirrored: bool = False
     duals: dict[str, Dual] = field(default_factory=dict)
     used: dict[str, tuple[Drawn, float]] = field(default_factory=dict)
+    ways: dict[str, str] = field(default_factory=dict)
     _evaluated: dict[int, tuple[Any, Field]] = field(default_factory=dict)
+    _readers: dict[int, tuple[Curve, int]] = field(default_factory=dict)
 
     @property
     def alone(self) -> bool:
@@ -61,7 +65,7 @@ class Run:
     def output(self) -> Field:
         """The field that the network returns."""
         values: dict[str, Any] = {}
-        last_use = _last_uses(self.graph)
+        last_use = self.graph.last_uses
         for node in self.graph:
             if node.op == "output":
                 return self._returned(node, values)
@@ -81,11 +85,11 @@ class Run:
 
     def _value(self, node: Node, values: Mapping[str, Any]) -> Any:
         if node.op == "input":
-            return Data(self.inputs)
+            return Data(self.inputs, shape=node.shape or ())
         if node.op == "parameter":
             return Weight(str(node.target), node.shape or ())
         if node.op == "constant":
-            return Data((self._cast(self.graph.constants[node.name]),), constant=True)
+            return _constant(self._cast(self.graph.constants[node.name]))
         args = _filled(node.args, values)
         kwargs = {key: _filled(value, values) for key, value in node.kwargs.items()}
         found = list(_leaves((*args, *kwargs.values())))
@@ -98,6 +102,10 @@ class Run:
                 f"@lazyrich.lazy.register('{node.op}'), or take it out of the network"
             )
         value = rule.function(Call(node, args, kwargs, self))
+        for one in value if isinstance(value, list) else (value,):
+            if isinstance(one, Curve):
+                kept, readers = self._readers.get(id(one), (one, 1))
+                self._readers[id(one)] = (kept, readers + self.graph.uses[node.name] - 1)
         if isinstance(value, Field) and value.full and self.needs.get(node.name, Need.NONE) < Need.ALL:
             return value.reduced()
         return value
@@ -108,14 +116,24 @@ class Run:
 
     def _computed(self, node: Node, args: Any, kwargs: Any, found: Sequence[Any]) -> Any:
         """An operation on plain tensors and numbers, done as it is for each batch."""
-        data = [v for v in found if isinstance(v, Data)]
-        if data and all(d.constant for d in data) or not data:
-            done = node.target(*_side(args, 0), **_side(kwargs, 0))
-            return Data((done,), constant=True) if isinstance(done, Tensor) else done
+        if all(v.constant for v in found if isinstance(v, Data)):
+            return tree_map_only(Tensor, _constant, node.target(*_side(args, 0), **_side(kwargs, 0)))
+        if node.shape is not None and not any(isinstance(size, Batch) for size in node.shape):
+            raise KernelError(
+                f"{node.op} at {node.place}: it computes one value from all samples, so there is no kernel between two samples "
+                "alone; treat every sample by itself"
+            )
         results = [node.target(*_side(args, i), **_side(kwargs, i)) for i in range(len(self.inputs))]
         if isinstance(results[0], Tensor):
-            return Data(tuple(results))
-        return results[0] if len(results) == 1 or results[0] == results[1] else None
+            return Data(tuple(results), shape=node.shape or ())
+        if isinstance(results[0], (list, tuple)):
+            shapes = node.shapes or [()] * len(results[0])
+            return [Data(ts, shape=shape) for ts, shape in zip(zip(*results, strict=True), shapes, strict=True)]
+        return Data(tuple(results))  # a size
+
+    def read_once(self, value: Any) -> bool:
+        """Whether one operation alone reads a curve, under whatever names it goes, so that its arrays may be written over."""
+        return isinstance(value, Curve) and self._readers.get(id(value), (value, 2))[1] == 1
 
     def field(self, value: Any, call: Call) -> Field:
         """A random value evaluated as a field."""
@@ -130,7 +148,9 @@ class Run:
 
     def _curve(self, curve: Curve, call: Call) -> Field:
         """E[phi(u) phi(v)], and for the tangent kernel its derivative times what came from below."""
-        base = curve.base
+        base = curve.base if curve.inner == 1.0 else curve.base.scaled(curve.inner)
+        if curve.spec == IDENTITY:
+            return base.scaled(curve.scale)
         if not base.gaussian:
             raise call.refuse(
                 "a nonlinearity acts on features that are not independent Gaussians in the limit",
@@ -142,11 +162,16 @@ class Run:
             self.duals[curve.key] = known
         base, (q1, q2), _ = self.moments(curve.key, base)
         mean = known.mean(base.own_diagonal()) if self.alone else None
-        if self.tangent and base.ntk is not None:
+        slope: Tensor | None = None
+        if self.alone and not base.full:
+            nngp = known.variance(base.nngp)
+            slope = known.slope_variance(base.nngp) if self.tangent else None
+        elif self.tangent:
             nngp, slope = known.both(base.nngp, q1, q2)
-            result = Field(base.layout, base.order, nngp, base.ntk * slope, base.full, base.sources, mean=mean)
         else:
-            result = Field(base.layout, base.order, known.kernel(base.nngp, q1, q2), None, base.full, base.sources, mean=mean)
+            nngp = known.kernel(base.nngp, q1, q2)
+        ntk = None if base.ntk is None or slope is None else base.ntk * slope
+        result = Field(base.layout, base.order, nngp, ntk, base.full, base.sources, mean=mean)
         return result.scaled(curve.scale) if curve.scale != 1.0 else result
 
     def moments(self, key: str, value: Field) -> tuple[Field, tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
@@ -178,8 +203,17 @@ class Run:
         mean = mean if isinstance(mean, Tensor) else None
         return Field(layout, first.order, nngp, ntk, full, sources, False, centred, mean)  # type: ignore[arg-type]
 
-    def as_field(self, data: Data, shape: Sequence[Any], feature: int, full: bool) -> Field:
+    def as_field(self, data: Data, feature: int, full: bool, call: Call) -> Field:
         """Inputs (or constants) as a field: covariances are means of products over one axis of theirs."""
+        shape = data.shape
+        batches = [size for size in shape if isinstance(size, Batch)]
+        if not -len(shape) <= feature < len(shape):
+            raise call.refuse(f"it reads data of shape {shape} without a feature axis", "give data with a feature axis")
+        if len(batches) != (not data.constant) or batches not in ([], [Batch()]):
+            raise call.refuse(
+                f"it reads data of shape {shape}, where samples are mixed with other axes (B is their number)",
+                "keep the samples on an axis of their own until the first layer",
+            )
         layout = plain(shape, feature % len(shape))
         tensors = [self._rows(t, shape, feature) for t in data.tensors]
         lead = (len(self.inputs[0]), *((len(self.inputs[1]),) if not self.alone else ()))
@@ -196,8 +230,6 @@ class Run:
     def _rows(self, tensor: Tensor, shape: Sequence[Any], feature: int) -> Tensor:
         """(batch, positions, features)."""
         batch = [i for i, s in enumerate(shape) if isinstance(s, Batch)]
-        if any(shape[i] != Batch(1) for i in batch) or len(batch) > 1:
-            raise KernelError(f"cannot read inputs of shape {tuple(shape)}: batch and other axes are mixed")
         tensor = tensor.movedim(feature, -1)
         order = [i for i in range(len(shape)) if i != feature % len(shape)]
         if batch:
@@ -221,6 +253,14 @@ class Run:
     def _use(self, name: str, drawn: Drawn, fan_in: float) -> Drawn:
         self.used[name] = (drawn, fan_in)
         return drawn
+
+    def one_way(self, call: Call, name: str, way: str) -> None:
+        """Refuse a tensor that is used in two ways: what they produce is dependent."""
+        if self.ways.setdefault(name, way) != way:
+            raise call.refuse(
+                f"'{name}' is used as {self.ways[name]} and as {way}, which makes the features around it dependent",
+                "untie them, one tensor for each use",
+            )
 
     def role(self, name: str, below: Field) -> Role:
         """The role of a weight, from what it sums over and what follows it."""
@@ -256,6 +296,10 @@ def _exact(value: Field, q: Tensor) -> Field:
     return replace(value, nngp=nngp)
 
 
+def _constant(tensor: Tensor) -> Data:
+    return Data((tensor,), constant=True, shape=tuple(tensor.shape))
+
+
 def _filled(value: Any, values: Mapping[str, Any]) -> Any:
     if isinstance(value, Ref):
         return values[value.name]
@@ -281,11 +325,3 @@ def _side(value: Any, i: int) -> Any:
         return {k: _side(v, i) for k, v in value.items()}
     return value
 
-
-def _last_uses(graph: Graph) -> dict[str, list[str]]:
-    """Names whose value may be forgotten after each node."""
-    last = {name: node.name for node in graph for name in node.inputs}
-    found: dict[str, list[str]] = {}
-    for name, user in last.items():
-        found.setdefault(user, []).append(name)
-    return found

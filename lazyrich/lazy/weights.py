@@ -6,7 +6,8 @@ import copy
 import fnmatch
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache
 
 import torch
 from torch import nn
@@ -16,6 +17,7 @@ from lazyrich.family import Law, Role
 from lazyrich.family.law import LawRecorder, measure_laws
 from lazyrich.init import Variance
 from lazyrich.scaling import Plan, Scheme
+from lazyrich.scaling.tensor import TensorPlan, setting_of
 
 Init = Variance | Mapping[str, Variance] | None
 
@@ -39,6 +41,7 @@ class Weights:
         scheme: decides the rates.
         planned: rates are those of a plan's own learning rates instead of the literature's.
         frozen: tensors that are not trained.
+        rates: constant factors on a plan's learning rates.
     """
 
     laws: Mapping[str, Law]
@@ -46,6 +49,7 @@ class Weights:
     scheme: Scheme
     planned: bool
     frozen: frozenset[str]
+    rates: Mapping[str, float] = field(default_factory=dict)
 
     def summed(self, name: str, fan_in: float, role: Role) -> Drawn:
         """A weight that a sum over ``fan_in`` entries uses (linear and convolutional layers)."""
@@ -76,10 +80,11 @@ class Weights:
         if name in self.frozen or contribution(self.scheme, role) < 0:
             return 0.0
         if self.planned:
-            return fan_in
+            return fan_in * self.rates.get(name, 1.0)
         return 1.0 if self.scheme.global_rate else variance
 
 
+@cache
 def contribution(scheme: Scheme, role: Role) -> float:
     """Exponent in the width of a role's term in the tangent kernel of SGD: 0 stays, below 0 vanishes.
 
@@ -122,8 +127,17 @@ def weights_of_plan(plan: Plan) -> Weights:
         raise KernelError(
             f"the plan is for {plan.optimizer_name}; the tangent kernel is the limit of gradient descent, plan(..., 'sgd')"
         )
-    laws = {name: Law(t.mean, t.std) for name, t in plan.tensors.items()}
-    return Weights(laws, {}, plan.scheme, True, frozenset())
+    at_base = {name: setting_of(t, t.shape, 1.0, plan.decay_policy) for name, t in plan.tensors.items()}
+    laws = {name: Law(t.mean, 0.0 if _vanishes(t) else at_base[name].std) for name, t in plan.tensors.items()}
+    rates = {name: setting.lr for name, setting in at_base.items()}
+    return Weights(laws, {}, plan.scheme, True, frozenset(), rates)
+
+
+def _vanishes(tensor: TensorPlan) -> bool:
+    """Whether a tensor that nothing is summed over falls with the width, as torch's own biases do."""
+    grown = tuple(2 * size if i in tensor.grows else size for i, size in enumerate(tensor.shape))
+    wide = setting_of(tensor, grown, 2.0, "unscaled")
+    return tensor.role not in (Role.HIDDEN, Role.OUTPUT) and wide.std < 0.99 * setting_of(tensor, tensor.shape, 1.0, "unscaled").std
 
 
 def _refuse_unlazy(scheme: Scheme) -> None:

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from lazyrich.lazy.field import Data, Field, Weight
 from lazyrich.lazy.layout import Atom, Kind, Layout, size_of
-from lazyrich.lazy.rule.linear import affine
+from lazyrich.lazy.rule.linear import affine, is_fresh
 from lazyrich.lazy.rule.table import Call, Need, register
 
 
@@ -21,6 +21,7 @@ def convolve(call: Call) -> Field:
     weight = call.get(1, "weight")
     if not isinstance(weight, Weight):
         raise call.refuse("its weight is computed from others", "only plain parameters have a known law")
+    call.run.one_way(call, weight.name, "a matrix")
     kernel = [int(k) for k in weight.shape[2:]]
     stride, dilation = _each(call.get(3, "stride", 1), dims), _each(call.get(5, "dilation", 1), dims)
     padding = _padding(call.get(4, "padding", 0), kernel, dilation, dims)
@@ -31,7 +32,11 @@ def convolve(call: Call) -> Field:
         field = _window(field, at + 1 + axis, kernel[axis], stride[axis], padding[axis], dilation[axis])
     layout = field.layout.replaced(at, (Atom(Kind.FEATURE, int(weight.shape[0])),))
     fan_in = channels // groups * _product(kernel)
-    return affine(call, field, weight.name, call.get(2, "bias"), fan_in, layout, gaussian=groups < channels or groups == 1)
+    moved = any(k > 1 or any(p) or s > 1 for k, p, s in zip(kernel, padding, stride, strict=True))
+    return affine(
+        call, field, weight.name, call.get(2, "bias"), fan_in, layout,
+        gaussian=groups < channels or groups == 1, fresh=moved or is_fresh(call, call.args[0]), share=1 / _product(kernel),
+    )  # fmt: skip
 
 
 @register("conv_transpose1d", "conv_transpose2d", "conv_transpose3d", says="K -> w/k sum over taps that meet; Theta alike")
@@ -39,6 +44,9 @@ def convolve_transposed(call: Call) -> Field:
     """Every input position is spread over a window of output positions; the fan-in counts all taps."""
     dims = int(call.node.op[14])
     weight = call.get(1, "weight")
+    if not isinstance(weight, Weight):
+        raise call.refuse("its weight is computed from others", "only plain parameters have a known law")
+    call.run.one_way(call, weight.name, "a transposed matrix")
     kernel = [int(k) for k in weight.shape[2:]]
     stride, padding = _each(call.get(3, "stride", 1), dims), _each(call.get(4, "padding", 0), dims)
     extra, groups = _each(call.get(5, "output_padding", 0), dims), int(call.get(6, "groups", 1))
@@ -73,9 +81,8 @@ def _channels(call: Call, dims: int) -> tuple[Field, int]:
     """The input as a field with one position atom an axis, and its channel axis."""
     x = call.args[0]
     if isinstance(x, Data):
-        shape = call.run.graph[call.node.inputs[0]].shape or ()
         full = call.run.needs.get(call.node.name, Need.EQUAL) is Need.ALL
-        x = call.run.as_field(x, shape, -dims - 1, full)
+        x = call.run.as_field(x, -dims - 1, full, call)
     field = call.run.field(x, call).merged()
     at = field.layout.axis(-dims - 1)
     if any(a.kind is not Kind.FEATURE for a in field.layout.axes[at]) or len(field.layout.features) != len(
@@ -102,34 +109,47 @@ def _with_atom(field: Field, at: int) -> Field:
 
 
 def _window(field: Field, at: int, kernel: int, stride: int, padding: tuple[int, int], dilation: int) -> Field:
-    """Mean over a window along one axis: both positions move together."""
+    """Sum over a window along one axis, both positions moving together; taps beyond the border read zeros."""
     atom = field.layout.axes[at][0]
     place, n, lead = field.order.index(atom), len(field.order), field.lead
-    size = atom.size + sum(padding)
-    out = (size - dilation * (kernel - 1) - 1) // stride + 1
+    out = (atom.size + sum(padding) - dilation * (kernel - 1) - 1) // stride + 1
     axes = [lead + place, *([lead + n + place] if field.full else [])]
+    taps = [_tap(tap * dilation - padding[0], stride, atom.size, out) for tap in range(kernel)]
+    taps.sort(key=lambda tap: tap[1] - tap[2])  # the one that reaches most outputs first
 
     def slide(k: Tensor) -> Tensor:
         if kernel == 1 and stride == 1 and not any(padding):
             return k
-        for axis in axes:
-            k = _zeros_around(k, axis, padding)
         total: Tensor | None = None
-        for tap in range(kernel):
-            part = k
+        for start, low, high in taps:
+            if high <= low:
+                continue
+            source = k
             for axis in axes:
-                part = part.narrow(axis, tap * dilation, stride * (out - 1) + 1)
+                source = source.narrow(axis, start, stride * (high - low - 1) + 1)
                 if stride > 1:
-                    part = part[(slice(None),) * axis + (slice(None, None, stride),)]
+                    source = source[(slice(None),) * axis + (slice(None, None, stride),)]
+            if total is None and high - low == out:
+                total = source.clone(memory_format=torch.contiguous_format)
+                continue
             if total is None:
-                total = part / kernel
-            else:
-                total = total.add_(part, alpha=1 / kernel) if not total.requires_grad else total + part / kernel
+                total = k.new_zeros([out if i in axes else size for i, size in enumerate(k.shape)])
+            target = total
+            for axis in axes:
+                target = target.narrow(axis, low, high - low)
+            target += source
         return total  # type: ignore[return-value]
 
     new = Atom(Kind.POSITION, out)
     order = (*field.order[:place], new, *field.order[place + 1 :])
     return field.mapped(slide, None, layout=field.layout.replaced(at, (new,)), order=order)
+
+
+def _tap(offset: int, stride: int, size: int, out: int) -> tuple[int, int, int]:
+    """Of one tap: the first input that it reads, and the range of outputs for which it reads one."""
+    low = max(0, -(offset // stride))
+    high = min(out, (size - 1 - offset) // stride + 1)
+    return low * stride + offset, low, high
 
 
 def _spread(field: Field, at: int, kernel: int, stride: int, padding: int, dilation: int, extra: int) -> Field:

@@ -15,13 +15,15 @@ def embedding(call: Call) -> Field:
     weight, tokens = call.args[0], call.args[1]
     if not isinstance(weight, Weight) or not isinstance(tokens, Data):
         raise call.refuse("it looks up random rows or a computed table", "look up plain parameters by integer tokens")
+    if call.get(2, "padding_idx", -1) >= 0:
+        raise call.refuse("its padding_idx row is zero and never trained", "multiply by a position mask instead")
     run = call.run
-    shape = (run.graph[call.node.inputs[1]].shape if not tokens.constant else tokens.tensors[0].shape) or ()
+    run.one_way(call, weight.name, "a table")
     drawn = run.entry(weight.name)
     if drawn.mean:
         raise call.refuse(f"'{weight.name}' has the mean {drawn.mean:g}", "draw it with mean zero")
     full = run.needs.get(call.node.name, Need.EQUAL) is Need.ALL
-    base = plain(shape, None)
+    base = plain(tokens.shape, None)
     rows = [t.reshape(len(t), -1) if not tokens.constant else t.reshape(1, -1) for t in tokens.tensors]
     first, second = rows[0], rows[-1]
     if run.alone:

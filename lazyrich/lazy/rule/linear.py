@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from lazyrich.family import Role
-from lazyrich.lazy.field import Data, Field, Source, Weight
+from lazyrich.lazy.field import Curve, Data, Field, Source, Weight
 from lazyrich.lazy.layout import Atom, Kind, size_of
 from lazyrich.lazy.rule.table import Call, Need, register
+from lazyrich.lazy.weights import Drawn
 
 
 @register("linear", says="K -> w mean(K) + b; Theta -> w mean(Theta) + rate_w mean(K) + rate_b")
@@ -48,13 +50,10 @@ def sum_over(call: Call, x: Any, weight: Any, bias: Any, axis: int, outputs: int
     """A sum over one axis with fresh, independent weights, plus a bias."""
     if not isinstance(weight, Weight):
         raise call.refuse("its weight is computed from others", "only plain parameters have a known law")
-    if weight.transposed != transposed:
-        raise call.refuse(
-            f"'{weight.name}' is used transposed", "a weight and its transpose in one network are dependent; untie them"
-        )
+    call.run.one_way(call, weight.name, "a matrix" if weight.transposed == transposed else "a transposed matrix")
     if isinstance(x, Data):
         full = call.run.needs.get(call.node.name, Need.EQUAL) is Need.ALL
-        x = call.run.as_field(x, x.tensors[0].shape if x.constant else _shape(call), axis, full)
+        x = call.run.as_field(x, axis, full, call)
     field = call.run.field(x, call)
     at = field.layout.axis(axis)
     atoms = field.layout.axes[at]
@@ -68,49 +67,64 @@ def sum_over(call: Call, x: Any, weight: Any, bias: Any, axis: int, outputs: int
         raise call.refuse("it sums over a part of the features only", "sum over all features at once")
     new = Atom(Kind.FEATURE, outputs)
     averaged = field.averaged(positions)
-    return affine(call, averaged, weight.name, bias, size_of(atoms), field.layout.replaced(at, (new,)))
+    layout = field.layout.replaced(at, (new,))
+    return affine(call, averaged, weight.name, bias, size_of(atoms), layout, fresh=bool(positions) or is_fresh(call, x))
 
 
-def affine(call: Call, averaged: Field, name: str, bias: Any, fan_in: int, layout: Any, gaussian: bool = True) -> Field:
-    """K -> w K + b, Theta -> w Theta + rate_w K + rate_b for covariances already averaged over the fan-in."""
-    run = call.run
-    role = run.role(name, averaged)
-    drawn = run.summed(name, fan_in, role)
-    nngp = averaged.nngp * drawn.variance
-    ntk = None
-    if run.tangent:
-        ntk = averaged.nngp * drawn.rate
-        if averaged.ntk is not None:
-            ntk = (
-                ntk.add_(averaged.ntk, alpha=drawn.variance)
-                if not _tracked(averaged.ntk, ntk)
-                else ntk + averaged.ntk * drawn.variance
-            )
-    result = replace(
-        averaged,
-        layout=layout,
-        nngp=nngp,
-        ntk=ntk,
-        sources=frozenset({Source(name)}),
-        gaussian=gaussian,
-        centred=True,
-        mean=None,
+def is_fresh(call: Call, x: Any) -> bool:
+    """Whether nobody else will read the arrays of an evaluated input, so that they may be written over."""
+    return call.run.read_once(x)
+
+
+def affine(
+    call: Call, field: Field, name: str, bias: Any, fan_in: int, layout: Any,
+    gaussian: bool = True, fresh: bool = False, share: float = 1.0,
+) -> Field:  # fmt: skip
+    """K -> w K + b, Theta -> w Theta + rate_w K + rate_b for covariances averaged over the fan-in.
+
+    ``share`` multiplies what was only summed; ``fresh`` arrays are written over.
+    """
+    role = call.run.role(name, field)
+    drawn = call.run.summed(name, fan_in, role)
+    b = _bias(call, bias, role)
+    variance, rate = drawn.variance * share, drawn.rate * share
+    nngp, ntk = field.nngp, field.ntk
+    fresh = fresh and not nngp.requires_grad
+    if call.run.tangent:
+        if ntk is None or field.sources == DATA:
+            ntk = nngp * rate
+        elif fresh:
+            ntk = _times(ntk, variance).add_(nngp, alpha=rate)
+        else:
+            ntk = torch.add(ntk * variance, nngp, alpha=rate)
+        if b.rate:
+            ntk = ntk.add_(b.rate) if not ntk.requires_grad else ntk + b.rate
+    nngp = _times(nngp, variance) if fresh else nngp * variance
+    if b.variance:
+        nngp = nngp.add_(b.variance) if not nngp.requires_grad else nngp + b.variance
+    return replace(
+        field, layout=layout, nngp=nngp, ntk=ntk, sources=frozenset({Source(name)}), gaussian=gaussian, centred=True, mean=None
     )
-    return plus_bias(call, result, bias, role)
 
 
-def plus_bias(call: Call, field: Field, bias: Any, role: Role) -> Field:
+def _times(k: Tensor, factor: float) -> Tensor:
+    return k if factor == 1.0 else k.mul_(factor)
+
+
+def _bias(call: Call, bias: Any, role: Role) -> Drawn:
     """A bias adds its variance everywhere: it is the same at every sample and position."""
     if bias is None:
-        return field
+        return Drawn(0.0, 0.0, 0.0)
     if not isinstance(bias, Weight):
         raise call.refuse("its bias is computed from others", "only plain parameters have a known law")
+    call.run.one_way(call, bias.name, "a bias")
     drawn = call.run.added(bias.name, Role.FIXED if role is Role.OUTPUT else Role.VECTOR)
     if drawn.mean != 0:
         raise call.refuse(f"the bias '{bias.name}' has the mean {drawn.mean:g}", "draw it with mean zero")
-    nngp = field.nngp + drawn.variance if drawn.variance else field.nngp
-    ntk = field.ntk + drawn.rate if field.ntk is not None and drawn.rate else field.ntk
-    return replace(field, nngp=nngp, ntk=ntk)
+    return drawn
+
+
+DATA = frozenset({Source("the input")})
 
 
 def mixed(call: Call, field: Field, matrix: Tensor, axis: int) -> Field:
@@ -138,13 +152,3 @@ def along(field: Field, at: int, function: Any, size: int) -> Field:
 
     order = (*field.order[:place], new, *field.order[place + 1 :])
     return field.mapped(both, lambda m: one(m, 1 + place), layout=field.layout.replaced(at, (new,)), order=order)
-
-
-def _shape(call: Call) -> tuple[Any, ...]:
-    """Shape of the data that an operation reads, with its batch marked."""
-    graph, first = call.run.graph, call.node.inputs[0]
-    return graph[first].shape or ()
-
-
-def _tracked(*tensors: Tensor) -> bool:
-    return any(t.requires_grad for t in tensors)

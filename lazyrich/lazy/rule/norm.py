@@ -96,6 +96,7 @@ def _affine(call: Call, field: Field, weight: Weight | Data | None, bias: Weight
     if isinstance(weight, Weight):
         field = gained(call, field, weight.name)
     if isinstance(bias, Weight):
+        call.run.one_way(call, bias.name, "a bias")
         drawn = call.run.entry(bias.name)
         ntk = None if field.ntk is None else field.ntk + drawn.rate
         field = replace(field, nngp=field.nngp + drawn.variance + drawn.mean**2, ntk=ntk)

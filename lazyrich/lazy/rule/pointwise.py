@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
 
-from lazyrich.lazy.field import Curve, Field, Mix
+from lazyrich.lazy.field import IDENTITY, Curve, Field, Mix
 from lazyrich.lazy.rule.table import Call, register
 
 # torch's name -> the activation's name and the names of its parameters in torch's order
@@ -56,30 +57,41 @@ def power(call: Call) -> Any:
     return through(call, call.args[0], lambda x: x**exponent, None)
 
 
-@register("neg", says="K and Theta unchanged")
+@register("neg", says="covariances unchanged")
 def negative(call: Call) -> Any:
     """The sign does not matter to covariances, but to curves."""
-    value = call.args[0]
-    return value if isinstance(value, Field) and value.mean is None else times(call, value, -1.0)
+    return times(call, call.args[0], -1.0)
 
 
-def through(call: Call, value: Any, function: Callable[[Tensor], Tensor], spec: Any) -> Any:
+def through(call: Call, value: Any, function: Callable[[Tensor], Tensor], spec: Any, part: str = "") -> Any:
     """A function on top of a field, a curve or a mixture."""
+    key = call.node.name + part  # both passes give the same curve the same name
     if isinstance(value, Mix):
-        return Mix(tuple((share, through(call, part, function, spec)) for share, part in value.parts), value.layout)
+        return _each(value, lambda part, name: through(call, part, function, spec, name))
+    if isinstance(value, Curve) and value.spec == IDENTITY:
+        return Curve(value.base, key, function, spec, inner=value.scale)
     if isinstance(value, Curve):
         below = value.curve
-        return Curve(value.base, _key(call, value), lambda x: function(below(x)), None)
-    return Curve(value, _key(call, value), function, spec)
+        return Curve(value.base, key, lambda x: function(below(x)), None)
+    return Curve(value, key, function, spec)
 
 
-def times(call: Call, value: Any, factor: float) -> Any:
+def times(call: Call, value: Any, factor: float, part: str = "") -> Any:
     """A random value times a number."""
+    key = call.node.name + part
     if isinstance(value, Mix):
-        return Mix(tuple((share, times(call, part, factor)) for share, part in value.parts), value.layout)
+        return _each(value, lambda part, name: times(call, part, factor, name))
     if isinstance(value, Curve):
-        return Curve(value.base, _key(call, value), value.function, value.spec, value.scale * factor)
-    return value.scaled(factor)
+        return replace(value, key=key, scale=value.scale * factor)
+    return Curve(value, key, _same, IDENTITY, factor) if value.gaussian else value.scaled(factor)
+
+
+def _each(mix: Mix, change: Callable[[Any, str], Any]) -> Mix:
+    return Mix(tuple((share, change(part, f".{i}")) for i, (share, part) in enumerate(mix.parts)), mix.layout)
+
+
+def _same(x: Tensor) -> Tensor:
+    return x
 
 
 def plus(call: Call, value: Any, offset: float) -> Any:
@@ -89,26 +101,24 @@ def plus(call: Call, value: Any, offset: float) -> Any:
     return through(call, value, lambda x: x + offset, None)
 
 
-def joined(call: Call, first: Any, second: Any, function: Callable[[Tensor, Tensor], Tensor]) -> Curve | None:
-    """A function of two curves over one field, as one curve; None if they are not over one field."""
+def joined(call: Call, first: Any, second: Any, function: Callable[[Tensor, Tensor], Tensor], part: str = "") -> Any:
+    """A function of two curves over one field, as one curve (of two mixtures part by part); None if there is no such field."""
+    if isinstance(first, Mix) and isinstance(second, Mix) and _shares(first) == _shares(second):
+        both = zip(first.parts, second.parts, strict=True)
+        parts = [joined(call, a, b, function, f".{i}") for i, ((_, a), (_, b)) in enumerate(both)]
+        return None if None in parts else Mix(tuple(zip(_shares(first), parts, strict=True)), first.layout)
     one, two = _parts(first), _parts(second)
     if one is None or two is None or one[0] is not two[0]:
         return None
     f, g = one[1], two[1]
-    return Curve(one[0], call.node.name, lambda x: function(f(x), g(x)), None)
+    return Curve(one[0], call.node.name + part, lambda x: function(f(x), g(x)), None)
+
+
+def _shares(mix: Mix) -> list[float]:
+    return [share for share, _ in mix.parts]
 
 
 def _parts(value: Any) -> tuple[Field, Callable[[Tensor], Tensor]] | None:
     if isinstance(value, Curve):
         return value.base, value.curve
-    return (value, lambda x: x) if isinstance(value, Field) and value.gaussian else None
-
-
-def _key(call: Call, value: Any) -> str:
-    """A name that both passes give to the same curve; parts of a mixture get names of their own."""
-    first = call.args[0]
-    if isinstance(first, Mix):
-        base = [part.base if isinstance(part, Curve) else part for _, part in first.parts]
-        mine = value.base if isinstance(value, Curve) else value
-        return f"{call.node.name}.{next(i for i, b in enumerate(base) if b is mine)}"
-    return call.node.name
+    return (value, _same) if isinstance(value, Field) and value.gaussian else None

@@ -9,18 +9,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lazyrich.lazy.field import Curve, Field, Mix, Weight
+from lazyrich.graph.node import Batch
+from lazyrich.lazy.field import Curve, Data, Field, Mix, Weight
 from lazyrich.lazy.layout import Atom, Kind, Layout, size_of
-from lazyrich.lazy.rule.convolution import _chosen
+from lazyrich.lazy.rule.convolution import _chosen, _with_atom
 from lazyrich.lazy.rule.table import Call, register
 
 
-def over(call: Call, value: Any, change: Any) -> Any:
-    """A change of axes under a curve, or in every part of a mixture."""
+def over(call: Call, value: Any, change: Any, part: str = "") -> Any:
+    """A change of axes under a curve, or in every part of a mixture; ``part`` tells several changes at one node apart."""
     if isinstance(value, Curve):
-        return Curve(over(call, value.base, change), value.key + "|" + call.node.name, value.function, value.spec, value.scale)
+        return replace(value, base=over(call, value.base, change), key=f"{value.key}|{call.node.name}{part}")
     if isinstance(value, Mix):
-        parts = tuple((share, over(call, part, change)) for share, part in value.parts)
+        parts = tuple((share, over(call, one, change, part)) for share, one in value.parts)
         return Mix(parts, change(_bare(parts[0][1]), value.layout))
     return change(value, None)
 
@@ -29,12 +30,12 @@ def _bare(value: Any) -> Field:
     return value.base if isinstance(value, Curve) else value
 
 
-@register("transpose", "swapaxes", "permute", "t", "mT", "movedim", says="axes change places")
+@register("transpose", "swapaxes", "permute", "t", "mT", "numpy_T", "movedim", says="axes change places")
 def permute(call: Call) -> Any:
     """Another order of axes."""
     value, op = call.args[0], call.node.op
     if isinstance(value, Weight):
-        if len(value.shape) == 2 and op in ("t", "transpose", "permute", "mT"):
+        if len(value.shape) == 2 and op in ("t", "transpose", "permute", "mT", "numpy_T"):
             return Weight(value.name, value.shape[::-1], not value.transposed)
         return Weight(value.name, call.node.shape or ())
 
@@ -42,7 +43,7 @@ def permute(call: Call) -> Any:
         old = layout or field.layout
         if op in ("transpose", "swapaxes"):
             new = old.swapped(call.args[1], call.args[2])
-        elif op in ("t", "mT"):
+        elif op in ("t", "mT", "numpy_T"):
             new = old.swapped(-1, -2)
         elif op == "movedim":
             order = list(range(len(old.axes)))
@@ -76,24 +77,23 @@ def same(call: Call) -> Any:
     return call.args[0]
 
 
-@register("expand", "expand_as", "repeat", says="a position is repeated")
+@register("expand", "expand_as", "repeat", says="positions are repeated")
 def expand(call: Call) -> Any:
-    """Repetition along an axis of size one."""
-    value = call.args[0]
+    """Repetition along axes of positions (all of them, or one of size one)."""
+    value, shape = call.args[0], call.node.shape or ()
     if isinstance(value, Weight):
-        return Weight(value.name, call.node.shape or (), value.transposed)
+        return Weight(value.name, shape, value.transposed)
     field = call.field().merged()
-    missing = len(call.node.shape or ()) - len(field.layout.axes)
-    if missing:
-        field = field.laid(Layout(((),) * missing + field.layout.axes))
-    for at, size in enumerate(call.node.shape or ()):
+    field = field.laid(Layout(((),) * (len(shape) - len(field.layout.axes)) + field.layout.axes))
+    for at, size in enumerate(shape):
         axis = field.layout.axes[at]
-        if not axis and isinstance(size, int) and size > 1:
-            from lazyrich.lazy.rule.convolution import _with_atom
-
-            field = _chosen(_with_atom(field, at), at, torch.zeros(size, dtype=torch.long))
-        elif isinstance(size, int) and axis and axis[0].kind is not Kind.BATCH and size_of(axis) != size:
-            raise call.refuse("it repeats an axis that is longer than one", "repeat before the first random layer")
+        if any(a.kind is not Kind.POSITION for a in axis):
+            if isinstance(size, Batch) or size == size_of(axis):
+                continue
+            raise call.refuse("it repeats samples or features", "repeat positions only")
+        old = size_of(axis)
+        if size != old:
+            field = _chosen(_with_atom(field, at), at, torch.arange(old).repeat(size // old))
     return field
 
 
@@ -197,7 +197,7 @@ def pieces(call: Call) -> list[Any]:
     at = layout.axis(dim)
     size = size_of(layout.axes[at])
     if op == "unbind":
-        return [over(call, value, lambda f, lay, i=i: _selected(call, f, lay, dim, i)) for i in range(size)]
+        return [over(call, value, lambda f, lay, i=i: _selected(call, f, lay, dim, i), f".{i}") for i in range(size)]
     if op == "chunk":
         step = -(-size // int(call.args[1]))
         sizes = [min(step, size - i) for i in range(0, size, step)]
@@ -206,9 +206,19 @@ def pieces(call: Call) -> list[Any]:
         sizes = list(given) if isinstance(given, (list, tuple)) else [min(given, size - i) for i in range(0, size, given)]
     starts = [sum(sizes[:i]) for i in range(len(sizes))]
     return [
-        over(call, value, lambda f, lay, r=range(s, s + n): _cut(call, f, lay, dim, r))
+        over(call, value, lambda f, lay, r=range(s, s + n): _cut(call, f, lay, dim, r), f".{s}")
         for s, n in zip(starts, sizes, strict=True)
     ]
+
+
+def halves(call: Call, value: Any, dim: int) -> tuple[Any, Any]:
+    """Two halves of an axis."""
+    size = size_of(value.layout.axes[value.layout.axis(dim)])
+    first, second = (
+        over(call, value, lambda f, lay, r=r: _cut(call, f, lay, dim, r), f".{r.start}")
+        for r in (range(size // 2), range(size // 2, size))
+    )
+    return first, second
 
 
 @register("getitem", says="one of several")
@@ -219,10 +229,9 @@ def item(call: Call) -> Any:
 
 @register("sym_size", "size", says="a size")
 def size(call: Call) -> Any:
-    """A size; that of the batch is not needed, since shapes are known."""
-    shape = getattr(call.args[0], "shape", None)
-    found = shape[call.args[1]] if shape else None
-    return found if isinstance(found, int) else None
+    """A size; that of the batch differs between the two batches."""
+    found = (call.run.graph[call.node.inputs[0]].shape or ())[call.args[1]]
+    return Data(tuple(found.times * len(x) for x in call.run.inputs)) if isinstance(found, Batch) else found
 
 
 @register("flip", "roll", "index_select", says="positions change places")

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from lazyrich.lazy.field import Data, Field, Mix, Random, Source, Sources, Weight
 from lazyrich.lazy.layout import Atom, Kind, Layout, size_of
-from lazyrich.lazy.rule.pointwise import joined, plus, times
+from lazyrich.lazy.rule.pointwise import joined, plus, through, times
+from lazyrich.lazy.rule.shape import halves
 from lazyrich.lazy.rule.table import Call, register
 
 
@@ -29,6 +30,8 @@ def add(call: Call) -> Any:
     number = _number(second)
     if number is not None:
         return plus(call, first, alpha * number)
+    if not isinstance(first, Random):
+        raise call.refuse("it computes a weight from others", "only plain parameters have a known law")
     if isinstance(second, (Weight, Data)):
         return plus_tensor(call, first, second, alpha)
     whole = joined(call, first, second, lambda a, b: a + alpha * b)
@@ -38,17 +41,37 @@ def add(call: Call) -> Any:
     return _sum(call, a, b if alpha == 1 else b.scaled(alpha))
 
 
+@register("rsub", says="as sub, the other way round")
+def subtract_from(call: Call) -> Any:
+    """A number minus a branch."""
+    number = _number(call.args[1])
+    if number is None or call.get(2, "alpha", 1) != 1:
+        raise call.refuse("it subtracts from something that is no number", "write it as a sum")
+    return plus(call, times(call, call.args[0], -1.0), number)
+
+
+@register("glu", says="the first half of the features times sigmoid of the second")
+def gated(call: Call) -> Any:
+    """Two independent halves of the features."""
+    first, second = halves(call, call.args[0], call.get(1, "dim", -1))
+    return product(call, first, through(call, second, torch.sigmoid, ("sigmoid", ())))
+
+
 @register("mul", "div", says="a number scales; independent branches multiply; a gain multiplies by its square")
 def multiply(call: Call) -> Any:
     """The product of a branch with a constant, a gain, or an independent branch."""
     first, second = call.args[0], call.args[1]
     if call.node.op == "div":
         number = _number(second)
+        if not isinstance(first, Random):
+            raise call.refuse("it divides by something random or computes a weight from others", "divide by a number")
         if number is None:
             raise call.refuse("it divides by something random or by a tensor", "divide by a number")
         return times(call, first, 1.0 / number)
     if not isinstance(first, Random):
         first, second = second, first
+    if not isinstance(first, Random):
+        raise call.refuse("it computes a weight from others", "only plain parameters have a known law")
     number = _number(second)
     if number is not None:
         return times(call, first, number)
@@ -56,13 +79,16 @@ def multiply(call: Call) -> Any:
         return gain(call, call.run.field(first, call), second)
     if isinstance(second, Data):
         return _mask(call, call.run.field(first, call), second)
+    return product(call, first, second)
+
+
+def product(call: Call, first: Any, second: Any) -> Any:
+    """Feature by feature: of functions of one field a function, of independent branches the product of covariances."""
     whole = joined(call, first, second, lambda a, b: a * b)
     if whole is not None:
         return whole
     a, b = _aligned(call, call.run.field(first, call), call.run.field(second, call))
     _refuse_dependent(call, a, b, "multiplied")
-    if not (_independent(a.sources, b.sources)):
-        raise call.refuse("it multiplies branches that share weights", "multiply branches of disjoint weights")
     ntk = None if a.ntk is None else a.ntk * b.nngp + a.nngp * b.ntk  # type: ignore[operator]
     mean = None if a.mean is None or b.mean is None else a.mean * b.mean
     return Field(a.layout, a.order, a.nngp * b.nngp, ntk, a.full, a.sources | b.sources, False, a.centred or b.centred, mean)
@@ -224,11 +250,8 @@ def plus_tensor(call: Call, value: Any, tensor: Weight | Data, alpha: float) -> 
     field = call.run.field(value, call).merged()
     if isinstance(tensor, Weight):
         return _sum(call, field, table(call, tensor, field))
-    shape = _data_shape(call, tensor)
-    feature = _feature_axis(field.layout) - len(field.layout.axes)
-    if -feature > len(shape):
-        raise call.refuse("it adds a constant without a feature axis", "add a number, or a tensor with features")
-    other = call.run.as_field(tensor, shape, feature + len(shape), field.full)
+    feature = _feature_axis(call, field.layout) - len(field.layout.axes)
+    other = call.run.as_field(tensor, feature, field.full, call)
     return _sum(call, field, other if alpha == 1 else other.scaled(alpha))
 
 
@@ -236,7 +259,8 @@ def table(call: Call, weight: Weight, like: Field) -> Field:
     """A parameter as a field: drawn afresh at every position that it has, the same at every sample."""
     layout = like.layout
     shape = (1,) * (len(layout.axes) - len(weight.shape)) + tuple(s if isinstance(s, int) else 1 for s in weight.shape)
-    feature = _feature_axis(layout)
+    feature = _feature_axis(call, layout)
+    call.run.one_way(call, weight.name, "a table")
     drawn = call.run.entry(weight.name)
     if shape[feature] == 1 and size_of(layout.axes[feature]) > 1:
         raise call.refuse(f"'{weight.name}' is one number for all features", "give it a feature axis, or use a constant")
@@ -246,7 +270,7 @@ def table(call: Call, weight: Weight, like: Field) -> Field:
             ((Atom(Kind.POSITION, size),) if size > 1 else ()) for i, size in enumerate(shape)]  # fmt: skip
     own = Layout(tuple(axes))
     sizes = [a.size for a in own.positions]
-    pattern = torch.eye(math.prod(sizes)).reshape(*sizes, *sizes) if like.full else torch.ones(sizes)
+    pattern = torch.eye(math.prod(sizes)).reshape((*sizes, *sizes)) if like.full else torch.ones(sizes)
     lead = like.nngp.shape[: like.lead]
     pattern = pattern.to(like.nngp).expand(*lead, *pattern.shape)
     ntk = None if like.ntk is None else pattern * drawn.rate
@@ -265,7 +289,7 @@ def _token(call: Call, value: Any, like: Field, at: int) -> Field:
 def gain(call: Call, field: Field, weight: Weight) -> Field:
     """A gain, feature by feature: K -> (mean^2 + variance) K, Theta -> (...) Theta + rate K."""
     field = field.merged()
-    feature = _feature_axis(field.layout)
+    feature = _feature_axis(call, field.layout)
     shape = (1,) * (len(field.layout.axes) - len(weight.shape)) + tuple(weight.shape)
     if any(isinstance(s, int) and s > 1 and i != feature for i, s in enumerate(shape)) or shape[feature] == 1:
         raise call.refuse(f"the gain '{weight.name}' does not have one number a feature", "multiply feature by feature")
@@ -274,6 +298,7 @@ def gain(call: Call, field: Field, weight: Weight) -> Field:
 
 def gained(call: Call, field: Field, name: str) -> Field:
     """A field times a gain of its own for each feature."""
+    call.run.one_way(call, name, "a gain")
     drawn = call.run.entry(name)
     square = drawn.mean**2 + drawn.variance
     ntk = None if field.ntk is None else field.ntk * square + field.nngp * drawn.rate
@@ -298,8 +323,11 @@ def _mask(call: Call, field: Field, data: Data) -> Field:
     return field.mapped(lambda k: k * both, lambda m: m * factor)
 
 
-def _feature_axis(layout: Layout) -> int:
-    return next(i for i, axis in enumerate(layout.axes) if any(a.kind is Kind.FEATURE for a in axis))
+def _feature_axis(call: Call, layout: Layout) -> int:
+    for i, axis in enumerate(layout.axes):
+        if any(a.kind is Kind.FEATURE for a in axis):
+            return i
+    raise call.refuse("its branch has no feature axis any more", "keep the feature axis until the output")
 
 
 def _number(value: Any) -> float | None:
@@ -313,13 +341,3 @@ def _number(value: Any) -> float | None:
 def _swap(call: Call, first: Any, second: Any, alpha: float) -> tuple[Any, Any]:
     """Constant + alpha * random as random + constant."""
     return (times(call, second, alpha) if alpha != 1 else second), first
-
-
-def _data_shape(call: Call, data: Data) -> tuple[Any, ...]:
-    if data.constant:
-        return tuple(data.tensors[0].shape)
-    for name in call.node.inputs:
-        node = call.run.graph[name]
-        if node.shape is not None and len(node.shape) == data.tensors[0].dim():
-            return node.shape
-    return ()

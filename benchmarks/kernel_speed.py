@@ -1,0 +1,126 @@
+"""Infinite-width NTKs against neural-tangents 0.6.5 (jax 0.4.25), same machine, same run, same threads, same numbers.
+
+    python benchmarks/kernel_speed.py --peer peer/bin/python
+
+How to make the peer's environment is told in peer_neural_tangents.py. Without --peer only our times are shown. Also shown: the
+share of the machine's limit that the dense case reaches, the limit being its matrix product plus one arc cosine and one square
+root an entry a layer over the upper half, timed in the same run.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+import lazyrich as lzr
+
+PEER = Path(__file__).with_name("peer_neural_tangents.py")
+
+
+def dense(depth):
+    layers = [layer for i in range(depth) for layer in (nn.Linear(784 if i == 0 else 8, 8), nn.ReLU())]
+    return nn.Sequential(*layers, nn.Linear(8, 1)), lzr.init.variance(2.0, 0.01)
+
+
+def conv(depth, channels, end):
+    layers = [m for i in range(depth) for m in (nn.Conv2d(channels if i == 0 else 8, 8, 3, padding=1), nn.ReLU())]
+    return nn.Sequential(*layers, *end), lzr.init.variance(2.0, 0.0)
+
+
+class Mean(nn.Module):
+    """Global average pooling."""
+
+    def forward(self, x):
+        """Mean over positions."""
+        return x.mean((2, 3))
+
+
+# kernel, input shape, dtype, repeats, claim
+CASES = [
+    ("dense", (2000, 784), "float32", 5, 5.0),
+    ("dense", (2000, 784), "float64", 5, 3.0),
+    ("conv flatten", (100, 28, 28, 1), "float32", 5, 5.0),
+    ("conv pool", (40, 10, 10, 3), "float32", 1, 40.0),
+]
+NETWORKS = {
+    "dense": lambda: dense(5),
+    "conv flatten": lambda: conv(4, 1, (nn.Flatten(), nn.Linear(8 * 784, 1))),
+    "conv pool": lambda: conv(4, 3, (Mean(), nn.Linear(8, 1))),
+}
+
+
+def ours(name, x, dtype, repeats):
+    network, init = NETWORKS[name]()
+    kernel = lzr.kernel(network, init=init)
+    x = torch.from_numpy(x).to(getattr(torch, dtype))
+    x = x.movedim(-1, 1).contiguous() if x.dim() == 4 else x
+    found, times = kernel.ntk(x), []
+    for _ in range(max(repeats, 3)):
+        start = time.perf_counter()
+        kernel.ntk(x)
+        times.append(time.perf_counter() - start)
+    return found.numpy(), times
+
+
+def theirs(python, name, x, dtype, repeats, threads):
+    with tempfile.TemporaryDirectory() as folder:
+        inputs, output = Path(folder) / "x.npy", Path(folder) / "k.npy"
+        np.save(inputs, x)
+        case = {"kernel": name, "dtype": dtype, "repeats": repeats, "inputs": str(inputs), "output": str(output)}
+        flags = "--xla_cpu_multi_thread_eigen=" + ("true" if threads > 1 else "false")
+        env = os.environ | {"XLA_FLAGS": flags, "OMP_NUM_THREADS": str(threads), "JAX_PLATFORMS": "cpu"}
+        run = subprocess.run([python, str(PEER), json.dumps(case)], capture_output=True, text=True, env=env)
+        if run.returncode:
+            raise SystemExit(f"the peer failed:\n{run.stderr[-2000:]}")
+        return np.load(output), json.loads(run.stdout.splitlines()[-1])
+
+
+def limit(n, d, depth, dtype):
+    """Seconds of the dense case's floor: one matrix product, and arc cosine and square root of the upper half a layer."""
+    x = torch.randn(n, d, dtype=getattr(torch, dtype))
+    half = torch.rand(n * (n + 1) // 2, dtype=x.dtype)
+    out = torch.empty_like(half)
+    best = [float("inf"), float("inf")]
+    for _ in range(5):
+        start = time.perf_counter()
+        x @ x.T
+        middle = time.perf_counter()
+        torch.acos(half, out=out)
+        torch.sqrt(half, out=out)
+        best = [min(best[0], middle - start), min(best[1], time.perf_counter() - middle)]
+    return best[0] / 2 + depth * best[1]  # the matrix product's upper half too
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--peer", help="python of an environment with neural-tangents")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--only", default="")
+    words = parser.parse_args()
+    torch.set_num_threads(words.threads)
+    print(f"{'case':14}{'shape':>20} {'dtype':8} {'ours s':>9} {'theirs s':>9} {'ratio':>7} {'claim':>6}  largest difference")
+    for name, shape, dtype, repeats, claim in CASES:
+        if words.only not in name:
+            continue
+        x = np.random.default_rng(0).standard_normal(shape)
+        found, times = ours(name, x, dtype, repeats)
+        line = f"{name:14}{shape!s:>20} {dtype:8} {min(times):9.3f}"
+        if words.peer:
+            other, peer_times = theirs(words.peer, name, x, dtype, repeats, words.threads)
+            apart = np.abs(found - other).max() / np.abs(other).max()
+            line += f" {min(peer_times):9.3f} {min(peer_times) / min(times):7.1f} {claim:6.0f}  {apart:.1e}"
+        print(line, flush=True)
+        if name == "dense":
+            floor = limit(*shape, 5, dtype)
+            print(f"{'':14}floor of this machine {floor:.3f} s: we reach {100 * floor / min(times):.0f} % of it")
+
+
+if __name__ == "__main__":
+    main()

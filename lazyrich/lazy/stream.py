@@ -1,0 +1,131 @@
+"""A Gram matrix too large for memory: written to disk tile by tile, continued after a stop."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lazyrich.errors import KernelError
+from lazyrich.files import read_json, write_json
+from lazyrich.lazy.kernel import Kernel
+from lazyrich.lazy.parallel import squares
+
+Progress = Callable[[int, int, str], None]
+
+
+def write_gram(
+    kernel: Kernel,
+    x: Tensor,
+    path: str | Path,
+    get: str = "ntk",
+    *,
+    block: int = 2000,
+    progress: Progress | None = None,
+) -> np.memmap:
+    """Write the kernel of a batch with itself to ``path`` (an .npy file) in blocks; the same call continues after a kill.
+
+    Only the blocks on and above the diagonal are computed, one at a time. Which are done is kept beside the file in
+    ``path.json``, written after each block has reached the disk, so a kill costs one block's time.
+
+    Args:
+        kernel: of the network.
+        x: inputs (N, ...).
+        path: of the matrix, (N, N) in the inputs' dtype.
+        get: 'nngp' or 'ntk'.
+        block: samples a side of a block.
+        progress: called with (blocks done, blocks in all, what is next).
+
+    Returns:
+        The matrix, mapped from disk, read-only.
+
+    Raises:
+        KernelError: if the file holds another matrix, or the disk is full (finished blocks stay).
+
+    Example:
+        >>> import lazyrich as lzr, tempfile, os
+        >>> k = lzr.kernel(torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1)))
+        >>> x = torch.randn(5, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     gram = write_gram(k, x, os.path.join(folder, "gram.npy"), block=2)
+        ...     bool(np.allclose(gram, k.ntk(x)))
+        True
+    """
+    if get not in ("nngp", "ntk"):
+        raise KernelError(f"got get='{get}', expected 'nngp' or 'ntk'")
+    path, n = Path(path), len(x)
+    blocks = list(squares(n, n, block, symmetric=True))
+    settings = {"shape": [n, n], "get": get, "block": block, "identity": _identity(kernel, x, get)}
+    done = _begin(path, x, settings)
+    try:
+        gram = np.lib.format.open_memmap(path, mode="r+")
+        for i, (rows, columns) in enumerate(blocks):
+            if i in done:
+                continue
+            if progress:
+                progress(len(done), len(blocks), f"rows {rows.start}, columns {columns.start}")
+            values = kernel(x[rows], None if rows == columns else x[columns], get=(get,))[0].detach().cpu().numpy()
+            gram[rows, columns] = values
+            if rows != columns:
+                gram[columns, rows] = values.T
+            gram.flush()
+            done.add(i)
+            write_json(_beside(path), settings | {"done": sorted(done)})
+    except OSError as error:
+        raise KernelError(
+            f"cannot write {path}: {error.strerror or error}; {len(done)} of {len(blocks)} blocks are kept, free space and "
+            "give the same call again"
+        ) from error
+    if progress:
+        progress(len(blocks), len(blocks), "done")
+    return np.load(path, mmap_mode="r")
+
+
+def _begin(path: Path, x: Tensor, settings: dict[str, Any]) -> set[int]:
+    """Blocks that are done already; a new file is made with its whole size reserved, so a full disk shows at once."""
+    beside = _beside(path)
+    if beside.exists() and path.exists():
+        found = read_json(beside)
+        if any(found.get(key) != value for key, value in settings.items()):
+            odd = next(key for key, value in settings.items() if found.get(key) != value)
+            raise KernelError(f"{path} holds another matrix (its {odd} differs); give another path, or remove both files")
+        return set(found["done"])
+    if path.exists():
+        raise KernelError(f"{path} exists and is not a matrix of ours (no {beside.name}); give another path")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        dtype = np.dtype(str(x.dtype if x.is_floating_point() else torch.get_default_dtype()).removeprefix("torch."))
+        gram = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=tuple(settings["shape"]))
+        gram.flush()
+        _reserve(path)
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise KernelError(f"cannot make {path}: {error.strerror or error}; free space or give another path") from error
+    write_json(beside, settings | {"done": []})
+    return set()
+
+
+def _reserve(path: Path) -> None:
+    """Claim the file's blocks: writing into a hole of a mapped file on a full disk would kill the process."""
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+
+
+def _identity(kernel: Kernel, x: Tensor, get: str) -> str:
+    """A hash of the inputs and of a corner of the kernel: another network or other inputs give another."""
+    corner = kernel(x[:2], get=(get,))[0].detach().double()
+    text = json.dumps([[f"{v:.9e}" for v in row] for row in corner.flatten(1).tolist()])
+    data = x.detach().cpu().contiguous().numpy().tobytes()
+    return hashlib.sha256(data + text.encode()).hexdigest()[:16]
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(path.name + ".json")
