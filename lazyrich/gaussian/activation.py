@@ -55,8 +55,8 @@ SMOOTH: dict[str, tuple[Callable[..., Tensor], tuple[float, ...]]] = {
 }
 SAME = {"swish": "silu", "linear": "identity", "step": "heaviside", "log_sigmoid": "logsigmoid"}
 FUNCTIONS: dict[Any, str] = {
-    torch.relu: "relu", F.relu: "relu", torch.abs: "abs", torch.erf: "erf", torch.sin: "sin", torch.cos: "cos", torch.exp: "exp",
-    torch.sign: "sign", torch.tanh: "tanh", F.tanh: "tanh", torch.sigmoid: "sigmoid", F.sigmoid: "sigmoid", F.gelu: "gelu",
+    torch.relu: "relu", F.relu: "relu", torch.abs: "abs", torch.erf: "erf", torch.sin: "sin", torch.cos: "cos",
+    torch.exp: "exp", torch.sign: "sign", torch.tanh: "tanh", F.tanh: "tanh", torch.sigmoid: "sigmoid", F.sigmoid: "sigmoid", F.gelu: "gelu",
     **{function: name for name, (function, _) in SMOOTH.items()},
 }  # fmt: skip
 
@@ -97,7 +97,7 @@ def _named(name: str, parameters: dict[str, Any]) -> Dual:
     known = {**CLOSED, **SMOOTH}
     if name not in known:
         raise KernelError(
-            f"got activation '{name}', expected one of {', '.join(sorted([*known, 'gelu', *SAME]))}, or a function tensor -> tensor"
+            f"got activation '{name}', expected one of {', '.join(sorted([*known, 'gelu', *SAME]))}, or a function of a tensor"
         )
     try:
         if name in CLOSED:

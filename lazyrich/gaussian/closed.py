@@ -17,7 +17,7 @@ from lazyrich.gaussian.dual import Closed
 
 
 def erf(a: float = 1.0, b: float = 1.0, shift: float = 0.0) -> Closed:
-    """A erf(b x) + shift: (2 a^2/pi) asin(2 b^2 c / sqrt((1 + 2 b^2 q1)(1 + 2 b^2 q2))) + shift^2."""
+    """For a erf(b x) + shift: (2 a^2/pi) asin(2 b^2 c / sqrt((1 + 2 b^2 q1)(1 + 2 b^2 q2))) + shift^2."""
     b2 = b * b
 
     def kernel(c: Tensor, q1: Tensor, q2: Tensor) -> Tensor:
@@ -54,7 +54,7 @@ def gelu() -> Closed:
 
 
 def sine(a: float = 1.0, b: float = 1.0, phase: float = 0.0, name: str = "sin") -> Closed:
-    """A sin(b x + p): (a^2/2) e^(-b^2 S/2) (e^(b^2 c) - cos(2p) e^(-b^2 c)), S = q1 + q2."""
+    """For a sin(b x + p): (a^2/2) e^(-b^2 S/2) (e^(b^2 c) - cos(2p) e^(-b^2 c)), S = q1 + q2."""
     b2, mix = b * b, math.cos(2 * phase)
 
     def kernel(c: Tensor, q1: Tensor, q2: Tensor) -> Tensor:
@@ -69,7 +69,7 @@ def sine(a: float = 1.0, b: float = 1.0, phase: float = 0.0, name: str = "sin") 
 
 
 def exponential(a: float = 1.0, b: float = 1.0) -> Closed:
-    """A exp(b x): a^2 exp(b^2 ((q1 + q2)/2 + c))."""
+    """For a exp(b x): a^2 exp(b^2 ((q1 + q2)/2 + c))."""
 
     def kernel(c: Tensor, q1: Tensor, q2: Tensor) -> Tensor:
         return a * a * torch.exp(b * b * ((q1 + q2) / 2 + c))
@@ -78,7 +78,7 @@ def exponential(a: float = 1.0, b: float = 1.0) -> Closed:
 
 
 def bell(b: float = -1.0) -> Closed:
-    """Exp(b x^2), b <= 0: D^(-1/2) with D = (1 - 2b q1)(1 - 2b q2) - 4 b^2 c^2."""
+    """For exp(b x^2), b <= 0: D^(-1/2) with D = (1 - 2b q1)(1 - 2b q2) - 4 b^2 c^2."""
     if b > 0:
         raise ValueError(f"got b = {b}, expected b <= 0: exp(b x^2) has no finite kernel otherwise")
 
@@ -94,7 +94,7 @@ def bell(b: float = -1.0) -> Closed:
 
 
 def rbf(gamma: float = 1.0) -> Closed:
-    """Sqrt(2) sin(sqrt(2 gamma) x + pi/4): the kernel exp(-gamma |u - v|^2 averaged), e^(-gamma (q1 + q2 - 2c))."""
+    """For sqrt(2) sin(sqrt(2 gamma) x + pi/4): the kernel exp(-gamma |u - v|^2 averaged), e^(-gamma (q1 + q2 - 2c))."""
     return sine(math.sqrt(2), math.sqrt(2 * gamma), math.pi / 4, name="rbf")
 
 
@@ -129,8 +129,11 @@ def polynomial(coefficients: Sequence[float], name: str = "polynomial") -> Close
     t = [float(v) for v in coefficients]
     d = [p * v for p, v in enumerate(t)][1:] or [0.0]
     return Closed(
-        name, lambda c, q1, q2: _moment_sum(t, c, q1, q2), lambda c, q1, q2: _moment_sum(d, c, q1, q2), lambda q: _mean_power(t, q),
-    )  # fmt: skip
+        name,
+        lambda c, q1, q2: _moment_sum(t, c, q1, q2),
+        lambda c, q1, q2: _moment_sum(d, c, q1, q2),
+        lambda q: _projected(t, 0, q),
+    )
 
 
 def _moment_sum(t: Sequence[float], c: Tensor, q1: Tensor, q2: Tensor) -> Tensor:
@@ -149,10 +152,6 @@ def _projected(t: Sequence[float], k: int, q: Tensor) -> Tensor:
     return total
 
 
-def _mean_power(t: Sequence[float], q: Tensor) -> Tensor:
-    return _projected(t, 0, q)
-
-
 def monomial(degree: int = 2) -> Closed:
     """X^p."""
     made = polynomial([0.0] * degree + [1.0], name="monomial")
@@ -166,7 +165,7 @@ def hermite(degree: int = 2) -> Closed:
 
 
 def rectified_power(degree: int = 2) -> Closed:
-    """Relu(x)^p: s^p J_p(theta) / (2 pi), J_0 = pi - theta, ... (Cho & Saul 2009, Eq. (4)); the slope is p^2 times that of p-1."""
+    """For relu(x)^p: s^p J_p(theta) / (2 pi), J_0 = pi - theta, ... (Cho & Saul 2009); the slope is p^2 K_(p-1)."""
     if degree not in (0, 1, 2, 3):
         raise ValueError(f"got degree = {degree}, expected 0, 1, 2 or 3")
 
@@ -189,6 +188,7 @@ def rectified_power(degree: int = 2) -> Closed:
             return step().slope(c, q1, q2)
         return degree**2 * angular(degree - 1, c, q1, q2)
 
-    return Closed(
-        "rectified_power", lambda c, q1, q2: angular(degree, c, q1, q2), slope, lambda q: half_moment * q ** (degree / 2), float(degree)
-    )  # fmt: skip
+    def mean(q: Tensor) -> Tensor:
+        return half_moment * q ** (degree / 2)
+
+    return Closed("rectified_power", lambda c, q1, q2: angular(degree, c, q1, q2), slope, mean, float(degree))

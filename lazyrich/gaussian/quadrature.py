@@ -108,10 +108,30 @@ class Integrated(Dual):
             if bool(far.any()):
                 at = far.nonzero(as_tuple=True)
                 wide = [t.expand(rho.shape)[at] for t in (p1, p2)]
-                exact = self._direct(rho[at], wide[0], wide[1], of)
-                total = total.index_put(at, exact)
+                total = total.index_put(at, self._near(rho[at], wide[0], wide[1], of))
             results.append(total.to(dtype))
         return results
+
+    def _near(self, rho: Tensor, q1: Tensor, q2: Tensor, of: Callable[[Tensor], Tensor]) -> Tensor:
+        """Entries near |rho| = 1: where it is 1 up to rounding, v is a multiple of u and one integral is left."""
+        line = 1 - rho.detach().abs() < 4e-16
+        found = torch.empty_like(rho)
+        if bool(line.any()):
+            found = found.index_put((line.nonzero(as_tuple=True)[0],), self._line(rho[line].sign(), q1[line], q2[line], of))
+        if not bool(line.all()):
+            rest = ~line
+            found = found.index_put((rest.nonzero(as_tuple=True)[0],), self._direct(rho[rest], q1[rest], q2[rest], of))
+        return found
+
+    def _line(self, sign: Tensor, q1: Tensor, q2: Tensor, of: Callable[[Tensor], Tensor]) -> Tensor:
+        """E[f(sqrt(q1) z) f(+-sqrt(q2) z)]."""
+        a, b = q1.clamp(min=0).sqrt(), sign * q2.clamp(min=0).sqrt()
+        splits = [k / root.abs().clamp(min=1e-150) * root.sign() for k in self.kinks for root in (a, b)]
+        found = []
+        for rows in torch.arange(len(a)).split(2048):
+            z, w = _panels(torch.stack([s[rows] for s in splits], 1) if splits else a.new_zeros(1, 0), 32)
+            found.append((of(a[rows, None] * z) * of(b[rows, None] * z) * w).sum(1))
+        return torch.cat(found)
 
     def _direct(self, rho: Tensor, q1: Tensor, q2: Tensor, of: Callable[[Tensor], Tensor]) -> Tensor:
         """E[f(u) f(v)] by panels in u, and for each u in v given u; panels are split where f has a kink."""
@@ -128,13 +148,13 @@ def _double(rho: Tensor, a: Tensor, b: Tensor, kinks: tuple[float, ...], of: Cal
     for k in kinks:
         centre = k / (rho * b).where(rho.abs() > 1e-3, torch.full_like(rho, 1e300))
         bends += [centre + step * rest / rho.abs().clamp(min=1e-3) for step in (-6.0, -3.0, -1.0, 0.0, 1.0, 3.0, 6.0)]
-    z, w = _panels(torch.stack(bends, 1) if bends else rho.new_zeros(len(rho), 0), 24)
+    z, w = _panels(torch.stack(bends, 1) if bends else rho.new_zeros(1, 0), 12 if kinks else 8)
     first = of(a[:, None] * z)
     shift, scale = rho[:, None] * b[:, None] * z, b[:, None] * rest[:, None]
     inner_kinks = [(k - shift) / scale.clamp(min=1e-150) for k in kinks]
-    n, m = z.shape
-    splits = torch.stack(inner_kinks, -1).reshape(n * m, -1) if kinks else z.new_zeros(n * m, 0)
-    y, v = _panels(splits, 12)
+    n, m = len(rho), z.shape[1]
+    splits = torch.stack(inner_kinks, -1).reshape(n * m, -1) if kinks else z.new_zeros(1, 0)
+    y, v = _panels(splits, 8)
     second = of(shift.reshape(-1, 1) + scale.expand(n, m).reshape(-1, 1) * y)
     return (w * first * (second * v).sum(1).reshape(n, m)).sum(1)
 

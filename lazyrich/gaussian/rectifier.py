@@ -1,7 +1,8 @@
 """The rectifier family a min(x, 0) + b max(x, 0): ReLU, leaky ReLU, absolute value, identity.
 
-Arc-cosine kernels (Cho & Saul 2009), with s = sqrt(q1 q2), theta = arccos(c / s):
+Arc-cosine kernels (Cho & Saul 2009, Eqs. (3)-(6)), with s = sqrt(q1 q2) and theta = arccos(c / s):
 E phi' phi' = (a^2 + b^2)/2 - (a - b)^2 theta / (2 pi), E phi phi = (a - b)^2 sqrt(s^2 - c^2) / (2 pi) + c E phi' phi'.
+The angle is atan2(sqrt((s - c)(s + c)), c), which keeps its digits near 0, where arccos loses half of them.
 """
 
 from __future__ import annotations
@@ -12,12 +13,22 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lazyrich.gaussian.dual import Dual
+from lazyrich.gaussian.dual import Dual, common_dtype
+
+CHUNK = 1 << 17  # entries a thread that are worked on at a time: they stay in its cache
 
 
 @dataclass(frozen=True)
 class Rectifier(Dual):
-    """a below zero, b above."""
+    """a below zero, b above.
+
+    Where both variances are zero the angle is 0, as on the diagonal; where one is, phi' counts as (a + b)/2 at zero.
+
+    Example:
+        >>> half, one = torch.tensor(0.5), torch.tensor(1.0)
+        >>> [round(float(v), 6) for v in Rectifier("relu", 0.0, 1.0).both(half, one, one)]
+        [0.304499, 0.333333]
+    """
 
     a: float = 0.0
     b: float = 1.0
@@ -27,27 +38,79 @@ class Rectifier(Dual):
         """Positively homogeneous of degree one."""
         return 1.0
 
-    def both(self, c: Tensor, q1: Tensor, q2: Tensor) -> tuple[Tensor, Tensor]:
-        """Kernel and slope, sharing the angle.
+    @property
+    def bend(self) -> float:
+        """(a - b)^2 / (2 pi), the weight of the angle."""
+        return (self.a - self.b) ** 2 / (2 * math.pi)
 
-        The angle is atan2(sqrt((s - c)(s + c)), c), which keeps its digits near 0 where arccos loses half of them.
-        """
-        square, half = (self.a - self.b) ** 2 / (2 * math.pi), (self.a**2 + self.b**2) / 2
-        if square == 0:
-            slope = torch.full_like(c * (q1 * q2), half)
-            return half * c.expand_as(slope), slope
-        if any(t.requires_grad for t in (c, q1, q2)):
-            s = (q1 * q2).sqrt()
-            root = ((s - c) * (s + c)).clamp(min=torch.finfo(c.dtype).tiny).sqrt()
-            slope = half - square * torch.atan2(root, c)
-            return square * root + c * slope, slope
-        root = q1.sqrt() * q2.sqrt()
-        root, c = torch.broadcast_tensors(root, c)
-        slope = root + c
-        root = root.contiguous() if root.is_contiguous() else root.clone()
-        root = (root - c).mul_(slope).clamp_(min=0).sqrt_()
-        slope = torch.atan2(root, c, out=slope).mul_(-square).add_(half)
-        return root.mul_(square).addcmul_(c, slope), slope
+    @property
+    def half(self) -> float:
+        """(a^2 + b^2) / 2, the slope on the diagonal."""
+        return (self.a**2 + self.b**2) / 2
+
+    def both(self, c: Tensor, q1: Tensor, q2: Tensor) -> tuple[Tensor, Tensor]:
+        """Kernel and slope, sharing the angle."""
+        dtype = common_dtype(c, q1, q2)
+        if self.bend == 0:
+            slope = torch.full(torch.broadcast_shapes(c.shape, q1.shape, q2.shape), self.half, dtype=dtype, device=c.device)
+            return slope * c, slope
+        if torch.is_grad_enabled() and any(t.requires_grad for t in (c, q1, q2)):
+            kernel, slope = self._smooth(c.double(), q1.double(), q2.double())
+        elif dtype == torch.float32 and not _squares_fit(q1, q2):
+            kernel, slope = self._fresh(c.double(), q1.double(), q2.double(), torch.float64)
+        else:
+            kernel, slope = self._fresh(c, q1, q2, dtype)
+        if bool((q1 == 0).any()) or bool((q2 == 0).any()):
+            slope = torch.where((q1 == 0) != (q2 == 0), (self.a + self.b) ** 2 / 4, slope)
+        return kernel.to(dtype), slope.to(dtype)
+
+    def _smooth(self, c: Tensor, q1: Tensor, q2: Tensor) -> tuple[Tensor, Tensor]:
+        """With gradients; on the diagonal that of the angle, which is infinite, counts as zero."""
+        square = q1 * q2
+        s = torch.where(square > 0, square, 1.0).sqrt() * (square > 0)
+        gap = (s - c) * (s + c)
+        root = torch.where(gap > 0, gap, 1.0).sqrt() * (gap > 0)
+        flat = root == 0
+        angle = torch.where(flat, torch.where(c < 0, math.pi, 0.0), torch.atan2(root, torch.where(flat, 1.0, c)))
+        slope = self.half - self.bend * angle
+        return self.bend * root + c * slope, slope
+
+    def _fresh(self, c: Tensor, q1: Tensor, q2: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Without gradients, in place on two fresh buffers."""
+        shape = torch.broadcast_shapes(c.shape, q1.shape, q2.shape)
+        kernel, slope = (torch.empty(shape, dtype=dtype, device=c.device) for _ in range(2))
+        with torch.no_grad():
+            c, q1, q2 = c.detach(), q1.detach(), q2.detach()
+            if dtype == torch.float32:  # float32 differences of s and c need an s with more digits
+                self._walk(c, q1.double().sqrt(), q2.double().sqrt(), kernel, slope)
+            else:
+                self._walk(c, q1, q2, kernel, slope)
+        return kernel, slope
+
+    def _walk(self, c: Tensor, q1: Tensor, q2: Tensor, kernel: Tensor, slope: Tensor) -> None:
+        """In chunks along the first axes."""
+        chunk = CHUNK * torch.get_num_threads() if kernel.device.type == "cpu" else 1 << 26
+        c, q1, q2 = (t.expand(kernel.shape) for t in (c, q1, q2))
+        if kernel.numel() <= chunk or kernel.dim() == 0:
+            return self._fill(c, q1, q2, kernel, slope)
+        rows = max(1, chunk * len(kernel) // kernel.numel())
+        for i in range(0, len(kernel), rows):
+            parts = [t[i : i + rows] if rows > 1 else t[i] for t in (c, q1, q2, kernel, slope)]
+            (self._fill if rows > 1 else self._walk)(*parts)
+        return None
+
+    def _fill(self, c: Tensor, q1: Tensor, q2: Tensor, kernel: Tensor, slope: Tensor) -> None:
+        if kernel.dtype == torch.float32:
+            gap = (q1 * q2).sub_(c)
+            kernel.copy_(gap)
+            torch.add(kernel, c, alpha=2, out=slope)
+        else:
+            torch.mul(q1, q2, out=kernel).sqrt_()
+            torch.add(kernel, c, out=slope)
+            kernel.sub_(c)
+        kernel.mul_(slope).clamp_(min=0).sqrt_()
+        torch.atan2(kernel, c, out=slope).mul_(-self.bend).add_(self.half)
+        kernel.mul_(self.bend).addcmul_(c, slope)
 
     def kernel(self, c: Tensor, q1: Tensor, q2: Tensor) -> Tensor:
         """E phi phi."""
@@ -59,12 +122,20 @@ class Rectifier(Dual):
 
     def variance(self, q: Tensor) -> Tensor:
         """(a^2 + b^2) q / 2."""
-        return (self.a**2 + self.b**2) / 2 * q
+        return self.half * q
 
     def slope_variance(self, q: Tensor) -> Tensor:
         """(a^2 + b^2) / 2."""
-        return torch.full_like(q, (self.a**2 + self.b**2) / 2)
+        return torch.full_like(q, self.half)
 
     def mean(self, q: Tensor) -> Tensor:
         """(b - a) sqrt(q / (2 pi))."""
-        return (self.b - self.a) * (q / (2 * math.pi)).sqrt()
+        return (self.b - self.a) / math.sqrt(2 * math.pi) * q.sqrt()
+
+
+def _squares_fit(q1: Tensor, q2: Tensor) -> bool:
+    """Whether float32 holds the product of the variances, also of the smallest."""
+    if q1.numel() == 0 or q2.numel() == 0:
+        return True
+    sizes = [torch.where(q > 0, q, 1.0).aminmax() for q in (q1, q2)]
+    return float(sizes[0].min) * float(sizes[1].min) > 1e-30 and float(sizes[0].max) * float(sizes[1].max) < 1e30

@@ -1,0 +1,157 @@
+"""The hyper-parameters under which the targets are most likely."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.optimize import minimize
+from torch import Tensor
+
+from lazyrich.errors import KernelError
+from lazyrich.inference.factor import Jitter
+from lazyrich.inference.likelihood import log_marginal
+
+_REACH = 1e6  # how far from its start a hyper-parameter may go, as a factor
+_STEP = 1e-5  # of finite differences, in log space
+
+
+@dataclass(frozen=True)
+class Hyperparameters:
+    """The best hyper-parameters found, and every combination of the grid.
+
+    Attributes:
+        values: by name, those of the grid with their whole numbers.
+        log_marginal: of the targets under them, in nats.
+        converged: whether the search stopped at a maximum.
+        at_bound: names that ended at their bound.
+        table: one record a combination of the grid, best first.
+    """
+
+    values: Mapping[str, float | int]
+    log_marginal: float
+    converged: bool
+    at_bound: tuple[str, ...]
+    table: tuple[Mapping[str, Any], ...]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Every combination of the grid with its best values, best first."""
+        return [dict(row) for row in self.table]
+
+    def __str__(self) -> str:
+        values = ", ".join(f"{name} {value:.4g}" for name, value in self.values.items())
+        doubt = "" if self.converged else " (not converged)"
+        bound = f"; at its bound: {', '.join(self.at_bound)}" if self.at_bound else ""
+        return f"log marginal likelihood {self.log_marginal:.6g} at {values}{doubt}{bound}"
+
+
+def fit_hyperparameters(
+    kernel_fn: Callable[..., Tensor],
+    start: Mapping[str, float],
+    y: Tensor,
+    grid: Mapping[str, Sequence[int]] | None = None,
+    bounds: Mapping[str, tuple[float, float]] | None = None,
+    jitter: Jitter = "auto",
+    max_iterations: int = 100,
+) -> Hyperparameters:
+    """Maximise the log marginal likelihood over positive hyper-parameters, by L-BFGS-B on their logarithms.
+
+    Args:
+        kernel_fn: ``kernel_fn(**hyperparameters)`` -> Gram of the training inputs, (N, N) or (N, K, N, K). Positive ones
+            come as float64 scalars that carry gradients, those of the grid as ints. Where the Gram carries no gradient,
+            central differences are used.
+        start: a positive number for each name. ``noise`` is the variance of the targets' noise: it is added to the diagonal
+            here and not passed to ``kernel_fn``.
+        y: targets, (N,) or (N, K).
+        grid: whole-number hyper-parameters such as depth, and the values to try: every combination is searched.
+        bounds: (low, high) by name; a factor of 1e6 about the start by default.
+        jitter: as in ``posterior``; by default what it takes, since the search may pass singular Grams.
+        max_iterations: of L-BFGS-B for each combination.
+
+    Raises:
+        KernelError: for starts that are not positive, names that are unknown, or a Gram that cannot be factorised.
+
+    Example:
+        >>> x, y = torch.linspace(-1, 1, 20), torch.linspace(-1, 1, 20).sin() * 3
+        >>> fit = fit_hyperparameters(lambda w, degree: w * (1 + torch.outer(x, x)) ** degree, {"w": 1.0, "noise": 0.01}, y,
+        ...                           grid={"degree": [1, 2, 3]}, bounds={"noise": (1e-4, 1.0)})
+        >>> fit.values["degree"], fit.at_bound
+        (3, ('noise',))
+    """
+    grid, bounds = grid or {}, bounds or {}
+    _check(start, grid, bounds)
+    found = []
+    for choice in itertools.product(*grid.values()):
+        found.append(_search(kernel_fn, start, dict(zip(grid, choice, strict=True)), y, bounds, jitter, max_iterations))
+    found.sort(key=lambda one: -one.log_marginal)
+    table = tuple({**one.values, "log_marginal": one.log_marginal, "converged": one.converged} for one in found)
+    best = found[0]
+    return Hyperparameters(best.values, best.log_marginal, best.converged, best.at_bound, table)
+
+
+def _search(
+    kernel_fn: Callable[..., Tensor],
+    start: Mapping[str, float],
+    fixed: Mapping[str, int],
+    y: Tensor,
+    bounds: Mapping[str, tuple[float, float]],
+    jitter: Jitter,
+    max_iterations: int,
+) -> Hyperparameters:
+    names = list(start)
+
+    def value(logs: Tensor) -> Tensor:
+        given: dict[str, Any] = dict(zip(names, logs.exp(), strict=True))
+        noise = given.pop("noise", 0.0)
+        try:
+            return log_marginal(kernel_fn(**given, **fixed), y, noise, jitter=jitter)
+        except KernelError as error:
+            where = ", ".join(f"{name} {v:.3g}" for name, v in zip(names, logs.exp().tolist(), strict=True))
+            raise KernelError(f"{error}; this was at {where}: pass bounds= to keep the search away from it") from error
+
+    def cost(logs: np.ndarray) -> tuple[float, np.ndarray]:
+        leaf = torch.tensor(logs, dtype=torch.float64, requires_grad=True)
+        found = value(leaf)
+        gradient = _gradient(value, leaf, found, names)
+        return -float(found.detach()), -gradient
+
+    limits = [bounds.get(name, (start[name] / _REACH, start[name] * _REACH)) for name in names]
+    logs = [tuple(math.log(v) for v in limit) for limit in limits]
+    first = np.clip(np.log([float(start[name]) for name in names]), *np.array(logs).T)
+    result = minimize(cost, first, jac=True, method="L-BFGS-B", bounds=logs, options={"maxiter": max_iterations})
+    best = {name: math.exp(v) for name, v in zip(names, result.x, strict=True)}
+    at_bound = tuple(n for n, v, ends in zip(names, result.x, logs, strict=True) if min(abs(v - e) for e in ends) < 1e-6)
+    return Hyperparameters({**best, **fixed}, -float(result.fun), bool(result.success), at_bound, ())
+
+
+def _gradient(value: Callable[[Tensor], Tensor], leaf: Tensor, found: Tensor, names: list[str]) -> np.ndarray:
+    """By autograd, if every hyper-parameter is seen through the Gram; else by central differences."""
+    if found.requires_grad:
+        (gradient,) = torch.autograd.grad(found, leaf)
+        if bool((gradient != 0).all()) and bool(torch.isfinite(gradient).all()):
+            return gradient.numpy()
+    steps = _STEP * torch.eye(len(names), dtype=torch.float64)
+    with torch.no_grad():
+        ends = [(float(value(leaf + step)), float(value(leaf - step))) for step in steps]
+    return np.array([(up - down) / (2 * _STEP) for up, down in ends])
+
+
+def _check(start: Mapping[str, float], grid: Mapping[str, Sequence[int]], bounds: Mapping[str, tuple[float, float]]) -> None:
+    if not start:
+        raise KernelError("got no hyper-parameters to fit, expected start={'sigma_w2': 1.0, ...}")
+    for name, value in start.items():
+        if not 0 < float(value) < float("inf"):
+            raise KernelError(f"got {name} = {value} to start from, expected a positive number: the search is in its logarithm")
+    for name, (low, high) in bounds.items():
+        if name not in start:
+            raise KernelError(f"got bounds for '{name}', expected one of {', '.join(start)}")
+        if not 0 < low < high < float("inf"):
+            raise KernelError(f"got bounds {(low, high)} for '{name}', expected 0 < low < high")
+    for name, values in grid.items():
+        if name in start or not len(values):
+            raise KernelError(f"got grid '{name}' = {list(values)}, expected values for a name that is not in start")

@@ -1,0 +1,122 @@
+"""Gram matrices that are known by their products with vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from lazyrich.errors import KernelError
+from lazyrich.inference.layout import finite
+
+
+@runtime_checkable
+class Operator(Protocol):
+    """Anything with ``shape`` (N, N) and ``matvec``, which takes (N, R) to K times it, (N, R).
+
+    For preconditioning it may also have ``diagonal()`` -> (N,) and ``row(i)`` -> (N,).
+    """
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(N, N)."""
+        ...
+
+    def matvec(self, v: Tensor) -> Tensor:
+        """K v for v of shape (N, R)."""
+        ...
+
+
+class Dense:
+    """A Gram matrix in memory as an operator.
+
+    Example:
+        >>> Dense(2 * torch.eye(2)).matvec(torch.ones(2, 1)).T
+        tensor([[2., 2.]], dtype=torch.float64)
+    """
+
+    def __init__(self, matrix: Tensor) -> None:
+        self.matrix = matrix.to(torch.float64)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(N, N)."""
+        return self.matrix.shape[0], self.matrix.shape[1]
+
+    def matvec(self, v: Tensor) -> Tensor:
+        """K v."""
+        return self.matrix @ v.to(torch.float64)
+
+    def diagonal(self) -> Tensor:
+        """The diagonal, (N,)."""
+        return self.matrix.diagonal()
+
+    def row(self, i: int) -> Tensor:
+        """Row i, (N,)."""
+        return self.matrix[i]
+
+
+class Streamed:
+    """A Gram matrix that is never whole in memory: its rows come in blocks from a function or a file.
+
+    Args:
+        rows: ``rows(start, stop)`` -> K[start:stop], (stop - start, N), in any floating dtype.
+        samples: N.
+        block: rows at a time; memory is block N numbers.
+
+    Example:
+        >>> x = torch.arange(4.0)
+        >>> k = Streamed(lambda i, j: torch.outer(x[i:j], x), samples=4, block=3)
+        >>> k.matvec(torch.ones(4, 1)).T
+        tensor([[ 0.,  6., 12., 18.]], dtype=torch.float64)
+    """
+
+    def __init__(self, rows: Callable[[int, int], Tensor], samples: int, block: int = 1024) -> None:
+        if samples < 1 or block < 1:
+            raise KernelError(f"got {samples} samples in blocks of {block}, expected at least one of each")
+        self.rows, self.samples, self.block = rows, samples, block
+        self._diagonal: Tensor | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(N, N)."""
+        return self.samples, self.samples
+
+    def matvec(self, v: Tensor) -> Tensor:
+        """K v, block by block."""
+        v = v.to(torch.float64)
+        return torch.cat([self._rows(i, min(i + self.block, self.samples)) @ v for i in range(0, self.samples, self.block)])
+
+    def diagonal(self) -> Tensor:
+        """The diagonal, (N,); one pass over the rows, remembered."""
+        if self._diagonal is None:
+            starts = range(0, self.samples, self.block)
+            blocks = [self._rows(i, min(i + self.block, self.samples)).diagonal(i) for i in starts]
+            self._diagonal = torch.cat(blocks)
+        return self._diagonal
+
+    def row(self, i: int) -> Tensor:
+        """Row i, (N,)."""
+        return self._rows(i, i + 1)[0]
+
+    def _rows(self, start: int, stop: int) -> Tensor:
+        found = self.rows(start, stop)
+        if tuple(found.shape) != (stop - start, self.samples):
+            raise KernelError(
+                f"got rows({start}, {stop}) of shape {tuple(found.shape)}, expected ({stop - start}, {self.samples})"
+            )
+        return found.to(torch.float64)
+
+
+def columns_of(operator: Operator, v: Tensor) -> Tensor:
+    """K v with its shape and its numbers checked.
+
+    Raises:
+        KernelError: if the product has another shape than v, or is not finite.
+    """
+    product = operator.matvec(v)
+    if tuple(product.shape) != tuple(v.shape):
+        raise KernelError(f"got matvec of {tuple(v.shape)} -> {tuple(product.shape)}, expected the same shape")
+    return finite(product, "a product of the operator")

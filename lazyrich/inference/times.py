@@ -1,0 +1,43 @@
+"""The times at which training is looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from lazyrich.errors import KernelError
+from lazyrich.inference.layout import tensor
+
+Times = float | Sequence[float] | Tensor
+
+
+def times_of(t: Times) -> Tensor:
+    """Times as float64, of shape () for one time or (T,).
+
+    Raises:
+        KernelError: for times that are negative, NaN, or not a number or a list of numbers.
+
+    Example:
+        >>> times_of([0, float("inf")])
+        tensor([0., inf], dtype=torch.float64)
+    """
+    found = tensor(t, "t").to(torch.float64)
+    if found.ndim > 1 or not found.numel():
+        raise KernelError(f"got times of shape {tuple(found.shape)}, expected a number or a list of numbers")
+    if not bool((found >= 0).all()):
+        raise KernelError(f"got times {found.tolist()}, expected none that is negative or NaN")
+    return found
+
+
+def check_rate(lr: float, momentum: float) -> None:
+    """Refuse a learning rate or a momentum that means nothing.
+
+    Raises:
+        KernelError: unless lr is finite and positive and 0 <= momentum < 1.
+    """
+    if not 0 < lr < float("inf"):
+        raise KernelError(f"got lr {lr}, expected a learning rate: positive and finite")
+    if not 0 <= momentum < 1:
+        raise KernelError(f"got momentum {momentum}, expected at least 0 and below 1")

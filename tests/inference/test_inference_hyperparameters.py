@@ -1,0 +1,96 @@
+"""Hyper-parameters found again from functions that were drawn with them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from lazyrich.errors import KernelError
+from lazyrich.inference import fit_hyperparameters, log_marginal
+
+N = 60
+X = torch.randn(N, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+LINEAR = X @ X.T / 2
+
+
+def kernel(sigma_w2: Tensor, sigma_b2: Tensor, depth: int = 1) -> Tensor:
+    """A deep rectifier network at infinite width (arc-cosine recursion)."""
+    k = sigma_b2 + sigma_w2 * LINEAR
+    for _ in range(depth):
+        q = k.diagonal().sqrt()
+        c = (k / torch.outer(q, q)).clamp(-1 + 1e-12, 1 - 1e-12)
+        k = sigma_b2 + sigma_w2 * torch.outer(q, q) * (torch.sqrt(1 - c**2) + (torch.pi - torch.acos(c)) * c) / (2 * torch.pi)
+    return k
+
+
+def drawn(noise: float, outputs: int, depth: int = 1) -> Tensor:
+    k = kernel(torch.tensor(1.7), torch.tensor(0.2), depth).double() + noise * torch.eye(N).double()
+    return torch.linalg.cholesky(k) @ torch.randn(N, outputs, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+START = {"sigma_w2": 0.6, "sigma_b2": 1.0, "noise": 0.5}
+
+
+def test_the_search_finds_a_maximum_near_the_truth() -> None:
+    y = drawn(noise=0.05, outputs=20)
+    fit = fit_hyperparameters(kernel, START, y)
+    assert fit.converged
+    assert fit.at_bound == ()
+    assert fit.values["noise"] == pytest.approx(0.05, rel=0.15)
+    assert fit.values["sigma_w2"] == pytest.approx(1.7, rel=0.2)
+
+    def value(**given: float) -> float:
+        noise = given.pop("noise")
+        return float(log_marginal(kernel(**{n: torch.tensor(v).double() for n, v in given.items()}), y, noise))
+
+    best = value(**fit.values)
+    assert best == pytest.approx(fit.log_marginal, abs=1e-6)
+    assert best > value(**START)
+    for name in START:
+        for factor in (0.98, 1.02):
+            assert value(**{**fit.values, name: factor * fit.values[name]}) < best
+
+
+@pytest.mark.parametrize("detached", ["all", "sigma_b2"])
+def test_a_kernel_without_gradients_is_searched_by_differences(detached: str) -> None:
+    y = drawn(noise=0.05, outputs=5)
+
+    def blind(sigma_w2: Tensor, sigma_b2: Tensor) -> Tensor:
+        return kernel(sigma_w2, sigma_b2.detach()) if detached != "all" else kernel(sigma_w2, sigma_b2).detach()
+
+    seen, unseen = (fit_hyperparameters(k, START, y) for k in (kernel, blind))
+    assert unseen.log_marginal == pytest.approx(seen.log_marginal, abs=1e-3)
+
+
+def test_the_grid_finds_the_depth_and_lists_every_combination() -> None:
+    y = drawn(noise=0.01, outputs=20, depth=3)
+    fit = fit_hyperparameters(kernel, START, y, grid={"depth": [0, 1, 3]})
+    assert fit.values["depth"] == 3
+    assert [row["depth"] for row in fit.rows()] == [3, 1, 0]
+    assert [row["log_marginal"] for row in fit.rows()] == sorted((r["log_marginal"] for r in fit.rows()), reverse=True)
+    assert "depth 3" in str(fit)
+
+
+def test_a_bound_that_is_reached_is_named() -> None:
+    fit = fit_hyperparameters(kernel, START, drawn(0.05, 5), bounds={"noise": (0.3, 2.0)})
+    assert fit.at_bound == ("noise",)
+    assert fit.values["noise"] == pytest.approx(0.3)
+    assert "at its bound: noise" in str(fit)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"start": {}}, "no hyper-parameters"),
+        ({"start": {"sigma_w2": 0.0}}, "sigma_w2 = 0.0 to start from"),
+        ({"bounds": {"depth": (1, 2)}}, "got bounds for 'depth'"),
+        ({"bounds": {"noise": (0.0, 2)}}, "0 < low < high"),
+        ({"grid": {"noise": [1]}}, "got grid 'noise'"),
+        ({"grid": {"depth": []}}, "got grid 'depth'"),
+        ({"y": torch.ones(N - 1)}, "expected one for 59"),
+    ],
+)
+def test_bad_searches_are_refused_in_words(change: dict, complaint: str) -> None:
+    with pytest.raises(KernelError, match=complaint):
+        fit_hyperparameters(**({"kernel_fn": kernel, "start": START, "y": torch.ones(N)} | change))
