@@ -14,6 +14,7 @@ VERBS = {
     "check": "train a few steps at several widths; verdict, mend and a page",
     "plan": "the initialisation and learning rates of every tensor",
     "scheme": "what a parameterisation does at infinite width",
+    "kernel": "the network at infinite width: NNGP and NTK as classifiers, beside finite ones",
     "report": "draw the page of a run folder again",
     "demo": "the main job on real images: a classifier and an autoencoder",
 }

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,18 +14,146 @@ from torch.nn import functional as F
 from lazyrich.errors import KernelError
 from lazyrich.gaussian import closed
 from lazyrich.gaussian.dual import Dual
-from lazyrich.gaussian.quadrature import Integrated, estimate
+from lazyrich.gaussian.integrated import Integrated
+from lazyrich.gaussian.quadrature import Integrand
 from lazyrich.gaussian.rectifier import Rectifier
 
-CLOSED: dict[str, Callable[..., Dual]] = {
+
+def dual(activation: str | Callable[[Tensor], Tensor], kinks: tuple[float, ...] = (), **parameters: Any) -> Dual:
+    """The dual activation of a function, by name or as it is.
+
+    Args:
+        activation: a name, a function tensor -> tensor that acts entry by entry, or an activation module.
+        kinks: where a function of your own is not smooth (points where it or a derivative jumps). Without them quadrature is
+            good to a few digits only, and ``error`` says so.
+        parameters: of the named activation, for example ``dual("leaky_relu", negative_slope=0.1)``.
+
+    Raises:
+        KernelError: for a name that is not known, parameters that do not fit, or a function that does not act entry by entry.
+
+    Example:
+        >>> half, one = torch.tensor(0.5), torch.tensor(1.0)
+        >>> round(float(dual("relu").kernel(half, one, one)), 6)  # (sqrt(3)/2 + pi/3 + pi/3) / (2 pi) ...
+        0.304499
+        >>> round(float(dual(torch.tanh).kernel(half, one, one)), 6)
+        0.186347
+    """
+    if isinstance(activation, str):
+        return _named(activation, parameters)
+    if not callable(activation):
+        raise KernelError(f"got {activation!r} as an activation, expected a name, a function tensor -> tensor or a module")
+    if isinstance(activation, nn.Module):
+        return _module(activation)
+    if activation in FUNCTIONS and not kinks:
+        return _named(FUNCTIONS[activation], parameters)
+    name = getattr(activation, "__name__", type(activation).__name__)
+    return _integrated(name, partial(activation, **parameters) if parameters else activation, tuple(kinks))
+
+
+def known() -> list[str]:
+    """Every name that ``dual`` takes.
+
+    Example:
+        >>> "relu" in known(), "swish" in known()
+        (True, True)
+    """
+    return sorted([*NAMED, *SAME])
+
+
+def _named(asked: str, parameters: dict[str, Any]) -> Dual:
+    name = SAME.get(asked, asked)
+    if name not in NAMED:
+        raise KernelError(f"got activation '{asked}', expected one of {', '.join(known())}, or a function tensor -> tensor")
+    try:
+        return NAMED[name](**parameters)
+    except (TypeError, ValueError) as error:
+        raise KernelError(f"got activation '{asked}' with {parameters}, which it does not take: {error}") from error
+
+
+def _integrated(name: str, function: Callable[[Tensor], Tensor], kinks: tuple[float, ...] = ()) -> Integrated:
+    made = Integrated(name, Integrand(function, tuple(float(k) for k in kinks)))
+    x = torch.linspace(-2.9, 3.1, 12, dtype=torch.float64).reshape(3, 4)
+    with torch.no_grad():
+        try:
+            y = made.phi(x)
+        except Exception as error:
+            raise KernelError(f"activation '{name}' fails on a float64 tensor: {error}") from error
+        if (
+            not isinstance(y, Tensor)
+            or y.shape != x.shape
+            or not torch.allclose(made.phi(x[1:, :2]), y[1:, :2], equal_nan=True)
+        ):
+            raise KernelError(f"activation '{name}' does not act entry by entry; only functions of one number have a dual")
+    if y.dtype != torch.float64:
+        raise KernelError(f"activation '{name}' turns float64 into {y.dtype}; expected a function that keeps the dtype")
+    return made
+
+
+def _module(module: nn.Module) -> Dual:
+    kind = type(module)
+    if kind in MODULES:
+        name, options = MODULES[kind]
+        return _named(name, {key: getattr(module, attribute) for key, attribute in options.items()})
+    if isinstance(module, nn.PReLU):
+        if module.weight.numel() > 1:
+            raise KernelError("got PReLU with a slope a channel, expected one slope for all; use num_parameters=1")
+        return Rectifier("prelu", float(module.weight.detach()), 1.0)
+    if list(module.parameters()):
+        raise KernelError(f"got module {kind.__name__} with parameters as an activation; expected a function of one number")
+    return _integrated(kind.__name__, module)
+
+
+def _gelu(approximate: str = "none") -> Dual:
+    if approximate == "none":
+        return closed.gelu()
+    if approximate != "tanh":
+        raise ValueError(f"approximate is '{approximate}', expected 'none' or 'tanh'")
+    return _integrated("gelu_tanh", partial(F.gelu, approximate="tanh"))
+
+
+def _silu(beta: float = 1.0) -> Dual:
+    return _integrated("silu", lambda x: x * torch.sigmoid(beta * x))
+
+
+def _hardtanh(min_val: float = -1.0, max_val: float = 1.0) -> Dual:
+    if not min_val < max_val:
+        raise ValueError(f"min_val = {min_val} is not below max_val = {max_val}")
+    return _integrated("hardtanh", lambda x: x.clamp(min_val, max_val), (min_val, max_val))
+
+
+def _shrink(name: str, function: Callable[..., Tensor], lambd: float = 0.5) -> Dual:
+    return _integrated(name, lambda x: function(x, lambd), (-lambd, lambd))
+
+
+def _elu(name: str = "elu", alpha: float = 1.0, scale: float = 1.0) -> Dual:
+    return _integrated(name, lambda x: scale * (x.clamp(min=0) + alpha * torch.expm1(x.clamp(max=0))), (0.0,))
+
+
+def _celu(alpha: float = 1.0) -> Dual:
+    if alpha == 0:
+        raise ValueError("alpha = 0, expected another number")
+    return _integrated("celu", lambda x: F.celu(x, alpha), (0.0,))
+
+
+def _softplus(beta: float = 1.0) -> Dual:
+    # torch's own turns into x beyond a threshold, with a jump of 2e-9
+    return _integrated("softplus", lambda x: torch.logaddexp(beta * x, torch.zeros_like(x)) / beta)
+
+
+def _cosine(a: float = 1.0, b: float = 1.0, phase: float = 0.0) -> Dual:
+    return closed.sine(a, b, phase + math.pi / 2, name="cos")
+
+
+NAMED: dict[str, Callable[..., Dual]] = {
     "identity": lambda: Rectifier("identity", 1.0, 1.0),
     "relu": lambda: Rectifier("relu", 0.0, 1.0),
     "leaky_relu": lambda negative_slope=0.01: Rectifier("leaky_relu", float(negative_slope), 1.0),
     "abs": lambda: Rectifier("abs", -1.0, 1.0),
     "rectifier": lambda a=0.0, b=1.0: Rectifier("rectifier", float(a), float(b)),
     "erf": closed.erf,
+    "gelu": _gelu,
     "sin": closed.sine,
-    "cos": lambda a=1.0, b=1.0, phase=0.0: closed.sine(a, b, phase + torch.pi / 2, name="cos"),
+    "cos": _cosine,
     "exp": closed.exponential,
     "gaussian": closed.bell,
     "rbf": closed.rbf,
@@ -34,94 +163,52 @@ CLOSED: dict[str, Callable[..., Dual]] = {
     "monomial": closed.monomial,
     "hermite": closed.hermite,
     "rectified_power": closed.rectified_power,
+    "tanh": partial(_integrated, "tanh", torch.tanh),
+    "sigmoid": partial(_integrated, "sigmoid", torch.sigmoid),
+    "silu": _silu,
+    "softplus": _softplus,
+    "elu": _elu,
+    "selu": partial(_elu, "selu", alpha=1.6732632423543772848170429916717, scale=1.0507009873554804934193349852946),
+    "celu": _celu,
+    "mish": partial(_integrated, "mish", lambda x: x * torch.tanh(torch.logaddexp(x, torch.zeros_like(x)))),
+    "hardtanh": _hardtanh,
+    "relu6": partial(_integrated, "relu6", lambda x: x.clamp(0, 6), (0.0, 6.0)),
+    "hardswish": partial(_integrated, "hardswish", F.hardswish, (-3.0, 3.0)),
+    "hardsigmoid": partial(_integrated, "hardsigmoid", F.hardsigmoid, (-3.0, 3.0)),
+    "logsigmoid": partial(_integrated, "logsigmoid", F.logsigmoid),
+    "softsign": partial(_integrated, "softsign", F.softsign, (0.0,)),
+    "tanhshrink": partial(_integrated, "tanhshrink", F.tanhshrink),
+    "softshrink": partial(_shrink, "softshrink", F.softshrink),
 }
-# name -> function and where it is not smooth
-SMOOTH: dict[str, tuple[Callable[..., Tensor], tuple[float, ...]]] = {
-    "tanh": (torch.tanh, ()),
-    "sigmoid": (torch.sigmoid, ()),
-    "silu": (F.silu, ()),
-    "softplus": (F.softplus, ()),
-    "elu": (F.elu, (0.0,)),
-    "selu": (F.selu, (0.0,)),
-    "celu": (F.celu, (0.0,)),
-    "mish": (F.mish, ()),
-    "hardtanh": (F.hardtanh, (-1.0, 1.0)),
-    "relu6": (F.relu6, (0.0, 6.0)),
-    "hardswish": (F.hardswish, (-3.0, 3.0)),
-    "hardsigmoid": (F.hardsigmoid, (-3.0, 3.0)),
-    "logsigmoid": (F.logsigmoid, ()),
-    "softsign": (F.softsign, (0.0,)),
-    "tanhshrink": (F.tanhshrink, ()),
-}
-SAME = {"swish": "silu", "linear": "identity", "step": "heaviside", "log_sigmoid": "logsigmoid"}
+SAME = {"swish": "silu", "linear": "identity", "step": "heaviside", "log_sigmoid": "logsigmoid", "hard_tanh": "hardtanh"}
 FUNCTIONS: dict[Any, str] = {
-    torch.relu: "relu", F.relu: "relu", torch.abs: "abs", torch.erf: "erf", torch.sin: "sin", torch.cos: "cos",
-    torch.exp: "exp", torch.sign: "sign", torch.tanh: "tanh", F.tanh: "tanh", torch.sigmoid: "sigmoid", F.sigmoid: "sigmoid", F.gelu: "gelu",
-    **{function: name for name, (function, _) in SMOOTH.items()},
+    torch.relu: "relu", F.relu: "relu", F.leaky_relu: "leaky_relu", torch.abs: "abs", torch.erf: "erf", torch.sin: "sin",
+    torch.cos: "cos", torch.exp: "exp", torch.sign: "sign", torch.tanh: "tanh", F.tanh: "tanh", torch.sigmoid: "sigmoid",
+    F.sigmoid: "sigmoid", F.gelu: "gelu", F.silu: "silu", F.softplus: "softplus", F.elu: "elu", F.selu: "selu", F.celu: "celu",
+    F.mish: "mish", F.hardtanh: "hardtanh", F.relu6: "relu6", F.hardswish: "hardswish", F.hardsigmoid: "hardsigmoid",
+    F.logsigmoid: "logsigmoid", F.softsign: "softsign", F.tanhshrink: "tanhshrink", F.softshrink: "softshrink",
+    torch.special.erf: "erf", torch.special.expit: "sigmoid", torch.nn.functional.tanh: "tanh",
 }  # fmt: skip
-
-
-def dual(activation: str | Callable[[Tensor], Tensor], kinks: tuple[float, ...] = (), **parameters: Any) -> Dual:
-    """The dual activation of a function, by name or as it is.
-
-    Args:
-        activation: a name, a function tensor -> tensor that acts entry by entry, or an activation module.
-        kinks: where a function of your own is not smooth (points where it or its slope jumps).
-        parameters: of the named activation, for example ``dual("leaky_relu", negative_slope=0.1)``.
-
-    Raises:
-        KernelError: for a name that is not known, or parameters that do not fit.
-
-    Example:
-        >>> c, q = torch.tensor(0.5, dtype=torch.float64), torch.tensor(1.0, dtype=torch.float64)
-        >>> round(float(dual("relu").kernel(c, q, q)), 6)  # (sqrt(3)/2 + pi/3) / (2 pi)
-        0.304499
-        >>> round(float(dual(torch.tanh).kernel(c, q, q)), 6)
-        0.189337
-    """
-    if isinstance(activation, str):
-        return _named(SAME.get(activation, activation), parameters)
-    if isinstance(activation, nn.Module):
-        return _module(activation)
-    if activation in FUNCTIONS and not parameters:
-        return _named(FUNCTIONS[activation], {})
-    return _integrated(getattr(activation, "__name__", type(activation).__name__), activation, tuple(kinks))
-
-
-def _named(name: str, parameters: dict[str, Any]) -> Dual:
-    if name == "gelu":
-        approximate = parameters.get("approximate", "none")
-        if approximate == "none":
-            return closed.gelu()
-        return _integrated("gelu", lambda x: F.gelu(x, approximate=approximate), ())
-    known = {**CLOSED, **SMOOTH}
-    if name not in known:
-        raise KernelError(
-            f"got activation '{name}', expected one of {', '.join(sorted([*known, 'gelu', *SAME]))}, or a function of a tensor"
-        )
-    try:
-        if name in CLOSED:
-            return CLOSED[name](**parameters)
-        function, kinks = SMOOTH[name]
-        return _integrated(name, (lambda x: function(x, **parameters)) if parameters else function, kinks)
-    except (TypeError, ValueError) as error:
-        raise KernelError(f"activation '{name}' does not take {parameters}: {error}") from error
-
-
-def _module(module: nn.Module) -> Dual:
-    name = type(module).__name__.lower()
-    for known in (*CLOSED, *SMOOTH):
-        if known.replace("_", "") == name and not list(module.parameters()):
-            options = {"negative_slope": module.negative_slope} if isinstance(module, nn.LeakyReLU) else {}
-            if known in CLOSED:
-                return _named(known, options)
-            return _integrated(known, module, SMOOTH[known][1])
-    if isinstance(module, nn.GELU):
-        return _named("gelu", {"approximate": module.approximate})
-    return _integrated(type(module).__name__, module, ())
-
-
-def _integrated(name: str, function: Callable[[Tensor], Tensor], kinks: tuple[float, ...]) -> Integrated:
-    made = Integrated(name, function, kinks)
-    with torch.no_grad():
-        return replace(made, error=estimate(made))
+# module -> name, and which attribute holds which parameter
+MODULES: dict[type[nn.Module], tuple[str, dict[str, str]]] = {
+    nn.Identity: ("identity", {}),
+    nn.ReLU: ("relu", {}),
+    nn.LeakyReLU: ("leaky_relu", {"negative_slope": "negative_slope"}),
+    nn.GELU: ("gelu", {"approximate": "approximate"}),
+    nn.Tanh: ("tanh", {}),
+    nn.Sigmoid: ("sigmoid", {}),
+    nn.SiLU: ("silu", {}),
+    nn.Softplus: ("softplus", {"beta": "beta"}),
+    nn.ELU: ("elu", {"alpha": "alpha"}),
+    nn.SELU: ("selu", {}),
+    nn.CELU: ("celu", {"alpha": "alpha"}),
+    nn.Mish: ("mish", {}),
+    nn.Hardtanh: ("hardtanh", {"min_val": "min_val", "max_val": "max_val"}),
+    nn.ReLU6: ("relu6", {}),
+    nn.Hardswish: ("hardswish", {}),
+    nn.Hardsigmoid: ("hardsigmoid", {}),
+    nn.LogSigmoid: ("logsigmoid", {}),
+    nn.Softsign: ("softsign", {}),
+    nn.Tanhshrink: ("tanhshrink", {}),
+    nn.Softshrink: ("softshrink", {"lambd": "lambd"}),
+}

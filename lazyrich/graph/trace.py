@@ -18,8 +18,6 @@ from torch.utils._pytree import tree_map_only
 from lazyrich.errors import KernelError
 from lazyrich.graph.node import Batch, Graph, Node, Ref
 
-VIEWS = ("view", "reshape", "transpose", "permute", "select", "slice", "t", "squeeze", "unsqueeze", "flatten", "expand")
-
 
 def trace(module: nn.Module, example: Tensor) -> Graph:
     """The operations of a module on inputs like an example, whatever their number.
@@ -45,15 +43,15 @@ def trace(module: nn.Module, example: Tensor) -> Graph:
     parameters = dict(module.named_parameters(remove_duplicate=False))
     nodes: list[Node] = []
     constants: dict[str, Tensor] = {}
-    renamed: dict[str, str] = {}  # what an in-place operation wrote over -> the value after it
+    names = _Names()
     known: dict[str, str] = {}
     for fx in program.graph.nodes:
         if fx.op == "placeholder":
             spec = signature[fx.name]
             if spec.kind is InputKind.PARAMETER:
                 tensor = tied[id(parameters[str(spec.target)])]
-                renamed[fx.name] = known.setdefault(tensor, fx.name)
-                if renamed[fx.name] == fx.name:
+                names.now[fx.name] = known.setdefault(tensor, fx.name)
+                if names.now[fx.name] == fx.name:
                     nodes.append(Node(fx.name, "parameter", tensor, shape=tuple(parameters[tensor].shape)))
             elif spec.kind is InputKind.USER_INPUT:
                 nodes.append(Node(fx.name, "input", fx.name, shape=_shape(fx)))
@@ -61,7 +59,7 @@ def trace(module: nn.Module, example: Tensor) -> Graph:
                 nodes.append(Node(fx.name, "constant", str(spec.target), shape=_shape(fx)))
                 constants[fx.name] = _constant(program, str(spec.target))
         else:
-            nodes.append(_node(fx, renamed, nodes))
+            nodes.append(_node(fx, names))
     shapes = {tied[id(p)]: tuple(p.shape) for p in parameters.values()}
     return Graph(_live(nodes), constants, shapes)
 
@@ -82,7 +80,11 @@ def _export(module: nn.Module, example: Tensor) -> Any:
         first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         branch = "data-dependent" in str(error) or "GuardOnDataDependent" in type(error).__name__
         why = "a branch depends on the data, so there is no one graph" if branch else first.strip()
-        why = "it does not take any number of samples (it picks, joins or counts some)" if "Constraints violated" in first else why
+        why = (
+            "it does not take any number of samples (it picks, joins or counts some)"
+            if "Constraints violated" in first
+            else why
+        )
         raise KernelError(
             f"{type(module).__name__} cannot be traced on inputs of shape (batch, {', '.join(map(str, example.shape[1:]))}) "
             f"{example.dtype}: {why}; give inputs of the shape that it reads, and keep Python branches off tensor values"
@@ -91,9 +93,41 @@ def _export(module: nn.Module, example: Tensor) -> Any:
         logging.disable(quiet)
 
 
-def _node(fx: FxNode, renamed: dict[str, str], nodes: list[Node]) -> Node:
-    args = tree_map_only(FxNode, lambda n: Ref(renamed.get(n.name, n.name)), tuple(fx.args))
-    kwargs = tree_map_only(FxNode, lambda n: Ref(renamed.get(n.name, n.name)), dict(fx.kwargs))
+class _Names:
+    """Which node holds the value of each traced tensor, through operations that write over it or return a view of it."""
+
+    def __init__(self) -> None:
+        self.now: dict[str, str] = {}  # what was written over -> the value after it
+        self.memory: dict[str, str] = {}  # tensor -> the first one in the same memory
+        self.stale: dict[str, str] = {}  # what changed by a write through another view -> why it cannot be read
+
+    def ref(self, fx: FxNode) -> Ref:
+        """The value of an argument."""
+        if fx.name in self.stale:
+            raise KernelError(self.stale[fx.name])
+        return Ref(self.now.get(fx.name, fx.name))
+
+    def views(self, fx: FxNode, of: FxNode) -> None:
+        """One tensor looks at the memory of another."""
+        self.memory[fx.name] = self.memory.setdefault(of.name, of.name)
+
+    def written(self, fx: FxNode, over: FxNode, node: Node) -> None:
+        """An in-place operation gives a tensor and its other names a new value; its views are not followed."""
+        before = self.now.get(over.name, over.name)
+        self.views(fx, over)
+        for name in [name for name, root in self.memory.items() if root == self.memory[over.name]]:
+            if self.now.get(name, name) == before:
+                self.now[name] = fx.name
+            elif name != fx.name:
+                self.stale[name] = (
+                    f"{node.op} at {node.place} writes in place through a view of a tensor that is read again later, which "
+                    "cannot be followed; use the operation that returns a new tensor"
+                )
+
+
+def _node(fx: FxNode, names: _Names) -> Node:
+    args = tree_map_only(FxNode, names.ref, tuple(fx.args))
+    kwargs = tree_map_only(FxNode, names.ref, dict(fx.kwargs))
     if fx.op == "output":
         return Node(fx.name, "output", "output", args)
     if fx.op != "call_function":
@@ -102,15 +136,19 @@ def _node(fx: FxNode, renamed: dict[str, str], nodes: list[Node]) -> Node:
     path, kind = _module(fx)
     op, shapes = raw.removesuffix("_"), _shapes(fx)
     node = Node(fx.name, op, _plain(fx.target), args, kwargs, _shape(fx), path, kind, _source(fx), shapes)
-    if raw.endswith("_") and not raw.endswith("__") and isinstance(args[0], Ref):
-        before = next(n for n in nodes if n.name == args[0].name)
-        if before.op in VIEWS:
-            raise KernelError(
-                f"{raw} at {node.place} writes in place through a view ({before.op}), so what else it changes cannot be "
-                "followed; use the operation that returns a new tensor"
-            )
-        renamed |= {name: fx.name for name, now in renamed.items() if now == before.name} | {before.name: fx.name}
+    first = fx.args[0] if fx.args else None
+    if isinstance(first, FxNode):
+        if raw.endswith("_") and not raw.endswith("__"):
+            names.written(fx, first, node)
+        elif _is_view(fx):
+            names.views(fx, first)
     return node
+
+
+def _is_view(fx: FxNode) -> bool:
+    """Whether a result may share memory with the first argument."""
+    returns = getattr(getattr(fx.target, "_schema", None), "returns", ())
+    return _op(fx.target) in ("dropout", "getitem") or any(r.alias_info is not None for r in returns)
 
 
 def _op(target: Any) -> str:

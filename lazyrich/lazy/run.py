@@ -170,6 +170,10 @@ class Run:
             nngp, slope = known.both(base.nngp, q1, q2)
         else:
             nngp = known.kernel(base.nngp, q1, q2)
+        if self.mirrored or (self.alone and base.full):
+            q = self.first[curve.key][0]
+            nngp = _with_diagonal(base, nngp, known.variance(q))
+            slope = None if slope is None else _with_diagonal(base, slope, known.slope_variance(q))
         ntk = None if base.ntk is None or slope is None else base.ntk * slope
         result = Field(base.layout, base.order, nngp, ntk, base.full, base.sources, mean=mean)
         return result.scaled(curve.scale) if curve.scale != 1.0 else result
@@ -232,10 +236,7 @@ class Run:
         batch = [i for i, s in enumerate(shape) if isinstance(s, Batch)]
         tensor = tensor.movedim(feature, -1)
         order = [i for i in range(len(shape)) if i != feature % len(shape)]
-        if batch:
-            tensor = tensor.movedim(order.index(batch[0]), 0)
-        else:
-            tensor = tensor.unsqueeze(0)
+        tensor = tensor.movedim(order.index(batch[0]), 0) if batch else tensor.unsqueeze(0)
         return tensor.reshape(tensor.shape[0], -1, tensor.shape[-1])
 
     def summed(self, name: str, fan_in: float, role: Role) -> Drawn:
@@ -284,16 +285,18 @@ def _gram(first: Tensor, second: Tensor, alone: bool, full: bool) -> Tensor:
 
 def _exact(value: Field, q: Tensor) -> Field:
     """The diagonal of a batch with itself set to its own variances."""
-    nngp = value.nngp.clone() if value.nngp.requires_grad else value.nngp
-    diagonal = nngp.diagonal(dim1=0, dim2=1)
-    if value.full:
-        n = len(value.order)
-        for done in range(n):
-            diagonal = diagonal.diagonal(dim1=0, dim2=n - done)
-        diagonal.copy_(q)
-    else:
-        diagonal.copy_(q.movedim(0, -1))
-    return replace(value, nngp=nngp)
+    return replace(value, nngp=_with_diagonal(value, value.nngp, q))
+
+
+def _with_diagonal(like: Field, k: Tensor, q: Tensor) -> Tensor:
+    """An array of a batch with itself, with these numbers (N, positions) for equal samples at equal positions."""
+    k = k.clone() if k.requires_grad or 0 in k.stride() else k
+    diagonal = k.diagonal(dim1=0, dim2=1).movedim(-1, 0) if like.lead == 2 else k  # (N, positions, positions)
+    n = len(like.order)
+    for done in range(n if like.full else 0):
+        diagonal = diagonal.diagonal(dim1=1, dim2=1 + n - done)
+    diagonal.copy_(q)
+    return k
 
 
 def _constant(tensor: Tensor) -> Data:
@@ -324,4 +327,3 @@ def _side(value: Any, i: int) -> Any:
     if isinstance(value, dict):
         return {k: _side(v, i) for k, v in value.items()}
     return value
-

@@ -137,7 +137,10 @@ def _vanishes(tensor: TensorPlan) -> bool:
     """Whether a tensor that nothing is summed over falls with the width, as torch's own biases do."""
     grown = tuple(2 * size if i in tensor.grows else size for i, size in enumerate(tensor.shape))
     wide = setting_of(tensor, grown, 2.0, "unscaled")
-    return tensor.role not in (Role.HIDDEN, Role.OUTPUT) and wide.std < 0.99 * setting_of(tensor, tensor.shape, 1.0, "unscaled").std
+    return (
+        tensor.role not in (Role.HIDDEN, Role.OUTPUT)
+        and wide.std < 0.99 * setting_of(tensor, tensor.shape, 1.0, "unscaled").std
+    )
 
 
 def _refuse_unlazy(scheme: Scheme) -> None:

@@ -54,6 +54,7 @@ def chapter(result: CheckResult, key: str, panels: int = PANELS) -> dict[str, An
     layers = _layers(result, panels)
     return {
         "key": key,
+        "template": "chapter.html.j2",
         "result": result,
         "regimes": _regimes(result),
         "lines": [_row(line) for line in lines],
@@ -62,7 +63,7 @@ def chapter(result: CheckResult, key: str, panels: int = PANELS) -> dict[str, An
         "forest_narrow": figure.forest(lines, f"{key}-forest-n", narrow=True) if lines else "",
         "updates": _updates(result, layers, key),
         "parts": _parts(result, layers, key),
-        "part_swatches": [_swatch(_QUANTITIES[p], p, figure.MARKS[p], figure.DASHES[p]) for p in figure.PARTS],
+        "part_swatches": [swatch_of(_QUANTITIES[p], p, figure.MARKS[p], figure.DASHES[p]) for p in figure.PARTS],
         "unseen": max(0, len(_all_layers(result)) - len(layers)),
         "criteria": _criteria(result),
         "all_lines": [_row(line) for line in result.lines],
@@ -173,7 +174,7 @@ def _loss_rows(result: CheckResult) -> list[dict[str, Any]]:
         name, mark, dash = figure.width_style(i, len(result.losses))
         rows.append(
             {
-                "swatch": _swatch(str(run.width), name, mark, dash),
+                "swatch": swatch_of(str(run.width), name, mark, dash),
                 "first": digits(run.mean[0], "diverged") if run.mean else DASH,
                 "last": "diverged" if run.diverged else digits(run.mean[-1]),
                 "diverged": run.diverged,
@@ -198,6 +199,7 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _swatch(label: str, name: str, mark: str, dash: tuple[float, tuple[float, ...] | None]) -> dict[str, str]:
+def swatch_of(label: str, name: str, mark: str, dash: tuple[float, tuple[float, ...] | None]) -> dict[str, str]:
+    """What the template needs to draw a line with its marker in a legend."""
     pattern = " ".join(f"{1.7 * part:g}" for part in dash[1]) if dash[1] else ""
     return {"label": label, "tone": name, "mark": _MARK_SHAPES[mark], "dash": pattern}

@@ -15,6 +15,7 @@ from lazyrich.report.style import share_styles
 if TYPE_CHECKING:
     from jinja2 import Environment
 
+    from lazyrich.report.kernel_result import KernelResult
     from lazyrich.report.result import CheckResult
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -29,7 +30,7 @@ def render(result: Any, path: str | os.PathLike[str]) -> Path:
 
     Args:
         result: one result, a list of results, or the path of a run folder with ``result.json``. A result is
-            what `lazyrich.check` returns, or its dictionary.
+            what `lazyrich.check` returns, or its dictionary, or that of ``lazyrich kernel``.
         path: the HTML file to write; its folder is made where it is missing.
 
     Returns:
@@ -49,15 +50,22 @@ def render(result: Any, path: str | os.PathLike[str]) -> Path:
     return _write(page, Path(path))
 
 
-def compose(results: tuple[CheckResult, ...]) -> str:
-    """The page's text for results that have been read."""
+def compose(results: tuple[CheckResult | KernelResult, ...]) -> str:
+    """The page's text for results that have been read; one of checks alone has an overview of their verdicts."""
     from lazyrich.report.chapter import PANELS, chapter
+    from lazyrich.report.kernel_chapter import kernel_chapter
+    from lazyrich.report.kernel_result import KernelResult
 
     panels = max(6, PANELS // len(results))
-    chapters = [chapter(result, f"r{i}", panels) for i, result in enumerate(results, start=1)]
-    title = results[0].title if len(results) == 1 else f"{len(results)} checks of how training scales with width"
-    page = _environment().get_template("page.html.j2").render(title=title, chapters=chapters)
-    return share_styles(page)
+    chapters = [
+        kernel_chapter(result, f"r{i}") if isinstance(result, KernelResult) else chapter(result, f"r{i}", panels)
+        for i, result in enumerate(results, start=1)
+    ]
+    checks = not any(isinstance(result, KernelResult) for result in results)
+    many = f"{len(results)} checks of how training scales with width" if checks else f"{len(results)} results"
+    title = results[0].title if len(results) == 1 else many
+    template = _environment().get_template("page.html.j2" if checks else "kernel_page.html.j2")
+    return share_styles(template.render(title=title, chapters=chapters))
 
 
 @functools.cache

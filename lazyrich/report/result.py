@@ -176,14 +176,14 @@ def read_result(value: Mapping[str, Any], path: str = "result") -> CheckResult:
         sentence=verdict.text("sentence"),
         mends=verdict.texts("mends"),
         theory=_theory(node.node("theory")),
-        settings=_pairs(node.node("settings")),
+        settings=pairs(node.node("settings")),
         lines=tuple(_line(n) for n in node.nodes("lines")),
         curves=tuple(_curve(n) for n in node.nodes("curves")),
         losses=tuple(_loss(n) for n in node.nodes("losses")),
         plan=_plan(node),
         obligations=tuple(_obligation(n) for n in node.nodes("obligations", required=False)),
         command=reproduce.text("command"),
-        versions=_pairs(reproduce.node("versions")),
+        versions=pairs(reproduce.node("versions")),
         date=reproduce.text("date", ""),
     )
 
@@ -281,7 +281,8 @@ def _obligation(node: Node) -> Obligation:
     )
 
 
-def _pairs(node: Node) -> tuple[tuple[str, str], ...]:
+def pairs(node: Node) -> tuple[tuple[str, str], ...]:
+    """A mapping's keys with their values in words, as settings are shown."""
     return tuple((str(key), _words(value)) for key, value in node.value.items())
 
 

@@ -9,12 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from lazyrich.errors import ReportError
+from lazyrich.report.kernel_result import KernelResult, read_kernel
 from lazyrich.report.result import CheckResult, read_result
 
 FILE = "result.json"
 
 
-def read_source(source: Any) -> tuple[CheckResult, ...]:
+Result = CheckResult | KernelResult
+
+
+def read_source(source: Any) -> tuple[Result, ...]:
     """Every result that a source holds, in its order.
 
     Args:
@@ -39,12 +43,16 @@ def read_source(source: Any) -> tuple[CheckResult, ...]:
     return _read(source, "result")
 
 
-def _read(value: Any, path: str) -> tuple[CheckResult, ...]:
+def _read(value: Any, path: str) -> tuple[Result, ...]:
     if isinstance(value, (list, tuple)):
         if not value:
             raise ReportError(_of(path, "got an empty list, expected at least one result; run lazyrich check first"))
-        return tuple(read_result(_mapping(item, f"{path}[{i}]"), f"{path}[{i}]") for i, item in enumerate(value))
-    return (read_result(_mapping(value, path), path),)
+        return tuple(_one(_mapping(item, f"{path}[{i}]"), f"{path}[{i}]") for i, item in enumerate(value))
+    return (_one(_mapping(value, path), path),)
+
+
+def _one(value: Mapping[str, Any], path: str) -> Result:
+    return read_kernel(value, path) if value.get("kind") == "kernel" else read_result(value, path)
 
 
 def _of(path: str, message: str) -> str:

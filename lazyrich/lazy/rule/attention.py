@@ -18,7 +18,7 @@ def _reads(node: Node, need: Need) -> Need:
 
 
 @register("scaled_dot_product_attention", reads=_reads, moments=True,
-          says="K -> Z K_v Z' with Z = softmax of the limit of the logits (uniform for independent queries and keys)")  # fmt: skip
+          says="K -> Z K_v Z' with Z = softmax of the logits' limit (uniform for independent queries and keys)")  # fmt: skip
 def attend(call: Call) -> Field:
     """softmax(q k / d) v. Independent queries and keys have logits of order d^(-1/2): the weights become uniform."""
     query, key, value = (call.run.field(call.args[i], call) for i in range(3))

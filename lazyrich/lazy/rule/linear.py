@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lazyrich.family import Role
-from lazyrich.lazy.field import Curve, Data, Field, Source, Weight
+from lazyrich.lazy.field import Data, Field, Source, Weight
 from lazyrich.lazy.layout import Atom, Kind, size_of
 from lazyrich.lazy.rule.table import Call, Need, register
 from lazyrich.lazy.weights import Drawn

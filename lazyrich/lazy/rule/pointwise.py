@@ -29,8 +29,8 @@ NAMED: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 OTHERS = (
     "softplus", "elu", "selu", "celu", "hardtanh", "relu6", "hardswish", "hardsigmoid", "log_sigmoid", "softshrink",
-    "hardshrink", "square", "sqrt", "rsqrt", "reciprocal", "clamp", "clamp_min", "clamp_max", "threshold", "log1p", "expm1",
-    "atan", "sinh", "cosh", "asinh", "erfc", "exp2", "threshold", "rrelu", "softsign",
+    "hardshrink", "square", "clamp", "clamp_min", "clamp_max", "threshold", "expm1", "atan", "sinh", "cosh", "asinh", "erfc",
+    "exp2", "softsign",
 )  # fmt: skip
 
 

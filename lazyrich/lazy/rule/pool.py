@@ -52,7 +52,7 @@ def _collapsed(field: Field, at: int, mean: bool) -> Field:
 def _windowed(call: Call, dims: int) -> Field:
     """A pooling or resampling that acts on each axis alone: its matrix is read off from what it does to unit vectors."""
     field = call.field().merged()
-    sizes = [size for size in call.node.shape[-dims:]]  # type: ignore[index]
+    sizes = list(call.node.shape[-dims:])  # type: ignore[index]
     for i in range(dims):
         at = field.layout.axis(-dims + i)
         field = _with_atom(field, at)
@@ -65,7 +65,7 @@ def _windowed(call: Call, dims: int) -> Field:
 
 def _matrix(call: Call, size: int, i: int, dims: int) -> Tensor:
     """What the operation does along one axis, the others being constant."""
-    whole = [s for s in call.run.graph[call.node.inputs[0]].shape[-dims:]]  # type: ignore[index]
+    whole = list(call.run.graph[call.node.inputs[0]].shape[-dims:])  # type: ignore[index]
     unit = torch.eye(size, dtype=torch.float64)
     shape = [1] * dims
     shape[i] = size

@@ -70,11 +70,20 @@ def view(call: Call) -> Any:
     return over(call, value, change)
 
 
-@register("contiguous", "clone", "detach", "to", "_to_copy", "alias", "lift_fresh_copy", "type_as", "float", "double",
+@register("contiguous", "clone", "to", "_to_copy", "alias", "lift_fresh_copy", "type_as", "float", "double",
           says="passes through")  # fmt: skip
 def same(call: Call) -> Any:
     """Nothing changes."""
     return call.args[0]
+
+
+@register("detach", says="K passes, Theta ends here")
+def detach(call: Call) -> Field:
+    """No gradient reaches what lies below."""
+    if isinstance(call.args[0], Weight):
+        raise call.refuse(f"it takes '{call.args[0].name}' out of training", "freeze it, requires_grad_(False)")
+    field = call.field()
+    return field if field.ntk is None else replace(field, ntk=torch.zeros_like(field.ntk))
 
 
 @register("expand", "expand_as", "repeat", says="positions are repeated")
@@ -179,9 +188,9 @@ def _cut(call: Call, field: Field, layout: Layout | None, dim: int, kept: range)
 def _stretch(call: Call, field: Field, at: int, low: Fraction, high: Fraction, left: Atom | None) -> Field:
     """A stretch of the features: a field of the same law, drawn by its own part of the weights."""
     first = field.layout.features[0]
-    if field.layout.axes[at][0] is not first or len(field.layout.axes[at]) != 1:
-        if left is not None or field.layout.axes[at][0] is not first:
-            raise call.refuse("it takes an inner part of split features", "split the outermost part")
+    inner = field.layout.axes[at][0] is not first or (left is not None and len(field.layout.axes[at]) != 1)
+    if inner:
+        raise call.refuse("it takes an inner part of split features", "split the outermost part")
     sources = frozenset(s.part(low, high) for s in field.sources)
     return replace(field, layout=field.layout.replaced(at, *(((left,),) if left else ())), sources=sources)
 
@@ -198,7 +207,15 @@ def pieces(call: Call) -> list[Any]:
     size = size_of(layout.axes[at])
     if op == "unbind":
         return [over(call, value, lambda f, lay, i=i: _selected(call, f, lay, dim, i), f".{i}") for i in range(size)]
-    if op == "chunk":
+    if op == "tensor_split":
+        given = call.args[1]
+        ends = (
+            [i * (size // given) + min(i, size % given) for i in range(given + 1)]
+            if isinstance(given, int)
+            else [0, *given, size]
+        )
+        sizes = [high - low for low, high in zip(ends, ends[1:], strict=False)]
+    elif op == "chunk":
         step = -(-size // int(call.args[1]))
         sizes = [min(step, size - i) for i in range(0, size, step)]
     else:

@@ -229,10 +229,12 @@ def _broadcast(field: Field, like: Field) -> Field:
             size, lead, n = other[0].size, field.lead, len(field.order)
             atom = Atom(Kind.POSITION, size)
 
-            def stretch(k: Tensor, lead: int = lead, n: int = n, place: int = place, size: int = size) -> Tensor:
+            def stretch(
+                k: Tensor, lead: int = lead, n: int = n, place: int = place, size: int = size, full: bool = field.full
+            ) -> Tensor:
                 shape = list(k.shape)
                 shape[lead + place] = size
-                if field.full:
+                if full:
                     shape[lead + n + place] = size
                 return k.expand(shape)
 

@@ -1,0 +1,38 @@
+"""Draws from a Gaussian with a given covariance, singular ones included."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lazyrich.errors import KernelError
+
+INDEFINITE = 1e-7  # of the largest eigenvalue: beyond it, it is not rounding
+
+
+def generator(seed: int) -> torch.Generator:
+    """A stream of random numbers that nothing else draws from."""
+    return torch.Generator().manual_seed(seed)
+
+
+def normal(rng: torch.Generator, *shape: int) -> Tensor:
+    """Standard normal numbers, float64."""
+    return torch.randn(shape, generator=rng, dtype=torch.float64)
+
+
+def root(covariance: Tensor, name: str = "the covariance") -> Tensor:
+    """R with R R^T = covariance, by eigenvalues: Gram matrices with repeated inputs, or of low rank, have no Cholesky factor.
+
+    Raises:
+        KernelError: for a covariance with a truly negative eigenvalue.
+
+    Example:
+        >>> r = root(torch.ones(2, 2, dtype=torch.float64))
+        >>> torch.allclose(r @ r.T, torch.ones(2, 2, dtype=torch.float64))
+        True
+    """
+    values, vectors = torch.linalg.eigh((covariance + covariance.T) / 2)
+    if float(values[0]) < -INDEFINITE * float(values[-1].abs()):
+        raise KernelError(f"got {name} with eigenvalue {float(values[0]):.3g} (largest {float(values[-1]):.3g}), expected none "
+                          "below zero; check that the kernel is symmetric and positive semidefinite")  # fmt: skip
+    return vectors * values.clamp(min=0).sqrt()

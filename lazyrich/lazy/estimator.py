@@ -1,0 +1,344 @@
+"""Infinitely wide networks as scikit-learn estimators: numpy in, numpy out, any network that has a kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import Tensor, nn
+
+from lazyrich.errors import KernelError
+from lazyrich.family.family import seeded
+from lazyrich.family.zoo.mlp import ACTIVATIONS, MLP
+from lazyrich.inference import classify, gradient_flow, one_hot_targets
+from lazyrich.inference.factor import Factor, factorise, ridge_of
+from lazyrich.inference.likelihood import log_density
+from lazyrich.init import Variance, variance
+from lazyrich.lazy.kernel import Kernel, kernel
+from lazyrich.reference import resolve
+from lazyrich.scaling import Scheme
+from lazyrich.scaling import parse as parse_scheme
+
+KINDS = ("nngp", "ntk")
+WIDTH = 64  # that a factory is asked for; it does not matter to the kernel
+DEPTH = 2
+BLOCK = 1000  # test samples whose Gram with the training samples is held at a time
+
+
+class EstimatorError(KernelError, ValueError):
+    """Parameters or data that an estimator cannot use: a KernelError, and the ValueError that scikit-learn's tools expect."""
+
+
+@dataclass(frozen=True)
+class Response:
+    """A matrix R with dual = R y, where it is no inverse: of training that stops early."""
+
+    matrix: Tensor
+
+    def solve(self, b: Tensor) -> Tensor:
+        """R b."""
+        return self.matrix @ b
+
+
+@cache
+def _plain(depth: int, activation: str, features: int, scheme: str | Scheme | None, rule: Variance | None) -> Kernel:
+    """The kernel of a plain MLP, traced once for all fits of a search."""
+    if depth < 1 or activation not in ACTIVATIONS:
+        raise EstimatorError(
+            f"got depth {depth} and activation {activation!r}, expected a depth of at least 1 and one of {', '.join(ACTIVATIONS)}"
+        )
+    with seeded(0):
+        return kernel(MLP(WIDTH, depth, features, 1, activation), _scheme(scheme), rule)
+
+
+def _scheme(scheme: str | Scheme | None) -> Scheme | None:
+    return parse_scheme(scheme) if isinstance(scheme, str) else scheme
+
+
+class _KernelEstimator(BaseEstimator):
+    """What the regressor and the classifier share: the kernel of the parameters, the dual weights, predictions in blocks."""
+
+    def __init__(
+        self,
+        network: nn.Module | str | Callable[..., nn.Module] | None = None,
+        kernel: Literal["nngp", "ntk"] = "nngp",
+        *,
+        w: float | None = 2.0,
+        b: float = 0.1,
+        depth: int | None = None,
+        activation: str = "relu",
+        scheme: str | Scheme | None = None,
+        noise: float = 1e-3,
+        time: float | None = None,
+        input_shape: Sequence[int] | None = None,
+    ) -> None:
+        self.network = network
+        self.kernel = kernel
+        self.w = w
+        self.b = b
+        self.depth = depth
+        self.activation = activation
+        self.scheme = scheme
+        self.noise = noise
+        self.time = time
+        self.input_shape = input_shape
+
+    def _check_parameters(self) -> None:
+        if self.kernel not in KINDS:
+            raise EstimatorError(f"got kernel {self.kernel!r}, expected one of {', '.join(KINDS)}")
+        if not self.noise >= 0:
+            raise EstimatorError(f"got noise {self.noise}, expected a variance: zero or positive")
+        if self.time is not None and not self.time > 0:
+            raise EstimatorError(f"got time {self.time}, expected a positive number, or None for training to convergence")
+
+    def _kernel_of(self, features: int) -> Kernel:
+        rule = None if self.w is None else variance(self.w, self.b)
+        if self.network is None:
+            return _plain(DEPTH if self.depth is None else self.depth, self.activation, features, self.scheme, rule)
+        with seeded(0):
+            return kernel(self._network(), _scheme(self.scheme), rule)
+
+    def _network(self) -> nn.Module:
+        network: Any = resolve(self.network) if isinstance(self.network, str) else self.network
+        if isinstance(network, nn.Module):
+            return network
+        made = network(*([WIDTH] if self.depth is None else [WIDTH, self.depth]))
+        if not isinstance(made, nn.Module):
+            raise EstimatorError(f"got a network factory that returns {type(made).__name__}, expected an nn.Module")
+        return made
+
+    def _inputs(self, x: np.ndarray) -> Tensor:
+        tensor = torch.from_numpy(np.ascontiguousarray(x, dtype=np.float64))
+        if self.input_shape is None:
+            return tensor
+        shape = tuple(self.input_shape)
+        if int(np.prod(shape)) != x.shape[1]:
+            raise EstimatorError(
+                f"got {x.shape[1]} features and input_shape {shape}, expected {int(np.prod(shape))} features; correct one of them"
+            )
+        return tensor.reshape(len(x), *shape)
+
+    def _fit(self, x: np.ndarray, targets: Tensor) -> None:
+        """Dual weights of targets (N, K)."""
+        self._check_parameters()
+        inputs = self._inputs(x)
+        self.X_fit_, self.kernel_ = x, self._kernel_of(x.shape[1])
+        gram = self.kernel_(inputs, get=(self.kernel,))[0]
+        if gram.dim() != 2:
+            raise EstimatorError(
+                f"got a network with outputs at {tuple(gram.shape[2:])} positions, expected (batch, outputs); end it with a readout"
+            )
+        if self.time is None:
+            factor = factorise(gram, ridge_of(gram, self.noise, relative=False), jitter="auto")
+            self.response_: Factor | Response = factor
+            self.log_marginal_likelihood_ = float(log_density(factor, targets))
+            self._dual = factor.solve(targets)
+        else:
+            eye = torch.eye(len(gram), dtype=gram.dtype)
+            flow = gradient_flow(gram, eye, t=float(self.time), loss="mean", ridge=float(self.noise))
+            self.response_ = Response(flow.dual)
+            self._dual = self.response_.solve(targets)
+
+    def _predict(self, x: Any, spread: bool = False) -> tuple[Tensor, Tensor | None]:
+        """Mean (M, K) and, if asked for, variance (M,)."""
+        check_is_fitted(self)
+        inputs = self._inputs(validate_data(self, x, dtype=np.float64, reset=False))
+        train = self._inputs(self.X_fit_)
+        own = self.kernel_.nngp(train) if spread and self._of_ensemble else None
+        means, variances = [], []
+        for block in inputs.split(BLOCK):
+            names = ("nngp", "ntk") if spread and self.kernel == "ntk" else (self.kernel,)
+            grams = dict(zip(names, self.kernel_(block, train, get=names), strict=True))
+            means.append(grams[self.kernel] @ self._dual)
+            if spread:
+                variances.append(self._variance(grams, self.kernel_.diagonal(block, "nngp"), own))
+        return torch.cat(means), torch.cat(variances) if spread else None
+
+    @property
+    def _of_ensemble(self) -> bool:
+        """Whether the spread is that of trained networks, not a posterior's."""
+        return self.kernel == "ntk" or self.time is not None
+
+    def _variance(self, grams: dict[str, Tensor], prior: Tensor, own: Tensor | None) -> Tensor:
+        cross, prior_cross = grams[self.kernel].T, grams["nngp"].T
+        weights = self.response_.solve(cross)
+        if own is None:
+            return (prior - (cross * weights).sum(0)).clamp_min(0)
+        return (prior + (weights * (own @ weights)).sum(0) - 2 * (weights * prior_cross).sum(0)).clamp_min(0)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but the traced network, which is made again."""
+        return {name: value for name, value in super().__getstate__().items() if name != "kernel_"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if "X_fit_" in state:
+            self.kernel_ = self._kernel_of(self.X_fit_.shape[1])
+
+
+class KernelRegressor(RegressorMixin, _KernelEstimator):
+    """Regression by an infinitely wide network: a Gaussian process with its NNGP, or training in its NTK limit.
+
+    ``kernel="nngp"``: the posterior of a GP with the covariance of the random network (Lee et al. 2018, arXiv:1711.00165);
+    with ``time`` only the readout is trained, so long. ``kernel="ntk"``: the mean over initialisations of networks trained by
+    gradient descent on the squared error (Jacot et al. 2018, arXiv:1806.07572), to convergence or for ``time``; ``noise`` is
+    then a decay towards the initial weights. Targets are used as they are: centre and scale them, or wrap the estimator in
+    ``TransformedTargetRegressor``; inputs likewise, with entries of order one.
+
+    Args:
+        network: an ``nn.Module``, a factory ``factory(width)``, or a reference to one (``package.module:name``); None: a plain
+            MLP of ``depth`` hidden layers (default 2) with ``activation`` (relu, tanh, gelu, silu, linear).
+        kernel: "nngp" or "ntk".
+        w: sigma_w^2 of all linear and convolutional layers (variance w / fan_in); None takes the network's own laws.
+        b: sigma_b^2, the variance of the biases; without effect when w is None.
+        depth: second argument of the factory, or hidden layers of the plain MLP.
+        activation: of the plain MLP.
+        scheme: parameterisation, a scheme or its name; ``ntk()`` by default.
+        noise: variance of the targets' noise.
+        time: None for convergence, else learning rate x steps of gradient descent on 1/(2N) sum (f - y)^2.
+        input_shape: shape of one sample as the network reads it, such as (1, 8, 8); flat features by default.
+
+    Attributes:
+        X_fit_: the training inputs.
+        dual_coef_: a with f(x) = K(x, X) a, shaped as y.
+        log_marginal_likelihood_: of the training targets in nats, when ``time`` is None.
+
+    Raises:
+        EstimatorError: for parameters or data that do not fit; also a ValueError.
+        KernelError: for a network without a kernel.
+
+    Example:
+        >>> x = np.linspace(-1, 1, 20)[:, None]
+        >>> model = KernelRegressor(w=2.0, b=0.1, noise=1e-4).fit(x, np.sin(3 * x[:, 0]))
+        >>> mean, std = model.predict(np.array([[0.5], [4.0]]), return_std=True)
+        >>> bool(abs(mean[0] - np.sin(1.5)) < 0.02), bool(std[1] > 10 * std[0])
+        (True, True)
+    """
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
+
+    def fit(self, X: Any, y: Any) -> KernelRegressor:
+        """Fit to inputs (N, d) and targets (N,) or (N, K)."""
+        X, y = validate_data(self, X, y, dtype=np.float64, multi_output=True, y_numeric=True)
+        targets = torch.from_numpy(np.array(y, dtype=np.float64))
+        self._fit(X, targets.reshape(len(X), -1))
+        self.dual_coef_ = self._dual.reshape(targets.shape).numpy()
+        return self
+
+    def predict(self, X: Any, return_std: bool = False) -> Any:
+        """The prediction, (M,) or (M, K), and on request its standard deviation, of the same shape.
+
+        The deviation is that of the noise-free function: the posterior's for ``kernel="nngp"``; else the spread over
+        initialisations of trained networks (Lee et al. 2019, arXiv:1902.06720, eq. 15).
+        """
+        mean, spread = self._predict(X, return_std)
+        shape = (len(mean), *self.dual_coef_.shape[1:])
+        if spread is None:
+            return mean.reshape(shape).numpy()
+        return mean.reshape(shape).numpy(), spread.sqrt()[:, None].expand_as(mean).reshape(shape).numpy()
+
+
+class KernelClassifier(ClassifierMixin, _KernelEstimator):
+    """Classification by an infinitely wide network: regression on centred one-hot targets, argmax of the prediction.
+
+    As in Lee et al. 2018 (arXiv:1711.00165, section 3): targets 1 - 1/C and -1/C for C classes. Parameters, and the meaning
+    of ``noise`` and ``time``, as of ``KernelRegressor``.
+
+    Args:
+        network: an ``nn.Module``, a factory or a reference to one; None: a plain MLP.
+        kernel: "nngp" or "ntk".
+        w: sigma_w^2; None takes the network's own laws.
+        b: sigma_b^2.
+        depth: second argument of the factory, or hidden layers of the plain MLP.
+        activation: of the plain MLP.
+        scheme: parameterisation; ``ntk()`` by default.
+        noise: variance of the targets' noise.
+        time: None for convergence, else learning rate x steps.
+        input_shape: shape of one sample as the network reads it.
+        temperature: by which deviations are multiplied in ``predict_proba``; "loo" fits it to leave-one-out predictions
+            (Rasmussen & Williams 2006, eq. 5.12), for which ``time`` must be None.
+
+    Attributes:
+        classes_: the labels.
+        dual_coef_: a with scores K(x, X) a, (N, C).
+        temperature_: the temperature in use.
+
+    Raises:
+        EstimatorError: for parameters or data that do not fit; also a ValueError.
+        KernelError: for a network without a kernel.
+
+    Example:
+        >>> from sklearn.datasets import load_digits
+        >>> x, y = load_digits(return_X_y=True)
+        >>> model = KernelClassifier(kernel="ntk").fit(x[:300] / 8 - 1, y[:300])
+        >>> model.score(x[300:600] / 8 - 1, y[300:600]) > 0.9
+        True
+    """
+
+    def __init__(
+        self,
+        network: nn.Module | str | Callable[..., nn.Module] | None = None,
+        kernel: Literal["nngp", "ntk"] = "nngp",
+        *,
+        w: float | None = 2.0,
+        b: float = 0.1,
+        depth: int | None = None,
+        activation: str = "relu",
+        scheme: str | Scheme | None = None,
+        noise: float = 1e-3,
+        time: float | None = None,
+        input_shape: Sequence[int] | None = None,
+        temperature: float | Literal["loo"] = 1.0,
+    ) -> None:
+        super().__init__(
+            network, kernel, w=w, b=b, depth=depth, activation=activation, scheme=scheme, noise=noise, time=time,
+            input_shape=input_shape,
+        )  # fmt: skip
+        self.temperature = temperature
+
+    def fit(self, X: Any, y: Any) -> KernelClassifier:
+        """Fit to inputs (N, d) and labels (N,)."""
+        X, y = validate_data(self, X, y, dtype=np.float64)
+        check_classification_targets(y)
+        if self.temperature == "loo" and self.time is not None:
+            raise EstimatorError(f"got temperature 'loo' with time {self.time}, expected time=None; give a number")
+        self.classes_, labels = np.unique(y, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise EstimatorError(f"got one class ({self.classes_[0]!r}), expected at least two classes to tell apart")
+        targets = one_hot_targets(torch.from_numpy(labels.reshape(-1)), len(self.classes_))
+        self._fit(X, targets)
+        self.dual_coef_ = self._dual.numpy()
+        self.temperature_ = self._loo(targets, labels) if self.temperature == "loo" else float(self.temperature)
+        return self
+
+    def _loo(self, targets: Tensor, labels: np.ndarray) -> float:
+        inverse = self.response_.solve(torch.eye(len(targets), dtype=targets.dtype)).diagonal()
+        mean = targets - self._dual / inverse[:, None]
+        held_out = (mean, 1 / inverse, torch.from_numpy(labels.reshape(-1)))
+        return classify(mean, 1 / inverse, held_out=held_out).temperature
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        """Scores (M, C); for two classes the second minus the first, (M,)."""
+        scores, _ = self._predict(X)
+        return (scores[:, 1] - scores[:, 0] if len(self.classes_) == 2 else scores).numpy()
+
+    def predict(self, X: Any) -> np.ndarray:
+        """The class with the largest score, (M,)."""
+        scores, _ = self._predict(X)
+        return self.classes_[scores.argmax(1).numpy()]
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Probability of every class having the largest output, (M, C): outputs Gaussian, independent, noise added."""
+        scores, spread = self._predict(X, spread=True)
+        assert spread is not None
+        return classify(scores, spread + self.noise, temperature=self.temperature_).probabilities.numpy()

@@ -1,0 +1,703 @@
+"""One small network for every rule: a factory of a width, inputs, and what the finite network needs to agree."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import lazyrich as lzr
+from lazyrich.lazy.weights import Init
+
+OUT = 16
+DOUBLE = torch.float64
+
+
+class Net(nn.Module):
+    """Layers by name and a forward pass written as a function of them."""
+
+    def __init__(self, forward: Callable, **layers: nn.Module | nn.Parameter) -> None:
+        super().__init__()
+        for name, layer in layers.items():
+            setattr(self, name, layer)
+        self.written = forward
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.written(self, x)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network to compare with its infinite-width kernel; ``slack`` is the constant of the 1/width term.
+
+    ``rough`` bounds the relative errors where an expectation is a numerical integral over a kink.
+    """
+
+    factory: Callable[[int], nn.Module]
+    x: Tensor
+    init: Init = lzr.init.variance(1.7, 0.3)
+    width: int = 96
+    draws: int = 6
+    forward_draws: int = 100
+    slack: float = 3.0
+    train: bool = False
+    rough: float = 1e-7
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=DOUBLE)
+
+
+VEC = normal(4, 5)
+VEC[1] = VEC[0] + 0.1 * VEC[1]
+SEQ = normal(3, 5, 6)  # channels first
+IMG = normal(3, 3, 5, 5)
+VOL = normal(3, 2, 3, 4, 3)
+WORDS = normal(3, 6, 5)  # positions first
+TOKENS = torch.tensor([[0, 1, 2, 3, 1, 1], [0, 1, 4, 2, 1, 0], [3, 3, 2, 0, 0, 1]])
+S, L = nn.Sequential, nn.Linear
+
+
+def dense(n: int, d: int = 5) -> dict[str, nn.Module]:
+    return {"i": L(d, n), "a": L(n, n), "b": L(n, n), "o": L(n, OUT)}
+
+
+def param(*shape: int, std: float = 1.0, mean: float = 0.0) -> nn.Parameter:
+    return nn.Parameter(mean + std * torch.randn(*shape))
+
+
+def conv1(n: int, between: nn.Module, positions: int) -> nn.Module:
+    """Two convolutions with something between, read out by all positions."""
+    return S(nn.Conv1d(5, n, 3, padding=1), nn.ReLU(), between, nn.ReLU(), nn.Flatten(), L(n * positions, OUT))
+
+
+def conv2(n: int, between: nn.Module, positions: int) -> nn.Module:
+    return S(nn.Conv2d(3, n, 3, padding=1), nn.ReLU(), between, nn.ReLU(), nn.Flatten(), L(n * positions, OUT))
+
+
+def pooled(n: int, *pool: nn.Module, first: nn.Module | None = None) -> nn.Module:
+    """A pooling of correlated positions, read out by all that is left."""
+    return S(first or nn.Conv2d(3, n, 3, padding=1), nn.ReLU(), *pool)
+
+
+def shaped(change: Callable[[Tensor], Tensor], size: Callable[[int], int], last: Callable[[Tensor], Tensor] = lambda h: h):
+    """A change of axes between two layers of words."""
+    return lambda n: Net(
+        lambda s, x: s.o(F.relu(last(change(F.relu(s.i(x)))))),
+        i=L(5, n),
+        o=L(size(n), OUT),
+    )
+
+
+def after(change: Callable[[Tensor], Tensor], positions: int) -> Callable[[int], nn.Module]:
+    """A change of positions (N, 6, n) -> (N, positions, n), then a layer, and a readout of each position by itself."""
+    return lambda n: Net(lambda s, x: s.o(F.relu(s.a(change(F.relu(s.i(x)))))), **dense(n))
+
+
+def attention(n: int, causal: bool = False, mask: Tensor | None = None, tied: bool = False, heads: int = 1):
+    layers = dense(n) | {"q": L(n, n), "k": L(n, n), "v": L(n, n), "u": L(n, n)}
+
+    def forward(s, x):
+        h = s.i(x)
+        keep = mask if mask is None or mask.dtype == torch.bool else mask.to(h)
+        split = lambda t: t.unflatten(-1, (heads, n // heads)).transpose(1, 2)  # noqa: E731
+        q, k, v = split(s.q(h)), split(s.q(h) if tied else s.k(h)), split(s.v(h))
+        z = F.scaled_dot_product_attention(q, k, v, attn_mask=keep, is_causal=causal, scale=heads / n)
+        return s.o(F.relu(s.a(z.transpose(1, 2).flatten(2))))
+
+    if tied:
+        del layers["k"]
+    return Net(forward, **layers)
+
+
+def densenet(n: int) -> nn.Module:
+    def forward(s, x):
+        one = s.i(x)
+        two = s.a(F.relu(one))
+        both = torch.cat([one, two], -1)
+        return s.o(F.relu(s.c(F.relu(both))))
+
+    return Net(forward, i=L(5, n), a=L(n, 2 * n), c=L(3 * n, n), o=L(n, OUT))
+
+
+def rnn(n: int, zeros: bool = False) -> nn.Module:
+    def forward(s, x):
+        h = x.new_zeros(x.shape[0], n)
+        for t in range(4):
+            h = F.relu(s.u(x[:, t]) + s.w(h)) if t or zeros else F.relu(s.u(x[:, t]))
+        return s.o(h)
+
+    return Net(forward, u=L(5, n), w=L(n, n), o=L(n, OUT))
+
+
+def class_token(n: int) -> nn.Module:
+    def forward(s, x):
+        h = s.i(x)
+        h = torch.cat([s.token.expand(h.shape[0], -1, -1), h], 1) + s.table
+        h = s.a(F.relu(h)).mean(1)
+        return s.o(F.relu(h))
+
+    return Net(forward, token=param(1, 1, n), table=param(7, n, std=0.5), **dense(n))
+
+
+def sinusoids(positions: int, n: int) -> Tensor:
+    """Sines and cosines of fixed frequencies, as many as fit."""
+    at, rate = torch.arange(positions, dtype=DOUBLE)[:, None], torch.linspace(0.1, 2.0, n // 2, dtype=DOUBLE)
+    return torch.cat([torch.sin(at * rate), torch.cos(at * rate)], 1)
+
+
+def adjacency() -> Tensor:
+    a = (normal(6, 6, seed=5) > 0.3).to(DOUBLE)
+    return (a + a.T + torch.eye(6, dtype=DOUBLE)).clamp(max=1)
+
+
+def buffered(net: nn.Module, **buffers: Tensor) -> nn.Module:
+    for name, value in buffers.items():
+        net.register_buffer(name, value.float() if value.is_floating_point() else value)
+    return net
+
+
+A = adjacency()
+NORMALISED = A / (A.sum(0).sqrt() * A.sum(1, keepdim=True).sqrt())
+CASES: dict[str, Case] = {
+    # layers
+    "linear": Case(lambda n: S(L(5, n), nn.ReLU(), L(n, n), nn.ReLU(), L(n, OUT)), VEC),
+    "linear without bias": Case(lambda n: S(L(5, n, bias=False), nn.ReLU(), L(n, n, bias=False), nn.ReLU(), L(n, OUT)), VEC),
+    "matmul with a parameter": Case(
+        lambda n: Net(lambda s, x: F.relu(x @ s.w + s.b) @ s.v, w=param(5, n), b=param(n), v=param(n, OUT)),
+        VEC,
+        init={"[wv]": lzr.init.variance(1.7, 0.0)},
+    ),
+    "addmm": Case(
+        lambda n: Net(lambda s, x: s.o(F.relu(torch.addmm(s.b, x, s.w))), w=param(5, n), b=param(n), o=L(n, OUT)), VEC
+    ),
+    "conv1d": Case(lambda n: conv1(n, nn.Conv1d(n, n, 3, stride=2, padding=1), 3), SEQ),
+    "conv1d same, dilated": Case(lambda n: conv1(n, nn.Conv1d(n, n, 3, padding="same", dilation=2), 6), SEQ),
+    "conv1d even same": Case(lambda n: conv1(n, nn.Conv1d(n, n, 4, padding="same"), 6), SEQ),
+    "conv1d circular": Case(lambda n: conv1(n, nn.Conv1d(n, n, 3, padding=1, padding_mode="circular"), 6), SEQ),
+    "conv1d reflect": Case(lambda n: conv1(n, nn.Conv1d(n, n, 3, padding=2, padding_mode="reflect"), 8), SEQ),
+    "conv1d replicate": Case(lambda n: conv1(n, nn.Conv1d(n, n, 3, padding=2, padding_mode="replicate"), 8), SEQ),
+    "conv1d grouped": Case(lambda n: conv1(n, nn.Conv1d(n, n, 3, groups=2), 4), SEQ),
+    "conv1d depthwise, pointwise": Case(
+        lambda n: conv1(n, S(nn.Conv1d(n, n, 3, padding=1, groups=n), nn.Conv1d(n, n, 1)), 6), SEQ
+    ),
+    "conv1d pooled": Case(
+        lambda n: Net(
+            lambda s, x: s.o(F.relu(s.d(F.relu(s.c(x))).mean(-1))),
+            c=nn.Conv1d(5, n, 3, padding=1, stride=2),
+            d=nn.Conv1d(n, n, 2, padding=1, dilation=2),
+            o=L(n, OUT),
+        ),
+        SEQ,
+    ),
+    "conv2d": Case(lambda n: conv2(n, nn.Conv2d(n, n, (2, 3), stride=(1, 2), padding=(0, 1)), 12), IMG, width=64),
+    "conv2d pooled": Case(
+        lambda n: Net(
+            lambda s, x: s.o(F.relu(s.d(F.relu(s.c(x)))).mean((2, 3))),
+            c=nn.Conv2d(3, n, 3, padding=1),
+            d=nn.Conv2d(n, n, (2, 3), stride=(1, 2), padding=(1, 1), dilation=(2, 1)),
+            o=L(n, OUT),
+        ),
+        IMG,
+        width=64,
+    ),
+    "conv3d": Case(
+        lambda n: S(
+            nn.Conv3d(2, n, 2, padding=1),
+            nn.ReLU(),
+            nn.Conv3d(n, n, (1, 2, 3), stride=2),
+            nn.ReLU(),
+            nn.Flatten(),
+            L(n * 2 * 2 * 1, OUT),
+        ),
+        VOL,
+        width=48,
+    ),
+    "conv_transpose1d": Case(
+        lambda n: conv1(n, nn.ConvTranspose1d(n, n, 3, stride=2, padding=1, output_padding=1, dilation=2), 14), SEQ, width=48
+    ),
+    "conv_transpose2d pooled": Case(
+        lambda n: Net(
+            lambda s, x: s.o(F.relu(s.d(F.relu(s.c(x)))).mean((2, 3))),
+            c=nn.Conv2d(3, n, 3, stride=2),
+            d=nn.ConvTranspose2d(n, n, (3, 2), stride=(2, 1), padding=(1, 0)),
+            o=L(n, OUT),
+        ),
+        IMG,
+        width=64,
+    ),
+    "conv_transpose on the input": Case(
+        lambda n: S(nn.ConvTranspose1d(5, n, 3, stride=2), nn.ReLU(), nn.Flatten(), L(n * 13, OUT)), SEQ
+    ),
+    # pooling
+    "avg_pool1d": Case(lambda n: conv1(n, S(nn.AvgPool1d(3, stride=2, padding=1), nn.Conv1d(n, n, 2)), 2), SEQ),
+    "avg_pool1d exclusive": Case(
+        lambda n: conv1(n, S(nn.AvgPool1d(3, 2, 1, ceil_mode=True, count_include_pad=False), nn.Conv1d(n, n, 2)), 3), SEQ
+    ),
+    "avg_pool2d": Case(lambda n: conv2(n, S(nn.AvgPool2d(2, stride=1, padding=1), nn.Conv2d(n, n, 3)), 16), IMG, width=64),
+    "avg_pool2d exclusive": Case(
+        lambda n: conv2(n, S(nn.AvgPool2d(3, 2, 1, ceil_mode=True, count_include_pad=False), nn.Conv2d(n, n, 2)), 4),
+        IMG,
+        width=64,
+    ),
+    "avg_pool2d ceil": Case(lambda n: conv2(n, S(nn.AvgPool2d(2, ceil_mode=True), nn.Conv2d(n, n, 2)), 4), IMG, width=64),
+    "adaptive_avg_pool2d": Case(lambda n: conv2(n, S(nn.AdaptiveAvgPool2d(2), nn.Conv2d(n, n, 1)), 4), IMG, width=64),
+    "adaptive_avg_pool2d to one": Case(
+        lambda n: S(nn.Conv2d(3, n, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), L(n, n), nn.ReLU(), L(n, OUT)), IMG
+    ),
+    "adaptive_avg_pool1d": Case(lambda n: conv1(n, S(nn.AdaptiveAvgPool1d(4), nn.Conv1d(n, n, 2)), 3), SEQ),
+    "upsample": Case(lambda n: conv1(n, S(nn.Upsample(scale_factor=2), nn.Conv1d(n, n, 3)), 10), SEQ, width=64),
+    "bilinear": Case(lambda n: conv2(n, S(nn.Upsample(size=(4, 3), mode="bilinear"), nn.Conv2d(n, n, 2)), 6), IMG, width=64),
+    "avg_pool3d": Case(
+        lambda n: S(
+            nn.Conv3d(2, n, 2, padding=1),
+            nn.ReLU(),
+            nn.AvgPool3d(2),
+            nn.AdaptiveAvgPool3d((2, 1, 1)),
+            nn.Conv3d(n, n, 1),
+            nn.ReLU(),
+            nn.Flatten(),
+            L(2 * n, OUT),
+        ),
+        VOL,
+        width=64,
+    ),
+    "conv_transpose3d": Case(
+        lambda n: S(
+            nn.Conv3d(2, n, 2),
+            nn.ReLU(),
+            nn.ConvTranspose3d(n, n, 2, stride=(1, 2, 1)),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool3d(1),
+            nn.Flatten(),
+            L(n, OUT),
+        ),
+        VOL,
+        width=48,
+        slack=5,
+    ),
+    "upsample linear": Case(lambda n: conv1(n, S(nn.Upsample(size=4, mode="linear"), nn.Conv1d(n, n, 2)), 3), SEQ),
+    "upsample nearest": Case(lambda n: conv2(n, S(nn.Upsample(size=(2, 7)), nn.Conv2d(n, n, 2)), 6), IMG, width=64),
+    "mean, kept": Case(lambda n: Net(lambda s, x: s.o(F.relu(s.a(F.relu(s.i(x)).mean(1, keepdim=True)))), **dense(n)), WORDS),
+    "sum": Case(lambda n: Net(lambda s, x: s.o(F.relu(s.a(F.relu(s.i(x)).sum(1) / 4))), **dense(n)), WORDS),
+    "sum of one axis": Case(
+        lambda n: Net(lambda s, x: s.o(F.relu(s.c(x)).sum(-1).flatten(1)), c=nn.Conv2d(3, n, 3), o=L(3 * n, OUT)), IMG
+    ),
+    # shapes
+    "flatten": Case(lambda n: Net(lambda s, x: s.o(F.relu(s.i(x)).flatten(1)), i=L(5, n), o=L(6 * n, OUT)), WORDS),
+    "view": Case(lambda n: Net(lambda s, x: s.o(F.relu(s.i(x)).view(-1, 2, 3 * n)), i=L(5, n), o=L(3 * n, OUT)), WORDS),
+    "rows as samples": Case(
+        lambda n: Net(lambda s, x: s.o(F.relu(s.i(x)).reshape(-1, n)).reshape(-1, 6, OUT), i=L(5, n), o=L(n, OUT)), WORDS
+    ),
+    "other names": Case(
+        lambda n: Net(lambda s, x: s.o(F.relu(s.i(x).mT.contiguous().mT.tensor_split(3, 1)[1])), i=L(5, n), o=L(n, OUT)), WORDS
+    ),
+    "weights turned": Case(
+        lambda n: Net(lambda s, x: F.relu(x @ s.i.weight.t() + s.i.bias) @ s.o.weight.T, i=L(5, n), o=L(n, OUT)), VEC
+    ),
+    "expand_as": Case(
+        lambda n: Net(lambda s, x: s.o(F.relu(s.a((h := F.relu(s.i(x)))[:, :1].expand_as(h)))), **dense(n)), WORDS
+    ),
+    "permute": Case(
+        lambda n: Net(lambda s, x: s.o(F.relu(s.c(x)).permute(0, 2, 3, 1)).mean((1, 2)), c=nn.Conv2d(3, n, 2), o=L(n, OUT)), IMG
+    ),
+    "transpose": Case(
+        lambda n: Net(
+            lambda s, x: s.o(F.relu(s.c(F.relu(s.i(x)).transpose(1, 2)).flatten(1))),
+            i=L(5, n),
+            c=nn.Conv1d(n, n, 3),
+            o=L(4 * n, OUT),
+        ),
+        WORDS,
+    ),
+    "swapaxes, movedim": Case(
+        lambda n: Net(
+            lambda s, x: s.o(F.relu(s.c(F.relu(s.i(x)).swapaxes(-1, -2)).movedim(1, 2))),
+            i=L(5, n),
+            c=nn.Conv1d(n, n, 3),
+            o=L(n, OUT),
+        ),
+        WORDS,
+    ),
+    "unflatten": Case(after(lambda h: h.unflatten(1, (2, 3)).mean(1), 3), WORDS),
+    "squeeze, unsqueeze": Case(after(lambda h: h.unsqueeze(1).squeeze(1).unsqueeze(2).squeeze(2), 6), WORDS),
+    "select": Case(after(lambda h: h[:, 2], 1), WORDS),
+    "select from the end": Case(after(lambda h: h.select(1, -1), 1), WORDS),
+    "slice": Case(after(lambda h: h[:, 1:5:2], 2), WORDS),
+    "slice to the end": Case(after(lambda h: h[:, -2:].mean(1), 1), WORDS),
+    "narrow": Case(after(lambda h: h.narrow(1, 1, 3).mean(1), 1), WORDS),
+    "chunk": Case(after(lambda h: h.chunk(4, 1)[1], 2), WORDS),
+    "split": Case(after(lambda h: h.split([1, 3, 2], 1)[1].mean(1), 3), WORDS),
+    "split evenly": Case(after(lambda h: h.split(4, 1)[1].mean(1), 2), WORDS),
+    "unbind": Case(after(lambda h: h.unbind(1)[3], 1), WORDS),
+    "feature chunks": Case(
+        lambda n: Net(
+            lambda s, x: s.o(F.relu(s.a(torch.cat([F.relu(p) for p in s.i(x).chunk(3, -1)], -1)))),
+            i=L(5, 3 * n),
+            a=L(3 * n, n),
+            o=L(n, OUT),
+        ),
+        VEC,
+    ),
+    "feature chunks multiplied": Case(
+        lambda n: Net(lambda s, x: s.o(s.i(x).chunk(2, -1)[0].relu() * s.i(x).chunk(2, -1)[1]), i=L(5, 2 * n), o=L(n, OUT)),
+        VEC,
+        slack=8,
+    ),
+    "glu": Case(lambda n: Net(lambda s, x: s.o(F.glu(s.i(x), -1)), i=L(5, 2 * n), o=L(n, OUT)), VEC, slack=8),
+    "cut of a nonlinearity": Case(
+        lambda n: Net(lambda s, x: s.o((p := F.relu(s.i(x)).chunk(2, 1))[0] + 0.5 * s.b(F.relu(s.a(p[1])))), **dense(n)), WORDS
+    ),
+    "crelu": Case(
+        lambda n: Net(lambda s, x: s.o(F.relu(torch.cat([(h := s.i(x)), 0.5 - h], -1))), i=L(5, n), o=L(2 * n, OUT)), VEC
+    ),
+    "swish of joined": Case(
+        lambda n: Net(
+            lambda s, x: s.o((h := torch.cat([s.i(x), 2 * s.a(x)], -1)) * torch.sigmoid(h)),
+            i=L(5, n),
+            a=L(5, n),
+            o=L(2 * n, OUT),
+        ),
+        VEC,
+    ),
+    "one channel": Case(lambda n: Net(lambda s, x: s.i(x).squeeze(-1).unsqueeze(-1), i=L(5, 1)), VEC, width=1),
+    "expand": Case(after(lambda h: h.mean(1, keepdim=True).expand(-1, 3, -1), 3), WORDS),
+    "repeat": Case(after(lambda h: h.mean(1, keepdim=True).repeat(1, 3, 1), 3), WORDS),
+    "repeat positions": Case(after(lambda h: h.repeat(1, 2, 1)[:, 4:8].mean(1), 3), WORDS),
+    "flip": Case(after(lambda h: h.flip(1)[:, :2], 2), WORDS),
+    "roll": Case(after(lambda h: h.roll(2, 1)[:, :3], 3), WORDS),
+    "roll two axes": Case(
+        lambda n: Net(
+            lambda s, x: s.o(F.relu(s.c(x)).roll((1, -1), (2, 3))[:, :, :2, 0].flatten(1)),
+            c=nn.Conv2d(3, n, 3),
+            o=L(2 * n, OUT),
+        ),
+        IMG,
+    ),
+    "index_select": Case(
+        lambda n: buffered(
+            Net(lambda s, x: s.o(F.relu(s.a(F.relu(s.i(x)).index_select(1, s.at)))), **dense(n)), at=torch.tensor([4, 0, 4])
+        ),
+        WORDS,
+    ),
+    "pad": Case(
+        lambda n: Net(
+            lambda s, x: s.o(F.relu(s.d(F.pad(F.relu(s.c(x)), (1, 0))).mean(-1))),
+            c=nn.Conv1d(5, n, 3),
+            d=nn.Conv1d(n, n, 3),
+            o=L(n, OUT),
+        ),
+        SEQ,
+    ),
+    "cat of features": Case(densenet, VEC),
+    "cat of branches": Case(
+        lambda n: Net(
+            lambda s, x: s.o(F.relu(torch.cat([s.a(x[:, :2]), s.b(x[:, 2:])], 1)).mean(1)), a=L(5, n), b=L(5, n), o=L(n, OUT)
+        ),
+        WORDS,
+    ),
+    "class token": Case(class_token, WORDS),
+    # norms
+    "layer_norm before": Case(
+        lambda n: S(L(5, n), nn.LayerNorm(n), nn.ReLU(), L(n, n), nn.LayerNorm(n), nn.ReLU(), L(n, OUT)), VEC
+    ),
+    "layer_norm after": Case(
+        lambda n: S(L(5, n), nn.ReLU(), nn.LayerNorm(n), L(n, n), nn.ReLU(), nn.LayerNorm(n), L(n, OUT)), VEC
+    ),
+    "layer_norm plain, of words": Case(
+        lambda n: Net(
+            lambda s, x: s.o(F.layer_norm(F.relu(s.a(F.layer_norm(F.relu(s.i(x)), (n,)))).mean(1), (n,))), **dense(n)
+        ),
+        WORDS,
+    ),
+    "rms_norm": Case(
+        lambda n: S(L(5, n), nn.ReLU(), nn.RMSNorm(n), L(n, n), nn.RMSNorm(n, eps=0.1), nn.ReLU(), L(n, OUT)), VEC
+    ),
+    "group_norm before": Case(lambda n: conv2(n, S(nn.Conv2d(n, n, 3), nn.GroupNorm(2, n)), 9), IMG, width=64, slack=6),
+    "group_norm after": Case(lambda n: conv2(n, S(nn.GroupNorm(2, n), nn.Conv2d(n, n, 3)), 9), IMG, width=64, slack=6),
+    "group_norm of vectors": Case(lambda n: S(L(5, n), nn.ReLU(), nn.GroupNorm(2, n), L(n, n), nn.ReLU(), L(n, OUT)), VEC),
+    "group_norm twice": Case(
+        lambda n: conv2(n, S(nn.GroupNorm(1, n), nn.GroupNorm(2, n), nn.Conv2d(n, n, 3)), 9), IMG, width=64
+    ),
+    # branches
+    "residual, pre-activation": Case(
+        lambda n: Net(lambda s, x: s.o(F.relu((h := s.i(x)) + 0.5 * s.b(F.relu(s.a(F.relu(h)))))), **dense(n)), VEC
+    ),
+    "residual, post-activation": Case(
+        lambda n: Net(lambda s, x: s.o(s.a(h := F.relu(s.i(x))) + s.c(h)), c=L(n, n), **(dense(n))), VEC
+    ),
+    "residual after the sum": Case(
+        lambda n: Net(lambda s, x: s.o((h := F.relu(s.i(x))) + s.b(F.relu(s.a(h)))), **dense(n)), VEC
+    ),
+    "pre-norm block": Case(
+        lambda n: Net(
+            lambda s, x: s.o(F.relu(s.n((h := s.i(x)) + s.b(F.gelu(s.a(s.m(h))))))),
+            n=nn.LayerNorm(n),
+            m=nn.LayerNorm(n),
+            **dense(n),
+        ),
+        VEC,
+    ),
+    "difference": Case(lambda n: Net(lambda s, x: s.o(F.relu(s.a(h := F.relu(s.i(x))) - 2 * s.b(h))), **dense(n)), VEC),
+    "constants": Case(
+        lambda n: Net(lambda s, x: s.o(1 - F.relu(s.i(x) * 0.7 + 0.3) / 2), i=L(5, n), o=L(n, OUT)), VEC, rough=1e-2
+    ),
+    "negative": Case(lambda n: Net(lambda s, x: s.o(-F.relu(-s.i(x)) + 0.5), i=L(5, n), o=L(n, OUT)), VEC),
+    "layer scale": Case(
+        lambda n: Net(
+            lambda s, x: s.o(F.relu((h := s.i(x)) + s.g * s.b(F.relu(s.a(h))))), g=nn.Parameter(0.5 * torch.ones(n)), **dense(n)
+        ),
+        VEC,
+    ),
+    "random gain": Case(
+        lambda n: Net(lambda s, x: s.o(s.b(F.relu(s.a(x)) * s.g)), g=param(n, std=0.7), a=L(5, n), b=L(n, n), o=L(n, OUT)),
+        VEC,
+        width=128,
+        slack=5,
+    ),
+    "swiglu": Case(lambda n: Net(lambda s, x: s.o(F.silu(s.a(h := s.i(x))) * s.b(h)), **dense(n)), VEC, slack=8),
+    "swish by hand": Case(lambda n: Net(lambda s, x: s.o((h := s.i(x)) * torch.sigmoid(h)), i=L(5, n), o=L(n, OUT)), VEC),
+    "gelu by hand": Case(
+        lambda n: Net(
+            lambda s, x: s.o(0.5 * (h := s.i(x)) * (1 + torch.tanh(math.sqrt(2 / math.pi) * (h + 0.044715 * h**3)))),
+            i=L(5, n),
+            o=L(n, OUT),
+        ),
+        VEC,
+    ),
+    "tanh, twice": Case(lambda n: Net(lambda s, x: s.o(torch.tanh(2 * torch.tanh(s.i(x)))), i=L(5, n), o=L(n, OUT)), VEC),
+    "softplus": Case(lambda n: S(L(5, n), nn.Softplus(beta=2), L(n, OUT)), VEC),
+    "leaky_relu": Case(lambda n: S(L(5, n), nn.LeakyReLU(0.3), L(n, n), nn.ELU(), L(n, OUT)), VEC),
+    "square": Case(lambda n: Net(lambda s, x: s.o(0.3 * s.i(x) ** 2), i=L(5, n), o=L(n, OUT)), VEC, slack=8),
+    "square as a product": Case(lambda n: Net(lambda s, x: s.o(0.3 * (h := s.i(x)) * h), i=L(5, n), o=L(n, OUT)), VEC, slack=8),
+    # words
+    "embedding": Case(
+        lambda n: Net(
+            lambda s, x: s.o(F.relu(s.a(F.relu(s.e(x) + s.p)).mean(1))),
+            e=nn.Embedding(7, n),
+            p=param(6, n, std=0.5),
+            a=L(n, n),
+            o=L(n, OUT),
+        ),
+        TOKENS,
+    ),
+    "embedding of positions": Case(
+        lambda n: Net(
+            lambda s, x: s.o(F.relu(s.e(x) + s.p(torch.arange(6))).flatten(1)),
+            e=nn.Embedding(7, n),
+            p=nn.Embedding(6, n),
+            o=L(6 * n, OUT),
+        ),
+        TOKENS,
+    ),
+    "sinusoids": Case(
+        lambda n: buffered(Net(lambda s, x: s.o(F.relu(s.a(s.i(x) + s.p)).mean(1)), **dense(n)), p=sinusoids(6, n)), WORDS
+    ),
+    "attention": Case(attention, WORDS, slack=12),
+    "attention, two heads": Case(lambda n: attention(n, heads=2, causal=True), WORDS, slack=12),
+    "attention, causal": Case(lambda n: attention(n, causal=True), WORDS, slack=12),
+    "attention, masked": Case(lambda n: attention(n, mask=A > 0), WORDS, slack=12),
+    "attention, additive mask": Case(
+        lambda n: attention(n, mask=torch.zeros(6, 6).masked_fill(A == 0, float("-inf"))), WORDS, slack=12
+    ),
+    "attention, tied": Case(lambda n: attention(n, tied=True), 0.5 * WORDS, width=192, slack=10),
+    "attention, tied and causal": Case(lambda n: attention(n, tied=True, causal=True), 0.5 * WORDS, width=192, slack=10),
+    "graph": Case(
+        lambda n: buffered(Net(lambda s, x: s.o(F.relu(s.adj @ s.a(F.relu(s.adj @ s.i(x))))), **dense(n)), adj=NORMALISED),
+        WORDS,
+    ),
+    "graph on the right": Case(
+        lambda n: buffered(
+            Net(lambda s, x: s.o((F.relu(s.i(x)).transpose(1, 2) @ s.adj).mean(-1)), i=L(5, n), o=L(n, OUT)), adj=NORMALISED
+        ),
+        WORDS,
+    ),
+    "position mask": Case(
+        lambda n: buffered(
+            Net(lambda s, x: s.o((F.relu(s.i(x)) * s.m).mean(1)), i=L(5, n), o=L(n, OUT)),
+            m=torch.tensor([1.0, 0.0, 1.0, 2.0, 0.5, 1.0], dtype=DOUBLE)[:, None],
+        ),
+        WORDS,
+    ),
+    "seen twice through dropout": Case(
+        lambda n: Net(
+            lambda s, x: s.o(F.dropout(h := F.relu(s.i(x)), 0.5, s.training)) + s.a(h), i=L(5, n), o=L(n, OUT), a=L(n, OUT)
+        ),
+        VEC,
+    ),
+    "seen twice": Case(
+        lambda n: Net(
+            lambda s, x: s.o((h := F.relu(s.i(x))).contiguous()) + s.a(h.clone()) + s.b(2 * s.i(x)) + s.c(h),
+            i=L(5, n),
+            o=L(n, OUT),
+            a=L(n, OUT),
+            b=L(n, OUT),
+            c=L(n, OUT),
+        ),
+        VEC,
+    ),
+    "dropout, eval": Case(lambda n: S(L(5, n), nn.ReLU(), nn.Dropout(0.4), L(n, OUT)), VEC),
+    "dropout, train": Case(lambda n: S(L(5, n), nn.ReLU(), nn.Dropout(0.4), L(n, n), nn.ReLU(), L(n, OUT)), VEC, train=True),
+    "rnn": Case(rnn, WORDS),
+    "rnn from zeros": Case(lambda n: rnn(n, zeros=True), WORDS),
+    "sizes of the batch": Case(
+        lambda n: Net(
+            lambda s, x: s.o((h := F.relu(s.i(x))).view(h.shape[0] * h.shape[1], n)).view(x.shape[0], 6, OUT),
+            i=L(5, n),
+            o=L(n, OUT),
+        ),
+        WORDS,
+    ),
+    "sizes of the data": Case(
+        lambda n: Net(lambda s, x: s.o(F.relu(s.i(x.reshape(x.shape[0], 30)))), i=L(30, n), o=L(n, OUT)), WORDS
+    ),
+    "shared layer": Case(
+        lambda n: Net(lambda s, x: s.o(F.relu(s.a(F.relu(s.a(F.relu(s.i(x))))))), i=L(5, n), a=L(n, n), o=L(n, OUT)), VEC
+    ),
+    "chunks of data": Case(
+        lambda n: Net(
+            lambda s, x: s.o(F.relu((p := x.chunk(2, 1))[0] @ s.i.weight.T + s.a(p[1] / 2))),
+            i=L(5, n, bias=False),
+            a=L(5, n),
+            o=L(n, OUT),
+        ),
+        WORDS,
+    ),
+    "samples last": Case(lambda n: Net(lambda s, x: s.o(F.relu(s.i(x.T.flip(0).T))), i=L(5, n), o=L(n, OUT)), VEC),
+    "raw data": Case(lambda n: Net(lambda s, x: s.o(F.relu(s.i((x / 2 - 0.5).flatten(1)))), i=L(75, n), o=L(n, OUT)), IMG),
+    "patches": Case(
+        lambda n: Net(
+            lambda s, x: s.o(
+                F.relu(
+                    s.a(
+                        s.i(x[..., :4, :4].unfold(2, 2, 2).unfold(3, 2, 2).permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(1, 2))
+                        + s.p
+                    )
+                ).mean(1)
+            ),
+            p=param(4, n),
+            **dense(n, 12),
+        ),
+        IMG,
+    ),
+    "detach": Case(
+        lambda n: Net(
+            lambda s, x: s.o(F.relu(s.a(F.relu(s.i(x)).detach()) + s.b(x))), i=L(5, n), a=L(n, n), b=L(5, n), o=L(n, OUT)
+        ),
+        VEC,
+    ),
+    "in place after a view": Case(
+        lambda n: S(nn.Conv1d(5, n, 3), nn.Flatten(), nn.Dropout(), nn.ReLU(inplace=True), L(4 * n, OUT)), SEQ
+    ),
+    "in place": Case(lambda n: Net(in_place, **dense(n)), VEC, rough=1e-2),
+    "transformer, all positions": Case(lambda n: Net(lambda s, x: s.o(s.t(s.i(x))), i=L(5, n), t=Block(n), o=L(n, OUT)), WORDS),
+    "scale by a buffer": Case(
+        lambda n: buffered(
+            Net(lambda s, x: s.o(F.relu(s.i(x)) * s.c), i=L(5, n), o=L(n, OUT)), c=torch.tensor(1.5, dtype=DOUBLE)
+        ),
+        VEC,
+    ),
+}
+
+
+def in_place(s, x):
+    h = s.i(x)
+    h += s.a(F.relu(h))
+    g = s.b(h.relu_())
+    g *= 0.5
+    g.add_(1.0)
+    return s.o(torch.relu_(g))
+
+
+class Block(nn.Module):
+    """A pre-norm transformer block with the 1/d attention."""
+
+    def __init__(self, n: int) -> None:
+        super().__init__()
+        self.n, self.m, self.heads = nn.LayerNorm(n), nn.LayerNorm(n), 2
+        self.qkv, self.out, self.up, self.down = L(n, 3 * n), L(n, n), L(n, 2 * n), L(2 * n, n)
+
+    def forward(self, h: Tensor) -> Tensor:
+        b, t, n = h.shape
+        q, k, v = self.qkv(self.n(h)).view(b, t, 3, self.heads, n // self.heads).permute(2, 0, 3, 1, 4).unbind(0)
+        z = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=self.heads / n)
+        h = h + self.out(z.transpose(1, 2).reshape(b, t, n))
+        return h + self.down(F.gelu(self.up(self.m(h))))
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "abs": torch.abs,
+    "asinh": torch.asinh,
+    "atan": torch.atan,
+    "celu": lambda x: F.celu(x, 0.7),
+    "clamp": lambda x: x.clamp(-1, 2),
+    "clamp_max": lambda x: x.clamp_max(0.5),
+    "clamp_min": lambda x: x.clamp_min(-0.5),
+    "cos": torch.cos,
+    "cosh": lambda x: torch.cosh(x),
+    "elu": lambda x: F.elu(x, 0.5),
+    "erf": torch.erf,
+    "erfc": torch.erfc,
+    "exp": torch.exp,
+    "exp2": torch.exp2,
+    "expm1": torch.expm1,
+    "gelu": F.gelu,
+    "hardshrink": F.hardshrink,
+    "hardsigmoid": F.hardsigmoid,
+    "hardswish": F.hardswish,
+    "hardtanh": F.hardtanh,
+    "leaky_relu": lambda x: F.leaky_relu(x, 0.3),
+    "log_sigmoid": F.logsigmoid,
+    "mish": F.mish,
+    "relu": F.relu,
+    "relu6": F.relu6,
+    "selu": F.selu,
+    "sigmoid": torch.sigmoid,
+    "sign": torch.sign,
+    "silu": F.silu,
+    "sin": torch.sin,
+    "sinh": torch.sinh,
+    "softplus": lambda x: F.softplus(x, 2.0),
+    "softshrink": F.softshrink,
+    "softsign": F.softsign,
+    "square": torch.square,
+    "tanh": torch.tanh,
+    "threshold": lambda x: F.threshold(x, 0.2, 0.1),
+    "pow": lambda x: x**3,
+    "gelu by tanh": lambda x: F.gelu(x, approximate="tanh"),
+}
+# other names under which torch may trace an operation of the cases, and operations that are refused
+SYNONYMS = {
+    "_adaptive_avg_pool1d",
+    "_adaptive_avg_pool2d",
+    "_adaptive_avg_pool3d",
+    "_fused_rms_norm",
+    "_native_batch_norm_legit",
+    "_to_copy",
+    "_unsafe_view",
+    "alias",
+    "alpha_dropout",
+    "amax",
+    "batch_norm",
+    "bmm",
+    "cudnn_batch_norm",
+    "double",
+    "feature_dropout",
+    "float",
+    "instance_norm",
+    "lift_fresh_copy",
+    "max",
+    "max_pool1d",
+    "max_pool2d",
+    "max_pool2d_with_indices",
+    "max_pool3d",
+    "mm",
+    "native_group_norm",
+    "native_layer_norm",
+    "size",
+    "type_as",
+}

@@ -1,0 +1,303 @@
+"""Networks without a kernel, and what their refusals must say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from kernel_cases import IMG, OUT, SEQ, TOKENS, VEC, VOL, WORDS, L, Net, S, dense, param
+from torch import Tensor, nn
+
+import lazyrich as lzr
+from lazyrich.lazy.weights import Init
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A network without a kernel, and what the message must say: the operation, the cause, the mend."""
+
+    factory: Callable[[int], nn.Module]
+    x: Tensor
+    says: tuple[str, ...]
+    init: Init = lzr.init.variance(1.7, 0.3)
+    train: bool = False
+
+
+def of_dense(forward: Callable[[Net, Tensor], Tensor], **more: Callable[[int], nn.Module | nn.Parameter]):
+    return lambda n: Net(forward, **dense(n), **{name: make(n) for name, make in more.items()})
+
+
+def looks(n: int, scale: float | None = None) -> nn.Module:
+    layers = {"q": L(n, n), "k": L(n, n), "v": L(n, n)}
+    return Net(
+        lambda s, x: s.o(F.scaled_dot_product_attention(s.q(h := s.i(x)), s.k(h), s.v(h), scale=scale)), **dense(n), **layers
+    )
+
+
+class Several(nn.Module):
+    def __init__(self, n: int) -> None:
+        super().__init__()
+        self.a = L(5, n)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.a(x), self.a(x).relu()
+
+
+def multihead(n: int) -> nn.Module:
+    def forward(s, x):
+        h = s.i(x)
+        return s.o(s.m(h, h, h, need_weights=False)[0])
+
+    return Net(forward, m=nn.MultiheadAttention(n, 2, batch_first=True), **dense(n))
+
+
+REFUSED: dict[str, Refusal] = {
+    "an operation without a rule": Refusal(
+        lambda n: S(L(5, n), Net(lambda s, h: h.cumsum(-1)), L(n, OUT)),
+        VEC,
+        ("no rule for the operation 'cumsum'", "module '1' (Net)", "kernel_cases.py:", "register('cumsum')"),
+    ),
+    "softmax": Refusal(of_dense(lambda s, x: s.o(s.i(x).softmax(-1))), VEC, ("no rule for the operation 'softmax'",)),
+    "a branch on the data": Refusal(
+        of_dense(lambda s, x: s.o(s.i(x)) if x.sum() > 0 else s.o(-s.i(x))),
+        VEC,
+        ("a branch depends on the data", "keep Python"),
+    ),
+    "wrong feature size": Refusal(
+        lambda n: S(L(4, n), nn.ReLU(), L(n, OUT)), VEC, ("cannot be traced", "(batch, 5)", "shape that")
+    ),
+    "several outputs": Refusal(Several, VEC, ("returns 2 tensors, expected one", "wrap it")),
+    "no weight": Refusal(lambda n: Net(lambda s, x: x * 2, **dense(n)), VEC, ("holds no random weight",)),
+    "dependent branches added": Refusal(
+        of_dense(lambda s, x: s.o(s.a(h := s.i(x)) + s.a(F.relu(h)))),
+        VEC,
+        ("add at", "same weights (a.weight)", "linear layer of its own"),
+    ),
+    "dependent branches multiplied": Refusal(
+        of_dense(lambda s, x: s.o(s.a(h := s.i(x)) * s.a(F.relu(h)))),
+        VEC,
+        ("mul at", "same weights (a.weight)", "linear layer"),
+    ),
+    "means without cross term": Refusal(
+        of_dense(lambda s, x: s.o(F.relu(s.a(h := s.i(x))) + F.relu(s.b(h)))), VEC, ("both not centred", "linear layer")
+    ),
+    "batch_norm": Refusal(lambda n: S(L(5, n), nn.BatchNorm1d(n), nn.ReLU(), L(n, OUT)), VEC, ("over samples", "layer_norm")),
+    "batch_norm in training": Refusal(
+        lambda n: S(L(5, n), nn.BatchNorm1d(n), nn.ReLU(), L(n, OUT)), VEC, ("over samples", "layer_norm"), train=True
+    ),
+    "instance_norm": Refusal(
+        lambda n: S(nn.Conv1d(5, n, 3), nn.InstanceNorm1d(n), nn.Flatten(), L(4 * n, OUT)),
+        SEQ,
+        ("positions of one channel", "group_norm"),
+    ),
+    "group_norm of one channel": Refusal(
+        lambda n: S(nn.Conv1d(5, n, 3), nn.GroupNorm(n, n), nn.Flatten(), L(4 * n, OUT)),
+        SEQ,
+        ("one channel a group", "fewer groups"),
+    ),
+    "layer_norm over words": Refusal(
+        lambda n: Net(lambda s, x: s.o(F.layer_norm(F.relu(s.i(x)), (6, n)).flatten(1)), i=L(5, n), o=L(6 * n, OUT)),
+        WORDS,
+        ("over positions", "over the features alone"),
+    ),
+    "layer_norm of a head": Refusal(
+        of_dense(
+            lambda s, x: s.o(F.layer_norm((h := s.i(x)).unflatten(-1, (2, h.shape[-1] // 2)), (h.shape[-1] // 2,)).flatten(1))
+        ),
+        VEC,
+        ("a part of the features", "over all features"),
+    ),
+    "max_pool1d": Refusal(
+        lambda n: S(nn.Conv1d(5, n, 3), nn.MaxPool1d(2), nn.Flatten(), L(2 * n, OUT)),
+        SEQ,
+        ("max", "no known kernel", "average"),
+    ),
+    "max_pool2d": Refusal(
+        lambda n: S(nn.Conv2d(3, n, 2), nn.MaxPool2d(2), nn.Flatten(), L(4 * n, OUT)),
+        IMG,
+        ("max", "no known kernel", "average"),
+    ),
+    "max_pool3d": Refusal(
+        lambda n: S(nn.Conv3d(2, n, 2), nn.MaxPool3d(2), nn.Flatten(), L(n, OUT)), VOL, ("max", "no known kernel", "average")
+    ),
+    "amax": Refusal(of_dense(lambda s, x: s.o(s.i(x).amax(1))), WORDS, ("no known kernel", "average")),
+    "not Gaussian: a product": Refusal(
+        of_dense(lambda s, x: s.o(F.relu(s.a(h := s.i(x)) * s.b(h)))), VEC, ("not independent Gaussians", "linear layer")
+    ),
+    "not Gaussian: a residual": Refusal(
+        of_dense(lambda s, x: s.o(F.relu((h := F.relu(s.i(x))) + s.a(h)))), VEC, ("not independent Gaussians", "linear layer")
+    ),
+    "not Gaussian: depthwise": Refusal(
+        lambda n: S(nn.Conv1d(5, n, 3), nn.ReLU(), nn.Conv1d(n, n, 2, groups=n), nn.ReLU(), nn.Flatten(), L(3 * n, OUT)),
+        SEQ,
+        ("not independent Gaussians",),
+    ),
+    "a transposed weight": Refusal(
+        lambda n: Net(lambda s, x: F.relu(s.i(x)) @ s.i.weight, i=L(5, n)),
+        VEC,
+        ("matmul at", "'i.weight'", "transposed", "untie"),
+    ),
+    "a transposed weight in linear": Refusal(
+        lambda n: Net(lambda s, x: F.linear(F.relu(s.i(x)), s.i.weight.T), i=L(5, n)), VEC, ("linear at", "transposed", "untie")
+    ),
+    "a tied convolution": Refusal(
+        lambda n: Net(lambda s, x: F.conv_transpose1d(F.relu(s.c(x)), s.c.weight), c=nn.Conv1d(5, n, 3)),
+        SEQ,
+        ("transposed", "untie"),
+    ),
+    "tied embeddings": Refusal(
+        lambda n: Net(lambda s, x: F.linear(F.relu(s.a(s.e(x))), s.e.weight), e=nn.Embedding(7, n), a=L(n, n)),
+        TOKENS,
+        ("'e.weight'", "a table", "untie"),
+    ),
+    "padded embedding": Refusal(
+        lambda n: Net(lambda s, x: s.o(s.e(x)), e=nn.Embedding(7, n, padding_idx=0), o=L(n, OUT)), TOKENS, ("padding_idx",)
+    ),
+    "a computed weight": Refusal(
+        of_dense(lambda s, x: s.o(F.linear(s.i(x), s.a.weight * s.b.weight))),
+        VEC,
+        ("computes a weight from others", "plain parameters"),
+    ),
+    "a scaled weight": Refusal(
+        of_dense(lambda s, x: F.linear(s.i(x), s.o.weight / 2)), VEC, ("computes a weight from others",)
+    ),
+    "a statistic of the batch": Refusal(
+        of_dense(lambda s, x: s.o(F.relu(s.i(x - x.mean(0))))), VEC, ("mean at", "from all samples", "every sample by itself")
+    ),
+    "matmul of random fields": Refusal(
+        of_dense(lambda s, x: s.o(s.a(h := s.i(x)) @ s.b(h).transpose(1, 2) @ h)),
+        WORDS,
+        ("matmul at", "two random fields", "scaled_dot_product_attention"),
+    ),
+    "attention by 1/sqrt(d)": Refusal(looks, WORDS, ("/sqrt(d)", "stay random", "scale=1/d")),
+    "MultiheadAttention": Refusal(multihead, WORDS, ("module 'm' (MultiheadAttention)", "/sqrt(d)", "scale=1/d")),
+    "TransformerEncoderLayer": Refusal(
+        lambda n: Net(
+            lambda s, x: s.o(s.t(s.i(x))), t=nn.TransformerEncoderLayer(n, 2, n, batch_first=True), i=L(5, n), o=L(n, OUT)
+        ),
+        WORDS,
+        ("/sqrt(d)", "scale=1/d"),
+    ),
+    "attention with a mask of data": Refusal(
+        of_dense(
+            lambda s, x: s.o(
+                F.scaled_dot_product_attention(s.a(h := s.i(x)), s.b(h), h, attn_mask=x[:, :, :1] > 0, scale=1 / h.shape[-1])
+            )
+        ),
+        WORDS,
+        ("mask depends on the data",),
+    ),
+    "queries that share weights with keys": Refusal(
+        of_dense(
+            lambda s, x: s.o(
+                F.scaled_dot_product_attention((q := s.a(h := s.i(x))), q + s.b(h), s.c(h), scale=1 / h.shape[-1])
+            ),
+            c=lambda n: L(n, n),
+        ),
+        WORDS,
+        ("share a part of their weights",),
+    ),
+    "token mixing": Refusal(
+        of_dense(lambda s, x: s.o(s.t(s.i(x).transpose(1, 2)).transpose(1, 2)), t=lambda n: L(6, 6)),
+        WORDS,
+        ("linear at", "mixes positions", "no limit"),
+    ),
+    "a linear layer of each head": Refusal(
+        of_dense(lambda s, x: s.o(s.t(s.i(x).unflatten(-1, (2, -1))).flatten(1)), t=lambda n: L(n // 2, n // 2)),
+        VEC,
+        ("a part of the features",),
+    ),
+    "a convolution over features": Refusal(
+        lambda n: Net(lambda s, x: s.o(s.c(s.i(x))), i=L(5, n), c=nn.Conv1d(6, 6, 3, padding=1), o=L(n, OUT)),
+        WORDS,
+        ("channel axis", "convolve over positions"),
+    ),
+    "mean over features": Refusal(of_dense(lambda s, x: s.o(s.i(x).mean(-1, keepdim=True) + s.a(s.i(x)))), VEC, ("features",)),
+    "mean over samples": Refusal(of_dense(lambda s, x: s.o(s.i(x) + s.i(x).mean(0))), VEC, ("samples",)),
+    "some samples": Refusal(of_dense(lambda s, x: s.o(s.i(x)[1:] - s.i(x)[:-1])), VEC, ("samples",)),
+    "one sample": Refusal(of_dense(lambda s, x: s.o(s.i(x) + s.a(s.i(x))[0])), VEC, ("samples out of the batch",)),
+    "features in steps": Refusal(
+        lambda n: Net(lambda s, x: s.o(s.i(x)[:, ::2]), i=L(5, 2 * n), o=L(n, OUT)), VEC, ("features apart with steps",)
+    ),
+    "features rearranged": Refusal(of_dense(lambda s, x: s.o(F.relu(s.i(x).flip(-1)))), VEC, ("rearrange positions only",)),
+    "features repeated": Refusal(
+        lambda n: Net(lambda s, x: s.o(s.i(x).repeat(1, 2)), i=L(5, n), o=L(2 * n, OUT)), VEC, ("repeat positions only",)
+    ),
+    "features padded": Refusal(
+        lambda n: Net(lambda s, x: s.o(F.pad(s.i(x), (0, 1))), i=L(5, n), o=L(n + 1, OUT)), VEC, ("pad positions only",)
+    ),
+    "padding that is not zero": Refusal(
+        lambda n: Net(lambda s, x: s.o(F.pad(s.c(x), (1, 0), value=1.0).flatten(1)), c=nn.Conv1d(5, n, 3), o=L(5 * n, OUT)),
+        SEQ,
+        ("not zero", "pad with zeros"),
+    ),
+    "a weight with a mean": Refusal(
+        lambda n: Net(lambda s, x: s.o(x @ s.w), w=param(5, n, mean=1.0), o=L(n, OUT)),
+        VEC,
+        ("'w' has the mean", "mean zero"),
+        init=None,
+    ),
+    "a bias with a mean": Refusal(
+        lambda n: Net(lambda s, x: s.o(F.linear(x, s.w, s.b)), w=param(n, 5), b=param(n, std=0.0, mean=1.0), o=L(n, OUT)),
+        VEC,
+        ("bias 'b' has the mean 1", "mean zero"),
+        init=None,
+    ),
+    "a table with a mean": Refusal(
+        lambda n: Net(lambda s, x: s.o(s.i(x) + s.p), i=L(5, n), p=param(6, n, mean=3.0), o=L(n, OUT)),
+        WORDS,
+        ("'p' has the mean", "mean zero"),
+    ),
+    "an embedding with a mean": Refusal(
+        lambda n: Net(lambda s, x: s.o(F.embedding(x, s.e)), e=param(7, n, mean=3.0), o=L(n, OUT)),
+        TOKENS,
+        ("'e' has the mean",),
+    ),
+    "one number for all features": Refusal(
+        of_dense(lambda s, x: s.o(s.i(x) + s.g), g=lambda n: param(1)), VEC, ("one number for all features",)
+    ),
+    "one gain for all features": Refusal(
+        of_dense(lambda s, x: s.o(s.i(x) * s.g), g=lambda n: param(1)), VEC, ("one number a feature",)
+    ),
+    "a part of a parameter": Refusal(
+        of_dense(lambda s, x: s.o(s.i(x) + s.p[:6]), p=lambda n: param(8, n)), WORDS, ("part of the parameter 'p'",)
+    ),
+    "one row of a parameter": Refusal(
+        of_dense(lambda s, x: s.o(s.i(x) + s.p[0]), p=lambda n: param(8, n)), WORDS, ("part of the parameter 'p'",)
+    ),
+    "a split parameter": Refusal(
+        of_dense(lambda s, x: s.o(s.i(x) + s.p.chunk(2)[0]), p=lambda n: param(2, n)), VEC, ("splits a parameter",)
+    ),
+    "a detached weight": Refusal(
+        of_dense(lambda s, x: F.linear(s.i(x), s.o.weight.detach())), VEC, ("out of training", "requires_grad_(False)")
+    ),
+    "division by a random field": Refusal(
+        of_dense(lambda s, x: s.o(s.a(h := s.i(x)) / s.b(h))), VEC, ("divides by", "divide by a number")
+    ),
+    "a power of a field": Refusal(of_dense(lambda s, x: s.o(torch.pow(s.i(x), s.i(x)))), VEC, ("exponent",)),
+    "joined dependent positions": Refusal(
+        of_dense(lambda s, x: s.o(F.relu(torch.cat([s.a(h := s.i(x)), s.a(F.relu(h))], 1)).mean(1))),
+        WORDS,
+        ("dependent branches",),
+    ),
+    "dropout before a mean": Refusal(
+        of_dense(lambda s, x: s.o(F.dropout(s.i(x), 0.5, s.training).mean(1))),
+        WORDS,
+        ("dropout in training", "eval mode"),
+        train=True,
+    ),
+    "alpha_dropout": Refusal(
+        lambda n: S(L(5, n), nn.SELU(), nn.AlphaDropout(0.2), L(n, OUT)), VEC, ("plain dropout", "eval"), train=True
+    ),
+    "samples mixed with positions": Refusal(
+        lambda n: Net(lambda s, x: s.o(F.relu(s.i(x.reshape(-1, 5)))).reshape(-1, 6, OUT), i=L(5, n), o=L(n, OUT)),
+        WORDS,
+        ("samples are mixed", "axis of their own"),
+    ),
+    "a data gate": Refusal(
+        of_dense(lambda s, x: s.o(s.i(x) * x.sum(-1, keepdim=True))), VEC, ("multiplies by", "position masks")
+    ),
+    "subtraction from data": Refusal(of_dense(lambda s, x: s.o(torch.rsub(s.i(x), x[:, :1]))), VEC, ("rsub at",)),
+}

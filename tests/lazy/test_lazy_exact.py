@@ -1,0 +1,393 @@
+"""Kernels against formulas written out here, and the identities that they obey, in float64."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import lazyrich as lzr
+from lazyrich.errors import KernelError
+from lazyrich.family.family import seeded
+from lazyrich.lazy import kernel as room
+
+S, L = nn.Sequential, nn.Linear
+DOUBLE = torch.float64
+
+
+def normal(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=DOUBLE)
+
+
+X = normal(5, 7)
+IMG = normal(4, 3, 5, 5)
+
+
+def mlp(depth=3, bias=True, act=nn.ReLU, n=8):
+    layers = [layer for i in range(depth - 1) for layer in (L(7 if i == 0 else n, n, bias=bias), act())]
+    return S(*layers, L(n if layers else 7, 1, bias=bias))
+
+
+def convnet(n=6):
+    return S(nn.Conv2d(3, n, 3, padding=1), nn.ReLU(), nn.Conv2d(n, n, 3, stride=2), nn.ReLU(), nn.Flatten(), L(4 * n, 1))
+
+
+def pooled(n=6):
+    return S(nn.Conv2d(3, n, 3, padding=1), nn.ReLU(), nn.AvgPool2d(2), nn.Conv2d(n, n, 2), nn.ReLU(),
+             nn.AdaptiveAvgPool2d(1), nn.Flatten(), L(n, 1))  # fmt: skip
+
+
+def arccos(k):
+    """Of a Gram matrix: E[relu relu] and E[relu' relu'] (Cho & Saul 2009)."""
+    q = k.diagonal()
+    s = (q[:, None] * q).sqrt()
+    angle = torch.acos((k / s).clamp(-1, 1))
+    angle.fill_diagonal_(0.0)
+    return s * (angle.sin() + (math.pi - angle) * angle.cos()) / (2 * math.pi), (math.pi - angle) / (2 * math.pi)
+
+
+def recursion(x, depth, w, b, rates=None):
+    """NNGP and NTK of a ReLU network layer by layer; ``rates`` switches layers' own terms (weights, biases) on."""
+    rates = rates or [(w, b)] * depth
+    k = w * x @ x.T / x.shape[1] + b
+    theta = rates[0][0] * x @ x.T / x.shape[1] + rates[0][1]
+    for rate_w, rate_b in rates[1:]:
+        f, slope = arccos(k)
+        k, theta = w * f + b, w * slope * theta + rate_w * f + rate_b
+    return k, theta
+
+
+def close(a, b, tolerance=1e-10):
+    torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4])
+@pytest.mark.parametrize("b", [0.0, 0.4])
+def test_relu_mlp_follows_the_recursion(depth, b):
+    k = lzr.kernel(mlp(depth), init=lzr.init.variance(1.6, b))
+    for got, expected in zip(k(X), recursion(X, depth, 1.6, b), strict=True):
+        close(got, expected, 1e-7)  # arccos near 1 is no better
+
+
+def test_relu_diagonal_at_depth_100():
+    """w = 2, b = 0: K = 2|x|^2/d at every depth and Theta = depth K."""
+    q = 2 * X.square().mean(1)
+    for x, tolerance in ((X, 1e-12), (X.float(), 1e-5)):
+        k = lzr.kernel(mlp(100), init=lzr.init.variance(2.0))
+        nngp, ntk = k(x)
+        assert nngp.dtype == ntk.dtype == x.dtype
+        for got, expected in ((nngp, q), (ntk, 100 * q)):
+            assert float((got.diagonal().double() / expected - 1).abs().max()) < tolerance
+            assert float((k.diagonal(x, "ntk").double() / (100 * q) - 1).abs().max()) < tolerance
+
+
+def test_near_duplicates_in_float32():
+    x = torch.cat([X, X + 1e-6 * normal(5, 7, seed=1)])
+    k = lzr.kernel(mlp(5), init=lzr.init.variance(2.0))
+    exact, single = k.ntk(x), k.ntk(x.float()).double()
+    assert float(((single - exact) / exact.abs().max()).abs().max()) < 2e-3
+    assert float(((single - exact) / exact.abs().max()).diagonal().abs().max()) < 1e-6
+
+
+def test_deep_linear_network():
+    k = lzr.kernel(S(L(7, 4, bias=False), L(4, 4, bias=False), L(4, 1, bias=False)), init=lzr.init.variance(1.3))
+    gram = X @ X.T / 7
+    close(k.nngp(X), 1.3**3 * gram)
+    close(k.ntk(X), 3 * 1.3**3 * gram)
+
+
+def test_one_convolution_is_a_mean_over_windows():
+    k = lzr.kernel(S(nn.Conv2d(3, 8, 3, padding=1, stride=2), nn.Flatten(), L(8 * 9, 1)), init=lzr.init.variance(1.4, 0.2))
+    patches = F.unfold(IMG, 3, padding=1, stride=2)  # (N, 27, 9)
+    own = torch.einsum("icp,jcp->ijp", patches, patches) / 27
+    first = 1.4 * own + 0.2
+    close(k.nngp(IMG), 1.4 * first.mean(-1) + 0.2)
+    close(k.ntk(IMG), (1.4 * first.mean(-1) + 0.2) + 1.4 * first.mean(-1))
+
+
+def test_pooled_convolution_sees_all_pairs_of_windows():
+    k = lzr.kernel(S(nn.Conv2d(3, 8, (2, 3), dilation=(2, 1)), nn.AdaptiveAvgPool2d(1), nn.Flatten(), L(8, 1)),
+                   init=lzr.init.variance(1.4, 0.2))  # fmt: skip
+    patches = F.unfold(IMG, (2, 3), dilation=(2, 1)).mean(-1)
+    close(k.nngp(IMG), 1.4 * (1.4 * patches @ patches.T / 18 + 0.2) + 0.2)
+
+
+def test_transposed_convolution_is_the_sum_over_what_reaches():
+    """A one-hot weight per tap gives the positions that every output reads."""
+    net = S(nn.ConvTranspose1d(2, 6, 3, stride=2, padding=1, output_padding=1, bias=False), nn.Flatten(), L(48, 1, bias=False))
+    x = normal(3, 2, 4)
+    taps = torch.eye(3, dtype=DOUBLE)[:, None, :]  # one input channel to three outputs, a tap each
+    reach = [F.conv_transpose1d(x[:, c : c + 1], taps.transpose(0, 1), stride=2, padding=1, output_padding=1) for c in (0, 1)]
+    features = torch.cat(reach, 1) / math.sqrt(2 * 3)
+    expected = torch.einsum("icp,jcp->ijp", features, features)
+    close(lzr.kernel(net, init=lzr.init.variance(1.0)).nngp(x), expected.mean(-1))
+
+
+def test_layer_norm_makes_every_variance_one():
+    net = S(L(7, 8), nn.ReLU(), nn.LayerNorm(8, eps=0.0), L(8, 1, bias=False))
+    k = lzr.kernel(net, init={"[03].*": lzr.init.variance(1.5, 0.3)})
+    kernel, _ = arccos(1.5 * X @ X.T / 7 + 0.3)
+    mean = ((1.5 * X.square().mean(1) + 0.3) / (2 * math.pi)).sqrt()
+    v = (kernel - mean[:, None] * mean).diagonal()
+    close(k.nngp(X), 1.5 * (kernel - mean[:, None] * mean) / (v[:, None] * v).sqrt(), 1e-7)
+    close(k.nngp(X).diagonal(), torch.full((5,), 1.5, dtype=DOUBLE), 1e-12)
+
+
+def test_gated_unit_is_the_product():
+    net = Gated()
+    k = lzr.kernel(net, init={"[ab].*": lzr.init.variance(1.5, 0.0), "o.*": lzr.init.variance(1.0, 0.0)})
+    first = 1.5 * X @ X.T / 7
+    f, slope = arccos(first)
+    close(k.nngp(X), f * first, 1e-7)
+    close(k.ntk(X), 2 * f * first + slope * first * first, 1e-7)
+
+
+class Gated(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.o = L(7, 8), L(7, 8), L(8, 1)
+
+    def forward(self, x):
+        return self.o(torch.relu(self.a(x)) * self.b(x))
+
+
+NETS = {"mlp": (mlp, X), "convnet": (convnet, IMG), "pooled": (pooled, IMG)}
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_tiles_do_not_matter(name, monkeypatch):
+    net, x = NETS[name]
+    k = lzr.kernel(net(), init=lzr.init.variance(1.5, 0.1))
+    square, oblong = k(x), k(x, x[:3] + 1)
+    monkeypatch.setattr(room_of_kernel(), "TILE", 8)
+    for whole, tiled in zip((*square, *oblong), (*k(x), *k(x, x[:3] + 1)), strict=True):
+        close(tiled, whole, 1e-13)
+
+
+def room_of_kernel():
+    import importlib
+
+    return importlib.import_module("lazyrich.lazy.kernel")
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_symmetric_and_rectangular_paths_agree(name):
+    net, x = NETS[name]
+    k = lzr.kernel(net(), init=lzr.init.variance(1.5, 0.1))
+    apart = torch.cat([x, x + 0.5])
+    whole = k(apart)
+    n = len(x)
+    for part, got in zip(whole, k(x, x + 0.5), strict=True):
+        close(got, part[:n, n:], 1e-12)
+    for part, got in zip(whole, k(x), strict=True):
+        close(got, part[:n, :n], 1e-12)
+        close(part, part.T, 1e-12)
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_asking_for_one_kernel_or_the_diagonal_gives_the_same(name):
+    net, x = NETS[name]
+    k = lzr.kernel(net(), init=lzr.init.variance(1.5, 0.1))
+    nngp, ntk = k(x, get=("nngp", "ntk"))
+    close(k.nngp(x), nngp, 0)
+    close(k.ntk(x), ntk, 0)
+    close(k.diagonal(x), nngp.diagonal(), 1e-12)
+    close(k.diagonal(x, "ntk"), ntk.diagonal(), 1e-12)
+    swapped = k(x, get=("ntk", "nngp"))
+    close(swapped[0], ntk, 0)
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_order_of_samples_does_not_matter_and_kernels_are_positive(name):
+    net, x = NETS[name]
+    k = lzr.kernel(net(), init=lzr.init.variance(1.5, 0.1))
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(3))
+    for a, b in zip(k(x), k(x[order]), strict=True):
+        close(b, a[order][:, order], 1e-12)
+        assert float(torch.linalg.eigvalsh(a).min()) > 0
+
+
+def test_widths_do_not_matter():
+    for make, x in ((mlp, X), (convnet, IMG), (pooled, IMG)):
+        one, two = (lzr.kernel(make(n=n), init=lzr.init.variance(1.5, 0.1))(x) for n in (4, 12))
+        for a, b in zip(one, two, strict=True):
+            close(a, b, 1e-12)
+
+
+def test_integer_inputs_are_read_as_tokens():
+    net = S(nn.Embedding(9, 6), L(6, 1, bias=False))
+    x = torch.tensor([[1, 2], [1, 1], [0, 2]])
+    k = lzr.kernel(net, init={"1.*": lzr.init.variance(1.5)})
+    same = (x[:, None] == x[None]).to(torch.get_default_dtype())
+    close(k.nngp(x), 1.5 * same, 1e-5)
+
+
+def test_repeated_tokens_under_a_mean():
+    net = Mean(S(nn.Embedding(9, 6), L(6, 6, bias=False)))
+    x = torch.tensor([[1, 2, 1], [1, 1, 1], [0, 2, 0]])
+    counts = F.one_hot(x, 9).double().mean(1)
+    k = lzr.kernel(net, init={"body.1.*": lzr.init.variance(1.5)})
+    close(k.nngp(x).double(), 1.5 * counts @ counts.T, 1e-5)
+
+
+class Mean(nn.Module):
+    def __init__(self, body):
+        super().__init__()
+        self.body = body
+
+    def forward(self, x):
+        return self.body(x).mean(1)
+
+
+# schemes
+
+
+def test_scheme_ntk_is_the_default_and_richness_below_a_half_has_its_kernel():
+    init = lzr.init.variance(1.5, 0.2)
+    one = lzr.kernel(mlp(), init=init)(X)
+    for scheme in (lzr.ntk(), lzr.richness(0.25)):
+        for a, b in zip(one, lzr.kernel(mlp(), scheme, init)(X), strict=True):
+            close(a, b, 1e-12)
+
+
+def test_standard_trains_the_hidden_and_output_matrices_only():
+    """At the rate 1/n input weights, biases and everything that is not summed over a width vanish from the kernel."""
+    k = lzr.kernel(mlp(3), lzr.standard(max_stable=True), init=lzr.init.variance(1.5, 0.2))
+    nngp, ntk = recursion(X, 3, 1.5, 0.2, rates=[(0.0, 0.0), (1.0, 0.0), (1.0, 0.0)])
+    close(k.nngp(X), nngp, 1e-7)
+    close(k.ntk(X), ntk, 1e-7)
+
+
+@pytest.mark.parametrize("scheme", [lzr.mup(), lzr.mean_field(), lzr.richness(0.5), lzr.standard()], ids=lambda s: s.name)
+def test_a_scheme_without_a_kernel_is_refused(scheme):
+    with pytest.raises(KernelError, match=r"under SGD is .* no kernel; take ntk\(\)"):
+        lzr.kernel(mlp(), scheme)
+
+
+def test_frozen_tensors_contribute_nothing():
+    net = mlp(3)
+    net[0].weight.requires_grad_(False)
+    net[2].bias.requires_grad_(False)
+    w, b = 1.5, 0.2
+    _, ntk = recursion(X, 3, w, b, rates=[(0.0, b), (w, 0.0), (w, b)])
+    close(lzr.kernel(net, init=lzr.init.variance(w, b)).ntk(X), ntk, 1e-7)
+
+
+def test_initialisation_by_pattern_and_own_laws_otherwise():
+    net = mlp(2)
+    k = lzr.kernel(net, init={"2.weight": lzr.init.variance(3.0)})
+    first = (X @ X.T + 1) / 21  # U(-1/sqrt(7), 1/sqrt(7)) for weights and biases
+    f, _ = arccos(first)
+    close(k.nngp(X), 3 * f + 1 / 24, 1e-7)  # the last bias: U(-1/sqrt(8), 1/sqrt(8))
+    with pytest.raises(KernelError, match="pattern 'nothing' matches no tensor"):
+        lzr.kernel(net, init={"nothing": lzr.init.variance()})
+
+
+def torch_factory(n):
+    return S(L(7, n), nn.ReLU(), L(n, n), nn.ReLU(), L(n, 64))
+
+
+def test_own_laws_describe_the_network_that_torch_draws():
+    """Hidden biases of torch are U(+-1/sqrt(n)), so the module is built at the width that is compared."""
+    n = 128
+    k = lzr.kernel(torch_factory(n))
+    with torch.no_grad():
+        found = []
+        for seed in range(100):
+            with seeded(seed):
+                f = torch_factory(n).double()(X)
+            found.append(f @ f.T / 64)
+    nngp = k.nngp(X)
+    assert float((torch.stack(found).mean(0) - nngp).norm() / nngp.norm()) < 0.05
+
+
+def test_measured_laws_where_the_module_was_drawn_otherwise():
+    with seeded(0):
+        net = S(L(7, 300), nn.ReLU(), L(300, 1))
+        nn.init.normal_(net[0].weight, std=0.5)
+        nn.init.zeros_(net[0].bias)
+    law = lzr.kernel(net).weights.laws
+    assert law["0.weight"].std == pytest.approx(0.5, rel=0.05) and law["0.weight"].mean == 0
+    assert law["0.bias"].std == 0
+
+
+def empirical(model, x, rates):
+    """Tangent kernel of one output of a real network: gradients weighted by learning rates."""
+    rows = []
+    for one in x:
+        f = model(one[None])[0, 0]
+        gradients = torch.autograd.grad(f, list(model.parameters()))
+        named = zip(dict(model.named_parameters()), gradients, strict=True)
+        rows.append(torch.cat([(rates[name] ** 0.5 * g).flatten() for name, g in named]))
+    return torch.stack(rows) @ torch.stack(rows).T
+
+
+PLANNED = [lzr.ntk(), lzr.standard(max_stable=True), lzr.richness(0.25), lzr.richness(0.25, gamma=2.0)]
+
+
+@pytest.mark.parametrize("overrides", [None, {"0.weight": {"lr": 3.0}, "4.weight": {"std": 0.5}}], ids=["plain", "overridden"])
+@pytest.mark.parametrize("scheme", PLANNED, ids=lambda s: s.name)
+def test_a_plan_has_the_kernel_that_its_wide_networks_tend_to(scheme, overrides):
+    """Gradient descent with the plan's own learning rates at a large width."""
+    family = lzr.Family(lambda n: S(L(7, n), nn.ReLU(), L(n, n), nn.ReLU(), L(n, 1)), base=16)
+    plan = lzr.plan(family, scheme, "sgd", overrides=overrides)
+    k = lzr.kernel(plan)
+    width = 2048 if scheme.global_rate else 512  # what vanishes falls as base / width there
+    found = []
+    for seed in range(4 if scheme.global_rate else 8):
+        with seeded(seed):
+            model = plan.build(width)
+        groups = plan.param_groups(model, lr=1.0)
+        by_id = {id(p): group["lr"] for group in groups for p in group["params"]}
+        rates = {name: by_id[id(p)] for name, p in model.named_parameters()}
+        model = model.double()
+        found.append(empirical(model, X, rates))
+    ntk = k.ntk(X)
+    mean = torch.stack(found).mean(0)
+    assert float((mean - ntk).norm() / ntk.norm()) < 0.08, (mean, ntk)
+
+
+def test_plan_for_another_optimizer_and_extra_arguments_are_refused():
+    family = lzr.Family(lambda n: S(L(7, n), nn.ReLU(), L(n, n), nn.ReLU(), L(n, 1)), base=16)
+    with pytest.raises(KernelError, match="adamw; the tangent kernel is the limit of gradient descent"):
+        lzr.kernel(lzr.plan(family, lzr.ntk(), "adamw"))
+    with pytest.raises(KernelError, match="a plan has a scheme and laws of its own"):
+        lzr.kernel(lzr.plan(family, lzr.ntk(), "sgd"), lzr.ntk())
+
+
+# inputs
+
+
+@pytest.mark.parametrize(
+    ("x1", "x2", "says"),
+    [
+        (X.log(), None, "not finite"),
+        (X, X.float(), "may differ only in their number"),
+        (X, X[:, :5], "may differ only in their number"),
+        (X[:0], None, "N at least 1"),
+        ([[1.0]], None, "got inputs list, expected a tensor"),
+        (X[:, :5], None, "give inputs of the shape that it reads"),
+    ],
+    ids=["nan", "dtype", "size", "empty", "list", "features"],
+)
+def test_inputs_that_do_not_fit_are_refused(x1, x2, says):
+    with pytest.raises(KernelError, match=says):
+        lzr.kernel(mlp())(x1, x2)
+
+
+def test_unknown_kernels_and_networks_are_refused():
+    with pytest.raises(KernelError, match="expected 'nngp' and/or 'ntk'"):
+        lzr.kernel(mlp())(X, get=("ntkk",))
+    with pytest.raises(KernelError, match="expected an nn.Module or a plan"):
+        lzr.kernel(3)
+    assert callable(room)
+
+
+def test_gradients_flow_to_the_inputs():
+    x = X[:2].clone().requires_grad_(True)
+    k = lzr.kernel(mlp(3), init=lzr.init.variance(1.5, 0.1))
+    assert torch.autograd.gradcheck(lambda v: k.ntk(v, X[2:4]), (x,))
+    assert torch.autograd.gradcheck(lambda v: k.nngp(v), (x,))

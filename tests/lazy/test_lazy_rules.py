@@ -1,0 +1,133 @@
+"""Every rule against finite networks: the kernel of the traced module beside Monte Carlo over initialisations."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+
+import pytest
+import torch
+from kernel_cases import ACTIVATIONS, CASES, SYNONYMS, VEC, Net
+from torch import Tensor, nn
+
+import lazyrich as lzr
+from lazyrich.family.family import seeded
+from lazyrich.lazy import Kernel
+from lazyrich.lazy.referee import Estimate, monte_carlo
+from lazyrich.lazy.rule import RULES
+
+
+@cache
+def of(name: str) -> Kernel:
+    """The kernel of a case, kept with what was traced."""
+    case = CASES[name]
+    with seeded(1):
+        return lzr.kernel(case.factory(16).train(case.train), init=case.init)
+
+
+def error(estimate: Tensor, exact: Tensor) -> float:
+    """Relative distance in Frobenius norm; an output axis of size one is no axis of the kernel."""
+    return float((estimate.reshape(exact.shape) - exact).norm() / exact.norm())
+
+
+def assert_agree(estimate: Estimate, nngp: Tensor, ntk: Tensor, slack: float) -> None:
+    """Within three standard errors of the whole matrix and the correction of a finite width."""
+    for name, got, spread, exact in (
+        ("nngp", estimate.nngp, estimate.nngp_error, nngp),
+        ("ntk", estimate.ntk, estimate.ntk_error, ntk),
+    ):
+        found, allowed = error(got, exact), 3 * float(spread.norm() / exact.norm()) + slack
+        assert found < allowed, f"{name} is off by {found:.3f}, of which {allowed:.3f} can be explained"
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_agrees_with_finite_networks(name):
+    case = CASES[name]
+    kernel = of(name)
+    estimate = monte_carlo(kernel, case.factory, case.width, case.x, case.draws, case.forward_draws)
+    assert_agree(estimate, *kernel(case.x), slack=case.slack / case.width)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_agrees_with_wide_networks(name):
+    case = CASES[name]
+    kernel = of(name)
+    width = 4 * case.width
+    estimate = monte_carlo(kernel, case.factory, width, case.x, 2 * case.draws, 4 * case.forward_draws, outputs=8, seed=1)
+    assert_agree(estimate, *kernel(case.x), slack=case.slack / width)
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if not case.train])
+def test_parts_are_parts_of_the_whole(name):
+    """Two equal batches, rectangles, single samples and the diagonal, each computed by itself; and positive definiteness.
+
+    Dropout in training is left out: it knows which samples are the same only within one call.
+    """
+    case, kernel = CASES[name], of(name)
+    near = case.rough if case.x.is_floating_point() else 1e-5  # tokens give kernels in float32
+    nngp, ntk = kernel(case.x)
+    twice = kernel(case.x, case.x.clone())
+    oblong = kernel(case.x[:2], case.x[1:])
+    single = kernel(case.x[1:2], case.x[:2])
+    for whole, two, part, one, get in zip((nngp, ntk), twice, oblong, single, ("nngp", "ntk"), strict=True):
+        for got, expected in ((two, whole), (part, whole[:2, 1:]), (one, whole[1:2, :2])):
+            assert float((got - expected).abs().max() / whole.abs().max()) < near
+        diagonal = whole.diagonal(dim1=0, dim2=1).movedim(-1, 0)
+        torch.testing.assert_close(kernel.diagonal(case.x, get), diagonal, rtol=near / 10, atol=near / 10)
+        eigenvalues = torch.linalg.eigvalsh(whole.flatten(2).movedim(-1, 0) if whole.dim() > 2 else whole)
+        assert float(eigenvalues.min()) > -near * float(eigenvalues.max())
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activations_are_their_duals(name):
+    """Every activation that has a rule, with its parameters, against the expectation of the function itself."""
+    function, x = ACTIVATIONS[name], VEC / 2
+    net = Net(lambda s, x: s.o(function(s.i(x))), i=nn.Linear(5, 4), o=nn.Linear(4, 1))
+    k = lzr.kernel(net, init=lzr.init.variance(1.2, 0.1))
+    below = 1.2 * x @ x.T / 5 + 0.1
+    z, weight = grid()
+    s = below.diagonal().sqrt()
+    for i, j in ((0, 0), (0, 2), (1, 3)):
+        rho = below[i, j] / (s[i] * s[j])
+        u, v = s[i] * z[:, None], s[j] * (rho * z[:, None] + (1 - rho**2).clamp(min=0).sqrt() * z)
+        expected = 1.2 * (function(u.expand_as(v)) * function(v) * weight[:, None] * weight).sum() + 0.1
+        assert float(k.nngp(x)[i, j]) == pytest.approx(float(expected), rel=5e-3)
+
+
+def grid() -> tuple[Tensor, Tensor]:
+    """Midpoints and probabilities of a fine grid for a normal variable."""
+    z = torch.linspace(-8, 8, 1001, dtype=torch.float64)
+    weight = torch.exp(-z * z / 2)
+    return z, weight / weight.sum()
+
+
+@pytest.mark.parametrize("name", ["linear", "conv2d"])
+def test_one_network_is_off_by_the_square_root_of_its_width(name):
+    case = CASES[name]
+    kernel = of(name)
+    ntk = kernel.ntk(case.x)
+    off = []
+    for width in (16, 256):
+        singles = [monte_carlo(kernel, case.factory, width, case.x, 1, 1, outputs=1, seed=seed) for seed in range(16)]
+        off.append(sum(error(e.ntk, ntk) ** 2 for e in singles) ** 0.5)
+    slope = math.log(off[0] / off[1]) / math.log(16)
+    assert 0.35 < slope < 0.7
+
+
+@pytest.mark.slow
+def test_the_mean_over_networks_is_off_by_one_over_the_width():
+    case, kernel = CASES["linear"], of("linear")
+    exact = kernel.ntk(case.x)
+    off = []
+    for width in (4, 16):
+        estimate = monte_carlo(kernel, case.factory, width, case.x, 3000, 1, outputs=16)
+        off.append(error(estimate.ntk, exact))
+    assert 2.5 < off[0] / off[1] < 7
+
+
+def test_every_rule_has_a_case():
+    seen = set(SYNONYMS) | set(ACTIVATIONS)
+    for name, case in CASES.items():
+        seen |= {node.op for node in of(name).traced(case.x).graph}
+    assert set(RULES) - seen == set()
