@@ -230,7 +230,7 @@ def _grams(limit: Any, split: Split, kernels: Sequence[str], show: Any) -> dict[
     show(0, len(blocks) + 1, f"{len(split.x)} training samples")
     own = limit(split.x, get=kernels)
     if own[0].dim() != 2:
-        raise UsageError(f"got a network with outputs at {tuple(own[0].shape[2:])} positions, expected one output vector a sample")
+        raise UsageError(f"got a network with outputs at {tuple(own[0].shape[2:])} positions, expected one vector a sample")
     cross = []
     for i, block in enumerate(blocks, start=1):
         show(i, len(blocks) + 1, "test samples")
@@ -358,13 +358,13 @@ def _sentence(row: dict[str, Any], settings: dict[str, Any]) -> str:
     where, tests = f"on {row['train']} training samples", settings["test"]
     if row["network"] is None:
         others = "".join(f", the {name.upper()} {row[name]:.1%}" for name in names if name != best)
-        return f"At infinite width the {best.upper()} of this network classifies {row[best]:.1%} of the test set {where}{others}."
+        return f"At infinite width the {best.upper()} of this network classifies {row[best]:.1%} of {tests} {where}{others}."
     p, q = row["network"]["mean"], row[best]
     margin = 2 * math.sqrt((p * (1 - p) + q * (1 - q)) / tests + 1e-12)
     gap, width = p - q, settings["finite width"]
     both = f"{p:.1%} at width {width} against {q:.1%} for the {best.upper()}"
     if row["network"]["fitted"] < 0.99:
-        return f"Width {width} is not trained to the end ({row['network']['fitted']:.0%} of its data fitted; raise --steps): {both}."
+        return f"Width {width} is not trained to the end ({row['network']['fitted']:.0%} fitted; raise --steps): {both}."
     if abs(gap) <= margin:
         return f"The finite network is as good as its kernel {where}, {both}: the {tests} test samples cannot tell them apart."
     if gap > 0:
@@ -376,10 +376,15 @@ def _table(result: dict[str, Any]) -> str:
     """The result for a terminal."""
     names, width = result["settings"]["kernels"], result["settings"]["finite width"]
     header = ["train", *names, *([f"width {width}"] if width else [])]
-    rows = [[str(r["train"]), *(f"{r[n]:.1%}" for n in names), *([_range(r["network"])] if width else [])] for r in result["rows"]]
+    rows = []
+    for row in result["rows"]:
+        rows.append([str(row["train"]), *(f"{row[n]:.1%}" for n in names), *([_range(row["network"])] if width else [])])
     sizes = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-    lines = ["  ".join(c.rjust(n) if i <= len(names) else c.ljust(n) for i, (c, n) in enumerate(zip(row, sizes, strict=True))).rstrip()
-             for row in [header, *rows]]  # fmt: skip
+    flush = len(names) + 1  # numbers to the right, the range to the left
+    lines = [
+        "  ".join(cell.rjust(n) if i < flush else cell for i, (cell, n) in enumerate(zip(row, sizes, strict=True)))
+        for row in [header, *rows]
+    ]
     rule = "-" * max(map(len, lines))
     spectra = [
         f"{s['kernel']:4} on {s['samples']} samples: first mode {s['top']:.1%} of the trace, "

@@ -20,9 +20,9 @@ from lazyrich.gaussian.dual import Closed, correlation
 
 
 def erf(a: float = 1.0, b: float = 1.0, shift: float = 0.0) -> Closed:
-    """A scaled error function, ``a erf(b x) + shift``.
+    """The error function, scaled and shifted.
 
-    (2 a^2/pi) asin(2 b^2 c / sqrt((1 + 2 b^2 q1)(1 + 2 b^2 q2))) + shift^2.
+    For a erf(b x) + shift: (2 a^2/pi) asin(2 b^2 c / sqrt((1 + 2 b^2 q1)(1 + 2 b^2 q2))) + shift^2.
 
     Example:
         >>> one = torch.tensor(1.0)
@@ -51,7 +51,7 @@ def gelu() -> Closed:
     Example:
         >>> one = torch.tensor(1.0)
         >>> round(float(gelu().kernel(one, one, one)), 6)
-        0.425216
+        0.425221
     """
 
     def parts(c: Tensor, q1: Tensor, q2: Tensor) -> tuple[Tensor, ...]:
@@ -235,8 +235,8 @@ def hermite(degree: int = 2) -> Closed:
 def rectified_power(degree: int = 2) -> Closed:
     """Relu(x)^p: s^p J_p(theta) / (2 pi) (Cho & Saul 2009, Eqs. (3)-(4)); the slope is p^2 times the kernel of p - 1.
 
-    J_p = (1 - x^2)^(p + 1/2) (d/dx)^p [(pi - theta) / sqrt(1 - x^2)] with x = cos(theta), which is a polynomial times sin(theta)
-    and another times pi - theta.
+    J_p = (1 - x^2)^(p + 1/2) (d/dx)^p [(pi - theta) / sqrt(1 - x^2)] with x = cos(theta), a polynomial times sin(theta) and
+    another times pi - theta.
 
     Example:
         >>> one = torch.tensor(1.0)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -128,7 +129,7 @@ class _Expectation(torch.autograd.Function):
 
 def _value(f: Integrand, g: Integrand, c: Tensor, q1: Tensor, q2: Tensor) -> Tensor:
     with torch.no_grad():
-        shape = torch.broadcast_shapes(c.shape, q1.shape, q2.shape)
+        shape = np.broadcast_shapes(c.shape, q1.shape, q2.shape)
         rho = correlation(c, q1, q2).expand(shape)
         q1, q2 = (q.double().clamp(min=0) for q in (q1, q2))
         total, far = expand(f, g, rho, q1, q2, TOLERANCE)

@@ -80,7 +80,7 @@ def _nested(f: Integrand, g: Integrand, rho: Tensor, q1: Tensor, q2: Tensor) -> 
 
 
 def _outer(f: Integrand, g: Integrand, rho: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """Given u, v is N(rho b z, b^2 (1 - rho^2)); panels of z follow the kinks of f, and those of g as seen through that blur."""
+    """Given u, v is N(rho b z, b^2 (1 - rho^2)); panels of z follow the kinks of f, and those of g through that blur."""
     rest = ((1 - rho) * (1 + rho)).clamp(min=0).sqrt()
     first, second = (_places(h, root) for h, root in ((f, a), (g, b)))
     steep = rho.abs().clamp(min=1e-3)

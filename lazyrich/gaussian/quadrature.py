@@ -109,7 +109,7 @@ def gaussian_nodes(root: Tensor, f: Integrand) -> tuple[Tensor, Tensor]:
 
 
 def panels(splits: Tensor, count: int, size: int) -> tuple[Tensor, Tensor]:
-    """Nodes and Gaussian weights (rows, nodes) on ``count`` panels of [-REACH, REACH], and split at ``splits`` (rows, points)."""
+    """Nodes and Gaussian weights (rows, nodes) on ``count`` panels of [-REACH, REACH], split at ``splits`` (rows, points)."""
     grid = torch.linspace(-REACH, REACH, count + 1, dtype=torch.float64, device=splits.device)
     edges = torch.cat([grid.expand(len(splits), -1), splits.nan_to_num(0.0).clamp(-REACH, REACH)], 1).sort(1).values
     z, w = between(edges, size)

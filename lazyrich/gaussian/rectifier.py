@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np  # its broadcast_shapes loads nothing; torch's takes seconds the first time
 import torch
 from torch import Tensor
 
@@ -52,7 +53,7 @@ class Rectifier(Dual):
         """Kernel and slope, sharing the angle."""
         dtype = common_dtype(c, q1, q2)
         if self.bend == 0:
-            slope = torch.full(torch.broadcast_shapes(c.shape, q1.shape, q2.shape), self.half, dtype=dtype, device=c.device)
+            slope = torch.full(np.broadcast_shapes(c.shape, q1.shape, q2.shape), self.half, dtype=dtype, device=c.device)
             return slope * c, slope
         if torch.is_grad_enabled() and any(t.requires_grad for t in (c, q1, q2)):
             kernel, slope = self._smooth(c.double(), q1.double(), q2.double())
@@ -77,7 +78,7 @@ class Rectifier(Dual):
 
     def _fresh(self, c: Tensor, q1: Tensor, q2: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Without gradients, in place on two fresh buffers."""
-        shape = torch.broadcast_shapes(c.shape, q1.shape, q2.shape)
+        shape = np.broadcast_shapes(c.shape, q1.shape, q2.shape)
         kernel, slope = (torch.empty(shape, dtype=dtype, device=c.device) for _ in range(2))
         with torch.no_grad():
             c, q1, q2 = c.detach(), q1.detach(), q2.detach()

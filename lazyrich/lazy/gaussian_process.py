@@ -15,10 +15,10 @@ from lazyrich.lazy.kernel import kernel
 from lazyrich.scaling import Scheme
 
 try:
-    from gpytorch.constraints import Positive
-    from gpytorch.kernels import Kernel as Base
+    from gpytorch.constraints import Positive  # type: ignore[missing-import]
+    from gpytorch.kernels import Kernel as Base  # type: ignore[missing-import]
 except ImportError:  # the class says so when it is made
-    Base, Positive = nn.Module, None  # type: ignore[assignment,misc]
+    Base, Positive = nn.Module, None
 
 
 class NetworkKernel(Base):  # type: ignore[misc,valid-type]
@@ -26,9 +26,9 @@ class NetworkKernel(Base):  # type: ignore[misc,valid-type]
 
     The variances w and b of all linear and convolutional layers (weights w / fan_in, biases b) are then parameters under a
     positivity constraint (``raw_w``, ``raw_b``), and gradients of the kernel reach them and the inputs. b = 0 stays fixed at
-    zero, and so do both for the NTK, whose gradients reach the inputs alone. Wrap it in ``gpytorch.kernels.ScaleKernel`` for a learnable output scale, and take the noise of the likelihood; for
-    a rectifier network without biases w and the output scale say the same. Use it in double precision: Gram matrices of deep
-    networks are close to singular.
+    zero, and so do both for the NTK, whose gradients reach the inputs alone. Wrap it in ``gpytorch.kernels.ScaleKernel`` for
+    a learnable output scale, and take the noise of the likelihood; for a rectifier network without biases w and the output
+    scale say the same. Use it in double precision: Gram matrices of deep networks are close to singular.
 
     Args:
         network: any ``nn.Module`` with a kernel.
@@ -83,7 +83,7 @@ class NetworkKernel(Base):  # type: ignore[misc,valid-type]
     def _register(self, name: str, value: float, learn: bool) -> None:
         if learn:
             self.register_parameter(f"raw_{name}", nn.Parameter(torch.tensor(value, dtype=torch.float64)))
-            self.register_constraint(f"raw_{name}", Positive())
+            self.register_constraint(f"raw_{name}", Positive())  # type: ignore[not-callable]
             constraint = getattr(self, f"raw_{name}_constraint")
             self.initialize(**{f"raw_{name}": constraint.inverse_transform(torch.tensor(value, dtype=torch.float64))})
         else:

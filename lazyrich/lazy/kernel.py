@@ -41,7 +41,8 @@ class Kernel:
 
     ``k.nngp(x1, x2)`` is K = E[f(x1) f(x2)] over initialisations (Lee et al. 2018, arXiv:1711.00165), ``k.ntk(x1, x2)`` the
     tangent kernel Theta (Jacot et al. 2018, arXiv:1806.07572), both (N1, N2) for one output (outputs are independent copies;
-    positions that the network returns are kept as last axes). Made by ``lazyrich.kernel``.
+    positions that the network returns are kept as last axes). Made by ``lazyrich.kernel``. Under ``richness(r)`` with r > 0
+    outputs start at width^-r; ``nngp`` is then the covariance of width^r f.
     """
 
     def __init__(self, module: nn.Module, weights: Weights) -> None:
@@ -73,14 +74,16 @@ class Kernel:
 
     def diagonal(self, x: Tensor, get: str = "nngp") -> Tensor:
         """Of every input with itself, (N,): without the rest of the matrix."""
+        if get not in ("nngp", "ntk"):
+            raise KernelError(f"got get='{get}', expected 'nngp' or 'ntk'")
         x = self._checked(x)
         traced = self.traced(x)
+        size = self.tile_size(traced, _itemsize(x))
         found = []
-        for start in range(0, len(x), 256):
-            run, _ = self._alone(traced, x[start : start + 256], tangent=get == "ntk")
-            found.append(run)
-        fields = [f.nngp if get == "nngp" else f.ntk for f in found]
-        return torch.cat(fields)  # type: ignore[arg-type]
+        for block in x.split(size):
+            own = self._run(traced, (block,), get == "ntk").output()
+            found.append(own.nngp if get == "nngp" else own.ntk)
+        return torch.cat(found)  # type: ignore[arg-type]
 
     def explain(self, x: Tensor) -> Explanation:
         """Every operation with its rule, or the lack of one, and whether the kernel can be computed for such inputs."""
@@ -109,8 +112,9 @@ class Kernel:
 
             def one(at: tuple[slice, slice]) -> tuple[slice, slice, Field]:
                 rows, columns = at
+                known = {"first": _sliced(first, rows), "second": _sliced(second, columns)}
                 mirrored = x2 is None and rows == columns
-                run = self._run(traced, (x1[rows], other[columns]), tangent, first, second, rows, columns, mirrored)
+                run = self._run(traced, (x1[rows], other[columns]), tangent, mirrored=mirrored, **known)
                 return rows, columns, run.output()
 
             size = self.tile_size(traced, _itemsize(x1))
@@ -146,21 +150,16 @@ class Kernel:
     def _moments(self, traced: Traced, x: Tensor) -> Moments:
         """Variances at every node that needs them, for all samples."""
         size = self.tile_size(traced, _itemsize(x))
-        blocks = [self._alone(traced, x[i : i + size], tangent=False)[1] for i in range(0, len(x), size)]
+        blocks = []
+        for block in x.split(size):
+            run = self._run(traced, (block,), tangent=False)
+            run.needs = traced.own
+            run.output()
+            blocks.append(run.first)
         return {key: tuple(torch.cat([b[key][k] for b in blocks]) for k in (0, 1)) for key in blocks[0]}  # type: ignore[misc]
 
-    def _alone(self, traced: Traced, x: Tensor, tangent: bool) -> tuple[Field, Moments]:
-        run = Run(traced.graph, self.weights, traced.own, traced.readouts, (x,), tangent, duals=traced.duals)
-        return run.output(), run.first
-
-    def _run(
-        self, traced: Traced, inputs: tuple[Tensor, ...], tangent: bool, first: Moments, second: Moments,
-        rows: slice, columns: slice, mirrored: bool,
-    ) -> Run:  # fmt: skip
-        return Run(
-            traced.graph, self.weights, traced.pair, traced.readouts, inputs, tangent,
-            _sliced(first, rows), _sliced(second, columns), mirrored, traced.duals,
-        )  # fmt: skip
+    def _run(self, traced: Traced, inputs: tuple[Tensor, ...], tangent: bool, **moments: Any) -> Run:
+        return Run(traced.graph, self.weights, traced.pair, traced.readouts, inputs, tangent, duals=traced.duals, **moments)
 
 
 def kernel(network: nn.Module | Plan, scheme: Scheme | None = None, init: Init = None) -> Kernel:

@@ -51,13 +51,16 @@ def accuracy(rows: Sequence[Row], kernels: Sequence[str], width: str, key: str) 
         for name, _, values in series:
             color, mark, dash = STYLES.get(name, ("ink", "o", (0, None)))
             if name == "network":
-                low, high = ([math.nan if v is None else 100 * v for v in end] for end in zip(*((r.low, r.high) for r in rows), strict=True))
+                ends = [r.low for r in rows], [r.high for r in rows]
+                low, high = ([math.nan if v is None else 100 * v for v in end] for end in ends)
                 axes.fill_between(sizes, low, high, color=tone(color), alpha=0.16, linewidth=0)
             shown = [math.nan if v is None else 100 * v for v in values]
             axes.plot(sizes, shown, color=tone(color), marker=mark, markersize=6, linewidth=1.8, linestyle=dash)
         axes.set_xlabel("training samples", color=tone("muted"), labelpad=1)
         axes.set_ylabel("test accuracy (%)", color=tone("muted"))
-        words = [", ".join(f"{label} {percent(v)} at {n}" for n, v in zip(sizes, values, strict=True)) for _, label, values in series]
+        words = [
+            ", ".join(f"{label} {percent(v)} at {n}" for n, v in zip(sizes, values, strict=True)) for _, label, values in series
+        ]
         return inline(figure, key, "Accuracy against training size", "; ".join(words) + ".")
 
 
@@ -81,7 +84,8 @@ def spectrum(spectra: Sequence[Modes], key: str) -> str:
         axes.set_xlabel("mode", color=tone("muted"), labelpad=1)
         axes.set_ylabel("eigenvalue / trace", color=tone("muted"))
         words = [
-            f"{NAMES.get(s.kernel, s.kernel)}: the first mode holds {percent(s.top)} of the trace, effective rank {brief(s.effective_rank)}"
+            f"{NAMES.get(s.kernel, s.kernel)}: the first mode holds {percent(s.top)} of the trace, "
+            f"effective rank {brief(s.effective_rank)}"
             for s in spectra
         ]
         return inline(figure, key, "Spectrum of the kernel", "; ".join(words) + ".")
@@ -144,7 +148,7 @@ def matrix(shown: Matrix, key: str) -> str:
         axes.grid(False)
         axes.set_xlabel("class", color=tone("muted"), labelpad=1)
         bar = figure.add_axes((318 / 380, 34 / 330, 14 / 380, 286 / 330))
-        bar.imshow([[1 - i / 63] for i in range(64)], cmap="cividis", aspect="auto", extent=(0, 1, low, high), interpolation="none")
+        bar.imshow([[1 - i / 63] for i in range(64)], cmap="cividis", aspect="auto", extent=(0, 1, low, high))
         bar.set_xticks([])
         bar.yaxis.tick_right()
         bar.tick_params(color=tone("grid"), labelcolor=tone("muted"), labelsize=11, length=3)

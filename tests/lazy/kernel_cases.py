@@ -41,7 +41,7 @@ class Case:
     x: Tensor
     init: Init = lzr.init.variance(1.7, 0.3)
     width: int = 96
-    draws: int = 6
+    draws: int = 8
     forward_draws: int = 100
     slack: float = 3.0
     train: bool = False
@@ -353,7 +353,9 @@ CASES: dict[str, Case] = {
         lambda n: Net(lambda s, x: s.o((p := F.relu(s.i(x)).chunk(2, 1))[0] + 0.5 * s.b(F.relu(s.a(p[1])))), **dense(n)), WORDS
     ),
     "crelu": Case(
-        lambda n: Net(lambda s, x: s.o(F.relu(torch.cat([(h := s.i(x)), 0.5 - h], -1))), i=L(5, n), o=L(2 * n, OUT)), VEC
+        lambda n: Net(lambda s, x: s.o(F.relu(torch.cat([(h := s.i(x)), 0.5 - h], -1))), i=L(5, n), o=L(2 * n, OUT)),
+        VEC,
+        rough=1e-2,
     ),
     "swish of joined": Case(
         lambda n: Net(
@@ -446,7 +448,7 @@ CASES: dict[str, Case] = {
     "constants": Case(
         lambda n: Net(lambda s, x: s.o(1 - F.relu(s.i(x) * 0.7 + 0.3) / 2), i=L(5, n), o=L(n, OUT)), VEC, rough=1e-2
     ),
-    "negative": Case(lambda n: Net(lambda s, x: s.o(-F.relu(-s.i(x)) + 0.5), i=L(5, n), o=L(n, OUT)), VEC),
+    "negative": Case(lambda n: Net(lambda s, x: s.o(-F.relu(-s.i(x)) + 0.5), i=L(5, n), o=L(n, OUT)), VEC, rough=1e-2),
     "layer scale": Case(
         lambda n: Net(
             lambda s, x: s.o(F.relu((h := s.i(x)) + s.g * s.b(F.relu(s.a(h))))), g=nn.Parameter(0.5 * torch.ones(n)), **dense(n)
@@ -471,7 +473,7 @@ CASES: dict[str, Case] = {
     ),
     "tanh, twice": Case(lambda n: Net(lambda s, x: s.o(torch.tanh(2 * torch.tanh(s.i(x)))), i=L(5, n), o=L(n, OUT)), VEC),
     "softplus": Case(lambda n: S(L(5, n), nn.Softplus(beta=2), L(n, OUT)), VEC),
-    "leaky_relu": Case(lambda n: S(L(5, n), nn.LeakyReLU(0.3), L(n, n), nn.ELU(), L(n, OUT)), VEC),
+    "leaky_relu": Case(lambda n: S(L(5, n), nn.LeakyReLU(0.3), L(n, n), nn.ELU(), L(n, OUT)), VEC, rough=1e-2),
     "square": Case(lambda n: Net(lambda s, x: s.o(0.3 * s.i(x) ** 2), i=L(5, n), o=L(n, OUT)), VEC, slack=8),
     "square as a product": Case(lambda n: Net(lambda s, x: s.o(0.3 * (h := s.i(x)) * h), i=L(5, n), o=L(n, OUT)), VEC, slack=8),
     # words

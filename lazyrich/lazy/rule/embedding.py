@@ -33,7 +33,7 @@ def embedding(call: Call) -> Field:
     sizes = [a.size for a in base.positions]
     lead = [len(x) for x in run.inputs]
     equal = (
-        same.to(torch.get_default_dtype())
+        same.to(torch.float64)  # tokens have no precision of their own
         .expand(*lead, *same.shape[len(lead) :])
         .reshape(*lead, *sizes, *(sizes if full else ()))
     )

@@ -30,7 +30,7 @@ NAMED: dict[str, tuple[str, tuple[str, ...]]] = {
 OTHERS = (
     "softplus", "elu", "selu", "celu", "hardtanh", "relu6", "hardswish", "hardsigmoid", "log_sigmoid", "softshrink",
     "hardshrink", "square", "clamp", "clamp_min", "clamp_max", "threshold", "expm1", "atan", "sinh", "cosh", "asinh", "erfc",
-    "exp2", "softsign",
+    "exp2",
 )  # fmt: skip
 
 

@@ -65,6 +65,9 @@ def multiply(call: Call) -> Any:
         number = _number(second)
         if not isinstance(first, Random):
             raise call.refuse("it divides by something random or computes a weight from others", "divide by a number")
+        whole = joined(call, first, second, lambda a, b: a / b) if number is None else None
+        if whole is not None:
+            return whole
         if number is None:
             raise call.refuse("it divides by something random or by a tensor", "divide by a number")
         return times(call, first, 1.0 / number)

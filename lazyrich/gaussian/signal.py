@@ -1,0 +1,204 @@
+"""What depth does to variances and correlations (Poole et al. 2016; Schoenholz et al. 2017, arXiv:1611.01232).
+
+A layer with weight variance sigma_w^2 / fan_in and bias variance sigma_b^2 sends q to V(q) = sigma_b^2 + sigma_w^2 E phi^2.
+Perturbations of q grow by chi_parallel = dV/dq a layer, those of directions and gradients by chi_perp = sigma_w^2 E phi'^2.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from scipy.optimize import brentq
+from torch import Tensor
+
+from lazyrich.errors import KernelError
+from lazyrich.gaussian.activation import dual
+from lazyrich.gaussian.dual import Dual
+
+LARGEST, SMALLEST, STEP = 1e8, 1e-14, 1.25
+EVEN = 1e-7  # how near to one chi_perp counts as one
+
+
+def growth(phi: Dual, q: Tensor) -> Tensor:
+    """d/dq E[phi(sqrt(q) z)^2].
+
+    Example:
+        >>> growth(dual("relu"), torch.tensor([1.0, 2.0]))
+        tensor([0.5000, 0.5000])
+    """
+    with torch.enable_grad():
+        at = q.detach().clone().requires_grad_()
+        (slope,) = torch.autograd.grad(phi.variance(at).sum(), at, allow_unused=True)
+    return torch.zeros_like(q) if slope is None else slope
+
+
+@dataclass(frozen=True)
+class Signal:
+    """Propagation through layers of one kind.
+
+    Attributes:
+        phi: the dual of the activation.
+        weight: sigma_w^2.
+        bias: sigma_b^2.
+
+    Example:
+        >>> net = signal("tanh", weight=1.7610, bias=0.05)
+        >>> round(net.variance, 3), net.phase(tolerance=1e-4)
+        (0.57, 'critical')
+    """
+
+    phi: Dual
+    weight: float
+    bias: float
+
+    def variance_map(self, q: Tensor) -> Tensor:
+        """V(q) = sigma_b^2 + sigma_w^2 E phi^2."""
+        return self.bias + self.weight * self.phi.variance(q)
+
+    def covariance_map(self, c: Tensor, q1: Tensor, q2: Tensor) -> Tensor:
+        """sigma_b^2 + sigma_w^2 E[phi(u) phi(v)]."""
+        return self.bias + self.weight * self.phi.kernel(c, q1, q2)
+
+    def correlation_map(self, rho: Tensor, q: Tensor) -> Tensor:
+        """The correlation after a layer of two inputs of variance q and correlation rho."""
+        return self.covariance_map(rho * q, q, q) / self.variance_map(q)
+
+    def chi_parallel(self, q: Tensor) -> Tensor:
+        """dV/dq = sigma_w^2 E[phi'^2 + phi phi'']."""
+        return self.weight * growth(self.phi, q)
+
+    def chi_perp(self, q: Tensor) -> Tensor:
+        """chi_1 = sigma_w^2 E phi'^2: squared gradients grow by it, layer by layer."""
+        return self.weight * self.phi.slope_variance(q)
+
+    def curvature(self, q: Tensor) -> Tensor:
+        """f''(1) = sigma_w^2 q E phi''^2 of the correlation map at a fixed point q; infinite for kinks.
+
+        At criticality 1 - c_l ~ 2 / (f''(1) l).
+        """
+        with torch.enable_grad():
+            c = q.detach().clone().requires_grad_()
+            slope = self.phi.slope(c, q.detach(), q.detach())
+            if not slope.requires_grad:
+                return torch.zeros_like(q)
+            (bend,) = torch.autograd.grad(slope.sum(), c)
+        return self.weight * q * bend
+
+    def fixed_variance(self, start: float = 1.0) -> float:
+        """The fixed point q* that variances flow to from ``start``; 0 or infinity if there is none on the way."""
+
+        def drift(q: float) -> float:
+            return float(self.variance_map(_number(q))) - q
+
+        first = drift(start)
+        if abs(first) <= 1e-13 * start:
+            return start
+        ratio = STEP if first > 0 else 1 / STEP
+        low = start
+        while SMALLEST < low < LARGEST:
+            high = low * ratio
+            if drift(high) * first <= 0:
+                return crossing(drift, min(low, high), max(low, high))
+            low = high
+        return math.inf if first > 0 else 0.0
+
+    @property
+    def variance(self) -> float:
+        """q* from one."""
+        return self.fixed_variance()
+
+    @property
+    def correlation(self) -> float:
+        """c* at q*: 1 unless chaotic; the correlation map is convex on [0, 1], so there is at most one other fixed point."""
+        q = _number(self._finite())
+        if float(self.chi_perp(q)) <= 1 + EVEN:
+            return 1.0
+
+        def drift(rho: float) -> float:
+            return float(self.correlation_map(_number(rho), q)) - rho
+
+        if drift(0.0) <= 1e-15:
+            return 0.0
+        gap = 0.5
+        while drift(1 - gap) >= 0 and gap > 1e-12:
+            gap /= 2
+        return crossing(drift, 0.0, 1 - gap) if gap > 1e-12 else 1.0
+
+    def depth_scales(self) -> tuple[float, float]:
+        """xi_q and xi_c in layers: 1/xi_q = -ln chi_parallel(q*), 1/xi_c = -ln(sigma_w^2 E[phi'(u) phi'(v)]) at c*."""
+        q, rho = _number(self._finite()), self.correlation
+        along = float(self.chi_parallel(q))
+        across = float(self.chi_perp(q) if rho == 1 else self.weight * self.phi.slope(rho * q, q, q))
+        return _scale(along), _scale(across)
+
+    def phase(self, tolerance: float = EVEN) -> str:
+        """Ordered (gradients vanish, c* = 1), critical, or chaotic (gradients explode, c* < 1), by chi_perp at q*."""
+        chi = float(self.chi_perp(_number(self._finite())))
+        if abs(chi - 1) <= tolerance:
+            return "critical"
+        return "ordered" if chi < 1 else "chaotic"
+
+    def trajectory(self, depth: int, q: Tensor, rho: Tensor) -> tuple[Tensor, Tensor]:
+        """Variances and correlations of pairs of equal variance, layers 0 to ``depth`` along a new first axis.
+
+        Example:
+            >>> net, one = signal("relu", 2.0, 0.0), torch.ones((), dtype=torch.float64)
+            >>> variances, correlations = net.trajectory(2, one, 0 * one)
+            >>> [round(float(v), 4) for v in correlations]
+            [0.0, 0.3183, 0.4937]
+        """
+        variances, correlations = [q], [rho]
+        for _ in range(depth):
+            rho = self.correlation_map(rho, q)
+            q = self.variance_map(q)
+            variances.append(q)
+            correlations.append(rho)
+        return torch.stack(variances), torch.stack(correlations)
+
+    def _finite(self) -> float:
+        q = self.variance
+        if not math.isfinite(q):
+            raise KernelError(
+                f"variances of {self.phi.name} grow without bound at sigma_w^2 = {self.weight}, sigma_b^2 = {self.bias}; "
+                "expected a fixed point: lower sigma_w^2"
+            )
+        return q
+
+
+def signal(activation: str | Callable[[Tensor], Tensor] | Dual, weight: float, bias: float = 0.0) -> Signal:
+    """Propagation through layers of an activation with sigma_w^2 = ``weight`` and sigma_b^2 = ``bias``.
+
+    Raises:
+        KernelError: for negative variances.
+
+    Example:
+        >>> signal("relu", 2.0).phase(), signal("tanh", 3.0).phase(), signal("tanh", 0.5, 0.1).phase()
+        ('critical', 'chaotic', 'ordered')
+    """
+    if weight < 0 or bias < 0:
+        raise KernelError(f"got sigma_w^2 = {weight} and sigma_b^2 = {bias}, expected variances of 0 or more")
+    return Signal(activation if isinstance(activation, Dual) else dual(activation), float(weight), float(bias))
+
+
+def crossing(f: Callable[[float], float], low: float, high: float) -> float:
+    """Where f changes sign between two numbers.
+
+    Example:
+        >>> round(crossing(lambda x: x * x - 2, 0.0, 2.0), 6)
+        1.414214
+    """
+    return cast(float, brentq(f, low, high, xtol=1e-15, rtol=1e-14))
+
+
+def _scale(chi: float) -> float:
+    if abs(chi - 1) <= EVEN:
+        return math.inf
+    return -1 / math.log(chi) if chi > 0 else 0.0
+
+
+def _number(value: float) -> Tensor:
+    return torch.tensor(value, dtype=torch.float64)

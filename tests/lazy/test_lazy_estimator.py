@@ -1,0 +1,178 @@
+"""The estimators keep scikit-learn's contract, and predict what the kernel and its inference say."""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.datasets import load_digits
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import check_estimator
+from torch import nn
+
+import lazyrich as lzr
+from lazyrich.errors import KernelError
+from lazyrich.inference import gradient_flow, leave_one_out, one_hot_targets, posterior
+from lazyrich.lazy.estimator import EstimatorError, KernelClassifier, KernelRegressor
+
+X, Y = (lambda d: (d.data / 8 - 1, d.target))(load_digits())
+TRAIN, TEST = slice(0, 120), slice(120, 170)
+NUMBERS = Y / 4.5 - 1
+# skipped by scikit-learn itself: array_api needs the variable SCIPY_ARRAY_API, *_data_not_an_array needs pandas
+SKIPPED = {"check_array_api_input", "check_regressor_data_not_an_array", "check_classifier_data_not_an_array"}
+
+
+def net(width: int = 16, depth: int = 1) -> nn.Module:
+    hidden = [layer for _ in range(depth - 1) for layer in (nn.Linear(width, width), nn.Tanh())]
+    return nn.Sequential(nn.Linear(64, width), nn.ReLU(), *hidden, nn.Linear(width, 10))
+
+
+def conv() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(1, 8, 3, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 9, 10))
+
+
+@pytest.mark.parametrize("estimator", [KernelRegressor(depth=1), KernelClassifier(depth=1)], ids=lambda e: type(e).__name__)
+def test_scikit_learns_own_checks_pass(estimator):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = check_estimator(estimator, on_fail=None)
+    assert len(found) > 40
+    assert {r["check_name"]: repr(r["exception"]) for r in found if r["status"] not in ("passed", "skipped")} == {}
+    assert {r["check_name"] for r in found if r["status"] == "skipped"} <= SKIPPED
+
+
+@pytest.fixture(scope="module")
+def grams():
+    k = lzr.kernel(net(), init=lzr.init.variance(1.5, 0.2))
+    x, z = torch.from_numpy(X[TRAIN]), torch.from_numpy(X[TEST])
+    return {name: (k(x, get=(name,))[0], k(z, x, get=(name,))[0], k(z, get=(name,))[0]) for name in ("nngp", "ntk")}
+
+
+def test_the_nngp_is_the_posterior(grams):
+    model = KernelRegressor(net(), w=1.5, b=0.2, noise=0.01).fit(X[TRAIN], NUMBERS[TRAIN])
+    mean, std = model.predict(X[TEST], return_std=True)
+    own, cross, prior = grams["nngp"]
+    expected = posterior(own, torch.from_numpy(NUMBERS[TRAIN]), cross, prior, noise=0.01)
+    np.testing.assert_allclose(mean, expected.mean.numpy(), atol=1e-9)
+    np.testing.assert_allclose(std, expected.deviation.numpy(), atol=1e-8)
+    assert model.log_marginal_likelihood_ == pytest.approx(float(expected.log_marginal))
+    assert model.dual_coef_.shape == (120,)
+    assert model.predict(X[TEST]).dtype == np.float64
+
+
+@pytest.mark.parametrize("time", [None, 3.0])
+@pytest.mark.parametrize("kind", ["nngp", "ntk"])
+def test_training_is_the_gradient_flow_with_the_ensembles_spread(grams, kind, time):
+    if kind == "nngp" and time is None:
+        pytest.skip("the posterior, tested above")
+    model = KernelRegressor(net(), kind, w=1.5, b=0.2, noise=0.02, time=time).fit(X[TRAIN], NUMBERS[TRAIN])
+    mean, std = model.predict(X[TEST], return_std=True)
+    (theta, cross, _), (own, prior_cross, prior) = grams[kind], grams["nngp"]
+    flow = gradient_flow(
+        theta, torch.from_numpy(NUMBERS[TRAIN]), cross, float("inf") if time is None else time, loss="mean", ridge=0.02,
+        k_dd=own, k_td=prior_cross, k_tt=prior,
+    )  # fmt: skip
+    np.testing.assert_allclose(mean, flow.test.numpy(), atol=1e-7)
+    np.testing.assert_allclose(std, flow.test_covariance.diagonal().clamp_min(0).sqrt().numpy(), atol=1e-6)
+
+
+def test_the_classifier_is_the_argmax_of_centred_targets(grams):
+    own, cross, _ = grams["nngp"]
+    expected = posterior(own, one_hot_targets(torch.from_numpy(Y[TRAIN])), cross, noise=0.01).mean
+    names = np.array([f"digit {i}" for i in range(10)])
+    model = KernelClassifier(net(), w=1.5, b=0.2, noise=0.01).fit(X[TRAIN], names[Y[TRAIN]])
+    np.testing.assert_allclose(model.decision_function(X[TEST]), expected.numpy(), atol=1e-9)
+    assert (model.predict(X[TEST]) == names[expected.argmax(1).numpy()]).all()
+    chances = model.predict_proba(X[TEST])
+    np.testing.assert_allclose(chances.sum(1), 1)
+    assert (names[chances.argmax(1)] == model.predict(X[TEST])).all()
+
+
+def test_the_temperature_is_fitted_to_leave_one_out(grams):
+    from lazyrich.inference import classify
+
+    targets, labels = one_hot_targets(torch.from_numpy(Y[TRAIN])), torch.from_numpy(Y[TRAIN])
+    held_out = leave_one_out(grams["nngp"][0], targets, noise=0.01)
+    expected = classify(held_out.mean, held_out.variance, held_out=(held_out.mean, held_out.variance, labels)).temperature
+    model = KernelClassifier(net(), w=1.5, b=0.2, noise=0.01, temperature="loo").fit(X[TRAIN], Y[TRAIN])
+    assert model.temperature_ == pytest.approx(expected, rel=1e-3)
+
+
+def test_several_targets_are_predicted_as_one_by_one():
+    both = np.stack([NUMBERS, -2 * NUMBERS], 1)[TRAIN]
+    model = KernelRegressor(depth=1, noise=0.01).fit(X[TRAIN], both)
+    mean, std = model.predict(X[TEST], return_std=True)
+    assert mean.shape == std.shape == (50, 2)
+    np.testing.assert_allclose(mean[:, 1], -2 * mean[:, 0], atol=1e-9)
+    one = KernelRegressor(depth=1, noise=0.01).fit(X[TRAIN], both[:, 0]).predict(X[TEST])
+    np.testing.assert_allclose(mean[:, 0], one, atol=1e-9)
+
+
+def test_images_are_shaped_for_a_convolutional_network():
+    model = KernelClassifier(conv(), "ntk", input_shape=(1, 8, 8)).fit(X[TRAIN], Y[TRAIN])
+    assert model.score(X[TEST], Y[TEST]) > 0.8
+
+
+def test_a_network_comes_as_module_factory_or_reference():
+    given = [net(16, 2), net, "lazyrich.family.zoo:mlp"]
+    for network in given:
+        depth = None if network is given[0] else 2
+        assert KernelClassifier(network, depth=depth).fit(X[TRAIN], Y[TRAIN]).score(X[TEST], Y[TEST]) > 0.7
+    by_law = KernelClassifier(net(16), w=None).fit(X[TRAIN], Y[TRAIN])
+    x = torch.from_numpy(X[TEST])
+    torch.testing.assert_close(by_law.kernel_.nngp(x), lzr.kernel(net(16)).nngp(x))
+
+
+def test_a_search_over_kernels_and_variances_runs_in_a_pipeline():
+    model = make_pipeline(StandardScaler(), KernelClassifier(depth=1))
+    grid = {"kernelclassifier__kernel": ["nngp", "ntk"], "kernelclassifier__noise": [1e-2, 1.0]}
+    search = GridSearchCV(model, grid, cv=2, error_score="raise").fit(X[TRAIN], Y[TRAIN])
+    assert search.best_score_ > 0.7
+    assert (cross_val_score(KernelRegressor(net(), noise=0.1), X[TRAIN], NUMBERS[TRAIN], cv=2) > 0.2).all()
+
+
+def test_clones_have_the_same_parameters_and_pickles_the_same_predictions():
+    model = KernelRegressor(net(), w=1.0, noise=0.3, time=2.0, kernel="ntk")
+    copy = clone(model)
+    assert {k: v for k, v in copy.get_params().items() if k != "network"} == {
+        k: v for k, v in model.get_params().items() if k != "network"
+    }
+    model.set_params(noise=0.1).fit(X[TRAIN], NUMBERS[TRAIN])
+    again = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(again.predict(X[TEST]), model.predict(X[TEST]))
+
+
+@pytest.mark.parametrize(
+    ("parameters", "says"),
+    [
+        ({"kernel": "rbf"}, "got kernel 'rbf', expected one of nngp, ntk"),
+        ({"noise": -1.0}, "noise"),
+        ({"time": 0.0}, "time"),
+        ({"depth": 0}, "depth"),
+        ({"activation": "step"}, "activation 'step'"),
+        ({"network": lambda width: None}, "NoneType"),
+        ({"input_shape": (1, 7, 7)}, "expected 49"),
+    ],
+)
+def test_bad_parameters_are_refused_in_the_terms_of_both_houses(parameters, says):
+    with pytest.raises(EstimatorError, match=says.replace("(", r"\(")) as refused:
+        KernelRegressor(**parameters).fit(X[TRAIN], NUMBERS[TRAIN])
+    assert isinstance(refused.value, (ValueError, KernelError))
+
+
+def test_other_refusals():
+    with pytest.raises(NotFittedError):
+        KernelRegressor().predict(X[TEST])
+    with pytest.raises(EstimatorError, match="'loo' with time"):
+        KernelClassifier(time=1.0, temperature="loo").fit(X[TRAIN], Y[TRAIN])
+    with pytest.raises(ValueError, match="one class"):
+        KernelClassifier().fit(X[TRAIN], np.zeros(120))
+    with pytest.raises(KernelError, match="no rule"):
+        KernelRegressor(nn.Sequential(nn.Linear(64, 8), nn.Softmax(1), nn.Linear(8, 1))).fit(X[TRAIN], NUMBERS[TRAIN])
