@@ -1,8 +1,8 @@
 """Times the cases of kernel_speed.py with neural-tangents, in an environment of its own; started by kernel_speed.py.
 
-    python -m venv peer
-    peer/bin/pip install --no-deps neural-tangents==0.6.5
-    peer/bin/pip install frozendict jax==0.4.25 jaxlib==0.4.25 "numpy<2" "scipy<1.13"
+python -m venv peer
+peer/bin/pip install --no-deps neural-tangents==0.6.5
+peer/bin/pip install frozendict jax==0.4.25 jaxlib==0.4.25 "numpy<2" "scipy<1.13"
 """
 
 import json

@@ -96,21 +96,22 @@ def run(words: Sequence[str]) -> None:
 
         _check(train, test, kernel, w, b, noise, steps, seeds, finite_width, base)
         built = resolve(factory)
-        named = Family(_redrawn(built, w, b) if w is not None else built, base, depth=depth, roles=pairs(roles, "roles"))
-        plan = make_plan(named, parse_scheme(scheme), "sgd")
+        given = Family(built, base, depth=depth, roles=pairs(roles, "roles"))
+        redrawn = given if w is None else Family(_redrawn(built, w, b), base, depth=depth, roles=pairs(roles, "roles"))
+        plan = make_plan(redrawn, parse_scheme(scheme), "sgd")
         limit = make_kernel(plan)
         split = _split(data, data_root, sorted(set(train)), test, not images, seed)
         if explain:
             print(limit.explain(split.test_x[:2]))
             return
-        name = getattr(built, "__name__", type(built).__name__)
         settings: dict[str, Any] = {
-            "family": name, "network": named.fingerprint, "scheme": plan.scheme.name, "w": w, "b": b if w is not None else None,
-            "base": base, "depth": depth, "data": split.name, "fingerprint": split.fingerprint, "train": list(split.sizes),
+            "family": given.name, "network": given.fingerprint, "scheme": plan.scheme.name,
+            "w": w, "b": b if w is not None else None, "base": base, "depth": depth,
+            "data": split.name, "fingerprint": split.fingerprint, "train": list(split.sizes),
             "test": len(split.test_y), "kernels": list(dict.fromkeys(kernel)), "noise": noise,
             "finite width": finite_width if finite else None, "steps": steps, "seeds": seeds, "seed": seed,
         }  # fmt: skip
-        folder = out or Path("runs") / slug("kernel", name, plan.scheme.name, split.name)
+        folder = out or Path("runs") / slug("kernel", given.name, plan.scheme.name, split.name)
         store = RunFolder(folder, settings)
         with progress("kernel") as show:
             grams = _grams(limit, split, settings["kernels"], show)
@@ -120,7 +121,7 @@ def run(words: Sequence[str]) -> None:
                 _network_rows(rows, plan, split, rates, settings, store, show)
         result = {
             "kind": "kernel",
-            "title": f"{name} · {plan.scheme.name} · {split.name}",
+            "title": f"{given.name} · {plan.scheme.name} · {split.name}",
             "rows": rows,
             "spectra": [_spectrum(which, gram, split) for which, (gram, _) in grams.items()],
             "matrices": [_matrix(which, gram, split) for which, (gram, _) in grams.items()],
@@ -368,8 +369,8 @@ def _sentence(row: dict[str, Any], settings: dict[str, Any]) -> str:
     if abs(gap) <= margin:
         return f"The finite network is as good as its kernel {where}, {both}: the {tests} test samples cannot tell them apart."
     if gap > 0:
-        return f"The finite network beats its kernel {where}, {both}: it uses what a fixed kernel does not have."
-    return f"The kernel beats the finite network {where}, {both}: width, or the spread between draws, is what it lacks."
+        return f"The finite network beats its kernel {where}, {both}: it does not train as a fixed kernel would."
+    return f"The kernel beats the finite network {where}, {both}: wider networks come closer to it."
 
 
 def _table(result: dict[str, Any]) -> str:

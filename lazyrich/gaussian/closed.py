@@ -284,7 +284,7 @@ def _angle(c: Tensor, q1: Tensor, q2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     inside = gap > 0
     sine = torch.where(inside, torch.where(inside, gap, 1.0).sqrt(), 0.0)
     theta = torch.atan2(torch.where(inside, sine, 1.0), rho)
-    return torch.where(inside, theta, torch.where(rho < 0, math.pi, 0.0)), sine, rho
+    return torch.where(inside, theta, math.pi * (rho < 0).to(rho)), sine, rho
 
 
 def _whole(degree: float) -> int:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lazyrich.gaussian.quadrature import FEATURES, WIDE, Integrand, between, deviation, panels
 
-RADII = (0.0, 0.5, 1.0, 1.75, 2.5, 3.5, 5.0, 7.5, 12.0)
+RADII = (0.0, 0.2, 0.5, 1.0, 1.75, 2.5, 3.5, 5.0, 7.5, 12.0)
 BATCH = 1 << 21  # evaluations at a time
 LAYER = (-8.0, -4.0, -2.0, -1.0, 0.0, 1.0, 2.0, 4.0, 8.0)  # around a kink of v seen from u, in units of its blur
 

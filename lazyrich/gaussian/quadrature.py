@@ -101,10 +101,12 @@ def deviation(q: Tensor) -> Tensor:
 
 def gaussian_nodes(root: Tensor, f: Integrand) -> tuple[Tensor, Tensor]:
     """Nodes and Gaussian weights for E[f(root z)]: one row a root, or one for all where no panel needs to move."""
-    wide = root.numel() > 0 and float(root.detach().max()) > WIDE
-    places = [k for k in f.kinks if k] + [s * x for x in (FEATURES if wide else ()) for s in (-1, 1)]
-    splits = [torch.zeros_like(root)] if places else [root.new_zeros(1)]
-    splits += [k / root.clamp(min=1e-150) for k in places]
+    largest = float(root.detach().max()) if root.numel() else 0.0
+    places = [k for k in f.kinks if k]
+    if not places and largest <= 10 * WIDE:
+        return panels(root.new_zeros(1, 1), PANELS * max(1, math.ceil(largest / WIDE)), f.nodes)
+    places += [s * x for x in (FEATURES if largest > WIDE else ()) for s in (-1, 1)]
+    splits = [torch.zeros_like(root), *(k / root.clamp(min=1e-150) for k in places)]
     return panels(torch.stack(splits, 1), PANELS, f.nodes)
 
 

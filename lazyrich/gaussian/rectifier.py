@@ -72,7 +72,7 @@ class Rectifier(Dual):
         gap = (s - c) * (s + c)
         root = torch.where(gap > 0, gap, 1.0).sqrt() * (gap > 0)
         flat = root == 0
-        angle = torch.where(flat, torch.where(c < 0, math.pi, 0.0), torch.atan2(root, torch.where(flat, 1.0, c)))
+        angle = torch.where(flat, math.pi * (c < 0).to(c), torch.atan2(root, torch.where(flat, 1.0, c)))
         slope = self.half - self.bend * angle
         return self.bend * root + c * slope, slope
 

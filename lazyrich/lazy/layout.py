@@ -149,7 +149,7 @@ def plain(shape: Sequence[Any], feature: int | None) -> Layout:
         >>> plain((Batch(), 3, 8, 8), feature=1)
         (B, f3, p8, p8)
     """
-    axes = []
+    axes: list[Axis] = []
     for i, size in enumerate(shape):
         if isinstance(size, Batch):
             axes.append((Atom(Kind.BATCH, 0),))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from lazyrich.report.canvas import drawing, inline, sheet, tone
 from lazyrich.report.kernel_result import Matrix, Modes, Row
-from lazyrich.report.number import brief
+from lazyrich.report.number import MINUS, brief
 from lazyrich.report.scale import labels, positive, spans, thin
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def matrix(shown: Matrix, key: str) -> str:
         bar.set_xticks([])
         bar.yaxis.tick_right()
         bar.tick_params(color=tone("grid"), labelcolor=tone("muted"), labelsize=11, length=3)
-        bar.set_yticks([low, (low + high) / 2, high], [brief(round(v, 2)) for v in (low, (low + high) / 2, high)])
+        bar.set_yticks([low, (low + high) / 2, high], [f"{v:.2f}".replace("-", MINUS) for v in (low, (low + high) / 2, high)])
         for spine in bar.spines.values():
             spine.set_visible(False)
         name = NAMES.get(shown.kernel, shown.kernel)

@@ -91,6 +91,13 @@ def test_the_same_command_continues_and_another_is_refused(finished: Path, capsy
     assert "Traceback" not in err
 
 
+def test_an_edited_network_is_another_run(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("net.py").write_text(NETS + "# edited\n")
+    words = ["kernel", "net.py:relu", "--w", "2", "--b", "0.1", *SMALL, "--out", str(finished)]
+    assert main(words) == 2
+    assert "holds another run (network" in capsys.readouterr().err
+
+
 def test_the_page_is_one_file_with_the_figures_and_can_be_drawn_again(finished: Path) -> None:
     page = (finished / "report.html").read_text(encoding="utf-8")
     assert page.count('<svg class="figure"') == 5

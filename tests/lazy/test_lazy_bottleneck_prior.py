@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, jacrev
+from torch.func import functional_call, jacrev, jvp
 
 import lazyrich as lzr
 from lazyrich.errors import KernelError
@@ -111,7 +111,7 @@ def test_the_covariance_is_the_mean_kernel():
 
 
 def test_a_nonlinear_bottleneck_is_read_by_the_decoder():
-    u = BottleneckPrior(Linear(), Linear(), 3, torch.tanh).given(X[:, :3])
+    u = BottleneckPrior(Linear(), Linear(), 3, torch.tanh).given(X[None, :, :3])[0]
     torch.testing.assert_close(u, torch.tanh(X[:, :3]) @ torch.tanh(X[:, :3]).T / 3)
 
 
@@ -152,15 +152,15 @@ def test_without_dependence_on_the_latents_it_is_that_of_a_gaussian_process():
     y = normal(4, 2)
     found = BottleneckPrior(Linear(), Constant(), 2).log_likelihood(X, y, 0.1, draws=5)
     assert found.value == pytest.approx(float(log_marginal(torch.eye(4, dtype=DOUBLE), y, 0.1)), rel=1e-12)
-    assert found.error == 0
+    assert found.error < 1e-12
     assert found.effective == pytest.approx(5)
 
 
 def test_annealing_agrees_with_many_plain_draws():
     prior = BottleneckPrior(Dense("erf"), Dense("erf", w=2.0), 2)
     y = prior.sample(X, outputs=3, seed=8).outputs[0]
-    plain = prior.log_likelihood(X, y, 0.02, draws=10_000, seed=1)
-    annealed = prior.log_likelihood(X, y, 0.02, draws=120, steps=20, seed=2)
+    plain = prior.log_likelihood(X, y, 0.02, draws=20_000, seed=1)
+    annealed = prior.log_likelihood(X, y, 0.02, draws=300, steps=40, seed=2)
     assert plain.reliable
     assert annealed.reliable
     assert annealed.effective / annealed.draws > 3 * plain.effective / plain.draws
@@ -205,49 +205,40 @@ def test_derivatives_are_those_of_a_linear_kernel():
 def test_derivatives_are_the_moments_of_wide_decoders_and_their_gradients(activation, hidden):
     u = normal(3, 2, seed=4)
     found = derivative_covariance(Dense(activation, hidden), u)
-    rng, n, draws = torch.Generator().manual_seed(1), 400, 60
+    rng, n, draws = torch.Generator().manual_seed(1), 400, 40
     act = torch.erf if activation == "erf" else torch.relu
     total = torch.zeros_like(found)
     for _ in range(draws):
-        at = u.clone().requires_grad_()
-        h = at / math.sqrt(2)
-        for i in range(hidden):
-            inner = torch.randn(n, h.shape[1], generator=rng, dtype=DOUBLE)
-            h = act(h @ inner.T if i == 0 else h @ inner.T / math.sqrt(n))
-        # the readout is integrated exactly: E[f f'] = h h' / n
-        slopes = torch.stack([torch.autograd.grad(h[:, m].sum(), at, retain_graph=True)[0] for m in range(0, n, 4)], 2)
-        parts = torch.cat([h.detach()[None, :, ::4], slopes.permute(1, 0, 2)])
-        total += torch.einsum("pam,qbm->paqb", parts, parts) / (n / 4) / draws
+        weights = [torch.randn(n, 2 if i == 0 else n, generator=rng, dtype=DOUBLE) for i in range(hidden)]
+
+        def units(at: Tensor, weights=weights) -> Tensor:
+            for w in weights:
+                at = act(at @ w.T / math.sqrt(w.shape[1]))
+            return at
+
+        parts = [units(u), *(jvp(units, (u,), (torch.eye(2, dtype=DOUBLE)[i].expand(3, 2),))[1] for i in range(2))]
+        total += torch.einsum("pam,qbm->paqb", torch.stack(parts), torch.stack(parts)) / n / draws  # the mean over readouts
     torch.testing.assert_close(found, total, rtol=0.1, atol=0.03)
 
 
 def test_derivatives_are_those_of_the_traced_kernel():
-    net = nn.Sequential(nn.Linear(2, 8, bias=False), nn.ReLU(), nn.Linear(8, 8, bias=False), nn.ReLU(), nn.Linear(8, 1, bias=False))
+    first, *later = (nn.Linear(*shape, bias=False) for shape in ((2, 8), (8, 8), (8, 1)))
+    net = nn.Sequential(first, nn.ReLU(), later[0], nn.ReLU(), later[1])
     traced = lzr.kernel(net, init=lzr.init.variance(w=1.5, b=0.0))
     u = normal(3, 2, seed=4)
     torch.testing.assert_close(derivative_covariance(traced, u), derivative_covariance(Dense("relu", 2, 1.5), u))
 
 
 def test_the_mean_of_draws_is_the_mean_given_the_latents():
-    found = bottleneck_ntk(Dense("erf"), Dense("erf"), X, latents=2, outputs=3, draws=3000, seed=2)
+    found = bottleneck_ntk(Dense("erf"), Dense("erf"), X, latents=2, outputs=3, draws=500, seed=2)
     eye = torch.eye(3, dtype=DOUBLE)
     residual = found.theta - torch.einsum("sab,ij->saibj", found.given_latents, eye)
-    scale = residual.std(0) / math.sqrt(3000)
+    scale = residual.std(0) / math.sqrt(500)
     assert float((residual.mean(0) / scale).abs().max()) < 4.5
     torch.testing.assert_close(found.mean, torch.einsum("ab,ij->aibj", found.given_latents.mean(0), eye))
 
 
-def test_jacobians_have_the_second_derivative_of_the_kernel_as_covariance():
-    """At one fixed pair of latents: E[J J^T]_ij = delta_ij sum_a d^2 K / du_a du'_a, and E[g J_a] = dK/du'_a."""
-
-    class Fixed:
-        def nngp(self, x1, x2=None):
-            return x1 @ x1.T
-
-        ntk = nngp
-
-    found = bottleneck_ntk(Fixed(), Dense("erf"), X[:2, :1], latents=2, outputs=20_000, draws=1, seed=2) if False else None
-    assert found is None
+def test_draws_have_the_covariance_of_the_function_and_its_gradient():
     u = normal(2, 2, seed=6)
     joint = derivative_covariance(Dense("erf"), u)
     flat = joint.reshape(6, 6)
@@ -262,7 +253,7 @@ def test_the_draws_are_positive_semidefinite_and_symmetric():
 
 
 def test_wide_networks_have_tangent_kernels_of_this_law():
-    """Mean and spread of diagonal entries over networks of width 400."""
+    """Mean and spread of diagonal entries over networks of width 256."""
 
     class Net(nn.Module):
         def __init__(self, n: int) -> None:
@@ -278,15 +269,15 @@ def test_wide_networks_have_tangent_kernels_of_this_law():
 
     torch.manual_seed(0)
     x, values = X[:2], []
-    for _ in range(150):
-        net = Net(400)
+    for _ in range(80):
+        net = Net(256)
         rows = jacrev(lambda p, net=net: functional_call(net, p, (x,)))(dict(net.named_parameters()))
         flat = torch.cat([r.detach().flatten(2) for r in rows.values()], 2)
         values.append(torch.einsum("aip,bjp->aibj", flat, flat))
-    wide, limit = torch.stack(values), bottleneck_ntk(Dense("erf"), Dense("erf"), x, 2, 3, draws=3000).theta
-    error = wide.std(0) / math.sqrt(150)
+    wide, limit = torch.stack(values), bottleneck_ntk(Dense("erf"), Dense("erf"), x, 2, 3, draws=1500).theta
+    error = wide.std(0) / math.sqrt(80)
     assert float(((wide.mean(0) - limit.mean(0)) / error).abs().max()) < 4.5
-    assert float((wide.std(0) / limit.std(0)).mean()) == pytest.approx(1, abs=0.12)
+    assert float((wide.std(0) / limit.std(0)).mean()) == pytest.approx(1, abs=0.15)
     assert float(limit.std(0).min()) > 0.05  # random at infinite width
 
 
@@ -313,7 +304,7 @@ REFUSED = {
     "indefinite": (lambda: BottleneckPrior(Broken(torch.neg), Linear(), 2).sample(X, 1), "below zero"),
     "not a number": (lambda: BottleneckPrior(Linear(), Broken(lambda k: k / 0), 2).sample(X, 1), "not finite"),
     "no gradient": (lambda: bottleneck_ntk(Linear(), Broken(torch.Tensor.detach), X, 2, 1), "without gradients"),
-    "jumps": (lambda: bottleneck_ntk(Linear(), Dense("sign"), X, 2, 1), "second derivatives"),
+    "jumps": (lambda: bottleneck_ntk(Linear(), Dense("sign"), X, 2, 1), "an activation with jumps has none"),
     "one output": (lambda: dependence(torch.zeros(3, 1, 1)), "one output"),
 }
 

@@ -17,8 +17,8 @@ def derivative_covariance(decoder: Side, u: Tensor) -> Tensor:
     derivatives of all pairs come from sums weighted by a w_ab, differentiated in w.
 
     Args:
-        decoder: its ``nngp``, twice differentiable by autograd also at u = u' (a rectifier's is: the angle's gradient is taken as
-            zero there, where it has no weight).
+        decoder: its ``nngp``, twice differentiable by autograd also at u = u' (a rectifier's is: the angle's gradient counts
+            as zero there, where it has no weight).
         u: points, (N, k) float64.
 
     Returns:

@@ -35,10 +35,10 @@ class BottleneckDynamics:
         g_t(u)  = g_0(u) - int_0^t sum_b Theta_dec(u, u_b(s)) e_b(s) ds   the decoder as a function
         J_t(u)  = dg_t/du,    f_a(t) = g_t(u_a(t))
 
-    The derivation stands at the head of ``lazyrich.lazy.bottleneck``; no earlier publication of it is known to us, and the tests
-    and ``studies/bottleneck.py`` hold it against networks that are trained. The kernels Theta_enc(x, x') and Theta_dec(u, u') are
-    constant functions; what moves is where the second is taken, so features are learnt at the bottleneck though every layer is
-    lazy. What is random is the start: u_0 ~ GP(0, K_enc), g_0 ~ GP(0, K_dec).
+    The derivation stands at the head of ``lazyrich.lazy.bottleneck``; no earlier publication of it is known to us, and the
+    tests and ``studies/bottleneck.py`` hold it against networks that are trained. The kernels Theta_enc(x, x') and
+    Theta_dec(u, u') are constant functions; what moves is where the second is taken, so features are learnt at the bottleneck
+    though every layer is lazy. What is random is the start: u_0 ~ GP(0, K_enc), g_0 ~ GP(0, K_dec).
 
     Args:
         encoder: kernels of the encoder, for one latent.
@@ -48,8 +48,8 @@ class BottleneckDynamics:
         latents: k.
         bottleneck: phi, if the decoder reads phi(u); g and g0 are still functions of u.
         u0: latents at initialisation, (N, k); drawn where it is not given.
-        g0: the decoder's function at initialisation, (N, k) -> (N, d), differentiable by autograd; a ``DrawnFunction`` where it is
-            not given. A network's own decoder gives its own path, up to its finite width.
+        g0: the decoder's function at initialisation, (N, k) -> (N, d), differentiable by autograd; a ``DrawnFunction`` where
+            it is not given. A network's own decoder gives its own path, up to its finite width.
         seed: of what is drawn.
 
     Raises:
@@ -139,8 +139,8 @@ class BottleneckDynamics:
     def flow(self, times: Sequence[float], tolerance: float = 1e-6, most: int = 40_000) -> BottleneckPath:
         """Gradient flow, by Dormand & Prince's method of order 5 with steps of its own choice.
 
-        The state is u and the function g; a step adds its stages' latents to g's centres with the method's weights, so the memory
-        integral is taken to the same order as the rest. Cost: O(M N (k + d)) a stage with M <= 6 N steps centres.
+        The state is u and the function g; a step adds its stages' latents to g's centres with the method's weights, so the
+        memory integral is taken to the same order as the rest. Cost: O(M N (k + d)) a stage with M <= 6 N steps centres.
 
         Args:
             times: when to record; increasing, from 0.

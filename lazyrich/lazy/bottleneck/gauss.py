@@ -21,7 +21,7 @@ def normal(rng: torch.Generator, *shape: int) -> Tensor:
 
 
 def root(covariance: Tensor, name: str = "the covariance") -> Tensor:
-    """R with R R^T = covariance, by eigenvalues: Gram matrices with repeated inputs, or of low rank, have no Cholesky factor.
+    """R with R R^T = covariance, (..., N, N), by eigenvalues: Gram matrices of low rank have no Cholesky factor.
 
     Raises:
         KernelError: for a covariance with a truly negative eigenvalue.
@@ -31,8 +31,10 @@ def root(covariance: Tensor, name: str = "the covariance") -> Tensor:
         >>> torch.allclose(r @ r.T, torch.ones(2, 2, dtype=torch.float64))
         True
     """
-    values, vectors = torch.linalg.eigh((covariance + covariance.T) / 2)
-    if float(values[0]) < -INDEFINITE * float(values[-1].abs()):
-        raise KernelError(f"got {name} with eigenvalue {float(values[0]):.3g} (largest {float(values[-1]):.3g}), expected none "
+    values, vectors = torch.linalg.eigh((covariance + covariance.mT) / 2)
+    worst = int((values[..., 0] + INDEFINITE * values[..., -1].abs()).argmin())
+    low, high = float(values[..., 0].flatten()[worst]), float(values[..., -1].flatten()[worst])
+    if low < -INDEFINITE * abs(high):
+        raise KernelError(f"got {name} with eigenvalue {low:.3g} (largest {high:.3g}), expected none "
                           "below zero; check that the kernel is symmetric and positive semidefinite")  # fmt: skip
-    return vectors * values.clamp(min=0).sqrt()
+    return vectors * values.clamp(min=0).sqrt().unsqueeze(-2)

@@ -42,75 +42,79 @@ class LogLikelihood:
         if self.reliable:
             return ""
         return (
-            f"got {self.effective:.1f} effective draws of {self.draws}, expected at least {ENOUGH:.0f}: the estimate rests on the "
-            "largest weight and is too low; take steps= (annealing), more draws, more noise or fewer samples"
+            f"got {self.effective:.1f} effective draws of {self.draws}, expected at least {ENOUGH:.0f}: the estimate rests "
+            "on the largest weight and is too low; take steps= (annealing), more draws, more noise or fewer samples"
         )
 
 
 @dataclass(frozen=True)
 class Posterior:
-    """Latents given targets: prior N(0, R R^T) a latent, likelihood N(y; 0, K_dec(u) + s^2 I).
+    """Draws of latents under a likelihood N(y; 0, K_dec(u) + s^2 I), all draws at once.
 
     Attributes:
-        given: u -> K_dec(u, u').
-        half: R, (N, N).
-        latents: k.
+        given: u (S, N, k) -> K_dec(u, u') (S, N, N).
         y: targets, (N, d).
         noise: s^2.
     """
 
     given: Callable[[Tensor], Tensor]
-    half: Tensor
-    latents: int
     y: Tensor
     noise: float
 
-    def draw(self, rng: torch.Generator) -> Tensor:
-        """Latents of the prior, (N, k)."""
-        return self.half @ normal(rng, len(self.half), self.latents)
-
     def density(self, u: Tensor) -> Tensor:
-        """log N(y; 0, K_dec(u) + s^2 I), summed over outputs."""
+        """Log N(y; 0, K_dec(u) + s^2 I), summed over outputs: (S,)."""
         n, d = self.y.shape
         lower, info = torch.linalg.cholesky_ex(self.given(u) + self.noise * torch.eye(n, dtype=torch.float64))
-        if int(info):
+        if bool(info.any()):
             raise KernelError(f"got a Gram matrix that noise={self.noise:.3g} does not make positive definite; give more noise")
-        white = torch.linalg.solve_triangular(lower, self.y, upper=False)
-        return -0.5 * white.square().sum() - d * lower.diagonal().log().sum() - 0.5 * n * d * math.log(2 * math.pi)
+        white = torch.linalg.solve_triangular(lower, self.y.expand(len(u), n, d), upper=False)
+        log_roots = lower.diagonal(dim1=1, dim2=2).log().sum(1)
+        return -0.5 * white.square().sum((1, 2)) - d * log_roots - 0.5 * n * d * math.log(2 * math.pi)
 
-    def anneal(self, steps: int, rng: torch.Generator) -> Tensor:
-        """log weight of one annealed draw, sum_t (beta_t - beta_(t-1)) log p(y | u_(t-1)), beta_t = (t/T)^4."""
-        u, weight, before = self.draw(rng), torch.zeros((), dtype=torch.float64), 0.0
-        level = self.density(u)
+    def anneal(self, u: Tensor, half: Tensor, steps: int, rng: torch.Generator) -> Tensor:
+        """Log weights of annealed draws, sum_t (beta_t - beta_(t-1)) log p(y | u_(t-1)) with beta_t = (t/T)^4: (S,).
+
+        Args:
+            u: latents drawn from the prior, (S, N, k).
+            half: R with K_enc = R R^T.
+            steps: T.
+            rng: of the moves.
+        """
+        level, before = self.density(u), 0.0
+        weight = torch.zeros_like(level)
         for t in range(1, steps + 1):
             beta = (t / steps) ** 4
             weight = weight + (beta - before) * level
             if t < steps:
-                u, level = self.slice(u, level, beta, rng)
+                u, level = self.slice(u, level, half @ normal(rng, *u.shape), beta, rng)
             before = beta
         return weight
 
-    def slice(self, u: Tensor, level: Tensor, beta: float, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    def slice(self, u: Tensor, level: Tensor, other: Tensor, beta: float, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """A move on the ellipse through u and a fresh prior draw that leaves prior times likelihood^beta as it is."""
-        other, floor = self.draw(rng), beta * level + math.log(_uniform(rng))
-        angle = 2 * math.pi * _uniform(rng)
+        floor = beta * level + _uniform(rng, len(u)).log()
+        angle = 2 * math.pi * _uniform(rng, len(u))
         low, high = angle - 2 * math.pi, angle
-        while high - low > 1e-12:
-            moved = math.cos(angle) * u + math.sin(angle) * other
+        new, new_level, left = u.clone(), level.clone(), torch.arange(len(u))
+        while len(left):
+            turn = angle[left, None, None]
+            moved = turn.cos() * u[left] + turn.sin() * other[left]
             found = self.density(moved)
-            if beta * found > floor:
-                return moved, found
-            low, high = (angle, high) if angle < 0 else (low, angle)
-            angle = low + (high - low) * _uniform(rng)
-        return u, level  # the ellipse has shrunk to where it began
+            stays = (beta * found > floor[left]) | ((high - low)[left] < 1e-12)
+            new[left[stays]], new_level[left[stays]] = moved[stays], found[stays]
+            left = left[~stays]
+            low, high = torch.where(angle < 0, angle, low), torch.where(angle < 0, high, angle)
+            angle = low + (high - low) * _uniform(rng, len(u))
+        return new, new_level
 
 
 def mean_weight(log_weights: Tensor) -> LogLikelihood:
     """The log of the mean weight, (S,) log weights, with the delta method's error: var(w) / (S mean(w)^2)."""
     s = len(log_weights)
-    effective = 1 / float(torch.softmax(log_weights, 0).square().sum())
+    share = torch.softmax(log_weights, 0)
     value = float(torch.logsumexp(log_weights, 0)) - math.log(s)
-    error = math.sqrt(max(s / effective - 1, 0.0) / (s - 1)) if s > 1 else math.inf
+    error = s * float(share.std()) / math.sqrt(s) if s > 1 else math.inf
+    effective = 1 / float(share.square().sum())
     return LogLikelihood(value, error, effective, s)
 
 
@@ -125,5 +129,5 @@ def targets_of(y: Tensor, n: int) -> Tensor:
     return y.double().reshape(n, -1)
 
 
-def _uniform(rng: torch.Generator) -> float:
-    return 1 - float(torch.rand((), generator=rng, dtype=torch.float64))  # never zero
+def _uniform(rng: torch.Generator, count: int) -> Tensor:
+    return 1 - torch.rand(count, generator=rng, dtype=torch.float64)  # never zero

@@ -29,7 +29,7 @@ def homogeneous_kurtosis(latents: int) -> float:
     """E f^4 / (E f^2)^2 = 3 (1 + 2/k) at one input, for a linear bottleneck and a decoder homogeneous of degree one.
 
     Given u, f ~ N(0, c |u|^2), and |u|^2 / K_enc(x, x) is chi-squared with k degrees of freedom: E f^4 = 3 c^2 E|u|^4, and
-    E|u|^4 / (E|u|^2)^2 = (k + 2)/k. A rectifier decoder without biases of any depth is such; the finite moment stays away from a
+    E|u|^4 / (E|u|^2)^2 = (k + 2)/k. A rectifier decoder without biases of any depth is such; the moment stays away from a
     Gaussian's 3 however wide and deep the decoder is.
 
     Example:

@@ -12,7 +12,9 @@ from lazyrich.errors import KernelError
 from lazyrich.lazy.bottleneck.gauss import generator, normal, root
 from lazyrich.lazy.bottleneck.likelihood import LogLikelihood, Posterior, mean_weight, targets_of
 from lazyrich.lazy.bottleneck.moment import Measured
-from lazyrich.lazy.bottleneck.side import Nonlinearity, Side, behind, counted, gram, inputs
+from lazyrich.lazy.bottleneck.side import Nonlinearity, Side, behind, counted, gram, inputs, within
+
+PART = 2**22  # entries of Gram matrices held at a time
 
 
 @dataclass(frozen=True)
@@ -75,13 +77,13 @@ class BottleneckPrior:
         """
         rng, n, d = generator(seed), len(x), counted(outputs, "outputs")
         u = self.latents_at(x, draws, rng)
-        f = torch.stack([root(self.given(row), "the decoder's nngp") @ normal(rng, n, d) for row in u])
-        return Draws(u, f)
+        parts = [root(self.given(part), "the decoder's nngp") @ normal(rng, len(part), n, d) for part in self._parts(u)]
+        return Draws(u, torch.cat(parts))
 
     def given(self, u: Tensor) -> Tensor:
-        """K_dec(u, u'), the covariance of one output given the latents (N, k): (N, N)."""
+        """K_dec(u, u'), the covariance of one output given each draw of the latents: (S, N, k) -> (S, N, N)."""
         with torch.no_grad():
-            return gram(self.decoder.nngp(u), (len(u), len(u)), "the decoder's nngp")
+            return within(self.decoder.nngp, u, "the decoder's nngp")
 
     def covariance(self, x: Tensor, draws: int = 1000, seed: int = 0) -> Measured:
         """E_u[K_dec(u, u')], the covariance of one output (outputs are uncorrelated, not independent), with its standard error.
@@ -96,16 +98,22 @@ class BottleneckPrior:
         """
         if counted(draws, "draws") < 2:
             raise KernelError("got one draw, expected at least 2: an error needs two")
-        found = torch.stack([self.given(u) for u in self.latents_at(x, draws, generator(seed))])
-        return Measured(found.mean(0), found.std(0) / math.sqrt(draws))
+        u = self.latents_at(x, draws, generator(seed))
+        first = self.given(u[:1])[0]
+        total, squares = torch.zeros_like(first), torch.zeros_like(first)
+        for part in self._parts(u):
+            apart = self.given(part) - first  # sums of small numbers keep their digits
+            total, squares = total + apart.sum(0), squares + apart.square().sum(0)
+        spread = (squares - total.square() / draws).clamp(min=0) / (draws - 1)
+        return Measured(first + total / draws, (spread / draws).sqrt())
 
     def log_likelihood(
         self, x: Tensor, y: Tensor, noise: float, draws: int = 1000, steps: int = 0, seed: int = 0
     ) -> LogLikelihood:
-        """log p(y) = log E_u N(y; 0, K_dec(u) + s^2 I), by the log of the mean weight over draws.
+        """Log p(y) = log E_u N(y; 0, K_dec(u) + s^2 I), by the log of the mean weight over draws.
 
-        With ``steps`` = 0 the weights are the likelihoods of prior draws, enough for few samples or much noise. With steps T the
-        draws walk from the prior to the posterior at inverse temperatures (t/T)^4, t = 1..T, by elliptical slice sampling
+        With ``steps`` = 0 the weights are the likelihoods of prior draws, enough for few samples or much noise. With T steps
+        the draws walk from the prior to the posterior at inverse temperatures (t/T)^4, t = 1..T, by elliptical slice sampling
         (Murray, Adams & MacKay 2010, arXiv:1001.0175), and the weights are those of annealed importance sampling (Neal 2001,
         arXiv:physics/9803008): unbiased for p(y) either way. A step costs a few Cholesky factors a draw.
 
@@ -129,14 +137,20 @@ class BottleneckPrior:
             )
         if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
             raise KernelError(f"got steps={steps!r}, expected a whole number, 0 for plain draws")
-        posterior, rng = Posterior(self.given, self._root(x), self.latents, targets_of(y, len(x)), noise), generator(seed)
-        one = posterior.anneal if steps else lambda steps, rng: posterior.density(posterior.draw(rng))
-        return mean_weight(torch.stack([one(steps, rng) for _ in range(counted(draws, "draws"))]))
+        posterior, rng = Posterior(self.given, targets_of(y, len(x)), noise), generator(seed)
+        half, weights = self._root(x), []
+        for part in self._parts(self.latents_at(x, draws, rng)):
+            weights.append(posterior.anneal(part, half, steps, rng) if steps else posterior.density(part))
+        return mean_weight(torch.cat(weights))
 
     def latents_at(self, x: Tensor, draws: int, rng: torch.Generator) -> Tensor:
         """Latents from a stream of random numbers, (S, N, k)."""
         n, s = len(x), counted(draws, "draws")
         return (self._root(x) @ normal(rng, n, s * self.latents)).reshape(n, s, self.latents).transpose(0, 1)
+
+    def _parts(self, u: Tensor) -> tuple[Tensor, ...]:
+        """Draws in parts whose Gram matrices fit into memory together."""
+        return u.split(max(1, PART // u.shape[1] ** 2))
 
     def _root(self, x: Tensor) -> Tensor:
         x = inputs(x)

@@ -12,6 +12,7 @@ from torch import Tensor
 from lazyrich.errors import KernelError
 
 Nonlinearity = Callable[[Tensor], Tensor]
+TOGETHER = 64  # rows of latents a call: so few pairs cost less than the call itself, also those between draws
 
 
 class Side(Protocol):
@@ -82,6 +83,21 @@ def gram(values: Tensor, shape: tuple[int, int], name: str) -> Tensor:
             f"got {name} with values that are not finite, expected finite ones; check the variances and the inputs"
         )
     return values
+
+
+def within(kernel: Callable[[Tensor], Tensor], u: Tensor, name: str) -> Tensor:
+    """A kernel within each draw of latents, (S, N, k) -> (S, N, N); several small draws are evaluated in one call.
+
+    Example:
+        >>> within(lambda v: v @ v.T, torch.ones(3, 2, 1), "k").shape
+        torch.Size([3, 2, 2])
+    """
+    n, found = u.shape[1], []
+    for part in u.split(max(1, TOGETHER // n)):
+        m = len(part)
+        whole = gram(kernel(part.reshape(m * n, -1)), (m * n, m * n), name)
+        found.append(whole.reshape(m, n, m, n).diagonal(dim1=0, dim2=2).permute(2, 0, 1))
+    return torch.cat(found)
 
 
 def counted(value: int, name: str) -> int:

@@ -10,7 +10,7 @@ from torch import Tensor
 from lazyrich.lazy.bottleneck.derivative import derivative_covariance
 from lazyrich.lazy.bottleneck.gauss import generator, normal, root
 from lazyrich.lazy.bottleneck.prior import BottleneckPrior
-from lazyrich.lazy.bottleneck.side import Nonlinearity, Side, counted, gram, inputs
+from lazyrich.lazy.bottleneck.side import TOGETHER, Nonlinearity, Side, counted, gram, inputs, within
 
 
 @dataclass(frozen=True)
@@ -86,20 +86,22 @@ def bottleneck_ntk(
     with torch.no_grad():
         of_encoder = gram(encoder.ntk(x), (n, n), "the encoder's ntk").double()
     rng = generator(seed)
-    rows = [_one(prior, of_encoder, u, d, normal(rng, (1 + latents) * n, d)) for u in prior.latents_at(x, draws, rng)]
-    theta, u, f, j, given = (torch.stack(column) for column in zip(*rows, strict=True))
-    return BottleneckTangents(theta, u, f, j, given)
-
-
-def _one(prior: BottleneckPrior, of_encoder: Tensor, u: Tensor, d: int, z: Tensor) -> tuple[Tensor, ...]:
-    """Theta, u, g, J and E[Theta | u] at one draw of latents."""
-    n, k = u.shape
-    joint = derivative_covariance(prior.decoder, u)
-    drawn = (root(joint.reshape(len(z), len(z)), "the covariance of the decoder and its gradient") @ z).reshape(1 + k, n, d)
-    f, j = drawn[0], drawn[1:].permute(1, 2, 0)
+    u = prior.latents_at(x, draws, rng)
+    joint = torch.cat([_joint(prior.decoder, part) for part in u.split(max(1, TOGETHER // n))])
+    k = counted(latents, "latents")
+    half = root(joint.reshape(draws, (1 + k) * n, (1 + k) * n), "the covariance of the decoder and its gradient (an activation with jumps has none)")
+    drawn = (half @ normal(rng, draws, (1 + k) * n, d)).reshape(draws, 1 + k, n, d)
+    f, j = drawn[:, 0], drawn[:, 1:].permute(0, 2, 3, 1)
     with torch.no_grad():
-        of_decoder = gram(prior.decoder.ntk(u), (n, n), "the decoder's ntk")
-    slopes = torch.einsum("iaib->ab", joint[1:, :, 1:])
-    theta = torch.einsum("ab,ij->aibj", of_decoder, torch.eye(d, dtype=torch.float64))
-    theta = theta + torch.einsum("ab,aic,bjc->aibj", of_encoder, j, j)
-    return theta, u, f, j, of_decoder + of_encoder * slopes
+        of_decoder = within(prior.decoder.ntk, u, "the decoder's ntk")
+    theta = torch.einsum("sab,ij->saibj", of_decoder, torch.eye(d, dtype=torch.float64))
+    theta = theta + torch.einsum("ab,saic,sbjc->saibj", of_encoder, j, j)
+    slopes = torch.einsum("siaib->sab", joint[:, 1:, :, 1:])
+    return BottleneckTangents(theta, u, f, j, of_decoder + of_encoder * slopes)
+
+
+def _joint(decoder: Side, u: Tensor) -> Tensor:
+    """``derivative_covariance`` within each draw, (S, N, k) -> (S, 1 + k, N, 1 + k, N), from one call for all."""
+    s, n, k = u.shape
+    whole = derivative_covariance(decoder, u.reshape(s * n, k)).reshape(1 + k, s, n, 1 + k, s, n)
+    return whole.diagonal(dim1=1, dim2=4).permute(4, 0, 1, 2, 3)

@@ -248,7 +248,8 @@ def item(call: Call) -> Any:
 def size(call: Call) -> Any:
     """A size; that of the batch differs between the two batches."""
     found = (call.run.graph[call.node.inputs[0]].shape or ())[call.args[1]]
-    return Data(tuple(found.times * len(x) for x in call.run.inputs)) if isinstance(found, Batch) else found
+    # a number for each batch goes through the graph like a tensor for each batch
+    return Data(tuple(found.times * len(x) for x in call.run.inputs)) if isinstance(found, Batch) else found  # type: ignore[arg-type]
 
 
 @register("flip", "roll", "index_select", says="positions change places")

@@ -1,0 +1,240 @@
+"""Closed forms against an integration of their own: trapezia in the plane, and known values."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import special
+from torch.nn import functional as F
+
+from lazyrich.errors import KernelError
+from lazyrich.gaussian import Dual, dual, known
+
+DOUBLE = torch.float64
+# name, parameters, the function itself, and its derivative
+CASES = [
+    ("identity", {}, lambda x: x, np.ones_like),
+    ("erf", {}, special.erf, lambda x: 2 / math.sqrt(math.pi) * np.exp(-x * x)),
+    ("erf", {"a": 0.7, "b": 1.3, "shift": 0.2}, lambda x: 0.7 * special.erf(1.3 * x) + 0.2,
+     lambda x: 0.7 * 1.3 * 2 / math.sqrt(math.pi) * np.exp(-1.69 * x * x)),
+    ("gelu", {}, lambda x: x * special.ndtr(x), lambda x: special.ndtr(x) + x * np.exp(-x * x / 2) / math.sqrt(2 * math.pi)),
+    ("sin", {"a": 1.2, "b": 0.7, "phase": 0.4}, lambda x: 1.2 * np.sin(0.7 * x + 0.4), lambda x: 0.84 * np.cos(0.7 * x + 0.4)),
+    ("cos", {}, np.cos, lambda x: -np.sin(x)),
+    ("exp", {"a": 0.5, "b": 0.8}, lambda x: 0.5 * np.exp(0.8 * x), lambda x: 0.4 * np.exp(0.8 * x)),
+    ("gaussian", {"b": -0.7}, lambda x: np.exp(-0.7 * x * x), lambda x: -1.4 * x * np.exp(-0.7 * x * x)),
+    ("rbf", {"gamma": 0.3}, lambda x: math.sqrt(2) * np.sin(math.sqrt(0.6) * x + math.pi / 4),
+     lambda x: math.sqrt(1.2) * np.cos(math.sqrt(0.6) * x + math.pi / 4)),
+    ("polynomial", {"coefficients": [0.3, -1.0, 0.5, 0.2]}, lambda x: 0.3 - x + 0.5 * x**2 + 0.2 * x**3,
+     lambda x: -1 + x + 0.6 * x**2),
+    ("monomial", {"degree": 3}, lambda x: x**3, lambda x: 3 * x**2),
+    ("hermite", {"degree": 4}, lambda x: (x**4 - 6 * x**2 + 3) / math.sqrt(24), lambda x: (4 * x**3 - 12 * x) / math.sqrt(24)),
+]  # fmt: skip
+PIECES = [
+    ("relu", {}, lambda x: np.maximum(x, 0), lambda x: (x > 0) * 1.0),
+    ("leaky_relu", {"negative_slope": 0.1}, lambda x: np.where(x > 0, x, 0.1 * x), lambda x: np.where(x > 0, 1.0, 0.1)),
+    ("abs", {}, np.abs, np.sign),
+    ("rectifier", {"a": -0.4, "b": 1.3}, lambda x: np.where(x > 0, 1.3 * x, -0.4 * x), lambda x: np.where(x > 0, 1.3, -0.4)),
+    ("rectified_power", {"degree": 2}, lambda x: np.maximum(x, 0) ** 2, lambda x: 2 * np.maximum(x, 0)),
+    ("rectified_power", {"degree": 5}, lambda x: np.maximum(x, 0) ** 5, lambda x: 5 * np.maximum(x, 0) ** 4),
+    ("sign", {}, np.sign, None),
+    ("heaviside", {}, lambda x: (x > 0) * 1.0, None),
+]  # fmt: skip
+POINTS = [(1.0, 1.0, 0.5), (0.3, 2.0, -0.6), (1.7, 0.6, 0.97), (0.8, 0.8, 0.0), (1.3, 1.3, 1.0), (0.9, 2.2, -1.0)]
+
+
+def number(*values: float) -> list[torch.Tensor]:
+    return [torch.tensor(v, dtype=DOUBLE) for v in values]
+
+
+def by_trapezia(f, g, q1: float, q2: float, rho: float) -> float:
+    """The trapezium rule converges geometrically for analytic functions under a Gaussian."""
+    z = np.arange(-12, 12.0001, 0.1)
+    w = 0.1 * np.exp(-z * z / 2) / math.sqrt(2 * math.pi)
+    x, y = z[:, None], z[None]
+    u, v = math.sqrt(q1) * (x + 0 * y), math.sqrt(q2) * (rho * x + math.sqrt(max(0.0, 1 - rho * rho)) * y)
+    return float(w @ (f(u) * g(v)) @ w)
+
+
+def by_sectors(f, q1: float, q2: float, rho: float) -> float:
+    """Polar coordinates, sectors between the rays where u or v changes sign; everything here is homogeneous in each."""
+    theta = math.acos(rho)
+    r, wr = np.polynomial.legendre.leggauss(120)
+    r, wr = 7 * (r + 1), 7 * wr
+    x, w = np.polynomial.legendre.leggauss(60)
+    total = 0.0
+    edges = [math.pi / 2, math.pi / 2 + theta, 1.5 * math.pi, 1.5 * math.pi + theta, 2.5 * math.pi]
+    for low, high in zip(edges[:-1], edges[1:], strict=True):
+        t, wt = (low + high) / 2 + (high - low) / 2 * x, (high - low) / 2 * w
+        u, v = math.sqrt(q1) * r[:, None] * np.cos(t), math.sqrt(q2) * r[:, None] * np.cos(t - theta)
+        total += float((wr * r * np.exp(-r * r / 2)) @ (f(u) * f(v)) @ wt) / (2 * math.pi)
+    return total
+
+
+@pytest.mark.parametrize("case", CASES, ids=[f"{c[0]}{i}" for i, c in enumerate(CASES)])
+def test_smooth_closed_forms_are_the_integrals(case) -> None:
+    name, parameters, f, df = case
+    d = dual(name, **parameters)
+    for q1, q2, rho in POINTS:
+        at = number(rho * math.sqrt(q1 * q2), q1, q2)
+        kernel, slope = d.both(*at)
+        assert float(kernel) == pytest.approx(by_trapezia(f, f, q1, q2, rho), abs=1e-8, rel=1e-9)
+        assert float(slope) == pytest.approx(by_trapezia(df, df, q1, q2, rho), abs=1e-8, rel=1e-9)
+        one = by_trapezia(f, np.ones_like, q1, q2, 0.0)
+        assert float(d.mean(at[1])) == pytest.approx(one, abs=1e-9)
+        assert float(d.variance(at[1])) == pytest.approx(by_trapezia(f, f, q1, q1, 1.0), abs=1e-8, rel=1e-9)
+        assert float(d.slope_variance(at[1])) == pytest.approx(by_trapezia(df, df, q1, q1, 1.0), abs=1e-8, rel=1e-9)
+
+
+@pytest.mark.parametrize("case", PIECES, ids=[f"{c[0]}{i}" for i, c in enumerate(PIECES)])
+def test_pieces_are_the_integrals(case) -> None:
+    name, parameters, f, df = case
+    d = dual(name, **parameters)
+    for q1, q2, rho in POINTS:
+        at = number(rho * math.sqrt(q1 * q2), q1, q2)
+        assert float(d.kernel(*at)) == pytest.approx(by_sectors(f, q1, q2, rho), abs=1e-8, rel=1e-9)
+        if df is not None:
+            assert float(d.slope(*at)) == pytest.approx(by_sectors(df, q1, q2, rho), abs=1e-8, rel=1e-9)
+
+
+@pytest.mark.parametrize("name", ["sign", "heaviside"])
+def test_the_slope_of_a_jump_is_the_derivative(name) -> None:
+    d, (q1, q2) = dual(name), number(0.7, 1.9)
+    c = torch.tensor([-0.8, 0.0, 0.4, 1.1], dtype=DOUBLE)
+    numeric = (d.kernel(c + 1e-5, q1, q2) - d.kernel(c - 1e-5, q1, q2)) / 2e-5
+    assert torch.allclose(d.slope(c, q1, q2), numeric, rtol=1e-7)
+
+
+@pytest.mark.parametrize(
+    "name", ["relu", "abs", "leaky_relu", "erf", "gelu", "sin", "cos", "rbf", "gaussian", "exp", "rectified_power"]
+)
+def test_diagonal_is_the_variance(name) -> None:
+    d, q = dual(name), torch.tensor([0.0, 1e-12, 1e-3, 0.5, 1.0, 3.0], dtype=DOUBLE)
+    assert torch.allclose(d.kernel(q, q, q), d.variance(q), rtol=1e-14, atol=0)
+    assert torch.allclose(d.slope(q, q, q), d.slope_variance(q), rtol=1e-14, atol=0)
+
+
+@pytest.mark.parametrize("name", ["relu", "leaky_relu", "abs", "erf", "gelu", "sin", "rectified_power", "sign", "tanh", "elu"])
+def test_float32_agrees_with_float64_on_the_same_numbers(name) -> None:
+    d, generator = dual(name), torch.Generator().manual_seed(0)
+    q = torch.rand(40, generator=generator) + 0.2
+    gap = torch.logspace(-7, 0, 40)
+    c = q * (1 - gap)  # ever nearer the diagonal
+    kernel, slope = d.both(c, q, q)
+    assert kernel.dtype == slope.dtype == torch.float32
+    kernel64, slope64 = d.both(c.double(), q.double(), q.double())
+    assert torch.allclose(kernel.double(), kernel64, rtol=3e-7, atol=1e-7)
+    assert torch.allclose(slope.double(), slope64, rtol=3e-7, atol=2e-7)
+    assert torch.allclose(d.kernel(q, q, q), d.variance(q), rtol=1.5e-7, atol=0)
+
+
+def test_relu_keeps_tiny_and_huge_variances_in_float32() -> None:
+    d = dual("relu")
+    for size in (1e-30, 1e-12, 1e25):
+        q = torch.tensor([1.0, 2.0, 3.0]) * size
+        c = 0.5 * (q[:, None] * 1.0).minimum(q[None])
+        kernel, slope = d.both(c, q[:, None], q[None])
+        kernel64, slope64 = d.both(c.double(), q[:, None].double(), q[None].double())
+        assert torch.allclose(kernel.double() / size, kernel64 / size, rtol=1e-6)
+        assert torch.allclose(slope.double(), slope64, rtol=1e-6)
+
+
+def test_relu_in_chunks_is_relu_at_once() -> None:
+    d, generator = dual("relu"), torch.Generator().manual_seed(0)
+    x = torch.randn(700, 5, generator=generator, dtype=DOUBLE)
+    c = x @ x.T
+    q = c.diagonal()
+    kernel, slope = d.both(c, q[:, None], q[None])
+    theta = torch.arccos((c / (q[:, None] * q).sqrt()).clamp(-1, 1))
+    s = (q[:, None] * q).sqrt()
+    assert torch.allclose(kernel, s * (theta.sin() + (math.pi - theta) * theta.cos()) / (2 * math.pi), atol=1e-7)
+    assert torch.allclose(slope, (math.pi - theta) / (2 * math.pi), atol=1e-7)
+    four = c.reshape(70, 10, 7, 100)
+    shaped = d.both(four, q.reshape(70, 10, 1, 1), q.reshape(1, 1, 7, 100))
+    assert torch.equal(shaped[0].reshape(700, 700), kernel) and torch.equal(shaped[1].reshape(700, 700), slope)
+    assert torch.allclose(d.both(c.T, q[None], q[:, None])[0], kernel.T, rtol=1e-15)
+
+
+def test_zero_variances() -> None:
+    zero, one = number(0.0, 1.0)
+    d = dual("relu")
+    assert float(d.kernel(zero, zero, one)) == 0
+    assert float(d.slope(zero, zero, one)) == 0.25  # phi'(0) = 1/2 times E phi' = 1/2
+    assert float(d.slope(zero, zero, zero)) == float(d.slope_variance(zero)) == 0.5
+    assert float(dual("gelu").slope(zero, zero, one)) == pytest.approx(0.25)
+    assert float(dual("sign").kernel(zero, zero, one)) == 0
+
+
+def test_tangent_kernel_of_a_deep_relu_net_in_float32() -> None:
+    def diagonal(q: torch.Tensor) -> torch.Tensor:
+        d, theta = dual("relu"), q
+        for _ in range(100):
+            theta = 2 * d.variance(q) + 2 * d.slope_variance(q) * theta
+            q = 2 * d.variance(q)
+        return theta
+
+    q = torch.linspace(0.3, 2, 7, dtype=DOUBLE)
+    assert torch.allclose(diagonal(q.float()).double(), diagonal(q), rtol=1e-5)
+    assert torch.allclose(diagonal(q), 101 * q, rtol=1e-12)
+
+
+def test_deep_relu_kernel_off_the_diagonal_in_float32() -> None:
+    def kernel(q: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+        d, theta = dual("relu"), c
+        for _ in range(50):
+            k, s = d.both(c, q, q)
+            theta, c, q = 2 * k + 2 * s * theta, 2 * k, 2 * d.variance(q)
+        return theta
+
+    c, q = torch.linspace(-0.9, 1, 21, dtype=DOUBLE), torch.ones(21, dtype=DOUBLE)
+    single, double = kernel(q.float(), c.float()).double(), kernel(q, c.float().double())
+    assert torch.allclose(single, double, rtol=2e-4)
+    assert float(single[-1]) == 51
+
+
+def test_degrees_of_homogeneity() -> None:
+    assert {n: dual(n).homogeneous for n in ("relu", "abs", "leaky_relu", "identity", "sign")} == {
+        "relu": 1.0, "abs": 1.0, "leaky_relu": 1.0, "identity": 1.0, "sign": 0.0,
+    }  # fmt: skip
+    assert dual("monomial", degree=3).homogeneous == dual("rectified_power", degree=3).homogeneous == 3.0
+    assert dual("tanh").homogeneous is None and dual("gelu").homogeneous is None
+
+
+def test_functions_and_modules_are_recognised() -> None:
+    for given, name in (
+        (torch.relu, "relu"), (F.gelu, "gelu"), (torch.nn.ReLU(), "relu"), (torch.nn.GELU(), "gelu"), (torch.abs, "abs"),
+        (torch.nn.Identity(), "identity"), (torch.erf, "erf"), (torch.nn.PReLU(), "prelu"),
+    ):  # fmt: skip
+        assert dual(given).name == name and dual(given).error == 0
+    (one,) = number(1.0)
+    leaky = dual(torch.nn.LeakyReLU(0.3))
+    assert float(leaky.slope_variance(one)) == pytest.approx((1 + 0.09) / 2)
+    assert dual(torch.nn.GELU("tanh")).name == "gelu_tanh"
+    assert float(dual(torch.nn.Hardtanh(-2.0, 0.5)).mean(one)) == pytest.approx(
+        float(dual(lambda x: x.clamp(-2, 0.5), kinks=(-2.0, 0.5)).mean(one)), abs=1e-12
+    )
+    assert float(dual(F.leaky_relu, negative_slope=0.3).slope_variance(one)) == pytest.approx(0.545)
+
+
+def test_refusals_say_what_is_known() -> None:
+    with pytest.raises(KernelError, match="got activation 'rilu', expected one of .*relu") as caught:
+        dual("rilu")
+    assert all(name in str(caught.value) for name in known())
+    with pytest.raises(KernelError, match="does not take"):
+        dual("relu", slope=3)
+    with pytest.raises(KernelError, match="degree"):
+        dual("rectified_power", degree=0.5)
+    with pytest.raises(KernelError, match="entry by entry"):
+        dual(lambda x: x.softmax(-1))
+    with pytest.raises(KernelError, match="entry by entry"):
+        dual(lambda x: x.sum())
+    with pytest.raises(KernelError, match="parameters"):
+        dual(torch.nn.Linear(4, 4))
+    with pytest.raises(KernelError, match="int64"):
+        dual("relu").kernel(*(torch.tensor(1) for _ in range(3)))
+    with pytest.raises(KernelError, match="expected a name"):
+        dual(3)  # pyrefly: ignore
+    with pytest.raises(NotImplementedError):
+        Dual("none").mean(torch.ones(1))

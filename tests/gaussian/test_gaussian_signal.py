@@ -1,0 +1,112 @@
+"""Signal propagation: printed critical initialisations, phases, fixed points and rates of approach."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from lazyrich.errors import KernelError
+from lazyrich.gaussian import critical, dual, half_stable, signal
+from lazyrich.gaussian.signal import growth
+
+DOUBLE = torch.float64
+
+
+@pytest.mark.parametrize(
+    ("bias", "variance", "weight"), [(0.01, 0.273, 1.4242), (0.05, 0.570, 1.7610), (0.1, 0.806, 1.9861), (0.3, 1.461, 2.5051)]
+)
+def test_edge_of_chaos_of_tanh(bias, variance, weight) -> None:
+    point = critical("tanh", bias=bias)
+    assert (round(point.variance, 3), round(point.weight, 4)) == (variance, weight)
+    again = critical("tanh", variance=point.variance)
+    assert again.bias == pytest.approx(bias, abs=1e-10) and again.weight == pytest.approx(point.weight)
+    assert point.signal.phase() == "critical" and point.signal.variance == pytest.approx(point.variance, rel=1e-6)
+    assert point.signal.depth_scales()[1] == math.inf and point.signal.correlation == 1
+
+
+def test_edge_of_chaos_of_others() -> None:
+    relu, leaky, erf, tanh = (
+        critical("relu"),
+        critical(dual("leaky_relu", negative_slope=0.1)),
+        critical("erf"),
+        critical("tanh"),
+    )
+    assert (relu.weight, relu.bias) == (2.0, 0.0)
+    assert leaky.weight == pytest.approx(2 / 1.01) and leaky.bias == 0
+    assert erf.weight == pytest.approx(math.pi / 4) and erf.variance == 0
+    assert tanh.weight == pytest.approx(1.0) and tanh.bias == 0
+
+
+def test_half_stable_points() -> None:
+    gelu, swish = half_stable("gelu"), half_stable("swish")
+    assert gelu.variance == pytest.approx((3 + math.sqrt(17)) / 2, rel=1e-9)
+    assert (round(gelu.weight, 5), round(gelu.bias, 5)) == (1.98306, 0.17292)
+    assert swish.variance == pytest.approx(14.3201, abs=1e-4)  # 14.32017
+    assert (round(swish.weight, 5), round(swish.bias, 5)) == (1.98800, 0.55514)
+    for point in (gelu, swish):
+        q = torch.tensor(point.variance, dtype=DOUBLE)
+        assert float(point.signal.chi_parallel(q)) == pytest.approx(1, abs=1e-9)
+        assert float(point.signal.chi_perp(q)) == pytest.approx(1, abs=1e-12)
+
+
+def test_no_such_point() -> None:
+    with pytest.raises(KernelError, match="half-stable"):
+        half_stable("tanh")
+    with pytest.raises(KernelError, match="half-stable"):
+        half_stable("relu")
+    with pytest.raises(KernelError, match="no critical initialisation"):
+        critical("relu", bias=0.1)
+    with pytest.raises(KernelError, match="one of them"):
+        critical("tanh", bias=0.1, variance=1.0)
+    with pytest.raises(KernelError, match="< 0"):
+        critical("exp", variance=0.1)
+    with pytest.raises(KernelError, match="0 or more"):
+        signal("tanh", -1.0)
+    with pytest.raises(KernelError, match="without bound"):
+        signal("relu", 2.5, 0.1).phase()
+
+
+def test_phases() -> None:
+    assert signal("tanh", 0.9, 0.05).phase() == "ordered"
+    assert signal("tanh", 2.5, 0.05).phase() == "chaotic"
+    assert signal("relu", 2.0).phase() == "critical" and signal("relu", 1.8, 0.1).phase() == "ordered"
+
+
+def test_fixed_points_and_depth_scales_are_those_of_the_iterated_map() -> None:
+    net = signal("tanh", 2.5, 0.05)
+    q, rho = net.trajectory(400, torch.tensor(0.4, dtype=DOUBLE), torch.tensor(0.99, dtype=DOUBLE))
+    assert float(q[-1]) == pytest.approx(net.variance, abs=1e-9)
+    assert float(rho[-1]) == pytest.approx(net.correlation, abs=1e-8) and net.correlation < 0.9
+    along, across = net.depth_scales()
+    decay = (rho[200] - rho[-1]) / (rho[190] - rho[-1])
+    assert -10 / math.log(float(decay)) == pytest.approx(across, rel=1e-3)
+    assert -1 / math.log(float(net.chi_parallel(q[-1]))) == pytest.approx(along, rel=1e-9)
+
+
+def test_growth_is_the_derivative_of_the_variance() -> None:
+    for name in ("tanh", "gelu", "elu", "relu", "hardtanh"):
+        d, q = dual(name), torch.tensor([0.4, 1.3, 5.0], dtype=DOUBLE)
+        numeric = (d.variance(q + 1e-5) - d.variance(q - 1e-5)) / 2e-5
+        assert torch.allclose(growth(d, q), numeric, atol=1e-8)
+
+
+def test_correlations_at_criticality() -> None:
+    zero, one = torch.zeros((), dtype=DOUBLE), torch.ones((), dtype=DOUBLE)
+    _, rho = signal("relu", 2.0).trajectory(3000, one, 0.3 * one)
+    assert float((1 - rho[100]) * 100**2) == pytest.approx(35.2, abs=0.1)
+    assert float((1 - rho[3000]) * 3000**2) == pytest.approx(43.9, abs=0.1)
+    assert float((1 - rho[3000]) * 3000**2) == pytest.approx(9 * math.pi**2 / 2, rel=0.02)
+    point = critical("erf", variance=1.0)
+    q = torch.tensor(1.0, dtype=DOUBLE)
+    bend = float(point.signal.curvature(q))
+    _, rho = point.signal.trajectory(2000, q, zero)
+    assert float(1 - rho[2000]) * 2000 == pytest.approx(2 / bend, rel=0.02)
+
+
+def test_curvature_by_quadrature_is_that_of_the_formula() -> None:
+    q = torch.tensor(1.3, dtype=DOUBLE)
+    assert float(signal("erf", 1.0).curvature(q)) == pytest.approx(
+        float(signal(lambda x: torch.erf(x), 1.0).curvature(q)), abs=1e-8
+    )
