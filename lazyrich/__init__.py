@@ -33,6 +33,8 @@ _FACE = {
     # infinite width, lazy
     "kernel": ("lazyrich.lazy", "kernel"),
     "init": ("lazyrich.init", ""),
+    "KernelRegressor": ("lazyrich.lazy.estimator", "KernelRegressor"),
+    "KernelClassifier": ("lazyrich.lazy.estimator", "KernelClassifier"),
     "posterior": ("lazyrich.inference", "posterior"),
     "gradient_flow": ("lazyrich.inference", "gradient_flow"),
     # data, and what a person looks at
