@@ -128,9 +128,9 @@ def median_slope(widths: Sequence[int], table: np.ndarray) -> float:
 # ---- parameterisations of one network ----
 
 SETTINGS = {  # name: (scheme of the encoder, of the decoder, optimizer, learning rate at the base width)
-    "NTP": ("ntk", "ntk", "sgd", 0.02),
-    "hybrid": ("ntk", "mup", "sgd", 0.02),
-    "muP-SGD": ("mup", "mup", "sgd", 0.02),
+    "NTP": ("ntk", "ntk", "sgd", 0.01),
+    "hybrid": ("ntk", "mup", "sgd", 0.01),
+    "muP-SGD": ("mup", "mup", "sgd", 0.01),
     "muP-Adam": ("mup", "mup", "adam", 0.001),
 }
 D, K, N = 8, 2, 32

@@ -15,6 +15,7 @@ from torch import Tensor
 from lazyrich.gaussian.quadrature import FEATURES, WIDE, Integrand, between, deviation, panels
 
 RADII = (0.0, 0.2, 0.5, 1.0, 1.75, 2.5, 3.5, 5.0, 7.5, 12.0)
+SHARP = 12.0  # standard deviations beyond which the sectors would need more nodes
 BATCH = 1 << 21  # evaluations at a time
 LAYER = (-8.0, -4.0, -2.0, -1.0, 0.0, 1.0, 2.0, 4.0, 8.0)  # around a kink of v seen from u, in units of its blur
 
@@ -29,7 +30,7 @@ def integrate(f: Integrand, g: Integrand, rho: Tensor, q1: Tensor, q2: Tensor) -
     """
     result = torch.zeros_like(rho)
     line = rho.detach().abs() == 1
-    sharp = torch.maximum(q1, q2).detach() > WIDE**2
+    sharp = torch.maximum(q1, q2).detach() > SHARP**2
     flat = all(k == 0 for k in (*f.kinks, *g.kinks))
     polar = ~line & ~sharp & flat
     for which, method in ((line, _line), (polar, _polar), (~line & ~polar, _nested)):
@@ -99,5 +100,5 @@ def _outer(f: Integrand, g: Integrand, rho: Tensor, a: Tensor, b: Tensor) -> Ten
 
 
 def _places(h: Integrand, root: Tensor) -> tuple[float, ...]:
-    wide = float(root.detach().max()) > WIDE
+    wide = float(root.detach().max()) > WIDE / 2  # half of it: these panels are half as many
     return tuple(dict.fromkeys((*h.kinks, *((0.0, *FEATURES, *(-x for x in FEATURES)) if wide else ()))))

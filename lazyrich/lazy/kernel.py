@@ -16,13 +16,13 @@ from lazyrich.graph import Graph, trace
 from lazyrich.lazy.explain import Explanation, explain
 from lazyrich.lazy.field import Field
 from lazyrich.lazy.need import needs_of, readouts_of
-from lazyrich.lazy.parallel import in_parallel, squares
 from lazyrich.lazy.rule.table import Need
 from lazyrich.lazy.run import Moments, Run
+from lazyrich.lazy.tile import squares
 from lazyrich.lazy.weights import Init, Weights, weights_of, weights_of_plan
 from lazyrich.scaling import Plan, Scheme, ntk
 
-TILE = 2**18  # bytes of one array of a tile: the few that a layer needs stay in a processor's own cache
+TILE = 2**18  # entries of one array of a tile: few enough for the caches, enough to keep all threads busy
 
 
 @dataclass
@@ -78,7 +78,7 @@ class Kernel:
             raise KernelError(f"got get='{get}', expected 'nngp' or 'ntk'")
         x = self._checked(x)
         traced = self.traced(x)
-        size = self.tile_size(traced, _itemsize(x))
+        size = self.tile_size(traced)
         found = []
         for block in x.split(size):
             own = self._run(traced, (block,), get == "ntk").output()
@@ -110,18 +110,14 @@ class Kernel:
             second = first if x2 is None else self._moments(traced, x2)
             other = x1 if x2 is None else x2
 
-            def one(at: tuple[slice, slice]) -> tuple[slice, slice, Field]:
-                rows, columns = at
+            for rows, columns in squares(len(x1), len(other), self.tile_size(traced), x2 is None):
                 known = {"first": _sliced(first, rows), "second": _sliced(second, columns)}
                 mirrored = x2 is None and rows == columns
                 run = self._run(traced, (x1[rows], other[columns]), tangent, mirrored=mirrored, **known)
-                return rows, columns, run.output()
+                yield rows, columns, run.output()
 
-            size = self.tile_size(traced, _itemsize(x1))
-            yield from in_parallel(one, list(squares(len(x1), len(other), size, x2 is None)), x1)
-
-    def tile_size(self, traced: Traced, itemsize: int) -> int:
-        """Samples a side, so that the largest array of a tile has about ``TILE`` bytes."""
+    def tile_size(self, traced: Traced) -> int:
+        """Samples a side, so that the largest array of a tile has about ``TILE`` entries."""
         pairs = 1
         for node in traced.graph:
             need = traced.pair.get(node.name, Need.NONE)
@@ -130,7 +126,7 @@ class Kernel:
             sizes = sorted((s for s in node.shape if isinstance(s, int)), reverse=True)
             positions = math.prod(sizes) // max(_features(node.shape), 1)
             pairs = max(pairs, positions**2 if need is Need.ALL else positions)
-        return max(1, math.isqrt(TILE // (pairs * itemsize)))
+        return max(1, math.isqrt(TILE // pairs))
 
     def traced(self, x: Tensor) -> Traced:
         """The graph for inputs of this shape, traced once."""
@@ -149,7 +145,7 @@ class Kernel:
 
     def _moments(self, traced: Traced, x: Tensor) -> Moments:
         """Variances at every node that needs them, for all samples."""
-        size = self.tile_size(traced, _itemsize(x))
+        size = self.tile_size(traced)
         blocks = []
         for block in x.split(size):
             run = self._run(traced, (block,), tangent=False)
@@ -194,10 +190,6 @@ def kernel(network: nn.Module | Plan, scheme: Scheme | None = None, init: Init =
     if not isinstance(network, nn.Module):
         raise KernelError(f"got {type(network).__name__}, expected an nn.Module or a plan")
     return Kernel(network, weights_of(network, scheme or ntk(), init))
-
-
-def _itemsize(x: Tensor) -> int:
-    return x.element_size() if x.is_floating_point() else 8
 
 
 def _place(whole: Tensor, rows: slice, columns: slice, values: Tensor, symmetric: bool) -> None:

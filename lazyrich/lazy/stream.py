@@ -16,7 +16,7 @@ from torch import Tensor
 from lazyrich.errors import KernelError
 from lazyrich.files import read_json, write_json
 from lazyrich.lazy.kernel import Kernel
-from lazyrich.lazy.parallel import squares
+from lazyrich.lazy.tile import squares
 
 Progress = Callable[[int, int, str], None]
 

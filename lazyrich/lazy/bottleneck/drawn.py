@@ -79,8 +79,8 @@ class DrawnFunction:
         m = len(self.centres)
         if m >= self.most:
             raise KernelError(
-                f"got more than most={self.most} centres for a drawn function (tolerance={self.tolerance:.1g}), expected fewer; raise "
-                " most= or tolerance=, or give g0= yourself: a wide frozen decoder at initialisation"
+                f"got more than most={self.most} centres for a drawn function (tolerance={self.tolerance:.1g}), expected "
+                "fewer; raise most= or tolerance=, or give g0= yourself: a wide frozen decoder at initialisation"
             )
         lower = torch.zeros(m + 1, m + 1, dtype=torch.float64)
         lower[:m, :m], lower[m, :m], lower[m, m] = self._lower, row, spread

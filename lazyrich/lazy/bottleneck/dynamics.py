@@ -170,8 +170,10 @@ class BottleneckDynamics:
                     state, at = self._moved(state, stages, DORMAND_PRINCE.b, size), time if size == time - at else at + size
                     first = stages[-1]  # the last stage is the next step's first
                     if len(state.decoder.centres) > most:
-                        raise KernelError(f"got more than most={most} centres at time {at:.3g} of {times[-1]:.3g}, expected fewer; "
-                                          "raise most= or tolerance=, or ask for a shorter time")  # fmt: skip
+                        raise KernelError(
+                            f"got more than most={most} centres at time {at:.3g} of {times[-1]:.3g}, expected fewer; "
+                            "raise most= or tolerance=, or ask for a shorter time"
+                        )
                 if worst > 1 or size == h:
                     h = size * min(5.0, max(0.2, 0.9 * max(worst, 1e-12) ** (-1 / DORMAND_PRINCE.order)))
                 if h < 1e-12 * max(time, 1e-300):

@@ -89,8 +89,9 @@ def bottleneck_ntk(
     u = prior.latents_at(x, draws, rng)
     joint = torch.cat([_joint(prior.decoder, part) for part in u.split(max(1, TOGETHER // n))])
     k = counted(latents, "latents")
-    half = root(joint.reshape(draws, (1 + k) * n, (1 + k) * n), "the covariance of the decoder and its gradient (an activation with jumps has none)")
-    drawn = (half @ normal(rng, draws, (1 + k) * n, d)).reshape(draws, 1 + k, n, d)
+    size, what = (1 + k) * n, "the covariance of the decoder and its gradient (an activation with jumps has none)"
+    half = root(joint.reshape(draws, size, size), what)
+    drawn = (half @ normal(rng, draws, size, d)).reshape(draws, 1 + k, n, d)
     f, j = drawn[:, 0], drawn[:, 1:].permute(0, 2, 3, 1)
     with torch.no_grad():
         of_decoder = within(prior.decoder.ntk, u, "the decoder's ntk")
