@@ -218,6 +218,34 @@ def test_training_from_a_drawn_start_descends():
     assert bool((path.loss.diff() < 0).all())
 
 
+@pytest.mark.parametrize("activation", [nn.ReLU, nn.GELU])
+def test_traced_sides_train_from_a_drawn_start(activation):
+    def side(inputs: int, outputs: int):
+        net = nn.Sequential(nn.Linear(inputs, 8), activation(), nn.Linear(8, outputs))
+        return lzr.kernel(net, init=lzr.init.variance(w=1.5, b=0.1))
+
+    decoder = side(2, 4)
+    g0 = DrawnFunction(decoder, outputs=4, seed=2, tolerance=1e-5)
+    path = BottleneckDynamics(side(4, 2), decoder, X.float(), X, 2, g0=g0, seed=1).descend(0.1, 15)
+    assert bool((path.loss.diff() < 0).all())
+    assert float(path.loss[-1]) < 0.8 * float(path.loss[0])
+    assert path.latents.dtype == DOUBLE
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["NTP", "hybrid", "muP-SGD", "muP-Adam"])
+def test_parameterisations_of_one_autoencoder_move_and_slow_down_as_the_theory_says(name):
+    widths = study("MOVE_WIDTHS")
+    table = study("parameterisations")(name)
+    steps = np.exp(np.log(table["steps"]).mean(0))
+    low, high = {"muP-SGD": (1.2, 2.0), "muP-Adam": (0.8, 1.25)}.get(name, (0.8, 1.25))
+    assert low <= steps[-1] / steps[0] <= high
+    encoder = np.polyfit(np.log(widths), np.log(table["encoder"]).mean(0), 1)[0]
+    assert encoder == pytest.approx(0 if name.startswith("muP") else -0.45, abs=0.1)
+    for part in ("latents", "decoder"):
+        assert np.polyfit(np.log(widths), np.log(table[part]).mean(0), 1)[0] == pytest.approx(0, abs=0.1)
+
+
 REFUSED = {
     "targets": (lambda: BottleneckDynamics(ENCODER, DECODER, X, Y[:3], 2), "targets of shape"),
     "u0": (lambda: BottleneckDynamics(ENCODER, DECODER, X, Y, 2, u0=X), "u0 of shape"),

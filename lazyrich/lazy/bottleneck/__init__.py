@@ -15,10 +15,10 @@ at every width, up to fluctuations of Theta_enc and Theta_dec of order n^(-1/2).
 
 **The dynamics.** Loss L = 1/(2N) sum_b |f_b - y_b|^2 (mean over samples, sum over outputs), e_b = (f_b - y_b)/N, gradient flow
 with learning rate 1. L depends on the encoder through u_b alone, with dL/du_b = J_t(u_b)^T e_b, and on the decoder through the
-values g(u_b). Hence, exactly at every width,
+values g(u_b). Hence, exactly at every width, with the tangent kernels of that width at that time (matrices between outputs),
 
-    d u_a / dt   = - sum_b Theta_enc^t(x_a, x_b) J_t(u_b)^T e_b,                                (2)
-    d g_t(u)/dt  = - sum_b Theta_dec^t(u, u_b(t)) e_b      at fixed u, any u.                   (3)
+    du_a/dt    = - sum_b Theta_enc^t(x_a, x_b) J_t(u_b)^T e_b,                                (2)
+    dg_t(u)/dt = - sum_b Theta_dec^t(u, u_b(t)) e_b      at fixed u, any u.                   (3)
 
 At infinite width two things happen. First, J^T e = Theta(1), so the encoder is an ordinary wide network with k outputs and
 Theta(1) errors: its neurons move by n^(-1/2), Theta_enc^t -> Theta_enc. Second, the decoder at fixed u is one with d outputs,

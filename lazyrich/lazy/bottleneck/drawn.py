@@ -25,8 +25,9 @@ class DrawnFunction:
         outputs: d.
         seed: of the draw.
         tolerance: relative conditional variance below which g is interpolated. Gradients are those of the interpolant: their
-            error is about sqrt(tolerance) over the kernel's length for smooth activations, and falls slowly for rectifiers.
-        most: centres it may take.
+            error is about sqrt(tolerance) over the kernel's length for smooth activations. The kernels of rectifiers have a kink:
+            they need 1e-5 or so, and their gradients converge slowly.
+        most: centres it may take (a draw costs their number cubed).
 
     Raises:
         KernelError: for a tolerance outside [1e-12, 1), and when more centres would be needed.
@@ -42,7 +43,7 @@ class DrawnFunction:
         True
     """
 
-    def __init__(self, side: Side, outputs: int, seed: int = 0, tolerance: float = 1e-9, most: int = 2000) -> None:
+    def __init__(self, side: Side, outputs: int, seed: int = 0, tolerance: float = 1e-9, most: int = 400) -> None:
         if not 1e-12 <= tolerance < 1:
             raise KernelError(f"got tolerance={tolerance!r}, expected one in [1e-12, 1): float64 resolves no smaller variance")
         self.side, self.outputs, self.tolerance = side, counted(outputs, "outputs"), tolerance
@@ -80,7 +81,7 @@ class DrawnFunction:
         if m >= self.most:
             raise KernelError(
                 f"got more than most={self.most} centres for a drawn function (tolerance={self.tolerance:.1g}), expected "
-                "fewer; raise most= or tolerance=, or give g0= yourself: a wide frozen decoder at initialisation"
+                "fewer; a kernel with a kink (rectifiers) needs tolerance=1e-5; or raise most=, or start from a wide frozen decoder"
             )
         lower = torch.zeros(m + 1, m + 1, dtype=torch.float64)
         lower[:m, :m], lower[m, :m], lower[m, m] = self._lower, row, spread

@@ -49,7 +49,8 @@ class BottleneckDynamics:
         bottleneck: phi, if the decoder reads phi(u); g and g0 are still functions of u.
         u0: latents at initialisation, (N, k); drawn where it is not given.
         g0: the decoder's function at initialisation, (N, k) -> (N, d), differentiable by autograd; a ``DrawnFunction`` where
-            it is not given. A network's own decoder gives its own path, up to its finite width.
+            it is not given (for rectifiers give one with tolerance=1e-5). A network's own decoder at initialisation gives that
+            network's path, up to its finite width.
         seed: of what is drawn.
 
     Raises:
