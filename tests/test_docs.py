@@ -47,8 +47,10 @@ def test_the_tutorial_runs_from_top_to_bottom(capsys: pytest.CaptureFixture[str]
 
 
 def test_the_first_example_of_the_readme_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    (text,) = [text for language, _, text in blocks("README.md") if language == "python"]
-    exec(compile(text, "README.md", "exec"), {})
+    names: dict[str, object] = {}
+    for text in [text for language, _, text in blocks("README.md") if language == "python"]:
+        exec(compile(text, "README.md", "exec"), names)
+    assert names["gram"].shape == names["tangent"].shape == (100, 100)
     assert "Well-behaved" in capsys.readouterr().out
     assert Path("report.html").exists()
 

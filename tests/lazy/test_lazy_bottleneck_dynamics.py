@@ -184,7 +184,7 @@ def test_wide_networks_follow_the_closed_form():
 
 @pytest.mark.slow
 def test_the_closed_form_is_the_limit_of_infinite_width():
-    table, widths, slope = study("closed_dynamics")(), study("WIDTHS"), study("median_slope")
+    table, widths, slope = study("closed_dynamics")((128, 512, 2048, 8192)), (128, 512, 2048, 8192), study("median_slope")
     assert np.median(table["latent error"][:, -1]) < 0.02
     assert slope(widths, table["latent error"]) == pytest.approx(-0.5, abs=0.15)
     assert slope(widths, table["encoder move"]) == pytest.approx(-0.5, abs=0.05)
@@ -235,8 +235,8 @@ def test_traced_sides_train_from_a_drawn_start(activation):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["NTP", "hybrid", "muP-SGD", "muP-Adam"])
 def test_parameterisations_of_one_autoencoder_move_and_slow_down_as_the_theory_says(name):
-    widths = study("MOVE_WIDTHS")
-    table = study("parameterisations")(name)
+    widths = (64, 256, 1024, 4096)
+    table = study("parameterisations")(name, widths)
     steps = np.exp(np.log(table["steps"]).mean(0))
     low, high = {"muP-SGD": (1.2, 2.0), "muP-Adam": (0.8, 1.25)}.get(name, (0.8, 1.25))
     assert low <= steps[-1] / steps[0] <= high
