@@ -20,13 +20,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 class Law:
     """Mean and standard deviation of a tensor's entries at initialisation.
 
+    ``noise`` is the standard error of ``log(std)``: 0 where the law was recorded, ``sqrt(1 / (2 n))`` where it was measured
+    on ``n`` entries.
+
     Example:
         >>> Law(0.0, 2.0).scaled(0.5)
-        Law(mean=0.0, std=1.0)
+        Law(mean=0.0, std=1.0, noise=0.0)
     """
 
     mean: float
     std: float
+    noise: float = 0.0
 
     def scaled(self, factor: float) -> Law:
         """The law of a tensor multiplied by a number."""
@@ -142,5 +146,5 @@ def measure_laws(models: list[nn.Module], names: list[str]) -> dict[str, Law]:
         entries = torch.cat([p[name].detach().double().flatten() for p in drawn])
         mean, std = float(entries.mean()), float(entries.std(correction=0))
         centred = abs(mean) < 5 * std / math.sqrt(len(entries))  # a sample's own mean is no mean of the law
-        laws[name] = Law(0.0 if centred else mean, std)
+        laws[name] = Law(0.0 if centred else mean, std, math.sqrt(0.5 / len(entries)))
     return laws

@@ -81,7 +81,7 @@ def _export(module: nn.Module, example: Tensor) -> Any:
         branch = "data-dependent" in str(error) or "GuardOnDataDependent" in type(error).__name__
         why = "a branch depends on the data, so there is no one graph" if branch else first.strip()
         why = (
-            "it does not take any number of samples (it picks, joins or counts some)"
+            "it does not take any number of samples (it picks, joins or counts some: write x.shape[0] for len(x))"
             if "Constraints violated" in first
             else why
         )

@@ -106,16 +106,17 @@ def _tensor_plan(info: TensorInfo, scheme: Scheme, entrywise: bool, gauge: str, 
 def _laws(family: Family) -> tuple[dict[str, Law], dict[str, float | None]]:
     """Each tensor's law at the base width, and the power of the width with which the factory's own std falls."""
     base, probe = family.laws(family.base), family.laws(family.probe)
-    ratio = family.probe / family.base
-    own: dict[str, float | None] = {}
-    for name, law in base.items():
-        if law.std == 0 or probe[name].std == 0:
-            own[name] = 0.0
-            continue
-        exponent = -math.log(probe[name].std / law.std) / math.log(ratio)
-        snapped = round(2 * exponent) / 2
-        own[name] = snapped if abs(exponent - snapped) < 0.02 else None
-    return base, own
+    return base, {name: _own_exponent(law, probe[name], family.probe / family.base) for name, law in base.items()}
+
+
+def _own_exponent(base: Law, probe: Law, ratio: float) -> float | None:
+    """The half-integer power with which a std falls; None where it is none, or where two samples cannot tell which."""
+    if base.std == 0 or probe.std == 0:
+        return 0.0
+    exponent = -math.log(probe.std / base.std) / math.log(ratio)
+    error = 3 * math.hypot(base.noise, probe.noise) / math.log(ratio)
+    snapped = round(2 * exponent) / 2
+    return snapped if error < 0.2 and abs(exponent - snapped) < max(error, 0.02) else None
 
 
 def _reference(family: Family) -> tuple[str, int]:

@@ -309,6 +309,16 @@ def test_a_measured_mean_that_is_only_noise_does_not_stay_in_the_weights():
     assert float(ratio.std() / ratio.mean()) < 1e-4, "the readout was scaled and nothing else"
 
 
+@pytest.mark.parametrize("seed", [40, 165])
+def test_two_small_builds_do_not_pretend_to_know_how_the_factory_scales(seed):
+    """With these seeds the ten biases of two builds look like a law that falls as 1/width; it falls as 1/sqrt(width)."""
+    torch.manual_seed(seed)
+    pair = lzr.Family.from_builds(lzr.zoo.mlp(16), lzr.zoo.mlp(32), base=16)
+    plan, model = lzr.plan(pair, lzr.mup()), lzr.zoo.mlp(512)
+    plan.apply_(model)
+    assert float(model.readout.bias.detach().std(correction=0)) == pytest.approx(plan.settings(model)["readout.bias"].std)
+
+
 def test_another_familys_model_is_refused_by_the_names_of_its_tensors():
     plan = lzr.plan(family_of("mlp"), lzr.mup())
     for call in (plan.apply_, plan.settings, lambda m: plan.param_groups(m, lr=1.0), plan.table):
