@@ -44,3 +44,7 @@ class ReportError(LazyrichError):
 
 class KernelError(LazyrichError):
     """A kernel that cannot be computed: an operation without a rule, inputs that do not fit, a singular Gram matrix."""
+
+
+class TangentError(LazyrichError):
+    """A finite network that cannot be expanded: it mixes samples, draws at random, is not smooth, or does not fit in memory."""

@@ -1,0 +1,91 @@
+"""A network as a function: refusals, and derivatives that are right where torch's fused operations are not."""
+
+import pytest
+import torch
+from torch import nn
+from torch.func import jacfwd, jacrev, vmap
+
+from lazyrich.errors import TangentError
+from lazyrich.tangent import NetworkFunction
+
+
+def f64(model):
+    return model.double().eval()
+
+
+def second(function, x, name, how):
+    """d^2 f / d theta_name d x of the summed output."""
+
+    def scalar(p, x):
+        return function({name: p}, x).square().sum()
+
+    return how(how(scalar, argnums=0), argnums=1)(function.parameters[name], x)
+
+
+@pytest.mark.parametrize("nested", [jacrev, jacfwd])
+def test_second_derivatives_through_a_layer_norm_agree_with_differences(nested):
+    model = f64(nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.Tanh(), nn.Linear(4, 2)))
+    nn.init.normal_(model[1].weight)
+    function, x = NetworkFunction(model), torch.randn(2, 3, dtype=torch.float64)
+    got = second(function, x, "1.weight", nested)
+    step, want = 1e-5, torch.zeros_like(got)
+
+    def gradient(x):
+        p = function.parameters["1.weight"].clone().requires_grad_()
+        return torch.autograd.grad(function({"1.weight": p}, x).square().sum(), p)[0]
+
+    for i in range(2):
+        for j in range(3):
+            e = torch.zeros_like(x)
+            e[i, j] = step
+            want[:, i, j] = (gradient(x + e) - gradient(x - e)) / (2 * step)
+    torch.testing.assert_close(got, want, rtol=1e-6, atol=1e-8)
+
+
+def test_a_transformer_layer_is_twice_differentiable_sample_by_sample():
+    model = f64(nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True))
+    function, x = NetworkFunction(model), torch.randn(3, 5, 8, dtype=torch.float64)
+    name = "self_attn.in_proj_weight"
+    one = vmap(jacfwd(jacrev(lambda p, x: function.one({name: p}, x)[0])), in_dims=(None, 0))
+    hessian = one(function.parameters[name], x).reshape(3, 24 * 8, 24 * 8)
+    torch.testing.assert_close(hessian, hessian.mT, rtol=1e-8, atol=1e-10)
+    assert float(hessian.abs().max()) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("model", "says"),
+    [
+        (nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3)), r"1 \(BatchNorm1d\) mixes the samples.*model.eval\(\)"),
+        (nn.Sequential(nn.Linear(3, 3), nn.Dropout(0.1)), r"1 \(Dropout\) draws at random.*model.eval\(\)"),
+        (nn.LSTM(3, 3, 2, dropout=0.1), r"the model \(LSTM\) drops at random"),
+        (nn.Linear(3, 3).requires_grad_(False), "no trainable parameters"),
+    ],
+)
+def test_what_is_no_fixed_function_of_a_sample_is_refused_by_its_place(model, says):
+    with pytest.raises(TangentError, match=says):
+        NetworkFunction(model.train())
+
+
+def test_inputs_are_refused_with_the_mend():
+    function = NetworkFunction(nn.Linear(3, 2))
+    for x, says in [
+        (torch.zeros(0, 3), "at least one sample"),
+        (torch.full((2, 3), torch.nan), "not finite"),
+        (torch.zeros(2, 3, dtype=torch.float64), r"x is torch.float64 but the parameters are torch.float32; call x.to"),
+        (torch.zeros(2, 4), r"does not take x of shape \(2, 4\)"),
+    ]:
+        with pytest.raises(TangentError, match=says):
+            function.check(x)
+
+
+def test_a_network_that_centres_its_batch_is_refused():
+    class Centred(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.Linear(3, 2)
+
+        def forward(self, x):
+            return self.inner(x - x.mean(0))
+
+    with pytest.raises(TangentError, match="Centred mixes samples"):
+        NetworkFunction(Centred()).check(torch.randn(4, 3))
