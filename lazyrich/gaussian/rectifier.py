@@ -8,6 +8,7 @@ The angle is atan2(sqrt((s - c)(s + c)), c), which keeps its digits near 0, wher
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np  # its broadcast_shapes loads nothing; torch's takes seconds the first time
@@ -81,32 +82,34 @@ class Rectifier(Dual):
         shape = np.broadcast_shapes(c.shape, q1.shape, q2.shape)
         kernel, slope = (torch.empty(shape, dtype=dtype, device=c.device) for _ in range(2))
         with torch.no_grad():
-            c, q1, q2 = c.detach(), q1.detach(), q2.detach()
-            if dtype == torch.float32:  # float32 differences of s and c need an s with more digits
-                self._walk(c, q1.double().sqrt(), q2.double().sqrt(), kernel, slope)
+            c, q1, q2 = c.detach().to(dtype), q1.detach(), q2.detach()
+            if dtype == torch.float32:
+                (high1, low1), (high2, low2) = _root(q1), _root(q2)
+                self._walk((c, high1, low1, high2, low2, high2 + low2), kernel, slope)
             else:
-                self._walk(c, q1, q2, kernel, slope)
+                self._walk((c, q1, q2), kernel, slope)
         return kernel, slope
 
-    def _walk(self, c: Tensor, q1: Tensor, q2: Tensor, kernel: Tensor, slope: Tensor) -> None:
+    def _walk(self, given: Sequence[Tensor], kernel: Tensor, slope: Tensor) -> None:
         """In chunks along the first axes."""
         chunk = CHUNK * torch.get_num_threads() if kernel.device.type == "cpu" else 1 << 26
-        c, q1, q2 = (t.expand(kernel.shape) for t in (c, q1, q2))
+        given = [t.expand(kernel.shape) for t in given]
         if kernel.numel() <= chunk or kernel.dim() == 0:
-            return self._fill(c, q1, q2, kernel, slope)
+            return self._fill(given, kernel, slope)
         rows = max(1, chunk * len(kernel) // kernel.numel())
         for i in range(0, len(kernel), rows):
-            parts = [t[i : i + rows] if rows > 1 else t[i] for t in (c, q1, q2, kernel, slope)]
-            (self._fill if rows > 1 else self._walk)(*parts)
+            *parts, k, m = (t[i : i + rows] if rows > 1 else t[i] for t in (*given, kernel, slope))
+            (self._fill if rows > 1 else self._walk)(parts, k, m)
         return None
 
-    def _fill(self, c: Tensor, q1: Tensor, q2: Tensor, kernel: Tensor, slope: Tensor) -> None:
-        if kernel.dtype == torch.float32:
-            gap = (q1 * q2).sub_(c)
-            kernel.copy_(gap)
+    def _fill(self, given: Sequence[Tensor], kernel: Tensor, slope: Tensor) -> None:
+        c, *scales = given
+        if kernel.dtype == torch.float32:  # s - c to the last digit of the inputs, s + c from it
+            high1, low1, high2, low2, root2 = scales
+            torch.mul(high1, high2, out=kernel).sub_(c).addcmul_(high1, low2).addcmul_(low1, root2)
             torch.add(kernel, c, alpha=2, out=slope)
         else:
-            torch.mul(q1, q2, out=kernel).sqrt_()
+            torch.mul(*scales, out=kernel).sqrt_()
             torch.add(kernel, c, out=slope)
             kernel.sub_(c)
         kernel.mul_(slope).clamp_(min=0).sqrt_()
@@ -132,6 +135,14 @@ class Rectifier(Dual):
     def mean(self, q: Tensor) -> Tensor:
         """(b - a) sqrt(q / (2 pi))."""
         return (self.b - self.a) / math.sqrt(2 * math.pi) * q.sqrt()
+
+
+def _root(q: Tensor) -> tuple[Tensor, Tensor]:
+    """sqrt(q) = high + low in float32, high with half its digits, so that products of two highs are exact (Dekker 1971)."""
+    root = q.double().sqrt()
+    large = root * (2.0**41 + 1)
+    high = large - (large - root)
+    return high.float(), (root - high).float()
 
 
 def _squares_fit(q1: Tensor, q2: Tensor) -> bool:

@@ -174,7 +174,7 @@ class Run:
             q = self.first[curve.key][0]
             nngp = _with_diagonal(base, nngp, known.variance(q))
             slope = None if slope is None else _with_diagonal(base, slope, known.slope_variance(q))
-        ntk = None if base.ntk is None or slope is None else base.ntk * slope
+        ntk = None if base.ntk is None or slope is None else _product(slope, base.ntk)
         result = Field(base.layout, base.order, nngp, ntk, base.full, base.sources, mean=mean)
         return result.scaled(curve.scale) if curve.scale != 1.0 else result
 
@@ -268,6 +268,13 @@ class Run:
         if name in self.readouts:
             return Role.OUTPUT
         return Role.INPUT if below.sources == frozenset({INPUT}) else Role.HIDDEN
+
+
+def _product(slope: Tensor, ntk: Tensor) -> Tensor:
+    """Slope times tangent kernel, written over the slope, which nobody else reads."""
+    if slope.shape != ntk.shape or slope.requires_grad or ntk.requires_grad or not slope.is_contiguous():
+        return slope * ntk
+    return slope.mul_(ntk)
 
 
 def _gram(first: Tensor, second: Tensor, alone: bool, full: bool) -> Tensor:
