@@ -18,7 +18,7 @@ from lazyrich.lazy.field import Field
 from lazyrich.lazy.need import needs_of, readouts_of
 from lazyrich.lazy.rule.table import Need
 from lazyrich.lazy.run import Moments, Run
-from lazyrich.lazy.tile import squares
+from lazyrich.lazy.tile import keep_freed_memory, squares
 from lazyrich.lazy.weights import Init, Weights, weights_of, weights_of_plan
 from lazyrich.scaling import Plan, Scheme, ntk
 
@@ -107,7 +107,7 @@ class Kernel:
             first = self._moments(traced, x1)
             second = first if x2 is None else self._moments(traced, x2)
             other = x1 if x2 is None else x2
-
+            keep_freed_memory()
             for rows, columns in squares(len(x1), len(other), self.tile_size(traced), x2 is None):
                 known = {"first": _sliced(first, rows), "second": _sliced(second, columns)}
                 mirrored = x2 is None and rows == columns

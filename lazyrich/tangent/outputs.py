@@ -1,0 +1,123 @@
+"""The outputs of a network on some inputs as one vector, and its derivatives along directions and along gradient fields."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import jvp, vjp
+
+from lazyrich.errors import TangentError
+from lazyrich.tangent.function import NetworkFunction
+
+Point = dict[str, Tensor]
+
+
+class Outputs:
+    """F(phi): the outputs (N, K) of a network on x as one vector of m = N K entries, output k of sample n at n K + k.
+
+    With a learning rate a tensor, phi_t = theta_t / sqrt(rate_t) are the parameters in which training is plain gradient
+    descent, so every kernel of F counts the rates: K2 = sum_t rate_t <df/dt, df/dt>.
+
+    Args:
+        model: treats samples one by one.
+        x: inputs (N, ...).
+        rates: learning-rate factor by tensor name, 1 where it is not given; a tensor of rate 0 is frozen.
+        exact: a copy of the model in float64 instead of the model itself.
+
+    Raises:
+        TangentError: for a network or inputs that ``NetworkFunction`` refuses, and rates that are no rates of it.
+
+    Example:
+        >>> outputs = Outputs(nn.Linear(3, 2), torch.ones(5, 3))
+        >>> outputs(outputs.point).shape, outputs.shape
+        (torch.Size([10]), torch.Size([5, 2]))
+    """
+
+    def __init__(self, model: nn.Module, x: Tensor, rates: Mapping[str, float] | None = None, exact: bool = False) -> None:
+        if exact:
+            model = copy.deepcopy(model).double()
+            x = x.double() if isinstance(x, Tensor) and x.is_floating_point() else x
+        self.function = NetworkFunction(model)
+        self.function.check(x)
+        self.x = x
+        self._roots = _roots(self.function.parameters, rates or {})
+        self.point: Point = {
+            n: self.function.parameters[n] / r if r != 1 else self.function.parameters[n] for n, r in self._roots.items()
+        }
+        with torch.no_grad():
+            self.start = self.function(self.function.parameters, x)
+        self.shape = self.start.shape
+
+    @property
+    def weights(self) -> int:
+        """Number of parameters that train."""
+        return sum(p.numel() for p in self.point.values())
+
+    def theta(self, point: Point) -> Point:
+        """The network's own parameters at a point."""
+        return {name: root * point[name] if root != 1 else point[name] for name, root in self._roots.items()}
+
+    def __call__(self, point: Point) -> Tensor:
+        """The vector F, (m,)."""
+        return self.function(self.theta(point), self.x).flatten()
+
+    def pull(self, point: Point, r: Tensor) -> Point:
+        """sum_b r_b grad F_b, the gradient of r . F."""
+        return vjp(self, point)[1](r)[0]
+
+    def cotangent(self, r: Tensor, name: str = "r") -> Tensor:
+        """Weights of the outputs, (N, K), or (N,) for one output, as a vector (m,) of the outputs' dtype.
+
+        Raises:
+            TangentError: for another shape.
+        """
+        alone = self.shape[1] == 1 and tuple(r.shape) == (self.shape[0],)
+        if not (alone or tuple(r.shape) == tuple(self.shape)):
+            raise TangentError(
+                f"got {name} of shape {tuple(r.shape)}, expected the outputs' {tuple(self.shape)}"
+                + ("; give labels as one-hot rows" if r.dim() == 1 and len(r) == self.shape[0] else "")
+            )
+        if not torch.isfinite(r).all():
+            raise TangentError(f"{name} has entries that are not finite")
+        return r.to(self.start).flatten()
+
+
+def along(function: Callable[[Any], Any], point: Any, *directions: Any) -> Any:
+    """D^k function [d_1, ..., d_k] at a point, by k nested forward passes: exact, and no derivative tensor is formed.
+
+    Example:
+        >>> along(lambda x: x**3, torch.tensor(2.0), torch.tensor(1.0), torch.tensor(1.0))
+        tensor(12.)
+    """
+    for direction in directions:
+        function = following(function, lambda _, d=direction: d)
+    return function(point)
+
+
+def following(function: Callable[[Any], Any], field: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """The derivative of a function along a vector field, as a function of the point (the Lie derivative).
+
+    Example:
+        >>> square_along_x = following(lambda x: x**2, lambda x: x)
+        >>> square_along_x(torch.tensor(3.0)), following(square_along_x, lambda x: x)(torch.tensor(3.0))
+        (tensor(18.), tensor(36.))
+    """
+    return lambda point: jvp(function, (point,), (field(point),))[1]
+
+
+def _roots(parameters: Mapping[str, Tensor], rates: Mapping[str, float]) -> dict[str, float]:
+    unknown = sorted(set(rates) - set(parameters))
+    if unknown:
+        raise TangentError(f"got a rate for '{unknown[0]}', expected one of the trainable tensors {', '.join(parameters)}")
+    for name, rate in rates.items():
+        if not 0 <= rate < math.inf:
+            raise TangentError(f"got rate {rate} for '{name}', expected a learning-rate factor: finite and not negative")
+    roots = {name: math.sqrt(rates.get(name, 1.0)) for name in parameters}
+    if not any(roots.values()):
+        raise TangentError("every tensor has rate 0, so nothing trains; give at least one a positive rate")
+    return {name: root for name, root in roots.items() if root > 0}
