@@ -10,12 +10,16 @@ from torch import nn
 
 @dataclass
 class Run:
-    """A training run so far: the live model, how many steps are done, the loss before each of them, and whether it blew up."""
+    """A training run so far: the live model, how many steps are done, the loss before each of them, and whether it blew up.
+
+    ``engine`` says whether it was trained by itself ('loop') or stacked with others ('vmap').
+    """
 
     model: nn.Module
     step: int = 0
     losses: list[float] = field(default_factory=list)
     diverged: bool = False
+    engine: str = "loop"
 
 
 class Probe(Protocol):

@@ -1,0 +1,291 @@
+"""Many small runs at once: members of one shape are stacked and stepped together.
+
+The forward pass is vectorised over members (torch.func.vmap), one backward pass gives all gradients, and one stock fused
+optimizer steps views of the stacked tensors, each with its member's own learning rate and decay. Members stay live models with
+live optimizers, so probes see no difference.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+from torch.nn.modules.dropout import _DropoutNd
+
+from lazyrich.errors import TrainError
+from lazyrich.train.likeness import likeness
+from lazyrich.train.loop import Batches, train
+from lazyrich.train.loss import Loss
+from lazyrich.train.optimizers import StackedOptimizer, key_of, settings_of
+from lazyrich.train.probe import Probe, Run
+from lazyrich.train.refusal import RAISED, refusal
+
+WIDE = 2**18  # entries of a weight from which on a member alone keeps a CPU's cores busy
+STATE = 2**25  # entries of parameters in a chunk: with gradients and Adam's moments they still fit in memory many times
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Member:
+    """One run of an ensemble: a model, an optimizer over its parameters, its batches, and what watches it.
+
+    Attributes:
+        model: trained in place.
+        optimizer: any torch optimizer over parameters of this model, with its own groups.
+        batches: ``batches(step) -> (x, y)``; members that share the object share the data.
+        probes: what looks on.
+        seed: of random layers.
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    batches: Batches
+    probes: Sequence[Probe] = ()
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Engine:
+    """How a member is trained, 'vmap' or 'loop', and why."""
+
+    name: str
+    why: str
+
+
+def engine_for(model: nn.Module) -> Engine:
+    """Whether stacking members like this one is possible and pays, by rule, so that the same runs give the same numbers.
+
+    Example:
+        >>> engine_for(nn.Linear(8, 4)).name, engine_for(nn.Sequential(nn.Linear(8, 4), nn.Dropout(0.5))).why
+        ('vmap', '1 (Dropout) draws at random')
+    """
+    for path, module in model.named_modules():
+        place = f"{path or 'the model'} ({type(module).__name__})"
+        if isinstance(module, _DropoutNd) and module.training and module.p > 0:
+            return Engine("loop", f"{place} draws at random")
+        if isinstance(module, (nn.RNNBase, nn.MultiheadAttention)):
+            return Engine("loop", f"{place} has fused kernels that do not vectorise")
+        if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks:
+            return Engine("loop", f"{place} has hooks")
+    largest = max((p for p in model.parameters()), key=lambda p: p.numel(), default=None)
+    if largest is None:
+        raise TrainError(f"{type(model).__name__} has no parameters to train")
+    if largest.device.type == "cpu" and largest.numel() > WIDE:
+        return Engine("loop", f"a weight of {largest.numel():,} entries keeps the processor busy by itself")
+    return Engine("vmap", "small enough for one pass through all members")
+
+
+def train_all(
+    members: Sequence[Member],
+    loss: Loss,
+    steps: int,
+    *,
+    engine: str = "auto",
+    chunk: int | None = None,
+    compile: bool = False,
+    progress: Progress | None = None,
+) -> list[Run]:
+    """Train every member; the numbers do not depend on who else is trained or on the size of the chunks.
+
+    Members of one shape (same modules, shapes, dtype, device, kind of optimizer) form chunks that step together. A member
+    whose loss is not finite retires: its run ends there, as in ``train``, and the others go on.
+
+    Args:
+        members: the runs; their learning rates, seeds, initialisations, batches and decays may differ.
+        loss: ``loss(model(x), y) -> scalar``, the same for all.
+        steps: number of optimizer steps.
+        engine: 'vmap', 'loop', or 'auto' for ``engine_for``. The two agree to rounding, not to the bit.
+        chunk: members a chunk; by default as many as fit in the caches, at most 64.
+        compile: pass the vectorised loss through torch.compile; worth its seconds from some thousand steps on.
+        progress: called with (member-steps done, member-steps in all).
+
+    Returns:
+        One run a member, in order; ``run.engine`` says how it was trained.
+
+    Raises:
+        TrainError: if a model does not take its data, or an option is not known.
+
+    Example:
+        >>> import lazyrich as lzr
+        >>> data = lzr.data.load("digits")
+        >>> batches = lambda step: data.batch(64, step)
+        >>> models = [nn.Sequential(nn.Flatten(), nn.Linear(64, 10)) for _ in range(3)]
+        >>> rates = (1e-4, 1e-2, 1e9)
+        >>> runs = train_all([Member(m, torch.optim.SGD(m.parameters(), lr=lr), batches) for m, lr in zip(models, rates)],
+        ...                  lambda f, y: (f - nn.functional.one_hot(y, 10)).square().mean(), steps=20)
+        >>> [run.diverged for run in runs], runs[1].losses[-1] < runs[0].losses[-1]
+        ([False, False, True], True)
+    """
+    if engine not in ("auto", "vmap", "loop"):
+        raise TrainError(f"got engine='{engine}', expected 'auto', 'vmap' or 'loop'")
+    if chunk is not None and chunk < 1:
+        raise TrainError(f"got chunk={chunk}, expected at least 1")
+    runs: list[Run | None] = [None] * len(members)
+    meter = _Meter(progress, len(members) * steps)
+    for indices in _chunks(members, chunk):
+        some = [members[i] for i in indices]
+        found = engine_for(some[0].model) if engine == "auto" else Engine(engine, "asked for")
+        trained = _loop(some, loss, steps, meter) if found.name == "loop" else _together(some, loss, steps, compile, meter)
+        for i, run in zip(indices, trained, strict=True):
+            run.engine = found.name
+            runs[i] = run
+    return [run for run in runs if run is not None]
+
+
+class _Meter:
+    def __init__(self, progress: Progress | None, total: int) -> None:
+        self.progress, self.total, self.done = progress, total, 0
+
+    def add(self, steps: int) -> None:
+        self.done += steps
+        if self.progress:
+            self.progress(self.done, self.total)
+
+
+def _chunks(members: Sequence[Member], size: int | None) -> Iterator[list[int]]:
+    """Indices of members that can step together, in groups of at most ``size``."""
+    keys = _numbered([(likeness(m.model), type(m.optimizer).__qualname__) for m in members])
+    settings = _numbered([tuple(map(key_of, settings_of(m.optimizer).values())) for m in members])
+    order = sorted(range(len(members)), key=lambda i: (keys[i], settings[i], i))
+    for _, group in groupby(order, key=lambda i: keys[i]):
+        indices = list(group)
+        entries = sum(p.numel() for p in members[indices[0]].model.parameters())
+        most = size or max(8, min(64, STATE // max(entries, 1)))
+        parts = math.ceil(len(indices) / most)
+        each = math.ceil(len(indices) / parts)
+        yield from (indices[i : i + each] for i in range(0, len(indices), each))
+
+
+def _numbered(keys: Sequence[Any]) -> list[int]:
+    """Equal keys get equal numbers, in the order in which they appear."""
+    numbers: dict[Any, int] = {}
+    return [numbers.setdefault(key, len(numbers)) for key in keys]
+
+
+def _loop(members: Sequence[Member], loss: Loss, steps: int, meter: _Meter) -> list[Run]:
+    runs = []
+    for m in members:
+        runs.append(train(m.model, m.optimizer, m.batches, loss, steps, probes=m.probes, seed=m.seed))
+        meter.add(steps)
+    return runs
+
+
+def _together(members: Sequence[Member], loss: Loss, steps: int, compile: bool, meter: _Meter) -> list[Run]:
+    runs = [Run(m.model) for m in members]
+    for member, run in zip(members, runs, strict=True):
+        for probe in member.probes:
+            probe.begin(run)
+    alive = list(range(len(members)))
+    stack = Stack([m.model for m in members], [m.optimizer for m in members], loss, compile)
+    try:
+        for step in range(steps):
+            values = stack.step(*_batch([members[i].batches for i in alive], step))
+            for i, value in zip(alive, values, strict=True):
+                runs[i].losses.append(value)
+                runs[i].diverged = not math.isfinite(value)
+            meter.add(len(alive))
+            left = [i for i in alive if not runs[i].diverged]
+            for i in left:
+                runs[i].step = step + 1
+                for probe in members[i].probes:
+                    probe.after(runs[i])
+            if len(left) < len(alive):
+                meter.add((len(alive) - len(left)) * (steps - step - 1))
+                alive = left
+                if not alive:
+                    break
+                stack.close()
+                stack = Stack([members[i].model for i in alive], [members[i].optimizer for i in alive], loss, compile)
+    finally:
+        stack.close()
+    return runs
+
+
+def _batch(sources: Sequence[Batches], step: int) -> tuple[Tensor, Tensor, bool]:
+    """Inputs and targets of a step, and whether all members share them."""
+    if all(source is sources[0] for source in sources):
+        return (*sources[0](step), True)
+    drawn = [source(step) for source in sources]
+    try:
+        return torch.stack([x for x, _ in drawn]), torch.stack([y for _, y in drawn]), False
+    except RuntimeError as error:
+        raise TrainError(f"members that step together need batches of one shape: {str(error).splitlines()[0]}") from error
+
+
+class Stack:
+    """Models of one shape whose parameters are views of stacked tensors, with one optimizer over all of them."""
+
+    def __init__(
+        self, models: Sequence[nn.Module], optimizers: Sequence[torch.optim.Optimizer], loss: Loss, compile: bool = False
+    ) -> None:
+        self.models, self.optimizers = models, optimizers
+        self.shape = models[0]
+        self.parameters = {name: _stacked(models, name, "parameters") for name, _ in models[0].named_parameters()}
+        self.buffers = {name: _stacked(models, name, "buffers") for name, _ in models[0].named_buffers()}
+        for name, whole in self.parameters.items():
+            trained = [_named(m, name, "parameters").requires_grad for m in models]
+            whole.requires_grad_(any(trained))
+        self._point(views=True)
+        self._trained = [
+            (whole, [_named(m, name, "parameters") for m in models])
+            for name, whole in self.parameters.items()
+            if whole.requires_grad
+        ]
+        self.optimizer = StackedOptimizer(optimizers, self._trained)
+
+        def value(parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
+            return loss(functional_call(self.shape, {**parameters, **buffers}, (x,)), y)
+
+        self._values: dict[bool, Any] = {}
+        for shared in (True, False):
+            data = None if shared else 0
+            over = vmap(value, in_dims=(0, 0, data, data))
+            self._values[shared] = torch.compile(over) if compile else over
+
+    def step(self, x: Tensor, y: Tensor, shared: bool) -> list[float]:
+        """One step of every member; the losses before it."""
+        try:
+            losses = self._values[shared](self.parameters, self.buffers, x, y)
+        except RAISED as error:
+            raise refusal(
+                "the stacked models do not take the data (engine='loop' trains one by one)", error, inputs=x
+            ) from error
+        if losses.dim() != 1:
+            raise TrainError(
+                f"the loss must be one number a member, got shape {tuple(losses.shape[1:])}; average it over the batch"
+            )
+        gradients = torch.autograd.grad(losses.sum(), [whole for whole, _ in self._trained], allow_unused=True)
+        self.optimizer.step(gradients)
+        for gradient, (_, parts) in zip(gradients, self._trained, strict=True):
+            for part, own in zip(parts, [None] * len(parts) if gradient is None else gradient.unbind(), strict=True):
+                part.grad = own
+        return losses.detach().tolist()
+
+    def close(self) -> None:
+        """Give every model tensors of its own again, and every optimizer its state."""
+        self._point(views=False)
+        self.optimizer.give_back()
+
+    @torch.no_grad()
+    def _point(self, views: bool) -> None:
+        for kind, stacks in (("parameters", self.parameters), ("buffers", self.buffers)):
+            for name, whole in stacks.items():
+                for i, model in enumerate(self.models):
+                    tensor = _named(model, name, kind)
+                    tensor.data = whole.data[i] if views else whole.data[i].clone()
+
+
+def _stacked(models: Sequence[nn.Module], name: str, kind: str) -> Tensor:
+    return torch.stack([_named(m, name, kind).detach() for m in models])
+
+
+def _named(model: nn.Module, name: str, kind: str) -> Tensor:
+    owner, _, leaf = name.rpartition(".")
+    module = model.get_submodule(owner)
+    return getattr(module, f"_{kind}")[leaf]

@@ -1,0 +1,130 @@
+"""Several optimizers of one kind as one, over stacked tensors, so that a fused step serves many members."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lazyrich.errors import TrainError
+
+# what a member's entries do does not depend on their neighbours, so members with equal settings may share one tensor
+ENTRYWISE = ("SGD", "Adam", "AdamW", "Adagrad", "RMSprop", "Adamax", "NAdam", "RAdam", "Adadelta", "Rprop")
+
+
+class StackedOptimizer:
+    """One optimizer for tensors that hold one slice a member, each slice with its member's own settings and state.
+
+    Neighbouring members with equal settings are stepped as one tensor where the optimizer works entry by entry, and the step is
+    fused where the kind of optimizer can.
+
+    Args:
+        optimizers: one a member, all of one kind; their settings and states are taken over, ``give_back`` returns the states.
+        tensors: each stacked tensor (members, ...) with the members' own parameters.
+
+    Raises:
+        TrainError: if the optimizers are of different kinds.
+
+    Example:
+        >>> parts = [torch.nn.Parameter(torch.ones(2)) for _ in range(3)]
+        >>> whole = torch.ones(3, 2)
+        >>> each = [torch.optim.SGD([p], lr=lr) for p, lr in zip(parts, (0.1, 0.1, 0.2))]
+        >>> StackedOptimizer(each, [(whole, parts)]).step([torch.ones(3, 2)])
+        >>> whole[:, 0].tolist() == [0.8999999761581421, 0.8999999761581421, 0.800000011920929]
+        True
+    """
+
+    def __init__(
+        self, optimizers: Sequence[torch.optim.Optimizer], tensors: Sequence[tuple[Tensor, Sequence[torch.nn.Parameter]]]
+    ) -> None:
+        kinds = {type(optimizer) for optimizer in optimizers}
+        if len(kinds) != 1:
+            names = ", ".join(sorted(kind.__name__ for kind in kinds))
+            raise TrainError(f"optimizers that step together must be of one kind, got {names}")
+        self._kind = kinds.pop()
+        self._states = [optimizer.state for optimizer in optimizers]
+        settings = [settings_of(optimizer) for optimizer in optimizers]
+        self._pieces = [
+            (at, span, whole.detach()[_index(span)], [parts[i] for i in span])
+            for at, (whole, parts) in enumerate(tensors)
+            for span in self._spans([settings[i].get(parts[i]) for i in range(len(optimizers))])
+        ]
+        self._inner = self._make([settings[span[0]][parts[0]] for _, span, _, parts in self._pieces])
+        for _, span, tensor, parts in self._pieces:
+            state = _joined([self._states[i].get(p, {}) for i, p in zip(span, parts, strict=True)])
+            if state:
+                self._inner.state[tensor] = state
+
+    def step(self, gradients: Sequence[Tensor | None]) -> None:
+        """One step along gradients of the stacked tensors."""
+        for at, span, tensor, _ in self._pieces:
+            gradient = gradients[at]  # fused steps read raw memory: a transposed gradient would be taken for another one
+            tensor.grad = None if gradient is None else gradient[_index(span)].contiguous()
+        self._inner.step()
+
+    def give_back(self) -> None:
+        """Hand every optimizer the state of its own tensors."""
+        for _, span, tensor, parts in self._pieces:
+            state = self._inner.state.get(tensor, {})
+            for k, (i, p) in enumerate(zip(span, parts, strict=True)):
+                if state:
+                    self._states[i][p] = {key: _own(value, tensor, k, len(span)) for key, value in state.items()}
+
+    def _spans(self, settings: Sequence[Any]) -> list[list[int]]:
+        """Runs of neighbouring members with equal settings; those without are not trained."""
+        members = [i for i, s in enumerate(settings) if s is not None]
+        if self._kind.__module__.startswith("torch.optim") and self._kind.__name__ in ENTRYWISE:
+            return [list(run) for _, run in groupby(members, key=lambda i: key_of(settings[i]))]
+        return [[i] for i in members]
+
+    def _make(self, settings: Sequence[dict[str, Any]]) -> torch.optim.Optimizer:
+        groups: dict[Any, dict[str, Any]] = {}
+        for (_, _, tensor, _), own in zip(self._pieces, settings, strict=True):
+            groups.setdefault(key_of(own), {**own, "params": []})["params"].append(tensor)
+        made = list(groups.values())
+        takes = inspect.signature(self._kind).parameters
+        needed = {"lr": made[0]["lr"]} if "lr" in takes else {}
+        if "fused" in takes and _can_fuse(made):
+            made = [{**group, "fused": True, "foreach": None} for group in made]
+            needed["fused"] = True
+        return self._kind(made, **needed)  # type: ignore[arg-type]
+
+
+def settings_of(optimizer: torch.optim.Optimizer) -> dict[Tensor, dict[str, Any]]:
+    """Of every parameter the settings of its group."""
+    return {p: {k: group[k] for k in optimizer.defaults} for group in optimizer.param_groups for p in group["params"]}
+
+
+def key_of(settings: dict[str, Any]) -> str:
+    """Equal for equal settings."""
+    return repr([(key, id(value) if isinstance(value, Tensor) else value) for key, value in sorted(settings.items())])
+
+
+def _index(span: Sequence[int]) -> int | slice:
+    return span[0] if len(span) == 1 else slice(span[0], span[-1] + 1)
+
+
+def _can_fuse(groups: Sequence[dict[str, Any]]) -> bool:
+    floats = all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for group in groups for p in group["params"])
+    return floats and not any(group.get("differentiable") or group.get("fused") is False for group in groups)
+
+
+def _joined(states: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """States of neighbours as one: entries stacked, counters shared (members of one stack have done the same steps)."""
+    if len(states) == 1 or not states[0]:
+        return dict(states[0])
+    return {
+        key: torch.stack([s[key] for s in states]) if isinstance(value, Tensor) and value.dim() else value
+        for key, value in states[0].items()
+    }
+
+
+def _own(value: Any, tensor: Tensor, k: int, count: int) -> Any:
+    """A member's part of a state; clones, since the stack goes on with its own."""
+    if not isinstance(value, Tensor):
+        return value
+    return (value[k] if count > 1 and value.shape == tensor.shape else value).clone()

@@ -1,0 +1,250 @@
+"""Stacked members do what each would do alone, whoever is trained beside them."""
+
+import re
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import lazyrich as lzr
+from lazyrich.errors import TrainError
+from lazyrich.train import Member, engine_for, train, train_all
+from lazyrich.train.likeness import likeness
+
+X, Y = torch.randn(6, 16, 5, dtype=torch.float64), torch.randint(3, (6, 16))
+
+
+def batches(step):
+    return X[step % 6], Y[step % 6]
+
+
+def other_batches(step):
+    return X[-1 - step % 6], Y[-1 - step % 6]
+
+
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(5, 5), nn.Linear(5, 5)
+        self.second.weight = self.first.weight
+        self.out = nn.Linear(5, 3)
+
+    def forward(self, x):
+        return self.out(self.second(self.first(x).tanh()).tanh())
+
+
+NETWORKS = {
+    "mlp": lambda: nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 3)),
+    "batch norm": lambda: nn.Sequential(nn.Linear(5, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 3)),
+    "convolution": lambda: nn.Sequential(
+        nn.Unflatten(1, (1, 5)), nn.Conv1d(1, 4, 3), nn.GELU(), nn.Flatten(), nn.Linear(12, 3)
+    ),
+    "layer norm": lambda: nn.Sequential(nn.Linear(5, 8), nn.LayerNorm(8), nn.SiLU(), nn.Linear(8, 3)),
+    "tied": Tied,
+}
+OPTIMIZERS = {
+    "sgd": lambda m, lr, decay: torch.optim.SGD(m.parameters(), lr=lr, momentum=0.9, weight_decay=decay),
+    "adam": lambda m, lr, decay: torch.optim.Adam(m.parameters(), lr=lr),
+    "adamw groups": lambda m, lr, decay: torch.optim.AdamW(
+        [{"params": [p for p in m.parameters() if p.dim() > 1], "weight_decay": decay},
+         {"params": [p for p in m.parameters() if p.dim() < 2], "lr": 2 * lr}], lr=lr),
+    "by tensor": lambda m, lr, decay: Normalised(m.parameters(), lr),
+}  # fmt: skip
+
+
+class Normalised(torch.optim.Optimizer):
+    """Normalised by each tensor's own norm: not entry by entry, so members must not share a tensor."""
+
+    def __init__(self, params, lr):
+        super().__init__(params, {"lr": lr})
+
+    @torch.no_grad()
+    def step(self):
+        for group in self.param_groups:
+            for p in group["params"]:
+                p -= group["lr"] * p.grad / (p.grad.norm() + 1e-3)
+
+
+def members(network, optimizer, rates=(0.01, 0.03, 0.01, 0.1)):
+    made = []
+    for i, lr in enumerate(rates):
+        torch.manual_seed(i)
+        model = NETWORKS[network]().double()
+        made.append(Member(model, OPTIMIZERS[optimizer](model, lr, 0.1 * (i % 2)), other_batches if i == 3 else batches))
+    return made
+
+
+def state(model):
+    return {name: t.clone() for name, t in model.state_dict().items()}
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_members_do_what_each_does_alone(network, optimizer):
+    alone = members(network, optimizer)
+    want = [train(m.model, m.optimizer, m.batches, F.cross_entropy, 8) for m in alone]
+    together = members(network, optimizer)
+    got = train_all(together, F.cross_entropy, 8, engine="vmap")
+    for a, b, one, other in zip(want, got, alone, together, strict=True):
+        assert b.losses == pytest.approx(a.losses, rel=1e-9)
+        assert b.step == 8
+        assert b.engine == "vmap"
+        for name, tensor in one.model.state_dict().items():
+            torch.testing.assert_close(other.model.state_dict()[name], tensor, rtol=1e-7, atol=1e-9)
+
+
+def test_numbers_do_not_depend_on_the_chunks():
+    found = []
+    for chunk in (1, 2, 3, 4):
+        some = members("mlp", "adam")
+        runs = train_all(some, F.cross_entropy, 5, engine="vmap", chunk=chunk)
+        found.append(([r.losses for r in runs], [state(m.model) for m in some]))
+    for losses, states in found[1:]:
+        assert losses == found[0][0]
+        assert all(torch.equal(a[k], b[k]) for a, b in zip(states, found[0][1], strict=True) for k in a)
+
+
+def test_a_member_that_diverges_retires_and_the_others_do_not_notice():
+    def run(rates):
+        some = members("mlp", "adam", rates)
+        for m in some:
+            m.optimizer.param_groups[0]["lr"] = float("nan") if m.optimizer.param_groups[0]["lr"] > 1 else 0.01
+        return train_all(some, F.cross_entropy, 6, engine="vmap"), some
+
+    (with_it, others), (without, alone) = run((0.01, 5.0, 0.01)), run((0.01, 0.01, 0.01))
+    assert [r.diverged for r in with_it] == [False, True, False]
+    assert with_it[1].step == 1
+    assert len(with_it[1].losses) == 2
+    for i in (0, 2):
+        assert with_it[i].losses == pytest.approx(without[i].losses, rel=1e-12)
+        torch.testing.assert_close(others[i].model[0].weight, alone[i].model[0].weight)
+
+
+def test_training_can_be_continued_alone_with_the_optimizers_states():
+    once, twice = members("mlp", "adam"), members("mlp", "adam")
+    train_all(once, F.cross_entropy, 12, engine="vmap")
+    train_all(twice, F.cross_entropy, 6, engine="vmap")
+    for m in twice:
+        train(m.model, m.optimizer, m.batches, F.cross_entropy, 6)
+    for a, b in zip(once, twice, strict=True):
+        torch.testing.assert_close(a.model[0].weight, b.model[0].weight, rtol=1e-8, atol=1e-10)
+    assert twice[0].model[0].weight.untyped_storage().nbytes() == twice[0].model[0].weight.nbytes, "no views are left behind"
+
+
+def test_probes_see_live_models():
+    seen = []
+
+    class Watch:
+        def begin(self, run):
+            seen.append(("begin", run.model[0].weight.detach().clone()))
+
+        def after(self, run):
+            seen.append((run.step, run.model[0].weight.detach().clone()))
+
+    some = members("mlp", "sgd", (0.1, 0.1))
+    start = some[1].model[0].weight.detach().clone()
+    train_all([some[0], Member(some[1].model, some[1].optimizer, batches, [Watch()])], F.cross_entropy, 3, engine="vmap")
+    assert [name for name, _ in seen] == ["begin", 1, 2, 3]
+    assert torch.equal(seen[0][1], start)
+    assert torch.equal(seen[-1][1], some[1].model[0].weight)
+    assert not torch.equal(seen[1][1], seen[2][1])
+
+
+def test_a_plans_groups_are_kept_member_by_member():
+    family = lzr.Family(lzr.zoo.mlp, base=16)
+    data = lzr.data.load("digits")
+    runs = {}
+    for engine in ("vmap", "loop"):
+        some = []
+        for lr in (0.01, 0.1):
+            model = lzr.plan(family, lzr.mup(), "adam").build(32, seed=1)
+            some.append(Member(model, lzr.plan(family, lzr.mup(), "adam").optimizer(model, lr=lr), lambda s: data.batch(32, s)))
+        runs[engine] = train_all(some, F.cross_entropy, 5, engine=engine)
+    for a, b in zip(runs["vmap"], runs["loop"], strict=True):
+        assert a.losses == pytest.approx(b.losses, rel=1e-4)
+
+
+def test_frozen_tensors_stay():
+    some = []
+    for m in members("mlp", "sgd", (0.1, 0.2)):
+        m.model[0].weight.requires_grad_(False)
+        trained = [p for p in m.model.parameters() if p.requires_grad]
+        some.append(Member(m.model, torch.optim.SGD(trained, lr=0.1), batches))
+    before = [m.model[0].weight.clone() for m in some]
+    train_all(some, F.cross_entropy, 3, engine="vmap")
+    assert all(torch.equal(b, m.model[0].weight) for b, m in zip(before, some, strict=True))
+
+
+def test_models_that_differ_in_an_attribute_do_not_step_together():
+    """Otherwise all would be trained with the first one's."""
+
+    class Scaled(nn.Module):
+        def __init__(self, gamma):
+            super().__init__()
+            self.gamma, self.inner = gamma, nn.Linear(5, 3)
+
+        def forward(self, x):
+            return self.inner(x) / self.gamma
+
+    def some():
+        made = []
+        for gamma in (1.0, 10.0):
+            torch.manual_seed(0)
+            model = Scaled(gamma).double()
+            made.append(Member(model, torch.optim.SGD(model.parameters(), lr=0.1), batches))
+        return made
+
+    assert likeness(Scaled(1.0)) != likeness(Scaled(2.0))
+    want = [train(m.model, m.optimizer, m.batches, F.cross_entropy, 3).losses for m in some()]
+    got = [r.losses for r in train_all(some(), F.cross_entropy, 3, engine="vmap")]
+    for a, b in zip(want, got, strict=True):
+        assert b == pytest.approx(a, rel=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("model", "name", "why"),
+    [
+        (nn.Linear(4, 4), "vmap", "small enough"),
+        (nn.Linear(1024, 1024), "loop", "1,048,576 entries"),
+        (nn.Sequential(nn.Linear(4, 4), nn.Dropout()), "loop", r"1 \(Dropout\) draws"),
+        (nn.Sequential(nn.Linear(4, 4), nn.Dropout()).eval(), "vmap", "small"),
+        (nn.LSTM(4, 4), "loop", r"the model \(LSTM\)"),
+    ],
+)
+def test_the_engine_is_chosen_by_rule_and_says_why(model, name, why):
+    found = engine_for(model)
+    assert found.name == name
+    assert re.search(why, found.why)
+
+
+def test_hooks_are_kept_by_the_loop():
+    model = nn.Linear(4, 4)
+    model.register_forward_hook(lambda m, a, out: 2 * out)
+    assert engine_for(model).name == "loop"
+
+
+def test_refusals_name_what_was_got():
+    some = members("mlp", "sgd", (0.1, 0.1))
+    with pytest.raises(TrainError, match="got engine='fast'"):
+        train_all(some, F.cross_entropy, 1, engine="fast")
+    with pytest.raises(TrainError, match="got chunk=0"):
+        train_all(some, F.cross_entropy, 1, chunk=0)
+    wrong = [
+        Member(m.model, m.optimizer, lambda s: (torch.zeros(4, 7, dtype=torch.float64), torch.zeros(4).long())) for m in some
+    ]
+    with pytest.raises(TrainError, match=r"do not take the data.*\(2, 4, 7\)"):
+        train_all(wrong, F.cross_entropy, 1, engine="vmap")
+    with pytest.raises(TrainError, match="one number a member"):
+        train_all(some, lambda f, y: F.cross_entropy(f, y, reduction="none"), 1, engine="vmap")
+    assert some[0].model[0].weight.untyped_storage().nbytes() == some[0].model[0].weight.nbytes, (
+        "given back also after an error"
+    )
+
+
+def test_progress_reaches_its_total_also_when_members_retire():
+    seen = []
+    some = members("mlp", "sgd", (0.1, 0.1))
+    some[1].optimizer.param_groups[0]["lr"] = float("nan")
+    train_all(some, F.cross_entropy, 4, engine="vmap", progress=lambda done, total: seen.append((done, total)))
+    assert seen[-1] == (8, 8)
