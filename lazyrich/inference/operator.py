@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -78,6 +80,28 @@ class Streamed:
             raise KernelError(f"got {samples} samples in blocks of {block}, expected at least one of each")
         self.rows, self.samples, self.block = rows, samples, block
         self._diagonal: Tensor | None = None
+
+    @classmethod
+    def mapped(cls, path: str | os.PathLike[str], block: int = 256) -> Streamed:
+        """A Gram matrix in an .npy file, as ``lazyrich.lazy.write_gram`` writes it, read block by block from disk.
+
+        Raises:
+            KernelError: if the file is missing, no .npy file, or not square.
+
+        Example:
+            >>> import tempfile
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     np.save(f"{folder}/gram.npy", 2 * np.eye(3))
+            ...     Streamed.mapped(f"{folder}/gram.npy").matvec(torch.ones(3, 1)).T
+            tensor([[2., 2., 2.]], dtype=torch.float64)
+        """
+        try:
+            gram = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise KernelError(f"cannot read a Gram matrix from {path}: {error}; give an .npy file of shape (N, N)") from error
+        if gram.ndim != 2 or gram.shape[0] != gram.shape[1]:
+            raise KernelError(f"{path} holds an array of shape {gram.shape}, expected (N, N)")
+        return cls(lambda i, j: torch.from_numpy(np.array(gram[i:j])), len(gram), block)
 
     @property
     def shape(self) -> tuple[int, int]:

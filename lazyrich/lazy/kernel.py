@@ -191,6 +191,8 @@ def kernel(network: nn.Module | Plan, scheme: Scheme | None = None, init: Init =
 
 
 def _place(whole: Tensor, rows: slice, columns: slice, values: Tensor, symmetric: bool) -> None:
+    if symmetric and rows == columns and values.dim() == 2 and not values.requires_grad:
+        values = values.triu_().add(values.triu(1).T)  # products round differently on either side of the diagonal
     whole[rows, columns] = values
     if symmetric and rows != columns:
         whole[columns, rows] = values.transpose(0, 1)

@@ -33,7 +33,9 @@ def write_gram(
     """Write the kernel of a batch with itself to ``path`` (an .npy file) in blocks; the same call continues after a kill.
 
     Only the blocks on and above the diagonal are computed, one at a time. Which are done is kept beside the file in
-    ``path.json``, written after each block has reached the disk, so a kill costs one block's time.
+    ``path.json``, written after each block has reached the disk, so a kill costs one block's time. What follows needs no more
+    memory either: ``inference.conjugate_gradients(inference.Streamed.mapped(path), y, noise)`` gives the weights of the
+    posterior mean, ``kernel.ntk(x_test, x) @ weights`` the mean itself.
 
     Args:
         kernel: of the network.
@@ -53,10 +55,13 @@ def write_gram(
         >>> import lazyrich as lzr, tempfile, os
         >>> k = lzr.kernel(torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1)))
         >>> x = torch.randn(5, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        >>> from lazyrich.inference import Streamed, conjugate_gradients
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     gram = write_gram(k, x, os.path.join(folder, "gram.npy"), block=2)
-        ...     bool(np.allclose(gram, k.ntk(x)))
-        True
+        ...     path = os.path.join(folder, "gram.npy")
+        ...     gram = write_gram(k, x, path, block=2)
+        ...     found = conjugate_gradients(Streamed.mapped(path), x.sum(1), noise=0.1)
+        >>> bool(np.allclose(gram, k.ntk(x))), found.residual < 1e-8
+        (True, True)
     """
     if get not in ("nngp", "ntk"):
         raise KernelError(f"got get='{get}', expected 'nngp' or 'ntk'")

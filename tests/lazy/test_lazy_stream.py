@@ -1,0 +1,172 @@
+"""A Gram matrix on disk: equal to the one in memory, continued after a kill, refused when it is another one."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import lazyrich as lzr
+from lazyrich.errors import KernelError, LazyrichError
+from lazyrich.inference import Streamed, conjugate_gradients, posterior
+from lazyrich.lazy import write_gram
+
+
+def network(bias=0.1):
+    net = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 1))
+    return lzr.kernel(net, init=lzr.init.variance(2.0, bias))
+
+
+def inputs(n=23, dtype=torch.float64):
+    return torch.randn(n, 5, generator=torch.Generator().manual_seed(1), dtype=dtype)
+
+
+@pytest.mark.parametrize(
+    ("get", "dtype", "block"),
+    [("ntk", torch.float64, 4), ("ntk", torch.float32, 10), ("nngp", torch.float64, 23), ("ntk", torch.float64, 100)],
+)
+def test_the_file_holds_the_kernel(tmp_path, get, dtype, block):
+    x = inputs(dtype=dtype)
+    gram = write_gram(network(), x, tmp_path / "gram.npy", get, block=block)
+    want = getattr(network(), get)(x).numpy()
+    assert gram.dtype == want.dtype
+    np.testing.assert_allclose(gram, want, rtol=1e-12 if dtype == torch.float64 else 2e-6)
+    assert np.array_equal(gram, gram.T)
+
+
+def counting(kernel, monkeypatch):
+    calls = []
+    whole = type(kernel).__call__
+
+    def counted(self, *args, **kwargs):
+        calls.append(len(args[0]))
+        return whole(self, *args, **kwargs)
+
+    monkeypatch.setattr(type(kernel), "__call__", counted)
+    return calls
+
+
+def test_only_blocks_on_and_above_the_diagonal_are_computed_and_each_once(tmp_path, monkeypatch):
+    calls = counting(network(), monkeypatch)
+    write_gram(network(), inputs(), tmp_path / "gram.npy", block=6)
+    assert len(calls) == 10 + 1, "4 blocks a side: 10 of 16, and the corner that tells whose matrix it is"
+
+
+KILLED = """
+import os, signal, sys
+sys.path.insert(0, {here!r})
+from test_lazy_stream import inputs, network
+from lazyrich.lazy import write_gram
+
+def stop(done, total, what):
+    if done == 4:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+write_gram(network(), inputs(), {path!r}, block=6, progress=stop)
+"""
+
+
+def test_a_killed_run_is_continued_where_it_stopped(tmp_path, monkeypatch):
+    path = tmp_path / "gram.npy"
+    script = KILLED.format(here=str(__file__).rpartition("/")[0], path=str(path))
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert found.returncode == -9, found.stderr
+    assert len(json.loads((tmp_path / "gram.npy.json").read_text())["done"]) == 4
+    calls = counting(network(), monkeypatch)
+    gram = write_gram(network(), inputs(), path, block=6)
+    assert len(calls) == 6 + 1, "four of ten blocks were done"
+    np.testing.assert_allclose(gram, network().ntk(inputs()), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("again", "says"),
+    [
+        (lambda p: write_gram(network(0.5), inputs(), p, block=6), "identity differs"),
+        (lambda p: write_gram(network(), inputs() + 1, p, block=6), "identity differs"),
+        (lambda p: write_gram(network(), inputs(), p, block=5), "block differs"),
+        (lambda p: write_gram(network(), inputs(), p, "nngp", block=6), "get differs"),
+        (lambda p: write_gram(network(), inputs(20), p, block=6), "shape differs"),
+    ],
+)
+def test_another_matrix_does_not_continue_this_one(tmp_path, again, says):
+    path = tmp_path / "gram.npy"
+    before = write_gram(network(), inputs(), path, block=6).copy()
+    with pytest.raises(KernelError, match=says):
+        again(path)
+    assert np.array_equal(np.load(path), before)
+
+
+def test_a_file_of_somebody_else_is_not_written_over(tmp_path):
+    np.save(tmp_path / "gram.npy", np.eye(3))
+    with pytest.raises(KernelError, match="not a matrix of ours"):
+        write_gram(network(), inputs(), tmp_path / "gram.npy")
+    assert np.array_equal(np.load(tmp_path / "gram.npy"), np.eye(3))
+
+
+FULL = """
+import resource, signal, sys
+sys.path.insert(0, {here!r})
+from test_lazy_stream import inputs, network
+from lazyrich.errors import KernelError
+from lazyrich.lazy import write_gram
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (2000, resource.RLIM_INFINITY))
+try:
+    write_gram(network(), inputs(), {path!r}, block=6)
+except KernelError as error:
+    print("refused:", error)
+"""
+
+
+def test_a_disk_that_cannot_hold_it_is_refused_at_once_and_nothing_is_left(tmp_path):
+    """The file's whole size is claimed before the first block, so the disk cannot fill while streaming into it."""
+    path = tmp_path / "gram.npy"
+    script = FULL.format(here=str(__file__).rpartition("/")[0], path=str(path))
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    assert "cannot make" in found.stdout
+    assert "free space or give another path" in found.stdout
+    assert not path.exists()
+
+
+def test_a_disk_that_fills_under_the_list_of_blocks_keeps_what_is_done(tmp_path, monkeypatch):
+    path = tmp_path / "gram.npy"
+    stream = sys.modules["lazyrich.lazy.stream"]
+    whole, written = stream.write_json, []
+
+    def full(where, value):
+        written.append(1)
+        if len(written) == 5:
+            raise OSError(28, "No space left on device")
+        return whole(where, value)
+
+    monkeypatch.setattr(stream, "write_json", full)
+    with pytest.raises(LazyrichError, match=r"No space left on device.*blocks are kept.*same call again"):
+        write_gram(network(), inputs(), path, block=6)
+    monkeypatch.setattr(stream, "write_json", whole)
+    np.testing.assert_allclose(write_gram(network(), inputs(), path, block=6), network().ntk(inputs()), rtol=1e-12)
+
+
+def test_a_posterior_from_the_file_is_the_posterior(tmp_path):
+    x, y, k = inputs(), torch.sin(inputs()[:, :2]), network()
+    write_gram(k, x, tmp_path / "gram.npy", block=6)
+    found = conjugate_gradients(Streamed.mapped(tmp_path / "gram.npy", block=7), y, noise=1e-2, preconditioner="cholesky")
+    test = inputs(40)[23:]
+    want = posterior(k.ntk(x), y, k.ntk(test, x), noise=1e-2).mean
+    torch.testing.assert_close(k.ntk(test, x) @ found.x, want, rtol=1e-6, atol=1e-8)
+
+
+def test_a_file_that_is_no_gram_is_refused(tmp_path):
+    np.save(tmp_path / "thin.npy", np.zeros((3, 4)))
+    (tmp_path / "text.npy").write_text("hello")
+    for name, says in (("thin.npy", r"shape \(3, 4\)"), ("text.npy", "cannot read"), ("none.npy", "cannot read")):
+        with pytest.raises(KernelError, match=says):
+            Streamed.mapped(tmp_path / name)
+
+
+def test_what_is_asked_for_must_exist():
+    with pytest.raises(KernelError, match="got get='gram'"):
+        write_gram(network(), inputs(), "nowhere.npy", "gram")
