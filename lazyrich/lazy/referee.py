@@ -64,7 +64,7 @@ def monte_carlo(
     with seeded(seed):
         model = factory(width).to(x.dtype if x.is_floating_point() else torch.get_default_dtype())
         model.train(kernel.module.training)
-        drawer = _Drawer(model, Kernel(model, kernel.weights), x, seed)
+        drawer = _Drawer(model, kernel, x, seed)
         with sdpa_kernel(SDPBackend.MATH):
             nngp = torch.stack([drawer.nngp() for _ in range(forward_draws or draws)])
             ntk = torch.stack([drawer.ntk(outputs) for _ in range(draws)]) if draws else nngp[:0]
@@ -75,16 +75,21 @@ def _error(found: Tensor) -> Tensor:
     return found.std(0, correction=0) / max(len(found) - 1, 1) ** 0.5
 
 
+def _alone(kernel: Kernel, x: Tensor) -> Run:
+    traced: Traced = kernel.traced(x)
+    return Run(traced.graph, kernel.weights, traced.own, traced.readouts, (x[:1],), True)
+
+
 class _Drawer:
     """Draws the tensors of one model again and again."""
 
     def __init__(self, model: nn.Module, kernel: Kernel, x: Tensor, seed: int) -> None:
         self.model, self.x = model, x
         self.generator = torch.Generator().manual_seed(seed)
-        traced: Traced = kernel.traced(x)
-        run = Run(traced.graph, kernel.weights, traced.own, traced.readouts, (x[:1],), True)
-        layout = run.output().layout
-        self.used = run.used
+        own, wide = _alone(kernel, x), _alone(Kernel(model, kernel.weights), x)
+        layout = wide.output().layout
+        own.output()  # laws are those of the kernel's own network, which may hold them as numbers of its width
+        self.used = {name: (own.used[name][0], fan_in) for name, (_, fan_in) in wide.used.items()}
         self.feature = [i for i, axis in enumerate(layout.axes) if any(a.kind is Kind.FEATURE for a in axis)]
 
     def parameters(self) -> dict[str, Tensor]:
