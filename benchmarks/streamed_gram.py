@@ -76,6 +76,7 @@ def main():
         )
     start = time.perf_counter()
     noise = words.noise * float(np.mean(gram.diagonal()))
+    del gram
     targets = one_hot_targets(y, 10)
     found = conjugate_gradients(
         Streamed.mapped(path), targets, noise=noise, preconditioner="cholesky", rank=256, tolerance=1e-4

@@ -28,8 +28,9 @@ _FACE = {
     "flattens": ("lazyrich.scaling", "flattens"),
     # is it well-behaved
     "check": ("lazyrich.measure", "check"),
+    "transfer": ("lazyrich.measure", "transfer"),
     "decompose": ("lazyrich.measure", "decompose"),
-    "train": ("lazyrich.train", "train"),
+    "train": ("lazyrich.train", ""),
     # infinite width, lazy
     "kernel": ("lazyrich.lazy", "kernel"),
     "init": ("lazyrich.init", ""),
@@ -37,6 +38,10 @@ _FACE = {
     "KernelClassifier": ("lazyrich.lazy.estimator", "KernelClassifier"),
     "posterior": ("lazyrich.inference", "posterior"),
     "gradient_flow": ("lazyrich.inference", "gradient_flow"),
+    # this width
+    "ntk_of": ("lazyrich.tangent.ntk", "ntk_of"),
+    "hierarchy": ("lazyrich.tangent", "hierarchy"),
+    "tangents": ("lazyrich.measure", "tangents"),
     # data, and what a person looks at
     "data": ("lazyrich.data", ""),
     "render": ("lazyrich.report", "render"),

@@ -106,3 +106,19 @@ def test_conv_slopes_are_dense_slopes_with_channels_as_the_width(scheme, optimiz
     assert conv.keys() == dense.keys()
     for layer, slope in conv.items():
         assert slope.value == pytest.approx(dense[layer].value, abs=0.05), layer
+
+
+def test_balance_points_follow_their_powers_of_the_depth():
+    balances, slope = (study("equilibrium", name) for name in ("balances", "slope"))
+    depths = (300, 1000, 3000)
+    for name, power, tolerance in (("relu", 0.65, 0.05), ("erf", 2 / 3, 0.03), ("relu, residual", 1.0, 0.02)):
+        assert slope(depths, balances(name, depths)) == pytest.approx(power, abs=tolerance), name
+
+
+@pytest.mark.slow
+def test_alignment_peaks_inside_a_trained_network():
+    _, after = study("equilibrium", "mean_alignment")(seeds=4)
+    peak = int(after.argmax())
+    assert 0 < peak < len(after) - 1
+    assert float(after[peak] - after[0]) > 0.05
+    assert float(after[peak] - after[-1]) > 0.03

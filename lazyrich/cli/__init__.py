@@ -15,6 +15,8 @@ VERBS = {
     "plan": "the initialisation and learning rates of every tensor",
     "scheme": "what a parameterisation does at infinite width",
     "kernel": "the network at infinite width: NNGP and NTK as classifiers, beside finite ones",
+    "tangent": "the network beside its tangent: alignment by layer, movement, linearisation error, corrections",
+    "transfer": "does the best learning rate stay put as the width grows?",
     "report": "draw the page of a run folder again",
     "demo": "the main job on real images: a classifier and an autoencoder",
 }

@@ -82,8 +82,10 @@ class Streamed:
         self._diagonal: Tensor | None = None
 
     @classmethod
-    def mapped(cls, path: str | os.PathLike[str], block: int = 256) -> Streamed:
-        """A Gram matrix in an .npy file, as ``lazyrich.lazy.write_gram`` writes it, read block by block from disk.
+    def mapped(cls, gram: str | os.PathLike[str] | np.memmap, block: int = 256) -> Streamed:
+        """A Gram matrix in an .npy file, as ``lazyrich.lazy.write_gram`` writes it, or such a file's mapping.
+
+        The file is read, not mapped, so that no more than a block of it counts as memory.
 
         Raises:
             KernelError: if the file is missing, no .npy file, or not square.
@@ -96,12 +98,13 @@ class Streamed:
             tensor([[2., 2., 2.]], dtype=torch.float64)
         """
         try:
-            gram = np.load(path, mmap_mode="r", allow_pickle=False)
+            found = gram if isinstance(gram, np.memmap) else np.load(gram, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError) as error:
-            raise KernelError(f"cannot read a Gram matrix from {path}: {error}; give an .npy file of shape (N, N)") from error
-        if gram.ndim != 2 or gram.shape[0] != gram.shape[1]:
-            raise KernelError(f"{path} holds an array of shape {gram.shape}, expected (N, N)")
-        return cls(lambda i, j: torch.from_numpy(np.array(gram[i:j])), len(gram), block)
+            raise KernelError(f"cannot read a Gram matrix from {gram}: {error}; give an .npy file of shape (N, N)") from error
+        if found.ndim != 2 or found.shape[0] != found.shape[1]:
+            name = found.filename if isinstance(gram, np.memmap) else gram
+            raise KernelError(f"{name} holds an array of shape {found.shape}, expected (N, N)")
+        return cls(lambda i, j: _read(found, i, j), len(found), block)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -117,7 +120,9 @@ class Streamed:
         """The diagonal, (N,); one pass over the rows, remembered."""
         if self._diagonal is None:
             starts = range(0, self.samples, self.block)
-            blocks = [self._rows(i, min(i + self.block, self.samples)).diagonal(i) for i in starts]
+            blocks = [
+                self._rows(i, min(i + self.block, self.samples)).diagonal(i).clone() for i in starts
+            ]  # a view keeps its block
             self._diagonal = torch.cat(blocks)
         return self._diagonal
 
@@ -132,6 +137,15 @@ class Streamed:
                 f"got rows({start}, {stop}) of shape {tuple(found.shape)}, expected ({stop - start}, {self.samples})"
             )
         return found.to(torch.float64)
+
+
+def _read(gram: np.memmap, start: int, stop: int) -> Tensor:
+    """Rows of a mapped matrix, from its file where it is the whole of it."""
+    path, row = gram.filename, gram.strides[0]
+    if path is None or not gram.flags.c_contiguous or gram.offset + gram.nbytes != os.path.getsize(path):
+        return torch.from_numpy(np.array(gram[start:stop]))
+    values = np.fromfile(path, gram.dtype, (stop - start) * len(gram), offset=gram.offset + start * row)
+    return torch.from_numpy(values.reshape(stop - start, len(gram)))
 
 
 def columns_of(operator: Operator, v: Tensor) -> Tensor:

@@ -5,6 +5,10 @@ from lazyrich.measure.decompose import Decomposition, decompose
 from lazyrich.measure.predict import Prediction, predict
 from lazyrich.measure.result import CheckResult
 from lazyrich.measure.slope import Slope, fit_slope
+from lazyrich.measure.tangent_result import TangentResult
+from lazyrich.measure.tangents import tangents
+from lazyrich.measure.transfer import transfer
+from lazyrich.measure.transfer_result import TransferResult
 from lazyrich.measure.updates import UpdateProbe
 from lazyrich.measure.verdict import Line, Overall
 
@@ -15,9 +19,13 @@ __all__ = [
     "Overall",
     "Prediction",
     "Slope",
+    "TangentResult",
+    "TransferResult",
     "UpdateProbe",
     "check",
     "decompose",
     "fit_slope",
     "predict",
+    "tangents",
+    "transfer",
 ]

@@ -237,7 +237,7 @@ def _setup(
     rate = RATES.get(plan.optimizer_name, 0.001) if lr is None else float(lr)
     if not rate > 0:
         raise UsageError(f"got lr = {rate}, expected a positive number")
-    _refuse_device(device)
+    refuse_device(device)
     arrays = data if isinstance(data, ArrayData) else load(data)
     name, function = loss_for(loss, arrays.y)
     return Setup(
@@ -257,7 +257,8 @@ def _setup(
     )
 
 
-def _refuse_device(device: str) -> None:
+def refuse_device(device: str) -> None:
+    """Raise a UsageError for a device that this machine does not have."""
     try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:

@@ -23,6 +23,7 @@ def kernel_chapter(result: KernelResult, key: str) -> dict[str, Any]:
     return {
         "key": key,
         "template": "kernel.html.j2",
+        "verb": "kernel",
         "result": result,
         "finite": finite,
         "names": [label for _, label in series],

@@ -19,6 +19,8 @@ STYLES: dict[str, tuple[str, str, tuple[float, tuple[float, ...] | None]]] = {
     "nngp": ("update", "o", (0, None)),
     "ntk": ("passthrough", "^", (0, (5, 2))),
     "network": ("interaction", "D", (0, (1.2, 1.8))),
+    "before": ("passthrough", "^", (0, (5, 2))),
+    "after": ("update", "o", (0, None)),
 }
 NAMES = {"nngp": "NNGP", "ntk": "NTK"}
 
@@ -46,8 +48,8 @@ def accuracy(rows: Sequence[Row], kernels: Sequence[str], width: str, key: str) 
         series.append(("network", f"width {width}", [row.mean for row in rows]))
     sizes = [row.train for row in rows]
     with drawing():
-        figure, axes = sheet(430, 270, left=54, right=16, top=12, bottom=40)
-        _log_x(axes, sizes)
+        figure, axes = sheet(400, 255, left=54, right=16, top=12, bottom=40)
+        log_x(axes, sizes)
         for name, _, values in series:
             color, mark, dash = STYLES.get(name, ("ink", "o", (0, None)))
             if name == "network":
@@ -73,10 +75,10 @@ def spectrum(spectra: Sequence[Modes], key: str) -> str:
         True
     """
     with drawing():
-        figure, axes = sheet(430, 270, left=54, right=16, top=12, bottom=40)
-        _log_x(axes, [m for s in spectra for m in s.modes])
+        figure, axes = sheet(400, 255, left=54, right=16, top=12, bottom=40)
+        log_x(axes, [m for s in spectra for m in s.modes])
         values = positive(v for s in spectra for v in s.eigenvalues if v is not None and v > 1e-12)
-        _log_y(axes, values)
+        log_y(axes, values)
         for s in spectra:
             color, _, dash = STYLES.get(s.kernel, ("ink", "o", (0, None)))
             shown = [math.nan if v is None or v <= 1e-12 else v for v in s.eigenvalues]
@@ -100,8 +102,8 @@ def power(spectra: Sequence[Modes], key: str) -> str:
         True
     """
     with drawing():
-        figure, axes = sheet(430, 270, left=54, right=16, top=12, bottom=40)
-        _log_x(axes, [m for s in spectra for m in s.modes])
+        figure, axes = sheet(400, 255, left=54, right=16, top=12, bottom=40)
+        log_x(axes, [m for s in spectra for m in s.modes])
         for s in spectra:
             color, _, dash = STYLES.get(s.kernel, ("ink", "o", (0, None)))
             shown = [math.nan if v is None else 100 * v for v in s.cumulative]
@@ -110,14 +112,15 @@ def power(spectra: Sequence[Modes], key: str) -> str:
         axes.set_xlabel("first modes", color=tone("muted"), labelpad=1)
         axes.set_ylabel("of the targets (%)", color=tone("muted"))
         words = [
-            f"{NAMES.get(s.kernel, s.kernel)}: half of the targets lie on the first {_reach(s, 0.5)} modes, "
-            f"nine tenths on the first {_reach(s, 0.9)}"
+            f"{NAMES.get(s.kernel, s.kernel)}: half of the targets lie on the first {reach(s, 0.5)} modes, "
+            f"nine tenths on the first {reach(s, 0.9)}"
             for s in spectra
         ]
         return inline(figure, key, "Power of the targets on the modes", "; ".join(words) + ".")
 
 
-def _reach(s: Modes, part: float) -> str:
+def reach(s: Modes, part: float) -> str:
+    """How many of the first modes hold that part of the targets."""
     return next((f"{m:.0f}" for m, v in zip(s.modes, s.cumulative, strict=True) if v is not None and v >= part - 1e-9), "—")
 
 
@@ -162,7 +165,8 @@ def matrix(shown: Matrix, key: str) -> str:
         )  # fmt: skip
 
 
-def _log_x(axes: Axes, values: Sequence[float]) -> None:
+def log_x(axes: Axes, values: Sequence[float]) -> None:
+    """A logarithmic axis of counts: all of a few values as ticks, else powers of ten."""
     from matplotlib.ticker import NullLocator
 
     axes.set_xscale("log")
@@ -176,7 +180,8 @@ def _log_x(axes: Axes, values: Sequence[float]) -> None:
     axes.set_xticks(shown, [f"{v:g}" for v in shown])
 
 
-def _log_y(axes: Axes, values: Sequence[float]) -> None:
+def log_y(axes: Axes, values: Sequence[float]) -> None:
+    """A logarithmic axis that holds the values."""
     from matplotlib.ticker import NullLocator
 
     span = spans([values])[0]

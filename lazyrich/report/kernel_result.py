@@ -84,7 +84,7 @@ def read_kernel(value: Mapping[str, Any], path: str = "result") -> KernelResult:
         kernels=kernels,
         width="" if width is None else f"{width:.0f}",
         rows=tuple(_row(n, kernels) for n in node.nodes("rows")),
-        spectra=tuple(_modes(n) for n in node.nodes("spectra")),
+        spectra=tuple(read_modes(n) for n in node.nodes("spectra")),
         matrices=tuple(_matrix(n) for n in node.nodes("matrices")),
         settings=pairs(settings),
         command=reproduce.text("command"),
@@ -102,7 +102,8 @@ def _row(node: Node, kernels: tuple[str, ...]) -> Row:
     return Row(int(train), tuple(node.number(name) for name in kernels), *ends)
 
 
-def _modes(node: Node) -> Modes:
+def read_modes(node: Node) -> Modes:
+    """A spectrum of a result."""
     modes = tuple(m for m in node.numbers("modes") if m is not None and m > 0)
     values, cumulative = node.numbers("eigenvalues"), node.numbers("cumulative")
     if not len(modes) == len(values) == len(cumulative):

@@ -15,8 +15,7 @@ from lazyrich.report.style import share_styles
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-    from lazyrich.report.kernel_result import KernelResult
-    from lazyrich.report.result import CheckResult
+    from lazyrich.report.source import Result
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -30,7 +29,7 @@ def render(result: Any, path: str | os.PathLike[str]) -> Path:
 
     Args:
         result: one result, a list of results, or the path of a run folder with ``result.json``. A result is
-            what `lazyrich.check` returns, or its dictionary, or that of ``lazyrich kernel``.
+            what `lazyrich.check` or `lazyrich.tangents` returns, or its dictionary, or that of ``lazyrich kernel``.
         path: the HTML file to write; its folder is made where it is missing.
 
     Returns:
@@ -50,18 +49,27 @@ def render(result: Any, path: str | os.PathLike[str]) -> Path:
     return _write(page, Path(path))
 
 
-def compose(results: tuple[CheckResult | KernelResult, ...]) -> str:
+def compose(results: tuple[Result, ...]) -> str:
     """The page's text for results that have been read; one of checks alone has an overview of their verdicts."""
     from lazyrich.report.chapter import PANELS, chapter
     from lazyrich.report.kernel_chapter import kernel_chapter
     from lazyrich.report.kernel_result import KernelResult
+    from lazyrich.report.result import CheckResult
+    from lazyrich.report.tangent_chapter import tangent_chapter
+    from lazyrich.report.transfer_chapter import transfer_chapter
+    from lazyrich.report.transfer_result import TransferPage
 
     panels = max(6, PANELS // len(results))
-    chapters = [
-        kernel_chapter(result, f"r{i}") if isinstance(result, KernelResult) else chapter(result, f"r{i}", panels)
-        for i, result in enumerate(results, start=1)
-    ]
-    checks = not any(isinstance(result, KernelResult) for result in results)
+
+    def made(result: Result, key: str) -> dict[str, Any]:
+        if isinstance(result, CheckResult):
+            return chapter(result, key, panels)
+        if isinstance(result, TransferPage):
+            return transfer_chapter(result, key)
+        return kernel_chapter(result, key) if isinstance(result, KernelResult) else tangent_chapter(result, key)
+
+    chapters = [made(result, f"r{i}") for i, result in enumerate(results, start=1)]
+    checks = all(isinstance(result, CheckResult) for result in results)
     many = f"{len(results)} checks of how training scales with width" if checks else f"{len(results)} results"
     title = results[0].title if len(results) == 1 else many
     template = _environment().get_template("page.html.j2" if checks else "kernel_page.html.j2")

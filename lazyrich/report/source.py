@@ -11,11 +11,14 @@ from typing import Any
 from lazyrich.errors import ReportError
 from lazyrich.report.kernel_result import KernelResult, read_kernel
 from lazyrich.report.result import CheckResult, read_result
+from lazyrich.report.tangent_result import TangentPage, read_tangent
+from lazyrich.report.transfer_result import TransferPage, read_transfer
 
 FILE = "result.json"
 
 
-Result = CheckResult | KernelResult
+Result = CheckResult | KernelResult | TangentPage | TransferPage
+READERS = {"kernel": read_kernel, "tangent": read_tangent, "transfer": read_transfer}
 
 
 def read_source(source: Any) -> tuple[Result, ...]:
@@ -52,7 +55,7 @@ def _read(value: Any, path: str) -> tuple[Result, ...]:
 
 
 def _one(value: Mapping[str, Any], path: str) -> Result:
-    return read_kernel(value, path) if value.get("kind") == "kernel" else read_result(value, path)
+    return READERS.get(str(value.get("kind")), read_result)(value, path)
 
 
 def _of(path: str, message: str) -> str:

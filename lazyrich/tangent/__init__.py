@@ -1,5 +1,35 @@
 """The network that the user has, at its own width: tangent kernels, their hierarchy, and expansions around a point."""
 
+from lazyrich.tangent.alignment import Alignments, LayerAlignment, align, layer_alignment, layer_kernels, target_alignment
+from lazyrich.tangent.contraction import contracted, ntk_velocity
+from lazyrich.tangent.design import Candidate, Designs, design
+from lazyrich.tangent.equilibrium import Equilibrium, equilibrium
 from lazyrich.tangent.function import NetworkFunction
+from lazyrich.tangent.higher import HigherKernels, higher_kernels
+from lazyrich.tangent.ntk import ntk_of
+from lazyrich.tangent.onset import Onset, onset
+from lazyrich.tangent.truncated import Hierarchy, hierarchy
 
-__all__ = ["NetworkFunction"]
+__all__ = [
+    "Alignments",
+    "Candidate",
+    "Designs",
+    "Equilibrium",
+    "Hierarchy",
+    "HigherKernels",
+    "LayerAlignment",
+    "NetworkFunction",
+    "Onset",
+    "align",
+    "contracted",
+    "design",
+    "equilibrium",
+    "hierarchy",
+    "higher_kernels",
+    "layer_alignment",
+    "layer_kernels",
+    "ntk_of",
+    "ntk_velocity",
+    "onset",
+    "target_alignment",
+]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -92,20 +93,20 @@ def higher_kernels(
         raise TangentError(f"got order {order!r}, expected one of {', '.join(map(str, ORDERS))}")
     everything = x if x_test is None else _joined(x, x_test)
     outputs = Outputs(model, everything, rates, exact=True)
-    total, train = outputs.start.numel(), len(x) * outputs.shape[1]
+    total, train = math.prod(outputs.shape), len(x) * outputs.shape[1]
     _check_size(total, train, order)
     entry = _Entry(outputs)
     third = entry.third(total, train) if order > 2 else None
     one, two = entry.fourth(total, train) if order > 3 else (None, None)
     return HigherKernels(
-        outputs=outputs.start.flatten(),
+        outputs=outputs.start,
         k2=entry.second(train),
         k3=None if third is None else third[:, :train] + third[:train].transpose(0, 1),
         k4=None if one is None or two is None else _k4(one, two, train),
         dntk=None if third is None else third[:train, :train],
         ddntk_one=None if one is None else one[:train, :train],
         ddntk_two=None if two is None else two[:train, :train].transpose(1, 2),
-        shape=(outputs.shape[0], outputs.shape[1]),
+        shape=outputs.shape,
         samples=len(x),
     )
 
@@ -115,7 +116,7 @@ class _Entry:
 
     def __init__(self, outputs: Outputs) -> None:
         self.f, self.point = outputs, outputs.point
-        self.basis = torch.eye(outputs.start.numel()).to(outputs.start)
+        self.basis = torch.eye(len(outputs.start)).to(outputs.start)
         self.chunk = max(1, int(CHUNK / (5 * 8 * outputs.weights)))
 
     def gradient(self, c: Tensor) -> Point:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -35,7 +36,7 @@ class Outputs:
     Example:
         >>> outputs = Outputs(nn.Linear(3, 2), torch.ones(5, 3))
         >>> outputs(outputs.point).shape, outputs.shape
-        (torch.Size([10]), torch.Size([5, 2]))
+        (torch.Size([10]), (5, 2))
     """
 
     def __init__(self, model: nn.Module, x: Tensor, rates: Mapping[str, float] | None = None, exact: bool = False) -> None:
@@ -49,9 +50,12 @@ class Outputs:
         self.point: Point = {
             n: self.function.parameters[n] / r if r != 1 else self.function.parameters[n] for n, r in self._roots.items()
         }
-        with torch.no_grad():
-            self.start = self.function(self.function.parameters, x)
-        self.shape = self.start.shape
+        self.shape = (len(x), self.function(self.function.parameters, x[:1]).shape[1])
+
+    @cached_property
+    def start(self) -> Tensor:
+        """The outputs at the starting point, (m,)."""
+        return self(self.point).detach()
 
     @property
     def weights(self) -> int:
@@ -77,14 +81,14 @@ class Outputs:
             TangentError: for another shape.
         """
         alone = self.shape[1] == 1 and tuple(r.shape) == (self.shape[0],)
-        if not (alone or tuple(r.shape) == tuple(self.shape)):
+        if not (alone or tuple(r.shape) == self.shape):
             raise TangentError(
-                f"got {name} of shape {tuple(r.shape)}, expected the outputs' {tuple(self.shape)}"
+                f"got {name} of shape {tuple(r.shape)}, expected the outputs' {self.shape}"
                 + ("; give labels as one-hot rows" if r.dim() == 1 and len(r) == self.shape[0] else "")
             )
         if not torch.isfinite(r).all():
             raise TangentError(f"{name} has entries that are not finite")
-        return r.to(self.start).flatten()
+        return r.detach().to(next(iter(self.point.values()))).flatten()
 
 
 def along(function: Callable[[Any], Any], point: Any, *directions: Any) -> Any:

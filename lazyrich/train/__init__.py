@@ -1,8 +1,26 @@
 """Training small networks deterministically, with probes that look and change nothing."""
 
+from lazyrich.train.alignment import AlignmentProbe
 from lazyrich.train.ensemble import Engine, Member, engine_for, train_all
+from lazyrich.train.flow import flow
+from lazyrich.train.freezing import Alone, only, train_alone
 from lazyrich.train.loop import train
 from lazyrich.train.loss import Loss, loss_for
 from lazyrich.train.probe import Probe, Run
 
-__all__ = ["Engine", "Loss", "Member", "Probe", "Run", "engine_for", "loss_for", "train", "train_all"]
+__all__ = [
+    "AlignmentProbe",
+    "Alone",
+    "Engine",
+    "Loss",
+    "Member",
+    "Probe",
+    "Run",
+    "engine_for",
+    "flow",
+    "loss_for",
+    "only",
+    "train",
+    "train_all",
+    "train_alone",
+]

@@ -285,7 +285,7 @@ def _stacked(models: Sequence[nn.Module], name: str, kind: str) -> Tensor:
     return torch.stack([_named(m, name, kind).detach() for m in models])
 
 
-def _named(model: nn.Module, name: str, kind: str) -> Tensor:
+def _named(model: nn.Module, name: str, kind: str) -> Any:
     owner, _, leaf = name.rpartition(".")
     module = model.get_submodule(owner)
     return getattr(module, f"_{kind}")[leaf]

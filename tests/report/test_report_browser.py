@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from sample_result import sample, samples
+from sample_tangent import sample_tangent
 
 from lazyrich.report import render
 
@@ -75,11 +76,12 @@ def _browse(file: Path, folder: Path, *flags: str) -> subprocess.CompletedProces
 def pages(tmp_path_factory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("pages")
     deep = sample("exploding", names={"fc1": "a" * 120}, layers=8)
-    return {"four": render(samples(), folder / "four.html"), "deep": render(deep, folder / "deep.html")}
+    made = {"four": samples(), "deep": deep, "tangent": sample_tangent(), "tangent deep": sample_tangent(layers=30)}
+    return {name: render(result, folder / f"{name.replace(' ', '-')}.html") for name, result in made.items()}
 
 
 @pytest.mark.parametrize("width", [360, 375, 1400])
-@pytest.mark.parametrize("name", ["four", "deep"])
+@pytest.mark.parametrize("name", ["four", "deep", "tangent", "tangent deep"])
 def test_page_does_not_scroll_sideways(name, width, pages, tmp_path):
     wrapper = tmp_path / "wrapper.html"
     page = html.escape(pages[name].read_text(encoding="utf-8"), quote=True)

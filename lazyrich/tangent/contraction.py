@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import grad, jacrev, jvp, vmap
+from torch.func import jacrev, jvp, vmap
 
 from lazyrich.errors import TangentError
 from lazyrich.inference.normalisation import loss_scale
 from lazyrich.tangent.higher import ORDERS
-from lazyrich.tangent.outputs import Outputs, Point, along, following
+from lazyrich.tangent.once import once
+from lazyrich.tangent.outputs import Outputs, Point, following
 
 ROWS = 2.5e8  # bytes of gradients held at a time for a contracted matrix
 
@@ -26,11 +26,11 @@ def contracted(
     With V(theta) = sum_b r_b grad f_b, r held fixed, K_order is a chain of derivatives along V (L_V g = <grad g, V>):
 
     keep=1: sum K_order(a, b, c, ..) r_b r_c .. = L_V^(order-1) f_a, the (order-1)th time derivative of the outputs under
-    theta' = V; for order 3 it is v^T H_a v + <u_a, H_r v> with v = V, H_r = sum_b r_b H_b.
+    theta' = V; for order 3 it is v^T H_a v + <u_a, H_r v>, H_r = sum_b r_b H_b: the second derivative along the gradient.
     keep=2: sum K_order(a, b, c, ..) r_c .. = L_V^(order-2) K2(a, b), the same of the tangent kernel.
 
-    A vector costs a few training steps: two for the gradient and its gradient, and ``order - 1`` nested forward passes.
-    A matrix takes per-sample gradients, in blocks of 250 MB.
+    A vector is ``order - 1`` nested forward passes through outputs and gradient: about 2, 5 and 10 training steps, holding what
+    they compute until the end as a backward pass does. A matrix takes per-sample gradients, in blocks of 250 MB.
 
     Args:
         model: treats samples one by one; computed in its own dtype (K4 wants float64).
@@ -57,7 +57,7 @@ def contracted(
     outputs = Outputs(model, x, rates)
     weights = outputs.cotangent(r)
     if keep == 2:
-        return _kernel(outputs, weights, order - 2)
+        return ntk_derivatives(outputs, weights, order - 2)[-1]
     return _vector(outputs, weights, order).reshape(outputs.shape).detach()
 
 
@@ -91,61 +91,49 @@ def ntk_velocity(
         tensor(0.)
     """
     outputs = Outputs(model, x, rates)
-    residual = outputs.start.flatten() - outputs.cotangent(y, "y")
-    return -lr * loss_scale(loss, *outputs.shape) * _kernel(outputs, residual, 1)
+    residual = outputs.start - outputs.cotangent(y, "y")
+    return -lr * loss_scale(loss, *outputs.shape) * ntk_derivatives(outputs, residual, 1)[-1]
 
 
 def _vector(outputs: Outputs, r: Tensor, order: int) -> Tensor:
     """L_V^(order-1) F."""
-    if order == 2:
-        return along(outputs, outputs.point, outputs.pull(outputs.point, r))
-    if order == 3:
-        return _second(outputs, outputs.point, *_path(outputs, r))[1][1]
 
     def field(point: Point) -> Point:
         return outputs.pull(point, r)
 
-    return following(following(following(outputs, field), field), field)(outputs.point)
+    moving: Callable[[Point], Tensor] = outputs
+    for _ in range(order - 1):
+        moving = following(moving, field)
+    return once(lambda: moving(outputs.point))
 
 
-def _path(outputs: Outputs, r: Tensor) -> tuple[Point, Point]:
-    """First and second time derivative of theta' = V(theta): v, and V'v = H_r v.
+def ntk_derivatives(outputs: Outputs, r: Tensor, times: int) -> list[Tensor]:
+    """J J^T and its first ``times`` derivatives along V = sum_b r_b grad f_b, each (m, m), in blocks of samples.
 
-    H_r v is the gradient of |v|^2 / 2: reverse over reverse needs v but once, forward over reverse twice.
+    L_V^k (J J^T) = sum_i binom(k, i) (L_V^i J)(L_V^(k-i) J)^T.
     """
-
-    def energy(point: Point) -> tuple[Tensor, Point]:
-        v = grad(lambda p: (outputs(p) * r).sum())(point)
-        return torch.stack([part.square().sum() for part in v.values()]).sum() / 2, v
-
-    bend, v = grad(energy, has_aux=True)(outputs.point)
-    return v, bend
-
-
-def _second(function: Callable[[Point], Any], point: Point, v: Point, bend: Point) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
-    """((g, g'), (g', g'')) of a function along the path."""
-    return jvp(lambda p, d: jvp(function, (p,), (d,)), (point, v), (v, bend))
-
-
-def _kernel(outputs: Outputs, r: Tensor, times: int) -> Tensor:
-    """L_V^times of J J^T = sum_i binom(times, i) (L_V^i J)(L_V^(times-i) J)^T, in blocks of samples."""
-    path = _path(outputs, r)
+    v = outputs.pull(outputs.point, r)
+    bend = jvp(lambda point: outputs.pull(point, r), (outputs.point,), (v,))[1] if times > 1 else v
     outs = outputs.shape[1]
-    size = max(1, int(ROWS / (2 * (times + 1) * outs * outputs.weights * outputs.start.element_size())))
+    size = max(1, int(ROWS / (2 * (times + 1) * outs * outputs.weights * r.element_size())))
     blocks = [slice(i, min(i + size, len(outputs.x))) for i in range(0, len(outputs.x), size)]
-    found = torch.zeros(len(r), len(r)).to(outputs.start)
+    found = torch.zeros(times + 1, len(r), len(r)).to(r)
     for i, rows in enumerate(blocks):
-        left = _jet(outputs, rows, times, *path)
+        left = _jet(outputs, rows, times, v, bend)
         for columns in blocks[: i + 1]:
-            right = left if columns == rows else _jet(outputs, columns, times, *path)
-            block = _leibniz(left, right)
+            right = left if columns == rows else _jet(outputs, columns, times, v, bend)
             here, there = (slice(s.start * outs, s.stop * outs) for s in (rows, columns))
-            found[here, there], found[there, here] = block, block.T
-    return found
+            for k in range(times + 1):
+                block = _leibniz(left, right, k)
+                found[k, here, there], found[k, there, here] = block, block.T
+    return list(found)
 
 
 def _jet(outputs: Outputs, samples: slice, times: int, v: Point, bend: Point) -> list[list[Tensor]]:
-    """J of some samples and its derivatives along the path, each a list over tensors of (outputs, entries)."""
+    """J of some samples and its derivatives along theta' = V, each a list over tensors of (outputs, entries).
+
+    v is the path's first derivative, ``bend`` its second, V'v.
+    """
 
     def jacobian(point: Point) -> list[Tensor]:
         by_sample = vmap(jacrev(lambda p, x: outputs.function.one(outputs.theta(p), x)), in_dims=(None, 0))
@@ -155,11 +143,11 @@ def _jet(outputs: Outputs, samples: slice, times: int, v: Point, bend: Point) ->
         return [jacobian(outputs.point)]
     if times == 1:
         return list(jvp(jacobian, (outputs.point,), (v,)))
-    zeroth, second = _second(jacobian, outputs.point, v, bend)
-    return [*zeroth, second[1]]
+    both = jvp(lambda p, d: jvp(jacobian, (p,), (d,)), (outputs.point, v), (v, bend))
+    return [*both[0], both[1][1]]
 
 
-def _leibniz(left: list[list[Tensor]], right: list[list[Tensor]]) -> Tensor:
-    times = len(left) - 1
-    terms = [math.comb(times, i) * (a @ b.T) for i in range(times + 1) for a, b in zip(left[i], right[times - i], strict=True)]
+def _leibniz(left: list[list[Tensor]], right: list[list[Tensor]], k: int) -> Tensor:
+    """The kth derivative of the product, summed over tensors."""
+    terms = [math.comb(k, i) * (a @ b.T) for i in range(k + 1) for a, b in zip(left[i], right[k - i], strict=True)]
     return torch.stack(terms).sum(0)

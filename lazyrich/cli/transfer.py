@@ -1,0 +1,99 @@
+"""``lazyrich transfer FACTORY``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from lazyrich.cli.command import Factory, command_line, pairs, parse, progress, slug
+
+
+def run(words: Sequence[str]) -> None:
+    """Read the words and run."""
+
+    def transfer(
+        factory: Factory,
+        scheme: tuple[str, ...] = ("standard", "mup"),
+        optimizer: str = "adam",
+        base: int = 64,
+        widths: tuple[int, ...] = (64, 128, 256, 512),
+        lrs: tuple[float, ...] = (),
+        seeds: int = 3,
+        steps: int = 200,
+        batch: int = 64,
+        evaluate: int = 1000,
+        weight_decay: float = 0.0,
+        data: str = "digits",
+        data_root: str | None = None,
+        samples: int | None = None,
+        target: Literal["labels", "input"] = "labels",
+        images: bool = False,
+        loss: str | None = None,
+        depth: int | None = None,
+        roles: tuple[str, ...] = (),
+        meet: Annotated[bool, tyro.conf.arg(aliases=["--meet-obligations"])] = False,
+        engine: Literal["auto", "vmap", "loop"] = "auto",
+        device: str = "cpu",
+        out: Path | None = None,
+    ) -> None:
+        """Find the best learning rate at several widths, and say whether a small network's can be kept for a large one.
+
+        Example:
+            lazyrich transfer lazyrich.zoo:mlp --base 32 --widths 32 64 128 --steps 60 --seeds 2
+
+        Args:
+            factory: package.module:callable or path/to/file.py:callable that builds the network for a width.
+            scheme: one or more of standard, ntk, mean_field, mup, richness(0.25), spectral, abc(...).
+            optimizer: sgd, momentum, adam, adamw or signsgd.
+            base: width at which the plan is the plain network.
+            widths: widths to train, increasing.
+            lrs: learning rates at the base width, increasing (default: twelve octaves around a usual one).
+            seeds: networks a width and learning rate.
+            steps: training steps a network.
+            batch: samples a step.
+            evaluate: fixed samples on which the loss after training is measured.
+            weight_decay: weight decay of the base-width network.
+            data: digits, mnist, fashion_mnist, or module:function.
+            data_root: folder of the image files (default: $LAZYRICH_DATA and the usual places).
+            samples: use this many samples of the data (default: all).
+            target: labels, or the input itself for an autoencoder.
+            images: give the network images (batch, channels, height, width) instead of flat vectors.
+            loss: cross_entropy, mse or half_mse (default: by the targets).
+            depth: second argument of the factory, if it takes one.
+            roles: pattern=role for tensors whose role shapes cannot tell.
+            meet: meet the plan's obligations by hooks.
+            engine: vmap stacks networks of one shape, loop trains one by one, auto decides by rule.
+            device: where to train.
+            out: run folder (default: runs/transfer-...).
+        """
+        from lazyrich.data import load
+        from lazyrich.family import Family
+        from lazyrich.files import write_json
+        from lazyrich.measure import transfer as run_transfer
+        from lazyrich.reference import resolve
+        from lazyrich.report import render
+        from lazyrich.scaling import parse as parse_scheme
+        from lazyrich.scaling import plan as make_plan
+
+        family = Family(resolve(factory), base, depth=depth, roles=pairs(roles, "roles"))
+        plans = [make_plan(family, parse_scheme(text), optimizer) for text in scheme]
+        arrays = load(data, root=data_root, target=target, flatten=not images)
+        arrays = arrays if samples is None else arrays.subset(samples)
+        folder = out or Path("runs") / slug("transfer", family.name, *scheme, optimizer)
+        with progress("transfer") as show:
+            result = run_transfer(
+                plans, arrays, widths, lrs or None, seeds, steps=steps, batch=batch, evaluate=evaluate,
+                weight_decay=weight_decay, loss=loss, device=device, meet=meet, engine=engine, folder=folder / "trials",
+                progress=show, command=command_line("transfer", words),
+            )  # fmt: skip
+        for made in plans:
+            made.save(folder / f"{slug(made.scheme.name, optimizer)}.json")
+        write_json(folder / "result.json", result.to_dict())
+        print(result, end="\n\n")
+        print(f"plans: {', '.join(str(folder / (slug(made.scheme.name, optimizer) + '.json')) for made in plans)}")
+        print(f"page: {render(result, folder / 'report.html')}")
+
+    parse(transfer, "transfer", words)

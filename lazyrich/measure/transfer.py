@@ -1,0 +1,221 @@
+"""Does the best learning rate stay put as the width grows? Grids of small trainings, one curve a width."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lazyrich.data import ArrayData, load
+from lazyrich.errors import UsageError
+from lazyrich.measure.check import RATES, refuse_device
+from lazyrich.measure.transfer_result import TransferResult, summarise
+from lazyrich.scaling import Plan
+from lazyrich.sweep import RunFolder
+from lazyrich.train import Loss, Member, loss_for, train_all
+
+Progress = Callable[[int, int, str], None]
+OCTAVES = range(-6, 6)  # of the default grid, around a rate that moves small networks
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What every training of a study shares, and the axes."""
+
+    plans: tuple[Plan, ...]
+    data: ArrayData
+    loss_name: str
+    loss: Loss
+    widths: tuple[int, ...]
+    lrs: tuple[float, ...]
+    seeds: int
+    steps: int
+    batch: int
+    evaluate: int
+    weight_decay: float
+    device: str
+    meet: bool
+    engine: str
+
+    def settings(self, plan: Plan) -> dict[str, Any]:
+        """The settings that decide every number of one plan's trainings."""
+        return {
+            "family": repr(plan.family),
+            "network": plan.family.fingerprint if plan.family else "",
+            "scheme": plan.scheme.name,
+            "optimizer": plan.optimizer_name,
+            "base": plan.base,
+            "widths": list(self.widths),
+            "learning rates": list(self.lrs),
+            "seeds": self.seeds,
+            "steps": self.steps,
+            "batch": self.batch,
+            "evaluated on": self.evaluate,
+            "weight_decay": self.weight_decay,
+            "loss": self.loss_name,
+            "data": self.data.name,
+            "fingerprint": self.data.fingerprint(),
+            "obligations met": self.meet,
+            "engine": self.engine,
+            "device": self.device,
+        }
+
+
+def transfer(
+    plans: Plan | Sequence[Plan],
+    data: Any = "digits",
+    widths: Sequence[int] = (64, 128, 256, 512),
+    lrs: Sequence[float] | None = None,
+    seeds: int = 3,
+    *,
+    steps: int = 200,
+    batch: int = 64,
+    evaluate: int = 1000,
+    weight_decay: float = 0.0,
+    loss: str | Loss | None = None,
+    device: str = "cpu",
+    meet: bool = False,
+    engine: str = "auto",
+    folder: str | Path | None = None,
+    progress: Progress | None = None,
+    command: str = "",
+) -> TransferResult:
+    """The best learning rate at every width, how it shifts, and what it costs to keep the smallest network's.
+
+    Every plan is trained at every width, learning rate and seed; the loss after training is measured on fixed samples of the
+    data. The optimum of every width and seed is smoothed by a parabola; its shift is the slope of log2(lr*) a doubling of the
+    width, with an interval. The regret is the loss at the smallest network's optimum above the best one, as part of what
+    training gains at all. Learning rates are those of the plan at its base width: what ``plan.optimizer(model, lr=...)`` takes.
+
+    Args:
+        plans: one or several, from ``lazyrich.plan``, with their families.
+        data: whatever ``lazyrich.data.load`` reads.
+        widths: at least two, increasing.
+        lrs: at least four, increasing; by default twelve octaves around a rate that moves small networks.
+        seeds: of initialisation and batches.
+        steps: of every training.
+        batch: samples a step.
+        evaluate: fixed samples on which the loss after training is measured (at most all).
+        weight_decay: of the base-width network.
+        loss: name or function; by default by the targets.
+        device: where to train.
+        meet: meet the plans' obligations by hooks.
+        engine: 'auto', 'vmap' or 'loop', as ``lazyrich.train.train_all`` takes it.
+        folder: a run folder; finished trainings are kept there and the same call continues.
+        progress: called with (trainings done, in all, what is next).
+        command: how a person repeats this, for the report.
+
+    Raises:
+        UsageError: for widths, rates, seeds or steps that make no study.
+
+    Example:
+        >>> import lazyrich as lzr
+        >>> plan = lzr.plan(lzr.Family(lzr.zoo.mlp, base=16), lzr.mup(), optimizer="adam")
+        >>> result = transfer(plan, "digits", [16, 32], [2.0**-k for k in range(10, 3, -1)], seeds=2, steps=30)
+        >>> result.schemes[0].best[16].lr > 0
+        True
+    """
+    grid = _grid(plans, data, widths, lrs, seeds, steps, batch, evaluate, weight_decay, loss, device, meet, engine)
+    jobs = [(p, width, seed) for p in range(len(grid.plans)) for width in grid.widths for seed in range(grid.seeds)]
+    stores = [
+        RunFolder(Path(folder) / _name(grid, p), grid.settings(plan)) if folder else None for p, plan in enumerate(grid.plans)
+    ]
+    trials = []
+    for done, (p, width, seed) in enumerate(jobs):
+        if progress:
+            what = f"{grid.plans[p].scheme.name}, width {width}, seed {seed}"
+            progress(done * len(grid.lrs), len(jobs) * len(grid.lrs), what)
+        store, key = stores[p], f"width{width}-seed{seed}"
+        trial = store.get(key) if store else None
+        if trial is None:
+            trial = run_row(grid, grid.plans[p], width, seed)
+            if store:
+                store.put(key, trial)
+        trials.append({**trial, "plan": p})
+    if progress:
+        progress(len(jobs) * len(grid.lrs), len(jobs) * len(grid.lrs), "done")
+    reproduce = {
+        "command": command or "lazyrich.transfer(plans, data, ...) with the settings above",
+        "versions": {"lazyrich": _version(), "torch": torch.__version__, "python": platform.python_version()},
+        "date": date.today().isoformat(),
+    }
+    return summarise(grid.plans, grid.widths, grid.lrs, trials, grid.settings(grid.plans[0]), reproduce)
+
+
+def run_row(grid: Grid, plan: Plan, width: int, seed: int) -> dict[str, Any]:
+    """One width and seed at every learning rate, trained together; plain numbers, ready for JSON."""
+    models = [plan.build(width, seed, grid.device, meet=grid.meet) for _ in grid.lrs]
+    x, y = (t.to(grid.device) for t in _fixed(grid))
+
+    def batches(step: int) -> tuple[Tensor, Tensor]:
+        inputs, targets = grid.data.batch(grid.batch, step, seed)
+        return inputs.to(grid.device), targets.to(grid.device)
+
+    members = [
+        Member(model, plan.optimizer(model, lr, grid.weight_decay), batches, seed=seed)
+        for model, lr in zip(models, grid.lrs, strict=True)
+    ]
+    start = _evaluated(grid, models[0], x, y)
+    runs = train_all(members, grid.loss, grid.steps, engine=grid.engine)
+    losses = [None if run.diverged else _evaluated(grid, model, x, y) for run, model in zip(runs, models, strict=True)]
+    return {"width": width, "seed": seed, "start": start, "losses": losses, "engine": runs[0].engine}
+
+
+@torch.no_grad()
+def _evaluated(grid: Grid, model: torch.nn.Module, x: Tensor, y: Tensor) -> float | None:
+    was = model.training
+    model.eval()
+    value = float(grid.loss(model(x), y))
+    model.train(was)
+    return value if value == value and abs(value) != float("inf") else None
+
+
+def _fixed(grid: Grid) -> tuple[Tensor, Tensor]:
+    part = grid.data.subset(grid.evaluate, seed=0)
+    return part.x, part.y
+
+
+def _name(grid: Grid, p: int) -> str:
+    plan = grid.plans[p]
+    return "".join(c if c.isalnum() else "-" for c in f"{p}-{plan.scheme.name}-{plan.optimizer_name}")
+
+
+def _grid(
+    plans: Plan | Sequence[Plan], data: Any, widths: Sequence[int], lrs: Sequence[float] | None, seeds: int, steps: int,
+    batch: int, evaluate: int, weight_decay: float, loss: str | Loss | None, device: str, meet: bool, engine: str,
+) -> Grid:  # fmt: skip
+    given = (plans,) if isinstance(plans, Plan) else tuple(plans)
+    if not given:
+        raise UsageError("got no plan, expected at least one from lazyrich.plan(family, scheme, optimizer)")
+    for plan in given:
+        if plan.family is None:
+            raise UsageError("a plan was loaded without its family; use Plan.load(path, family=Family(factory, base=...))")
+    ordered = tuple(int(w) for w in widths)
+    if len(ordered) < 2 or any(b <= a for a, b in zip(ordered[:-1], ordered[1:], strict=True)):
+        raise UsageError(f"got widths {list(ordered)}, expected at least two increasing ones, for example 64 128 256 512")
+    middle = RATES.get(given[0].optimizer_name, 0.001)
+    rates = tuple(middle * 2.0**k for k in OCTAVES) if lrs is None else tuple(float(lr) for lr in lrs)
+    if len(rates) < 4 or rates[0] <= 0 or any(b <= a for a, b in zip(rates[:-1], rates[1:], strict=True)):
+        raise UsageError(f"got learning rates {list(rates)}, expected at least four increasing positive ones, an octave apart")
+    for name, value in (("seeds", seeds), ("steps", steps), ("batch", batch), ("evaluate", evaluate)):
+        if value < 1:
+            raise UsageError(f"got {name} = {value}, expected at least 1")
+    refuse_device(device)
+    arrays = data if isinstance(data, ArrayData) else load(data)
+    name, function = loss_for(loss, arrays.y)
+    return Grid(
+        given, arrays, name, function, ordered, rates, seeds, steps, batch, min(evaluate, len(arrays)), float(weight_decay),
+        device, meet, engine,
+    )  # fmt: skip
+
+
+def _version() -> str:
+    from lazyrich import __version__
+
+    return __version__

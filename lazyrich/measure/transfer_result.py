@@ -1,0 +1,227 @@
+"""What a transfer study found: curves, optima, their shift, the regret of a transferred learning rate, and what to do."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lazyrich.measure.optimum import Optimum, loss_at, optimum
+from lazyrich.measure.slope import Slope, fit_slope
+from lazyrich.scaling import Plan
+
+STEADY = 0.15  # octaves a doubling of the width within which a learning rate is said to stay put
+CHEAP = 0.01  # part of training's gain that a transferred learning rate may cost
+
+
+@dataclass(frozen=True)
+class Transferred:
+    """One scheme of a study.
+
+    Attributes:
+        name: scheme and optimizer.
+        curves: loss by width, one row a seed, one column a learning rate; NaN where training diverged.
+        start: loss before training by width.
+        best: the smoothed optimum of the seeds' mean curve by width.
+        shift: slope of log2(best learning rate) a doubling of the width.
+        regret: by width, (loss at the smallest network's optimum - best loss) / (loss before training - best loss).
+        wider_is_better: whether no width's best loss is worse than a narrower one's by more than its seeds scatter.
+        edges: widths whose best learning rate is an end of the grid.
+    """
+
+    name: str
+    curves: Mapping[int, np.ndarray]
+    start: Mapping[int, float]
+    best: Mapping[int, Optimum]
+    shift: Slope
+    regret: Mapping[int, float]
+    wider_is_better: bool
+    edges: tuple[int, ...]
+
+    @property
+    def transfers(self) -> bool | None:
+        """Whether the best learning rate stays put; None where the interval cannot tell."""
+        low, high = self.shift.low, self.shift.high
+        if math.isnan(low) or self.edges:
+            return None
+        if abs(self.shift.value) <= STEADY and low >= -2 * STEADY and high <= 2 * STEADY:
+            return True
+        return False if low > STEADY or high < -STEADY else None
+
+    @property
+    def sentence(self) -> str:
+        """What it means and what to do."""
+        first, last = min(self.best), max(self.best)
+        moved = f"best learning rate {_shift(self.shift)} a doubling of the width"
+        if self.edges:
+            widths = ", ".join(map(str, self.edges))
+            return f"{self.name}: the best learning rate at width {widths} is an end of the grid; widen it to see the optimum."
+        if self.transfers:
+            cost = self.regret[last]
+            word = "costs nothing that can be seen" if cost < 1e-3 else f"costs {100 * cost:.2g} % of what training gains"
+            return (
+                f"{self.name}: it transfers ({moved}). Tune at width {first}, use lr {self.best[first].lr:.3g} at every width: "
+                f"at {last} that {word}."
+            )
+        if self.transfers is False:
+            factor = 2**self.shift.value
+            return (
+                f"{self.name}: it does not transfer ({moved}). Multiply the learning rate by {factor:.2g} at every doubling, or "
+                f"use a scheme that keeps it; {_cost(first, last, self.regret[last])}."
+            )
+        return f"{self.name}: inconclusive ({moved}); add seeds or widths, or a finer grid of learning rates."
+
+
+def _cost(first: int, last: int, regret: float) -> str:
+    if math.isfinite(regret):
+        return f"keeping width {first}'s costs {100 * regret:.2g} % at {last}"
+    return f"with width {first}'s, training diverges at {last}"
+
+
+def _shift(shift: Slope) -> str:
+    return f"{shift.value:+.2f} ± {shift.half_width:.2f} octaves"
+
+
+@dataclass(frozen=True)
+class TransferResult:
+    """The result of ``lazyrich.transfer``: a small table when printed, records by ``rows()``, a page by ``lazyrich.render``."""
+
+    title: str
+    schemes: tuple[Transferred, ...]
+    widths: tuple[int, ...]
+    lrs: tuple[float, ...]
+    settings: Mapping[str, Any]
+    reproduce: Mapping[str, Any]
+
+    @property
+    def sentence(self) -> str:
+        """What every scheme does."""
+        return " ".join(scheme.sentence for scheme in self.schemes)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Every training as a flat record."""
+        return [
+            {"scheme": s.name, "width": width, "seed": seed, "lr": lr, "loss": float(value)}
+            for s in self.schemes
+            for width in self.widths
+            for seed, row in enumerate(s.curves[width])
+            for lr, value in zip(self.lrs, row, strict=True)
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain JSON values; what ``lazyrich.render`` reads."""
+        return {
+            "kind": "transfer",
+            "title": self.title,
+            "sentence": self.sentence,
+            "settings": dict(self.settings),
+            "schemes": [_scheme(s, self.widths, self.lrs) for s in self.schemes],
+            "reproduce": dict(self.reproduce),
+        }
+
+    def __str__(self) -> str:
+        header = ["scheme", "width", "best lr", "loss", "regret of transfer"]
+        rows = [
+            [s.name, str(w), f"{s.best[w].lr:.3g}" + (" (end of grid)" if w in s.edges else ""), f"{s.best[w].loss:.4g}",
+             _percent(s.regret[w])]
+            for s in self.schemes for w in self.widths
+        ]  # fmt: skip
+        sizes = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+        table = ["  ".join(c.ljust(n) for c, n in zip(row, sizes, strict=True)).rstrip() for row in [header, *rows]]
+        better = [
+            f"{s.name}: wider is {'always at least as good' if s.wider_is_better else 'NOT always better'}"
+            for s in self.schemes
+        ]
+        rule = "-" * max(map(len, table))
+        return "\n".join([self.title, *(s.sentence for s in self.schemes), rule, *table, rule, *better])
+
+
+def summarise(
+    plans: Sequence[Plan], widths: Sequence[int], lrs: Sequence[float], trials: Sequence[Mapping[str, Any]],
+    settings: Mapping[str, Any], reproduce: Mapping[str, Any],
+) -> TransferResult:  # fmt: skip
+    """From finished trainings to optima, shifts and sentences."""
+    names = [f"{plan.scheme.name} · {plan.optimizer_name}" for plan in plans]
+    found = []
+    for p, name in enumerate(names):
+        own = [trial for trial in trials if trial["plan"] == p]
+        curves = {w: np.array([_numbers(t["losses"]) for t in own if t["width"] == w]) for w in widths}
+        start = {w: float(np.mean(_numbers([t["start"] for t in own if t["width"] == w]))) for w in widths}
+        found.append(transferred(name, lrs, curves, start))
+    family = plans[0].family.name if plans[0].family else "network"
+    schemes = {plan.scheme.name: None for plan in plans}
+    title = f"{family} · {', '.join(schemes)} · learning rate against width"
+    rates = f"{len(lrs)} from {lrs[0]:.3g} to {lrs[-1]:.3g}"
+    shown = {k: v for k, v in settings.items() if k != "scheme"} | {"schemes": list(schemes), "learning rates": rates}
+    return TransferResult(title, tuple(found), tuple(widths), tuple(lrs), shown, reproduce)
+
+
+def transferred(name: str, lrs: Sequence[float], curves: Mapping[int, np.ndarray], start: Mapping[int, float]) -> Transferred:
+    """Optima, shift and regret of one scheme's curves."""
+    widths = sorted(curves)
+    best = {w: optimum(lrs, _mean(curves[w])) for w in widths}
+    each = [[optimum(lrs, row) for row in curves[w]] for w in widths]
+    shift = fit_slope(widths, [[each[i][s].lr for i in range(len(widths))] for s in range(len(each[0]))])
+    kept = best[widths[0]].lr
+    regret = {w: _regret(lrs, _mean(curves[w]), kept, start[w]) for w in widths}
+    scatter = [float(np.std([o.loss for o in row]) / math.sqrt(len(row))) for row in each]
+    better = all(
+        best[b].loss <= best[a].loss + 2 * math.hypot(scatter[i], scatter[i + 1])
+        for i, (a, b) in enumerate(zip(widths[:-1], widths[1:], strict=True))
+    )
+    return Transferred(name, dict(curves), dict(start), best, shift, regret, better, tuple(w for w in widths if best[w].edge))
+
+
+def _regret(lrs: Sequence[float], losses: np.ndarray, lr: float, start: float) -> float:
+    lowest = min(loss_at(lrs, losses, lr), float(np.nanmin(losses))) if np.isfinite(losses).any() else math.nan
+    gain = start - lowest
+    return (loss_at(lrs, losses, lr) - lowest) / gain if gain > 0 else math.nan
+
+
+def _mean(curve: np.ndarray) -> np.ndarray:
+    """Geometric mean over seeds; a learning rate at which one seed diverged counts as diverged."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.exp(np.log(curve).mean(0))
+
+
+def _numbers(values: Sequence[float | None]) -> list[float]:
+    return [math.nan if v is None else float(v) for v in values]
+
+
+def _percent(value: float) -> str:
+    return "diverges" if math.isinf(value) else ("undefined" if math.isnan(value) else f"{100 * value:.2f} %")
+
+
+def _scheme(s: Transferred, widths: Sequence[int], lrs: Sequence[float]) -> dict[str, Any]:
+    def plain(value: float) -> float | None:
+        return float(value) if math.isfinite(value) else None
+
+    curves = []
+    for w in widths:
+        mean = _mean(s.curves[w])
+        low, high = s.curves[w].min(0), s.curves[w].max(0)
+        curves.append(
+            {
+                "width": w,
+                "lrs": list(lrs),
+                "mean": [plain(v) for v in mean],
+                "low": [plain(v) for v in low],
+                "high": [plain(v) for v in high],
+                "best": plain(s.best[w].lr),
+                "loss": plain(s.best[w].loss),
+                "edge": s.best[w].edge,
+                "regret": plain(s.regret[w]),
+            }
+        )
+    shift = {"value": plain(s.shift.value), "low": plain(s.shift.low), "high": plain(s.shift.high)}
+    return {
+        "name": s.name,
+        "sentence": s.sentence,
+        "transfers": s.transfers,
+        "shift": shift,
+        "wider is better": s.wider_is_better,
+        "curves": curves,
+    }

@@ -1,0 +1,48 @@
+"""One transfer study's part of the page: what the template prints, with every word, number and figure ready."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lazyrich.report import transfer_figure as figure
+from lazyrich.report.chapter import swatch_of
+from lazyrich.report.figure import width_style
+from lazyrich.report.number import brief, margin, signed
+from lazyrich.report.transfer_result import SchemePart, TransferPage, WidthCurve
+
+
+def transfer_chapter(result: TransferPage, key: str) -> dict[str, Any]:
+    """Everything that the template prints of one study; ``key`` is what all of its ids begin with."""
+    span = figure.loss_span(result.schemes)
+    widths = [c.width for c in result.schemes[0].curves] if result.schemes else []
+    return {
+        "key": key,
+        "template": "transfer.html.j2",
+        "verb": "transfer",
+        "result": result,
+        "widths": [swatch_of(f"width {w}", *width_style(i, len(widths))) for i, w in enumerate(widths)],
+        "schemes": [_scheme(s, figure.curves(s, span, f"{key}-curves{i}")) for i, s in enumerate(result.schemes)],
+        "swatches": [swatch_of(s.name, *figure.scheme_style(i)) for i, s in enumerate(result.schemes)],
+        "shifts": figure.shifts(result.schemes, f"{key}-shifts"),
+    }
+
+
+def _scheme(scheme: SchemePart, svg: str) -> dict[str, Any]:
+    value, low, high = scheme.shift
+    half = None if low is None or high is None else (high - low) / 2
+    return {
+        "name": scheme.name,
+        "sentence": scheme.sentence,
+        "svg": svg,
+        "shift": signed(value),
+        "margin": margin(half),
+        "wider": "yes" if scheme.wider_is_better else "no",
+        "rows": [_row(c) for c in scheme.curves],
+    }
+
+
+def _row(curve: WidthCurve) -> dict[str, str]:
+    unknown = "—" if curve.best is None else "diverges"
+    cost = unknown if curve.regret is None else f"{100 * curve.regret:.2f}%"
+    best = brief(curve.best) + (" (end of grid)" if curve.edge else "")
+    return {"width": str(curve.width), "best": best, "loss": brief(curve.loss), "regret": cost}

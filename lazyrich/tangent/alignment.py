@@ -1,0 +1,253 @@
+"""How well tangent kernels point at the targets, layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lazyrich.errors import TangentError
+from lazyrich.tangent.function import NetworkFunction
+from lazyrich.tangent.ntk import ntk_of
+
+KINDS = ("centred", "uncentred", "unbiased")
+
+
+def target_alignment(kernel: Tensor, y: Tensor, kind: str = "centred") -> float:
+    """How much of a kernel is the targets' own Gram Y Y^T: a cosine between matrices.
+
+    With H = I - 11^T/N: "centred" is <H K H, H Y Y^T H> / (||H K H|| ||H Y Y^T H||) (Cortes, Mohri & Rostamizadeh 2012,
+    arXiv:1203.0550; along training Baratin et al. 2021, arXiv:2008.00938), "uncentred" the same without H (Cristianini et al.
+    2001), which classes lift to about 1/sqrt(C) for nothing. Both read high for few samples and kernels of high rank;
+    "unbiased" replaces all three products by their unbiased estimates (HSIC_1 of Song et al. 2012), so that a kernel of
+    independent features has mean 0.
+
+    Args:
+        kernel: Gram (N, N).
+        y: targets: classes (N,) of whole numbers, which become one-hot columns, or numbers (N,) or (N, K).
+        kind: "centred", "uncentred" or "unbiased".
+
+    Returns:
+        In [0, 1] for positive semi-definite kernels, "unbiased" also below; 0 for a kernel that centring takes away.
+
+    Raises:
+        TangentError: for shapes that do not fit, targets that are all equal, or too few samples.
+
+    Example:
+        >>> labels = torch.tensor([0, 0, 1, 1])
+        >>> ideal = (labels[:, None] == labels[None, :]).double()
+        >>> target_alignment(ideal, labels), round(target_alignment(torch.eye(4), labels), 4)
+        (1.0, 0.5774)
+    """
+    if kind not in KINDS:
+        raise TangentError(f"got kind '{kind}', expected one of {', '.join(KINDS)}")
+    if kernel.dim() != 2 or kernel.shape[0] != kernel.shape[1]:
+        raise TangentError(f"got a kernel of shape {tuple(kernel.shape)}, expected (N, N); ntk_of(outputs='trace') gives one")
+    return _product(kernel.detach().double(), _target_gram(y, len(kernel), kind).to(kernel.device), kind)
+
+
+def _product(kernel: Tensor, target: Tensor, kind: str) -> float:
+    """The cosine of two Grams under the product of that kind."""
+    if kind == "unbiased":
+        both, own, other = _hsic(kernel, target), _hsic(kernel, kernel), _hsic(target, target)
+        return both / (own * other) ** 0.5 if own > 0 and other > 0 else 0.0
+    a, b = (kernel, target) if kind == "uncentred" else (_centre(kernel), _centre(target))
+    scale = float(a.norm() * b.norm())
+    return min(float((a * b).sum()) / scale, 1.0) if scale > 1e-14 * float(kernel.norm() * target.norm()) else 0.0
+
+
+def _centre(kernel: Tensor) -> Tensor:
+    """H K H."""
+    return kernel - kernel.mean(0, keepdim=True) - kernel.mean(1, keepdim=True) + kernel.mean()
+
+
+def _hsic(k: Tensor, other: Tensor) -> float:
+    """HSIC_1, with the diagonals left out: an unbiased estimate of <H K H, H L H> / (N - 1)^2 in expectation over samples."""
+    n = len(k)
+    a, b = (m - torch.diag(m.diagonal()) for m in (k, other))
+    inner = (a * b).sum() + a.sum() * b.sum() / ((n - 1) * (n - 2)) - 2 / (n - 2) * (a.sum(0) * b.sum(0)).sum()
+    return float(inner) / (n * (n - 3))
+
+
+def _target_gram(y: Tensor, samples: int, kind: str) -> Tensor:
+    """Y Y^T in float64."""
+    if len(y) != samples:
+        raise TangentError(f"got {len(y)} targets for {samples} samples, expected one a sample")
+    least = 4 if kind == "unbiased" else 2
+    if samples < least:
+        raise TangentError(f"got {samples} samples, expected at least {least} for the {kind} alignment")
+    columns = targets_of(y).to(torch.float64)
+    if not torch.isfinite(columns).all():
+        raise TangentError("y has entries that are not finite; remove those samples")
+    varies = columns.std(0).max() > 0 if kind != "uncentred" else columns.any()
+    if not bool(varies):
+        raise TangentError("all targets are equal, so there is nothing to align with; give samples of different targets")
+    return columns @ columns.T
+
+
+def targets_of(y: Tensor, classes: int = -1) -> Tensor:
+    """Targets as columns (N, K): classes of whole numbers become one-hot rows, numbers stay what they are.
+
+    Example:
+        >>> targets_of(torch.tensor([0, 1])).tolist(), targets_of(torch.tensor([0.5, 1.0])).shape
+        ([[1.0, 0.0], [0.0, 1.0]], torch.Size([2, 1]))
+    """
+    if y.is_floating_point():
+        return y.detach().reshape(len(y), -1)
+    if y.dim() != 1 or int(y.min()) < 0:
+        raise TangentError(f"got targets of {y.dtype} and shape {tuple(y.shape)}, expected classes (N,) from 0, or numbers")
+    return torch.nn.functional.one_hot(y.long(), classes if classes > int(y.max()) else -1).double()
+
+
+@dataclass(frozen=True)
+class LayerAlignment:
+    """One layer's tangent kernel against the targets.
+
+    Attributes:
+        layer: module path that owns the tensors.
+        centred: alignment with both Grams centred.
+        uncentred: without centring.
+        unbiased: centred, free of the bias of few samples; None below four samples.
+        share: of the trace of the whole tangent kernel.
+        speed: how fast the loss 1/(2N) sum (f - y)^2 would fall with this layer alone trained by gradient flow,
+            sum_t rate_t ||dL/dtheta_t||^2 = r^T K_l r / N^2; None for targets of another shape than the outputs.
+    """
+
+    layer: str
+    centred: float
+    uncentred: float
+    unbiased: float | None
+    share: float
+    speed: float | None
+
+
+@dataclass(frozen=True)
+class Alignments:
+    """Alignment of every layer's tangent kernel, in the network's order, and of the whole.
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 2))
+        >>> found = layer_alignment(net, torch.randn(6, 3), torch.tensor([0, 1, 0, 1, 0, 1]))
+        >>> [layer.layer for layer in found.layers], found.peak in ("0", "2")
+        (['0', '2'], True)
+    """
+
+    layers: tuple[LayerAlignment, ...]
+    whole: LayerAlignment
+
+    @property
+    def peak(self) -> str:
+        """The layer whose kernel is aligned best (centred)."""
+        return max(self.layers, key=lambda layer: layer.centred).layer
+
+    @property
+    def centred(self) -> tuple[float, ...]:
+        """The centred alignments, in the network's order."""
+        return tuple(layer.centred for layer in self.layers)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One record a layer, and one named ``(whole)``."""
+        return [dict(vars(layer)) for layer in (*self.layers, self.whole)]
+
+    def __str__(self) -> str:
+        rows = self.rows()
+        size = max(len(row["layer"]) for row in rows)
+        header = f"{'layer':<{size}}  {'centred':>8}  {'uncentred':>9}  {'unbiased':>8}  {'share':>6}  {'speed':>9}"
+        lines = [header, "-" * len(header)]
+        for row in rows:
+            cells = [row["layer"].ljust(size)]
+            for name, wide, form in (("centred", 8, ".3f"), ("uncentred", 9, ".3f"), ("unbiased", 8, ".3f"), ("share", 6, ".1%"),
+                                     ("speed", 9, ".3g")):  # fmt: skip
+                cells.append(f"{'' if row[name] is None else format(row[name], form):>{wide}}")
+            lines.append("  ".join(cells))
+        return "\n".join([*lines, f"peak: {self.peak}"])
+
+
+def layer_alignment(model: nn.Module, x: Tensor, y: Tensor, rates: Mapping[str, float] | None = None) -> Alignments:
+    """Alignment with the targets of K_l(x, x') = sum_k <df_k(x)/dtheta_l, df_k(x')/dtheta_l>, for every layer l.
+
+    Across the depth of a trained network it rises and falls again; ``equilibrium`` says where it should peak (Lou, Mingard,
+    Nam & Hayou 2022, arXiv:2110.11749).
+
+    Args:
+        model: treats samples one by one; tensors that are frozen (``requires_grad=False``) are left out.
+        x: inputs (N, ...).
+        y: classes (N,), or numbers (N, K) like the outputs.
+        rates: learning-rate factor by tensor name, 1 where it is not given, as in ``ntk_of``.
+
+    Raises:
+        TangentError: for a network or inputs that have no tangent kernel, or targets that do not fit.
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 2))
+        >>> found = layer_alignment(net, torch.randn(6, 3), torch.tensor([0, 1, 0, 1, 0, 1]))
+        >>> round(sum(layer.share for layer in found.layers), 6)
+        1.0
+    """
+    _target_gram(y, len(x), "centred")  # refuses early
+    return align(layer_kernels(model, x, rates), y, _speeds(model, x, y, rates or {}))
+
+
+def layer_kernels(model: nn.Module, x: Tensor, rates: Mapping[str, float] | None = None) -> dict[str, Tensor]:
+    """Every layer's tangent kernel, traced over outputs, by module path in the network's order.
+
+    Example:
+        >>> kernels = layer_kernels(nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 2)), torch.randn(6, 3))
+        >>> [(layer, tuple(kernel.shape)) for layer, kernel in kernels.items()]
+        [('0', (6, 6)), ('2', (6, 6))]
+    """
+    frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
+    moving = {name: rate for name, rate in (rates or {}).items() if name not in frozen}
+    found = ntk_of(model, x, outputs="trace", per="layer", rates=moving)
+    order = dict.fromkeys(name.rpartition(".")[0] for name, _ in model.named_parameters())
+    return {layer: found[layer] for layer in order if layer in found}
+
+
+def align(kernels: Mapping[str, Tensor], y: Tensor, speeds: Mapping[str, float] | None = None) -> Alignments:
+    """Alignment of kernels by layer, each (N, N), and of their sum; ``layer_alignment`` makes them from a network.
+
+    Raises:
+        TangentError: for kernels and targets that do not fit.
+
+    Example:
+        >>> round(align({"a": torch.eye(4), "b": 3 * torch.eye(4)}, torch.tensor([0, 0, 1, 1])).whole.uncentred, 6)
+        0.707107
+    """
+    if not kernels:
+        raise TangentError("got no kernels, expected one a layer; is every tensor frozen?")
+    exact = {layer: kernel.detach().double() for layer, kernel in kernels.items()}
+    whole = torch.stack(list(exact.values())).sum(0)
+    samples, trace = len(whole), float(whole.trace())
+    kinds = KINDS if samples >= 4 else KINDS[:2]
+    target = _target_gram(y, samples, "centred").to(whole.device)
+
+    def line(layer: str, kernel: Tensor, speed: float | None) -> LayerAlignment:
+        found = {kind: _product(kernel, target, kind) for kind in kinds}
+        share = float(kernel.trace()) / trace if trace > 0 else 0.0
+        return LayerAlignment(layer, found["centred"], found["uncentred"], found.get("unbiased"), share, speed)
+
+    layers = tuple(line(layer, kernel, (speeds or {}).get(layer)) for layer, kernel in exact.items())
+    known = [layer.speed for layer in layers if layer.speed is not None]
+    return Alignments(layers, line("(whole)", whole, sum(known) if known else None))
+
+
+def _speeds(model: nn.Module, x: Tensor, y: Tensor, rates: Mapping[str, float]) -> dict[str, float]:
+    """-dL/dt with one layer trained alone."""
+    function = NetworkFunction(model)
+    parameters = {name: p.detach().requires_grad_() for name, p in function.parameters.items()}
+    with torch.enable_grad():
+        outputs = function(parameters, x)
+        columns = targets_of(y, outputs.shape[1]).to(outputs)
+        if columns.shape != outputs.shape:
+            return {}
+        loss = (outputs - columns).square().sum() / (2 * len(x))
+        gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+    found: dict[str, float] = {}
+    for name, gradient in zip(parameters, gradients, strict=True):
+        layer = name.rpartition(".")[0]
+        square = 0.0 if gradient is None else rates.get(name, 1.0) * float(gradient.double().square().sum())
+        found[layer] = found.get(layer, 0.0) + square
+    return found

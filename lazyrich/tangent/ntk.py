@@ -1,0 +1,281 @@
+"""The tangent kernel of a finite network, from activations and backward signals instead of Jacobians."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from lazyrich.errors import TangentError
+from lazyrich.tangent.function import NetworkFunction
+from lazyrich.tangent.tape import Tape, Use, tape, unknown_uses
+
+Outputs = Literal["full", "trace", "diagonal"]
+BUDGET = 2**26  # entries of the largest temporary array of a block
+MOST = 2**32  # bytes of a result beyond which it is refused
+
+
+def ntk_of(
+    model: nn.Module,
+    x1: Tensor,
+    x2: Tensor | None = None,
+    outputs: Outputs = "full",
+    *,
+    per: Literal["tensor", "layer"] | None = None,
+    rates: Mapping[str, float] | None = None,
+    block: int | None = None,
+) -> Any:
+    """The empirical tangent kernel Theta_kl(x, x') = sum_t rate_t <df_k/dtheta_t(x), df_l/dtheta_t(x')>.
+
+    For a dense layer a tensor's part is the activations' Gram times the backward signals' Gram, (a a') (delta_k delta_l');
+    where weights are shared over positions, or read several times, it is the Gram of per-sample gradients, a slice of the
+    tensor at a time. Whatever reads a parameter in another way (norm gains, positions, custom products) gets per-sample
+    gradients by autograd. The generalised Gauss-Newton matrix of the squared loss (1/2) sum ||f - y||^2 is J^T J: it has the same
+    eigenvalues beyond zeros as this J J^T.
+
+    Args:
+        model: any module that treats samples one by one; it stays as it is.
+        x1: samples (N1, ...).
+        x2: samples (N2, ...); x1 itself by default, then half of the blocks are computed.
+        outputs: "full" for all pairs of outputs, "trace" for the sum of equal ones, "diagonal" for each of these.
+        per: "tensor" for a dictionary by tensor name, "layer" by module path; their sum is the whole.
+        rates: learning-rate factor by tensor name, 1 where it is not given: the kernel that a plan trains with.
+        block: samples a block; by default so many that temporary arrays stay below half a gigabyte.
+
+    Returns:
+        (N1, N2, K, K), (N1, N2) or (N1, N2, K), in the parameters' dtype.
+
+    Raises:
+        TangentError: for networks that mix samples or draw at random, inputs that do not fit, names that are no tensors, and
+            results that do not fit in memory, with what they need.
+
+    Example:
+        >>> net = nn.Linear(3, 2)
+        >>> ntk_of(net, torch.eye(3)).shape, ntk_of(net, torch.eye(3), outputs="trace")[0].tolist()
+        (torch.Size([3, 3, 2, 2]), [4.0, 2.0, 2.0])
+    """
+    if outputs not in ("full", "trace", "diagonal") or per not in (None, "tensor", "layer"):
+        raise TangentError(f"got outputs={outputs!r}, per={per!r}; outputs is full, trace or diagonal, per is tensor or layer")
+    function = NetworkFunction(model)
+    function.check(x1, "x1")
+    if x2 is not None:
+        function.check(x2, "x2")
+        if x2.shape[1:] != x1.shape[1:]:
+            raise TangentError(f"got x1 of shape {tuple(x1.shape)} and x2 of shape {tuple(x2.shape)}, expected equal samples")
+    factors = _factors(function, rates or {})
+    unknown = unknown_uses(function, x1)
+    k = function(function.parameters, x1[:1]).shape[1]
+    other = x1 if x2 is None else x2
+    keys = {name: _key(name, per) for name in factors}
+    whole = _room(len(x1), len(other), k, outputs, sorted(set(keys.values())), x1, function)
+    size = block or _block(function, x1, unknown, k)
+    for i in range(0, len(x1), size):
+        rows = tape(function, x1[i : i + size], unknown)
+        for j in range(i if x2 is None else 0, len(other), size):
+            columns = rows if x2 is None and i == j else tape(function, other[j : j + size], unknown)
+            parts: dict[str, Tensor] = {}
+            for name, part in _parts(rows, columns, factors, outputs):
+                key = keys[name]
+                parts[key] = parts[key].add_(part) if key in parts else part
+            for key, part in parts.items():
+                at = (slice(i, i + part.shape[0]), slice(j, j + part.shape[1]))
+                whole[key][at] = part
+                if x2 is None and i != j:
+                    flip = part.transpose(0, 1)
+                    whole[key][at[1], at[0]] = flip.transpose(2, 3) if outputs == "full" else flip
+    return whole if per else whole[""]
+
+
+def _parts(rows: Tape, columns: Tape, factors: Mapping[str, float], outputs: Outputs) -> Any:
+    """Each tensor's part of a block, (n1, n2, ...), times its rate."""
+    for name, factor in factors.items():
+        if factor == 0:
+            continue
+        first, second = _read(rows, name), _read(columns, name)
+        if name in rows.rest:
+            part = _gram([(rows.rest[name], columns.rest[name])], outputs)
+        elif len(first) == 1 and first[0].linear and first[0].weight == name and first[0].a.dim() == 2:
+            part = _product(first[0], second[0], outputs)
+        else:
+            part = _gram(_slices(name, first, second), outputs)
+        if part is not None:
+            yield name, part if factor == 1 else part.mul_(factor)
+
+
+def _read(record: Tape, name: str) -> list[Use]:
+    return [use for use in record.uses if name in (use.weight, use.bias)]
+
+
+def _product(first: Use, second: Use, outputs: Outputs) -> Tensor:
+    """(a a') (delta_k delta_l') for a dense layer of vectors."""
+    a = first.a @ second.a.T
+    if outputs == "diagonal":
+        return torch.einsum("kno,kmo->nmk", first.delta, second.delta).mul_(a[..., None])
+    d1, d2 = first.delta.transpose(0, 1), second.delta.transpose(0, 1)  # (n, K, O)
+    if outputs == "trace":
+        return (d1.flatten(1) @ d2.flatten(1).T).mul_(a)
+    n, k, o = d1.shape
+    gram = _symmetric(d1.reshape(n * k, o)) if first is second else d1.reshape(n * k, o) @ d2.reshape(-1, o).T
+    return gram.reshape(n, k, len(d2), k).mul_(a[:, None, :, None]).permute(0, 2, 1, 3)
+
+
+def _symmetric(d: Tensor, strips: int = 4) -> Tensor:
+    """D d^T, its upper half in strips of rows, the lower one copied."""
+    gram = d.new_empty(len(d), len(d))
+    step = -(-len(d) // strips)
+    for i in range(0, len(d), step):
+        torch.mm(d[i : i + step], d[i:].T, out=gram[i : i + step, i:])
+        gram[i + step :, i : i + step] = gram[i : i + step, i + step :].T
+    return gram
+
+
+def _slices(name: str, first: list[Use], second: list[Use]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Per-sample gradients (n, K, entries) of both sides, a slice of the tensor at a time, summed over its uses."""
+    if not first:
+        return
+    if all(use.linear and use.weight == name for use in first):
+        k, n = first[0].delta.shape[:2]
+        width = first[0].a.shape[-1]
+        step = max(1, BUDGET // (k * max(n, second[0].delta.shape[1]) * width))
+        for low in range(0, first[0].delta.shape[-1], step):
+            yield _both(first, second, lambda use, low=low: _dense(use, low, low + step))  # type: ignore[misc]
+    else:
+        yield _both(first, second, lambda use: _local(use, name))
+
+
+def _both(first: list[Use], second: list[Use], gradient: Callable[[Use], Tensor]) -> tuple[Tensor, Tensor]:
+    """A tensor's gradients on both sides, summed over all places where it is read."""
+    one = sum((gradient(use) for use in first[1:]), gradient(first[0]))
+    if first[0] is second[0]:
+        return one, one
+    return one, sum((gradient(use) for use in second[1:]), gradient(second[0]))
+
+
+def _bias(use: Use) -> Tensor:
+    """Backward signals summed over positions, (n, K, O)."""
+    delta = use.delta if use.linear else use.delta.movedim(2, -1)
+    return delta.flatten(2, -2).sum(2).transpose(0, 1) if delta.dim() > 3 else delta.transpose(0, 1)
+
+
+def _rows(use: Use, untrained: int) -> Tensor:
+    """Gradients of a table: each signal falls on the row that its position looked up, (n, K, entries)."""
+    k, n, size = use.delta.shape[0], len(use.a), use.shape_of_weight[1]
+    index = use.a.reshape(n, 1, -1, 1).expand(n, k, -1, size)
+    delta = use.delta.transpose(0, 1).reshape(n, k, -1, size)
+    table = delta.new_zeros(n, k, *use.shape_of_weight).scatter_add_(2, index, delta)
+    if untrained >= 0:
+        table[:, :, untrained] = 0
+    return table.flatten(2)
+
+
+def _entries(use: Use) -> Tensor:
+    """Gradients of a gain or an offset, summed over the axes along which it is spread, (n, K, entries)."""
+    delta = (use.delta * use.a if use.weight else use.delta).transpose(0, 1)  # (n, K, ...)
+    shape = (1,) * (delta.dim() - 2 - len(use.shape_of_weight)) + use.shape_of_weight[-(delta.dim() - 2) :]
+    spread = [i + 2 for i, size in enumerate(shape) if size == 1 and delta.shape[i + 2] > 1]
+    return (delta.sum(spread) if spread else delta).flatten(2)
+
+
+def _dense(use: Use, low: int, high: int) -> Tensor:
+    """Gradients of some rows of a dense weight, (n, K, rows * I)."""
+    delta, a = use.delta[..., low:high].flatten(2, -2), use.a.flatten(1, -2)
+    if use.a.dim() == 2:
+        delta, a = use.delta[..., low:high].unsqueeze(2), use.a.unsqueeze(1)
+    return torch.einsum("knpo,npi->nkoi", delta, a).flatten(2)
+
+
+def _local(use: Use, name: str) -> Tensor:
+    """Gradients through the operation itself, sample by sample, (n, K, entries): convolutions, and mixed uses."""
+    if use.entrywise:
+        return _entries(use)
+    if use.lookup is not None:
+        return _rows(use, use.lookup)
+    if use.bias == name:
+        return _bias(use)
+    if use.linear:
+        return _dense(use, 0, use.delta.shape[-1])
+    if use.window is not None:
+        return _patches(use, *use.window)
+    weight_shape = use.shape_of_weight
+
+    def one(a: Tensor, delta: Tensor) -> Tensor:
+        pull = torch.func.vjp(lambda w: use.call(a[None], w)[0], a.new_zeros(weight_shape))[1]
+        return torch.func.vmap(lambda d: pull(d)[0])(delta)
+
+    return torch.func.vmap(one)(use.a, use.delta.transpose(0, 1)).flatten(2)
+
+
+def _patches(use: Use, stride: Any, padding: Any, dilation: Any, groups: int) -> Tensor:
+    """Gradients of a convolution's weight, (n, K, O * I * taps): signals times the patches that each position reads."""
+    one = use.a.dim() == 3  # a convolution over one axis is one over two of which the first has a single place
+    a = use.a.unsqueeze(2) if one else use.a
+    taps = use.shape_of_weight[2:]
+    sizes = [(fill, *_each(v, 1)) if one else _each(v, 2) for v, fill in ((taps, 1), (dilation, 1), (padding, 0), (stride, 1))]
+    read = torch.nn.functional.unfold(a, *sizes)  # (n, I * taps, P)
+    k, n, o = use.delta.shape[:3]
+    delta = use.delta.reshape(k, n, groups, o // groups, -1).permute(1, 2, 0, 3, 4).reshape(n * groups, k * o // groups, -1)
+    found = delta @ read.reshape(n * groups, -1, read.shape[-1]).mT
+    return found.reshape(n, groups, k, -1).transpose(1, 2).flatten(2)
+
+
+def _each(value: Any, axes: int) -> tuple[int, ...]:
+    return (int(value),) * axes if isinstance(value, int) else tuple(int(v) for v in value)
+
+
+def _gram(pairs: Any, outputs: Outputs) -> Tensor | None:
+    """Gram of per-sample gradients (n, K, P), summed over slices."""
+    total: Tensor | None = None
+    for g1, g2 in pairs:
+        n, k, p = g1.shape
+        if outputs == "trace":
+            part = g1.reshape(n, k * p) @ g2.reshape(len(g2), k * p).T
+        elif outputs == "diagonal":
+            part = torch.einsum("nkp,mkp->nmk", g1, g2)
+        else:
+            part = (g1.reshape(n * k, p) @ g2.reshape(-1, p).T).reshape(n, k, len(g2), k).permute(0, 2, 1, 3)
+        total = part if total is None else total.add_(part)
+    return total
+
+
+def _factors(function: NetworkFunction, rates: Mapping[str, float]) -> dict[str, float]:
+    unknown = sorted(set(rates) - set(function.parameters))
+    if unknown:
+        names = ", ".join(list(function.parameters)[:6])
+        raise TangentError(f"rates names '{unknown[0]}', which is no trainable tensor; these are {names}...")
+    bad = [name for name, rate in rates.items() if not (math.isfinite(rate) and rate >= 0)]
+    if bad:
+        raise TangentError(f"the rate of '{bad[0]}' is {rates[bad[0]]}, expected a number of at least 0")
+    return {name: float(rates.get(name, 1.0)) for name in function.parameters}
+
+
+def _key(name: str, per: str | None) -> str:
+    return "" if per is None else name if per == "tensor" else name.rpartition(".")[0]
+
+
+def _room(
+    n1: int, n2: int, k: int, outputs: Outputs, keys: list[str], x: Tensor, function: NetworkFunction
+) -> dict[str, Tensor]:
+    """Space for the result, refused where it cannot fit."""
+    shape = {"full": (n1, n2, k, k), "trace": (n1, n2), "diagonal": (n1, n2, k)}[outputs]
+    like = next(iter(function.parameters.values()))
+    needed = math.prod(shape) * like.element_size() * len(keys)
+    if needed > MOST:
+        smaller = "outputs='trace' or 'diagonal', " if outputs == "full" and k > 1 else ""
+        raise TangentError(
+            f"the kernel of shape {shape} needs {needed / 2**30:.1f} GiB"
+            + (f" for {len(keys)} parts" if len(keys) > 1 else "")
+            + f"; ask for {smaller}fewer samples at a time, or its products with vectors"
+        )
+    return {key: like.new_zeros(shape) for key in keys}
+
+
+def _block(function: NetworkFunction, x: Tensor, unknown: frozenset[str], k: int) -> int:
+    """Samples a block: per-sample gradients of the largest tensor that needs them, and backward signals, within the budget."""
+    record = tape(function, x[:1], unknown)
+    whole = [function.parameters[name].numel() for name in unknown]
+    whole += [function.parameters[u.weight].numel() for u in record.uses if u.weight and not u.linear]
+    signals = sum(use.delta[0].numel() for use in record.uses)
+    return max(1, min(len(x), 1024, BUDGET // (k * max([signals, *whole, 1]))))

@@ -1,0 +1,74 @@
+"""Operations that nested derivatives repeat, done once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from functools import cache
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map
+
+Found = TypeVar("Found")
+
+
+def once(compute: Callable[[], Found]) -> Found:
+    """What a computation returns, with no operation done twice on the same tensors.
+
+    Nested forward passes along one direction, and the gradient that every level follows anew, repeat many of their products:
+    of nine products a layer for a second derivative, three. What was computed is held until the end, as a backward pass does.
+    A computation that changes a tensor in place is done again, plainly.
+
+    Example:
+        >>> a = torch.ones(2, 2)
+        >>> product, again = once(lambda: (torch.mm(a, a), torch.mm(a, a)))
+        >>> product.data_ptr() == again.data_ptr()
+        True
+    """
+    with _Once() as mode:
+        found = compute()
+    return compute() if mode.changed else found
+
+
+class _Once(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.changed = False
+        self._known: dict[Hashable, tuple[Any, Any]] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kind = _kind(func)
+        self.changed |= kind == "change"  # two results may share the memory that now has other values
+        if self.changed or kind == "view":
+            return func(*args, **(kwargs or {}))
+        key = (func, _name(args), _name(tuple(kwargs.items())) if kwargs else None)
+        if key in self._known:
+            return tree_map(_fresh, self._known[key][0])
+        found = func(*args, **(kwargs or {}))
+        self._known[key] = found, args  # the arguments are held, so that their memory names them alone
+        return found
+
+
+@cache
+def _kind(func: Any) -> str:
+    """A view costs nothing; a change makes names worthless; the rest are values."""
+    if func._schema.is_mutable or torch.Tag.nondeterministic_seeded in func.tags:
+        return "change"
+    return "view" if any(argument.alias_info is not None for argument in func._schema.arguments) else "value"
+
+
+def _name(value: Any) -> Hashable:
+    """What tells an argument from every other: for a tensor its place in memory and how it is read."""
+    if isinstance(value, Tensor):
+        place = 0 if value._is_zerotensor() else value.data_ptr()
+        return place, value.shape, value.stride(), value.dtype
+    if isinstance(value, (tuple, list)):
+        return tuple(map(_name, value))
+    return type(value), value
+
+
+def _fresh(found: Any) -> Any:
+    """The same memory as a tensor of its own, which autograd may write its notes on."""
+    return found.detach() if isinstance(found, Tensor) else found

@@ -1,0 +1,240 @@
+"""What every parameter did in a forward pass: the inputs that it met, and the gradients that come back to its output."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
+
+from lazyrich.tangent.function import NetworkFunction
+
+# torch's function -> place of the weight among its arguments, and its name
+WEIGHTED: dict[Callable[..., Any], tuple[int, str]] = {
+    F.linear: (1, "weight"),
+    F.conv1d: (1, "weight"),
+    F.conv2d: (1, "weight"),
+    F.conv3d: (1, "weight"),
+    F.conv_transpose1d: (1, "weight"),
+    F.conv_transpose2d: (1, "weight"),
+    F.conv_transpose3d: (1, "weight"),
+    torch.conv1d: (1, "weight"),
+    torch.conv2d: (1, "weight"),
+    torch.conv3d: (1, "weight"),
+}
+WINDOWED = (F.conv1d, F.conv2d, torch.conv1d, torch.conv2d)
+SCALED = (torch.mul, Tensor.mul, Tensor.__mul__, Tensor.__rmul__)
+SHIFTED = (torch.add, Tensor.add, Tensor.__add__, Tensor.__radd__)
+SILENT = ("__get__", "size", "dim", "numel", "is_floating_point", "requires_grad", "detach")
+
+
+@dataclass
+class Use:
+    """One call of a weighted operation: out = call(a, weight) + bias.
+
+    Attributes:
+        weight: name of its weight, or None where that is no parameter.
+        bias: name of its bias, or None.
+        linear: whether it is a dense layer.
+        call: the operation without bias, ``call(a, weight)``.
+        a: its input (N, ...), detached.
+        out: its output (N, ...), in the graph; channels are its last axis for dense layers, else its second.
+        delta: gradients of the outputs, (K, N, ...).
+        shape_of_weight: of the weight.
+        window: stride, padding, dilation and groups of a convolution over one or two axes, else None.
+        lookup: for an embedding, the index whose entry is not trained (-1 for none), else None.
+        entrywise: the parameter multiplies the input, or is added to it, entry by entry; the same for all samples.
+    """
+
+    weight: str | None
+    bias: str | None
+    linear: bool
+    call: Callable[[Tensor, Tensor], Tensor]
+    a: Tensor
+    out: Tensor
+    delta: Tensor
+    shape_of_weight: tuple[int, ...]
+    window: tuple[Any, ...] | None = None
+    lookup: int | None = None
+    entrywise: bool = False
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Of its parameters."""
+        return frozenset(name for name in (self.weight, self.bias) if name is not None)
+
+
+@dataclass(frozen=True)
+class Tape:
+    """One pass of N samples.
+
+    Attributes:
+        uses: of the parameters that only weighted operations read.
+        rest: per-sample gradients (N, K, entries) of the others by name.
+        shape: (N, K).
+    """
+
+    uses: tuple[Use, ...]
+    rest: Mapping[str, Tensor]
+    shape: tuple[int, int]
+
+
+def tape(function: NetworkFunction, x: Tensor, unknown: frozenset[str] | None = None) -> Tape:
+    """Forward once, backward once for all K outputs together.
+
+    Args:
+        function: the network.
+        x: samples.
+        unknown: names whose gradients are taken sample by sample; None finds them out.
+    """
+    uses, found, out = _forward(function, x)
+    unknown = found if unknown is None else unknown
+    uses = [use for use in uses if use.names - unknown]
+    deltas = _backward(out, [use.out for use in uses])
+    for use, delta in zip(uses, deltas, strict=True):
+        use.delta = delta
+        use.out = use.out.detach()
+        use.weight = None if use.weight in unknown else use.weight
+        use.bias = None if use.bias in unknown else use.bias
+    n, k = out.shape
+    return Tape(tuple(uses), _rest(function, x, sorted(unknown)), (n, k))
+
+
+def unknown_uses(function: NetworkFunction, x: Tensor) -> frozenset[str]:
+    """Parameters that something else than a weighted operation reads, or whose operation has its samples elsewhere.
+
+    Whether axis 0 of an operation holds the samples is tried out: with the samples turned round, its input must turn round.
+    """
+    some = x[: min(len(x), 3)]
+    uses, unknown, _ = _forward(function, some)
+    turned = _forward(function, some.roll(1, 0))[0] if len(some) > 1 else uses
+    for use, other in zip(uses, turned, strict=True):
+        fits = len(use.a) == len(some) == len(use.out)
+        if not fits or not torch.allclose(use.a.roll(1, 0).double(), other.a.double(), rtol=1e-4, atol=1e-6):
+            unknown = unknown | use.names
+    return unknown
+
+
+def _forward(function: NetworkFunction, x: Tensor) -> tuple[list[Use], frozenset[str], Tensor]:
+    live = {name: p.detach().requires_grad_() for name, p in function.parameters.items()}
+    with torch.enable_grad(), _Recorder(live) as recorder:
+        out = function(live, x)
+    return recorder.uses, frozenset(recorder.unknown), out
+
+
+class _Recorder(TorchFunctionMode):
+    def __init__(self, live: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self.names = {id(p): name for name, p in live.items()}
+        self.live = live
+        self.uses: list[Use] = []
+        self.unknown: set[str] = set()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        read = [name for t in tree_leaves((args, kwargs)) if (name := self.names.get(id(t))) is not None]
+        if not read:
+            return out
+        if func in WEIGHTED:
+            return self._weighted(func, args, kwargs, out)
+        if func is F.embedding and len(read) == 1 and _is_plain(args, kwargs):
+            return self._lookup(read[0], args, kwargs, out)
+        if len(read) == 1 and (func in SCALED or func in SHIFTED) and not kwargs and self._is_entrywise(args, out):
+            return self._entrywise(func in SCALED, read[0], args, out)
+        if getattr(func, "__name__", "") not in SILENT or isinstance(out, Tensor):
+            self.unknown.update(read)
+        return out
+
+    def _lookup(self, name: str, args: Any, kwargs: Any, out: Tensor) -> Tensor:
+        padding = kwargs.get("padding_idx", args[2] if len(args) > 2 else None)
+        size, untrained = tuple(self.live[name].shape), -1 if padding is None else padding % len(self.live[name])
+        self.uses.append(Use(name, None, False, F.embedding, args[0], out, out, size, lookup=untrained))
+        return out.clone()
+
+    def _is_entrywise(self, args: Any, out: Tensor) -> bool:
+        p, a = sorted(args, key=lambda t: id(t) not in self.names)
+        if not isinstance(a, Tensor) or a.dim() != out.dim() or out.dim() < 2:
+            return False
+        return len(a) == len(out) and (p.dim() < out.dim() or (p.dim() == out.dim() and len(p) == 1))
+
+    def _entrywise(self, scaled: bool, name: str, args: Any, out: Tensor) -> Tensor:
+        a = next(t for t in args if id(t) not in self.names).detach()
+        weight, bias = (name, None) if scaled else (None, name)
+        shape = tuple(self.live[name].shape)
+        self.uses.append(Use(weight, bias, False, torch.mul if scaled else torch.add, a, out, out, shape, entrywise=True))
+        return out.clone()
+
+    def _weighted(self, func: Any, args: Any, kwargs: Any, out: Tensor) -> Tensor:
+        place, key = WEIGHTED[func]
+        a, weight = (args[0] if args else kwargs["input"]), (args[place] if len(args) > place else kwargs[key])
+        bias = args[2] if len(args) > 2 else kwargs.get("bias")
+        rest, more = args[3:], {k: v for k, v in kwargs.items() if k not in ("input", "weight", "bias")}
+        name = self.names.get(id(weight))
+        if id(a) in self.names or (bias is not None and id(bias) not in self.names and bias.requires_grad):
+            self.unknown.update(n for t in (a, weight, bias) if (n := self.names.get(id(t))) is not None)
+            return out
+
+        def call(a: Tensor, weight: Tensor) -> Tensor:
+            return func(a, weight, None, *rest, **more)
+
+        bias_name = None if bias is None else self.names.get(id(bias))
+        window = _window(rest, more) if func in WINDOWED else None
+        self.uses.append(Use(name, bias_name, func is F.linear, call, a.detach(), out, out, tuple(weight.shape), window))
+        return out.clone()  # operations in place behind it do not reach the record
+
+
+def _is_plain(args: Any, kwargs: Any) -> bool:
+    """An embedding without renormalisation or scaling by frequency, which read or write the whole table."""
+    places = {"max_norm": 3, "scale_grad_by_freq": 5}
+    max_norm, by_frequency = (kwargs.get(key, args[at] if len(args) > at else None) for key, at in places.items())
+    return max_norm is None and not by_frequency and args[0].dim() > 1
+
+
+def _window(rest: tuple[Any, ...], more: Mapping[str, Any]) -> tuple[Any, ...] | None:
+    names = ("stride", "padding", "dilation", "groups")
+    found = dict(zip(names, (1, 0, 1, 1), strict=True)) | dict(zip(names, rest, strict=False)) | dict(more)
+    return None if isinstance(found["padding"], str) else tuple(found[name] for name in names)
+
+
+def _backward(out: Tensor, at: list[Tensor]) -> list[Tensor]:
+    """Gradients of every output at some tensors, (K, N, ...); samples do not mix, so the sum over them is taken."""
+    if not at:
+        return []
+    k = out.shape[1]
+    seeds = torch.eye(k, dtype=out.dtype, device=out.device)[:, None, :].expand(k, *out.shape)
+    try:
+        found = torch.autograd.grad(out, at, seeds, is_grads_batched=True, allow_unused=True, retain_graph=True)
+    except RuntimeError:  # some backward has no batched form
+        single = [torch.autograd.grad(out, at, seed, allow_unused=True, retain_graph=True) for seed in seeds]
+        found = tuple(None if g[0] is None else torch.stack(g) for g in zip(*single, strict=True))
+    return [t.new_zeros(k, *t.shape) if g is None else g.detach() for g, t in zip(found, at, strict=True)]
+
+
+def _rest(function: NetworkFunction, x: Tensor, names: list[str]) -> dict[str, Tensor]:
+    """Per-sample gradients (N, K, entries) of some tensors."""
+    if not names:
+        return {}
+    chosen = {name: function.parameters[name] for name in names}
+    try:
+        each = torch.func.vmap(torch.func.jacrev(lambda p, one: function.one(p, one)), (None, 0))(chosen, x)
+    except RuntimeError:  # an operation without a batched form, such as a recurrent layer
+        each = _one_by_one(function, x, chosen)
+    return {name: g.flatten(2) for name, g in each.items()}
+
+
+def _one_by_one(function: NetworkFunction, x: Tensor, chosen: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    live = {name: p.detach().requires_grad_() for name, p in chosen.items()}
+    rows: dict[str, list[Tensor]] = {name: [] for name in live}
+    for one in x:
+        with torch.enable_grad():
+            out = function.one(live, one)
+        found = [torch.autograd.grad(f, list(live.values()), retain_graph=True, allow_unused=True) for f in out]
+        for (name, p), *grads in zip(live.items(), *found, strict=True):
+            rows[name].append(torch.stack([torch.zeros_like(p) if g is None else g for g in grads]))
+    return {name: torch.stack(found) for name, found in rows.items()}

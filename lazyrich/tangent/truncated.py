@@ -1,0 +1,242 @@
+"""The truncated neural tangent hierarchy: a finite network's training predicted from its kernels at initialisation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.integrate import solve_ivp
+from torch import Tensor, nn
+
+from lazyrich.errors import TangentError
+from lazyrich.inference.normalisation import loss_scale
+from lazyrich.inference.times import Times, times_of
+from lazyrich.tangent.higher import ORDERS, HigherKernels, higher_kernels
+
+LEARNT = 1e-10  # of the initial residual: below it, rounding decides where the residual points
+
+
+@dataclass(frozen=True)
+class Hierarchy:
+    """Training as the truncated hierarchy predicts it; all tensors float64, NaN after ``valid_until``.
+
+    Attributes:
+        order: p: K_p stays as it was at initialisation.
+        times: (T,), in steps.
+        train: outputs on the training inputs, (T, N, K).
+        test: outputs on the test inputs, (T, M, K); None without any.
+        ntk: tangent kernel of the training outputs, (T, N K, N K).
+        losses: training loss, in the normalisation that was asked for, (T,).
+        valid_until: the last asked-for time is within the validity, or the time at which the prediction contradicts itself.
+        reason: why it ends there; None where it does not.
+        title: what was predicted, for people.
+    """
+
+    order: int
+    times: Tensor
+    train: Tensor
+    test: Tensor | None
+    ntk: Tensor
+    losses: Tensor
+    valid_until: float
+    reason: str | None
+    title: str
+
+    def ntk_movement(self) -> Tensor:
+        """||Theta_t - Theta_0|| / ||Theta_0|| at each time."""
+        start = self.ntk[0]
+        return (self.ntk - start).flatten(1).norm(dim=1) / start.norm()
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One record a time: ``time``, ``train_loss``, ``ntk_movement``."""
+        columns = zip(self.times.tolist(), self.losses.tolist(), self.ntk_movement().tolist(), strict=True)
+        return [{"time": time, "train_loss": loss, "ntk_movement": moved} for time, loss, moved in columns]
+
+    def __str__(self) -> str:
+        lines = [self.title]
+        lines += ["  ".join(f"{name} {value:<10.4g}" for name, value in row.items()).rstrip() for row in self.rows()]
+        return "\n".join([*lines, f"valid until {self.valid_until:.4g}: {self.reason}"] if self.reason else lines)
+
+
+def hierarchy(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    order: int = 4,
+    *,
+    times: Times,
+    x_test: Tensor | None = None,
+    loss: str = "mean",
+    lr: float = 1.0,
+    rates: Mapping[str, float] | None = None,
+    kernels: HigherKernels | None = None,
+) -> Hierarchy:
+    """Outputs of a finite network under gradient flow, from the hierarchy with K_order frozen (Huang & Yau 2019).
+
+    df_a/dt = -c sum_b K2(a, b) (f_b - y_b),  dK_r/dt = -c sum_b K_{r+1}(.., b) (f_b - y_b) for r < order,  dK_order/dt = 0,
+    c being the scale of the loss (1/N for the default 1/(2N) sum) times lr. order=2 is the linearised network. At width n
+    the first corrections are of relative size 1/n, and K4's mean is of that size as well as K3's fluctuation: order 3 alone
+    does not improve the rate, order 4 does (arXiv:1909.08156; Dyer & Gur-Ari 2019, arXiv:1909.11304).
+
+    The expansion holds while kernels have moved little. The solution is stopped, and what follows is NaN, where it
+    contradicts itself: the training loss would rise, which gradient flow never does, or the tangent kernel has moved by its
+    own norm.
+
+    Args:
+        model: treats samples one by one; computed on a float64 copy.
+        x: training inputs (N, ...): a small set, since K4 has (N K)^4 entries.
+        y: targets, (N, K), or (N,) for one output.
+        order: 2, 3 or 4.
+        times: one or several finite times, in steps.
+        x_test: further inputs to predict on.
+        loss: normalisation of the squared loss: "mean" is 1/(2N) sum, "sum" 1/2 sum, "mse" torch's mean over samples and
+            outputs, "neural_tangents" 1/(2NK) sum.
+        lr: learning rate, so that one unit of time is one step.
+        rates: learning-rate factor by tensor name, as a plan's ``settings`` give them.
+        kernels: ``higher_kernels`` of this network on x and x_test, of at least this order, to predict again without it.
+
+    Raises:
+        TangentError: for inputs that do not fit, or kernels too large for memory.
+
+    Example:
+        >>> x = torch.eye(2)
+        >>> net = nn.Sequential(nn.Linear(2, 8, bias=False), nn.Tanh(), nn.Linear(8, 1, bias=False))
+        >>> prediction = hierarchy(net, x, torch.tensor([1.0, -1.0]), times=[0, 1, 2])
+        >>> prediction.train.shape, bool(prediction.losses[2] < prediction.losses[0])
+        (torch.Size([3, 2, 1]), True)
+    """
+    when = _times(times)
+    if not 0 < lr < math.inf:
+        raise TangentError(f"got lr {lr}, expected a learning rate: positive and finite")
+    if order not in ORDERS:
+        raise TangentError(f"got order {order!r}, expected one of {', '.join(map(str, ORDERS))}")
+    kernels = kernels if kernels is not None else higher_kernels(model, x, x_test, order, rates)
+    _check_kernels(kernels, order, len(x) + (0 if x_test is None else len(x_test)))
+    targets = _targets(y, kernels)
+    scale = loss_scale(loss, kernels.samples, kernels.shape[1])
+    system = _System(kernels, targets, lr * scale, order)
+    found = solve_ivp(
+        system.velocity,
+        (0.0, max(float(when.max()), 1e-12)),
+        system.start,
+        method="DOP853",
+        t_eval=when.numpy(),
+        events=system.ends,
+        rtol=1e-9,
+        atol=1e-11 * system.size,
+    )
+    reason, until = _verdict(found, float(when.max()))
+    states = np.full((len(when), len(system.start)), np.nan)
+    states[: found.y.shape[1]] = found.y.T
+    outputs = np.stack([system.parts(state)[0] for state in states])
+    ntk = np.stack([system.upper(state)[0][: system.train] for state in states])
+    alive = np.isfinite(outputs).all(1)
+    ntk[~alive] = np.nan
+    everything = torch.from_numpy(outputs).reshape(len(when), *kernels.shape)
+    return Hierarchy(
+        order=order,
+        times=when,
+        train=everything[:, : kernels.samples],
+        test=everything[:, kernels.samples :] if kernels.shape[0] > kernels.samples else None,
+        ntk=torch.from_numpy(ntk),
+        losses=torch.from_numpy(scale / 2 * np.square(outputs[:, : system.train] - targets).sum(1)),
+        valid_until=until,
+        reason=reason,
+        title=f"hierarchy to order {order} on {kernels.samples} samples, loss {loss}, lr {lr:g}",
+    )
+
+
+class _System:
+    """The ordinary differential equation: f, K2, .., K_{p-1} move, K_p stays."""
+
+    def __init__(self, kernels: HigherKernels, targets: np.ndarray, rate: float, order: int) -> None:
+        known = [kernels.outputs, kernels.k2, kernels.k3, kernels.k4][:order]
+        parts = [part.numpy() for part in known if part is not None]
+        self.last, self.targets, self.rate = parts[-1], targets, rate
+        self.train = len(targets)
+        self.shapes = [part.shape for part in parts[:-1]]
+        self.cuts = np.cumsum([math.prod(shape) for shape in self.shapes])[:-1]
+        self.start = np.concatenate([part.ravel() for part in parts[:-1]])
+        self.k2 = parts[1]
+        self.norm = float(np.linalg.norm(self.k2[: self.train]))
+        self.first = float(np.linalg.norm(parts[0][: self.train] - targets))
+        self.size = np.concatenate([np.full(part.size, max(float(np.abs(part).max()), self.first)) for part in parts[:-1]])
+        self.ends = [self.falling, self.near]
+        for event in (_System.falling, _System.near):
+            event.terminal = True  # type: ignore[attr-defined]
+
+    def parts(self, state: np.ndarray) -> list[np.ndarray]:
+        return [part.reshape(shape) for part, shape in zip(np.split(state, self.cuts), self.shapes, strict=True)]
+
+    def upper(self, state: np.ndarray) -> list[np.ndarray]:
+        """K2, .., K_p."""
+        return [*self.parts(state)[1:], self.last]
+
+    def residual(self, state: np.ndarray) -> np.ndarray:
+        return state[: self.train] - self.targets
+
+    def velocity(self, _: float, state: np.ndarray) -> np.ndarray:
+        r = self.residual(state)
+        return np.concatenate([(-self.rate * (kernel @ r)).ravel() for kernel in self.upper(state)])
+
+    def falling(self, _: float, state: np.ndarray) -> float:
+        """Positive while the training loss falls: r^T K2 r against its scale."""
+        r = self.residual(state)
+        square = float(r @ r)
+        if square <= (LEARNT * self.first) ** 2:
+            return 1.0
+        return float(r @ self.upper(state)[0][: self.train] @ r) / (square * self.norm) + 1e-12
+
+    def near(self, _: float, state: np.ndarray) -> float:
+        """Positive while the tangent kernel has moved by less than its own norm."""
+        moved = self.upper(state)[0][: self.train] - self.k2[: self.train]
+        return 1.0 - float(np.linalg.norm(moved)) / self.norm
+
+
+REASONS = (
+    "the predicted training loss would rise, which gradient flow never does",
+    "the predicted tangent kernel has moved by its own norm, so an expansion around the start says nothing more",
+)
+
+
+def _verdict(found: Any, last: float) -> tuple[str | None, float]:
+    hits = [(float(times[0]), reason) for times, reason in zip(found.t_events, REASONS, strict=True) if len(times)]
+    if hits:
+        until, reason = min(hits)
+        return reason, until
+    if found.status < 0:
+        return f"the integration failed: {found.message}", float(found.t[-1]) if len(found.t) else 0.0
+    return None, last
+
+
+def _times(times: Times) -> Tensor:
+    when = times_of(times).reshape(-1)
+    if not torch.isfinite(when).all():
+        raise TangentError("got an infinite time, expected finite ones: the truncated hierarchy has no limit to go to")
+    if not bool((when.diff() > 0).all()):
+        raise TangentError(f"got times {when.tolist()}, expected increasing ones")
+    return when
+
+
+def _targets(y: Tensor, kernels: HigherKernels) -> np.ndarray:
+    expected = (kernels.samples, kernels.shape[1])
+    alone = expected[1] == 1 and tuple(y.shape) == expected[:1]
+    if not (alone or tuple(y.shape) == expected):
+        hint = "; give labels as one-hot rows" if y.dim() == 1 and len(y) == expected[0] else ""
+        raise TangentError(f"got y of shape {tuple(y.shape)}, expected {expected} as the network's outputs{hint}")
+    if not torch.isfinite(y).all():
+        raise TangentError("y has entries that are not finite; remove those samples")
+    return y.detach().cpu().double().flatten().numpy()
+
+
+def _check_kernels(kernels: HigherKernels, order: int, samples: int) -> None:
+    if kernels.order < order:
+        raise TangentError(
+            f"got kernels up to K{kernels.order} for order {order}; make them with higher_kernels(order={order})"
+        )
+    if kernels.shape[0] != samples:
+        raise TangentError(f"got kernels of {kernels.shape[0]} inputs, expected the {samples} of x and x_test together")

@@ -1,0 +1,49 @@
+"""``lazyrich transfer`` from the outside: the page, the plans, continuing, and one clear line on bad input."""
+
+import json
+
+import pytest
+
+from lazyrich.cli import main
+
+WORDS = ["transfer", "lazyrich.zoo:mlp", "--base", "8", "--widths", "8", "16", "--steps", "5", "--seeds", "2", "--lrs",
+         "0.001", "0.004", "0.016", "0.064"]  # fmt: skip
+
+
+def test_a_study_ends_with_plans_and_a_page(tmp_path, capsys):
+    out = tmp_path / "run"
+    assert main([*WORDS, "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "best lr" in said
+    assert said.splitlines()[-1] == f"page: {out / 'report.html'}"
+    page = (out / "report.html").read_text()
+    assert "Loss against learning rate" in page
+    assert page.count("<svg") >= 3
+    assert json.loads((out / "mup-adam.json").read_text())
+    before = (out / "result.json").read_text()
+    assert main([*WORDS, "--out", str(out)]) == 0, "the same command continues"
+    assert json.loads((out / "result.json").read_text())["schemes"] == json.loads(before)["schemes"]
+    assert main(["report", str(out)]) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--widths", "8"], "at least two increasing"),
+        (["--lrs", "0.1"], "at least four increasing"),
+        (["--scheme", "nonsense"], "nonsense"),
+        (["--samples", "0"], "n = 0"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(tmp_path, capsys, words, says):
+    assert main([*WORDS, *words, "--out", str(tmp_path / "run")]) == 2
+    said = capsys.readouterr().err
+    assert says in said
+    assert len(said.strip().splitlines()) == 1
+
+
+def test_another_study_does_not_continue_this_one(tmp_path, capsys):
+    out = str(tmp_path / "run")
+    assert main([*WORDS, "--out", out]) == 0
+    assert main([*WORDS, "--steps", "6", "--out", out]) == 2
+    assert "holds another run" in capsys.readouterr().err

@@ -1,0 +1,158 @@
+"""Transfer: optima of known curves to the digit, and a study that finds what a kill left undone."""
+
+import math
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+import lazyrich as lzr
+from lazyrich.errors import UsageError
+from lazyrich.measure.optimum import loss_at, optimum
+from lazyrich.measure.transfer_result import transferred
+
+LRS = [2.0**k for k in range(-8, 1)]
+
+
+def bowl(best: float, loss: float = 0.1, steep: float = 0.2) -> list[float]:
+    """log(loss) a parabola in log2(lr) around ``best`` (in octaves)."""
+    return [loss * math.exp(steep * (math.log2(lr) - best) ** 2) for lr in LRS]
+
+
+@pytest.mark.parametrize("best", [-5.0, -4.3, -2.7])
+def test_the_optimum_of_a_parabola_is_exact(best):
+    found = optimum(LRS, bowl(best))
+    assert math.log2(found.lr) == pytest.approx(best, abs=1e-9)
+    assert found.loss == pytest.approx(0.1)
+    assert not found.edge
+
+
+def test_diverged_runs_do_not_count_and_an_end_of_the_grid_is_told():
+    losses = bowl(-4.0)
+    losses[6:] = [math.nan, math.inf, math.nan]
+    assert math.log2(optimum(LRS, losses).lr) == pytest.approx(-4.0, abs=1e-9)
+    falling = [2.0**-k for k in range(len(LRS))]
+    assert optimum(LRS, falling).edge
+    assert optimum(LRS, falling).lr == LRS[-1]
+    stopped = [*falling[:5], *[math.nan] * 4]
+    assert not optimum(LRS, stopped).edge, "beyond it training diverges, so it is no end of the grid"
+    assert math.isnan(optimum(LRS, [math.nan] * 9).lr)
+
+
+def test_the_loss_between_grid_points_is_interpolated_and_infinite_beyond():
+    assert loss_at(LRS, bowl(-4.0), 2.0**-4) == pytest.approx(0.1)
+    middle = loss_at([1.0, 4.0], [1.0, 16.0], 2.0)
+    assert middle == pytest.approx(4.0)
+    assert loss_at(LRS, [1.0] * 5 + [math.nan] * 4, 2.0**-3) == math.inf
+
+
+def study(shift: float, scatter: float = 0.0, widths=(64, 128, 256), wider: float = 0.9):
+    """Curves of three seeds whose optimum moves by ``shift`` octaves a doubling."""
+    curves, start = {}, {}
+    for i, width in enumerate(widths):
+        moves = (-scatter, 0.0, scatter) if i % 2 else (scatter, 0.0, -scatter)
+        curves[width] = np.array([bowl(-3.0 + shift * i + move, 0.1 * wider**i) for move in moves])
+        start[width] = 2.3
+    return transferred("s", LRS, curves, start)
+
+
+@pytest.mark.parametrize(("shift", "word"), [(0.0, True), (0.1, True), (-1.0, False), (-0.5, False)])
+def test_the_shift_is_the_slope_of_the_optima(shift, word):
+    found = study(shift, scatter=0.02)
+    assert found.shift.value == pytest.approx(shift, abs=1e-6)
+    assert found.transfers is word
+    assert ("does not transfer" in found.sentence) is not word
+
+
+def test_the_regret_is_the_part_of_the_gain_that_the_transferred_rate_costs():
+    found = study(-1.0)
+    at = 0.081 * math.exp(0.2 * 4)  # two octaves off at the widest
+    assert found.regret[256] == pytest.approx((at - 0.081) / (2.3 - 0.081), rel=1e-6)
+    assert found.regret[64] == pytest.approx(0.0, abs=1e-9)
+    assert "Multiply the learning rate by 0.5 at every doubling" in found.sentence
+
+
+def test_scatter_and_ends_of_the_grid_make_no_claim():
+    assert study(-0.3, scatter=1.0).transfers is None
+    assert "inconclusive" in study(-0.3, scatter=1.0).sentence
+    at_end = study(3.0)
+    assert at_end.edges == (128, 256)
+    assert at_end.transfers is None
+    assert "end of the grid" in at_end.sentence
+
+
+def test_wider_is_better_is_checked():
+    assert study(0.0).wider_is_better
+    assert not study(0.0, wider=1.3).wider_is_better
+
+
+PAIR = lzr.Family(lzr.zoo.mlp, base=8)
+SMALL = {"data": "digits", "widths": [8, 16], "lrs": [1e-3, 4e-3, 1.6e-2, 6.4e-2], "seeds": 2, "steps": 8, "evaluate": 64}
+
+
+def losses(result):
+    return np.array([row["loss"] for row in result.rows()])
+
+
+def test_stacked_and_single_trainings_agree_and_the_same_call_gives_the_same_numbers():
+    plan = lzr.plan(PAIR, lzr.mup(), "adam")
+    first, again, loop = (lzr.transfer(plan, engine=e, **SMALL) for e in ("vmap", "vmap", "loop"))
+    assert np.array_equal(losses(first), losses(again))
+    np.testing.assert_allclose(losses(first), losses(loop), rtol=1e-3)
+
+
+def test_a_stopped_study_is_continued(tmp_path, monkeypatch):
+
+    module = sys.modules["lazyrich.measure.transfer"]
+    plan = lzr.plan(PAIR, lzr.mup(), "adam")
+    whole, trained = module.run_row, []
+
+    def counted(grid, plan, width, seed):
+        trained.append((width, seed))
+        if len(trained) == 3:
+            raise KeyboardInterrupt
+        return whole(grid, plan, width, seed)
+
+    monkeypatch.setattr(module, "run_row", counted)
+    with pytest.raises(KeyboardInterrupt):
+        lzr.transfer(plan, folder=tmp_path / "run", **SMALL)
+    result = lzr.transfer(plan, folder=tmp_path / "run", **SMALL)
+    assert trained == [(8, 0), (8, 1), (16, 0), (16, 0), (16, 1)]
+    monkeypatch.undo()
+    assert np.array_equal(losses(result), losses(lzr.transfer(plan, **SMALL)))
+
+
+def test_a_learning_rate_that_diverges_is_a_result():
+    plan = lzr.plan(PAIR, lzr.standard(), "sgd")
+    found = lzr.transfer(plan, **(SMALL | {"lrs": [0.01, 0.1, 1.0, 1e4], "loss": "mse", "data": toy(), "evaluate": 32}))
+    assert np.isnan(losses(found).reshape(-1, 4)[:, 3]).all()
+    assert np.isfinite(losses(found).reshape(-1, 4)[:, 0]).all()
+
+
+def toy():
+    x = torch.randn(64, 64, generator=torch.Generator().manual_seed(0))
+    return x, x[:, :10].clone()
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"widths": [8]}, "at least two increasing"),
+        ({"widths": [16, 8]}, "at least two increasing"),
+        ({"lrs": [0.1, 0.2, 0.4]}, "at least four increasing"),
+        ({"lrs": [0.1, 0.2, 0.4, 0.3]}, "at least four increasing"),
+        ({"lrs": [-0.1, 0.2, 0.4, 0.8]}, "at least four increasing"),
+        ({"seeds": 0}, "seeds = 0"),
+        ({"steps": 0}, "steps = 0"),
+        ({"device": "nothing"}, "device 'nothing'"),
+    ],
+)
+def test_what_makes_no_study_is_refused(change, says):
+    with pytest.raises(UsageError, match=says):
+        lzr.transfer(lzr.plan(PAIR, lzr.mup(), "adam"), **(SMALL | change))
+
+
+def test_no_plan_is_refused():
+    with pytest.raises(UsageError, match="got no plan"):
+        lzr.transfer([], **SMALL)

@@ -1,0 +1,70 @@
+"""The page of a tangent study: every number finds its place, and a result that is no result is refused by its path."""
+
+from __future__ import annotations
+
+import copy
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sample_tangent import sample_tangent
+
+from lazyrich.errors import ReportError
+from lazyrich.report import render
+
+
+def page_of(result: Any, folder: Path) -> str:
+    return render(result, folder / "page.html").read_text(encoding="utf-8")
+
+
+def test_numbers_and_words_are_on_the_page(tmp_path: Path) -> None:
+    page = page_of(sample_tangent(), tmp_path)
+    assert page.count('<svg class="figure"') == 8
+    for text in ("This network moves.", "85.0%", "10.0% away", "class 1 against class 2", "has ended", "hidden.2", "0.700"):
+        assert text in page
+    descriptions = re.findall(r"<desc[^>]*>([^<]*)</desc>", page)
+    assert any("p = 2 is off by 5.0%, p = 3 is off by 3.0%, p = 4 is off by 0.2%" in d for d in descriptions)
+    assert any("tangent kernel 40.0%" in d for d in descriptions)
+    assert "None" not in page
+    assert "nan" not in re.sub(r"<style.*?</style>", "", page, flags=re.S)
+
+
+def test_many_layers_and_no_classes(tmp_path: Path) -> None:
+    many = sample_tangent(layers=30)
+    for moment in many["moments"]:
+        moment["accuracy"] = moment["linear_accuracy"] = None
+    page = page_of(many, tmp_path)
+    assert "layer, in the table" in page
+    assert "test accuracy" not in page
+    assert page.count("blocks.17.attention.projection") >= 2  # in both tables
+
+
+def test_a_network_without_a_limit_and_one_that_never_moved(tmp_path: Path) -> None:
+    page = page_of(sample_tangent(limit={"reason": "softmax has no rule"}), tmp_path)
+    assert "Without a kernel at infinite width: softmax has no rule." in page
+    still = sample_tangent()
+    still["moments"] = still["moments"][:1]
+    assert "<svg" in page_of(still, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "says"),
+    [
+        (("moments",), [], "result.moments"),
+        (("moments", 0, "step"), None, r"result.moments\[0\].step"),
+        (("moments", 1, "alignment"), "high", r"result.moments\[1\].alignment"),
+        (("few", "predicted"), [[1.0]], "result.few.predicted"),
+        (("few", "errors", 1), [1.0, 2.0], "result.few.errors"),
+        (("spectra", 0, "modes"), [1], r"result.spectra\[0\]"),
+        (("reproduce",), None, "result.reproduce"),
+    ],
+)
+def test_what_is_wrong_is_named_by_its_place(path: tuple[Any, ...], value: Any, says: str, tmp_path: Path) -> None:
+    result = copy.deepcopy(sample_tangent())
+    inner: Any = result
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = value
+    with pytest.raises(ReportError, match=says):
+        render(result, tmp_path / "page.html")

@@ -1,0 +1,335 @@
+"""The structured tangent kernel against explicit Jacobians, in float64, for every way in which a parameter is used."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import lazyrich as lzr
+from lazyrich.errors import TangentError
+from lazyrich.tangent import NetworkFunction
+from lazyrich.tangent.ntk import ntk_of
+from lazyrich.tangent.tape import unknown_uses
+
+
+class Tied(nn.Module):
+    """One matrix read three times, once transposed."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4, bias=False)
+        self.second.weight = self.first.weight
+
+    def forward(self, x):
+        return F.linear(torch.tanh(self.second(torch.tanh(self.first(x)))), self.first.weight.T)
+
+
+class TiedTwice(nn.Module):
+    """A dense layer and a convolution that are read twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense, self.conv = nn.Linear(6, 6), nn.Conv1d(2, 2, 3, padding=1)
+
+    def forward(self, x):
+        h = torch.tanh(self.conv(torch.tanh(self.conv(x))))
+        return self.dense(torch.tanh(self.dense(h))).sum(1)[:, :2]
+
+
+class Attention(nn.Module):
+    def __init__(self, causal=False):
+        super().__init__()
+        self.qkv, self.out, self.causal = nn.Linear(6, 18), nn.Linear(6, 2), causal
+
+    def forward(self, x):
+        q, k, v = self.qkv(x).chunk(3, -1)
+        return self.out(F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)).mean(1)
+
+
+class Heads(nn.Module):
+    """torch's own attention, with the positions first."""
+
+    def __init__(self, batch_first):
+        super().__init__()
+        self.attention, self.out, self.batch_first = (
+            nn.MultiheadAttention(6, 2, batch_first=batch_first),
+            nn.Linear(6, 2),
+            batch_first,
+        )
+
+    def forward(self, x):
+        x = x if self.batch_first else x.transpose(0, 1)
+        h = self.attention(x, x, x, need_weights=False)[0]
+        return self.out(h).mean(1 if self.batch_first else 0)
+
+
+class Custom(nn.Module):
+    """Parameters that no layer knows."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale, self.mix = nn.Parameter(torch.randn(4)), nn.Parameter(torch.randn(4, 3))
+        self.dense, self.unused = nn.Linear(4, 4), nn.Parameter(torch.ones(2))
+
+    def forward(self, x):
+        return torch.sin(self.scale * self.dense(x)) @ self.mix
+
+
+class PositionsFirst(nn.Module):
+    """Axis 0 of the layer's input holds positions, and there are as many as samples."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(5, 4), nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.b(torch.tanh(self.a(x.transpose(0, 1)))).mean(0)
+
+
+class InPlace(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 6), nn.Linear(6, 2)
+
+    def forward(self, x):
+        h = self.a(x)
+        h += 1
+        return self.b(F.relu(h, inplace=True))
+
+
+class Words(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.words, self.places, self.out = nn.Embedding(7, 4), nn.Parameter(torch.randn(3, 4)), nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.out(torch.tanh(self.words(x) + self.places).mean(1))
+
+
+class Vision(nn.Module):
+    """A class token and positions that are spread over the samples, and a padded table."""
+
+    def __init__(self):
+        super().__init__()
+        self.words, self.token = nn.Embedding(7, 4, padding_idx=1), nn.Parameter(torch.randn(1, 1, 4))
+        self.places, self.gain = nn.Parameter(torch.randn(1, 4, 4)), nn.Parameter(torch.randn(4, 1))
+        self.out = nn.Linear(4, 2)
+
+    def forward(self, x):
+        h = torch.cat([self.token.expand(len(x), -1, -1), self.words(x)], 1) + self.places
+        return self.out(torch.tanh(self.gain * torch.tanh(h))).mean(1)
+
+
+class Recurrent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.cell, self.out = nn.LSTM(4, 3, batch_first=True), nn.Linear(3, 2)
+
+    def forward(self, x):
+        return self.out(self.cell(x)[0][:, -1])
+
+
+def numbers(*shape: int) -> Tensor:
+    return torch.randn(5, *shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+
+
+S, L = nn.Sequential, nn.Linear
+CASES = {
+    "dense": (lambda: S(L(4, 6), nn.Tanh(), L(6, 5, bias=False), nn.GELU(), L(5, 3)), numbers(4)),
+    "dense of positions": (lambda: S(L(4, 6), nn.Tanh(), L(6, 2), nn.Flatten()), numbers(3, 4)),
+    "conv1d": (
+        lambda: S(nn.Conv1d(2, 4, 3, stride=2, padding=1), nn.Tanh(), nn.Conv1d(4, 2, 2, groups=2), nn.Flatten()),
+        numbers(2, 7),
+    ),
+    "conv2d": (
+        lambda: S(
+            nn.Conv2d(2, 4, (3, 2), dilation=(1, 2), padding=1),
+            nn.Tanh(),
+            nn.Conv2d(4, 4, 2, groups=4),
+            nn.Flatten(),
+            nn.LazyLinear(2),
+        ),
+        numbers(2, 4, 5),
+    ),
+    "conv3d": (lambda: S(nn.Conv3d(1, 3, 2), nn.Tanh(), nn.Flatten(), L(24, 2)), numbers(1, 3, 3, 3)),
+    "circular": (lambda: S(nn.Conv1d(2, 2, 3, padding=1, padding_mode="circular"), nn.Flatten()), numbers(2, 4)),
+    "transposed": (
+        lambda: S(
+            nn.ConvTranspose2d(2, 4, 3, stride=2, output_padding=1, groups=2),
+            nn.Tanh(),
+            nn.ConvTranspose2d(4, 1, 2),
+            nn.Flatten(),
+        ),
+        numbers(2, 2, 2),
+    ),
+    "layer norm": (lambda: S(L(4, 6), nn.LayerNorm(6), nn.Tanh(), L(6, 2)), numbers(4)),
+    "group norm": (lambda: S(nn.Conv1d(2, 4, 3), nn.GroupNorm(2, 4), nn.Tanh(), nn.Flatten(), L(12, 2)), numbers(2, 5)),
+    "rms norm": (lambda: S(L(4, 6), nn.RMSNorm(6), nn.Tanh(), L(6, 2)), numbers(4)),
+    "instance norm": (
+        lambda: S(nn.Conv1d(2, 3, 2), nn.InstanceNorm1d(3, affine=True), nn.Tanh(), nn.Flatten(), L(12, 2)),
+        numbers(2, 5),
+    ),
+    "batch norm in eval": (lambda: S(L(4, 6), nn.BatchNorm1d(6), nn.Tanh(), L(6, 2)), numbers(4)),
+    "embedding": (Words, torch.tensor([[0, 1, 2], [1, 1, 1], [6, 5, 0], [2, 3, 4], [0, 0, 6]])),
+    "token and places": (Vision, torch.tensor([[0, 1, 2], [1, 1, 1], [6, 5, 0], [2, 3, 4], [0, 0, 6]])),
+    "attention": (Attention, numbers(3, 6)),
+    "causal attention": (lambda: Attention(True), numbers(3, 6)),
+    "heads": (lambda: Heads(True), numbers(3, 6)),
+    "heads, positions first": (lambda: Heads(False), numbers(5, 6)),
+    "tied": (Tied, numbers(4)),
+    "tied convolution": (TiedTwice, numbers(2, 6)),
+    "custom": (Custom, numbers(4)),
+    "positions first": (PositionsFirst, numbers(5, 5)),
+    "in place": (InPlace, numbers(4)),
+    "recurrent": (Recurrent, numbers(3, 4)),
+    "scalar": (lambda: S(L(4, 6), nn.Tanh(), L(6, 1), nn.Flatten(0)), numbers(4)),
+    "transformer layer": (
+        lambda: S(nn.TransformerEncoderLayer(4, 2, 8, 0.0, batch_first=True), nn.Flatten(), L(12, 2)),
+        numbers(3, 4),
+    ),
+}
+
+
+def build(name: str) -> tuple[nn.Module, Tensor]:
+    torch.manual_seed(0)
+    make, x = CASES[name]
+    model = make().double()
+    model(x[:2])  # lazy layers
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm1d):
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2)
+    return model.eval(), x
+
+
+def jacobians(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
+    """(N, K, entries) by plain autograd, one output of one sample at a time."""
+    params = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    out = NetworkFunction(model)
+    rows: dict[str, list[Tensor]] = {name: [] for name in params}
+    with torch.backends.cudnn.flags(enabled=False):
+        for one in x:
+            live = {n: p.detach().clone().requires_grad_() for n, p in params.items()}
+            f = out(live, one[None])[0]
+            for value in f:
+                found = torch.autograd.grad(value, list(live.values()), retain_graph=True, allow_unused=True)
+                for (name, p), g in zip(live.items(), found, strict=True):
+                    rows[name].append((torch.zeros_like(p) if g is None else g).flatten())
+    return {name: torch.stack(g).reshape(len(x), -1, g[0].numel()) for name, g in rows.items()}
+
+
+def explicit(model: nn.Module, x1: Tensor, x2: Tensor) -> dict[str, Tensor]:
+    j1, j2 = jacobians(model, x1), jacobians(model, x2)
+    return {name: torch.einsum("nkp,mlp->nmkl", j1[name], j2[name]) for name in j1}
+
+
+def close(got: Tensor, want: Tensor) -> None:
+    assert got.shape == want.shape
+    assert float((got - want).abs().max()) <= 1e-10 * max(1.0, float(want.abs().max()))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_tensor_agrees_with_explicit_jacobians(name):
+    model, x = build(name)
+    want = explicit(model, x, x)
+    got = ntk_of(model, x, per="tensor", block=2)
+    assert set(got) == set(want)
+    for tensor in want:
+        close(got[tensor], want[tensor])
+    oblong = ntk_of(model, x[:2], x[1:])
+    close(oblong, sum(want.values())[:2, 1:])
+    total = sum(want.values())
+    close(ntk_of(model, x, outputs="trace"), torch.einsum("nmkk->nm", total))
+    close(ntk_of(model, x, outputs="diagonal"), torch.einsum("nmkk->nmk", total))
+
+
+def test_layers_hold_their_tensors_and_rates_weigh_them():
+    model, x = build("dense")
+    want = explicit(model, x, x)
+    by_layer = ntk_of(model, x, per="layer")
+    assert set(by_layer) == {"0", "2", "4"}
+    close(by_layer["0"], want["0.weight"] + want["0.bias"])
+    rates = {"0.weight": 0.5, "2.weight": 0.0}
+    weighed = sum(rates.get(name, 1.0) * part for name, part in want.items())
+    close(ntk_of(model, x, rates=rates), weighed)
+
+
+def test_a_plans_rates_are_taken_by_name():
+    plan = lzr.plan(lzr.Family(lzr.zoo.mlp, base=8), lzr.mup(), "sgd")
+    model, x = plan.build(16).double(), torch.randn(3, 64, dtype=torch.float64)
+    rates = {name: s.lr for name, s in plan.settings(model).items()}
+    want = sum(rates[name] * part for name, part in explicit(model, x, x).items())
+    close(ntk_of(model, x, rates=rates), want)
+
+
+def test_only_what_needs_it_goes_through_autograd():
+    for name, expected in (
+        ("dense", set()),
+        ("conv2d", set()),
+        ("layer norm", set()),
+        ("custom", {"mix"}),
+        ("embedding", set()),
+        ("token and places", {"token"}),
+        ("positions first", {"a.weight", "a.bias", "b.weight", "b.bias"}),
+        ("tied", {"first.weight"}),
+        ("attention", set()),
+    ):
+        model, x = build(name)
+        assert set(unknown_uses(NetworkFunction(model), x)) == expected, name
+
+
+def test_the_model_is_left_as_it_was():
+    model, x = build("transformer layer")
+    before, hooks = copy.deepcopy(model.state_dict()), [len(m._forward_hooks) for m in model.modules()]
+    kept = [id(p) for p in model.parameters()]
+    ntk_of(model, x)
+    assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
+    assert [id(p) for p in model.parameters()] == kept
+    assert all(p.grad is None and p.requires_grad for p in model.parameters())
+    assert [len(m._forward_hooks) for m in model.modules()] == hooks
+    assert not model.training
+
+
+def test_frozen_tensors_do_not_count():
+    model, x = build("dense")
+    model[0].weight.requires_grad_(False)
+    want = explicit(model, x, x)
+    assert "0.weight" not in want
+    close(ntk_of(model, x), sum(want.values()))
+
+
+def test_the_gauss_newton_matrix_has_the_same_eigenvalues():
+    model, x = build("dense")
+    j = torch.cat(list(jacobians(model, x).values()), -1).flatten(0, 1)
+    kernel = ntk_of(model, x).permute(0, 2, 1, 3).reshape(len(j), len(j))
+    want = torch.linalg.eigvalsh(j.T @ j)[-len(j) :]
+    torch.testing.assert_close(torch.linalg.eigvalsh(kernel), want, rtol=1e-8, atol=1e-10)
+
+
+def test_float32_agrees_with_float64():
+    model, x = build("conv2d")
+    want = ntk_of(model, x)
+    got = ntk_of(copy.deepcopy(model).float(), x.float())
+    assert got.dtype == torch.float32
+    torch.testing.assert_close(got.double(), want, rtol=1e-4, atol=1e-5 * float(want.abs().max()))
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda m, x: ntk_of(m, x, outputs="all"), "outputs='all'"),
+        (lambda m, x: ntk_of(m, x, per="head"), "per='head'"),
+        (lambda m, x: ntk_of(m, x, rates={"none": 1.0}), "'none', which is no trainable tensor"),
+        (lambda m, x: ntk_of(m, x, rates={"0.weight": -1.0}), "'0.weight' is -1.0"),
+        (lambda m, x: ntk_of(m, x[:, :3]), "does not take x1"),
+        (lambda m, x: ntk_of(m, x, x.float()), "x2 is torch.float32"),
+        (lambda m, x: ntk_of(m, x.expand(8, 5, 4).reshape(-1, 4).repeat(800, 1)), "GiB"),
+        (lambda m, x: ntk_of(nn.Sequential(m, nn.BatchNorm1d(3)).double().train(), x), "BatchNorm1d"),
+    ],
+)
+def test_refusals_say_what_was_got_and_the_mend(call, says):
+    model, x = build("dense")
+    with pytest.raises(TangentError, match=says):
+        call(model, x)

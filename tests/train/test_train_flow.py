@@ -1,0 +1,56 @@
+"""Gradient flow of a network against small steps and against theory."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from lazyrich.errors import TrainError
+from lazyrich.inference import gradient_flow
+from lazyrich.train.flow import flow
+
+
+def net() -> nn.Module:
+    return nn.Sequential(nn.Linear(3, 6), nn.Tanh(), nn.Linear(6, 2)).double()
+
+
+def test_gradient_descent_approaches_it_at_first_order_in_the_step() -> None:
+    model, x, y = net(), torch.randn(5, 3, dtype=torch.float64), torch.randn(5, 2, dtype=torch.float64)
+    rates = {"0.weight": 2.0, "2.bias": 0.0}
+    train, test = flow(model, x, y, [0.0, 1.5, 3.0], x_test=x[:2], rates=rates, lr=0.5)
+    assert torch.allclose(train[0], model(x).detach())
+    assert torch.allclose(test, train[:, :2])
+    errors = []
+    for steps in (200, 400):
+        copy = net()
+        copy.load_state_dict(model.state_dict())
+        for _ in range(steps):
+            loss = (copy(x) - y).square().sum() / 10
+            gradients = torch.autograd.grad(loss, list(copy.parameters()))
+            with torch.no_grad():
+                for (name, p), g in zip(copy.named_parameters(), gradients, strict=True):
+                    p -= 0.5 * 3.0 / steps * rates.get(name, 1.0) * g
+        errors.append(float((copy(x) - train[-1]).detach().norm()))
+    assert errors[0] < 0.02
+    assert errors[0] / errors[1] == pytest.approx(2, abs=0.05)
+
+
+def test_of_a_linear_model_it_is_the_closed_form() -> None:
+    model, x, y = nn.Linear(3, 2).double(), torch.randn(5, 3, dtype=torch.float64), torch.randn(5, 2, dtype=torch.float64)
+    times = [0.0, 0.7, 4.0]
+    found, _ = flow(model, x, y, times, loss="mse")
+    expected = gradient_flow(x @ x.T + 1, y, t=times, loss="mse", f0_train=model(x).detach())
+    torch.testing.assert_close(found, expected.train, atol=1e-6, rtol=0)
+
+
+def test_the_integration_is_of_fourth_order() -> None:
+    model, x, y = net(), torch.randn(5, 3, dtype=torch.float64), torch.randn(5, 2, dtype=torch.float64)
+    coarse, fine, exact = (flow(model, x, y, [4.0], substeps=n)[0] for n in (16, 32, 256))
+    assert float((coarse - exact).norm() / (fine - exact).norm()) == pytest.approx(16, rel=0.2)
+
+
+@pytest.mark.parametrize("times", [[1.0, 0.5], [float("inf")]])
+def test_bad_times_are_refused(times: list[float]) -> None:
+    with pytest.raises(TrainError, match="increasing"):
+        flow(net(), torch.randn(2, 3), torch.randn(2, 2), times)
