@@ -1,27 +1,24 @@
-"""A Gram matrix too large for memory: written to disk block by block, continued after a stop."""
+"""A Gram matrix too large for memory: written to disk tile by tile, continued after a stop."""
 
 from __future__ import annotations
 
 import hashlib
-import io
-import math
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lazyrich.errors import KernelError, StoreError
+from lazyrich.errors import KernelError
 from lazyrich.files import read_json, write_json
 from lazyrich.lazy.kernel import Kernel
 from lazyrich.lazy.tile import squares
 
 Progress = Callable[[int, int, str], None]
-
-_ALIKE = {"float64": 1e-9}  # how far a kernel may round apart from itself, relative; elsewhere 1e-4
 
 
 def write_gram(
@@ -35,160 +32,104 @@ def write_gram(
 ) -> np.memmap:
     """Write the kernel of a batch with itself to ``path`` (an .npy file) in blocks; the same call continues after a kill.
 
-    Only the blocks on and above the diagonal are computed, one at a time. Until the matrix is whole it is ``path.part``; which
-    blocks are done is kept in ``path.json``, written after each block has reached the disk, so a kill or a full disk costs
-    one block's time. What is returned goes straight into ``lazyrich.posterior``, which reads it block by block too.
+    Only the blocks on and above the diagonal are computed, one at a time. Which are done is kept beside the file in
+    ``path.json``, written after each block has reached the disk, so a kill costs one block's time. What follows needs no more
+    memory either: ``inference.conjugate_gradients(inference.Streamed.mapped(path), y, noise)`` gives the weights of the
+    posterior mean, ``kernel.ntk(x_test, x) @ weights`` the mean itself.
 
     Args:
         kernel: of the network.
         x: inputs (N, ...).
-        path: of the matrix, (N, N) in the kernel's dtype.
+        path: of the matrix, (N, N) in the inputs' dtype.
         get: 'nngp' or 'ntk'.
-        block: samples a side of a block; memory is a few times block^2 numbers.
+        block: samples a side of a block.
         progress: called with (blocks done, blocks in all, what is next).
 
     Returns:
         The matrix, mapped from disk, read-only.
 
     Raises:
-        KernelError: if the file holds another matrix, cannot be written, or the disk is full (finished blocks stay).
+        KernelError: if the file holds another matrix, or the disk is full (finished blocks stay).
 
     Example:
-        >>> import lazyrich as lzr, tempfile
+        >>> import lazyrich as lzr, tempfile, os
         >>> k = lzr.kernel(torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1)))
-        >>> x = torch.randn(9, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-        >>> train, test = x[:5], x[5:]
+        >>> x = torch.randn(5, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        >>> from lazyrich.inference import Streamed, conjugate_gradients
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     gram = write_gram(k, train, f"{folder}/gram.npy", block=2)
-        ...     found = lzr.posterior(gram, train.sum(1), (k.ntk(some, train) for some in test.split(2)), noise=0.1)
-        >>> in_memory = lzr.posterior(k.ntk(train), train.sum(1), k.ntk(test, train), noise=0.1)
-        >>> torch.allclose(found.mean, in_memory.mean)
-        True
+        ...     path = os.path.join(folder, "gram.npy")
+        ...     gram = write_gram(k, x, path, block=2)
+        ...     found = conjugate_gradients(Streamed.mapped(path), x.sum(1), noise=0.1)
+        >>> bool(np.allclose(gram, k.ntk(x))), found.residual < 1e-8
+        (True, True)
     """
-    if get not in ("nngp", "ntk") or block < 1:
-        raise KernelError(f"got get='{get}' and block {block}, expected 'nngp' or 'ntk', and at least one sample a block")
+    if get not in ("nngp", "ntk"):
+        raise KernelError(f"got get='{get}', expected 'nngp' or 'ntk'")
     path, n = Path(path), len(x)
-    settings = _settings(kernel, x, get, block)
     blocks = list(squares(n, n, block, symmetric=True))
-    start, done = len(_header(settings)), _begun(path, settings, len(blocks))
+    settings = {"shape": [n, n], "get": get, "block": block, "identity": _identity(kernel, x, get)}
+    done = _begin(path, x, settings)
     try:
-        if not path.exists():
-            with _part(path).open("r+b") as file:
-                for i, (rows, columns) in enumerate(blocks):
-                    if i in done:
-                        continue
-                    if progress:
-                        progress(len(done), len(blocks), f"rows {rows.start}, columns {columns.start}")
-                    values = kernel(x[rows], None if rows == columns else x[columns], get=(get,))[0].detach().cpu().numpy()
-                    _write(file, start, n, rows, columns, values)
-                    write_json(_beside(path), settings | {"done": sorted(done | {i})})
-                    done.add(i)
-            os.replace(_part(path), path)
-    except (OSError, StoreError) as error:
+        gram = np.lib.format.open_memmap(path, mode="r+")
+        for i, (rows, columns) in enumerate(blocks):
+            if i in done:
+                continue
+            if progress:
+                progress(len(done), len(blocks), f"rows {rows.start}, columns {columns.start}")
+            values = kernel(x[rows], None if rows == columns else x[columns], get=(get,))[0].detach().cpu().numpy()
+            gram[rows, columns] = values
+            if rows != columns:
+                gram[columns, rows] = values.T
+            gram.flush()
+            done.add(i)
+            write_json(_beside(path), settings | {"done": sorted(done)})
+    except OSError as error:
         raise KernelError(
-            f"cannot write {path}: {_reason(error)}; {len(done)} of {len(blocks)} blocks are kept in "
-            f"{_part(path).name}; free space and give the same call again"
+            f"cannot write {path}: {error.strerror or error}; {len(done)} of {len(blocks)} blocks are kept, free space and "
+            "give the same call again"
         ) from error
     if progress:
         progress(len(blocks), len(blocks), "done")
     return np.load(path, mmap_mode="r")
 
 
-def _write(file: BinaryIO, start: int, n: int, rows: slice, columns: slice, values: np.ndarray) -> None:
-    """A block and its mirror image, down to the disk, in a file whose numbers begin at ``start``.
-
-    Plainly, not into a mapping: a mapped file that the disk cannot hold kills the process, and its pages count as memory.
-    """
-    both = [(rows, columns, values)] + ([] if rows == columns else [(columns, rows, values.T)])
-    for down, across, part in both:
-        for i, line in zip(range(down.start, down.stop), part, strict=True):
-            file.seek(start + (i * n + across.start) * values.itemsize)
-            file.write(line.tobytes())
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _begun(path: Path, settings: dict[str, Any], blocks: int) -> set[int]:
-    """Blocks that are done already; for a new matrix its whole size is claimed, so a disk too small shows at once."""
-    beside, part, header = _beside(path), _part(path), _header(settings)
-    size = len(header) + math.prod(settings["shape"]) * np.dtype(settings["dtype"]).itemsize
-    if there := next((file for file in (path, part) if file.exists()), None):
-        done = _listed(there, beside, settings, blocks)
-        damaged = there.stat().st_size != size or (there == path and len(done) < blocks)
-        if damaged and (done or there == path):
-            raise KernelError(f"{there} has been cut or changed; remove it and start anew")
-        if done:
-            return done
+def _begin(path: Path, x: Tensor, settings: dict[str, Any]) -> set[int]:
+    """Blocks that are done already; a new file is made with its whole size reserved, so a full disk shows at once."""
+    beside = _beside(path)
+    if beside.exists() and path.exists():
+        found = read_json(beside)
+        if any(found.get(key) != value for key, value in settings.items()):
+            odd = next(key for key, value in settings.items() if found.get(key) != value)
+            raise KernelError(f"{path} holds another matrix (its {odd} differs); give another path, or remove both files")
+        return set(found["done"])
+    if path.exists():
+        raise KernelError(f"{path} exists and is not a matrix of ours (no {beside.name}); give another path")
     try:
-        write_json(beside, settings | {"done": []})
-        with part.open("wb") as file:
-            file.write(header)
-            file.truncate(size)
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(file.fileno(), 0, size)
-    except (OSError, StoreError) as error:
-        for made in (part, beside):
-            made.unlink(missing_ok=True)
-        raise KernelError(
-            f"cannot make {path} of {size / 1e9:.2g} GB: {_reason(error)}; free space or give another path"
-        ) from error
+        path.parent.mkdir(parents=True, exist_ok=True)
+        dtype = np.dtype(str(x.dtype if x.is_floating_point() else torch.get_default_dtype()).removeprefix("torch."))
+        gram = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=tuple(settings["shape"]))
+        gram.flush()
+        _reserve(path)
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise KernelError(f"cannot make {path}: {error.strerror or error}; free space or give another path") from error
+    write_json(beside, settings | {"done": []})
     return set()
 
 
-def _listed(there: Path, beside: Path, settings: dict[str, Any], blocks: int) -> set[int]:
-    """The blocks in the list beside the file, which must be that of this very matrix."""
-    if not beside.exists():
-        raise KernelError(f"{there} is there without its list {beside.name}, so it may be anybody's; give another path")
-    found = read_json(beside)
-    found = found if isinstance(found, dict) else {}
-    if odd := [key for key, value in settings.items() if not _alike(found.get(key), value, settings["dtype"])]:
-        raise KernelError(f"{there} holds another matrix (its {odd[0]} differs); give another path, or remove it")
-    done = found.get("done")
-    if not isinstance(done, list) or any(i not in range(blocks) for i in done):
-        raise KernelError(f"{beside} does not list blocks 0 to {blocks - 1}; remove {there.name} and start anew")
-    return set(done)
+def _reserve(path: Path) -> None:
+    """Claim the file's blocks: writing into a hole of a mapped file on a full disk would kill the process."""
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
 
-def _settings(kernel: Kernel, x: Tensor, get: str, block: int) -> dict[str, Any]:
-    """What makes this matrix this one: the inputs by their hash, the network by its kernel at three of them."""
-    n = len(x)
-    corner = kernel(x[torch.linspace(0, n - 1, min(n, 3)).long()], get=(get,))[0].detach().cpu()
-    if corner.dim() != 2:
-        raise KernelError(
-            f"got a network with outputs at {tuple(corner.shape[2:])} positions, expected none; end it with a readout"
-        )
-    if x.is_floating_point() and not bool(torch.isfinite(x).all()):
-        raise KernelError(f"the inputs {tuple(x.shape)} hold values that are not finite; clean them")
-    data = x.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-    return {
-        "shape": [n, n],
-        "get": get,
-        "block": block,
-        "dtype": str(corner.dtype).removeprefix("torch."),
-        "inputs": hashlib.sha256(data).hexdigest()[:16],
-        "kernel": corner.double().flatten().tolist(),
-    }
-
-
-def _alike(found: Any, wanted: Any, dtype: str) -> bool:
-    if not (isinstance(wanted, list) and isinstance(found, list) and len(found) == len(wanted)):
-        return found == wanted
-    return np.allclose(found, wanted, rtol=0, atol=_ALIKE.get(dtype, 1e-4) * float(np.abs(wanted).max()))
-
-
-def _header(settings: dict[str, Any]) -> bytes:
-    """The beginning of the .npy file."""
-    header, descr = io.BytesIO(), np.lib.format.dtype_to_descr(np.dtype(settings["dtype"]))
-    np.lib.format.write_array_header_1_0(header, {"descr": descr, "fortran_order": False, "shape": tuple(settings["shape"])})
-    return header.getvalue()
-
-
-def _reason(error: Exception) -> str:
-    return str(getattr(error, "strerror", None) or error)
-
-
-def _part(path: Path) -> Path:
-    return path.with_name(path.name + ".part")
+def _identity(kernel: Kernel, x: Tensor, get: str) -> str:
+    """A hash of the inputs and of a corner of the kernel: another network or other inputs give another."""
+    corner = kernel(x[:2], get=(get,))[0].detach().double()
+    text = json.dumps([[f"{v:.9e}" for v in row] for row in corner.flatten(1).tolist()])
+    data = x.detach().cpu().contiguous().numpy().tobytes()
+    return hashlib.sha256(data + text.encode()).hexdigest()[:16]
 
 
 def _beside(path: Path) -> Path:
