@@ -92,9 +92,8 @@ def main() -> None:
         for word, found in (("before", before), (loss, after)):
             print(f"  {word:14} " + " ".join(f"{a:.3f}" for a in found.tolist()))
         first, last = float(after.max() - after[0]), float(after.max() - after[-1])
-        print(
-            f"  peak at layer {int(after.argmax()) + 1} of {len(after)}; above the first {first:.3f} (> .05), above the last {last:.3f} (> .03)"
-        )
+        peak = f"  peak at layer {int(after.argmax()) + 1} of {len(after)}"
+        print(f"{peak}; above the first {first:.3f} (> .05), above the last {last:.3f} (> .03)")
 
 
 if __name__ == "__main__":

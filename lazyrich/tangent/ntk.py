@@ -70,7 +70,7 @@ def ntk_of(
     k = function(function.parameters, x1[:1]).shape[1]
     other = x1 if x2 is None else x2
     keys = {name: _key(name, per) for name in factors}
-    whole = _room(len(x1), len(other), k, outputs, sorted(set(keys.values())), x1, function)
+    whole = _room(len(x1), len(other), k, outputs, list(dict.fromkeys(keys.values())), x1, function)
     size = block or _block(function, x1, unknown, k)
     for i in range(0, len(x1), size):
         rows = tape(function, x1[i : i + size], unknown)
