@@ -41,6 +41,8 @@ _FACE = {
     # this width
     "ntk_of": ("lazyrich.tangent.ntk", "ntk_of"),
     "hierarchy": ("lazyrich.tangent", "hierarchy"),
+    "linearize": ("lazyrich.tangent", "linearize"),
+    "taylor": ("lazyrich.tangent", "taylor"),
     "tangents": ("lazyrich.measure", "tangents"),
     # data, and what a person looks at
     "data": ("lazyrich.data", ""),

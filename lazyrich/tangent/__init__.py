@@ -8,6 +8,7 @@ from lazyrich.tangent.function import NetworkFunction
 from lazyrich.tangent.higher import HigherKernels, higher_kernels
 from lazyrich.tangent.ntk import ntk_of
 from lazyrich.tangent.onset import Onset, onset
+from lazyrich.tangent.taylor import TaylorModel, linearize, taylor
 from lazyrich.tangent.truncated import Hierarchy, hierarchy
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "LayerAlignment",
     "NetworkFunction",
     "Onset",
+    "TaylorModel",
     "align",
     "contracted",
     "design",
@@ -28,8 +30,10 @@ __all__ = [
     "higher_kernels",
     "layer_alignment",
     "layer_kernels",
+    "linearize",
     "ntk_of",
     "ntk_velocity",
     "onset",
     "target_alignment",
+    "taylor",
 ]

@@ -1,0 +1,113 @@
+"""Taylor expansions of a network in its parameters, as networks that train like it."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, jvp
+
+from lazyrich.errors import TangentError
+from lazyrich.tangent.function import NetworkFunction, Parameters, smooth
+
+HIGHEST = 8  # the cost doubles with every order
+
+
+def linearize(model: nn.Module) -> TaylorModel:
+    """What a network is while its tangent kernel stays: f(theta_0) + df(theta_0)[theta - theta_0].
+
+    Lee et al. 2019, arXiv:1902.06720, eq. 5. The same as ``taylor(model, 1)``.
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 2))
+        >>> lin, x = linearize(net), torch.randn(5, 3)
+        >>> torch.allclose(lin(x), net(x))
+        True
+    """
+    return taylor(model, 1)
+
+
+def taylor(model: nn.Module, order: int) -> TaylorModel:
+    """Expand a network to order k around the parameters that it has now.
+
+    f^(k)(theta) = sum_{j <= k} (1/j!) d^j f(theta_0)[(theta - theta_0)^j] (Bai et al. 2020, arXiv:2002.04010).
+
+    Args:
+        model: any module that treats samples one by one; it stays as it is.
+        order: k, from 0 to 8. One forward costs about 2^k of the network's.
+
+    Returns:
+        A module whose parameters have the network's names and start at theta_0, so that optimizer, learning rates by name,
+        seeds and data order are those of the network.
+
+    Raises:
+        TangentError: for an order that makes no expansion, and networks that mix samples or draw at random.
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 2))
+        >>> quadratic = taylor(net, 2)
+        >>> sorted(quadratic.state_dict()) == sorted(net.state_dict())
+        True
+    """
+    if not isinstance(order, int) or isinstance(order, bool) or not 0 <= order <= HIGHEST:
+        raise TangentError(
+            f"got order={order!r}, expected a whole number from 0 to {HIGHEST}; the cost doubles with every order"
+        )
+    return TaylorModel(model, order)
+
+
+class TaylorModel(nn.Module):
+    """A network's expansion around a point: its own copy of the module tree holds theta, and the point stays where it was.
+
+    Derivatives are nested forward-mode products along theta - theta_0, so nothing larger than the outputs is kept, and gradients
+    through them are exact.
+    """
+
+    def __init__(self, model: nn.Module, order: int) -> None:
+        super().__init__()
+        NetworkFunction(model)  # refuses what is no fixed function of its samples
+        own = copy.deepcopy(model)
+        self._modules, self._parameters, self._buffers = own._modules, own._parameters, own._buffers
+        self._non_persistent_buffers_set = own._non_persistent_buffers_set
+        self._network = [own]  # in a list, so that it is no child: what it holds is registered under the network's own names
+        self._order = order
+        self._point = {name: p.detach().clone() for name, p in own.named_parameters() if p.requires_grad}
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Outputs, shaped as the network's."""
+        here = dict(self.named_parameters())
+        point = {name: p.to(here[name]) for name, p in self._point.items()}
+        step = {name: here[name] - p for name, p in point.items()}
+
+        def f(parameters: Parameters) -> Tensor:
+            return functional_call(self._network[0], dict(parameters), (x,))
+
+        with smooth():
+            terms = directional(f, point, step, self._order)
+        return torch.stack([term / math.factorial(j) for j, term in enumerate(terms)]).sum(0)
+
+    def train(self, mode: bool = True) -> TaylorModel:
+        """Change nothing but ``training``: the modes of the layers are part of the function that was expanded."""
+        self.training = mode
+        return self
+
+
+def directional(f: Callable[[Parameters], Tensor], point: Parameters, step: Parameters, order: int) -> list[Tensor]:
+    """[f, df[s], d^2 f[s, s], ..., d^order f[s, ..., s]] at ``point``, s = ``step``: each order differentiates the one before."""
+    along: Callable[[Parameters], tuple[Tensor, ...]] = lambda p: (f(p),)  # noqa: E731
+    for _ in range(order):
+        along = _one_more(along, step)
+    return list(along(point))
+
+
+def _one_more(
+    along: Callable[[Parameters], tuple[Tensor, ...]], step: Parameters
+) -> Callable[[Parameters], tuple[Tensor, ...]]:
+    def longer(p: Parameters) -> tuple[Tensor, ...]:
+        values, slopes, *_ = jvp(along, (p,), (step,))
+        return (*values, slopes[-1])
+
+    return longer
