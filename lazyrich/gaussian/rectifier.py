@@ -82,7 +82,7 @@ class Rectifier(Dual):
         shape = np.broadcast_shapes(c.shape, q1.shape, q2.shape)
         kernel, slope = (torch.empty(shape, dtype=dtype, device=c.device) for _ in range(2))
         with torch.no_grad():
-            c, q1, q2 = c.detach().to(dtype), q1.detach(), q2.detach()
+            c, q1, q2 = (t.detach().to(dtype) for t in (c, q1, q2))
             if dtype == torch.float32:
                 (high1, low1), (high2, low2) = _root(q1), _root(q2)
                 self._walk((c, high1, low1, high2, low2, high2 + low2), kernel, slope)
@@ -113,7 +113,8 @@ class Rectifier(Dual):
             torch.add(kernel, c, out=slope)
             kernel.sub_(c)
         kernel.mul_(slope).clamp_(min=0).sqrt_()
-        torch.atan2(kernel, c, out=slope).mul_(-self.bend).add_(self.half)
+        torch.atan2(kernel, c, out=slope)
+        torch.sub(slope.new_tensor(self.half), slope, alpha=self.bend, out=slope)
         kernel.mul_(self.bend).addcmul_(c, slope)
 
     def kernel(self, c: Tensor, q1: Tensor, q2: Tensor) -> Tensor:
@@ -139,10 +140,10 @@ class Rectifier(Dual):
 
 def _root(q: Tensor) -> tuple[Tensor, Tensor]:
     """sqrt(q) = high + low in float32, high with half its digits, so that products of two highs are exact (Dekker 1971)."""
-    root = q.double().sqrt()
-    large = root * (2.0**41 + 1)
+    root = q.sqrt()
+    large = root * (2.0**12 + 1)
     high = large - (large - root)
-    return high.float(), (root - high).float()
+    return high, (q - high * high) / (root + high).clamp(min=torch.finfo(q.dtype).tiny)
 
 
 def _squares_fit(q1: Tensor, q2: Tensor) -> bool:
