@@ -6,10 +6,11 @@ from lazyrich.inference.flow import Flow
 from lazyrich.inference.function_flow import function_flow
 from lazyrich.inference.gradient import gradient_flow
 from lazyrich.inference.hyperparameters import Hyperparameters, fit_hyperparameters
+from lazyrich.inference.lanczos import Density, density, top_eigenpairs
 from lazyrich.inference.learning_curve import LearningCurve, learning_curve
 from lazyrich.inference.leave_one_out import LeaveOneOut, leave_one_out
 from lazyrich.inference.likelihood import log_marginal
-from lazyrich.inference.operator import Operator, Streamed
+from lazyrich.inference.operator import Dense, Operator, Streamed
 from lazyrich.inference.posterior import Posterior, posterior
 from lazyrich.inference.rate import max_learning_rate
 from lazyrich.inference.spectrum import Spectrum, spectrum
@@ -17,6 +18,8 @@ from lazyrich.inference.stopping import EarlyStopping, early_stopping, equivalen
 from lazyrich.inference.targets import one_hot_targets
 
 __all__ = [
+    "Dense",
+    "Density",
     "EarlyStopping",
     "Flow",
     "Hyperparameters",
@@ -30,6 +33,7 @@ __all__ = [
     "Streamed",
     "classify",
     "conjugate_gradients",
+    "density",
     "early_stopping",
     "equivalent_ridge",
     "fit_hyperparameters",
@@ -42,4 +46,5 @@ __all__ = [
     "one_hot_targets",
     "posterior",
     "spectrum",
+    "top_eigenpairs",
 ]

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, jacrev, vmap
+from torch.func import jacrev, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lazyrich.family.family import seeded
+from lazyrich.functional import functional_call
 from lazyrich.lazy.kernel import Kernel, Traced
 from lazyrich.lazy.layout import Kind
 from lazyrich.lazy.run import Run

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from lazyrich.family.family import seeded
+from lazyrich.functional import functional_call
 from lazyrich.measure.watch import first_float, fresh_buffers, moved_inputs
 
 

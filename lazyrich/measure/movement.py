@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad, vmap
+from torch.func import grad, vmap
 
 from lazyrich.errors import LazyrichError
+from lazyrich.functional import functional_call
 
 
 def feature_movement(before: Tensor, after: Tensor) -> float:

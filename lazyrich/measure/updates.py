@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
+from lazyrich.functional import functional_call
 from lazyrich.measure.decompose import from_corners
 from lazyrich.measure.watch import Call, State, capture, first_float, fresh_buffers, loose_tensors, state_of, still
 from lazyrich.train import Loss, Run

@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from lazyrich.errors import TrainError
 from lazyrich.family.family import seeded
+from lazyrich.functional import functional_call
 from lazyrich.train.refusal import RAISED, refusal
 
 ATOMIC = (nn.MultiheadAttention, nn.RNNBase)

@@ -4,10 +4,12 @@ from lazyrich.tangent.alignment import Alignments, LayerAlignment, align, layer_
 from lazyrich.tangent.contraction import contracted, ntk_velocity
 from lazyrich.tangent.design import Candidate, Designs, design
 from lazyrich.tangent.equilibrium import Equilibrium, equilibrium
+from lazyrich.tangent.features import feature_kernel, features
 from lazyrich.tangent.function import NetworkFunction
 from lazyrich.tangent.higher import HigherKernels, higher_kernels
 from lazyrich.tangent.ntk import ntk_of
 from lazyrich.tangent.onset import Onset, onset
+from lazyrich.tangent.operator import NtkOperator
 from lazyrich.tangent.taylor import TaylorModel, linearize, taylor
 from lazyrich.tangent.truncated import Hierarchy, hierarchy
 
@@ -20,12 +22,15 @@ __all__ = [
     "HigherKernels",
     "LayerAlignment",
     "NetworkFunction",
+    "NtkOperator",
     "Onset",
     "TaylorModel",
     "align",
     "contracted",
     "design",
     "equilibrium",
+    "feature_kernel",
+    "features",
     "hierarchy",
     "higher_kernels",
     "layer_alignment",

@@ -65,7 +65,7 @@ def ntk_of(
         function.check(x2, "x2")
         if x2.shape[1:] != x1.shape[1:]:
             raise TangentError(f"got x1 of shape {tuple(x1.shape)} and x2 of shape {tuple(x2.shape)}, expected equal samples")
-    factors = _factors(function, rates or {})
+    factors = rate_factors(function, rates or {})
     unknown = unknown_uses(function, x1)
     k = function(function.parameters, x1[:1]).shape[1]
     other = x1 if x2 is None else x2
@@ -240,7 +240,8 @@ def _gram(pairs: Any, outputs: Outputs) -> Tensor | None:
     return total
 
 
-def _factors(function: NetworkFunction, rates: Mapping[str, float]) -> dict[str, float]:
+def rate_factors(function: NetworkFunction, rates: Mapping[str, float]) -> dict[str, float]:
+    """The factor of every trainable tensor, 1 where none is given; refuses names that are no tensors and negative factors."""
     unknown = sorted(set(rates) - set(function.parameters))
     if unknown:
         names = ", ".join(list(function.parameters)[:6])

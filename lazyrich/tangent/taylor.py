@@ -8,9 +8,10 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, jvp
+from torch.func import jvp
 
 from lazyrich.errors import TangentError
+from lazyrich.functional import functional_call
 from lazyrich.tangent.function import NetworkFunction, Parameters, smooth
 
 HIGHEST = 8  # the cost doubles with every order

@@ -15,10 +15,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
+from torch.func import vmap
 from torch.nn.modules.dropout import _DropoutNd
 
 from lazyrich.errors import TrainError
+from lazyrich.functional import functional_call
 from lazyrich.train.likeness import likeness
 from lazyrich.train.loop import Batches, train
 from lazyrich.train.loss import Loss

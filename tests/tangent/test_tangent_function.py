@@ -89,3 +89,14 @@ def test_a_network_that_centres_its_batch_is_refused():
 
     with pytest.raises(TangentError, match="Centred mixes samples"):
         NetworkFunction(Centred()).check(torch.randn(4, 3))
+
+
+def test_a_module_at_two_paths_keeps_its_parameters():
+    layer = nn.Linear(3, 3)
+    model, x = nn.Sequential(layer, nn.Tanh(), layer), torch.randn(4, 3)
+    function = NetworkFunction(model)
+    changed = {"0.weight": 2 * layer.weight.detach()}
+    expected = torch.tanh(x @ changed["0.weight"].T + layer.bias) @ changed["0.weight"].T + layer.bias
+    assert torch.allclose(function(changed, x), expected, atol=1e-6)
+    assert [name for name, p in model.named_parameters() if p.requires_grad] == ["0.weight", "0.bias"]
+    assert model[2].weight is layer.weight

@@ -1,0 +1,86 @@
+"""Hidden features of a finite network, layer by layer, and their kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from lazyrich.errors import TangentError
+from lazyrich.tangent.function import NetworkFunction
+
+
+def features(model: nn.Module, x: Tensor, layers: Sequence[str] | None = None) -> dict[str, Tensor]:
+    """Outputs of modules by path, (N, ...) each, without gradients.
+
+    Args:
+        model: any module that treats samples one by one; it stays as it is, hooks included.
+        x: samples (N, ...).
+        layers: paths of ``model.named_modules()``; by default all modules that hold no others and run once.
+
+    Raises:
+        TangentError: for paths that are none, modules that did not run or ran several times, and outputs that are no tensor of
+            N rows.
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 1))
+        >>> {path: tuple(h.shape) for path, h in features(net, torch.ones(5, 3)).items()}
+        {'0': (5, 8), '1': (5, 8), '2': (5, 1)}
+    """
+    function = NetworkFunction(model)
+    function.check(x)
+    modules = dict(model.named_modules())
+    asked = [path for path, m in modules.items() if path and not any(True for _ in m.children())] if layers is None else layers
+    for path in asked:
+        if path not in modules or not path:
+            raise TangentError(f"got layer '{path}', expected a module of the network: {', '.join(p for p in modules if p)}")
+    seen: dict[str, list[object]] = {path: [] for path in asked}
+    handles = [modules[path].register_forward_hook(lambda _m, _a, out, path=path: seen[path].append(out)) for path in asked]
+    try:
+        with torch.no_grad():
+            function(function.parameters, x)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {path: _only(path, outs, len(x)) for path, outs in seen.items() if layers is not None or _fits(outs, len(x))}
+
+
+def feature_kernel(
+    model: nn.Module, x1: Tensor, x2: Tensor | None = None, layers: Sequence[str] | None = None
+) -> dict[str, Tensor]:
+    """H_l H_l'^T / n_l of the layers' outputs: what the NNGP kernel is the limit of (Lee et al. 2018, arXiv:1711.00165, eq. 3).
+
+    n_l counts all entries of a sample's output, channels and positions, so at a linear layer with NTK or standard weights the
+    kernel tends to K^l, averaged over equal positions.
+
+    Args:
+        model: any module that treats samples one by one.
+        x1: samples (N1, ...).
+        x2: samples (N2, ...); x1 itself by default.
+        layers: as in ``features``.
+
+    Returns:
+        (N1, N2) by module path.
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(3, 64), nn.Linear(64, 64))
+        >>> feature_kernel(net, torch.ones(2, 3), torch.zeros(4, 3), layers=["1"])["1"].shape
+        torch.Size([2, 4])
+    """
+    first = features(model, x1, layers)
+    second = first if x2 is None else features(model, x2, layers)
+    return {path: h.flatten(1) @ second[path].flatten(1).T / h[0].numel() for path, h in first.items()}
+
+
+def _fits(outs: list[object], samples: int) -> bool:
+    return len(outs) == 1 and isinstance(outs[0], Tensor) and outs[0].dim() > 0 and len(outs[0]) == samples
+
+
+def _only(path: str, outs: list[object], samples: int) -> Tensor:
+    if not _fits(outs, samples):
+        got = f"{len(outs)} outputs" if len(outs) != 1 else f"a {type(outs[0]).__name__}"
+        raise TangentError(f"layer '{path}' gave {got} in one pass, expected one tensor of {samples} rows; name another module")
+    out = outs[0]
+    assert isinstance(out, Tensor)
+    return out
