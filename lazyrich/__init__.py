@@ -29,6 +29,7 @@ _FACE = {
     # is it well-behaved
     "check": ("lazyrich.measure", "check"),
     "transfer": ("lazyrich.measure", "transfer"),
+    "dial": ("lazyrich.measure", "dial"),
     "decompose": ("lazyrich.measure", "decompose"),
     "train": ("lazyrich.train", ""),
     # infinite width, lazy

@@ -17,6 +17,7 @@ VERBS = {
     "kernel": "the network at infinite width: NNGP and NTK as classifiers, beside finite ones",
     "tangent": "the network beside its tangent: alignment by layer, movement, linearisation error, corrections",
     "transfer": "does the best learning rate stay put as the width grows?",
+    "dial": "from lazy to rich: where the network leaves its linearisation, and what that does to its losses",
     "report": "draw the page of a run folder again",
     "demo": "the main job on real images: a classifier and an autoencoder",
 }

@@ -2,6 +2,8 @@
 
 from lazyrich.measure.check import check
 from lazyrich.measure.decompose import Decomposition, decompose
+from lazyrich.measure.dial import dial
+from lazyrich.measure.dial_result import DialResult
 from lazyrich.measure.predict import Prediction, predict
 from lazyrich.measure.result import CheckResult
 from lazyrich.measure.slope import Slope, fit_slope
@@ -15,6 +17,7 @@ from lazyrich.measure.verdict import Line, Overall
 __all__ = [
     "CheckResult",
     "Decomposition",
+    "DialResult",
     "Line",
     "Overall",
     "Prediction",
@@ -24,6 +27,7 @@ __all__ = [
     "UpdateProbe",
     "check",
     "decompose",
+    "dial",
     "fit_slope",
     "predict",
     "tangents",

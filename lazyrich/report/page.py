@@ -52,6 +52,8 @@ def render(result: Any, path: str | os.PathLike[str]) -> Path:
 def compose(results: tuple[Result, ...]) -> str:
     """The page's text for results that have been read; one of checks alone has an overview of their verdicts."""
     from lazyrich.report.chapter import PANELS, chapter
+    from lazyrich.report.dial_chapter import dial_chapter
+    from lazyrich.report.dial_result import DialPage
     from lazyrich.report.kernel_chapter import kernel_chapter
     from lazyrich.report.kernel_result import KernelResult
     from lazyrich.report.result import CheckResult
@@ -64,6 +66,8 @@ def compose(results: tuple[Result, ...]) -> str:
     def made(result: Result, key: str) -> dict[str, Any]:
         if isinstance(result, CheckResult):
             return chapter(result, key, panels)
+        if isinstance(result, DialPage):
+            return dial_chapter(result, key)
         if isinstance(result, TransferPage):
             return transfer_chapter(result, key)
         return kernel_chapter(result, key) if isinstance(result, KernelResult) else tangent_chapter(result, key)

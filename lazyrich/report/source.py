@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lazyrich.errors import ReportError
+from lazyrich.report.dial_result import DialPage, read_dial
 from lazyrich.report.kernel_result import KernelResult, read_kernel
 from lazyrich.report.result import CheckResult, read_result
 from lazyrich.report.tangent_result import TangentPage, read_tangent
@@ -17,8 +18,8 @@ from lazyrich.report.transfer_result import TransferPage, read_transfer
 FILE = "result.json"
 
 
-Result = CheckResult | KernelResult | TangentPage | TransferPage
-READERS = {"kernel": read_kernel, "tangent": read_tangent, "transfer": read_transfer}
+Result = CheckResult | DialPage | KernelResult | TangentPage | TransferPage
+READERS = {"dial": read_dial, "kernel": read_kernel, "tangent": read_tangent, "transfer": read_transfer}
 
 
 def read_source(source: Any) -> tuple[Result, ...]:

@@ -1,0 +1,328 @@
+"""One network, turned from lazy to rich: what its features, kernels and losses do on the way."""
+
+from __future__ import annotations
+
+import copy
+import math
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lazyrich.data import ArrayData, load
+from lazyrich.errors import UsageError
+from lazyrich.family import Family, Role
+from lazyrich.measure.check import RATES, refuse_device
+from lazyrich.measure.dial_result import DialResult, summarise
+from lazyrich.measure.movement import feature_movement, kernel_distance, kernel_movement
+from lazyrich.scaling import Plan, richness
+from lazyrich.scaling import plan as make_plan
+from lazyrich.sweep import RunFolder
+from lazyrich.tangent import features, linearize, ntk_of, target_alignment
+from lazyrich.train import Loss, Member, loss_for, train_all
+
+Progress = Callable[[int, int, str], None]
+RICHNESS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+OCTAVES = (-3, -2, -1, 0, 1, 2)  # of the learning rate around its law, where it is tuned
+GRAMS = 48  # samples of tangent kernels
+
+
+class Centred(nn.Module):
+    """f - f_0: a network minus itself at initialisation, which a small richness would blow up.
+
+    Example:
+        >>> net = nn.Linear(3, 2)
+        >>> Centred(net)(torch.ones(1, 3)).tolist()
+        [[0.0, 0.0]]
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.start = copy.deepcopy(network).requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The change of the output since initialisation."""
+        return self.network(x) - self.start(x)
+
+
+@dataclass(frozen=True)
+class Study:
+    """What every training of a dial shares, and the axes."""
+
+    family: Family
+    data: ArrayData
+    test: ArrayData
+    loss_name: str
+    loss: Loss
+    richness: tuple[float, ...]
+    r: tuple[float, ...]
+    widths: tuple[int, ...]
+    seeds: int
+    optimizer: str
+    lr: float
+    rates: str
+    steps: int
+    batch: int
+    device: str
+    meet: bool
+    engine: str
+
+    @property
+    def depth(self) -> int:
+        """D, the number of layers with weights: the degree in which the network is homogeneous."""
+        return sum(info.role in (Role.INPUT, Role.HIDDEN, Role.OUTPUT) for info in self.family.tensors.values())
+
+    def plan(self, r: float, gamma0: float) -> Plan:
+        """The richness scale with A = gamma_0 sqrt(base) (n / base)^r."""
+        return make_plan(self.family, richness(r, gamma0 * math.sqrt(self.family.base)), self.optimizer)
+
+    def law(self, r: float, gamma0: float, width: int) -> float:
+        """What the learning rate of the plan, which goes like A^2 already, is multiplied by once the network is rich.
+
+        The best learning rate in units of muP goes like gamma_0^2 while gamma_0 << 1 and gamma_0^(2/D) while gamma_0 >> 1
+        (Atanasov et al. 2024, arXiv:2410.04642); square roots of these for optimizers that work entry by entry.
+        """
+        rich = gamma0 * (width / self.family.base) ** (r - 0.5)
+        power = 2.0 if self.optimizer in ("sgd", "momentum") else 1.0
+        return max(rich, 1.0) ** (power / self.depth - power)
+
+    def settings(self) -> dict[str, Any]:
+        """The settings that decide every number."""
+        return {
+            "family": repr(self.family), "network": self.family.fingerprint, "base": self.family.base,
+            "optimizer": self.optimizer, "lr": self.lr, "rates": self.rates, "steps": self.steps, "batch": self.batch,
+            "richness": list(self.richness), "r": list(self.r), "widths": list(self.widths), "seeds": self.seeds,
+            "loss": self.loss_name, "data": self.data.name, "fingerprint": self.data.fingerprint(), "train": len(self.data),
+            "test": len(self.test), "obligations met": self.meet, "engine": self.engine, "device": self.device,
+        }  # fmt: skip
+
+
+def dial(
+    family: Family,
+    data: Any = "digits",
+    richness: Sequence[float] = RICHNESS,
+    widths: Sequence[int] = (128,),
+    seeds: int = 3,
+    *,
+    r: Sequence[float] = (0.5,),
+    optimizer: str = "sgd",
+    lr: float | None = None,
+    rates: str = "law",
+    steps: int = 300,
+    batch: int = 64,
+    samples: int = 1000,
+    test: int = 500,
+    loss: str | Loss | None = None,
+    device: str = "cpu",
+    meet: bool = False,
+    engine: str = "auto",
+    folder: str | Path | None = None,
+    progress: Progress | None = None,
+    command: str = "",
+) -> DialResult:
+    """Train one network at many richnesses, at one width or across widths, with its linearisation beside it.
+
+    The network f = (h - h_0)/A is centred, divided by A = gamma_0 sqrt(base) (n/base)^r and trained with a learning rate
+    proportional to A^2, so that the linearised network does not see A at all: what differs is how far features must move.
+    gamma_0 is the richness at the base width (Bordelon & Pehlevan's gamma_0; 1/A is the scale of Chizat et al. 2019): far
+    below 1 the network is lazy, from about 1 on features move as much as they are, and gamma_0 = 1/sqrt(base) is the plain
+    network. r = 1/2 keeps it at every width, r = 0 falls back to lazy as n^(-1/2). All is float64.
+
+    Args:
+        family: the network with its width open.
+        data: whatever ``lazyrich.data.load`` reads.
+        richness: gamma_0 at the base width, increasing, over decades.
+        widths: one or several, increasing.
+        seeds: of initialisation and batches.
+        r: exponents of the richness scale, in [0, 1/2].
+        optimizer: sgd, momentum, adam, adamw or signsgd.
+        lr: learning rate of the plain network at the base width.
+        rates: "law" multiplies it by the known powers of gamma_0 (gamma_0^2 below 1, gamma_0^(2/D) above, D layers with weights;
+            their square roots for Adam); "tuned" takes the best of six octaves around that, by the loss after training.
+        steps: of every training.
+        batch: samples a step.
+        samples: training samples.
+        test: held-out samples.
+        loss: name or function; by default by the targets.
+        device: where to train.
+        meet: meet the plans' obligations by hooks.
+        engine: 'auto', 'vmap' or 'loop', as ``lazyrich.train.train_all`` takes it.
+        folder: a run folder; finished trainings are kept there and the same call continues.
+        progress: called with (trainings done, in all, what is next).
+        command: how a person repeats this, for the report.
+
+    Raises:
+        UsageError: for axes or numbers that make no study.
+
+    Example:
+        >>> import lazyrich as lzr
+        >>> found = dial(lzr.Family(lzr.zoo.mlp, base=16), "digits", [0.03, 1.0], widths=[16], seeds=1, steps=30, samples=200)
+        >>> lazy, rich = found.points
+        >>> lazy["features"] < rich["features"], lazy["linearisation"] < rich["linearisation"]
+        (True, True)
+    """
+    study = _study(
+        family, data, richness, widths, seeds, r, optimizer, lr, rates, steps, batch, samples, test, loss, device, meet, engine
+    )  # fmt: skip
+    store = RunFolder(folder, study.settings()) if folder else None
+    jobs = [(q, width, seed) for q in study.r for width in study.widths for seed in range(study.seeds)]
+    show = progress or (lambda done, total, what: None)
+    points = []
+    for done, (q, width, seed) in enumerate(jobs):
+        show(done * len(study.richness), len(jobs) * len(study.richness), f"r = {q:g}, width {width}, seed {seed}")
+        key = f"r{q:g}-width{width}-seed{seed}"
+        found = store.get(key) if store else None
+        if found is None:
+            found = turn(study, q, width, seed)
+            if store:
+                store.put(key, found)
+        points += found
+    show(len(jobs) * len(study.richness), len(jobs) * len(study.richness), "done")
+    versions = {"torch": torch.__version__, "python": platform.python_version()}
+    reproduce = {"command": command or "lazyrich.dial(family, data, ...) with the settings above", "versions": versions}
+    return summarise(study.family.name, points, study.settings(), reproduce | {"date": date.today().isoformat()})
+
+
+def turn(study: Study, r: float, width: int, seed: int) -> list[dict[str, Any]]:
+    """All richnesses of one width and seed, trained together; plain numbers, ready for JSON."""
+    octaves = OCTAVES if study.rates == "tuned" else (0,)
+    asked = [(gamma0, study.law(r, gamma0, width) * 2.0**k) for gamma0 in study.richness for k in octaves]
+    members = [_member(study, study.plan(r, gamma0), width, seed, factor) for gamma0, factor in asked]
+    runs = train_all(members, study.loss, study.steps, engine=study.engine)
+    losses = [None if run.diverged else _loss(study, m.model, study.data) for run, m in zip(runs, members, strict=True)]
+    linear: dict[float, nn.Module] = {}  # by learning rate: it does not know the richness
+    points = []
+    for gamma0 in study.richness:
+        mine = [i for i, (g, _) in enumerate(asked) if g == gamma0]
+        best = min(mine, key=lambda i: losses[i] or math.inf)
+        factor, plan = asked[best][1], study.plan(r, gamma0)
+        point = {"r": r, "width": width, "seed": seed, "richness": gamma0, "lr": study.lr * factor, "engine": runs[best].engine}
+        point |= {"diverged": losses[best] is None, "loss": losses[best]}
+        if losses[best] is not None:
+            if factor not in linear:
+                linear[factor] = _linearised(study, width, seed, factor)
+            model = members[best].model
+            assert isinstance(model, Centred)
+            start = plan.build(width, seed, study.device, meet=study.meet).double()
+            point |= _measured(study, plan, start, model, linear[factor])
+        points.append(point)
+    return points
+
+
+def _member(study: Study, plan: Plan, width: int, seed: int, factor: float, linear: bool = False) -> Member:
+    network = plan.build(width, seed, study.device, meet=study.meet).double()
+    model = Centred(linearize(network) if linear else network)
+
+    def batches(step: int) -> tuple[Tensor, Tensor]:
+        x, y = study.data.batch(study.batch, step, seed)
+        return x.to(study.device), y.to(study.device)
+
+    return Member(model, plan.optimizer(model.network, study.lr * factor), batches, seed=seed)
+
+
+def _linearised(study: Study, width: int, seed: int, factor: float) -> nn.Module:
+    """The plain network's linearisation, trained; its outputs are not finite where it diverged."""
+    plain = study.plan(0.0, 1 / math.sqrt(study.family.base))
+    member = _member(study, plain, width, seed, factor, linear=True)
+    train_all([member], study.loss, study.steps)
+    return member.model
+
+
+def _measured(study: Study, plan: Plan, start: nn.Module, model: Centred, linear: nn.Module) -> dict[str, Any]:
+    """What moved, and what the linearised network says instead."""
+    x, layers = study.test.x.to(study.device), _hidden(study.family)
+    few, labels = x[:GRAMS], study.test.y[:GRAMS]
+    rates = {name: setting.lr for name, setting in plan.settings(start).items()}
+    before, after = (ntk_of(network, few, outputs="trace", rates=rates) for network in (start, model.network))
+    h0, h1 = (features(network, x, layers) for network in (start, model.network))
+    moved = {path: feature_movement(h0[path], h1[path]) for path in layers}
+    k0, k1 = (h[layers[-1]].flatten(1) @ h[layers[-1]].flatten(1).T for h in (h0, h1))
+    with torch.no_grad():
+        f, predicted = model(x), linear(x)
+    found = {
+        "test_loss": _loss(study, model, study.test),
+        "test_error": _error(f, study.test.y),
+        "linear_loss": _loss(study, linear, study.data),
+        "linear_test_loss": _loss(study, linear, study.test),
+        "linear_test_error": _error(predicted, study.test.y),
+        "linearisation": float((f - predicted).norm() / predicted.norm()),
+        "features": moved[layers[-1]],
+        "feature_kernel": kernel_movement(k0, k1),
+        "kernel": kernel_movement(before, after),
+        "kernel_distance": kernel_distance(before, after),
+        "alignment": target_alignment(after, labels),
+        "alignment_before": target_alignment(before, labels),
+    }
+    return {key: value if value is not None and math.isfinite(value) else None for key, value in found.items()} | {
+        "layers": moved
+    }
+
+
+def _hidden(family: Family) -> list[str]:
+    """Modules that hold weights and are not the output, in order."""
+    inner = (Role.INPUT, Role.HIDDEN)
+    return list(dict.fromkeys(info.owner for info in family.tensors.values() if info.role in inner and len(info.shape) > 1))
+
+
+@torch.no_grad()
+def _loss(study: Study, model: nn.Module, data: ArrayData) -> float | None:
+    value = float(study.loss(model(data.x.to(study.device)), data.y.to(study.device)))
+    return value if math.isfinite(value) else None
+
+
+def _error(f: Tensor, y: Tensor) -> float | None:
+    """The part of wrong classes; None where targets are numbers."""
+    return None if y.is_floating_point() else float((f.argmax(1).cpu() != y).double().mean())
+
+
+def _study(
+    family: Family, data: Any, richness: Sequence[float], widths: Sequence[int], seeds: int, r: Sequence[float],
+    optimizer: str, lr: float | None, rates: str, steps: int, batch: int, samples: int, test: int, loss: str | Loss | None,
+    device: str, meet: bool, engine: str,
+) -> Study:  # fmt: skip
+    _increasing("richness", richness, 2, "0.01 0.1 1 10")
+    _increasing("widths", widths, 1, "64 128 256")
+    _increasing("r", [1 + q for q in r], 1, "0 0.25 0.5")
+    if rates not in ("law", "tuned"):
+        raise UsageError(f"got rates='{rates}', expected 'law' or 'tuned'")
+    for name, value in (("seeds", seeds), ("steps", steps), ("batch", batch), ("samples", samples), ("test", test)):
+        if value < 1:
+            raise UsageError(f"got {name} = {value}, expected at least 1")
+    rate = RATES.get(optimizer, 0.001) if lr is None else float(lr)
+    if not rate > 0:
+        raise UsageError(f"got lr = {rate}, expected a positive number")
+    refuse_device(device)
+    train, held = _split(data if isinstance(data, ArrayData) else load(data), samples, test)
+    name, function = loss_for(loss, train.y)
+    study = Study(
+        family, train, held, name, function, tuple(map(float, richness)), tuple(map(float, r)), tuple(map(int, widths)), seeds,
+        optimizer, rate, rates, steps, batch, device, meet, engine,
+    )  # fmt: skip
+    for q in study.r:
+        study.plan(q, study.richness[0])  # refuses exponents and optimizers that make no plan
+    return study
+
+
+def _increasing(name: str, values: Sequence[float], least: int, example: str) -> None:
+    got = [float(v) for v in values]
+    if len(got) < least or got[0] <= 0 or any(b <= a for a, b in zip(got[:-1], got[1:], strict=True)):
+        raise UsageError(
+            f"got {name} {list(values)}, expected at least {least} increasing positive ones, for example {example}"
+        )
+
+
+def _split(data: ArrayData, samples: int, test: int) -> tuple[ArrayData, ArrayData]:
+    """Training and held-out samples from one permutation, so that none is in both."""
+    if len(data) < 4:
+        raise UsageError(f"got {len(data)} samples, expected at least 4: some to train on, some to hold out")
+    whole = data.subset(min(samples + test, len(data)), seed=0)
+    held = min(test, len(whole) // 2)
+    cut = len(whole) - held
+    x, y = (v.double() if v.is_floating_point() else v for v in (whole.x, whole.y))
+    return replace(whole, x=x[:cut], y=y[:cut]), replace(whole, x=x[cut:], y=y[cut:])

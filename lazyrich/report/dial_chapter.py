@@ -1,0 +1,77 @@
+"""One dial's part of the page: what the template prints, with every word, number and figure ready."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from lazyrich.report.chapter import swatch_of
+from lazyrich.report.dial_figure import against_richness
+from lazyrich.report.dial_result import DialCurve, DialLaw, DialPage
+from lazyrich.report.figure import width_style
+from lazyrich.report.number import brief, margin, signed
+
+NAMES = {
+    "features": "features",
+    "feature_kernel": "feature kernel",
+    "kernel": "tangent kernel",
+    "kernel_distance": "Fort distance",
+}
+
+
+def dial_chapter(result: DialPage, key: str) -> dict[str, Any]:
+    """Everything that the template prints of one dial; ``key`` is what all of its ids begin with."""
+    exponents = sorted({c.r for c in result.curves})
+    parts = [_part(result, [c for c in result.curves if c.r == r], f"{key}-r{i}") for i, r in enumerate(exponents)]
+    return {
+        "key": key,
+        "template": "dial.html.j2",
+        "verb": "dial",
+        "result": result,
+        "parts": parts,
+        "laws": [_law(law) for law in result.laws],
+        "plain": brief(result.plain),
+    }
+
+
+def _part(result: DialPage, curves: Sequence[DialCurve], key: str) -> dict[str, Any]:
+    classes = any(v is not None for c in curves for v in c.values["test_error"].mean)
+    quantity = "test_error" if classes else "test_loss"
+    asked = [
+        ("loss", "loss on the training samples", "linear_loss"),
+        (quantity, "test error" if classes else "test loss", f"linear_{quantity}"),
+        ("linearisation", "distance from the linearised network", None),
+        ("features", "movement of the last hidden features", None),
+        ("kernel", "movement of the tangent kernel", None),
+        ("alignment", "alignment of the tangent kernel with the targets", "alignment_before"),
+    ]
+    return {
+        "r": brief(curves[0].r),
+        "swatches": [swatch_of(f"width {c.width}", *width_style(i, len(curves))) for i, c in enumerate(curves)],
+        "figures": [
+            {"name": name, "svg": against_richness(curves, q, name, result.plain, f"{key}-{q}", beside), "beside": bool(beside)}
+            for q, name, beside in asked
+        ],
+        "rows": [row for c in curves for row in _rows(c, quantity)],
+        "quantity": "test error" if classes else "test loss",
+    }
+
+
+def _rows(curve: DialCurve, quantity: str) -> list[dict[str, str]]:
+    names = {"loss": "loss", "test": quantity, "linear": f"linear_{quantity}", "distance": "linearisation",
+             "features": "features", "kernel": "kernel", "lr": "lr"}  # fmt: skip
+    return [
+        {"width": str(curve.width), "richness": brief(g)} | {k: brief(curve.values[q].mean[i]) for k, q in names.items()}
+        for i, g in enumerate(curve.richness)
+    ]
+
+
+def _law(law: DialLaw) -> dict[str, str]:
+    half = None if law.low is None or law.high is None else (law.high - law.low) / 2
+    return {
+        "name": NAMES.get(law.quantity, law.quantity),
+        "r": brief(law.r),
+        "value": signed(law.value),
+        "margin": margin(half),
+        "expected": signed(law.expected),
+    }

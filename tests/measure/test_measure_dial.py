@@ -1,0 +1,141 @@
+"""From lazy to rich: laws that hold exactly, thresholds of known curves, and what a kill leaves."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+import lazyrich as lzr
+from lazyrich.errors import UsageError
+from lazyrich.measure.dial import Centred
+from lazyrich.measure.dial_result import summarise
+
+FEW = {"seeds": 1, "steps": 20, "samples": 100, "test": 60, "batch": 32}
+
+
+def mlp(base=16):
+    return lzr.Family(
+        lambda n: nn.Sequential(nn.Linear(64, n), nn.Tanh(), nn.Linear(n, n), nn.Tanh(), nn.Linear(n, 10)), base=base
+    )
+
+
+def point(richness, distance, width=64, r=0.5, seed=0, **more):
+    return {"r": r, "width": width, "seed": seed, "richness": richness, "linearisation": distance, "loss": 1.0,
+            "test_loss": 1.0, "linear_test_loss": 2.0} | more  # fmt: skip
+
+
+def summed(points, richness, widths=(64,), r=(0.5,)):
+    return summarise(
+        "net", points, {"r": list(r), "widths": list(widths), "richness": list(richness), "base": 64, "data": "d"}, {}
+    )
+
+
+def test_a_lazy_network_follows_its_linearisation_and_a_rich_one_does_not():
+    found = lzr.dial(mlp(), "digits", [1e-4, 1e-2, 1.0], widths=[16], **FEW)
+    lazy, middle, rich = found.points
+    assert lazy["linearisation"] < 1e-2 < middle["linearisation"] < 0.5 < rich["linearisation"]
+    assert lazy["linear_loss"] == middle["linear_loss"]
+    assert lazy["loss"] == pytest.approx(lazy["linear_loss"], rel=1e-2)
+    for name in ("features", "feature_kernel", "kernel", "kernel_distance"):
+        assert lazy[name] < middle[name] < rich[name]
+    assert lazy["alignment"] == pytest.approx(lazy["alignment_before"], abs=1e-3)
+    assert set(rich["layers"]) == {"0", "2"}
+
+
+def test_far_in_the_lazy_end_movement_is_proportional_to_richness():
+    found = lzr.dial(mlp(), "digits", [1e-5, 1e-4], widths=[16], **FEW)
+    small, large = found.points
+    for name, power in (("features", 1), ("linearisation", 1), ("kernel_distance", 2)):
+        assert math.log10(large[name] / small[name]) == pytest.approx(power, abs=0.05)
+
+
+def test_the_plain_point_is_the_plain_network_with_its_start_taken_off():
+    torch.manual_seed(0)
+    family = mlp()
+    found = lzr.dial(family, "digits", [0.125, 0.25], widths=[16], lr=0.05, **FEW)
+    plan = lzr.plan(family, lzr.ntk(), "sgd")
+    model = Centred(plan.build(16, 0).double())
+    optimizer = torch.optim.SGD(model.network.parameters(), lr=0.05)
+    whole = lzr.data.load("digits").subset(160, seed=0)
+    data = type(whole)(whole.x[:100].double(), whole.y[:100], "digits")
+    for step in range(20):
+        x, y = data.batch(32, step, 0)
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
+    loss = float(nn.functional.cross_entropy(model(data.x), data.y).detach())
+    plain = summarise("n", found.points, found.settings, {}).plain
+    assert plain == 0.25
+    assert found.points[1]["loss"] == pytest.approx(loss, rel=1e-9)
+
+
+def test_at_r_one_half_richness_is_kept_as_the_width_grows_and_at_zero_it_is_not():
+    found = lzr.dial(mlp(), "digits", [0.1, 0.3], widths=[16, 64, 256], r=[0.0, 0.5], **{**FEW, "seeds": 3})
+    moved = {law.r: law.measured for law in found.laws if law.quantity == "features"}
+    assert moved[0.0].value == pytest.approx(-0.5, abs=0.12)
+    assert moved[0.5].value == pytest.approx(0, abs=0.12)
+
+
+def test_the_threshold_is_where_the_curve_crosses_a_tenth():
+    found = summed([point(0.01, 0.01), point(0.1, 0.1 * 10**0.5), point(1.0, 1.0)], (0.01, 0.1, 1.0))
+    assert found.curves[0].leaves == pytest.approx(10 ** (-2 + 1 / 1.5), rel=1e-9)
+    assert "lazy up to gamma_0 = 0.046" in found.sentence
+    assert "the plain one, at 0.12, is not lazy" in found.sentence
+    assert "never lazy" in summed([point(0.01, 0.2), point(1.0, 1.0)], (0.01, 1.0)).sentence
+    lazy = summed([point(0.01, 0.001), point(1.0, 0.01)], (0.01, 1.0))
+    assert math.isinf(lazy.curves[0].leaves)
+    assert "at 0.12, is lazy" in lazy.sentence
+
+
+def test_a_diverged_training_is_a_result():
+    x = torch.randn(160, 64)
+    blown = lzr.dial(mlp(), (x, x[:, :10]), [0.1, 1.0], widths=[16], lr=1e4, **{**FEW, "steps": 60})
+    assert [p["diverged"] for p in blown.points] == [True, True]
+    assert "every training diverged; give a smaller lr" in blown.sentence
+    gone = point(1.0, None) | {"loss": None, "diverged": True}
+    found = summed([point(0.01, 0.01), gone], (0.01, 1.0))
+    assert "—" in str(found)
+    assert found.to_dict()["curves"][0]["values"]["loss"]["mean"] == [1.0, None]
+    dead = summed([gone | {"richness": g} for g in (0.01, 1.0)], (0.01, 1.0))
+    assert "every training diverged" in dead.sentence
+
+
+def test_tuned_rates_are_never_worse_than_the_law():
+    law = lzr.dial(mlp(), "digits", [0.1, 10.0], widths=[16], **FEW)
+    tuned = lzr.dial(mlp(), "digits", [0.1, 10.0], widths=[16], rates="tuned", **FEW)
+    for a, b in zip(law.points, tuned.points, strict=True):
+        assert b["loss"] <= a["loss"]
+        assert math.log2(b["lr"] / a["lr"]) in (-3, -2, -1, 0, 1, 2)
+
+
+def test_a_killed_dial_continues_and_says_the_same(tmp_path):
+    seen = []
+
+    def kill(done, total, what):
+        seen.append(done)
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+
+    axes = ([0.1, 1.0], [8, 16])
+    with pytest.raises(KeyboardInterrupt):
+        lzr.dial(mlp(8), "digits", *axes, folder=tmp_path / "run", progress=kill, **FEW)
+    again = lzr.dial(mlp(8), "digits", *axes, folder=tmp_path / "run", **FEW)
+    assert again.rows() == lzr.dial(mlp(8), "digits", *axes, **FEW).rows()
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"richness": [1.0]}, "richness.*at least 2 increasing"),
+        ({"richness": [1.0, 0.1]}, "richness.*increasing"),
+        ({"widths": []}, "widths"),
+        ({"r": [0.7]}, "0 <= r <= 1/2"),
+        ({"rates": "guess"}, "'law' or 'tuned'"),
+        ({"seeds": 0}, "seeds = 0"),
+        ({"lr": -1.0}, "lr = -1"),
+    ],
+)
+def test_what_makes_no_study_is_refused(options, says):
+    with pytest.raises(UsageError, match=says):
+        lzr.dial(mlp(), "digits", **({"richness": [0.1, 1.0]} | options))
