@@ -12,6 +12,7 @@ import numpy as np
 from lazyrich.measure.slope import Slope, fit_slope
 
 LAZY = 0.1  # relative distance from the linearised network up to which a network is called lazy
+NEAR = 0.5  # and up to which its movements have not saturated
 # movement -> its exponent in the width along the richness scale
 LAWS = {
     "features": lambda r: r - 0.5,
@@ -118,7 +119,10 @@ class DialResult:
         sizes = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
         table = ["  ".join(c.ljust(n) for c, n in zip(row, sizes, strict=True)).rstrip() for row in [header, *rows]]
         rule = "-" * max(map(len, table))
-        laws = [f"{law.quantity} ~ n^({law.measured}) at r = {law.r:g}, expected {law.expected:+.2f}" for law in self.laws]
+        laws = [
+            f"{law.quantity} ~ n^({law.measured}) at r = {law.r:g}, gamma_0 = {law.richness:g}; expected {law.expected:+.2f}"
+            for law in self.laws
+        ]
         return "\n".join([self.title, *self.sentences, rule, *table, rule, *laws])
 
 
@@ -129,7 +133,7 @@ def summarise(
     exponents, widths, richness = settings["r"], settings["widths"], tuple(settings["richness"])
     curves = tuple(_gathered(points, r, width, richness) for r in exponents for width in widths)
     plain = 1 / math.sqrt(settings["base"])
-    laws = [law for r in exponents for law in _laws([c for c in curves if c.r == r], plain)] if len(widths) > 1 else []
+    laws = [law for r in exponents for law in _laws([c for c in curves if c.r == r])] if len(widths) > 1 else []
     title = f"{name} · from lazy to rich · {settings['data']}"
     return DialResult(title, tuple(points), curves, tuple(laws), plain, settings, reproduce)
 
@@ -156,10 +160,14 @@ def _crossing(richness: Sequence[float], distance: np.ndarray) -> float:
     return math.inf
 
 
-def _laws(curves: Sequence[Curve], plain: float) -> list[Law]:
-    """Exponents at the richness next to the plain network's: far below it terms odd in A, which average out, hide the law."""
-    richness = min(curves[0].richness, key=lambda g: abs(math.log(g / plain)))
-    at = curves[0].richness.index(richness)
+def _laws(curves: Sequence[Curve]) -> list[Law]:
+    """Exponents at the largest richness at which every width is still near its linearisation.
+
+    Beyond it movements saturate; far below it terms of odd order in A, whose mean is zero, hide the law.
+    """
+    near = [max(c.mean("linearisation")[i] for c in curves) < NEAR for i in range(len(curves[0].richness))]
+    at = max((i for i, is_near in enumerate(near) if is_near), default=0)
+    richness = curves[0].richness[at]
     widths = [c.width for c in curves]
     return [
         Law(

@@ -37,23 +37,24 @@ def dial_chapter(result: DialPage, key: str) -> dict[str, Any]:
 def _part(result: DialPage, curves: Sequence[DialCurve], key: str) -> dict[str, Any]:
     classes = any(v is not None for c in curves for v in c.values["test_error"].mean)
     quantity = "test_error" if classes else "test_loss"
+    word = "test error" if classes else "test loss"
     asked = [
-        ("loss", "loss on the training samples", "linear_loss"),
-        (quantity, "test error" if classes else "test loss", f"linear_{quantity}"),
-        ("linearisation", "distance from the linearised network", None),
-        ("features", "movement of the last hidden features", None),
-        ("kernel", "movement of the tangent kernel", None),
-        ("alignment", "alignment of the tangent kernel with the targets", "alignment_before"),
+        ("loss", "loss on the training samples", "loss", "linear_loss"),
+        (quantity, word, word, f"linear_{quantity}"),
+        ("linearisation", "distance from the linearised network", "relative distance", None),
+        ("features", "movement of the last hidden features", "relative movement", None),
+        ("kernel", "movement of the tangent kernel", "relative movement", None),
+        ("alignment", "alignment of the tangent kernel with the targets", "alignment", "alignment_before"),
     ]
     return {
         "r": brief(curves[0].r),
         "swatches": [swatch_of(f"width {c.width}", *width_style(i, len(curves))) for i, c in enumerate(curves)],
         "figures": [
-            {"name": name, "svg": against_richness(curves, q, name, result.plain, f"{key}-{q}", beside), "beside": bool(beside)}
-            for q, name, beside in asked
+            {"name": name, "svg": against_richness(curves, q, axis, result.plain, f"{key}-{q}", beside)}
+            for q, name, axis, beside in asked
         ],
         "rows": [row for c in curves for row in _rows(c, quantity)],
-        "quantity": "test error" if classes else "test loss",
+        "quantity": word,
     }
 
 
@@ -71,6 +72,7 @@ def _law(law: DialLaw) -> dict[str, str]:
     return {
         "name": NAMES.get(law.quantity, law.quantity),
         "r": brief(law.r),
+        "richness": brief(law.richness),
         "value": signed(law.value),
         "margin": margin(half),
         "expected": signed(law.expected),

@@ -40,6 +40,7 @@ class DialLaw:
 
     quantity: str
     r: float
+    richness: float
     value: float | None
     low: float | None
     high: float | None
@@ -107,7 +108,9 @@ def _curve(node: Node) -> DialCurve:
 
 def _law(node: Node) -> DialLaw:
     value, low, high = (node.number(key) for key in ("value", "low", "high"))
-    return DialLaw(node.text("quantity"), _needed(node, "r"), value, low, high, _needed(node, "expected"))
+    return DialLaw(
+        node.text("quantity"), _needed(node, "r"), _needed(node, "richness"), value, low, high, _needed(node, "expected")
+    )
 
 
 def _needed(node: Node, key: str) -> float:

@@ -40,16 +40,16 @@ def brief(value: float | None, absent: str = DASH) -> str:
     """A quantity with three significant digits, in powers of ten where decimals would be long.
 
     Example:
-        >>> brief(2.30259), brief(0.00002), brief(128.0), brief(None)
-        ('2.3', '2·10⁻⁵', '128', '—')
+        >>> brief(2.30259), brief(0.00002), brief(0.000996), brief(128.0), brief(None)
+        ('2.3', '2·10⁻⁵', '10⁻³', '128', '—')
     """
     if value is None:
         return absent
     if value == 0 or 1e-3 <= abs(value) < 1e5:
         return f"{value:.3g}".replace("-", MINUS) if abs(value) < 1000 else f"{value:.0f}".replace("-", MINUS)
-    power = math.floor(math.log10(abs(value)))
-    factor = f"{value / 10.0**power:.2g}".replace("-", MINUS)
-    return f"10{superscript(power)}" if factor == "1" else f"{factor}·10{superscript(power)}"
+    digits, _, exponent = f"{value:.1e}".partition("e")
+    factor = f"{float(digits):g}".replace("-", MINUS)
+    return f"10{superscript(int(exponent))}" if factor == "1" else f"{factor}·10{superscript(int(exponent))}"
 
 
 def digits(value: float | None, absent: str = DASH) -> str:
