@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 MINUS = "\N{MINUS SIGN}"
 DASH = "\N{EM DASH}"
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")

@@ -199,9 +199,7 @@ def layer_kernels(model: nn.Module, x: Tensor, rates: Mapping[str, float] | None
         >>> [(layer, tuple(kernel.shape)) for layer, kernel in kernels.items()]
         [('0', (6, 6)), ('2', (6, 6))]
     """
-    frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
-    moving = {name: rate for name, rate in (rates or {}).items() if name not in frozen}
-    found = ntk_of(model, x, outputs="trace", per="layer", rates=moving)
+    found = ntk_of(model, x, outputs="trace", per="layer", rates=rates)
     order = dict.fromkeys(name.rpartition(".")[0] for name, _ in model.named_parameters())
     return {layer: found[layer] for layer in order if layer in found}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -61,6 +62,19 @@ class NetworkFunction:
     def one(self, parameters: Parameters, x: Tensor) -> Tensor:
         """Outputs (K,) of a single sample without a batch axis: what ``torch.func.vmap`` takes."""
         return self(parameters, x.unsqueeze(0)).squeeze(0)
+
+    def rates(self, rates: Mapping[str, float] | None) -> dict[str, float]:
+        """The learning-rate factor of every trainable tensor, 1 where none is given; those of frozen tensors do not count.
+
+        Raises:
+            TangentError: for names that are no tensors of the module, and factors that are negative or not finite.
+        """
+        for name, rate in (rates or {}).items():
+            if name not in self.parameters and name not in self._constants:
+                raise TangentError(f"got a rate for '{name}', expected a tensor of the module: {', '.join(self.parameters)}")
+            if not 0 <= rate < math.inf:
+                raise TangentError(f"got rate {rate} for '{name}', expected a learning-rate factor: finite and not negative")
+        return {name: float((rates or {}).get(name, 1.0)) for name in self.parameters}
 
     def check(self, x: Tensor, name: str = "x") -> None:
         """Refuse inputs that the network does not take, that are not finite, or that it mixes with one another."""

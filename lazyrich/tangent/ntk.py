@@ -65,7 +65,7 @@ def ntk_of(
         function.check(x2, "x2")
         if x2.shape[1:] != x1.shape[1:]:
             raise TangentError(f"got x1 of shape {tuple(x1.shape)} and x2 of shape {tuple(x2.shape)}, expected equal samples")
-    factors = rate_factors(function, rates or {})
+    factors = function.rates(rates)
     unknown = unknown_uses(function, x1)
     k = function(function.parameters, x1[:1]).shape[1]
     other = x1 if x2 is None else x2
@@ -238,18 +238,6 @@ def _gram(pairs: Any, outputs: Outputs) -> Tensor | None:
             part = (g1.reshape(n * k, p) @ g2.reshape(-1, p).T).reshape(n, k, len(g2), k).permute(0, 2, 1, 3)
         total = part if total is None else total.add_(part)
     return total
-
-
-def rate_factors(function: NetworkFunction, rates: Mapping[str, float]) -> dict[str, float]:
-    """The factor of every trainable tensor, 1 where none is given; refuses names that are no tensors and negative factors."""
-    unknown = sorted(set(rates) - set(function.parameters))
-    if unknown:
-        names = ", ".join(list(function.parameters)[:6])
-        raise TangentError(f"rates names '{unknown[0]}', which is no trainable tensor; these are {names}...")
-    bad = [name for name, rate in rates.items() if not (math.isfinite(rate) and rate >= 0)]
-    if bad:
-        raise TangentError(f"the rate of '{bad[0]}' is {rates[bad[0]]}, expected a number of at least 0")
-    return {name: float(rates.get(name, 1.0)) for name in function.parameters}
 
 
 def _key(name: str, per: str | None) -> str:

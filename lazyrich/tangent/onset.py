@@ -71,6 +71,8 @@ def onset(
     direction) and features by Dh[delta]. All are measured against the kernel and the features themselves.
 
     Under the richness scale A = gamma n^r, third ~ A/n and fourth ~ A^2/n, features ~ A/sqrt(n).
+    A rectifier's kernel also moves as units switch, which no derivative at a point sees: its ``size`` is too small (two or three
+    times for narrow movements), its ``features`` are right.
 
     Args:
         model: treats samples one by one; computed on a float64 copy.

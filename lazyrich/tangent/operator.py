@@ -10,7 +10,6 @@ from torch.func import jvp, vjp, vmap
 
 from lazyrich.errors import TangentError
 from lazyrich.tangent.function import NetworkFunction, Parameters
-from lazyrich.tangent.ntk import rate_factors
 
 
 class NtkOperator:
@@ -45,7 +44,7 @@ class NtkOperator:
             raise TangentError(f"got block={block}, expected at least one sample a pass")
         self._function = NetworkFunction(model)
         self._function.check(x)
-        self._factors = rate_factors(self._function, rates or {})
+        self._factors = self._function.rates(rates)
         self._x, self._block = x, block
         self.outputs = self._function(self._function.parameters, x[:1]).shape[1]
 

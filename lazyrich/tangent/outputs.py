@@ -46,7 +46,7 @@ class Outputs:
         self.function = NetworkFunction(model)
         self.function.check(x)
         self.x = x
-        self._roots = _roots(self.function.parameters, rates or {})
+        self._roots = _roots(self.function.rates(rates))
         self.point: Point = {
             n: self.function.parameters[n] / r if r != 1 else self.function.parameters[n] for n, r in self._roots.items()
         }
@@ -114,14 +114,7 @@ def following(function: Callable[[Any], Any], field: Callable[[Any], Any]) -> Ca
     return lambda point: jvp(function, (point,), (field(point),))[1]
 
 
-def _roots(parameters: Mapping[str, Tensor], rates: Mapping[str, float]) -> dict[str, float]:
-    unknown = sorted(set(rates) - set(parameters))
-    if unknown:
-        raise TangentError(f"got a rate for '{unknown[0]}', expected one of the trainable tensors {', '.join(parameters)}")
-    for name, rate in rates.items():
-        if not 0 <= rate < math.inf:
-            raise TangentError(f"got rate {rate} for '{name}', expected a learning-rate factor: finite and not negative")
-    roots = {name: math.sqrt(rates.get(name, 1.0)) for name in parameters}
-    if not any(roots.values()):
+def _roots(rates: Mapping[str, float]) -> dict[str, float]:
+    if not any(rates.values()):
         raise TangentError("every tensor has rate 0, so nothing trains; give at least one a positive rate")
-    return {name: root for name, root in roots.items() if root > 0}
+    return {name: math.sqrt(rate) for name, rate in rates.items() if rate > 0}

@@ -321,8 +321,8 @@ def test_float32_agrees_with_float64():
     [
         (lambda m, x: ntk_of(m, x, outputs="all"), "outputs='all'"),
         (lambda m, x: ntk_of(m, x, per="head"), "per='head'"),
-        (lambda m, x: ntk_of(m, x, rates={"none": 1.0}), "'none', which is no trainable tensor"),
-        (lambda m, x: ntk_of(m, x, rates={"0.weight": -1.0}), "'0.weight' is -1.0"),
+        (lambda m, x: ntk_of(m, x, rates={"none": 1.0}), "a rate for 'none', expected a tensor of the module"),
+        (lambda m, x: ntk_of(m, x, rates={"0.weight": -1.0}), "rate -1.0 for '0.weight'"),
         (lambda m, x: ntk_of(m, x[:, :3]), "does not take x1"),
         (lambda m, x: ntk_of(m, x, x.float()), "x2 is torch.float32"),
         (lambda m, x: ntk_of(m, x.expand(8, 5, 4).reshape(-1, 4).repeat(800, 1)), "GiB"),
