@@ -239,7 +239,7 @@ class EarlyNetwork(nn.Module):
 
     Example:
         >>> net = EarlyNetwork(10, 64, "erf", "first")
-        >>> [name for name, p in net.named_parameters() if p.requires_grad], float(net(torch.randn(5, 10)).abs().max())
+        >>> [name for name, p in net.named_parameters() if p.requires_grad], float(net(torch.randn(5, 10)).detach().abs().max())
         (['w'], 0.0)
     """
 
