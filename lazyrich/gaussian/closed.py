@@ -72,22 +72,29 @@ def gelu() -> Closed:
 
 
 def sine(a: float = 1.0, b: float = 1.0, phase: float = 0.0, name: str = "sin") -> Closed:
-    """For a sin(b x + p): (a^2/2) e^(-b^2 S/2) (e^(b^2 c) - cos(2p) e^(-b^2 c)).
+    """For a sin(b x + p): a^2 e^(-b^2 S/2) (sinh(b^2 c) + sin(p)^2 e^(-b^2 c)), S = q1 + q2.
 
     Example:
         >>> one = torch.tensor(1.0)
         >>> round(float(sine().kernel(one, one, one)), 6)  # e^-1 sinh 1
         0.432332
     """
-    b2, mix = b * b, math.cos(2 * phase)
+    b2 = b * b
+
+    def parts(c: Tensor, q1: Tensor, q2: Tensor) -> tuple[Tensor, Tensor]:
+        """e^(-b^2 S/2) times sinh(b^2 c), which keeps its digits near 0 and does not overflow, and times e^(-b^2 c)."""
+        s = (q1 + q2) / 2
+        above = -torch.exp(-b2 * (s - c)) * torch.expm1(-2 * b2 * c.clamp(min=0))
+        below = torch.exp(-b2 * (s + c))
+        return torch.where(c >= 0, above, below * torch.expm1(2 * b2 * c.clamp(max=0))) / 2, below
 
     def kernel(c: Tensor, q1: Tensor, q2: Tensor) -> Tensor:
-        s = (q1 + q2) / 2
-        return a * a / 2 * (torch.exp(-b2 * (s - c)) - mix * torch.exp(-b2 * (s + c)))
+        odd, rest = parts(c, q1, q2)
+        return a * a * (odd + math.sin(phase) ** 2 * rest)
 
     def slope(c: Tensor, q1: Tensor, q2: Tensor) -> Tensor:
-        s = (q1 + q2) / 2
-        return a * a * b2 / 2 * (torch.exp(-b2 * (s - c)) + mix * torch.exp(-b2 * (s + c)))
+        odd, rest = parts(c, q1, q2)
+        return a * a * b2 * (odd + math.cos(phase) ** 2 * rest)
 
     return Closed(name, kernel, slope, lambda q: a * math.sin(phase) * torch.exp(-b2 * q / 2))
 

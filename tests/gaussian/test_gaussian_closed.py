@@ -238,3 +238,13 @@ def test_refusals_say_what_is_known() -> None:
         dual(3)  # pyrefly: ignore
     with pytest.raises(NotImplementedError):
         Dual("none").mean(torch.ones(1))
+
+
+def test_sine_keeps_its_digits_at_tiny_variances_and_its_gradient_at_zero():
+    c = torch.tensor([0.0, 1e-12, -1e-12], dtype=torch.float64, requires_grad=True)
+    kernel = dual("sin").kernel(c, torch.full_like(c, 1e-11), torch.full_like(c, 1e-11))
+    torch.testing.assert_close(kernel, c.detach(), rtol=1e-10, atol=0)
+    (grad,) = torch.autograd.grad(kernel.sum(), c)
+    torch.testing.assert_close(grad, torch.ones_like(grad), rtol=1e-10, atol=0)
+    large = torch.tensor([-800.0, 800.0], dtype=torch.float64)
+    assert torch.isfinite(dual("sin").kernel(large, large.abs(), large.abs())).all()
