@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint fix unit slow bench studies clean
+.PHONY: help demo test lint fix unit slow ray bench studies clean
 
 help: ## show this
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -38,6 +38,10 @@ unit: $(VENV)/.ok
 
 slow: $(VENV)/.ok ## the slow tests: published numbers, wide networks
 	$(BIN)/python -m pytest -q -n 2 -m slow
+
+ray: $(VENV)/.ok ## the tests that start a Ray cluster
+	UV_FIND_LINKS="$${PIP_FIND_LINKS:-}" VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install -q $(PIP_ARGS) -e '.[ray]'
+	$(BIN)/python -m pytest -q -m ray
 
 studies: $(VENV)/.ok ## the numbers of docs/evidence.md
 	for study in studies/*.py; do $(BIN)/python $$study || exit 1; done

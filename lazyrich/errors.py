@@ -48,3 +48,7 @@ class KernelError(LazyrichError):
 
 class TangentError(LazyrichError):
     """A finite network that cannot be expanded: it mixes samples, draws at random, is not smooth, or does not fit in memory."""
+
+
+class SweepError(LazyrichError):
+    """A sweep that cannot be run: an empty grid, a function that cannot travel, a cluster that does not answer."""

@@ -1,0 +1,51 @@
+"""Named axes, and the settings that they span."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lazyrich.errors import SweepError
+
+MOST = 1_000_000
+
+
+def grid(axes: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    """All combinations of the values of named axes, the last axis running fastest.
+
+    Raises:
+        SweepError: for no axes, an axis without values or with one of them twice, or more than a million combinations.
+
+    Example:
+        >>> grid({"lr": [0.1, 0.2], "seed": range(2)})
+        [{'lr': 0.1, 'seed': 0}, {'lr': 0.1, 'seed': 1}, {'lr': 0.2, 'seed': 0}, {'lr': 0.2, 'seed': 1}]
+    """
+    if not axes:
+        raise SweepError("got no axes, expected at least one, for example lr=[0.1, 0.2]")
+    lists = {name: list(values) for name, values in axes.items() if not isinstance(values, str)}
+    for name, values in axes.items():
+        if name not in lists or not lists[name]:
+            raise SweepError(f"axis '{name}' is {values!r}, expected a list of at least one value")
+        twice = [v for i, v in enumerate(lists[name]) if v in lists[name][:i]] if len(lists[name]) < 10_000 else []
+        if twice:
+            raise SweepError(f"axis '{name}' has {twice[0]!r} twice; give every value once")
+    total = 1
+    for values in lists.values():
+        total *= len(values)
+    if total > MOST:
+        raise SweepError(f"the axes span {total:,} trials, more than {MOST:,}; give fewer values, or shards of them")
+    return [dict(zip(lists, chosen, strict=True)) for chosen in itertools.product(*lists.values())]
+
+
+def shard_of(text: str) -> tuple[int, int]:
+    """``i/n``, the part i of 1 .. n of a sweep's trials.
+
+    Example:
+        >>> shard_of("2/8")
+        (2, 8)
+    """
+    part, slash, parts = text.partition("/")
+    if not (slash and part.isdigit() and parts.isdigit() and 1 <= int(part) <= int(parts)):
+        raise SweepError(f"got shard '{text}', expected i/n with i from 1 to n: 1/8, 2/8, ..., 8/8")
+    return int(part), int(parts)

@@ -1,0 +1,53 @@
+"""Optuna as a proposer of settings, by its own ask and tell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from lazyrich.errors import SweepError
+from lazyrich.sweep.trial import Outcome, Settings
+
+
+class Proposals:
+    """Settings that an Optuna study asks for, for ``sweep``.
+
+    With a seeded sampler the same call asks the same questions, whose answers are in the store: it continues.
+
+    Args:
+        study: an ``optuna.Study``.
+        space: from Optuna's trial to settings.
+        value: of what the function returns, which the study optimises.
+        trials: in all.
+        batch: proposed at a time.
+
+    Raises:
+        SweepError: for numbers below 1.
+
+    Example::
+
+        study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=0))
+        propose = Proposals(study, lambda t: {"lr": t.suggest_float("lr", 1e-4, 1.0, log=True)}, "loss", trials=40)
+        sweep(train, propose, "runs/tuned")
+        study.best_params
+    """
+
+    def __init__(self, study: Any, space: Callable[[Any], Settings], value: str, trials: int, batch: int = 4) -> None:
+        if trials < 1 or batch < 1:
+            raise SweepError(f"got trials={trials}, batch={batch}, expected at least 1")
+        self.study, self.space, self.value, self.left, self.batch = study, space, value, trials, batch
+        self._asked: list[Any] = []
+
+    def __call__(self, outcomes: Sequence[Outcome]) -> list[Settings]:
+        """Tell the study what came of the last proposals, and ask for the next."""
+        from optuna.trial import TrialState
+
+        for asked, outcome in zip(self._asked, outcomes, strict=True):
+            if outcome.status == "done" and outcome.value.get(self.value) is None:
+                raise SweepError(f"the function did not return '{self.value}'; it returned {', '.join(outcome.value)}")
+            result = outcome.value[self.value] if outcome.status == "done" else None
+            self.study.tell(asked, result, state=TrialState.FAIL if result is None else None)
+        size = min(self.batch, self.left)
+        self.left -= size
+        self._asked = [self.study.ask() for _ in range(size)]
+        return [self.space(asked) for asked in self._asked]

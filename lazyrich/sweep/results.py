@@ -1,0 +1,136 @@
+"""The outcomes of a sweep, as rows, tables and files."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lazyrich.errors import SweepError
+from lazyrich.sweep.store import Store
+from lazyrich.sweep.trial import Outcome, Settings
+
+SHOWN = 5  # failures that are printed
+
+
+@dataclass(frozen=True)
+class Results:
+    """What is known of a sweep's trials.
+
+    Attributes:
+        outcomes: of the finished trials, in the order of the grid.
+        total: how many trials the sweep has.
+        folder: of the store.
+        notes: what a person should know, such as outcomes of older code that were not used.
+    """
+
+    outcomes: tuple[Outcome, ...]
+    total: int
+    folder: Path
+    notes: tuple[str, ...] = ()
+
+    @property
+    def failures(self) -> tuple[Outcome, ...]:
+        """Outcomes without a value."""
+        return tuple(o for o in self.outcomes if o.status != "done")
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One record a finished trial: settings, values, status, error and seconds."""
+        return [{**o.settings, **o.value, "status": o.status, "error": o.error, "seconds": o.seconds} for o in self.outcomes]
+
+    def array(self, settings: Settings, name: str) -> np.ndarray:
+        """An array that the trial with these settings returned."""
+        found = next((o for o in self.outcomes if o.settings == settings), None)
+        if found is None:
+            raise SweepError(f"no finished trial has the settings {settings}")
+        with Store(self.folder) as store:
+            return store.array(found.key, name)
+
+    def mean(self, value: str, over: str | Sequence[str] = "seed") -> list[dict[str, Any]]:
+        """Mean, standard deviation and count of a returned value over some axes, one record a combination of the others.
+
+        Raises:
+            SweepError: for a value that no trial returned, or an axis that there is not.
+        """
+        axes = [over] if isinstance(over, str) else list(over)
+        done = [o for o in self.outcomes if o.status == "done"]
+        if not any(value in o.value for o in done):
+            known = sorted({name for o in done for name in o.value})
+            raise SweepError(f"no trial returned '{value}'; they returned {', '.join(known) or 'nothing'}")
+        missing = [axis for axis in axes if not any(axis in o.settings for o in done)]
+        if missing:
+            raise SweepError(f"there is no axis '{missing[0]}'; the axes are {', '.join(done[0].settings)}")
+        groups: dict[str, list[float]] = defaultdict(list)
+        kept: dict[str, Settings] = {}
+        for outcome in done:
+            if outcome.value.get(value) is not None:
+                rest = {k: v for k, v in outcome.settings.items() if k not in axes}
+                groups[key := repr(rest)].append(float(outcome.value[value]))
+                kept[key] = rest
+        return [{**kept[key], "mean": _mean(v), "std": _std(v), "count": len(v)} for key, v in groups.items()]
+
+    def to_pandas(self) -> Any:
+        """The rows as a ``pandas.DataFrame``."""
+        return _needed("pandas").DataFrame(self.rows())
+
+    def to_parquet(self, path: str | Path) -> Path:
+        """The rows in a Parquet file, written whole or not at all."""
+        _needed("pyarrow")
+        path = Path(path)
+        part = path.with_name(f".{path.name}.part")
+        try:
+            self.to_pandas().to_parquet(part, index=False)
+            part.replace(path)
+        except OSError as error:
+            raise SweepError(f"cannot write {path}: {error.strerror or error}") from error
+        finally:
+            part.unlink(missing_ok=True)
+        return path
+
+    def to_xarray(self) -> Any:
+        """The returned values as an ``xarray.Dataset`` over the axes."""
+        _needed("xarray")
+        axes = list(dict.fromkeys(name for o in self.outcomes for name in o.settings))
+        table = self.to_pandas()
+        try:
+            return table.set_index(axes).to_xarray()
+        except (ValueError, TypeError) as error:
+            raise SweepError(f"the trials do not lie on a grid of {', '.join(axes)} ({error}); use to_pandas()") from error
+
+    def __str__(self) -> str:
+        counts = Counter(o.status for o in self.outcomes)
+        parts = [f"{counts[s]} {s}" for s in ("done", "failed", "died") if counts[s]]
+        left = self.total - len(self.outcomes)
+        parts += [f"{left} not run"] if left else []
+        lines = [f"{self.total} trials: {', '.join(parts) or 'none run'} (in {self.folder})"]
+        for outcome in self.failures[:SHOWN]:
+            settings = ", ".join(f"{k}={v}" for k, v in outcome.settings.items())
+            lines.append(f"  {outcome.status} after {outcome.attempts}: {settings}: {outcome.error}")
+        if len(self.failures) > SHOWN:
+            lines.append(f"  and {len(self.failures) - SHOWN} more")
+        return "\n".join(lines + list(self.notes))
+
+
+def _mean(values: list[float]) -> float:
+    return math.fsum(values) / len(values)
+
+
+def _std(values: list[float]) -> float:
+    if len(values) < 2:
+        return math.nan
+    mean = _mean(values)
+    return math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1))
+
+
+def _needed(name: str) -> Any:
+    import importlib
+
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise SweepError(f"{name} is not installed; run: pip install 'lazyrich[export]'") from error

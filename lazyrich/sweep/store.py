@@ -1,0 +1,299 @@
+"""Outcomes on disk: an SQLite file in WAL mode with arrays beside it, each outcome durable as soon as it is there."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sqlite3
+import tempfile
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lazyrich.errors import StoreError
+from lazyrich.sweep.trial import Outcome, Trial
+
+VERSION = "1"
+SILENT = 120.0  # seconds without a sign of life after which another machine's process counts as gone
+TABLES = (
+    "CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID",
+    "CREATE TABLE trials (key TEXT PRIMARY KEY, function TEXT, code TEXT, settings TEXT, status TEXT, value TEXT, arrays TEXT, "
+    "error TEXT, seconds REAL, attempts INTEGER, finished REAL) WITHOUT ROWID",
+    "CREATE TABLE owners (owner TEXT PRIMARY KEY, host TEXT, pid INTEGER, born TEXT, beat REAL) WITHOUT ROWID",
+    "CREATE TABLE claims (key TEXT PRIMARY KEY, owner TEXT) WITHOUT ROWID",
+)
+PATIENCE = 60.0  # seconds to wait for another process's lock
+COLUMNS = "key, settings, status, value, arrays, error, seconds, attempts"
+
+
+class Store:
+    """Finished trials in a folder, by key.
+
+    Several processes may use one store at a time: a trial is claimed before it is run, and the claims of a process that is
+    gone are void. SQLite's locks want a local disk; on network file systems give every machine its own store and ``merge``.
+
+    Args:
+        path: a folder; made when it is not there.
+
+    Raises:
+        StoreError: if the folder holds something else, a store of another version, or cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> from lazyrich.sweep.trial import Outcome
+        >>> store = Store(tempfile.mkdtemp() + "/store")
+        >>> store.put(Outcome("k", {"lr": 0.1}, "done", {"loss": 2.0}), "train", "v1")
+        True
+        >>> store.get(["k", "other"])["k"].value
+        {'loss': 2.0}
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.file = self.path / "trials.sqlite"
+        if self.path.exists() and not self.file.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise StoreError(f"{self.path} exists and is no store of trials; give a new folder, or remove this one")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"cannot make {self.path}: {error.strerror}; give a folder that you may write to") from error
+        self.owner = uuid.uuid4().hex
+        with self._said():
+            self._db = self._open()
+            self._enter()
+
+    def _open(self) -> sqlite3.Connection:
+        db = sqlite3.connect(self.file, timeout=PATIENCE, isolation_level=None)
+        _write_ahead(db)
+        db.execute("PRAGMA synchronous=FULL")  # an outcome outlives a power cut, not only a kill
+        return db
+
+    def _enter(self) -> None:
+        """Make the tables of a new store, refuse those of another version, and sign in."""
+        with self._transaction() as db:
+            if not db.execute("SELECT 1 FROM sqlite_master WHERE name='meta'").fetchone():
+                for table in TABLES:
+                    db.execute(table)
+                db.execute("INSERT INTO meta VALUES ('version', ?)", (VERSION,))
+            found = db.execute("SELECT value FROM meta WHERE name='version'").fetchone()
+            if found is None or found[0] != VERSION:
+                raise StoreError(
+                    f"{self.file} was written by another version of lazyrich (store version {found[0] if found else '?'}, "
+                    f"expected {VERSION}); use that version, or give a new folder"
+                )
+            me = (self.owner, socket.gethostname(), os.getpid(), _born(os.getpid()), time.time())
+            db.execute("INSERT INTO owners VALUES (?, ?, ?, ?, ?)", me)
+
+    def close(self) -> None:
+        """Give up what this process had claimed, and close."""
+        with self._said():
+            self._db.execute("DELETE FROM claims WHERE owner=?", (self.owner,))
+            self._db.execute("DELETE FROM owners WHERE owner=?", (self.owner,))
+            self._db.close()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def put(self, outcome: Outcome, function: str, code: str) -> bool:
+        """Keep an outcome, durably; False where its trial is done already (the first outcome stays). Failures are replaced.
+
+        Raises:
+            StoreError: if the disk is full or gone; what was kept before stays.
+        """
+        names = self._write_arrays(outcome) if outcome.arrays else []
+        row = (
+            outcome.key, function, code, json.dumps(outcome.settings), outcome.status, json.dumps(outcome.value),
+            json.dumps(names), outcome.error, outcome.seconds, outcome.attempts, time.time(),
+        )  # fmt: skip
+        with self._transaction() as db:
+            db.execute("DELETE FROM trials WHERE key=? AND status<>'done'", (outcome.key,))
+            new = db.execute(f"INSERT OR IGNORE INTO trials VALUES ({', '.join('?' * len(row))})", row).rowcount == 1
+            db.execute("DELETE FROM claims WHERE key=?", (outcome.key,))
+        return new
+
+    def claim(self, trial: Trial, again: bool = False) -> bool:
+        """Whether this process is to run the trial: it is not finished and no living process has claimed it.
+
+        Args:
+            trial: to be run.
+            again: failures count as not finished.
+        """
+        with self._transaction() as db:
+            status = db.execute("SELECT status FROM trials WHERE key=?", (trial.key,)).fetchone()
+            if status and (status[0] == "done" or not again):
+                return False
+            held = db.execute("SELECT owner FROM claims WHERE key=?", (trial.key,)).fetchone()
+            if held and held[0] != self.owner and self._alive(held[0]):
+                return False
+            db.execute("INSERT OR REPLACE INTO claims VALUES (?, ?)", (trial.key, self.owner))
+        return True
+
+    def beat(self) -> None:
+        """A sign of life, for processes on other machines; callable from any thread."""
+        with self._said(), closing(sqlite3.connect(self.file, timeout=PATIENCE)) as db, db:
+            db.execute("UPDATE owners SET beat=? WHERE owner=?", (time.time(), self.owner))
+
+    def _alive(self, owner: str) -> bool:
+        row = self._db.execute("SELECT host, pid, born, beat FROM owners WHERE owner=?", (owner,)).fetchone()
+        if row is None:
+            return False
+        host, pid, born, beat = row
+        if host == socket.gethostname():
+            return _born(pid) == born != ""
+        return time.time() - beat < SILENT
+
+    def status(self, keys: Sequence[str]) -> dict[str, str]:
+        """Status by key, of those that are finished."""
+        return {key: status for chunk in _chunks(keys) for key, status in self._select("key, status", chunk)}
+
+    def get(self, keys: Sequence[str]) -> dict[str, Outcome]:
+        """Outcomes by key, of those that are finished. Arrays are read from disk when they are asked for by ``array``."""
+        return {row[0]: _outcome(row) for chunk in _chunks(keys) for row in self._select(COLUMNS, chunk)}
+
+    def all(self, function: str | None = None) -> list[Outcome]:
+        """All outcomes, of one function where it is named, in the order in which they finished."""
+        where, words = ("WHERE function=?", (function,)) if function else ("", ())
+        with self._said():
+            rows = self._db.execute(f"SELECT {COLUMNS} FROM trials {where} ORDER BY finished", words)
+            return [_outcome(row) for row in rows]
+
+    def functions(self) -> dict[tuple[str, str], int]:
+        """How many outcomes there are of each function's name and code."""
+        with self._said():
+            rows = self._db.execute("SELECT function, code, COUNT(*) FROM trials GROUP BY function, code").fetchall()
+        return {(function, code): count for function, code, count in rows}
+
+    def array(self, key: str, name: str) -> np.ndarray:
+        """An array of an outcome.
+
+        Raises:
+            StoreError: if there is none of that name.
+        """
+        file = self._array_file(key)
+        try:
+            with np.load(file, allow_pickle=False) as arrays:
+                return arrays[name]
+        except (OSError, KeyError, ValueError) as error:
+            raise StoreError(f"there is no array '{name}' of trial {key} in {file} ({error})") from error
+
+    def merge(self, *others: str | Path) -> int:
+        """Take over the outcomes of other stores that are not done here; how many were new. They are only read.
+
+        Raises:
+            StoreError: if one of them is no store.
+        """
+        return sum(self._merge_one(Path(other)) for other in others)
+
+    def _merge_one(self, path: Path) -> int:
+        if not (path / "trials.sqlite").exists():
+            raise StoreError(f"{path} is no store of trials; expected a folder with trials.sqlite")
+        new = 0
+        with Store(path) as other:
+            rows = other._db.execute(f"SELECT {COLUMNS}, function, code FROM trials ORDER BY finished").fetchall()
+            for row in rows:
+                names = json.loads(row[4])
+                arrays = {name: other.array(row[0], name) for name in names}
+                outcome = _outcome(row[:8])
+                new += self.put(Outcome(**{**outcome.__dict__, "arrays": arrays}), row[8], row[9])
+        return new
+
+    def _select(self, columns: str, keys: Sequence[str]) -> list[tuple[Any, ...]]:
+        with self._said():
+            marks = ", ".join("?" * len(keys))
+            return self._db.execute(f"SELECT {columns} FROM trials WHERE key IN ({marks})", keys).fetchall()
+
+    def _array_file(self, key: str) -> Path:
+        return self.path / "arrays" / f"{key}.npz"
+
+    def _write_arrays(self, outcome: Outcome) -> list[str]:
+        """Before the row, which then never names a file that is not wholly there."""
+        file, temporary = self._array_file(outcome.key), ""
+        try:
+            file.parent.mkdir(exist_ok=True)
+            handle, temporary = tempfile.mkstemp(dir=file.parent, suffix=".part")
+            with os.fdopen(handle, "wb") as stream:
+                np.savez(stream, **outcome.arrays)  # ty: ignore
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(temporary, file)
+        except OSError as error:
+            raise StoreError(_full(self.path, error)) from error
+        finally:
+            if temporary and os.path.exists(temporary):
+                os.unlink(temporary)
+        return list(outcome.arrays)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._said():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def _said(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            raise StoreError(_full(self.path, error)) from error
+        except sqlite3.DatabaseError as error:
+            raise StoreError(f"{self.file} is no store of trials ({error}); give a new folder, or restore this file") from error
+
+
+def _full(path: Path, error: Exception) -> str:
+    mend = "end the process that holds it" if "locked" in str(error) else "make room"
+    return f"cannot write in {path}: {error}; finished trials are kept: {mend}, then repeat the same command"
+
+
+def _write_ahead(db: sqlite3.Connection) -> None:
+    """Switch to WAL. SQLite does not wait for other processes here, so this does."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            db.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+
+
+def _outcome(row: Sequence[Any]) -> Outcome:
+    key, settings, status, value, _, error, seconds, attempts = row
+    return Outcome(key, json.loads(settings), status, json.loads(value), {}, error, seconds, attempts)
+
+
+def _chunks(keys: Sequence[str], size: int = 30_000) -> Iterable[Sequence[str]]:
+    return (keys[i : i + size] for i in range(0, len(keys), size))
+
+
+def _born(pid: int) -> str:
+    """When a process of this machine started, so that a reused number is not taken for it; empty where there is none."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8") as file:
+            return file.read().rpartition(")")[2].split()[19]
+    except OSError:
+        pass
+    if os.path.isdir("/proc/self"):
+        return ""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return ""
+    except PermissionError:
+        pass
+    return "alive"

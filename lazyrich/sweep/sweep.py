@@ -1,0 +1,177 @@
+"""A function over many settings: what is finished is kept, what is not is run, wherever there is room."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from lazyrich.errors import StoreError, SweepError
+from lazyrich.sweep.executor import Executor, Inline
+from lazyrich.sweep.grid import grid
+from lazyrich.sweep.results import Results
+from lazyrich.sweep.store import Store
+from lazyrich.sweep.trial import Outcome, Trial, fingerprint, name_of, trial_of
+
+Progress = Callable[[int, int, str], None]
+Proposer = Callable[[Sequence[Outcome]], Sequence[Mapping[str, Any]]]
+BEAT = 20.0  # seconds between signs of life
+POLL = 0.2  # seconds between looks at trials that another process is running
+
+
+def sweep(
+    function: Callable[..., Any],
+    trials: Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Any]] | Proposer,
+    store: str | Path,
+    *,
+    executor: Executor | None = None,
+    name: str | None = None,
+    code: str | None = None,
+    shard: tuple[int, int] | None = None,
+    retry_failed: bool = False,
+    progress: Progress | None = None,
+) -> Results:
+    """Call a function with every settings of a grid, once, and keep what it returns.
+
+    Every finished trial is durable at once, under a key made of the function's name, its code and the settings; the same call
+    continues where the last one stopped, whether that was Ctrl-C, a kill or a full disk. Changed code makes new keys, and the
+    result says that older outcomes were not used. Several processes may run the same call at a time and share the trials.
+
+    Args:
+        function: called as ``function(**settings)``; returns numbers, text, lists, dictionaries or arrays, by name.
+        trials: named axes (their product), a list of settings, or a function that is given the outcomes of the settings it
+            last proposed and proposes the next, until it proposes none.
+        store: folder of the outcomes.
+        executor: where trials run; in this process by default. See ``executor_for``.
+        name: of the function, in keys; ``module.name`` by default.
+        code: fingerprint of its code, in keys; that of the file that defines it by default.
+        shard: (i, n): only trials i, i + n, i + 2n, ...; merge the stores of all shards afterwards.
+        retry_failed: run trials again that failed or died.
+        progress: called with (trials finished, in all, what came last).
+
+    Returns:
+        The outcomes in the order of the trials.
+
+    Raises:
+        SweepError: for an empty grid, settings that are no plain values, or a function that cannot travel.
+        StoreError: for a folder that cannot be used, or a full disk; what is finished stays.
+
+    Example:
+        >>> import tempfile
+        >>> results = sweep(lambda lr, seed: {"loss": lr + seed}, {"lr": [1, 2], "seed": [0, 1]}, tempfile.mkdtemp() + "/s")
+        >>> [row["loss"] for row in results.rows()]
+        [1, 2, 2, 3]
+    """
+    job = _Job(function, name or name_of(function), code or fingerprint(function), executor or Inline(), retry_failed, progress)
+    with Store(store) as kept, _beating(kept):
+        if callable(trials):
+            wanted = _proposed(job, kept, trials)
+        else:
+            wanted = _part(job.trials(grid(trials) if isinstance(trials, Mapping) else trials), shard)
+            job.fill(kept, wanted)
+        found = kept.get([trial.key for trial in wanted])
+        outcomes = tuple(found[trial.key] for trial in wanted if trial.key in found)
+        return Results(outcomes, len(wanted), kept.path, job.notes(kept))
+
+
+class _Job:
+    """A function to be called, and how."""
+
+    def __init__(
+        self, function: Callable[..., Any], name: str, code: str, executor: Executor, again: bool, progress: Progress | None
+    ) -> None:
+        self.function, self.name, self.code = function, name, code
+        self.executor, self.again, self.progress = executor, again, progress
+
+    def trials(self, settings: Sequence[Mapping[str, Any]]) -> list[Trial]:
+        made = [trial_of(s, self.name, self.code) for s in settings]
+        if not made:
+            raise SweepError("got an empty list of settings, expected at least one, for example [{'lr': 0.1}]")
+        if len({trial.key for trial in made}) < len(made):
+            seen: set[str] = set()
+            twice = next(trial for trial in made if trial.key in seen or seen.add(trial.key))
+            raise SweepError(f"the settings {twice.settings} are there twice; give every one once")
+        return made
+
+    def fill(self, store: Store, wanted: Sequence[Trial]) -> None:
+        """Run what is not finished and not claimed by others, and wait for what others have claimed."""
+        tried: set[str] = set()
+        while True:
+            status = store.status([trial.key for trial in wanted])
+            missing = [t for t in wanted if t.key not in tried and not self._over(status.get(t.key))]
+            self._show(len(wanted) - len(missing), len(wanted), "continuing" if status else "starting")
+            if not missing:
+                return
+            ran = self._run(store, missing, len(wanted))
+            tried |= ran
+            if not ran:
+                time.sleep(POLL)
+
+    def _over(self, status: str | None) -> bool:
+        return status == "done" or (status is not None and not self.again)
+
+    def _run(self, store: Store, missing: Sequence[Trial], total: int) -> set[str]:
+        claimed = (trial for trial in missing if store.claim(trial, self.again))
+        ran: set[str] = set()
+        with closing(self.executor.run(self.function, claimed)) as outcomes:  # ty: ignore
+            for outcome in outcomes:
+                store.put(outcome, self.name, self.code)
+                ran.add(outcome.key)
+                last = ", ".join(f"{k}={v}" for k, v in outcome.settings.items())
+                self._show(total - len(missing) + len(ran), total, f"{outcome.status}: {last}"[:80])
+        return ran
+
+    def notes(self, store: Store) -> tuple[str, ...]:
+        older = sum(n for (name, code), n in store.functions().items() if name == self.name and code != self.code)
+        if not older:
+            return ()
+        return (f"The code of {self.name} has changed: {older} outcomes of other code are in {store.path} and were not used.",)
+
+    def _show(self, done: int, total: int, what: str) -> None:
+        if self.progress:
+            self.progress(done, total, what)
+
+
+def _proposed(job: _Job, store: Store, propose: Proposer) -> list[Trial]:
+    """The trials that were proposed, all finished."""
+    everything: dict[str, Trial] = {}
+    last: list[Trial] = []
+    while True:
+        found = store.get([trial.key for trial in last])
+        settings = propose([found[trial.key] for trial in last])
+        if not settings:
+            return list(everything.values())
+        last = [trial_of(s, job.name, job.code) for s in settings]
+        job.fill(store, list({trial.key: trial for trial in last}.values()))
+        everything |= {trial.key: trial for trial in last}
+
+
+def _part(trials: list[Trial], shard: tuple[int, int] | None) -> list[Trial]:
+    if shard is None:
+        return trials
+    part, parts = shard
+    if not 1 <= part <= parts:
+        raise SweepError(f"got shard {part}/{parts}, expected i/n with i from 1 to n")
+    return trials[part - 1 :: parts]
+
+
+@contextmanager
+def _beating(store: Store) -> Iterator[None]:
+    """Signs of life while trials run."""
+    over = threading.Event()
+
+    def beat() -> None:
+        while not over.wait(BEAT):
+            with suppress(StoreError):  # a full disk is met, and told, where outcomes are kept
+                store.beat()
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()

@@ -1,0 +1,167 @@
+"""One call of a function with settings: what it is known by, and what came of it."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import inspect
+import json
+import math
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from lazyrich.errors import SweepError
+
+Status = Literal["done", "failed", "died"]
+Settings = dict[str, Any]
+PLAIN = (str, int, float, bool, type(None))
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A function's settings, and the key under which its outcome is kept: the same function, code and settings, the same key."""
+
+    key: str
+    settings: Settings
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a trial.
+
+    Attributes:
+        key: of the trial.
+        settings: of the trial.
+        status: "done"; "failed" when the function raised; "died" when its process went away, every time it was tried.
+        value: what the function returned, by name: numbers, text, lists.
+        arrays: the arrays among it.
+        error: what was raised, or how the process ended.
+        seconds: that the last attempt took.
+        attempts: how often it was tried.
+    """
+
+    key: str
+    settings: Settings
+    status: Status
+    value: dict[str, Any] = field(default_factory=dict)
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)
+    error: str = ""
+    seconds: float = math.nan
+    attempts: int = 1
+
+
+def trial_of(settings: Mapping[str, Any], function: str, code: str) -> Trial:
+    """The trial of a function's name, a fingerprint of its code, and settings.
+
+    Raises:
+        SweepError: for settings that are not plain values, so that a key could not be made of them.
+
+    Example:
+        >>> trial_of({"lr": 0.1}, "f", "1").key == trial_of({"lr": 0.1}, "f", "1").key != trial_of({"lr": 0.1}, "f", "2").key
+        True
+    """
+    plain = {str(name): _plain(value, str(name)) for name, value in settings.items()}
+    text = json.dumps([function, code, plain], sort_keys=True, separators=(",", ":"))
+    return Trial(hashlib.sha256(text.encode()).hexdigest()[:32], plain)
+
+
+def attempt(function: Callable[..., Any], trial: Trial) -> Outcome:
+    """Call the function with a trial's settings; an exception is an outcome.
+
+    Example:
+        >>> attempt(lambda lr: {"loss": lr**2}, Trial("a", {"lr": 3.0})).value
+        {'loss': 9.0}
+        >>> attempt(lambda lr: 1 / lr, Trial("b", {"lr": 0})).error
+        'ZeroDivisionError: division by zero (...)'
+    """
+    start = time.perf_counter()
+    try:
+        value, arrays = _parted(function(**trial.settings))
+    except (Exception, SystemExit) as error:  # the user's function may raise anything
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        said = f"{type(error).__name__}: {error}"
+        place = "" if where.filename == __file__ else f" ({where.filename}:{where.lineno})"
+        return Outcome(trial.key, trial.settings, "failed", error=said + place, seconds=time.perf_counter() - start)
+    return Outcome(trial.key, trial.settings, "done", value, arrays, seconds=time.perf_counter() - start)
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    """``module.name`` of a function, also of a partial one.
+
+    Example:
+        >>> name_of(functools.partial(math.pow, 2))
+        'math.pow'
+    """
+    inner = _inner(function)
+    name = getattr(inner, "__qualname__", type(inner).__qualname__)
+    return f"{getattr(inner, '__module__', None) or type(inner).__module__}.{name}"
+
+
+def fingerprint(function: Callable[..., Any]) -> str:
+    """A fingerprint of a function's code: the file that defines it, or its compiled form where there is no file.
+
+    Bound arguments of a partial function count with their ``repr``.
+    """
+    inner = _inner(function)
+    bound = repr((function.args, sorted(function.keywords.items()))) if isinstance(function, functools.partial) else ""
+    module = sys.modules.get(getattr(inner, "__module__", ""))
+    try:
+        text = inspect.getsource(module) if module is not None and module.__name__ != "__main__" else inspect.getsource(inner)
+    except (OSError, TypeError):
+        code = getattr(inner, "__code__", None)
+        text = repr((code.co_code, code.co_consts, code.co_names)) if code else repr(type(inner))
+    return hashlib.sha256((text + bound).encode()).hexdigest()[:12]
+
+
+def _inner(function: Callable[..., Any]) -> Callable[..., Any]:
+    while isinstance(function, functools.partial):
+        function = function.func
+    return function
+
+
+def _plain(value: Any, name: str) -> Any:
+    if isinstance(value, PLAIN):
+        return value
+    if isinstance(value, (list, tuple)):
+        return [_plain(v, name) for v in value]
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v, name) for k, v in value.items()}
+    if isinstance(value, np.generic):
+        return value.item()
+    raise SweepError(
+        f"axis '{name}' holds a {type(value).__name__}, expected numbers, text, True, False, None, or lists of these; "
+        "give a name, and look the object up inside the function"
+    )
+
+
+def _parted(returned: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Plain values and arrays of what a function returned."""
+    named = returned if isinstance(returned, Mapping) else {"value": returned}
+    value: dict[str, Any] = {}
+    arrays: dict[str, np.ndarray] = {}
+    for name, item in named.items():
+        item = item.detach().cpu().numpy() if hasattr(item, "detach") else item
+        if isinstance(item, (np.ndarray, np.generic)) and np.ndim(item) == 0:
+            item = item.item()
+        if isinstance(item, np.ndarray):
+            if item.dtype.hasobject:
+                raise SweepError(f"the function returned an array of objects for '{name}', expected an array of numbers")
+            arrays[str(name)] = item
+        else:
+            value[str(name)] = _returned(item, str(name))
+    return value, arrays
+
+
+def _returned(item: Any, name: str) -> Any:
+    try:
+        return _plain(item, name)
+    except SweepError:
+        raise SweepError(
+            f"the function returned a {type(item).__name__} for '{name}', expected numbers, text, lists, dictionaries or arrays"
+        ) from None

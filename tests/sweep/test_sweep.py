@@ -1,0 +1,296 @@
+"""Sweeps: every trial once, continued where they stopped, with everything that can go wrong in a trial an outcome."""
+
+import functools
+import math
+import sqlite3
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lazyrich.errors import StoreError, SweepError
+from lazyrich.sweep import Futures, Inline, Outcome, Processes, Proposals, Store, executor_for, grid, shard_of, sweep
+from lazyrich.sweep.trial import fingerprint, name_of, trial_of
+
+
+def loss(lr, seed=0):
+    return {"loss": lr + seed, "curve": np.arange(3) * lr}
+
+
+def test_a_grid_is_the_product_of_its_axes():
+    assert grid({"a": [1, 2], "b": ["x"]}) == [{"a": 1, "b": "x"}, {"a": 2, "b": "x"}]
+    assert len(grid({"a": range(10), "b": range(10), "c": [None]})) == 100
+
+
+@pytest.mark.parametrize(
+    ("axes", "says"),
+    [
+        ({}, "no axes"),
+        ({"lr": []}, "axis 'lr' is \\[\\], expected a list of at least one value"),
+        ({"lr": "abc"}, "axis 'lr' is 'abc'"),
+        ({"lr": [1, 2, 1]}, "axis 'lr' has 1 twice"),
+        ({"a": range(2000), "b": range(2000)}, "4,000,000 trials"),
+        ({"model": [object()]}, "axis 'model' holds a object"),
+    ],
+)
+def test_axes_that_span_nothing_are_refused(axes, says, tmp_path):
+    with pytest.raises(SweepError, match=says):
+        sweep(loss, axes, tmp_path / "s")
+
+
+def test_lists_are_refused_where_they_repeat_or_are_empty(tmp_path):
+    with pytest.raises(SweepError, match="empty list"):
+        sweep(loss, [], tmp_path / "s")
+    with pytest.raises(SweepError, match=r"\{'lr': 1\} are there twice"):
+        sweep(loss, [{"lr": 1}, {"lr": 2}, {"lr": 1}], tmp_path / "s")
+
+
+def test_values_come_back_in_the_order_of_the_grid_and_arrays_from_beside_them(tmp_path):
+    results = sweep(loss, {"lr": [0.5, 0.25], "seed": [0, 1]}, tmp_path / "s")
+    assert [row["loss"] for row in results.rows()] == [0.5, 1.5, 0.25, 1.25]
+    assert [row["status"] for row in results.rows()] == ["done"] * 4
+    np.testing.assert_array_equal(results.array({"lr": 0.25, "seed": 1}, "curve"), [0, 0.25, 0.5])
+    assert str(results) == f"4 trials: 4 done (in {tmp_path / 's'})"
+    mean = results.mean("loss")
+    assert mean == [
+        {"lr": 0.5, "mean": 1.0, "std": math.sqrt(0.5), "count": 2},
+        {"lr": 0.25, "mean": 0.75, "std": math.sqrt(0.5), "count": 2},
+    ]
+
+
+def test_the_same_call_continues(tmp_path):
+    calls = []
+
+    def counted(lr):
+        calls.append(lr)
+        if lr == 3 and calls.count(3) == 1:
+            raise KeyboardInterrupt
+        return lr
+
+    with pytest.raises(KeyboardInterrupt):
+        sweep(counted, {"lr": [1, 2, 3, 4]}, tmp_path / "s", code="1")
+    results = sweep(counted, {"lr": [1, 2, 3, 4]}, tmp_path / "s", code="1")
+    assert calls == [1, 2, 3, 3, 4]
+    assert [row["value"] for row in results.rows()] == [1, 2, 3, 4]
+    sweep(counted, {"lr": [4, 5]}, tmp_path / "s", code="1")  # another grid shares what it has in common
+    assert calls == [1, 2, 3, 3, 4, 5]
+
+
+def test_changed_code_runs_again_and_says_so(tmp_path):
+    sweep(loss, {"lr": [1]}, tmp_path / "s", code="old")
+    results = sweep(loss, {"lr": [1]}, tmp_path / "s", code="new")
+    assert "The code of" in str(results)
+    assert "1 outcomes of other code" in str(results)
+    with Store(tmp_path / "s") as store:
+        assert len(store.all()) == 2
+
+
+def test_a_fingerprint_follows_the_file_and_the_bound_arguments():
+    assert fingerprint(loss) == fingerprint(test_a_grid_is_the_product_of_its_axes)
+    assert fingerprint(functools.partial(loss, 1)) != fingerprint(functools.partial(loss, 2)) != fingerprint(loss)
+    assert name_of(functools.partial(loss, 1)).endswith("test_sweep.loss")
+    assert trial_of({"a": (1, 2)}, "f", "c").key == trial_of({"a": [1, 2]}, "f", "c").key
+    assert trial_of({"a": 1, "b": 2}, "f", "c").key == trial_of({"b": 2, "a": 1}, "f", "c").key
+
+
+def test_what_a_function_raises_is_an_outcome_and_can_be_tried_again(tmp_path):
+    broken = [True]
+
+    def fragile(lr):
+        if lr == 2 and broken[0]:
+            raise ValueError("no such luck")
+        return lr
+
+    results = sweep(fragile, {"lr": [1, 2, 3]}, tmp_path / "s", code="1")
+    assert [o.status for o in results.outcomes] == ["done", "failed", "done"]
+    assert "failed after 1: lr=2: ValueError: no such luck" in str(results)
+    assert "test_sweep.py" in results.failures[0].error
+    broken[0] = False
+    assert len(sweep(fragile, {"lr": [1, 2, 3]}, tmp_path / "s", code="1").failures) == 1
+    assert not sweep(fragile, {"lr": [1, 2, 3]}, tmp_path / "s", code="1", retry_failed=True).failures
+    broken[0] = True
+    assert not sweep(fragile, {"lr": [1, 2, 3]}, tmp_path / "s", code="1", retry_failed=True).failures  # done stays done
+
+
+@pytest.mark.parametrize(
+    ("returned", "says"),
+    [(object(), "returned a object for 'value'"), ({"x": {1, 2}}, "returned a set for 'x'"),
+     (np.array([object()]), "array of objects")],
+)  # fmt: skip
+def test_what_cannot_be_kept_is_a_failure(returned, says, tmp_path):
+    results = sweep(lambda lr: returned, {"lr": [1]}, tmp_path / "s")
+    assert says in results.failures[0].error
+
+
+def test_numbers_of_any_kind_are_kept(tmp_path):
+    def kinds(lr):
+        return {"t": torch.tensor(1.5), "n": np.float32(2), "many": torch.ones(2, 2), "nan": math.nan, "text": "a", "list": [1]}
+
+    row = sweep(kinds, {"lr": [1]}, tmp_path / "s").rows()[0]
+    assert (row["t"], row["n"], row["text"], row["list"]) == (1.5, 2.0, "a", [1])
+    assert math.isnan(row["nan"])
+
+
+def test_shards_part_the_trials_and_merge(tmp_path):
+    axes = {"lr": list(range(7))}
+    parts = [sweep(loss, axes, tmp_path / f"part{i}", shard=(i, 3)) for i in (1, 2, 3)]
+    assert [len(p.outcomes) for p in parts] == [3, 2, 2]
+    with Store(tmp_path / "all") as store:
+        assert store.merge(tmp_path / "part1", tmp_path / "part2", tmp_path / "part3") == 7
+        assert store.merge(tmp_path / "part1") == 0
+    calls = []
+    whole = sweep(loss, axes, tmp_path / "all", progress=lambda *what: calls.append(what))
+    assert len(calls) == 1  # nothing was left to run
+    np.testing.assert_array_equal(whole.array({"lr": 5}, "curve"), [0, 5, 10])
+    assert shard_of("3/3") == (3, 3)
+    for text in ("0/3", "4/3", "1", "a/b", "-1/3"):
+        with pytest.raises(SweepError, match="expected i/n"):
+            shard_of(text)
+    with pytest.raises(StoreError, match="no store of trials"):
+        Store(tmp_path / "new").merge(tmp_path / "nothing")
+
+
+def test_a_proposer_sees_what_came_of_its_last_proposals(tmp_path):
+    seen = []
+
+    def halve(outcomes):
+        seen.append([o.value["loss"] for o in outcomes])
+        lr = outcomes[-1].settings["lr"] / 2 if outcomes else 1.0
+        return [{"lr": lr}] if lr > 0.2 else []
+
+    results = sweep(loss, halve, tmp_path / "s")
+    assert [row["lr"] for row in results.rows()] == [1.0, 0.5, 0.25]
+    assert seen == [[], [1.0], [0.5], [0.25]]
+
+
+def test_optuna_asks_and_is_told(tmp_path):
+    optuna = pytest.importorskip("optuna")
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+    def proposals():
+        study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=0))
+        return Proposals(study, lambda t: {"lr": t.suggest_float("lr", 0.01, 1.0, log=True)}, "loss", trials=10)
+
+    calls = []
+
+    def bowl(lr):
+        calls.append(lr)
+        return {"loss": (math.log(lr) + 2) ** 2}
+
+    propose = proposals()
+    first = sweep(bowl, propose, tmp_path / "s", code="1")
+    assert propose.study.best_value == min(row["loss"] for row in first.rows())
+    assert len(first.outcomes) == len(calls) == 10
+    again = sweep(bowl, proposals(), tmp_path / "s", code="1")
+    assert len(calls) == 10
+    assert again.rows() == first.rows()
+    with pytest.raises(SweepError, match="did not return 'accuracy'"):
+        sweep(bowl, Proposals(optuna.create_study(), lambda t: {"lr": 1.0}, "accuracy", 4, 1), tmp_path / "s")
+
+
+def test_any_pool_of_futures_will_do(tmp_path):
+    with ThreadPoolExecutor(2) as pool:
+        results = sweep(loss, {"lr": list(range(20))}, tmp_path / "s", executor=Futures(pool, 4))
+    assert [row["loss"] for row in results.rows()] == list(range(20))
+
+
+def test_export(tmp_path):
+    pandas, xarray = pytest.importorskip("pandas"), pytest.importorskip("xarray")
+    results = sweep(loss, {"lr": [0.5, 0.25], "seed": [0, 1]}, tmp_path / "s")
+    assert list(results.to_pandas()["loss"]) == [0.5, 1.5, 0.25, 1.25]
+    assert list(pandas.read_parquet(results.to_parquet(tmp_path / "t.parquet"))["loss"]) == [0.5, 1.5, 0.25, 1.25]
+    data = results.to_xarray()
+    assert isinstance(data, xarray.Dataset)
+    assert float(data["loss"].sel(lr=0.25, seed=1)) == 1.25
+
+
+def test_results_refuse_names_that_are_not_there(tmp_path):
+    results = sweep(loss, {"lr": [1]}, tmp_path / "s")
+    with pytest.raises(SweepError, match="no trial returned 'accuracy'; they returned loss"):
+        results.mean("accuracy")
+    with pytest.raises(SweepError, match="no axis 'seed'; the axes are lr"):
+        results.mean("loss")
+    with pytest.raises(SweepError, match="no finished trial"):
+        results.array({"lr": 9}, "curve")
+    with pytest.raises(StoreError, match="no array 'weights'"):
+        results.array({"lr": 1}, "weights")
+
+
+def test_a_folder_of_something_else_or_of_another_version_is_refused(tmp_path):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "file").write_text("x")
+    with pytest.raises(StoreError, match="is no store of trials"):
+        Store(tmp_path / "other")
+    Store(tmp_path / "s").close()
+    with sqlite3.connect(tmp_path / "s" / "trials.sqlite") as db:
+        db.execute("UPDATE meta SET value='0'")
+    with pytest.raises(StoreError, match="store version 0, expected 1"):
+        Store(tmp_path / "s")
+    (tmp_path / "t").mkdir()
+    (tmp_path / "t" / "trials.sqlite").write_text("not a database at all, but long enough to be read as one" * 20)
+    with pytest.raises(StoreError, match="is no store of trials"):
+        Store(tmp_path / "t")
+
+
+def test_the_first_outcome_of_a_trial_stays(tmp_path):
+    with Store(tmp_path / "s") as store:
+        assert store.put(Outcome("k", {}, "failed", error="x"), "f", "c")
+        assert store.put(Outcome("k", {}, "done", {"a": 1}), "f", "c")
+        assert not store.put(Outcome("k", {}, "done", {"a": 2}), "f", "c")
+        assert store.get(["k"])["k"].value == {"a": 1}
+
+
+def test_a_trial_is_claimed_by_one_process_until_that_is_gone(tmp_path):
+    trial = trial_of({"lr": 1}, "f", "c")
+    first, second = Store(tmp_path / "s"), Store(tmp_path / "s")
+    assert first.claim(trial)
+    assert not second.claim(trial)
+    first.close()
+    assert second.claim(trial)
+    gone = subprocess.run(  # claims, and ends without a word
+        [sys.executable, "-c", "import sys, os; from lazyrich.sweep import Store; from lazyrich.sweep.trial import trial_of\n"
+         f"Store({str(tmp_path / 's')!r}).claim(trial_of({{'lr': 2}}, 'f', 'c')) and os._exit(7)"],
+        check=False,
+    )  # fmt: skip
+    assert gone.returncode == 7
+    assert second.claim(trial_of({"lr": 2}, "f", "c"))
+    second._db.execute("INSERT INTO owners VALUES ('far', 'another machine', 1, '', 0)")
+    second._db.execute("INSERT INTO claims VALUES ('k3', 'far')")
+    assert second.claim(trial.__class__("k3", {}))  # silent for too long
+
+
+def test_a_full_disk_stops_the_sweep_and_keeps_what_is_finished(tmp_path):
+    sweep(loss, {"lr": [1]}, tmp_path / "s")
+    with Store(tmp_path / "s") as store:
+        pages = store._db.execute("PRAGMA page_count").fetchone()[0]
+        store._db.execute(f"PRAGMA max_page_count={pages + 2}")
+        with pytest.raises(StoreError, match=r"full.*finished trials are kept: make room, then repeat the same command"):
+            for i in range(1000):
+                store.put(Outcome(f"{i:032}", {"text": "x" * 500}, "done"), "f", "c")
+        kept = len(store.all())
+    assert kept > 2
+    with Store(tmp_path / "s") as store:
+        assert len(store.all()) == kept
+        assert store.put(Outcome("more", {}, "done"), "f", "c")
+
+
+def test_executors_by_name():
+    assert isinstance(executor_for(), Inline)
+    assert executor_for("processes", 3, 1, 5.0).timeout == 5.0
+    for call, says in [
+        (lambda: executor_for("slurm"), "got executor 'slurm', expected inline, processes, ray"),
+        (lambda: executor_for("inline", timeout=1.0), "timeout"),
+        (lambda: Processes(0), "workers=0"),
+        (lambda: Futures(None, 0), "slots=0"),
+        (lambda: Proposals(None, lambda t: {}, "loss", 0), "trials=0"),
+    ]:
+        with pytest.raises(SweepError, match=says):
+            call()
+
+
+def test_names_of_folders_do_not_collide_with_run_folders(tmp_path):
+    assert Path(sweep(loss, {"lr": [1]}, str(tmp_path / "s")).folder) == tmp_path / "s"

@@ -1,0 +1,59 @@
+"""Local clusters of two workers, as Dask and Ray start them: the same trials, also when a worker is killed."""
+
+import os
+import signal
+
+import pytest
+
+from lazyrich.errors import SweepError
+from lazyrich.sweep import executor_for, sweep
+
+
+def once_dead(a, folder):
+    """Dies the first time that it sees a 3."""
+    mark = os.path.join(folder, str(a))
+    if a == 3 and not os.path.exists(mark):
+        with open(mark, "w") as file:
+            file.write("x")
+        os.kill(os.getpid(), signal.SIGKILL)
+    return a
+
+
+def check(name, tmp_path):
+    settings = [{"a": a, "folder": str(tmp_path)} for a in range(8)]
+    results = sweep(once_dead, settings, tmp_path / "s", executor=executor_for(name, workers=2))
+    assert [row["value"] for row in results.rows()] == list(range(8))
+    assert (tmp_path / "3").exists()  # it was killed
+
+    def fails(a):
+        raise ValueError("no")
+
+    assert sweep(fails, {"a": [1]}, tmp_path / "s", executor=executor_for(name, workers=1)).outcomes[0].status == "failed"
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_killed_dask_worker_costs_one_trials_time(tmp_path):
+    pytest.importorskip("distributed")
+    check("dask", tmp_path)
+
+
+@pytest.mark.ray
+@pytest.mark.filterwarnings("ignore")
+def test_a_killed_ray_worker_costs_one_trials_time(tmp_path):
+    pytest.importorskip("ray")
+    check("ray", tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_dask_cluster_that_is_not_there_is_said(tmp_path):
+    pytest.importorskip("distributed")
+    with pytest.raises(SweepError, match="'127.0.0.1:9' does not answer"):
+        sweep(once_dead, {"a": [1]}, tmp_path / "s", executor=executor_for("dask://127.0.0.1:9"))
+
+
+@pytest.mark.ray
+@pytest.mark.filterwarnings("ignore")
+def test_a_ray_cluster_that_is_not_there_is_said(tmp_path):
+    pytest.importorskip("ray")
+    with pytest.raises(SweepError, match="does not answer"):
+        sweep(once_dead, {"a": [1]}, tmp_path / "s", executor=executor_for("ray://auto"))
