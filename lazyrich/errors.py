@@ -52,3 +52,7 @@ class TangentError(LazyrichError):
 
 class SweepError(LazyrichError):
     """A sweep that cannot be run: an empty grid, a function that cannot travel, a cluster that does not answer."""
+
+
+class Unfinished(LazyrichError):
+    """Not a fault: a part was done as asked, and the result waits for the other parts."""

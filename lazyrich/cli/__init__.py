@@ -35,7 +35,7 @@ example:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit status."""
-    from lazyrich.errors import LazyrichError
+    from lazyrich.errors import LazyrichError, Unfinished
 
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help", "help"):
@@ -50,6 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _refuse(f"got '{words[0]}', expected one of {', '.join(VERBS)}; try lazyrich --help")
     try:
         importlib.import_module(f"lazyrich.cli.{words[0]}").run(words[1:])
+    except Unfinished as done:
+        print(done)
+        return 0
     except LazyrichError as error:
         return _refuse(str(error))
     except KeyboardInterrupt:

@@ -38,6 +38,10 @@ def run(words: Sequence[str]) -> None:
         meet: Annotated[bool, tyro.conf.arg(aliases=["--meet-obligations"])] = False,
         engine: Literal["auto", "vmap", "loop"] = "auto",
         device: str = "cpu",
+        executor: str = "inline",
+        workers: int | None = None,
+        shard: str | None = None,
+        retry_failed: bool = False,
         out: Path | None = None,
     ) -> None:
         """Turn a network from lazy to rich: where it leaves its linearisation, and what that does to its losses.
@@ -69,6 +73,10 @@ def run(words: Sequence[str]) -> None:
             meet: meet the plan's obligations by hooks.
             engine: vmap stacks networks of one shape, loop trains one by one, auto decides by rule.
             device: where to train.
+            executor: inline, processes, ray, dask, ray://HOST:PORT or dask://HOST:PORT.
+            workers: processes of this machine (default: all cores).
+            shard: i/n trains this part only, for schedulers; lazyrich merge brings the parts together.
+            retry_failed: train again what failed.
             out: run folder (default: runs/dial-...).
         """
         from lazyrich.data import load
@@ -86,10 +94,11 @@ def run(words: Sequence[str]) -> None:
             result = run_dial(
                 family, arrays, richness or RICHNESS, widths, seeds, r=r, optimizer=optimizer, lr=lr, rates=rates, steps=steps,
                 batch=batch, samples=samples, test=test, loss=loss, device=device, meet=meet, engine=engine,
-                folder=folder / "trials", progress=show, command=command_line("dial", words),
+                folder=folder / "trials", executor=executor, workers=workers, shard=shard, retry_failed=retry_failed,
+                progress=show, command=command_line("dial", words),
             )  # fmt: skip
         write_json(folder / "result.json", result.to_dict())
-        print(result, end="\n\n")
+        print(result, *result.reproduce["notes"], sep="\n", end="\n\n")
         print(f"page: {render(result, folder / 'report.html')}")
 
     parse(dial, "dial", words)

@@ -37,6 +37,10 @@ def run(words: Sequence[str]) -> None:
         meet: Annotated[bool, tyro.conf.arg(aliases=["--meet-obligations"])] = False,
         engine: Literal["auto", "vmap", "loop"] = "auto",
         device: str = "cpu",
+        executor: str = "inline",
+        workers: int | None = None,
+        shard: str | None = None,
+        retry_failed: bool = False,
         out: Path | None = None,
     ) -> None:
         """Find the best learning rate at several widths, and say whether a small network's can be kept for a large one.
@@ -67,6 +71,10 @@ def run(words: Sequence[str]) -> None:
             meet: meet the plan's obligations by hooks.
             engine: vmap stacks networks of one shape, loop trains one by one, auto decides by rule.
             device: where to train.
+            executor: inline, processes, ray, dask, ray://HOST:PORT or dask://HOST:PORT.
+            workers: processes of this machine (default: all cores).
+            shard: i/n trains this part only, for schedulers; lazyrich merge brings the parts together.
+            retry_failed: train again what failed.
             out: run folder (default: runs/transfer-...).
         """
         from lazyrich.data import load
@@ -87,12 +95,13 @@ def run(words: Sequence[str]) -> None:
             result = run_transfer(
                 plans, arrays, widths, lrs or None, seeds, steps=steps, batch=batch, evaluate=evaluate,
                 weight_decay=weight_decay, loss=loss, device=device, meet=meet, engine=engine, folder=folder / "trials",
-                progress=show, command=command_line("transfer", words),
+                executor=executor, workers=workers, shard=shard, retry_failed=retry_failed, progress=show,
+                command=command_line("transfer", words),
             )  # fmt: skip
         for made in plans:
             made.save(folder / f"{slug(made.scheme.name, optimizer)}.json")
         write_json(folder / "result.json", result.to_dict())
-        print(result, end="\n\n")
+        print(result, *result.reproduce["notes"], sep="\n", end="\n\n")
         print(f"plans: {', '.join(str(folder / (slug(made.scheme.name, optimizer) + '.json')) for made in plans)}")
         print(f"page: {render(result, folder / 'report.html')}")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
@@ -20,13 +20,13 @@ from lazyrich.family import Family, Role
 from lazyrich.measure.check import RATES, refuse_device
 from lazyrich.measure.dial_result import DialResult, summarise
 from lazyrich.measure.movement import feature_movement, kernel_distance, kernel_movement
+from lazyrich.measure.trainings import Progress, Where, run_trainings
 from lazyrich.scaling import Plan, richness
 from lazyrich.scaling import plan as make_plan
-from lazyrich.sweep import RunFolder
+from lazyrich.sweep import Executor
 from lazyrich.tangent import features, linearize, ntk_of, target_alignment
 from lazyrich.train import Loss, Member, loss_for, train_all
 
-Progress = Callable[[int, int, str], None]
 RICHNESS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 OCTAVES = (-3, -2, -1, 0, 1, 2)  # of the learning rate around its law, where it is tuned
 GRAMS = 48  # samples of tangent kernels
@@ -92,6 +92,11 @@ class Study:
         power = 2.0 if self.optimizer in ("sgd", "momentum") else 1.0
         return max(rich, 1.0) ** (power / self.depth - power)
 
+    @property
+    def context(self) -> dict[str, Any]:
+        """What decides the numbers of a training beside r, width and seed; more of those continue a study."""
+        return {name: value for name, value in self.settings().items() if name not in ("r", "widths", "seeds")}
+
     def settings(self) -> dict[str, Any]:
         """The settings that decide every number."""
         return {
@@ -123,6 +128,10 @@ def dial(
     meet: bool = False,
     engine: str = "auto",
     folder: str | Path | None = None,
+    executor: str | Executor = "inline",
+    workers: int | None = None,
+    shard: str | None = None,
+    retry_failed: bool = False,
     progress: Progress | None = None,
     command: str = "",
 ) -> DialResult:
@@ -153,12 +162,18 @@ def dial(
         device: where to train.
         meet: meet the plans' obligations by hooks.
         engine: 'auto', 'vmap' or 'loop', as ``lazyrich.train.train_all`` takes it.
-        folder: a run folder; finished trainings are kept there and the same call continues.
+        folder: store of finished trainings; the same call continues.
+        executor: where to train: inline, processes, ray, dask, ray://HOST:PORT, dask://HOST:PORT, or an executor.
+        workers: of local processes or a local cluster.
+        shard: "i/n" trains this part only, for schedulers; merge the folders afterwards.
+        retry_failed: train again what failed.
         progress: called with (trainings done, in all, what is next).
         command: how a person repeats this, for the report.
 
     Raises:
         UsageError: for axes or numbers that make no study.
+        SweepError: for trainings that failed, after all others are done.
+        Unfinished: after a shard.
 
     Example:
         >>> import lazyrich as lzr
@@ -170,26 +185,20 @@ def dial(
     study = _study(
         family, data, richness, widths, seeds, r, optimizer, lr, rates, steps, batch, samples, test, loss, device, meet, engine
     )  # fmt: skip
-    store = RunFolder(folder, study.settings()) if folder else None
-    jobs = [(q, width, seed) for q in study.r for width in study.widths for seed in range(study.seeds)]
-    show = progress or (lambda done, total, what: None)
-    points = []
-    for done, (q, width, seed) in enumerate(jobs):
-        show(done * len(study.richness), len(jobs) * len(study.richness), f"r = {q:g}, width {width}, seed {seed}")
-        key = f"r{q:g}-width{width}-seed{seed}"
-        found = store.get(key) if store else None
-        if found is None:
-            found = turn(study, q, width, seed)
-            if store:
-                store.put(key, found)
-        points += found
-    show(len(jobs) * len(study.richness), len(jobs) * len(study.richness), "done")
+    trials = [{"r": q, "width": width, "seed": seed} for q in study.r for width in study.widths for seed in range(study.seeds)]
+    where = Where(folder, executor, workers, shard, retry_failed, progress)
+    done = run_trainings(turn, study, trials, study.context, where, many=len(study.richness))
+    points = [point for row in done.values for point in row["points"]]
     versions = {"torch": torch.__version__, "python": platform.python_version()}
-    reproduce = {"command": command or "lazyrich.dial(family, data, ...) with the settings above", "versions": versions}
+    reproduce = {
+        "command": command or "lazyrich.dial(family, data, ...) with the settings above",
+        "versions": versions,
+        "notes": list(done.notes),
+    }
     return summarise(study.family.name, points, study.settings(), reproduce | {"date": date.today().isoformat()})
 
 
-def turn(study: Study, r: float, width: int, seed: int) -> list[dict[str, Any]]:
+def turn(study: Study, r: float, width: int, seed: int) -> dict[str, Any]:
     """All richnesses of one width and seed, trained together; plain numbers, ready for JSON."""
     octaves = OCTAVES if study.rates == "tuned" else (0,)
     asked = [(gamma0, study.law(r, gamma0, width) * 2.0**k) for gamma0 in study.richness for k in octaves]
@@ -212,7 +221,7 @@ def turn(study: Study, r: float, width: int, seed: int) -> list[dict[str, Any]]:
             start = plan.build(width, seed, study.device, meet=study.meet).double()
             point |= _measured(study, plan, start, model, linear[factor])
         points.append(point)
-    return points
+    return {"points": points}
 
 
 def _member(study: Study, plan: Plan, width: int, seed: int, factor: float, linear: bool = False) -> Member:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -15,12 +15,12 @@ from torch import Tensor
 from lazyrich.data import ArrayData, load
 from lazyrich.errors import UsageError
 from lazyrich.measure.check import RATES, refuse_device
+from lazyrich.measure.trainings import Progress, Where, run_trainings
 from lazyrich.measure.transfer_result import TransferResult, summarise
 from lazyrich.scaling import Plan
-from lazyrich.sweep import RunFolder
+from lazyrich.sweep import Executor
 from lazyrich.train import Loss, Member, loss_for, train_all
 
-Progress = Callable[[int, int, str], None]
 OCTAVES = range(-6, 6)  # of the default grid, around a rate that moves small networks
 
 
@@ -42,6 +42,12 @@ class Grid:
     device: str
     meet: bool
     engine: str
+
+    @property
+    def context(self) -> dict[str, Any]:
+        """What decides the numbers of a training beside its plan, width and seed; more of those continue a study."""
+        apart = ("widths", "seeds")
+        return {str(p): {k: v for k, v in self.settings(plan).items() if k not in apart} for p, plan in enumerate(self.plans)}
 
     def settings(self, plan: Plan) -> dict[str, Any]:
         """The settings that decide every number of one plan's trainings."""
@@ -83,6 +89,10 @@ def transfer(
     meet: bool = False,
     engine: str = "auto",
     folder: str | Path | None = None,
+    executor: str | Executor = "inline",
+    workers: int | None = None,
+    shard: str | None = None,
+    retry_failed: bool = False,
     progress: Progress | None = None,
     command: str = "",
 ) -> TransferResult:
@@ -107,12 +117,18 @@ def transfer(
         device: where to train.
         meet: meet the plans' obligations by hooks.
         engine: 'auto', 'vmap' or 'loop', as ``lazyrich.train.train_all`` takes it.
-        folder: a run folder; finished trainings are kept there and the same call continues.
+        folder: store of finished trainings; the same call continues.
+        executor: where to train: inline, processes, ray, dask, ray://HOST:PORT, dask://HOST:PORT, or an executor.
+        workers: of local processes or a local cluster.
+        shard: "i/n" trains this part only, for schedulers; merge the folders afterwards.
+        retry_failed: train again what failed.
         progress: called with (trainings done, in all, what is next).
         command: how a person repeats this, for the report.
 
     Raises:
         UsageError: for widths, rates, seeds or steps that make no study.
+        SweepError: for trainings that failed, after all others are done.
+        Unfinished: after a shard.
 
     Example:
         >>> import lazyrich as lzr
@@ -122,35 +138,27 @@ def transfer(
         True
     """
     grid = _grid(plans, data, widths, lrs, seeds, steps, batch, evaluate, weight_decay, loss, device, meet, engine)
-    jobs = [(p, width, seed) for p in range(len(grid.plans)) for width in grid.widths for seed in range(grid.seeds)]
-    stores = [
-        RunFolder(Path(folder) / _name(grid, p), grid.settings(plan)) if folder else None for p, plan in enumerate(grid.plans)
+    trials = [
+        {"plan": p, "scheme": plan.scheme.name, "width": width, "seed": seed}
+        for p, plan in enumerate(grid.plans)
+        for width in grid.widths
+        for seed in range(grid.seeds)
     ]
-    trials = []
-    for done, (p, width, seed) in enumerate(jobs):
-        if progress:
-            what = f"{grid.plans[p].scheme.name}, width {width}, seed {seed}"
-            progress(done * len(grid.lrs), len(jobs) * len(grid.lrs), what)
-        store, key = stores[p], f"width{width}-seed{seed}"
-        trial = store.get(key) if store else None
-        if trial is None:
-            trial = run_row(grid, grid.plans[p], width, seed)
-            if store:
-                store.put(key, trial)
-        trials.append({**trial, "plan": p})
-    if progress:
-        progress(len(jobs) * len(grid.lrs), len(jobs) * len(grid.lrs), "done")
+    where = Where(folder, executor, workers, shard, retry_failed, progress)
+    done = run_trainings(run_row, grid, trials, grid.context, where, many=len(grid.lrs))
     reproduce = {
         "command": command or "lazyrich.transfer(plans, data, ...) with the settings above",
         "versions": {"lazyrich": _version(), "torch": torch.__version__, "python": platform.python_version()},
         "date": date.today().isoformat(),
+        "notes": list(done.notes),
     }
-    return summarise(grid.plans, grid.widths, grid.lrs, trials, grid.settings(grid.plans[0]), reproduce)
+    return summarise(grid.plans, grid.widths, grid.lrs, done.values, grid.settings(grid.plans[0]), reproduce)
 
 
-def run_row(grid: Grid, plan: Plan, width: int, seed: int) -> dict[str, Any]:
-    """One width and seed at every learning rate, trained together; plain numbers, ready for JSON."""
-    models = [plan.build(width, seed, grid.device, meet=grid.meet) for _ in grid.lrs]
+def run_row(grid: Grid, plan: int, scheme: str, width: int, seed: int) -> dict[str, Any]:
+    """One width and seed of a plan at every learning rate, trained together; plain numbers, ready for JSON."""
+    chosen = grid.plans[plan]
+    models = [chosen.build(width, seed, grid.device, meet=grid.meet) for _ in grid.lrs]
     x, y = (t.to(grid.device) for t in _fixed(grid))
 
     def batches(step: int) -> tuple[Tensor, Tensor]:
@@ -158,13 +166,21 @@ def run_row(grid: Grid, plan: Plan, width: int, seed: int) -> dict[str, Any]:
         return inputs.to(grid.device), targets.to(grid.device)
 
     members = [
-        Member(model, plan.optimizer(model, lr, grid.weight_decay), batches, seed=seed)
+        Member(model, chosen.optimizer(model, lr, grid.weight_decay), batches, seed=seed)
         for model, lr in zip(models, grid.lrs, strict=True)
     ]
     start = _evaluated(grid, models[0], x, y)
     runs = train_all(members, grid.loss, grid.steps, engine=grid.engine)
     losses = [None if run.diverged else _evaluated(grid, model, x, y) for run, model in zip(runs, models, strict=True)]
-    return {"width": width, "seed": seed, "start": start, "losses": losses, "engine": runs[0].engine}
+    return {
+        "plan": plan,
+        "scheme": scheme,
+        "width": width,
+        "seed": seed,
+        "start": start,
+        "losses": losses,
+        "engine": runs[0].engine,
+    }
 
 
 @torch.no_grad()
@@ -179,11 +195,6 @@ def _evaluated(grid: Grid, model: torch.nn.Module, x: Tensor, y: Tensor) -> floa
 def _fixed(grid: Grid) -> tuple[Tensor, Tensor]:
     part = grid.data.subset(grid.evaluate, seed=0)
     return part.x, part.y
-
-
-def _name(grid: Grid, p: int) -> str:
-    plan = grid.plans[p]
-    return "".join(c if c.isalnum() else "-" for c in f"{p}-{plan.scheme.name}-{plan.optimizer_name}")
 
 
 def _grid(

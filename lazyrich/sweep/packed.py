@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib.machinery
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -61,7 +60,7 @@ def _here_alone(name: str, module: Any) -> bool:
     top = name.partition(".")[0]
     if top in sys.stdlib_module_names or name in cloudpickle.list_registry_pickle_by_value():
         return False
-    try:
-        return importlib.machinery.PathFinder.find_spec(top) is None
+    try:  # not importlib.util.find_spec, which answers from sys.modules
+        return all(finder.find_spec(top, None) is None for finder in sys.meta_path)
     except (ImportError, ValueError):
         return True

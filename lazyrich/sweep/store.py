@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -180,9 +181,10 @@ class Store:
         """
         file = self._array_file(key)
         try:
+            names = json.loads(self._select("arrays", [key])[0][0])
             with np.load(file, allow_pickle=False) as arrays:
-                return arrays[name]
-        except (OSError, KeyError, ValueError) as error:
+                return arrays[f"arr_{names.index(name)}"]
+        except (OSError, IndexError, KeyError, ValueError) as error:
             raise StoreError(f"there is no array '{name}' of trial {key} in {file} ({error})") from error
 
     def merge(self, *others: str | Path) -> int:
@@ -202,8 +204,7 @@ class Store:
             for row in rows:
                 names = json.loads(row[4])
                 arrays = {name: other.array(row[0], name) for name in names}
-                outcome = _outcome(row[:8])
-                new += self.put(Outcome(**{**outcome.__dict__, "arrays": arrays}), row[8], row[9])
+                new += self.put(replace(_outcome(row[:8]), arrays=arrays), row[8], row[9])
         return new
 
     def _select(self, columns: str, keys: Sequence[str]) -> list[tuple[Any, ...]]:
@@ -221,7 +222,7 @@ class Store:
             file.parent.mkdir(exist_ok=True)
             handle, temporary = tempfile.mkstemp(dir=file.parent, suffix=".part")
             with os.fdopen(handle, "wb") as stream:
-                np.savez(stream, **outcome.arrays)  # ty: ignore
+                np.savez(stream, *outcome.arrays.values())  # by number: names may be anything
                 stream.flush()
                 os.fsync(stream.fileno())
             os.replace(temporary, file)

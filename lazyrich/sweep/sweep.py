@@ -116,7 +116,7 @@ class _Job:
     def _run(self, store: Store, missing: Sequence[Trial], total: int) -> set[str]:
         claimed = (trial for trial in missing if store.claim(trial, self.again))
         ran: set[str] = set()
-        with closing(self.executor.run(self.function, claimed)) as outcomes:  # ty: ignore
+        with closing(self.executor.run(self.function, claimed)) as outcomes:
             for outcome in outcomes:
                 store.put(outcome, self.name, self.code)
                 ran.add(outcome.key)

@@ -45,5 +45,17 @@ def test_bad_input_is_one_line_and_status_2(tmp_path, capsys, words, says):
 def test_another_study_does_not_continue_this_one(tmp_path, capsys):
     out = str(tmp_path / "run")
     assert main([*WORDS, "--out", out]) == 0
-    assert main([*WORDS, "--steps", "6", "--out", out]) == 2
-    assert "holds another run" in capsys.readouterr().err
+    assert "other settings" not in capsys.readouterr().out
+    assert main([*WORDS, "--steps", "6", "--out", out]) == 0
+    assert "finished trials of other settings" in capsys.readouterr().out
+
+
+def test_shards_are_merged_by_the_command_line(tmp_path, capsys):
+    parts = [str(tmp_path / f"part{i}") for i in (1, 2)]
+    for i, part in enumerate(parts, 1):
+        assert main([*WORDS, "--shard", f"{i}/2", "--out", part]) == 0
+        assert f"shard {i}/2" in capsys.readouterr().out
+    assert main(["merge", str(tmp_path / "all"), *parts]) == 0
+    assert "4 trials" in capsys.readouterr().out
+    assert main([*WORDS, "--out", str(tmp_path / "all")]) == 0
+    assert main([*WORDS, "--shard", "3/2"]) == 2

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 import lazyrich as lzr
-from lazyrich.errors import UsageError
+from lazyrich.errors import SweepError, Unfinished, UsageError
 from lazyrich.measure.optimum import loss_at, optimum
 from lazyrich.measure.transfer_result import transferred
+from lazyrich.sweep import Store
 
 LRS = [2.0**k for k in range(-8, 1)]
 
@@ -108,11 +109,11 @@ def test_a_stopped_study_is_continued(tmp_path, monkeypatch):
     plan = lzr.plan(PAIR, lzr.mup(), "adam")
     whole, trained = module.run_row, []
 
-    def counted(grid, plan, width, seed):
+    def counted(grid, plan, scheme, width, seed):
         trained.append((width, seed))
         if len(trained) == 3:
             raise KeyboardInterrupt
-        return whole(grid, plan, width, seed)
+        return whole(grid, plan, scheme, width, seed)
 
     monkeypatch.setattr(module, "run_row", counted)
     with pytest.raises(KeyboardInterrupt):
@@ -121,6 +122,42 @@ def test_a_stopped_study_is_continued(tmp_path, monkeypatch):
     assert trained == [(8, 0), (8, 1), (16, 0), (16, 0), (16, 1)]
     monkeypatch.undo()
     assert np.array_equal(losses(result), losses(lzr.transfer(plan, **SMALL)))
+
+
+def test_more_widths_and_seeds_continue_a_study_and_other_settings_do_not(tmp_path):
+    plan, shown = lzr.plan(PAIR, lzr.mup(), "adam"), []
+    lzr.transfer(plan, folder=tmp_path / "run", **SMALL)
+    more = SMALL | {"widths": [8, 16, 24]}
+    lzr.transfer(plan, folder=tmp_path / "run", progress=lambda done, total, what: shown.append((done, total)), **more)
+    assert shown[0] == (4 * len(SMALL["lrs"]), 6 * len(SMALL["lrs"]))
+    other = lzr.transfer(plan, folder=tmp_path / "run", **(SMALL | {"steps": SMALL["steps"] + 1}))
+    assert "6 finished trials of other settings" in other.reproduce["notes"][0]
+
+
+def test_processes_and_shards_give_the_same_numbers(tmp_path):
+    plan = lzr.plan(PAIR, lzr.mup(), "adam")
+    whole = lzr.transfer(plan, folder=tmp_path / "one", executor="processes", workers=2, **SMALL)
+    assert np.array_equal(losses(whole), losses(lzr.transfer(plan, **SMALL)))
+    for part in ("1/2", "2/2"):
+        with pytest.raises(Unfinished, match=f"shard {part}: 2 of 4 trials are in"):
+            lzr.transfer(plan, folder=tmp_path / part.replace("/", "of"), shard=part, **SMALL)
+    with Store(tmp_path / "all") as store:
+        assert store.merge(tmp_path / "1of2", tmp_path / "2of2") == 4
+    assert np.array_equal(losses(whole), losses(lzr.transfer(plan, folder=tmp_path / "all", **SMALL)))
+
+
+def test_a_training_that_fails_is_said_after_the_others_are_kept(tmp_path, monkeypatch):
+    module, plan = sys.modules["lazyrich.measure.transfer"], lzr.plan(PAIR, lzr.mup(), "adam")
+    whole = module.run_row
+
+    def broken(grid, plan, scheme, width, seed):
+        if (width, seed) == (8, 1):
+            raise RuntimeError("no luck")
+        return whole(grid, plan, scheme, width, seed)
+
+    monkeypatch.setattr(module, "run_row", broken)
+    with pytest.raises(SweepError, match=r"3 done, 1 failed[\s\S]*width=8, seed=1.*RuntimeError: no luck"):
+        lzr.transfer(plan, folder=tmp_path / "run", **SMALL)
 
 
 def test_a_learning_rate_that_diverges_is_a_result():

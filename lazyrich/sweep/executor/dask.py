@@ -8,7 +8,7 @@ installed, and whatever the function imports.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 from lazyrich.errors import SweepError
@@ -35,7 +35,7 @@ class Dask:
         self._distributed = distributed
         self.address, self.workers = address, workers
 
-    def run(self, function: Callable[..., Any], trials: Iterator[Trial]) -> Iterator[Outcome]:
+    def run(self, function: Callable[..., Any], trials: Iterator[Trial]) -> Generator[Outcome, None, None]:
         """Outcomes as they finish; closing the iterator cancels the rest."""
         client = self._connect()
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Any, Protocol
 
@@ -42,7 +42,7 @@ class Futures:
             raise SweepError(f"got slots={slots}, expected at least 1")
         self.pool, self.slots = pool, slots
 
-    def run(self, function: Callable[..., Any], trials: Iterator[Trial]) -> Iterator[Outcome]:
+    def run(self, function: Callable[..., Any], trials: Iterator[Trial]) -> Generator[Outcome, None, None]:
         """Outcomes as they finish; closing the iterator cancels what has not begun."""
         data = packed(function)
         under_way: dict[Future[Any], Trial] = {}

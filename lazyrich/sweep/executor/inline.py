@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any, Protocol
 
 from lazyrich.sweep.trial import Outcome, Trial, attempt
@@ -11,7 +11,7 @@ from lazyrich.sweep.trial import Outcome, Trial, attempt
 class Executor(Protocol):
     """Runs a function on trials, which it takes one at a time as it has room, and gives outcomes as they finish."""
 
-    def run(self, function: Callable[..., Any], trials: Iterator[Trial]) -> Iterator[Outcome]:
+    def run(self, function: Callable[..., Any], trials: Iterator[Trial]) -> Generator[Outcome, None, None]:
         """Outcomes in any order, one a trial. Closing the iterator stops what is running."""
         ...
 
@@ -24,7 +24,7 @@ class Inline:
         [{'value': 2}]
     """
 
-    def run(self, function: Callable[..., Any], trials: Iterator[Trial]) -> Iterator[Outcome]:
+    def run(self, function: Callable[..., Any], trials: Iterator[Trial]) -> Generator[Outcome, None, None]:
         """Outcomes in the order of the trials."""
         for trial in trials:
             yield attempt(function, trial)

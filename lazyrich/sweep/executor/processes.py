@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import os
 import signal
 import socket
@@ -12,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ class Processes:
             )
         self.retries, self.timeout, self.threads = retries, timeout, threads
 
-    def run(self, function: Callable[..., Any], trials: Iterator[Trial]) -> Iterator[Outcome]:
+    def run(self, function: Callable[..., Any], trials: Iterator[Trial]) -> Generator[Outcome, None, None]:
         """Outcomes as they finish; closing the iterator ends the workers."""
         team = _Team(packed(function), self)
         try:
@@ -67,7 +68,7 @@ class _Team:
         self.again: deque[tuple[Trial, int]] = deque()  # trials whose worker died, with the attempts so far
         self.stillborn = 0
 
-    def run(self, trials: Iterator[Trial]) -> Iterator[Outcome]:
+    def run(self, trials: Iterator[Trial]) -> Generator[Outcome, None, None]:
         while True:
             self._employ(trials)
             if not self.workers:
@@ -95,18 +96,19 @@ class _Team:
             self.workers.remove(worker)
 
     def _hear(self) -> Iterator[Outcome]:
-        deadlines = [w.since + self.asked.timeout for w in self.workers if self.asked.timeout and w.ready]
-        patience = max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
-        heard = wait([w.connection for w in self.workers], patience)
+        limit = self.asked.timeout or math.inf
+        soonest = min((w.since + limit for w in self.workers if w.ready), default=math.inf)
+        heard = wait(
+            [w.connection for w in self.workers], None if soonest == math.inf else max(0.0, soonest - time.monotonic())
+        )
         for worker in [w for w in self.workers if w.connection in heard]:
             outcome = self._listen(worker)
             if outcome is not None:
                 yield outcome
-        for worker in [w for w in self.workers if w.ready and self.asked.timeout and w.trial]:
-            if time.monotonic() - worker.since > self.asked.timeout:
-                outcome = self._bury(worker, f"took longer than {self.asked.timeout:g} s")
-                if outcome is not None:
-                    yield outcome
+        for worker in [w for w in self.workers if w.ready and w.trial and time.monotonic() - w.since > limit]:
+            outcome = self._bury(worker, f"took longer than {limit:g} s")
+            if outcome is not None:
+                yield outcome
 
     def _listen(self, worker: _Worker) -> Outcome | None:
         try:

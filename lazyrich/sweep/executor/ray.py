@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 from lazyrich.errors import SweepError
@@ -37,7 +37,7 @@ class Ray:
         self._ray = ray
         self.address, self.workers, self.retries = address, workers, retries
 
-    def run(self, function: Callable[..., Any], trials: Iterator[Trial]) -> Iterator[Outcome]:
+    def run(self, function: Callable[..., Any], trials: Iterator[Trial]) -> Generator[Outcome, None, None]:
         """Outcomes as they finish; closing the iterator cancels the rest."""
         ray, started = self._ray, self._connect()
         under_way: dict[Any, Trial] = {}

@@ -1,0 +1,115 @@
+"""The trainings of a study, run and kept by a sweep."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lazyrich.errors import SweepError, Unfinished
+from lazyrich.sweep import Executor, Store, executor_for, shard_of, sweep
+
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class Where:
+    """Where a study's trainings run, and where they are kept.
+
+    Attributes:
+        folder: store of finished trainings; none keeps nothing.
+        executor: an executor, or its name: inline, processes, ray, dask, ray://HOST:PORT, dask://HOST:PORT.
+        workers: of local processes or a local cluster.
+        shard: "i/n", this part of the trainings only.
+        retry_failed: run trainings again that failed or died.
+        progress: called with (trainings done, in all, what came last).
+    """
+
+    folder: str | Path | None = None
+    executor: str | Executor = "inline"
+    workers: int | None = None
+    shard: str | None = None
+    retry_failed: bool = False
+    progress: Progress | None = None
+
+
+@dataclass(frozen=True)
+class Trainings:
+    """What the trials returned, in their order, and what a person should know of the store."""
+
+    values: tuple[dict[str, Any], ...]
+    notes: tuple[str, ...]
+
+
+def run_trainings(
+    function: Callable[..., Mapping[str, Any]],
+    study: Any,
+    trials: Sequence[Mapping[str, Any]],
+    context: Mapping[str, Any],
+    where: Where,
+    many: int = 1,
+) -> Trainings:
+    """What ``function(study, **trial)`` returns for all trials, in their order.
+
+    Args:
+        function: of a module, so that it can be sent to other processes, with the study.
+        study: what all trials share.
+        trials: settings.
+        context: whatever else decides the numbers; it enters every trial's key.
+        where: to run.
+        many: trainings a trial, for the progress.
+
+    Raises:
+        Unfinished: after a shard, which has no result of its own.
+        SweepError: if trials failed, after all others are finished.
+    """
+    digest = hashlib.sha256(json.dumps(context, sort_keys=True).encode()).hexdigest()[:16]
+    executor = executor_for(where.executor, where.workers) if isinstance(where.executor, str) else where.executor
+    part = shard_of(where.shard) if where.shard else None
+    if part and where.folder is None:
+        raise SweepError("a shard without a folder would be lost; give a folder")
+
+    def show(done: int, total: int, what: str) -> None:
+        if where.progress:
+            where.progress(done * many, total * many, what.partition(", study=")[0])
+
+    name = f"{function.__module__}.{function.__name__}"
+    with tempfile.TemporaryDirectory() as passing:
+        folder = where.folder or Path(passing) / "store"
+        results = sweep(
+            functools.partial(_called, function, study),
+            [{**trial, "study": digest} for trial in trials],
+            folder,
+            executor=executor,
+            name=name,
+            code=_version(),
+            shard=part,
+            retry_failed=where.retry_failed,
+            progress=show,
+        )
+        with Store(folder) as store:
+            others = sum(outcome.settings.get("study") != digest for outcome in store.all(name))
+    notes = (f"{others} finished trials of other settings are in {where.folder} too; they were not used.",) if others else ()
+    if results.failures:
+        raise SweepError(f"{results}; the others are kept: mend the cause, then repeat with retry_failed (--retry-failed)")
+    if part:
+        raise Unfinished(
+            f"shard {where.shard}: {results.total} of {len(trials)} trials are in {where.folder}. When all shards are done: "
+            "lazyrich merge INTO FROM ..., then the same command without --shard."
+        )
+    return Trainings(tuple(outcome.value for outcome in results.outcomes), (*notes, *results.notes))
+
+
+def _called(function: Callable[..., Any], study: Any, /, **settings: Any) -> Any:
+    return function(study, **{name: value for name, value in settings.items() if name != "study"})
+
+
+def _version() -> str:
+    from lazyrich import __version__
+
+    return __version__
