@@ -18,6 +18,9 @@ VERBS = {
     "tangent": "the network beside its tangent: alignment by layer, movement, linearisation error, corrections",
     "transfer": "does the best learning rate stay put as the width grows?",
     "dial": "from lazy to rich: where the network leaves its linearisation, and what that does to its losses",
+    "sweep": "any function over a grid of settings: kept as it finishes, continued, run here or on a cluster",
+    "merge": "bring the stores of several shards or machines together",
+    "export": "the trials of a store as a Parquet, CSV or JSON table",
     "report": "draw the page of a run folder again",
     "demo": "the main job on real images: a classifier and an autoencoder",
 }

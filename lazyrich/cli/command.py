@@ -7,6 +7,7 @@ import re
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
@@ -52,6 +53,32 @@ def pairs(items: Sequence[str], option: str) -> dict[str, str]:
             raise UsageError(f"got --{option} '{item}', expected tensor-pattern=value, for example 'pos*=vector'")
         found[name] = value
     return found
+
+
+class Live:
+    """A run folder whose result and page are looked at while trials run; both are written whole, again and again.
+
+    Args:
+        folder: of the run.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def draw(self, result: Any) -> None:
+        """The result so far; its page loads itself again."""
+        self._write(result, refresh=5)
+
+    def finish(self, result: Any) -> Path:
+        """The result; returns its page."""
+        return self._write(result)
+
+    def _write(self, result: Any, refresh: int | None = None) -> Path:
+        from lazyrich.files import write_json
+        from lazyrich.report import render
+
+        write_json(self.folder / "result.json", result.to_dict())
+        return render(result, self.folder / "report.html", refresh=refresh)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from lazyrich.cli.command import Factory, command_line, pairs, parse, progress, slug
+from lazyrich.cli.command import Factory, Live, command_line, pairs, parse, progress, slug
 
 
 def run(words: Sequence[str]) -> None:
@@ -42,6 +42,7 @@ def run(words: Sequence[str]) -> None:
         workers: int | None = None,
         shard: str | None = None,
         retry_failed: bool = False,
+        track: tuple[str, ...] = (),
         out: Path | None = None,
     ) -> None:
         """Turn a network from lazy to rich: where it leaves its linearisation, and what that does to its losses.
@@ -77,28 +78,29 @@ def run(words: Sequence[str]) -> None:
             workers: processes of this machine (default: all cores).
             shard: i/n trains this part only, for schedulers; lazyrich merge brings the parts together.
             retry_failed: train again what failed.
+            track: tensorboard:FOLDER, wandb:PROJECT, trackio:PROJECT or mlflow:EXPERIMENT, one or more.
             out: run folder (default: runs/dial-...).
         """
         from lazyrich.data import load
         from lazyrich.family import Family
-        from lazyrich.files import write_json
         from lazyrich.measure.dial import RICHNESS
         from lazyrich.measure.dial import dial as run_dial
         from lazyrich.reference import resolve
-        from lazyrich.report import render
+        from lazyrich.sweep import tracker_for
 
         family = Family(resolve(factory), base, depth=depth, roles=pairs(roles, "roles"))
         arrays = load(data, root=data_root, target=target, flatten=not images)
         folder = out or Path("runs") / slug("dial", family.name, optimizer)
+        page = Live(folder)
         with progress("dial") as show:
             result = run_dial(
                 family, arrays, richness or RICHNESS, widths, seeds, r=r, optimizer=optimizer, lr=lr, rates=rates, steps=steps,
                 batch=batch, samples=samples, test=test, loss=loss, device=device, meet=meet, engine=engine,
                 folder=folder / "trials", executor=executor, workers=workers, shard=shard, retry_failed=retry_failed,
-                progress=show, command=command_line("dial", words),
+                progress=show, trackers=[tracker_for(text) for text in track], so_far=page.draw,
+                command=command_line("dial", words),
             )  # fmt: skip
-        write_json(folder / "result.json", result.to_dict())
         print(result, *result.reproduce["notes"], sep="\n", end="\n\n")
-        print(f"page: {render(result, folder / 'report.html')}")
+        print(f"page: {page.finish(result)}")
 
     parse(dial, "dial", words)

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from lazyrich.cli.command import Factory, command_line, pairs, parse, progress, slug
+from lazyrich.cli.command import Factory, Live, command_line, pairs, parse, progress, slug
 
 
 def run(words: Sequence[str]) -> None:
@@ -32,7 +32,7 @@ def run(words: Sequence[str]) -> None:
         target: Literal["labels", "input"] = "labels",
         images: bool = False,
         loss: str | None = None,
-        depth: int | None = None,
+        depths: tuple[int, ...] = (),
         roles: tuple[str, ...] = (),
         meet: Annotated[bool, tyro.conf.arg(aliases=["--meet-obligations"])] = False,
         engine: Literal["auto", "vmap", "loop"] = "auto",
@@ -41,6 +41,7 @@ def run(words: Sequence[str]) -> None:
         workers: int | None = None,
         shard: str | None = None,
         retry_failed: bool = False,
+        track: tuple[str, ...] = (),
         out: Path | None = None,
     ) -> None:
         """Find the best learning rate at several widths, and say whether a small network's can be kept for a large one.
@@ -66,7 +67,7 @@ def run(words: Sequence[str]) -> None:
             target: labels, or the input itself for an autoencoder.
             images: give the network images (batch, channels, height, width) instead of flat vectors.
             loss: cross_entropy, mse or half_mse (default: by the targets).
-            depth: second argument of the factory, if it takes one.
+            depths: second argument of the factory, if it takes one; several ask how the best learning rate moves with it.
             roles: pattern=role for tensors whose role shapes cannot tell.
             meet: meet the plan's obligations by hooks.
             engine: vmap stacks networks of one shape, loop trains one by one, auto decides by rule.
@@ -75,34 +76,38 @@ def run(words: Sequence[str]) -> None:
             workers: processes of this machine (default: all cores).
             shard: i/n trains this part only, for schedulers; lazyrich merge brings the parts together.
             retry_failed: train again what failed.
+            track: tensorboard:FOLDER, wandb:PROJECT, trackio:PROJECT or mlflow:EXPERIMENT, one or more.
             out: run folder (default: runs/transfer-...).
         """
         from lazyrich.data import load
         from lazyrich.family import Family
-        from lazyrich.files import write_json
         from lazyrich.measure import transfer as run_transfer
         from lazyrich.reference import resolve
-        from lazyrich.report import render
         from lazyrich.scaling import parse as parse_scheme
         from lazyrich.scaling import plan as make_plan
+        from lazyrich.sweep import tracker_for
 
-        family = Family(resolve(factory), base, depth=depth, roles=pairs(roles, "roles"))
-        plans = [make_plan(family, parse_scheme(text), optimizer) for text in scheme]
+        called, known = resolve(factory), pairs(roles, "roles")
+        families = [Family(called, base, depth=depth, roles=known) for depth in depths or (None,)]
+        plans = [make_plan(family, parse_scheme(text), optimizer) for text in scheme for family in families]
         arrays = load(data, root=data_root, target=target, flatten=not images)
         arrays = arrays if samples is None else arrays.subset(samples)
-        folder = out or Path("runs") / slug("transfer", family.name, *scheme, optimizer)
+        folder = out or Path("runs") / slug("transfer", families[0].name, *scheme, optimizer)
+        page = Live(folder)
         with progress("transfer") as show:
             result = run_transfer(
                 plans, arrays, widths, lrs or None, seeds, steps=steps, batch=batch, evaluate=evaluate,
                 weight_decay=weight_decay, loss=loss, device=device, meet=meet, engine=engine, folder=folder / "trials",
                 executor=executor, workers=workers, shard=shard, retry_failed=retry_failed, progress=show,
+                trackers=[tracker_for(text) for text in track], so_far=page.draw,
                 command=command_line("transfer", words),
             )  # fmt: skip
+        files = []
         for made in plans:
-            made.save(folder / f"{slug(made.scheme.name, optimizer)}.json")
-        write_json(folder / "result.json", result.to_dict())
+            depth = [f"depth{made.family.depth}"] if len(families) > 1 and made.family else []
+            files.append(made.save(folder / f"{slug(made.scheme.name, optimizer, *depth)}.json"))
         print(result, *result.reproduce["notes"], sep="\n", end="\n\n")
-        print(f"plans: {', '.join(str(folder / (slug(made.scheme.name, optimizer) + '.json')) for made in plans)}")
-        print(f"page: {render(result, folder / 'report.html')}")
+        print(f"plans: {', '.join(str(file) for file in files)}")
+        print(f"page: {page.finish(result)}")
 
     parse(transfer, "transfer", words)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
@@ -20,10 +20,10 @@ from lazyrich.family import Family, Role
 from lazyrich.measure.check import RATES, refuse_device
 from lazyrich.measure.dial_result import DialResult, summarise
 from lazyrich.measure.movement import feature_movement, kernel_distance, kernel_movement
-from lazyrich.measure.trainings import Progress, Where, run_trainings
+from lazyrich.measure.trainings import Progress, Trainings, Where, run_trainings
 from lazyrich.scaling import Plan, richness
 from lazyrich.scaling import plan as make_plan
-from lazyrich.sweep import Executor
+from lazyrich.sweep import Executor, Outcome
 from lazyrich.tangent import features, linearize, ntk_of, target_alignment
 from lazyrich.train import Loss, Member, loss_for, train_all
 
@@ -132,7 +132,9 @@ def dial(
     workers: int | None = None,
     shard: str | None = None,
     retry_failed: bool = False,
+    trackers: Sequence[Callable[[Outcome], None]] = (),
     progress: Progress | None = None,
+    so_far: Callable[[DialResult], None] | None = None,
     command: str = "",
 ) -> DialResult:
     """Train one network at many richnesses, at one width or across widths, with its linearisation beside it.
@@ -167,7 +169,9 @@ def dial(
         workers: of local processes or a local cluster.
         shard: "i/n" trains this part only, for schedulers; merge the folders afterwards.
         retry_failed: train again what failed.
+        trackers: called with the outcome of every r, width and seed, as ``lazyrich.sweep.tracker_for`` makes them.
         progress: called with (trainings done, in all, what is next).
+        so_far: called with the result of the widths that are finished, every few seconds once there is one.
         command: how a person repeats this, for the report.
 
     Raises:
@@ -185,17 +189,27 @@ def dial(
     study = _study(
         family, data, richness, widths, seeds, r, optimizer, lr, rates, steps, batch, samples, test, loss, device, meet, engine
     )  # fmt: skip
-    trials = [{"r": q, "width": width, "seed": seed} for q in study.r for width in study.widths for seed in range(study.seeds)]
-    where = Where(folder, executor, workers, shard, retry_failed, progress)
-    done = run_trainings(turn, study, trials, study.context, where, many=len(study.richness))
-    points = [point for row in done.values for point in row["points"]]
-    versions = {"torch": torch.__version__, "python": platform.python_version()}
-    reproduce = {
-        "command": command or "lazyrich.dial(family, data, ...) with the settings above",
-        "versions": versions,
-        "notes": list(done.notes),
-    }
-    return summarise(study.family.name, points, study.settings(), reproduce | {"date": date.today().isoformat()})
+    trials = [{"r": q, "width": width, "seed": seed} for width in study.widths for q in study.r for seed in range(study.seeds)]
+    where = Where(folder, executor, workers, shard, retry_failed, progress, trackers)
+
+    def found(done: Trainings, widths: Sequence[int]) -> DialResult:
+        reproduce = {
+            "command": command or "lazyrich.dial(family, data, ...) with the settings above",
+            "versions": {"torch": torch.__version__, "python": platform.python_version()},
+            "date": date.today().isoformat(),
+            "notes": list(done.notes),
+        }
+        points = [point for row in done.values for point in row["points"] if point["width"] in widths]
+        return summarise(study.family.name, points, study.settings() | {"widths": list(widths)}, reproduce)
+
+    def partly(done: Trainings) -> None:
+        seen = [row["points"][0]["width"] for row in done.values]
+        whole = [w for w in study.widths if seen.count(w) == len(study.r) * study.seeds]
+        if so_far and whole:
+            so_far(found(done, whole))
+
+    done = run_trainings(turn, study, trials, study.context, where, many=len(study.richness), so_far=partly if so_far else None)
+    return found(done, study.widths)
 
 
 def turn(study: Study, r: float, width: int, seed: int) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lazyrich.errors import SweepError, Unfinished
-from lazyrich.sweep import Executor, Store, executor_for, shard_of, sweep
+from lazyrich.sweep import Executor, Outcome, Results, Store, executor_for, shard_of, sweep
 
 Progress = Callable[[int, int, str], None]
 
@@ -28,6 +28,7 @@ class Where:
         shard: "i/n", this part of the trainings only.
         retry_failed: run trainings again that failed or died.
         progress: called with (trainings done, in all, what came last).
+        trackers: called with the outcome of every trial.
     """
 
     folder: str | Path | None = None
@@ -36,6 +37,7 @@ class Where:
     shard: str | None = None
     retry_failed: bool = False
     progress: Progress | None = None
+    trackers: Sequence[Callable[[Outcome], None]] = ()
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ def run_trainings(
     context: Mapping[str, Any],
     where: Where,
     many: int = 1,
+    so_far: Callable[[Trainings], None] | None = None,
 ) -> Trainings:
     """What ``function(study, **trial)`` returns for all trials, in their order.
 
@@ -63,6 +66,7 @@ def run_trainings(
         context: whatever else decides the numbers; it enters every trial's key.
         where: to run.
         many: trainings a trial, for the progress.
+        so_far: called with what is finished, every few seconds.
 
     Raises:
         Unfinished: after a shard, which has no result of its own.
@@ -91,6 +95,8 @@ def run_trainings(
             shard=part,
             retry_failed=where.retry_failed,
             progress=show,
+            callbacks=where.trackers,
+            so_far=None if so_far is None else lambda results: so_far(_partial(results)),
         )
         with Store(folder) as store:
             others = sum(outcome.settings.get("study") != digest for outcome in store.all(name))
@@ -103,6 +109,12 @@ def run_trainings(
             "lazyrich merge INTO FROM ..., then the same command without --shard."
         )
     return Trainings(tuple(outcome.value for outcome in results.outcomes), (*notes, *results.notes))
+
+
+def _partial(results: Results) -> Trainings:
+    """What is finished, with a note that more is to come."""
+    done = tuple(outcome.value for outcome in results.outcomes if outcome.status == "done")
+    return Trainings(done, (f"Not finished: {len(results.outcomes)} of {results.total} trials are in.",))
 
 
 def _called(function: Callable[..., Any], study: Any, /, **settings: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -15,10 +15,10 @@ from torch import Tensor
 from lazyrich.data import ArrayData, load
 from lazyrich.errors import UsageError
 from lazyrich.measure.check import RATES, refuse_device
-from lazyrich.measure.trainings import Progress, Where, run_trainings
+from lazyrich.measure.trainings import Progress, Trainings, Where, run_trainings
 from lazyrich.measure.transfer_result import TransferResult, summarise
 from lazyrich.scaling import Plan
-from lazyrich.sweep import Executor
+from lazyrich.sweep import Executor, Outcome
 from lazyrich.train import Loss, Member, loss_for, train_all
 
 OCTAVES = range(-6, 6)  # of the default grid, around a rate that moves small networks
@@ -93,7 +93,9 @@ def transfer(
     workers: int | None = None,
     shard: str | None = None,
     retry_failed: bool = False,
+    trackers: Sequence[Callable[[Outcome], None]] = (),
     progress: Progress | None = None,
+    so_far: Callable[[TransferResult], None] | None = None,
     command: str = "",
 ) -> TransferResult:
     """The best learning rate at every width, how it shifts, and what it costs to keep the smallest network's.
@@ -122,7 +124,9 @@ def transfer(
         workers: of local processes or a local cluster.
         shard: "i/n" trains this part only, for schedulers; merge the folders afterwards.
         retry_failed: train again what failed.
+        trackers: called with the outcome of every width and seed, as ``lazyrich.sweep.tracker_for`` makes them.
         progress: called with (trainings done, in all, what is next).
+        so_far: called with the result of the widths that are finished, every few seconds once there are two.
         command: how a person repeats this, for the report.
 
     Raises:
@@ -140,19 +144,28 @@ def transfer(
     grid = _grid(plans, data, widths, lrs, seeds, steps, batch, evaluate, weight_decay, loss, device, meet, engine)
     trials = [
         {"plan": p, "scheme": plan.scheme.name, "width": width, "seed": seed}
-        for p, plan in enumerate(grid.plans)
         for width in grid.widths
+        for p, plan in enumerate(grid.plans)
         for seed in range(grid.seeds)
     ]
-    where = Where(folder, executor, workers, shard, retry_failed, progress)
-    done = run_trainings(run_row, grid, trials, grid.context, where, many=len(grid.lrs))
-    reproduce = {
-        "command": command or "lazyrich.transfer(plans, data, ...) with the settings above",
-        "versions": {"lazyrich": _version(), "torch": torch.__version__, "python": platform.python_version()},
-        "date": date.today().isoformat(),
-        "notes": list(done.notes),
-    }
-    return summarise(grid.plans, grid.widths, grid.lrs, done.values, grid.settings(grid.plans[0]), reproduce)
+    where = Where(folder, executor, workers, shard, retry_failed, progress, trackers)
+
+    def found(done: Trainings, widths: Sequence[int]) -> TransferResult:
+        reproduce = {
+            "command": command or "lazyrich.transfer(plans, data, ...) with the settings above",
+            "versions": {"lazyrich": _version(), "torch": torch.__version__, "python": platform.python_version()},
+            "date": date.today().isoformat(),
+            "notes": list(done.notes),
+        }
+        return summarise(grid.plans, widths, grid.lrs, done.values, grid.settings(grid.plans[0]), reproduce)
+
+    def partly(done: Trainings) -> None:
+        whole = [w for w in grid.widths if sum(v["width"] == w for v in done.values) == len(grid.plans) * grid.seeds]
+        if so_far and len(whole) > 1:
+            so_far(found(done, whole))
+
+    done = run_trainings(run_row, grid, trials, grid.context, where, many=len(grid.lrs), so_far=partly if so_far else None)
+    return found(done, grid.widths)
 
 
 def run_row(grid: Grid, plan: int, scheme: str, width: int, seed: int) -> dict[str, Any]:

@@ -86,6 +86,37 @@ def _shift(shift: Slope) -> str:
 
 
 @dataclass(frozen=True)
+class DepthShift:
+    """How the best learning rate of one scheme moves with the depth, at the widest width.
+
+    Attributes:
+        name: scheme and optimizer.
+        depths: increasing.
+        width: of the networks.
+        best: the smoothed optimum by depth.
+        shift: slope of log2(best learning rate) a doubling of the depth.
+    """
+
+    name: str
+    depths: tuple[int, ...]
+    width: int
+    best: tuple[float, ...]
+    shift: Slope
+
+    @property
+    def sentence(self) -> str:
+        """What it means."""
+        moved = f"{_shift(self.shift)} a doubling of the depth at width {self.width}"
+        if self.shift.low >= -2 * STEADY and self.shift.high <= 2 * STEADY:
+            return f"{self.name}: the best learning rate stays put as the depth grows ({moved})."
+        if self.shift.low > STEADY or self.shift.high < -STEADY:
+            return (
+                f"{self.name}: the best learning rate moves with the depth ({moved}); tune it at the depth that you will use."
+            )
+        return f"{self.name}: inconclusive in depth ({moved}); add seeds or depths, or a finer grid of learning rates."
+
+
+@dataclass(frozen=True)
 class TransferResult:
     """The result of ``lazyrich.transfer``: a small table when printed, records by ``rows()``, a page by ``lazyrich.render``."""
 
@@ -95,11 +126,17 @@ class TransferResult:
     lrs: tuple[float, ...]
     settings: Mapping[str, Any]
     reproduce: Mapping[str, Any]
+    depths: tuple[DepthShift, ...] = ()
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """What every scheme does as the width grows, and as the depth does where several were asked."""
+        return tuple(part.sentence for part in (*self.schemes, *self.depths))
 
     @property
     def sentence(self) -> str:
-        """What every scheme does."""
-        return " ".join(scheme.sentence for scheme in self.schemes)
+        """All of them."""
+        return " ".join(self.sentences)
 
     def rows(self) -> list[dict[str, Any]]:
         """Every training as a flat record."""
@@ -119,6 +156,17 @@ class TransferResult:
             "sentence": self.sentence,
             "settings": dict(self.settings),
             "schemes": [_scheme(s, self.widths, self.lrs) for s in self.schemes],
+            "depths": [
+                {
+                    "name": d.name,
+                    "sentence": d.sentence,
+                    "depths": list(d.depths),
+                    "width": d.width,
+                    "best": [_plain(b) for b in d.best],
+                }
+                | {"shift": _interval(d.shift)}
+                for d in self.depths
+            ],
             "reproduce": dict(self.reproduce),
         }
 
@@ -136,7 +184,7 @@ class TransferResult:
             for s in self.schemes
         ]
         rule = "-" * max(map(len, table))
-        return "\n".join([self.title, *(s.sentence for s in self.schemes), rule, *table, rule, *better])
+        return "\n".join([self.title, *self.sentences, rule, *table, rule, *better])
 
 
 def summarise(
@@ -144,7 +192,10 @@ def summarise(
     settings: Mapping[str, Any], reproduce: Mapping[str, Any],
 ) -> TransferResult:  # fmt: skip
     """From finished trainings to optima, shifts and sentences."""
-    names = [f"{plan.scheme.name} · {plan.optimizer_name}" for plan in plans]
+    depths = [plan.family.depth if plan.family else None for plan in plans]
+    bases = [f"{plan.scheme.name} · {plan.optimizer_name}" for plan in plans]
+    many = len(set(depths)) > 1
+    names = [f"{name} · depth {depth}" if many else name for name, depth in zip(bases, depths, strict=True)]
     found = []
     for p, name in enumerate(names):
         own = [trial for trial in trials if trial["plan"] == p]
@@ -156,7 +207,20 @@ def summarise(
     title = f"{family} · {', '.join(schemes)} · learning rate against width"
     rates = f"{len(lrs)} from {lrs[0]:.3g} to {lrs[-1]:.3g}"
     shown = {k: v for k, v in settings.items() if k != "scheme"} | {"schemes": list(schemes), "learning rates": rates}
-    return TransferResult(title, tuple(found), tuple(widths), tuple(lrs), shown, reproduce)
+    shown |= {"depths": depths} if many else {}
+    deep = [
+        _along_depth(name, {d: f for d, f, b in zip(depths, found, bases, strict=True) if b == name and d is not None}, lrs)
+        for name in (dict.fromkeys(bases) if many else ())
+    ]
+    return TransferResult(title, tuple(found), tuple(widths), tuple(lrs), shown, reproduce, tuple(deep))
+
+
+def _along_depth(name: str, found: Mapping[int, Transferred], lrs: Sequence[float]) -> DepthShift:
+    depths = tuple(sorted(found))
+    width = max(found[depths[0]].curves)
+    seeds = range(len(found[depths[0]].curves[width]))
+    each = [[optimum(lrs, found[d].curves[width][s]).lr for d in depths] for s in seeds]
+    return DepthShift(name, depths, width, tuple(found[d].best[width].lr for d in depths), fit_slope(depths, each))
 
 
 def transferred(name: str, lrs: Sequence[float], curves: Mapping[int, np.ndarray], start: Mapping[int, float]) -> Transferred:
@@ -196,9 +260,6 @@ def _percent(value: float) -> str:
 
 
 def _scheme(s: Transferred, widths: Sequence[int], lrs: Sequence[float]) -> dict[str, Any]:
-    def plain(value: float) -> float | None:
-        return float(value) if math.isfinite(value) else None
-
     curves = []
     for w in widths:
         mean = _mean(s.curves[w])
@@ -207,21 +268,28 @@ def _scheme(s: Transferred, widths: Sequence[int], lrs: Sequence[float]) -> dict
             {
                 "width": w,
                 "lrs": list(lrs),
-                "mean": [plain(v) for v in mean],
-                "low": [plain(v) for v in low],
-                "high": [plain(v) for v in high],
-                "best": plain(s.best[w].lr),
-                "loss": plain(s.best[w].loss),
+                "mean": [_plain(v) for v in mean],
+                "low": [_plain(v) for v in low],
+                "high": [_plain(v) for v in high],
+                "best": _plain(s.best[w].lr),
+                "loss": _plain(s.best[w].loss),
                 "edge": s.best[w].edge,
-                "regret": plain(s.regret[w]),
+                "regret": _plain(s.regret[w]),
             }
         )
-    shift = {"value": plain(s.shift.value), "low": plain(s.shift.low), "high": plain(s.shift.high)}
     return {
         "name": s.name,
         "sentence": s.sentence,
         "transfers": s.transfers,
-        "shift": shift,
+        "shift": _interval(s.shift),
         "wider is better": s.wider_is_better,
         "curves": curves,
     }
+
+
+def _interval(slope: Slope) -> dict[str, float | None]:
+    return {"value": _plain(slope.value), "low": _plain(slope.low), "high": _plain(slope.high)}
+
+
+def _plain(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None

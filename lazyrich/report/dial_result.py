@@ -60,6 +60,7 @@ class DialPage:
     command: str
     versions: tuple[tuple[str, str], ...]
     date: str
+    notes: tuple[str, ...] = ()
 
 
 def read_dial(value: Mapping[str, Any], path: str = "result") -> DialPage:
@@ -86,6 +87,7 @@ def read_dial(value: Mapping[str, Any], path: str = "result") -> DialPage:
         command=reproduce.text("command"),
         versions=pairs(reproduce.node("versions")),
         date=reproduce.text("date", ""),
+        notes=reproduce.texts("notes"),
     )
 
 

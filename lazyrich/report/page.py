@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
-def render(result: Any, path: str | os.PathLike[str]) -> Path:
+def render(result: Any, path: str | os.PathLike[str], refresh: int | None = None) -> Path:
     """Write the page that a person looks at.
 
     The page is one file: no script, no font, no picture and no style is fetched from elsewhere. The same
@@ -31,6 +31,7 @@ def render(result: Any, path: str | os.PathLike[str]) -> Path:
         result: one result, a list of results, or the path of a run folder with ``result.json``. A result is
             what `lazyrich.check` or `lazyrich.tangents` returns, or its dictionary, or that of ``lazyrich kernel``.
         path: the HTML file to write; its folder is made where it is missing.
+        refresh: seconds after which a browser loads the page again, for results that still grow.
 
     Returns:
         The path of the page.
@@ -45,11 +46,11 @@ def render(result: Any, path: str | os.PathLike[str]) -> Path:
         ...
         lazyrich.errors.ReportError: got an empty list, expected at least one result; run lazyrich check first
     """
-    page = compose(read_source(result))
+    page = compose(read_source(result), refresh)
     return _write(page, Path(path))
 
 
-def compose(results: tuple[Result, ...]) -> str:
+def compose(results: tuple[Result, ...], refresh: int | None = None) -> str:
     """The page's text for results that have been read; one of checks alone has an overview of their verdicts."""
     from lazyrich.report.chapter import PANELS, chapter
     from lazyrich.report.dial_chapter import dial_chapter
@@ -57,6 +58,8 @@ def compose(results: tuple[Result, ...]) -> str:
     from lazyrich.report.kernel_chapter import kernel_chapter
     from lazyrich.report.kernel_result import KernelResult
     from lazyrich.report.result import CheckResult
+    from lazyrich.report.sweep_chapter import sweep_chapter
+    from lazyrich.report.sweep_result import SweepPage
     from lazyrich.report.tangent_chapter import tangent_chapter
     from lazyrich.report.transfer_chapter import transfer_chapter
     from lazyrich.report.transfer_result import TransferPage
@@ -70,6 +73,8 @@ def compose(results: tuple[Result, ...]) -> str:
             return dial_chapter(result, key)
         if isinstance(result, TransferPage):
             return transfer_chapter(result, key)
+        if isinstance(result, SweepPage):
+            return sweep_chapter(result, key)
         return kernel_chapter(result, key) if isinstance(result, KernelResult) else tangent_chapter(result, key)
 
     chapters = [made(result, f"r{i}") for i, result in enumerate(results, start=1)]
@@ -77,7 +82,7 @@ def compose(results: tuple[Result, ...]) -> str:
     many = f"{len(results)} checks of how training scales with width" if checks else f"{len(results)} results"
     title = results[0].title if len(results) == 1 else many
     template = _environment().get_template("page.html.j2" if checks else "kernel_page.html.j2")
-    return share_styles(template.render(title=title, chapters=chapters))
+    return share_styles(template.render(title=title, chapters=chapters, refresh=refresh))
 
 
 @functools.cache

@@ -12,14 +12,15 @@ from lazyrich.errors import ReportError
 from lazyrich.report.dial_result import DialPage, read_dial
 from lazyrich.report.kernel_result import KernelResult, read_kernel
 from lazyrich.report.result import CheckResult, read_result
+from lazyrich.report.sweep_result import SweepPage, read_sweep
 from lazyrich.report.tangent_result import TangentPage, read_tangent
 from lazyrich.report.transfer_result import TransferPage, read_transfer
 
 FILE = "result.json"
 
 
-Result = CheckResult | DialPage | KernelResult | TangentPage | TransferPage
-READERS = {"dial": read_dial, "kernel": read_kernel, "tangent": read_tangent, "transfer": read_transfer}
+Result = CheckResult | DialPage | KernelResult | SweepPage | TangentPage | TransferPage
+READERS = {"dial": read_dial, "kernel": read_kernel, "sweep": read_sweep, "tangent": read_tangent, "transfer": read_transfer}
 
 
 def read_source(source: Any) -> tuple[Result, ...]:

@@ -8,7 +8,7 @@ from lazyrich.report import transfer_figure as figure
 from lazyrich.report.chapter import swatch_of
 from lazyrich.report.figure import width_style
 from lazyrich.report.number import brief, margin, signed
-from lazyrich.report.transfer_result import SchemePart, TransferPage, WidthCurve
+from lazyrich.report.transfer_result import DepthPart, SchemePart, TransferPage, WidthCurve
 
 
 def transfer_chapter(result: TransferPage, key: str) -> dict[str, Any]:
@@ -23,19 +23,33 @@ def transfer_chapter(result: TransferPage, key: str) -> dict[str, Any]:
         "widths": [swatch_of(f"width {w}", *width_style(i, len(widths))) for i, w in enumerate(widths)],
         "schemes": [_scheme(s, figure.curves(s, span, f"{key}-curves{i}")) for i, s in enumerate(result.schemes)],
         "swatches": [swatch_of(s.name, *figure.scheme_style(i)) for i, s in enumerate(result.schemes)],
+        "depths": [_depth(d) for d in result.depths],
         "shifts": figure.shifts(result.schemes, f"{key}-shifts"),
     }
 
 
+def _depth(part: DepthPart) -> dict[str, Any]:
+    best = [brief(lr) for lr in part.best]
+    depths = [brief(depth) for depth in part.depths]
+    return {
+        "name": part.name,
+        "sentence": part.sentence,
+        "width": part.width,
+        "rows": list(zip(depths, best, strict=True)),
+    } | _slope(part)
+
+
+def _slope(part: SchemePart | DepthPart) -> dict[str, str]:
+    value, low, high = part.shift
+    return {"shift": signed(value), "margin": margin(None if low is None or high is None else (high - low) / 2)}
+
+
 def _scheme(scheme: SchemePart, svg: str) -> dict[str, Any]:
-    value, low, high = scheme.shift
-    half = None if low is None or high is None else (high - low) / 2
     return {
         "name": scheme.name,
         "sentence": scheme.sentence,
         "svg": svg,
-        "shift": signed(value),
-        "margin": margin(half),
+        **_slope(scheme),
         "wider": "yes" if scheme.wider_is_better else "no",
         "rows": [_row(c) for c in scheme.curves],
     }

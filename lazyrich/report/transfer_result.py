@@ -39,6 +39,18 @@ class SchemePart:
 
 
 @dataclass(frozen=True)
+class DepthPart:
+    """How the best learning rate of one scheme moves with the depth."""
+
+    name: str
+    sentence: str
+    width: int
+    depths: tuple[float | None, ...]
+    best: tuple[float | None, ...]
+    shift: tuple[float | None, float | None, float | None]
+
+
+@dataclass(frozen=True)
 class TransferPage:
     """Everything that the page shows of one study."""
 
@@ -49,6 +61,8 @@ class TransferPage:
     command: str
     versions: tuple[tuple[str, str], ...]
     date: str
+    notes: tuple[str, ...] = ()
+    depths: tuple[DepthPart, ...] = ()
 
 
 def read_transfer(value: Mapping[str, Any], path: str = "result") -> TransferPage:
@@ -73,16 +87,29 @@ def read_transfer(value: Mapping[str, Any], path: str = "result") -> TransferPag
         command=reproduce.text("command"),
         versions=pairs(reproduce.node("versions")),
         date=reproduce.text("date", ""),
+        notes=reproduce.texts("notes"),
+        depths=tuple(_depth(n) for n in node.nodes("depths", required=False)),
     )
 
 
-def _scheme(node: Node) -> SchemePart:
+def _depth(node: Node) -> DepthPart:
+    return DepthPart(
+        node.text("name"), node.text("sentence"), int(node.number("width") or 0), node.numbers("depths"), node.numbers("best"),
+        _shift(node),
+    )  # fmt: skip
+
+
+def _shift(node: Node) -> tuple[float | None, float | None, float | None]:
     shift = node.node("shift")
+    return shift.number("value"), shift.number("low"), shift.number("high")
+
+
+def _scheme(node: Node) -> SchemePart:
     return SchemePart(
         name=node.text("name"),
         sentence=node.text("sentence"),
         transfers=node.truth("transfers"),
-        shift=(shift.number("value"), shift.number("low"), shift.number("high")),
+        shift=_shift(node),
         wider_is_better=bool(node.truth("wider is better")),
         curves=tuple(_curve(n) for n in node.nodes("curves")),
     )

@@ -5,23 +5,32 @@ from lazyrich.sweep.folder import RunFolder
 from lazyrich.sweep.grid import grid, shard_of
 from lazyrich.sweep.optuna import Proposals
 from lazyrich.sweep.results import Results
-from lazyrich.sweep.store import Store
+from lazyrich.sweep.store import Store, store_in
+from lazyrich.sweep.summary import summarise
 from lazyrich.sweep.sweep import sweep
+from lazyrich.sweep.tracker import MLflow, TensorBoard, Tracker, Wandb, tracker_for
 from lazyrich.sweep.trial import Outcome, Trial
 
 __all__ = [
     "Executor",
     "Futures",
     "Inline",
+    "MLflow",
     "Outcome",
     "Processes",
     "Proposals",
     "Results",
     "RunFolder",
     "Store",
+    "TensorBoard",
+    "Tracker",
     "Trial",
+    "Wandb",
     "executor_for",
     "grid",
     "shard_of",
+    "store_in",
+    "summarise",
     "sweep",
+    "tracker_for",
 ]

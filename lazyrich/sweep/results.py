@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -12,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from lazyrich.errors import SweepError
+from lazyrich.files import write_json, write_text
 from lazyrich.sweep.store import Store
 from lazyrich.sweep.trial import Outcome, Settings
 
@@ -73,6 +76,25 @@ class Results:
                 groups[key := repr(rest)].append(float(outcome.value[value]))
                 kept[key] = rest
         return [{**kept[key], "mean": _mean(v), "std": _std(v), "count": len(v)} for key, v in groups.items()]
+
+    def write(self, path: str | Path) -> Path:
+        """The rows as a table whose kind its name's end tells: .parquet, .csv or .json; written whole or not at all.
+
+        Raises:
+            SweepError: for another end.
+        """
+        path, rows = Path(path), self.rows()
+        if path.suffix == ".parquet":
+            return self.to_parquet(path)
+        if path.suffix == ".json":
+            return write_json(path, rows)
+        if path.suffix != ".csv":
+            raise SweepError(f"got file '{path}', expected one that ends in .parquet, .csv or .json")
+        text = io.StringIO(newline="")
+        table = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)))
+        table.writeheader()
+        table.writerows(rows)
+        return write_text(path, text.getvalue())
 
     def to_pandas(self) -> Any:
         """The rows as a ``pandas.DataFrame``."""

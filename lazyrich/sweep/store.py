@@ -21,6 +21,7 @@ from lazyrich.errors import StoreError
 from lazyrich.sweep.trial import Outcome, Trial
 
 VERSION = "1"
+FILE = "trials.sqlite"
 SILENT = 120.0  # seconds without a sign of life after which another machine's process counts as gone
 TABLES = (
     "CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID",
@@ -57,7 +58,7 @@ class Store:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.file = self.path / "trials.sqlite"
+        self.file = self.path / FILE
         if self.path.exists() and not self.file.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             raise StoreError(f"{self.path} exists and is no store of trials; give a new folder, or remove this one")
         try:
@@ -196,10 +197,8 @@ class Store:
         return sum(self._merge_one(Path(other)) for other in others)
 
     def _merge_one(self, path: Path) -> int:
-        if not (path / "trials.sqlite").exists():
-            raise StoreError(f"{path} is no store of trials; expected a folder with trials.sqlite")
         new = 0
-        with Store(path) as other:
+        with Store(store_in(path)) as other:
             rows = other._db.execute(f"SELECT {COLUMNS}, function, code FROM trials ORDER BY finished").fetchall()
             for row in rows:
                 names = json.loads(row[4])
@@ -253,6 +252,19 @@ class Store:
             raise StoreError(_full(self.path, error)) from error
         except sqlite3.DatabaseError as error:
             raise StoreError(f"{self.file} is no store of trials ({error}); give a new folder, or restore this file") from error
+
+
+def store_in(folder: str | Path) -> Path:
+    """The store that a folder is or, as ``trials``, holds.
+
+    Raises:
+        StoreError: if there is none.
+    """
+    path = Path(folder)
+    for place in (path, path / "trials"):
+        if (place / FILE).is_file():
+            return place
+    raise StoreError(f"{path} is no store of trials, and holds none; expected {path / FILE} or {path / 'trials' / FILE}")
 
 
 def _full(path: Path, error: Exception) -> str:

@@ -17,7 +17,10 @@ from lazyrich.sweep.store import Store
 from lazyrich.sweep.trial import Outcome, Trial, fingerprint, name_of, trial_of
 
 Progress = Callable[[int, int, str], None]
+Callback = Callable[[Outcome], None]
 Proposer = Callable[[Sequence[Outcome]], Sequence[Mapping[str, Any]]]
+EVERY = 5.0  # seconds between results so far
+SHARE = 10.0  # and as many times what showing them takes
 BEAT = 20.0  # seconds between signs of life
 POLL = 0.2  # seconds between looks at trials that another process is running
 
@@ -33,6 +36,8 @@ def sweep(
     shard: tuple[int, int] | None = None,
     retry_failed: bool = False,
     progress: Progress | None = None,
+    callbacks: Sequence[Callback] = (),
+    so_far: Callable[[Results], None] | None = None,
 ) -> Results:
     """Call a function with every settings of a grid, once, and keep what it returns.
 
@@ -51,6 +56,9 @@ def sweep(
         shard: (i, n): only trials i, i + n, i + 2n, ...; merge the stores of all shards afterwards.
         retry_failed: run trials again that failed or died.
         progress: called with (trials finished, in all, what came last).
+        callbacks: called with every outcome once it is kept, such as those of ``tracker_for``; one that raises is not called
+            again, which the result's notes say: a tracker that is down loses no trial.
+        so_far: called with what is finished, every few seconds, for pages that are looked at while trials run.
 
     Returns:
         The outcomes in the order of the trials.
@@ -65,26 +73,53 @@ def sweep(
         >>> [row["loss"] for row in results.rows()]
         [1, 2, 2, 3]
     """
-    job = _Job(function, name or name_of(function), code or fingerprint(function), executor or Inline(), retry_failed, progress)
+    told = _Told(progress, list(callbacks), so_far)
+    job = _Job(function, name or name_of(function), code or fingerprint(function), executor or Inline(), retry_failed, told)
     with Store(store) as kept, _beating(kept):
         if callable(trials):
             wanted = _proposed(job, kept, trials)
         else:
             wanted = _part(job.trials(grid(trials) if isinstance(trials, Mapping) else trials), shard)
             job.fill(kept, wanted)
-        found = kept.get([trial.key for trial in wanted])
-        outcomes = tuple(found[trial.key] for trial in wanted if trial.key in found)
-        return Results(outcomes, len(wanted), kept.path, job.notes(kept))
+        return job.results(kept, wanted)
+
+
+class _Told:
+    """Who hears of the sweep."""
+
+    def __init__(self, progress: Progress | None, callbacks: list[Callback], so_far: Callable[[Results], None] | None) -> None:
+        self.progress, self.callbacks, self.so_far = progress, callbacks, so_far
+        self.notes: list[str] = []
+        self._next = time.monotonic() + EVERY
+
+    def of_progress(self, done: int, total: int, what: str) -> None:
+        if self.progress:
+            self.progress(done, total, what)
+
+    def of_outcome(self, outcome: Outcome) -> None:
+        for callback in list(self.callbacks):
+            try:
+                callback(outcome)
+            except Exception as error:  # whatever a tracker raises; the trial is kept already
+                self.callbacks.remove(callback)
+                name = getattr(callback, "__name__", type(callback).__name__)
+                self.notes.append(f"{name} failed and was not called again: {type(error).__name__}: {error}")
+
+    def of_results(self, results: Callable[[], Results]) -> None:
+        start = time.monotonic()
+        if self.so_far and start >= self._next:
+            self.so_far(results())
+            self._next = time.monotonic() + max(EVERY, SHARE * (time.monotonic() - start))
 
 
 class _Job:
     """A function to be called, and how."""
 
     def __init__(
-        self, function: Callable[..., Any], name: str, code: str, executor: Executor, again: bool, progress: Progress | None
+        self, function: Callable[..., Any], name: str, code: str, executor: Executor, again: bool, told: _Told
     ) -> None:
         self.function, self.name, self.code = function, name, code
-        self.executor, self.again, self.progress = executor, again, progress
+        self.executor, self.again, self.told = executor, again, told
 
     def trials(self, settings: Sequence[Mapping[str, Any]]) -> list[Trial]:
         made = [trial_of(s, self.name, self.code) for s in settings]
@@ -102,10 +137,10 @@ class _Job:
         while True:
             status = store.status([trial.key for trial in wanted])
             missing = [t for t in wanted if t.key not in tried and not self._over(status.get(t.key))]
-            self._show(len(wanted) - len(missing), len(wanted), "continuing" if status else "starting")
+            self.told.of_progress(len(wanted) - len(missing), len(wanted), "continuing" if status else "starting")
             if not missing:
                 return
-            ran = self._run(store, missing, len(wanted))
+            ran = self._run(store, missing, wanted)
             tried |= ran
             if not ran:
                 time.sleep(POLL)
@@ -113,26 +148,31 @@ class _Job:
     def _over(self, status: str | None) -> bool:
         return status == "done" or (status is not None and not self.again)
 
-    def _run(self, store: Store, missing: Sequence[Trial], total: int) -> set[str]:
+    def _run(self, store: Store, missing: Sequence[Trial], wanted: Sequence[Trial]) -> set[str]:
+        before, total = len(wanted) - len(missing), len(wanted)
         claimed = (trial for trial in missing if store.claim(trial, self.again))
         ran: set[str] = set()
         with closing(self.executor.run(self.function, claimed)) as outcomes:
             for outcome in outcomes:
                 store.put(outcome, self.name, self.code)
                 ran.add(outcome.key)
+                self.told.of_outcome(outcome)
                 last = ", ".join(f"{k}={v}" for k, v in outcome.settings.items())
-                self._show(total - len(missing) + len(ran), total, f"{outcome.status}: {last}"[:80])
+                self.told.of_progress(before + len(ran), total, f"{outcome.status}: {last}"[:80])
+                self.told.of_results(lambda: self.results(store, wanted))
         return ran
 
-    def notes(self, store: Store) -> tuple[str, ...]:
+    def results(self, store: Store, wanted: Sequence[Trial]) -> Results:
+        """What is finished, in the order of the trials."""
+        found = store.get([trial.key for trial in wanted])
+        outcomes = tuple(found[trial.key] for trial in wanted if trial.key in found)
+        return Results(outcomes, len(wanted), store.path, (*self._notes(store), *self.told.notes))
+
+    def _notes(self, store: Store) -> tuple[str, ...]:
         older = sum(n for (name, code), n in store.functions().items() if name == self.name and code != self.code)
         if not older:
             return ()
         return (f"The code of {self.name} has changed: {older} outcomes of other code are in {store.path} and were not used.",)
-
-    def _show(self, done: int, total: int, what: str) -> None:
-        if self.progress:
-            self.progress(done, total, what)
 
 
 def _proposed(job: _Job, store: Store, propose: Proposer) -> list[Trial]:

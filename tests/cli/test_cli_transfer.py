@@ -1,10 +1,12 @@
 """``lazyrich transfer`` from the outside: the page, the plans, continuing, and one clear line on bad input."""
 
 import json
+import sys
 
 import pytest
 
 from lazyrich.cli import main
+from lazyrich.cli.command import Live
 
 WORDS = ["transfer", "lazyrich.zoo:mlp", "--base", "8", "--widths", "8", "16", "--steps", "5", "--seeds", "2", "--lrs",
          "0.001", "0.004", "0.016", "0.064"]  # fmt: skip
@@ -56,6 +58,35 @@ def test_shards_are_merged_by_the_command_line(tmp_path, capsys):
         assert main([*WORDS, "--shard", f"{i}/2", "--out", part]) == 0
         assert f"shard {i}/2" in capsys.readouterr().out
     assert main(["merge", str(tmp_path / "all"), *parts]) == 0
-    assert "4 trials" in capsys.readouterr().out
+    assert "8 trials" in capsys.readouterr().out
     assert main([*WORDS, "--out", str(tmp_path / "all")]) == 0
     assert main([*WORDS, "--shard", "3/2"]) == 2
+
+
+def test_the_page_is_there_while_trainings_run_and_says_what_is_missing(tmp_path, monkeypatch, capsys):
+    module, out, pages = sys.modules["lazyrich.sweep.sweep"], tmp_path / "run", []
+    monkeypatch.setattr(module, "EVERY", 0.0)
+    monkeypatch.setattr(module, "SHARE", 0.0)
+    drawn = Live.draw
+
+    def watched(self, result):
+        drawn(self, result)
+        pages.append((out / "report.html").read_text())
+
+    monkeypatch.setattr(Live, "draw", watched)
+    assert main([*WORDS[:-5], "--widths", "8", "16", "24", "--lrs", *WORDS[-4:], "--out", str(out)]) == 0
+    assert 'http-equiv="refresh"' in pages[0]
+    assert "Not finished: 8 of 12 trials are in." in pages[0]
+    assert "24" not in pages[0].split("Optima by scheme and width")[1].split("</table>")[0]
+    last = (out / "report.html").read_text()
+    assert 'http-equiv="refresh"' not in last
+    assert "Not finished" not in last
+
+
+def test_depths_are_compared_at_the_widest_width(tmp_path, capsys):
+    out = tmp_path / "run"
+    assert main([*WORDS, "--depths", "2", "3", "--scheme", "mup", "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "a doubling of the depth at width 16" in said
+    assert {p.name for p in out.glob("mup*.json")} == {"mup-adam-depth2.json", "mup-adam-depth3.json"}
+    assert "The best learning rate against depth" in (out / "report.html").read_text()

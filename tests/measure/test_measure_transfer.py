@@ -193,3 +193,21 @@ def test_what_makes_no_study_is_refused(change, says):
 def test_no_plan_is_refused():
     with pytest.raises(UsageError, match="got no plan"):
         lzr.transfer([], **SMALL)
+
+
+def test_the_shift_with_depth_is_the_slope_of_the_optima(monkeypatch):
+    module, best = sys.modules["lazyrich.measure.transfer"], {2: -3.0, 4: -4.5, 8: -6.0}
+
+    def known(grid, plan, scheme, width, seed):
+        losses = bowl(best[grid.plans[plan].family.depth])
+        return {"plan": plan, "scheme": scheme, "width": width, "seed": seed, "start": 2.3, "losses": losses}
+
+    monkeypatch.setattr(module, "run_row", known)
+    plans = [lzr.plan(lzr.Family(lzr.zoo.mlp, base=8, depth=d), lzr.mup(), "adam") for d in best]
+    found = lzr.transfer(plans, "digits", [8, 16], LRS, seeds=2)
+    (deep,) = found.depths
+    assert deep.shift.value == pytest.approx(-1.5, abs=1e-6)
+    assert deep.depths == (2, 4, 8)
+    assert "moves with the depth (-1.50" in deep.sentence
+    assert found.schemes[1].name == "mup() · adam · depth 4"
+    assert found.schemes[1].shift.value == pytest.approx(0, abs=1e-6)

@@ -1,0 +1,35 @@
+"""``lazyrich export STORE FILE``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import tyro
+
+from lazyrich.cli.command import parse
+
+
+def run(words: Sequence[str]) -> None:
+    """Read the words and run."""
+
+    def export(store: tyro.conf.Positional[Path], file: tyro.conf.Positional[Path], function: str | None = None) -> None:
+        """Write the trials of a store as a table, one row a trial: settings, values, status, error, seconds.
+
+        Example:
+            lazyrich export runs/sweep-calculate-gain trials.csv
+
+        Args:
+            store: run folder or store.
+            file: ends in .parquet, .csv or .json.
+            function: name of the function whose trials are wanted, where the store holds several.
+        """
+        from lazyrich.sweep import Results, Store, store_in
+
+        place = store_in(store)
+        with Store(place) as kept:
+            outcomes = tuple(kept.all(function))
+        written = Results(outcomes, len(outcomes), place).write(file)
+        print(f"{len(outcomes)} trials in {written}")
+
+    parse(export, "export", words)

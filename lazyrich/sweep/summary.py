@@ -1,0 +1,157 @@
+"""What a sweep shows: means over seeds along its axes, in one table, and in the numbers that the page draws."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lazyrich.sweep.results import Results
+from lazyrich.sweep.trial import Outcome
+
+SEED = "seed"
+LINES = 6  # curves of one figure
+ROWS = 60  # rows of a table
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Means over seeds of the numbers that a sweep's trials returned.
+
+    Attributes:
+        title: name of the function.
+        results: of the sweep.
+        axes: settings that vary, without the seed.
+        values: names of the returned numbers.
+        rows: one record a combination of the axes: settings, and mean, lowest and highest of every value.
+        command: how a person repeats the sweep.
+    """
+
+    title: str
+    results: Results
+    axes: tuple[str, ...]
+    values: tuple[str, ...]
+    rows: tuple[dict[str, Any], ...]
+    command: str = ""
+
+    @property
+    def sentence(self) -> str:
+        """Where the first value is lowest and highest."""
+        left = self.results.total - len(self.results.outcomes)
+        parts = [f"{left} of {self.results.total} trials are still to come." if left else ""]
+        parts += [f"{len(self.results.failures)} trials failed." if self.results.failures else ""]
+        known = [row for row in self.rows if self.values and self.values[0] in row]
+        if known:
+            name = self.values[0]
+            low, high = (pick(known, key=lambda row: row[name]["mean"]) for pick in (min, max))
+            ends = f"{name} is lowest, {low[name]['mean']:.4g}, at {self._place(low)}"
+            parts.append(ends + (f", and highest, {high[name]['mean']:.4g}, at {self._place(high)}." if low != high else "."))
+        return " ".join(filter(None, parts)) or "No trial returned a number."
+
+    def _place(self, row: dict[str, Any]) -> str:
+        return ", ".join(f"{axis}={row['settings'].get(axis)}" for axis in self.axes) or "its one setting"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, ready for JSON and the page."""
+        outcomes = self.results.outcomes
+        return {
+            "kind": "sweep",
+            "title": self.title,
+            "sentence": self.sentence,
+            "counts": {s: sum(o.status == s for o in outcomes) for s in ("done", "failed", "died")}
+            | {"to come": self.results.total - len(outcomes)},
+            "axes": list(self.axes),
+            "values": list(self.values),
+            "rows": list(self.rows[:ROWS]),
+            "rows_in_all": len(self.rows),
+            "figures": [self._figure(value) for value in self.values[:LINES]],
+            "failures": [{"settings": _text(o), "status": o.status, "error": o.error} for o in self.results.failures[:ROWS]],
+            "store": str(self.results.folder),
+            "command": self.command,
+            "notes": list(self.results.notes),
+        }
+
+    def _figure(self, value: str) -> dict[str, Any]:
+        """Curves of one value along the numeric axis with most points, one a combination of the others."""
+        along = self._along()
+        curves: dict[str, list[tuple[float, dict[str, float]]]] = {}
+        for row in self.rows:
+            if value in row:
+                label = ", ".join(f"{axis}={row['settings'].get(axis)}" for axis in self.axes if axis != along)
+                curves.setdefault(label, []).append((float(row["settings"].get(along, 0)) if along else 0.0, row[value]))
+        shown = list(curves.items())[:LINES]
+        return {
+            "value": value,
+            "along": along,
+            "curves": [
+                {"label": label, "x": [x for x, _ in sorted(points, key=_first)]}
+                | {end: [v[end] for _, v in sorted(points, key=_first)] for end in ("mean", "low", "high")}
+                for label, points in shown
+            ],
+            "left_out": len(curves) - len(shown),
+        }
+
+    def _along(self) -> str | None:
+        counts = {a: len({row["settings"][a] for row in self.rows}) for a in self.axes if self._numeric(a)}
+        return max(counts, key=lambda a: counts[a]) if counts else None
+
+    def _numeric(self, axis: str) -> bool:
+        found = [row["settings"].get(axis) for row in self.rows]
+        return all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in found)
+
+    def __str__(self) -> str:
+        shown = self.rows[:ROWS]
+        heads = [*self.axes, *self.values[:LINES]]
+        cells = [[str(row["settings"].get(a, "")) for a in self.axes] + [_cell(row.get(v)) for v in heads[len(self.axes) :]]
+                 for row in shown]  # fmt: skip
+        sizes = [max(len(line[i]) for line in [heads, *cells]) for i in range(len(heads))]
+        lines = ["  ".join(word.rjust(size) for word, size in zip(line, sizes, strict=True)) for line in [heads, *cells]]
+        more = [f"... and {len(self.rows) - len(shown)} more"] if len(self.rows) > len(shown) else []
+        return "\n".join([*(lines if heads and cells else []), *more, "", self.sentence, str(self.results)]).strip()
+
+
+def summarise(results: Results, title: str = "sweep", command: str = "") -> Summary:
+    """Means over seeds along the axes of a sweep.
+
+    Example:
+        >>> import tempfile
+        >>> from lazyrich.sweep import sweep
+        >>> axes = {"lr": [1, 2], "seed": [0, 1]}
+        >>> found = summarise(sweep(lambda lr, seed: {"loss": lr + seed}, axes, tempfile.mkdtemp() + "/s"))
+        >>> found.sentence
+        'loss is lowest, 1.5, at lr=1, and highest, 2.5, at lr=2.'
+    """
+    done = [o for o in results.outcomes if o.status == "done"]
+    names = list(dict.fromkeys(name for o in done for name in o.settings))
+    axes = tuple(n for n in names if n != SEED and len({repr(o.settings.get(n)) for o in done}) > 1)
+    values = tuple(dict.fromkeys(name for o in done for name, v in o.value.items() if _number(v)))
+    groups: dict[str, list[Outcome]] = {}
+    for outcome in done:
+        groups.setdefault(repr([outcome.settings.get(a) for a in axes]), []).append(outcome)
+    return Summary(title, results, axes, values, tuple(_row(axes, values, group) for group in groups.values()), command)
+
+
+def _row(axes: Sequence[str], values: Sequence[str], group: Sequence[Outcome]) -> dict[str, Any]:
+    row: dict[str, Any] = {"settings": {a: group[0].settings.get(a) for a in axes}, "count": len(group)}
+    for name in values:
+        found = [float(o.value[name]) for o in group if _number(o.value.get(name))]
+        if found:
+            row[name] = {"mean": math.fsum(found) / len(found), "low": min(found), "high": max(found)}
+    return row
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _first(pair: tuple[float, Any]) -> float:
+    return pair[0]
+
+
+def _text(outcome: Outcome) -> str:
+    return ", ".join(f"{k}={v}" for k, v in outcome.settings.items())
+
+
+def _cell(value: dict[str, float] | None) -> str:
+    return "-" if value is None else f"{value['mean']:.4g}"

@@ -1,0 +1,106 @@
+"""``lazyrich sweep``, ``merge`` and ``export`` from the outside."""
+
+import csv
+import json
+
+import pytest
+
+from lazyrich.cli import main
+
+FILE = """
+import os, signal
+def train(lr, seed=0):
+    if lr > 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if lr > 3:
+        raise ValueError("too large")
+    return {"loss": (lr - 1) ** 2 + seed}
+"""
+
+
+@pytest.fixture
+def words(tmp_path):
+    (tmp_path / "train.py").write_text(FILE)
+    return ["sweep", f"{tmp_path / 'train.py'}:train", "--axis"]
+
+
+def test_a_sweep_ends_with_a_table_and_a_page_and_continues(words, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert main([*words, "lr=0.5,1,2", "seed=0:2", "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "loss is lowest, 0.5, at lr=1, and highest, 1.5, at lr=2." in said
+    assert said.splitlines()[-1] == f"page: {out / 'report.html'}"
+    assert main([*words, "lr=0.5,1,2,3", "seed=0:2", "--out", str(out)]) == 0
+    assert "8 trials: 8 done" in capsys.readouterr().out
+    assert main(["report", str(out)]) == 0
+    assert json.loads((out / "result.json").read_text())["counts"]["done"] == 8
+
+
+def test_failures_keep_what_is_finished_and_end_with_status_2(words, tmp_path, capsys):
+    out = tmp_path / "run"
+    more = ["--executor", "processes", "--workers", "2", "--retries", "1"]
+    assert main([*words, "lr=1,4,6", *more, "--out", str(out)]) == 2
+    heard = capsys.readouterr()
+    assert "2 of 3 trials failed; the others are kept" in heard.err
+    assert len(heard.err.strip().splitlines()) == 1
+    assert "failed after 1: lr=4: ValueError: too large" in heard.out
+    assert "died after 2: lr=6: the process was killed by SIGKILL" in heard.out
+    assert "killed by SIGKILL" in (out / "report.html").read_text()
+
+
+def test_shards_merge_and_export(words, tmp_path, capsys):
+    axes = ["lr=0.5,1,2", "seed=0:2"]
+    parts = [str(tmp_path / f"part{i}") for i in (1, 2)]
+    for i, part in enumerate(parts, 1):
+        assert main([*words, *axes, "--shard", f"{i}/2", "--out", part]) == 0
+    assert main(["merge", str(tmp_path / "all"), *parts]) == 0
+    assert "6 trials in" in capsys.readouterr().out
+    assert main([*words, *axes, "--out", str(tmp_path / "all")]) == 0
+    assert "6 trials: 6 done" in capsys.readouterr().out
+    assert main(["export", str(tmp_path / "all"), str(tmp_path / "t.csv")]) == 0
+    rows = list(csv.DictReader((tmp_path / "t.csv").read_text().splitlines()))
+    assert sorted((float(r["lr"]), float(r["loss"])) for r in rows)[0] == (0.5, 0.25)
+    assert main(["export", str(tmp_path / "all"), str(tmp_path / "t.parquet")]) == 0
+    assert main(["export", str(tmp_path / "all"), str(tmp_path / "t.json")]) == 0
+    assert len(json.loads((tmp_path / "t.json").read_text())) == 6
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (["lr"], "got --axis 'lr', expected name=values"),
+        (["lr=1", "lr=2"], "axis 'lr' is there twice"),
+        (["lr=1,1"], "axis 'lr' has 1 twice"),
+        (["seed=3:3"], "expected a list of at least one value"),
+        (["lr=1", "--executor", "slurm"], "got executor 'slurm'"),
+        (["lr=1", "--executor", "dask://127.0.0.1:1"], "127.0.0.1:1"),
+        (["lr=1", "--shard", "3/2"], "got shard '3/2'"),
+        (["lr=1", "--track", "paper"], "got tracker 'paper'"),
+        (["lr=1", "--timeout", "3"], "got a timeout for executor 'inline'"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(words, tmp_path, capsys, more, says):
+    assert main([*words, *more, "--out", str(tmp_path / "run")]) == 2
+    said = capsys.readouterr().err
+    assert says in said
+    assert len(said.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (["merge", "{}/into"], "got no stores to merge"),
+        (["merge", "{}/into", "{}/nothing"], "nothing is no store of trials"),
+        (["export", "{}/nothing", "{}/t.csv"], "nothing is no store of trials"),
+    ],
+)
+def test_stores_that_are_not_there_are_named_and_not_made(given, says, tmp_path, capsys):
+    assert main([word.format(tmp_path) for word in given]) == 2
+    assert says in capsys.readouterr().err
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_a_table_of_an_unknown_kind_is_refused(words, tmp_path, capsys):
+    assert main([*words, "lr=1", "--out", str(tmp_path / "run")]) == 0
+    assert main(["export", str(tmp_path / "run"), str(tmp_path / "t.xls")]) == 2
+    assert "expected one that ends in .parquet, .csv or .json" in capsys.readouterr().err

@@ -1,0 +1,67 @@
+"""Summaries: means over seeds, sentences that are right about where a value is lowest, and results while trials run."""
+
+import pytest
+
+from lazyrich import render
+from lazyrich.sweep import summarise, sweep
+from lazyrich.sweep import sweep as run_sweep
+
+
+def bowl(lr, width, seed):
+    if lr > 3:
+        raise ValueError("too large")
+    return {"loss": (lr - 1) ** 2 + 1 / width + seed, "name": "x", "ok": True}
+
+
+AXES = {"lr": [0.5, 1, 2, 4], "width": [8, 16], "seed": [0, 1]}
+
+
+@pytest.fixture
+def found(tmp_path):
+    return summarise(sweep(bowl, AXES, tmp_path / "s"), "bowl", "lazyrich sweep ...")
+
+
+def test_means_are_over_seeds_along_the_other_axes(found):
+    assert found.axes == ("lr", "width")
+    assert found.values == ("loss",)
+    assert len(found.rows) == 6
+    assert found.rows[0] == {
+        "settings": {"lr": 0.5, "width": 8},
+        "count": 2,
+        "loss": {"mean": 0.875, "low": 0.375, "high": 1.375},
+    }
+
+
+def test_the_sentence_names_the_ends_and_the_failures(found):
+    assert found.sentence == (
+        "4 trials failed. loss is lowest, 0.5625, at lr=1, width=16, and highest, 1.625, at lr=2, width=8."
+    )
+    assert "4 failed" in str(found)
+
+
+def test_the_page_shows_curves_rows_and_failures(found, tmp_path):
+    page = render(found, tmp_path / "page.html").read_text()
+    assert "loss against lr" in page
+    assert "width=16: 0.8125" in page or "width=16: 0.812" in page
+    assert page.count("ValueError: too large") == 4
+    assert 'http-equiv="refresh"' not in page
+    assert 'http-equiv="refresh" content="5"' in render(found, tmp_path / "page.html", refresh=5).read_text()
+
+
+def test_sweeps_of_words_and_of_nothing_numeric_have_pages_too(tmp_path):
+    words = summarise(sweep(lambda a: {"word": "x"}, {"a": ["p", "q"]}, tmp_path / "w"))
+    assert words.sentence == "No trial returned a number."
+    assert "No trial returned a number." in render(words, tmp_path / "w.html").read_text()
+    named = summarise(sweep(lambda a: {"size": len(a)}, {"a": ["p", "qq"]}, tmp_path / "n"))
+    assert "lowest, 1, at a=p" in render(named, tmp_path / "n.html").read_text()
+
+
+def test_results_so_far_are_shown_while_trials_run(tmp_path, monkeypatch):
+    import sys
+
+    module = sys.modules["lazyrich.sweep.sweep"]
+    monkeypatch.setattr(module, "EVERY", 0.0)
+    monkeypatch.setattr(module, "SHARE", 0.0)
+    seen = []
+    run_sweep(lambda lr: lr, {"lr": [1, 2, 3]}, tmp_path / "s", so_far=lambda r: seen.append((len(r.outcomes), r.total)))
+    assert seen == [(1, 3), (2, 3), (3, 3)]

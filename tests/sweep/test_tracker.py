@@ -1,0 +1,109 @@
+"""Trackers: every outcome is told once, and a tracker that is down loses no trial."""
+
+import sys
+import types
+
+import pytest
+
+from lazyrich.errors import SweepError
+from lazyrich.sweep import Outcome, TensorBoard, sweep, tracker_for
+
+DONE = Outcome("k" * 32, {"lr": 0.1, "scheme": None}, "done", {"loss": [2.0, 1.0], "error": {"test": 0.25}, "word": "x"})
+
+
+class Recorder(types.ModuleType):
+    """A module whose functions write down how they were called."""
+
+    def __init__(self, name):
+        super().__init__(name)
+        self.calls = []
+
+    def __getattr__(self, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+        def called(*args, **kwargs):
+            self.calls.append((name, args, kwargs))
+            return self
+
+        return called
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.calls.append(("end_run", (), {}))
+
+
+@pytest.fixture
+def library(monkeypatch):
+    def made(name):
+        monkeypatch.setitem(sys.modules, name, module := Recorder(name))
+        return module
+
+    return made
+
+
+@pytest.mark.parametrize("kind", ["wandb", "trackio"])
+def test_a_run_of_wandb_has_settings_and_curves(kind, library):
+    module = library(kind)
+    tracker_for(f"{kind}:paper")(DONE)
+    names = [name for name, _, _ in module.calls]
+    assert names == ["init", "log", "log", "finish"]
+    config = {"lr": 0.1, "scheme": None, "status": "done"}
+    assert module.calls[0][2] == {"project": "paper", "name": "lr=0.1, scheme=None", "config": config}
+    assert module.calls[1][1:] == (({"loss": 2.0, "error/test": 0.25},), {"step": 0})
+    assert module.calls[2][1:] == (({"loss": 1.0},), {"step": 1})
+
+
+def test_a_run_of_mlflow_has_parameters_and_metrics(library):
+    module = library("mlflow")
+    tracker_for("mlflow:paper")(DONE)
+    assert [name for name, _, _ in module.calls] == [
+        "set_experiment", "start_run", "log_params", "set_tag", "log_metric", "log_metric", "log_metric", "end_run"
+    ]  # fmt: skip
+    assert module.calls[0][1] == ("paper",)
+    assert module.calls[2][1] == ({"lr": 0.1, "scheme": None},)
+    assert module.calls[5][1:] == (("loss", 1.0), {"step": 1})
+
+
+def test_event_files_of_tensorboard_can_be_read_back(tmp_path):
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    sweep(lambda lr: {"loss": [2.0 * lr, lr]}, {"lr": [0.5, 0.25]}, tmp_path / "s", callbacks=[TensorBoard(tmp_path / "tb")])
+    found = []
+    for folder in sorted((tmp_path / "tb").iterdir()):
+        read = events.EventAccumulator(str(folder))
+        read.Reload()
+        found.append([point.value for point in read.Scalars("loss")][:2])
+    assert sorted(found) == [[0.5, 0.25], [1.0, 0.5]]
+
+
+def test_a_tracker_that_fails_is_said_and_loses_no_trial(tmp_path):
+    heard = []
+
+    def down(outcome):
+        heard.append(outcome.settings)
+        raise ConnectionError("no route")
+
+    kept = []
+    results = sweep(lambda lr: lr, {"lr": [1, 2, 3]}, tmp_path / "s", callbacks=[down, kept.append])
+    assert heard == [{"lr": 1}]
+    assert [o.settings["lr"] for o in kept] == [1, 2, 3]
+    assert results.notes == ("down failed and was not called again: ConnectionError: no route",)
+    assert [row["status"] for row in results.rows()] == ["done"] * 3
+
+
+def test_trials_that_were_finished_are_not_told_again(tmp_path):
+    kept = []
+    for lrs in ([1], [1, 2]):
+        sweep(lambda lr: lr, {"lr": lrs}, tmp_path / "s", code="1", callbacks=[kept.append])
+    assert [o.settings["lr"] for o in kept] == [1, 2]
+
+
+def test_a_library_that_is_missing_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(SweepError, match="wandb is not installed; run: pip install wandb"):
+        tracker_for("wandb:paper")
+    for word in ("wandb", "wandb:", "paper:x"):
+        with pytest.raises(SweepError, match=f"got tracker '{word}'"):
+            tracker_for(word)
