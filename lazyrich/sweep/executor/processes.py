@@ -22,7 +22,7 @@ from lazyrich.errors import SweepError
 from lazyrich.sweep.packed import packed
 from lazyrich.sweep.trial import Outcome, Trial
 
-STARTS = 3  # processes in a row that may die before they have taken a single trial
+STARTS = 10  # workers in a row that die before they take a trial, before the sweep is given up
 TAIL = 300  # characters of a dead process's last words
 
 
