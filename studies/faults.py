@@ -185,7 +185,7 @@ def main() -> None:
         ("disk", full_disk),
         ("two", two_parents),
         ("dask", lambda f: killed_workers(f, 5, executor_for("dask", 2), "spawn_main", 1.5, 200, "kill -9 of a Dask worker")),
-        ("ray", lambda f: killed_workers(f, 5, executor_for("ray", 2), "ray::", 1.5, 200, "kill -9 of a Ray worker")),
+        ("ray", lambda f: killed_workers(f, 5, executor_for("ray", 2), "ray::attempt_packed", 1.5, 200, "kill -9 of a Ray worker")),
     ]  # fmt: skip
     asked = sys.argv[1:] or [name for name, _ in cases[:-1]]
     heads = ("fault", "faults", "trials", "there once", "lost", "wrong", "ran again", "caught", "integrity", "seconds")

@@ -70,10 +70,11 @@ class Ray:
                 ray.init(num_cpus=self.workers, include_dashboard=False, **options)
             else:
                 ray.init(address="auto" if self.address == "auto" else f"ray://{self.address}", **options)
-        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        except Exception as error:  # Ray raises that very class when its processes do not start
             said = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise SweepError(
-                f"the Ray cluster '{self.address}' does not answer ({said}); start it with 'ray start --head' and give ray://auto"
+                f"the Ray cluster '{self.address or 'of this machine'}' does not answer ({said}); start it with "
+                "'ray start --head' and give ray://auto"
             ) from error
         return True
 
