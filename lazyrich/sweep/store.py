@@ -159,14 +159,13 @@ class Store:
 
     def get(self, keys: Sequence[str]) -> dict[str, Outcome]:
         """Outcomes by key, of those that are finished. Arrays are read from disk when they are asked for by ``array``."""
-        return {row[0]: _outcome(row) for chunk in _chunks(keys) for row in self._select(COLUMNS, chunk)}
+        return {o.key: o for chunk in _chunks(keys) for o in _outcomes(self._select(COLUMNS, chunk))}
 
     def all(self, function: str | None = None) -> list[Outcome]:
         """All outcomes, of one function where it is named, in the order in which they finished."""
         where, words = ("WHERE function=?", (function,)) if function else ("", ())
         with self._said():
-            rows = self._db.execute(f"SELECT {COLUMNS} FROM trials {where} ORDER BY finished", words)
-            return [_outcome(row) for row in rows]
+            return _outcomes(self._db.execute(f"SELECT {COLUMNS} FROM trials {where} ORDER BY finished", words).fetchall())
 
     def functions(self) -> dict[tuple[str, str], int]:
         """How many outcomes there are of each function's name and code."""
@@ -200,10 +199,9 @@ class Store:
         new = 0
         with Store(store_in(path)) as other:
             rows = other._db.execute(f"SELECT {COLUMNS}, function, code FROM trials ORDER BY finished").fetchall()
-            for row in rows:
-                names = json.loads(row[4])
-                arrays = {name: other.array(row[0], name) for name in names}
-                new += self.put(replace(_outcome(row[:8]), arrays=arrays), row[8], row[9])
+            for row, outcome in zip(rows, _outcomes([row[:8] for row in rows]), strict=True):
+                arrays = {name: other.array(row[0], name) for name in json.loads(row[4])}
+                new += self.put(replace(outcome, arrays=arrays), row[8], row[9])
         return new
 
     def _select(self, columns: str, keys: Sequence[str]) -> list[tuple[Any, ...]]:
@@ -285,9 +283,17 @@ def _write_ahead(db: sqlite3.Connection) -> None:
             time.sleep(0.01)
 
 
-def _outcome(row: Sequence[Any]) -> Outcome:
-    key, settings, status, value, _, error, seconds, attempts = row
-    return Outcome(key, json.loads(settings), status, json.loads(value), {}, error, seconds, attempts)
+def _outcomes(rows: Sequence[Sequence[Any]]) -> list[Outcome]:
+    settings, values = (_loaded([row[i] for row in rows]) for i in (1, 3))
+    return [
+        Outcome(key, given, status, value, {}, error, seconds, attempts)
+        for (key, _, status, _, _, error, seconds, attempts), given, value in zip(rows, settings, values, strict=True)
+    ]
+
+
+def _loaded(texts: Sequence[str]) -> list[Any]:
+    """Many JSON texts in one call, which is a third of the time."""
+    return json.loads(f"[{','.join(texts)}]")
 
 
 def _chunks(keys: Sequence[str], size: int = 30_000) -> Iterable[Sequence[str]]:
