@@ -28,23 +28,40 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "mynet", raising=False)
 
 
-def test_the_tutorial_runs_from_top_to_bottom(capsys: pytest.CaptureFixture[str]) -> None:
+def run_page(page: str) -> None:
+    """Every block in order: files are written, Python and commands are run."""
     names: dict[str, object] = {}
-    for language, note, text in blocks("docs/tutorial.md"):
+    for language, note, text in blocks(page):
         if note.strip().startswith("file="):
             Path(note.strip().removeprefix("file=")).write_text(text)
         elif language == "python":
-            exec(compile(text, "docs/tutorial.md", "exec"), names)
+            exec(compile(text, page, "exec"), names)
         elif language == "sh":
             for line in text.splitlines():
                 words = shlex.split(line)
                 assert words[0] == "lazyrich"
                 assert main(words[1:]) == 0, line
+
+
+def test_the_tutorial_runs_from_top_to_bottom(capsys: pytest.CaptureFixture[str]) -> None:
+    run_page("docs/tutorial.md")
     out = capsys.readouterr().out
     assert "standard() · adamw\nExploding" in out
     assert Path("runs/mynet/report.html").exists()
     assert Path("plan.json").exists()
     assert Path("runs/tangent-Net-ntk-digits-width32/report.html").exists()
+    assert Path("runs/transfer-net/mup-adam.json").exists()
+    assert Path("runs/dial-net/report.html").exists()
+
+
+@pytest.mark.filterwarnings("ignore")  # Optuna's own
+def test_the_page_on_sweeps_runs_from_top_to_bottom(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "train", raising=False)
+    run_page("docs/sweep.md")
+    out = capsys.readouterr().out
+    assert "12 trials in first.csv" in out
+    assert "6 trials in runs/whole/trials, 6 of them new" in out
+    assert Path("runs/first/report.html").exists()
 
 
 def test_the_examples_of_the_readme_run(capsys: pytest.CaptureFixture[str]) -> None:
