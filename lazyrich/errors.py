@@ -54,5 +54,9 @@ class SweepError(LazyrichError):
     """A sweep that cannot be run: an empty grid, a function that cannot travel, a cluster that does not answer."""
 
 
+class AutoencoderError(LazyrichError):
+    """An autoencoder that is none, or an experiment on one that cannot be run: halves that do not fit, data without variance."""
+
+
 class Unfinished(LazyrichError):
     """Not a fault: a part was done as asked, and the result waits for the other parts."""

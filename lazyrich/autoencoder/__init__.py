@@ -1,0 +1,45 @@
+"""The autoencoder laboratory: halves, variational and denoising training, iteration, geometry, and the theory beside them."""
+
+from lazyrich.autoencoder.iterated import Iterates, Memory, iterate, jacobian, memory, spectral_radius
+from lazyrich.autoencoder.latent import Stretch, codes, stretch, used
+from lazyrich.autoencoder.linear import LinearVae, Principal, linear_course, principal, subspace_angle
+
+# from lazyrich.autoencoder.mirror import Mirror, mirrored, mirrors
+from lazyrich.autoencoder.noise import noisy
+from lazyrich.autoencoder.pair import Pair, fit, halves
+from lazyrich.autoencoder.tied import TiedSignal, tied_draw, tied_signal
+from lazyrich.autoencoder.variational import Collapse, Vae, Variational, collapse, importance_bound, objective
+
+__all__ = [
+    "Collapse",
+    "Iterates",
+    "LinearVae",
+    "Memory",
+    # "Mirror",
+    "Pair",
+    "Principal",
+    "Stretch",
+    "TiedSignal",
+    "Vae",
+    "Variational",
+    "codes",
+    "collapse",
+    "fit",
+    "halves",
+    "importance_bound",
+    "iterate",
+    "jacobian",
+    "linear_course",
+    "memory",
+    # "mirrored",
+    # "mirrors",
+    "noisy",
+    "objective",
+    "principal",
+    "spectral_radius",
+    "stretch",
+    "subspace_angle",
+    "tied_draw",
+    "tied_signal",
+    "used",
+]

@@ -1,0 +1,81 @@
+"""The geometry of a code: its dimensions, how evenly they are used, and how the decoder stretches them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.func import jacrev, vmap
+
+from lazyrich.errors import AutoencoderError
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """How a decoder maps small steps in the code, at each sample.
+
+    Attributes:
+        largest: largest singular value of dg/dz, (samples,).
+        smallest: smallest one.
+        volume: (1/k) sum of their logarithms.
+    """
+
+    largest: Tensor
+    smallest: Tensor
+    volume: Tensor
+
+    @property
+    def condition(self) -> float:
+        """Geometric mean over samples of largest / smallest; infinite where a direction of the code does nothing."""
+        return float((self.largest / self.smallest).log().mean().exp())
+
+
+def codes(encoder: nn.Module, x: Tensor) -> Tensor:
+    """Codes of (N, ...) inputs, (N, k), in evaluation mode; the means of an encoder that returns more than the code.
+
+    Example:
+        >>> codes(nn.Linear(6, 2), torch.zeros(4, 6)).shape
+        torch.Size([4, 2])
+    """
+    was = encoder.training
+    encoder.eval()
+    with torch.no_grad():
+        code = encoder(x)
+    encoder.train(was)
+    return (code[0] if isinstance(code, tuple) else code).flatten(1)
+
+
+def stretch(decoder: nn.Module, z: Tensor) -> Stretch:
+    """Singular values of the decoder's Jacobian, the roots of the pull-back metric J^T J of the code.
+
+    Arvanitidis, Hansen & Hauberg 2018 (arXiv:1710.11379).
+
+    Raises:
+        AutoencoderError: for codes that are not (samples, k).
+
+    Example:
+        >>> layer = nn.Linear(2, 3, bias=False)
+        >>> _ = layer.weight.data.copy_(torch.tensor([[2.0, 0.0], [0.0, 1.0], [0.0, 0.0]]))
+        >>> round(stretch(layer, torch.zeros(4, 2)).condition, 5)
+        2.0
+    """
+    if z.dim() != 2:
+        raise AutoencoderError(f"got codes of shape {tuple(z.shape)}, expected (samples, k)")
+
+    def one(code: Tensor) -> Tensor:
+        return decoder(code.unsqueeze(0)).flatten()
+
+    values = torch.linalg.svdvals(vmap(jacrev(one), chunk_size=64)(z.detach()).detach())
+    return Stretch(values[:, 0], values[:, -1], values.log().mean(1))
+
+
+def used(z: Tensor, floor: float = 1e-3) -> int:
+    """Directions of the code with more than ``floor`` of its largest variance.
+
+    Example:
+        >>> used(torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.5, 0.0]]))
+        1
+    """
+    values = torch.linalg.svdvals((z - z.mean(0)).double()).square()
+    return 0 if float(values[0]) == 0 else int((values > floor * values[0]).sum())

@@ -1,0 +1,160 @@
+"""What linear autoencoders learn, exactly: principal subspaces, the probabilistic PCA behind linear VAEs, and the way there.
+
+The squared error of a linear autoencoder with k latents has strict saddles and one family of minima, the span of the first k
+principal directions (Baldi & Hornik 1989). A linear VAE with Gaussian noise sigma^2 has the optimum of probabilistic PCA
+(Lucas, Tucker, Grosse & Norouzi 2019, arXiv:1911.02469; Tipping & Bishop 1999).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lazyrich.errors import AutoencoderError
+
+
+@dataclass(frozen=True)
+class Principal:
+    """Principal directions of data.
+
+    Attributes:
+        mean: (size,).
+        variances: of the directions, decreasing, (size,); the second moment about the mean, 1/N.
+        directions: (size, size), one a row.
+    """
+
+    mean: Tensor
+    variances: Tensor
+    directions: Tensor
+
+    def error(self, k: int) -> float:
+        """Least mean squared error of any linear autoencoder with k latents: the sum of the variances left out.
+
+        Example:
+            >>> round(principal(torch.tensor([[2.0, 0.0], [-2.0, 0.0], [0.0, 1.0], [0.0, -1.0]])).error(1), 6)
+            0.5
+        """
+        return float(self.variances[k:].sum())
+
+    def reconstruct(self, x: Tensor, k: int) -> Tensor:
+        """The projection of x on the first k directions about the mean."""
+        basis = self.directions[:k]
+        flat = x.flatten(1) - self.mean
+        return (flat @ basis.T @ basis + self.mean).reshape(x.shape)
+
+
+def principal(x: Tensor) -> Principal:
+    """Principal directions and variances of samples (N, ...).
+
+    Raises:
+        AutoencoderError: for a single sample, or data without variance.
+
+    Example:
+        >>> principal(torch.tensor([[2.0, 0.0], [-2.0, 0.0]])).variances
+        tensor([4.0000, 0.0000])
+    """
+    flat = x.flatten(1)
+    if len(flat) < 2:
+        raise AutoencoderError(f"got {len(flat)} sample, expected at least two: one has no directions")
+    mean = flat.mean(0)
+    _, size, rows = torch.linalg.svd(flat - mean, full_matrices=True)
+    variances = torch.zeros_like(mean)
+    variances[: len(size)] = size**2 / len(flat)
+    if not float(variances[0]) > 0:
+        raise AutoencoderError("all samples are equal, expected data that varies")
+    return Principal(mean, variances, rows)
+
+
+def subspace_angle(a: Tensor, b: Tensor) -> float:
+    """Largest principal angle between the row spaces of a and b, in radians.
+
+    Computed from sines as well as cosines, so that small angles keep their digits (Bjorck & Golub 1973).
+
+    Raises:
+        AutoencoderError: if the spaces have different dimensions.
+
+    Example:
+        >>> round(subspace_angle(torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0, 1.0]])) / math.pi, 6)
+        0.25
+    """
+    p, q = (torch.linalg.qr(m.double().T).Q for m in (a, b))
+    if p.shape[1] != q.shape[1]:
+        raise AutoencoderError(f"got row spaces of dimension {p.shape[1]} and {q.shape[1]}, expected equal ones")
+    sine = torch.linalg.matrix_norm(q - p @ (p.T @ q), ord=2)
+    cosine = torch.linalg.svdvals(p.T @ q).min()
+    return float(torch.atan2(sine, cosine))
+
+
+@dataclass(frozen=True)
+class LinearVae:
+    """The global optimum of a linear beta-VAE with decoder noise sigma^2: x | z ~ N(W z + mean, sigma^2), z ~ N(0, I).
+
+    Attributes:
+        variances: of the data's principal directions, decreasing.
+        noise: sigma^2.
+        beta: weight of the KL term.
+        latents: k.
+    """
+
+    variances: Tensor
+    noise: float
+    beta: float = 1.0
+    latents: int | None = None
+
+    @property
+    def rates(self) -> Tensor:
+        """KL of each latent at the optimum: (1/2) log(lambda_j / (beta sigma^2)) above the threshold, else 0.
+
+        For beta = 1, Lucas et al. 2019. With beta the objective is that of noise beta sigma^2 up to scale, hence the threshold
+        lambda_j > beta sigma^2.
+
+        Example:
+            >>> LinearVae(torch.tensor([3.0, 1.5, 0.8, 0.3]), noise=0.5).rates
+            tensor([0.8959, 0.5493, 0.2350, 0.0000])
+        """
+        kept = self.variances[: self.latents]
+        return 0.5 * torch.log((kept / (self.beta * self.noise)).clamp_min(1.0))
+
+    @property
+    def active(self) -> int:
+        """How many latents are used."""
+        return int((self.rates > 0).sum())
+
+    @property
+    def posterior_variances(self) -> Tensor:
+        """Var(z_j | x) = beta sigma^2 / lambda_j of the latents in use, 1 of the others."""
+        return torch.exp(-2 * self.rates)
+
+    @property
+    def log_likelihood(self) -> float:
+        """Mean log-likelihood of the data under probabilistic PCA with these latents, in nats a sample.
+
+        The ELBO at the optimum of beta = 1 equals it. Tipping & Bishop 1999: covariance W W^T + sigma^2 I.
+        """
+        size = len(self.variances)
+        model = torch.full_like(self.variances, self.noise)
+        kept = len(self.rates)
+        model[:kept] = torch.maximum(self.variances[:kept], model[:kept])
+        return float(-0.5 * (size * math.log(2 * math.pi) + model.log().sum() + (self.variances / model).sum()))
+
+
+def linear_course(variances: Tensor, start: float, times: Tensor) -> Tensor:
+    """Gain a_j(t) of each principal direction in a two-layer linear autoencoder under gradient flow, (times, directions).
+
+    Loss (1/2) E|x - W2 W1 x|^2 from W1 = W2^T = sqrt(start) R: da_j/dt = 2 lambda_j a_j (1 - a_j), so
+    a_j(t) = 1 / (1 + (1/start - 1) e^(-2 lambda_j t)): larger variances are learnt first, each in a time
+    log(1/start)/(2 lambda_j) (Saxe, McClelland & Ganguli 2014, arXiv:1312.6120, with targets equal to inputs).
+
+    Raises:
+        AutoencoderError: for a start outside (0, 1).
+
+    Example:
+        >>> linear_course(torch.tensor([1.0]), 0.5, torch.tensor([0.0])).tolist()
+        [[0.5]]
+    """
+    if not 0 < start < 1:
+        raise AutoencoderError(f"got start = {start}, expected a gain between 0 and 1")
+    return 1 / (1 + (1 / start - 1) * torch.exp(-2 * variances * times[:, None]))

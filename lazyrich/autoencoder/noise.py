@@ -1,0 +1,42 @@
+"""Denoising: what an autoencoder is shown is disturbed, what it must return is not (Vincent et al. 2008)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from lazyrich.errors import AutoencoderError
+
+Batches = Callable[[int], tuple[Tensor, Tensor]]
+
+
+def noisy(batches: Batches, gaussian: float = 0.0, masked: float = 0.0, seed: int = 0) -> Batches:
+    """Batches whose inputs are disturbed and whose targets stay, the same way at every call.
+
+    Args:
+        batches: ``batches(step) -> (x, y)``.
+        gaussian: standard deviation of noise that is added.
+        masked: part of the entries that is set to zero.
+        seed: of the noise, with the step.
+
+    Raises:
+        AutoencoderError: for a negative deviation or a part outside [0, 1).
+
+    Example:
+        >>> x, y = noisy(lambda step: (torch.ones(2, 4), torch.ones(2, 4)), masked=0.5)(0)
+        >>> bool((x == 0).any()), bool((y == 1).all())
+        (True, True)
+    """
+    if gaussian < 0 or not 0 <= masked < 1:
+        raise AutoencoderError(f"got gaussian = {gaussian}, masked = {masked}, expected at least zero, and a part below one")
+
+    def disturbed(step: int) -> tuple[Tensor, Tensor]:
+        x, y = batches(step)
+        draw = torch.Generator().manual_seed(1_000_003 * (seed + 1) + step)
+        added = gaussian * torch.randn(x.shape, generator=draw).to(x)
+        kept = (torch.rand(x.shape, generator=draw) >= masked).to(x)
+        return (x + added) * kept, y
+
+    return disturbed

@@ -1,0 +1,89 @@
+"""An autoencoder as two halves: any encoder, any decoder that takes what it gives."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lazyrich.errors import AutoencoderError
+
+
+class Pair(nn.Module):
+    """Any encoder and decoder, one after the other.
+
+    Example:
+        >>> Pair(nn.Linear(6, 2), nn.Linear(2, 6))(torch.zeros(4, 6)).shape
+        torch.Size([4, 6])
+    """
+
+    def __init__(self, encoder: nn.Module, decoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder, self.decoder = encoder, decoder
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Reconstruct (samples, ...) inputs."""
+        return self.decoder(self.encoder(x))
+
+
+def halves(model: nn.Module) -> tuple[nn.Module, nn.Module]:
+    """The encoder and the decoder of a model that holds both under these names.
+
+    Raises:
+        AutoencoderError: if it does not.
+
+    Example:
+        >>> encoder, decoder = halves(Pair(nn.Linear(6, 2), nn.Linear(2, 6)))
+        >>> encoder.out_features, decoder.in_features
+        (2, 2)
+    """
+    encoder, decoder = getattr(model, "encoder", None), getattr(model, "decoder", None)
+    if not (isinstance(encoder, nn.Module) and isinstance(decoder, nn.Module)):
+        children = ", ".join(name for name, _ in model.named_children()) or "none"
+        raise AutoencoderError(
+            f"got a {type(model).__name__} with the parts {children}, expected the modules 'encoder' and 'decoder'; join yours "
+            "by lazyrich.autoencoder.Pair(encoder, decoder)"
+        )
+    return encoder, decoder
+
+
+@torch.no_grad()
+def fit(model: nn.Module, x: Tensor) -> tuple[int, int]:
+    """Size of the code and of the inputs, once encoder, decoder and data are known to fit.
+
+    Raises:
+        AutoencoderError: if the decoder does not take what the encoder gives, does not return the inputs' size, or the code
+            is wider than the data.
+
+    Example:
+        >>> fit(Pair(nn.Linear(6, 2), nn.Linear(2, 6)), torch.zeros(4, 6))
+        (2, 6)
+    """
+    encoder, decoder = halves(model)
+    few = x[:2]
+    code = _tried(encoder, few, "encoder", "the data")
+    latent = code[0] if isinstance(code, tuple) else code
+    out = _tried(decoder, latent, "decoder", "what the encoder gives")
+    sizes = [t[0].numel() for t in (latent, few, out)]
+    if sizes[2] != sizes[1]:
+        raise AutoencoderError(
+            f"the decoder returns {sizes[2]} numbers a sample where the data has {sizes[1]}; expected a decoder whose outputs "
+            "have the inputs' size"
+        )
+    if sizes[0] > sizes[1]:
+        raise AutoencoderError(
+            f"the code has {sizes[0]} numbers a sample, more than the data's {sizes[1]}; expected a bottleneck: the identity "
+            "would be a solution"
+        )
+    return sizes[0], sizes[1]
+
+
+def _tried(module: nn.Module, x: Tensor, name: str, given: str) -> Any:
+    try:
+        return module(x)
+    except (RuntimeError, TypeError, ValueError) as error:
+        said = str(error).strip().splitlines()[0]
+        raise AutoencoderError(
+            f"the {name} does not take {given}, of shape {tuple(x.shape)} ({said}); expected shapes that fit"
+        ) from error

@@ -1,0 +1,138 @@
+"""Random weight-tied autoencoders at infinite width (Li & Nguyen 2019, ICLR, "On random deep weight-tied autoencoders").
+
+    xhat = phi_0(W_1^T phi_1(... W_L^T phi_L(W_L sigma_{L-1}(... W_1 sigma_0(x) + b_1 ...) + b_L) + v_L ...) + v_1),
+
+W_l ~ N(0, sw^2 / n_{l-1}), n_l / n_{l-1} -> alpha. Each entry of what phi_0 sees is S_signal sigma_0(x) + S_noise z: a copy of the
+input and independent noise. The paper prints the backward recursion for l = L-1 .. 2; it starts at l = L.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lazyrich.errors import AutoencoderError
+
+Phi = Callable[[Tensor], Tensor]
+NODES = 128
+
+
+@dataclass(frozen=True)
+class TiedSignal:
+    """What a random tied autoencoder returns: ``signal`` times its input plus ``noise`` times a standard Gaussian.
+
+    Attributes:
+        signal: S_signal.
+        noise: S_noise, a standard deviation.
+        variances: of the pre-activations on the way in, layers 1 to L.
+    """
+
+    signal: float
+    noise: float
+    variances: tuple[float, ...]
+
+    @property
+    def cosine(self) -> float:
+        """Correlation of input and output before phi_0, for an input of mean square one."""
+        return self.signal / math.hypot(self.signal, self.noise)
+
+
+def tied_signal(
+    phi: Phi, depth: int, weight: float, bias: float = 0.0, out_bias: float = 0.0, ratio: float = 1.0,
+    mean_square: float = 1.0, decoder: Phi | None = None,
+) -> TiedSignal:  # fmt: skip
+    """S_signal and S_noise of a random tied autoencoder with equal layers.
+
+    Args:
+        phi: nonlinearity of the encoder; sigma_0 is the identity.
+        depth: L, encoder layers.
+        weight: sw^2.
+        bias: variance of the encoder's biases.
+        out_bias: variance of the decoder's biases.
+        ratio: alpha = n_l / n_{l-1}.
+        mean_square: of the input, ||x||^2 / n_0.
+        decoder: nonlinearity of the decoder, that of the encoder by default.
+
+    Raises:
+        AutoencoderError: for a depth below one or variances that are none.
+
+    Example:
+        >>> found = tied_signal(torch.relu, depth=1, weight=2.0)
+        >>> round(found.signal, 4), round(found.noise, 4)  # gamma_2 = 1/2, rho_2 = tb^2 / 2 with tb^2 = 2
+        (1.0, 1.4142)
+    """
+    if depth < 1 or weight <= 0 or ratio <= 0 or min(bias, out_bias, mean_square) < 0:
+        raise AutoencoderError(
+            f"got depth = {depth}, weight = {weight}, ratio = {ratio}, bias = {bias}, expected a depth of at least one and "
+            "variances of at least zero"
+        )
+    back = decoder or phi
+    z, w = _gauss()
+    into, size = [mean_square], [mean_square]  # tau-bar^2 by layer; mean square of what enters the layer
+    for layer in range(depth):
+        entering = mean_square if layer == 0 else float((w * phi(math.sqrt(into[layer]) * z) ** 2).sum())
+        size.append(entering)
+        into.append(weight * entering + bias)
+    root = math.sqrt(into[depth])
+    gain = float((w * z * back(root * z)).sum()) / root
+    power = float((w * back(root * z) ** 2).sum())
+    for layer in range(depth, 1, -1):
+        root = math.sqrt(into[layer - 1])
+        mean = ratio * weight * gain * phi(root * z)[:, None]
+        spread = math.sqrt(ratio * weight * power + out_bias)
+        back_in = back(mean + spread * z[None, :])
+        gain = float((w[:, None] * w[None, :] * z[:, None] * back_in).sum()) / root
+        power = float((w[:, None] * w[None, :] * back_in**2).sum())
+    return TiedSignal(ratio * weight * gain, math.sqrt(ratio * weight * power + out_bias), tuple(into[1:]))
+
+
+@torch.no_grad()
+def tied_draw(
+    phi: Phi, x: Tensor, depth: int, weight: float, bias: float = 0.0, out_bias: float = 0.0, ratio: float = 1.0, seed: int = 0
+) -> TiedSignal:
+    """The same two numbers measured on one random network: the referee, and what a finite width scatters by.
+
+    Args:
+        phi: nonlinearity.
+        x: one input, (n_0,).
+        depth: encoder layers.
+        weight: sw^2.
+        bias: variance of the encoder's biases.
+        out_bias: variance of the decoder's biases.
+        ratio: n_l / n_{l-1}.
+        seed: of the draw.
+
+    Example:
+        >>> x = torch.randn(2000, generator=torch.Generator().manual_seed(0))
+        >>> abs(tied_draw(torch.relu, x / x.square().mean().sqrt(), 1, 2.0).signal - 1) < 0.1
+        True
+    """
+    draw = torch.Generator().manual_seed(1_000_003 * (seed + 1))  # not the stream of a caller's own x
+    sizes = [round(len(x) * ratio**layer) for layer in range(depth + 1)]
+    weights = [
+        math.sqrt(weight / a) * torch.randn(b, a, generator=draw, dtype=x.dtype)
+        for a, b in zip(sizes[:-1], sizes[1:], strict=True)
+    ]
+    h, variances = x, []
+    for layer, matrix in enumerate(weights):
+        h = matrix @ (h if layer == 0 else phi(h))
+        h = h + math.sqrt(bias) * torch.randn(len(h), generator=draw, dtype=x.dtype)
+        variances.append(float(h.square().mean()))
+    for matrix in reversed(weights):
+        h = matrix.T @ phi(h)
+        h = h + math.sqrt(out_bias) * torch.randn(len(h), generator=draw, dtype=x.dtype)
+    signal = float((h @ x) / (x @ x))
+    return TiedSignal(signal, float((h - signal * x).square().mean().sqrt()), tuple(variances))
+
+
+def _gauss() -> tuple[Tensor, Tensor]:
+    """Nodes and weights of E f(z): Gauss-Legendre on halves, which rectifiers' kinks at zero do not spoil."""
+    nodes, weights = np.polynomial.legendre.leggauss(NODES)
+    half, mass = torch.tensor(6.0 * (nodes + 1)), torch.tensor(6.0 * weights)  # [0, 12]
+    density = torch.exp(-(half**2) / 2) / math.sqrt(2 * math.pi)
+    return torch.cat([-half.flip(0), half]), torch.cat([(mass * density).flip(0), mass * density])

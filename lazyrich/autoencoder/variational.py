@@ -1,0 +1,198 @@
+"""The variational autoencoder: its objective with beta, free bits and warm-up, importance-weighted bounds, and its collapse.
+
+Kingma & Welling 2014 (arXiv:1312.6114); beta: Higgins et al. 2017; free bits: Kingma et al. 2016 (arXiv:1606.04934);
+importance-weighted bound: Burda, Grosse & Salakhutdinov 2016 (arXiv:1509.00519).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lazyrich.errors import AutoencoderError
+
+ACTIVE = 0.01  # variance over the data from which on the posterior mean of a latent counts as active (Burda et al. 2016)
+
+
+class Vae(nn.Module):
+    """An encoder that gives means and log-variances of k latents, and a decoder.
+
+    In training mode the latent is drawn, z = mu + s eps; in evaluation mode it is mu.
+
+    Args:
+        encoder: (samples, ...) to (samples, 2 k), means first.
+        decoder: (samples, k) to as many numbers as the inputs have.
+        noise: decoder variance sigma^2 of the Gaussian likelihood; None learns it, as one number ``log_noise``.
+        likelihood: "gaussian" or "bernoulli" (decoder outputs are logits).
+
+    Raises:
+        AutoencoderError: for another likelihood, or a noise that is not positive.
+
+    Example:
+        >>> vae = Vae(nn.Linear(6, 4), nn.Linear(2, 6), noise=0.5)
+        >>> vae(torch.zeros(3, 6)).reconstruction.shape
+        torch.Size([3, 6])
+    """
+
+    def __init__(self, encoder: nn.Module, decoder: nn.Module, noise: float | None = 1.0, likelihood: str = "gaussian") -> None:
+        super().__init__()
+        if likelihood not in ("gaussian", "bernoulli"):
+            raise AutoencoderError(f"got likelihood '{likelihood}', expected gaussian or bernoulli")
+        if noise is not None and not noise > 0:
+            raise AutoencoderError(f"got noise = {noise}, expected a positive variance, or None to learn it")
+        self.encoder, self.decoder, self.likelihood = encoder, decoder, likelihood
+        value = torch.tensor(0.0 if noise is None else math.log(noise))
+        if noise is None:
+            self.log_noise = nn.Parameter(value)
+        else:
+            self.register_buffer("log_noise", value)
+
+    def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Means and log-variances of q(z | x), (samples, k) each."""
+        code = self.encoder(x).flatten(1)
+        if code.shape[1] % 2:
+            raise AutoencoderError(
+                f"the encoder gives {code.shape[1]} numbers a sample, expected 2 k: means, then log-variances"
+            )
+        mean, log_variance = code.chunk(2, dim=1)
+        return mean, log_variance
+
+    def forward(self, x: Tensor) -> Variational:
+        """Everything that the objective needs, for (samples, ...) inputs."""
+        mean, log_variance = self.posterior(x)
+        z = mean + torch.randn_like(mean) * (0.5 * log_variance).exp() if self.training else mean
+        return Variational(self.decoder(z).flatten(1), mean, log_variance, self.log_noise, self.likelihood)
+
+    def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
+        """Log p(x | z) in nats a sample, for latents (..., k) that broadcast over samples."""
+        out = self.decoder(z.flatten(0, -2)).reshape(*z.shape[:-1], -1)
+        return _log_likelihood(out, x.flatten(1), self.log_noise, self.likelihood)
+
+
+@dataclass(frozen=True)
+class Variational:
+    """What a ``Vae`` returns; ``objective`` makes a loss of it."""
+
+    reconstruction: Tensor
+    mean: Tensor
+    log_variance: Tensor
+    log_noise: Tensor
+    likelihood: str
+
+    @property
+    def rates(self) -> Tensor:
+        """KL(q(z_j | x) || N(0, 1)) = (mu^2 + s^2 - 1 - log s^2) / 2, (samples, k), in nats."""
+        return 0.5 * (self.mean.square() + self.log_variance.exp() - 1 - self.log_variance)
+
+    def distortion(self, x: Tensor) -> Tensor:
+        """-log p(x | z), (samples,), in nats."""
+        return -_log_likelihood(self.reconstruction, x.flatten(1), self.log_noise, self.likelihood)
+
+
+def _log_likelihood(out: Tensor, x: Tensor, log_noise: Tensor, likelihood: str) -> Tensor:
+    if likelihood == "bernoulli":
+        return -F.binary_cross_entropy_with_logits(out, x.expand_as(out), reduction="none").sum(-1)
+    error = (out - x).square() * torch.exp(-log_noise)
+    return -0.5 * (error + log_noise + math.log(2 * math.pi)).sum(-1)
+
+
+def objective(beta: float = 1.0, free_bits: float = 0.0, warm_up: int = 0) -> Callable[[Variational, Tensor], Tensor]:
+    """The negative ELBO in nats a sample, distortion + beta_t sum_j max(free_bits, KL_j), as a loss of ``train``.
+
+    KL_j is averaged over the batch before free bits are taken (Kingma et al. 2016). With ``warm_up`` steps, beta_t rises
+    linearly from 0, one call one step: make one loss for one run.
+
+    Raises:
+        AutoencoderError: for a negative beta, free bits or warm-up.
+
+    Example:
+        >>> vae = Vae(nn.Linear(6, 4), nn.Linear(2, 6))
+        >>> objective(beta=2.0)(vae(torch.zeros(3, 6)), torch.zeros(3, 6)).shape
+        torch.Size([])
+    """
+    if min(beta, free_bits, warm_up) < 0:
+        raise AutoencoderError(f"got beta = {beta}, free_bits = {free_bits}, warm_up = {warm_up}, expected none below zero")
+    calls = 0
+
+    def negative_elbo(found: Variational, x: Tensor) -> Tensor:
+        nonlocal calls
+        calls += found.reconstruction.requires_grad
+        weight = beta * min(1.0, calls / warm_up) if warm_up else beta
+        rate = found.rates.mean(0).clamp_min(free_bits).sum()
+        return found.distortion(x).mean() + weight * rate
+
+    return negative_elbo
+
+
+@torch.no_grad()
+def importance_bound(vae: Vae, x: Tensor, samples: int = 100, seed: int = 0) -> Tensor:
+    """Log (1/K) sum_k p(x, z_k) / q(z_k | x), z_k ~ q, (N,), in nats: a lower bound that rises with K (Burda et al. 2016).
+
+    Raises:
+        AutoencoderError: for no samples.
+
+    Example:
+        >>> importance_bound(Vae(nn.Linear(6, 4), nn.Linear(2, 6)), torch.zeros(3, 6), samples=5).shape
+        torch.Size([3])
+    """
+    if samples < 1:
+        raise AutoencoderError(f"got samples = {samples}, expected at least one")
+    mean, log_variance = vae.posterior(x)
+    noise = torch.randn((samples, *mean.shape), generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(mean)
+    z = mean + noise * (0.5 * log_variance).exp()
+    prior = -0.5 * (z.square() + math.log(2 * math.pi)).sum(-1)
+    posterior = -0.5 * (noise.square() + log_variance + math.log(2 * math.pi)).sum(-1)
+    weight = vae.log_likelihood(x, z) + prior - posterior
+    return weight.logsumexp(0) - math.log(samples)
+
+
+@dataclass(frozen=True)
+class Collapse:
+    """Which latents a VAE uses.
+
+    Attributes:
+        rates: mean KL by latent, in nats.
+        spread: variance over the data of the posterior mean, by latent.
+    """
+
+    rates: Tensor
+    spread: Tensor
+
+    @property
+    def active(self) -> int:
+        """Latents whose posterior mean varies over the data by more than 0.01."""
+        return int((self.spread > ACTIVE).sum())
+
+    @property
+    def sentence(self) -> str:
+        """What it means and what to do."""
+        k = len(self.rates)
+        used = f"{self.active} of {k} latents are used, {float(self.rates.sum()):.3g} nats a sample in all"
+        if self.active == k:
+            return f"{used}: nothing has collapsed."
+        if self.active == 0:
+            return f"{used}: the posterior has collapsed; lower beta or the decoder's noise, warm beta up, or give free bits."
+        return f"{used}; the others pay for nothing at this noise: lower beta or the noise to use more."
+
+
+@torch.no_grad()
+def collapse(vae: Vae, x: Tensor) -> Collapse:
+    """Rates and spreads of every latent on data.
+
+    Raises:
+        AutoencoderError: for a single sample.
+
+    Example:
+        >>> collapse(Vae(nn.Linear(6, 4), nn.Linear(2, 6)), torch.zeros(3, 6)).active
+        0
+    """
+    if len(x) < 2:
+        raise AutoencoderError(f"got {len(x)} sample, expected at least two: spread over the data is asked for")
+    mean, log_variance = vae.posterior(x)
+    rates = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance)
+    return Collapse(rates.mean(0), mean.var(0))

@@ -1,0 +1,144 @@
+"""Iteration, memory, tied networks, geometry: against maps whose answers are known, and against trained networks."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+import lazyrich as lzr
+from lazyrich.autoencoder import (
+    Pair,
+    codes,
+    fit,
+    iterate,
+    jacobian,
+    memory,
+    noisy,
+    spectral_radius,
+    stretch,
+    tied_draw,
+    tied_signal,
+    used,
+)
+from lazyrich.errors import AutoencoderError
+
+
+def turn(angle, shrink=1.0):
+    c, s = math.cos(angle), math.sin(angle)
+    return shrink * torch.tensor([[c, -s], [s, c]], dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("angle", "shrink", "period"), [(0.7, 0.5, 1), (math.pi / 2, 1.0, 4), (math.pi, 1.0, 2), (0.7, 1.0, 0)]
+)
+def test_fixed_points_cycles_and_wandering_are_told_apart(angle, shrink, period):
+    matrix = turn(angle, shrink)
+    found = iterate(lambda x: x @ matrix.T, torch.tensor([[1.0, 0.0], [0.0, 2.0]], dtype=torch.float64))
+    assert found.period.tolist() == [period, period]
+    assert found.settled == float(period > 0)
+
+
+def test_iterates_that_blow_up_have_no_period():
+    found = iterate(lambda x: x**3, torch.tensor([[2.0], [0.5]], dtype=torch.float64), steps=20)
+    assert found.period.tolist() == [0, 1]
+    assert found.steps.tolist()[0] == 20
+    assert found.steps.tolist()[1] < 6
+
+
+def test_radii_are_those_of_the_jacobian():
+    net = lzr.zoo.autoencoder(16).double()
+    x = torch.randn(3, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    slopes = jacobian(net, x)
+    step = 1e-6 * torch.eye(64, dtype=torch.float64)[5]
+    torch.testing.assert_close(slopes[:, :, 5], (net(x + step) - net(x - step)).detach() / 2e-6, rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(spectral_radius(lambda x: x @ turn(0.3, 0.7).T, torch.zeros(2, 2, dtype=torch.float64)),
+                               torch.full((2,), 0.7, dtype=torch.float64))  # fmt: skip
+
+
+@pytest.mark.slow
+def test_an_overparameterised_autoencoder_stores_its_images_as_attractors():
+    data = lzr.data.load("digits").subset(10)
+    x = data.x.double()[:6] / 4
+    torch.manual_seed(0)
+    net = lzr.zoo.MLP(256, 10, 64, 64, "relu").double()
+    adam = torch.optim.Adam(net.parameters(), lr=1e-3)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, 1200, 1e-6)
+    for _ in range(1200):
+        adam.zero_grad()
+        (net(x) - x).square().mean().backward()
+        adam.step()
+        schedule.step()
+    found = memory(net, x)
+    assert found.attractors == 1.0
+    assert float(found.radius.max()) < 1
+    assert float(found.returned.double().mean()) == 1.0
+    assert "100 % of the training points are attractors" in found.sentence
+    fresh = memory(lzr.zoo.MLP(256, 10, 64, 64, "relu").double(), x)
+    assert fresh.attractors == 0.0
+
+
+@pytest.mark.parametrize("phi", [torch.tanh, torch.relu, torch.nn.functional.gelu])
+@pytest.mark.parametrize(("depth", "ratio"), [(1, 1.0), (3, 1.0), (3, 0.8)])
+def test_random_tied_autoencoders_return_signal_and_noise_as_predicted(phi, depth, ratio):
+    x = torch.randn(3000, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    x = x / x.square().mean().sqrt()
+    theory = tied_signal(phi, depth, 1.5, 0.1, 0.05, ratio)
+    draws = [tied_draw(phi, x, depth, 1.5, 0.1, 0.05, ratio, seed=s) for s in range(3)]
+    for name in ("signal", "noise"):
+        values = torch.tensor([getattr(d, name) for d in draws])
+        slack = 4 * math.hypot(theory.signal, theory.noise) / math.sqrt(3 * 3000 * ratio**depth)  # Monte-Carlo error
+        assert float(values.mean()) == pytest.approx(getattr(theory, name), rel=0.03, abs=slack)
+
+
+def test_deep_tied_autoencoders_keep_their_input_longest_near_unit_weights():
+    """Trainable deep tied tanh networks start with weights of variance about 1 / n (Li & Nguyen 2019)."""
+    kept = {weight: tied_signal(torch.tanh, 60, weight).signal for weight in (0.7, 1.2, 3.0)}
+    assert kept[1.2] > 10 * kept[0.7]
+    assert kept[1.2] > 10 * kept[3.0]
+    with pytest.raises(AutoencoderError, match="depth = 0"):
+        tied_signal(torch.tanh, 0, 1.0)
+
+
+def test_pairs_of_any_halves_fit_or_say_why():
+    x = torch.zeros(4, 6)
+    assert fit(Pair(nn.Linear(6, 2), nn.Linear(2, 6)), x) == (2, 6)
+    cases = [
+        (Pair(nn.Linear(6, 2), nn.Linear(3, 6)), "the decoder does not take what the encoder gives, of shape \\(2, 2\\)"),
+        (Pair(nn.Linear(5, 2), nn.Linear(2, 6)), "the encoder does not take the data, of shape \\(2, 6\\)"),
+        (Pair(nn.Linear(6, 2), nn.Linear(2, 5)), "returns 5 numbers a sample where the data has 6"),
+        (Pair(nn.Linear(6, 8), nn.Linear(8, 6)), "the code has 8 numbers a sample, more than the data's 6"),
+        (nn.Sequential(nn.Linear(6, 6)), "expected the modules 'encoder' and 'decoder'"),
+    ]
+    for model, says in cases:
+        with pytest.raises(AutoencoderError, match=says):
+            fit(model, x)
+
+
+def test_codes_and_stretches():
+    net = lzr.zoo.autoencoder(16)
+    z = codes(net.encoder, torch.randn(30, 64))
+    assert z.shape == (30, 8)
+    assert not z.requires_grad
+    found = stretch(net.decoder, z)
+    referee = torch.stack(
+        [torch.linalg.svdvals(torch.autograd.functional.jacobian(lambda c: net.decoder(c[None])[0], row)) for row in z]
+    )
+    torch.testing.assert_close(found.largest, referee[:, 0])
+    torch.testing.assert_close(found.smallest, referee[:, -1])
+    assert used(torch.cat([z, 0 * z], 1)) == used(z)
+    assert used(torch.zeros(3, 2)) == 0
+    with pytest.raises(AutoencoderError, match="expected \\(samples, k\\)"):
+        stretch(net.decoder, z[0])
+
+
+def test_noise_disturbs_inputs_alone_and_the_same_way_twice():
+    batches = noisy(lambda step: (torch.ones(50, 40), torch.ones(50, 40)), gaussian=0.5, masked=0.25)
+    (x, y), (again, _), (other, _) = batches(3), batches(3), batches(4)
+    assert torch.equal(x, again)
+    assert not torch.equal(x, other)
+    assert bool((y == 1).all())
+    assert float((x == 0).double().mean()) == pytest.approx(0.25, abs=0.04)
+    assert float(x[x != 0].std()) == pytest.approx(0.5, rel=0.1)
+    with pytest.raises(AutoencoderError, match="masked = 1.0"):
+        noisy(batches, masked=1.0)
