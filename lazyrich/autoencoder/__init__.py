@@ -3,21 +3,23 @@
 from lazyrich.autoencoder.iterated import Iterates, Memory, iterate, jacobian, memory, spectral_radius
 from lazyrich.autoencoder.latent import Stretch, codes, stretch, used
 from lazyrich.autoencoder.linear import LinearVae, Principal, linear_course, principal, subspace_angle
-
-# from lazyrich.autoencoder.mirror import Mirror, mirrored, mirrors
+from lazyrich.autoencoder.mirror import Mirror, mirrored, mirrors
 from lazyrich.autoencoder.noise import noisy
 from lazyrich.autoencoder.pair import Pair, fit, halves
+from lazyrich.autoencoder.start import STARTS, Start, start_for, transposed
 from lazyrich.autoencoder.tied import TiedSignal, tied_draw, tied_signal
 from lazyrich.autoencoder.variational import Collapse, Vae, Variational, collapse, importance_bound, objective
 
 __all__ = [
+    "STARTS",
     "Collapse",
     "Iterates",
     "LinearVae",
     "Memory",
-    # "Mirror",
+    "Mirror",
     "Pair",
     "Principal",
+    "Start",
     "Stretch",
     "TiedSignal",
     "Vae",
@@ -31,15 +33,17 @@ __all__ = [
     "jacobian",
     "linear_course",
     "memory",
-    # "mirrored",
-    # "mirrors",
+    "mirrored",
+    "mirrors",
     "noisy",
     "objective",
     "principal",
     "spectral_radius",
+    "start_for",
     "stretch",
     "subspace_angle",
     "tied_draw",
     "tied_signal",
+    "transposed",
     "used",
 ]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lazyrich.autoencoder.pair import halves
 from lazyrich.errors import AutoencoderError
-from lazyrich.measure.feature.cka import cka
+from lazyrich.tangent.alignment import target_alignment
 from lazyrich.tangent.features import features
 
 
@@ -48,7 +48,7 @@ def mirrored(model: nn.Module) -> list[tuple[str, str]]:
     """
     encoder, decoder = (_weights(half) for half in halves(model))
     pairs = list(zip(encoder.items(), reversed(decoder.items()), strict=False))
-    fits = all(_matrix(a).shape == _matrix(b, turned=True).T.shape for (_, a), (_, b) in pairs)
+    fits = all(as_matrix(a).shape == as_matrix(b, turned=True).T.shape for (_, a), (_, b) in pairs)
     if len(encoder) != len(decoder) or not fits:
         shapes = [{name: tuple(w.shape) for name, w in half.items()} for half in (encoder, decoder)]
         raise AutoencoderError(f"encoder and decoder are no mirror images: {shapes[0]} against {shapes[1]}")
@@ -70,7 +70,7 @@ def mirrors(model: nn.Module, x: Tensor) -> list[Mirror]:
     returned = features(model, x, [decoder for _, decoder in pairs])
     found = []
     for encoder, decoder in pairs:
-        a, b = _matrix(modules[encoder].weight), _matrix(modules[decoder].weight, turned=True)
+        a, b = as_matrix(modules[encoder].weight), as_matrix(modules[decoder].weight, turned=True)
         shared = _cka(given[encoder].flatten(1), returned[decoder].flatten(1))
         found.append(Mirror(encoder, decoder, cosine(b, a.T), _angle(b, a.T), shared))
     return found
@@ -96,7 +96,8 @@ def _angle(a: Tensor, b: Tensor) -> float:
 def _cka(a: Tensor, b: Tensor) -> float | None:
     if len(a) < 4 or float(a.var(0).sum()) == 0 or float(b.var(0).sum()) == 0:
         return None
-    return float(cka(a.double(), b.double()))
+    a, b = a.double(), b.double()
+    return target_alignment(a @ a.T, b, "unbiased")
 
 
 def _weights(half: nn.Module) -> Mapping[str, Tensor]:
@@ -107,8 +108,13 @@ def _weights(half: nn.Module) -> Mapping[str, Tensor]:
     }
 
 
-def _matrix(weight: Tensor, turned: bool = False) -> Tensor:
-    """(out, in times kernel) of a weight; transposed convolutions hold (in, out, kernel)."""
+def as_matrix(weight: Tensor, turned: bool = False) -> Tensor:
+    """The matrix of a weight, (out, in times kernel); of a transposed convolution, which holds (in, out, kernel), ``turned``.
+
+    Example:
+        >>> as_matrix(torch.zeros(4, 3, 5, 5)).shape, as_matrix(torch.zeros(4, 3, 5, 5), turned=True).shape
+        (torch.Size([4, 75]), torch.Size([75, 4]))
+    """
     if weight.dim() <= 2:
         return weight
     return weight.flatten(1).T if turned else weight.flatten(1)
