@@ -45,6 +45,8 @@ _FACE = {
     "linearize": ("lazyrich.tangent", "linearize"),
     "taylor": ("lazyrich.tangent", "taylor"),
     "tangents": ("lazyrich.measure", "tangents"),
+    # the laboratory
+    "autoencoder": ("lazyrich.autoencoder", ""),
     # data, and what a person looks at
     "data": ("lazyrich.data", ""),
     "render": ("lazyrich.report", "render"),

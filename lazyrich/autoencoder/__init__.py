@@ -3,25 +3,32 @@
 from lazyrich.autoencoder.iterated import Iterates, Memory, iterate, jacobian, memory, spectral_radius
 from lazyrich.autoencoder.latent import Stretch, codes, stretch, used
 from lazyrich.autoencoder.linear import LinearVae, Principal, linear_course, principal, subspace_angle
+from lazyrich.autoencoder.metric import METRICS, Metric, Trained
 from lazyrich.autoencoder.mirror import Mirror, mirrored, mirrors
 from lazyrich.autoencoder.noise import noisy
 from lazyrich.autoencoder.pair import Pair, fit, halves
+from lazyrich.autoencoder.result import AutoencoderResult
 from lazyrich.autoencoder.start import STARTS, Start, start_for, transposed
+from lazyrich.autoencoder.study import study
 from lazyrich.autoencoder.tied import TiedSignal, tied_draw, tied_signal
 from lazyrich.autoencoder.variational import Collapse, Vae, Variational, collapse, importance_bound, objective
 
 __all__ = [
+    "METRICS",
     "STARTS",
+    "AutoencoderResult",
     "Collapse",
     "Iterates",
     "LinearVae",
     "Memory",
+    "Metric",
     "Mirror",
     "Pair",
     "Principal",
     "Start",
     "Stretch",
     "TiedSignal",
+    "Trained",
     "Vae",
     "Variational",
     "codes",
@@ -41,6 +48,7 @@ __all__ = [
     "spectral_radius",
     "start_for",
     "stretch",
+    "study",
     "subspace_angle",
     "tied_draw",
     "tied_signal",

@@ -18,6 +18,7 @@ VERBS = {
     "tangent": "the network beside its tangent: alignment by layer, movement, linearisation error, corrections",
     "transfer": "does the best learning rate stay put as the width grows?",
     "dial": "from lazy to rich: where the network leaves its linearisation, and what that does to its losses",
+    "autoencoder": "starts, schemes and widths of an autoencoder: what it learns early, what it becomes, and what won",
     "sweep": "any function over a grid of settings: kept as it finishes, continued, run here or on a cluster",
     "merge": "bring the stores of several shards or machines together",
     "export": "the trials of a store as a Parquet, CSV or JSON table",
@@ -68,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def usage() -> str:
     """The text of ``lazyrich --help``."""
-    return USAGE.format(verbs="\n".join(f"  {verb:8} {what}" for verb, what in VERBS.items()))
+    return USAGE.format(verbs="\n".join(f"  {verb:11} {what}" for verb, what in VERBS.items()))
 
 
 def _refuse(message: str) -> int:

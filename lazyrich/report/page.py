@@ -52,6 +52,8 @@ def render(result: Any, path: str | os.PathLike[str], refresh: int | None = None
 
 def compose(results: tuple[Result, ...], refresh: int | None = None) -> str:
     """The page's text for results that have been read; one of checks alone has an overview of their verdicts."""
+    from lazyrich.report.autoencoder_chapter import autoencoder_chapter
+    from lazyrich.report.autoencoder_result import AutoencoderPage
     from lazyrich.report.chapter import PANELS, chapter
     from lazyrich.report.dial_chapter import dial_chapter
     from lazyrich.report.dial_result import DialPage
@@ -73,6 +75,8 @@ def compose(results: tuple[Result, ...], refresh: int | None = None) -> str:
             return dial_chapter(result, key)
         if isinstance(result, TransferPage):
             return transfer_chapter(result, key)
+        if isinstance(result, AutoencoderPage):
+            return autoencoder_chapter(result, key)
         if isinstance(result, SweepPage):
             return sweep_chapter(result, key)
         return kernel_chapter(result, key) if isinstance(result, KernelResult) else tangent_chapter(result, key)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lazyrich.errors import ReportError
+from lazyrich.report.autoencoder_result import AutoencoderPage, read_autoencoder
 from lazyrich.report.dial_result import DialPage, read_dial
 from lazyrich.report.kernel_result import KernelResult, read_kernel
 from lazyrich.report.result import CheckResult, read_result
@@ -19,8 +20,15 @@ from lazyrich.report.transfer_result import TransferPage, read_transfer
 FILE = "result.json"
 
 
-Result = CheckResult | DialPage | KernelResult | SweepPage | TangentPage | TransferPage
-READERS = {"dial": read_dial, "kernel": read_kernel, "sweep": read_sweep, "tangent": read_tangent, "transfer": read_transfer}
+Result = AutoencoderPage | CheckResult | DialPage | KernelResult | SweepPage | TangentPage | TransferPage
+READERS = {
+    "autoencoder": read_autoencoder,
+    "dial": read_dial,
+    "kernel": read_kernel,
+    "sweep": read_sweep,
+    "tangent": read_tangent,
+    "transfer": read_transfer,
+}
 
 
 def read_source(source: Any) -> tuple[Result, ...]:

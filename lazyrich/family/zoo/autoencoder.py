@@ -26,6 +26,6 @@ class Autoencoder(nn.Module):
         return self.decoder(self.encoder(x))
 
 
-def autoencoder(width: int, depth: int = 1) -> Autoencoder:
-    """A tanh autoencoder of the 8x8 digits with a code of 8."""
-    return Autoencoder(width, depth)
+def autoencoder(width: int, depth: int = 1, inputs: int = 64, code: int = 8) -> Autoencoder:
+    """A tanh autoencoder, of the 8x8 digits unless ``inputs`` says otherwise."""
+    return Autoencoder(width, depth, inputs, code)

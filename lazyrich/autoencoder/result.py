@@ -1,0 +1,247 @@
+"""What a study of autoencoders found: a ranked table, paired comparisons, what goes with success, and a paragraph that says so."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from lazyrich.measure.slope import Slope, fit_slope
+from lazyrich.scaling import parse as parse_scheme
+
+AXES = ("start", "scheme", "optimizer", "width", "code")
+SHOWN = ("unexplained", "probe", "delay", "encoder early", "code early", "mirror before", "mirror after", "dimension", "radius")
+CAUSES = ("delay", "encoder early", "decoder early", "code early", "mirror before", "mirror shared", "dimension", "stretch")
+GOAL = "unexplained"
+LEAST = 6  # networks below which a correlation says nothing
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two levels of one axis, everything else and the seed being equal.
+
+    Attributes:
+        axis: start, scheme, ...
+        better: the level with the lower unexplained variance.
+        worse: the other.
+        gain: mean difference, in parts of the variance.
+        half_width: half of its 95 % interval over the pairs.
+        pairs: how many.
+    """
+
+    axis: str
+    better: Any
+    worse: Any
+    gain: float
+    half_width: float
+    pairs: int
+
+    @property
+    def sure(self) -> bool:
+        """Whether the interval leaves zero out."""
+        return self.gain > self.half_width
+
+    @property
+    def sentence(self) -> str:
+        """What it means."""
+        amount = f"{100 * self.gain:.2g} ± {100 * self.half_width:.2g} points of variance, {self.pairs} pairs"
+        if self.sure:
+            return f"Of {self.axis}s, {self.better} beats {self.worse} by {amount}."
+        return f"Between {self.axis}s {self.better} and {self.worse} nothing can be told ({amount})."
+
+
+@dataclass(frozen=True)
+class Cause:
+    """How a measured property goes with the unexplained variance, over all networks of the study: a rank correlation."""
+
+    name: str
+    rank: float
+    p_value: float
+    networks: int
+
+
+@dataclass(frozen=True)
+class AutoencoderResult:
+    """The result of a study: a ranked table when printed, records by ``rows()``, a page by ``lazyrich.render``.
+
+    Attributes:
+        cells: one record a combination, in the order of the study.
+        linear: part of the variance that the best linear autoencoder leaves, by the code's size as asked for.
+        comparisons: best against second level of every axis with several.
+        causes: by the strength of their correlation.
+        movements: slope of the encoder's movement in the width by (start, scheme, optimizer), with the exponent of theory for a
+            network without a bottleneck.
+    """
+
+    cells: tuple[Mapping[str, Any], ...]
+    linear: Mapping[str, float]
+    comparisons: tuple[Comparison, ...]
+    causes: tuple[Cause, ...]
+    movements: tuple[tuple[str, str, str, Slope, float], ...]
+    settings: Mapping[str, Any]
+    reproduce: Mapping[str, Any]
+
+    @property
+    def title(self) -> str:
+        """Network and data."""
+        return f"{self.settings['network']} · autoencoders of {self.settings['data']}"
+
+    @property
+    def ranked(self) -> list[Mapping[str, Any]]:
+        """Cells by their mean unexplained variance, best first; those that diverged last."""
+        return sorted(self.cells, key=lambda c: _or(mean(c, GOAL), math.inf))
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Every network as a flat record."""
+        kept = (*AXES, "lr")
+        return [{k: c[k] for k in kept} | {"seed": i} | dict(seed) for c in self.cells for i, seed in enumerate(c["seeds"])]
+
+    @property
+    def sentence(self) -> str:
+        """What won, by how much, and what goes with it."""
+        best = self.ranked[0] if self.cells else None
+        if best is None or mean(best, GOAL) is None:
+            return "Every network diverged; give smaller learning rates."
+        left, probe, linear = mean(best, GOAL), mean(best, "probe"), self.linear[str(best["code"])]
+        word = "below" if _or(left, 1.0) < linear else "above"
+        said = [
+            f"Best: start {best['start']} under {best['scheme']} with {best['optimizer']} at width {best['width']}"
+            + (f", code {best['code']}" if best["code"] else "")
+            + f"; it leaves {100 * _or(left, 1):.3g} % of the held-out variance, {word} the {100 * linear:.3g} % of the best "
+            + f"linear autoencoder{'' if probe is None else f', and its codes classify {100 * probe:.3g} % by a linear probe'}."
+        ]
+        said += [c.sentence for c in self.comparisons]
+        strong = [c for c in self.causes if c.p_value < 0.01]
+        if strong:
+            cause = strong[0]
+            side = "more" if cause.rank > 0 else "less"
+            said.append(
+                f"What goes with success most is '{cause.name}': the more of it, the {side} variance is left (rank correlation "
+                f"{cause.rank:+.2f} over {cause.networks} networks, p = {cause.p_value:.1g}); that is no proof of cause."
+            )
+        edges = sum(bool(c["edge"]) for c in self.cells)
+        if edges:
+            said.append(
+                f"In {edges} of {len(self.cells)} cells the best learning rate is an end of the grid; widen it to be sure."
+            )
+        return " ".join(said)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain JSON values; what ``lazyrich.render`` reads."""
+        return {
+            "kind": "autoencoder",
+            "title": self.title,
+            "sentence": self.sentence,
+            "cells": [dict(c) for c in self.ranked],
+            "linear": dict(self.linear),
+            "movements": [
+                {"start": a, "scheme": b, "optimizer": o, "value": _plain(s.value), "low": _plain(s.low), "high": _plain(s.high),
+                 "theory": _plain(t)}
+                for a, b, o, s, t in self.movements
+            ],
+            "causes": [{"name": c.name, "rank": c.rank, "p_value": c.p_value, "networks": c.networks} for c in self.causes],
+            "settings": dict(self.settings),
+            "reproduce": dict(self.reproduce),
+        }  # fmt: skip
+
+    def __str__(self) -> str:
+        axes = [a for a in AXES if len({str(c[a]) for c in self.cells}) > 1 or a in ("start", "scheme", "width")]
+        header = [*axes, "lr", *SHOWN]
+        rows = [[str(c[a]) for a in axes] + [f"{c['lr']:.3g}"] + [_brief(mean(c, m)) for m in SHOWN] for c in self.ranked]
+        sizes = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+        table = ["  ".join(w.ljust(n) for w, n in zip(row, sizes, strict=True)).rstrip() for row in [header, *rows]]
+        rule = "-" * max(map(len, table))
+        linear = ", ".join(f"{'' if k == 'None' else f'code {k}: '}{100 * v:.3g} %" for k, v in self.linear.items())
+        moves = [
+            f"encoder moves as n^({s}) under {b} from {a} with {o}; theory without a bottleneck {t:+.2f}"
+            for a, b, o, s, t in self.movements
+        ]
+        return "\n".join([self.title, self.sentence, rule, *table, rule, f"best linear autoencoder leaves {linear}", *moves])
+
+
+def summarise(
+    cells: Sequence[Mapping[str, Any]], linear: Mapping[str, float], settings: Mapping[str, Any], reproduce: Mapping[str, Any]
+) -> AutoencoderResult:
+    """From finished trainings to comparisons, causes, slopes and sentences."""
+    comparisons = [found for axis in AXES if (found := _compared(cells, axis)) is not None]
+    causes = [found for name in CAUSES if (found := _cause(cells, name)) is not None]
+    causes.sort(key=lambda c: -abs(c.rank))
+    return AutoencoderResult(
+        tuple(cells), dict(linear), tuple(comparisons), tuple(causes), tuple(_movements(cells)), dict(settings), dict(reproduce)
+    )
+
+
+def mean(cell: Mapping[str, Any], metric: str) -> float | None:
+    """Mean of a metric over a cell's seeds; None where no seed has it.
+
+    Example:
+        >>> mean({"seeds": [{"a": 1.0}, {"a": 3.0}, {"a": None}]}, "a")
+        2.0
+    """
+    known = [seed[metric] for seed in cell["seeds"] if seed.get(metric) is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _compared(cells: Sequence[Mapping[str, Any]], axis: str) -> Comparison | None:
+    """The level that leaves least on average against the second, over all pairs that differ in this axis alone."""
+    levels = list(dict.fromkeys(c[axis] for c in cells))
+    if len(levels) < 2:
+        return None
+    at = {level: _keyed(cells, axis, level) for level in levels}
+    shared = set.intersection(*(set(found) for found in at.values()))
+    if len(shared) < 2:
+        return None
+    order = sorted(levels, key=lambda level: sum(at[level][key] for key in shared))
+    gaps = [at[order[1]][key] - at[order[0]][key] for key in shared]
+    half = float(stats.t.ppf(0.975, len(gaps) - 1)) * float(np.std(gaps, ddof=1)) / math.sqrt(len(gaps))
+    return Comparison(axis, order[0], order[1], float(np.mean(gaps)), half, len(gaps))
+
+
+def _keyed(cells: Sequence[Mapping[str, Any]], axis: str, level: Any) -> dict[tuple[Any, ...], float]:
+    return {
+        (*(c[a] for a in AXES if a != axis), i): seed[GOAL]
+        for c in cells if c[axis] == level
+        for i, seed in enumerate(c["seeds"]) if seed.get(GOAL) is not None
+    }  # fmt: skip
+
+
+def _cause(cells: Sequence[Mapping[str, Any]], name: str) -> Cause | None:
+    both = [(s[name], s[GOAL]) for c in cells for s in c["seeds"] if s.get(name) is not None and s.get(GOAL) is not None]
+    if len(both) < LEAST or len({a for a, _ in both}) < 3:
+        return None
+    found = stats.spearmanr([a for a, _ in both], [b for _, b in both])
+    return Cause(name, float(found.statistic), float(found.pvalue), len(both))
+
+
+def _movements(cells: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str, Slope, float]]:
+    """Slopes of the encoder's early movement in the width, where two widths or more were trained at one learning rate."""
+    found = []
+    codes = {c["code"] for c in cells}
+    for start, scheme, optimizer in dict.fromkeys((c["start"], c["scheme"], c["optimizer"]) for c in cells):
+        own = [c for c in cells if (c["start"], c["scheme"], c["optimizer"]) == (start, scheme, optimizer)]
+        widths = sorted({c["width"] for c in own})
+        if len(widths) < 2 or len(codes) > 1 or len({c["lr"] for c in own}) > 1:
+            continue
+        by_width = {c["width"]: [_or(s.get("encoder early"), math.nan) for s in c["seeds"]] for c in own}
+        seeds = min(len(v) for v in by_width.values())
+        if seeds:
+            slope = fit_slope(widths, [[by_width[w][s] for w in widths] for s in range(seeds)])
+            verdict = parse_scheme(scheme).classify(optimizer)
+            found.append((start, scheme, optimizer, slope, -verdict.r))
+    return found
+
+
+def _or(value: float | None, other: float) -> float:
+    return other if value is None else value
+
+
+def _plain(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _brief(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.3g}"

@@ -1,0 +1,312 @@
+"""Many small autoencoders: starts, schemes, widths, optimizers and bottlenecks, each at its best learning rate."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import math
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lazyrich.autoencoder.linear import principal
+from lazyrich.autoencoder.metric import METRICS, Metric, Trained, measured
+from lazyrich.autoencoder.pair import fit, halves
+from lazyrich.autoencoder.result import AutoencoderResult, summarise
+from lazyrich.autoencoder.start import STARTS, Start, start_for
+from lazyrich.data import ArrayData, load
+from lazyrich.errors import AutoencoderError
+from lazyrich.family import Family
+from lazyrich.measure.check import RATES, refuse_device
+from lazyrich.measure.trainings import Progress, Trainings, Where, run_trainings
+from lazyrich.scaling import parse as parse_scheme
+from lazyrich.scaling import plan as make_plan
+from lazyrich.sweep import Executor, Outcome
+from lazyrich.train import Member, Run, loss_for, train_all
+
+SHOWN, SCATTERED, CURVE = 8, 200, 60  # pictures, points of the scatter, points of the loss curve
+OCTAVES = (0.5, 2.0, 8.0)  # default learning rates, in units of the optimizer's usual one
+
+
+@dataclass(frozen=True)
+class Sized:
+    """A factory with the data's size and the code's filled in, where it takes them as ``inputs`` and ``code``."""
+
+    factory: Callable[..., nn.Module]
+    inputs: int
+    code: int | None
+
+    def __call__(self, width: int) -> nn.Module:
+        """The network of a width."""
+        takes = inspect.signature(self.factory).parameters
+        given = {"inputs": self.inputs, "code": self.code}
+        return self.factory(width, **{name: v for name, v in given.items() if name in takes and v is not None})
+
+
+@dataclass(frozen=True)
+class Laboratory:
+    """What every training of a study shares, and the axes."""
+
+    factory: Callable[..., nn.Module]
+    base: int
+    train: ArrayData
+    test: ArrayData
+    labels: Tensor | None
+    lrs: tuple[float, ...]
+    seeds: int
+    steps: int
+    batch: int
+    device: str
+    engine: str
+    starts: dict[str, Start]
+    metrics: dict[str, Metric]
+
+    def family(self, code: int | None) -> Family:
+        """The family with one size of the code."""
+        return Family(Sized(self.factory, self.train.x[0].numel(), code), self.base)
+
+    def settings(self) -> dict[str, Any]:
+        """What decides the numbers of a training beside its cell."""
+        return {
+            "network": getattr(self.factory, "__name__", "network"), "fingerprint": self.family(None).fingerprint,
+            "base": self.base, "data": self.train.name, "data fingerprint": self.train.fingerprint(),
+            "training samples": len(self.train), "held out": len(self.test), "lrs": list(self.lrs), "seeds": self.seeds,
+            "steps": self.steps, "batch": self.batch, "device": self.device, "engine": self.engine,
+            "metrics": list(self.metrics),
+        }  # fmt: skip
+
+
+def study(
+    factory: Callable[..., nn.Module],
+    data: Any = "digits",
+    starts: Sequence[str] = ("default", "transposed", "cascading"),
+    schemes: Sequence[str] = ("standard", "ntk", "mup"),
+    widths: Sequence[int] = (64, 128, 256),
+    *,
+    optimizers: Sequence[str] = ("adam",),
+    codes: Sequence[int | None] = (None,),
+    base: int | None = None,
+    lrs: Sequence[float] | None = None,
+    seeds: int = 3,
+    steps: int = 300,
+    batch: int = 64,
+    samples: int = 10_000,
+    test: int = 1000,
+    device: str = "cpu",
+    engine: str = "auto",
+    more_starts: dict[str, Start] | None = None,
+    more_metrics: dict[str, Metric] | None = None,
+    folder: str | Path | None = None,
+    executor: str | Executor = "inline",
+    workers: int | None = None,
+    shard: str | None = None,
+    retry_failed: bool = False,
+    trackers: Sequence[Callable[[Outcome], None]] = (),
+    progress: Progress | None = None,
+    so_far: Callable[[AutoencoderResult], None] | None = None,
+    command: str = "",
+) -> AutoencoderResult:
+    """Train autoencoders on all combinations of starts, schemes, widths, optimizers and codes, and say what won and why.
+
+    Every cell is trained at all learning rates and seeds; its numbers are those of the learning rate with the lowest loss at the
+    end. Losses are means over samples and entries of the squared error.
+
+    Args:
+        factory: ``factory(width)``, and with ``inputs`` and ``code`` where it takes them, to a module with ``encoder`` and
+            ``decoder``.
+        data: whatever ``lazyrich.data.load`` reads; its labels, if any, serve the linear probe alone.
+        starts: names in ``STARTS`` or ``more_starts``, or transposed(0.3).
+        schemes: as the command line names them: standard, ntk, mup, richness(0.25), ...
+        widths: increasing.
+        optimizers: sgd, momentum, adam, adamw, signsgd.
+        codes: sizes of the bottleneck; None leaves it to the factory.
+        base: width at which every plan is the plain network; the smallest by default.
+        lrs: learning rates at the base width; by default a half, two and eight times the optimizer's usual one.
+        seeds: networks a cell and learning rate.
+        steps: of every training.
+        batch: samples a step.
+        samples: training samples, at most.
+        test: held-out samples, at most.
+        device: where to train.
+        engine: 'auto', 'vmap' or 'loop'.
+        more_starts: further starts by name.
+        more_metrics: further metrics by name.
+        folder: store of finished trainings; the same call continues.
+        executor: inline, processes, ray, dask, ray://HOST:PORT, dask://HOST:PORT, or an executor.
+        workers: of local processes or a local cluster.
+        shard: "i/n" trains this part only.
+        retry_failed: train again what failed.
+        trackers: called with the outcome of every cell.
+        progress: called with (trainings done, in all, what is next).
+        so_far: called with the result of the finished cells, every few seconds.
+        command: how a person repeats this, for the report.
+
+    Raises:
+        AutoencoderError: for a network that is no autoencoder of the data, unknown starts, or data without variance.
+        SweepError: for trainings that failed, after all others are done.
+        Unfinished: after a shard.
+
+    Example:
+        >>> import lazyrich as lzr
+        >>> found = study(lzr.zoo.autoencoder, "digits", ["default"], ["mup"], [16, 32], seeds=1, steps=20, samples=200, test=100)
+        >>> [cell["width"] for cell in found.cells]
+        [16, 32]
+    """
+    if not all(len(axis) for axis in (starts, schemes, widths, optimizers, codes)):
+        raise AutoencoderError("got an empty axis, expected at least one start, scheme, width, optimizer and code")
+    named = {**STARTS, **(more_starts or {})}
+    chosen = {name: named[name] if name in named else start_for(name) for name in starts}
+    usual = RATES.get(optimizers[0], 0.001)
+    lab = _laboratory(
+        factory, data, base or min(widths), tuple(lrs or [usual * f for f in OCTAVES]), seeds, steps, batch, samples, test, device,
+        engine, chosen, {**METRICS, **(more_metrics or {})},
+    )  # fmt: skip
+    for code in codes:
+        fit(lab.family(code).build(lab.base, 0), lab.train.x)
+    for text in schemes:
+        for name in optimizers:
+            make_plan(lab.family(codes[0]), parse_scheme(text), name)  # refuses what makes no plan, before anything is trained
+    trials = [
+        {"start": s, "scheme": scheme, "optimizer": optimizer, "width": width, "code": code}
+        for width in widths for code in codes for optimizer in optimizers for scheme in schemes for s in starts
+    ]  # fmt: skip
+    where = Where(folder, executor, workers, shard, retry_failed, progress, trackers)
+    settings = lab.settings()
+
+    def found(done: Trainings) -> AutoencoderResult:
+        reproduce = {
+            "command": command or "lazyrich.autoencoder.study(...) with the settings above",
+            "versions": {"torch": torch.__version__, "python": platform.python_version()},
+            "date": date.today().isoformat(),
+            "notes": list(done.notes),
+        }
+        return summarise(done.values, _theory(lab, done.values), settings, reproduce)
+
+    partly = (lambda done: so_far(found(done)) if done.values else None) if so_far else None
+    return found(run_trainings(cell, lab, trials, settings, where, many=len(lab.lrs) * seeds, so_far=partly))
+
+
+def cell(lab: Laboratory, start: str, scheme: str, optimizer: str, width: int, code: int | None) -> dict[str, Any]:
+    """One combination at all learning rates and seeds; plain numbers, ready for JSON."""
+    plan = make_plan(lab.family(code), parse_scheme(scheme), optimizer)
+    asked = [(lr, seed) for lr in lab.lrs for seed in range(lab.seeds)]
+    members, early = [], []
+    for lr, seed in asked:
+        model = plan.build(width, seed, lab.device)
+        lab.starts[start](model, lab.train.x, seed)
+        early.append(_Early(max(1, lab.steps // 10)))
+        members.append(Member(model, plan.optimizer(model, lr), _batches(lab, seed), probes=[early[-1]], seed=seed))
+    first = [copy.deepcopy(member.model) for member in members[: lab.seeds]]
+    loss = loss_for("mse", lab.train.y)[1]
+    runs = train_all(members, loss, lab.steps, engine=lab.engine)
+    ends = [_end(runs[i * lab.seeds : (i + 1) * lab.seeds]) for i in range(len(lab.lrs))]
+    best = min(range(len(ends)), key=lambda i: ends[i])
+    mine = range(best * lab.seeds, (best + 1) * lab.seeds)
+    trained = [
+        Trained(
+            first[i - mine[0]], early[i].model, members[i].model, tuple(runs[i].losses), lab.test.x, lab.labels, lab.train.x
+        )
+        for i in mine
+        if early[i].model is not None and not runs[i].diverged
+    ]
+    return {
+        "start": start, "scheme": scheme, "optimizer": optimizer, "width": width, "code": code, "lr": lab.lrs[best],
+        "edge": len(lab.lrs) > 1 and best in (0, len(lab.lrs) - 1), "diverged": lab.seeds - len(trained),
+        "engine": runs[0].engine, "seeds": [measured(run, lab.metrics) for run in trained],
+        "curve": _curve([run.losses for run in trained]), **(_pictures(lab, trained[0]) if trained else {}),
+    }  # fmt: skip
+
+
+class _Early:
+    """Keeps a copy of the network after some steps."""
+
+    def __init__(self, step: int) -> None:
+        self.step, self.model = step, None
+
+    def begin(self, run: Run) -> None:
+        pass
+
+    def after(self, run: Run) -> None:
+        if run.step == self.step:
+            self.model = copy.deepcopy(run.model)
+
+
+def _batches(lab: Laboratory, seed: int) -> Callable[[int], tuple[Tensor, Tensor]]:
+    def batches(step: int) -> tuple[Tensor, Tensor]:
+        x, y = lab.train.batch(lab.batch, step, seed)
+        return x.to(lab.device), y.to(lab.device)
+
+    return batches
+
+
+def _end(runs: Sequence[Run]) -> float:
+    """Mean over seeds of the last tenth of the losses; infinite where one diverged."""
+    if any(run.diverged for run in runs):
+        return math.inf
+    tails = [run.losses[-max(1, len(run.losses) // 10) :] for run in runs]
+    return sum(sum(tail) / len(tail) for tail in tails) / len(tails)
+
+
+def _curve(losses: Sequence[Sequence[float]]) -> list[list[float]]:
+    """[step, mean loss] at up to sixty places."""
+    if not losses:
+        return []
+    table = torch.tensor(losses, dtype=torch.float64).mean(0)
+    places = torch.unique(torch.linspace(0, len(table) - 1, CURVE).round().long())
+    return [[int(i), float(table[i])] for i in places]
+
+
+def _pictures(lab: Laboratory, run: Trained) -> dict[str, Any]:
+    """Some held-out inputs, their reconstructions, and the codes' two widest directions, as small numbers."""
+    with torch.no_grad():
+        back = run.after(run.x[:SHOWN]).flatten(1)
+        z = halves(run.after)[0].eval()(run.x[:SCATTERED]).flatten(1).double()
+    _, _, turn = torch.linalg.svd(z - z.mean(0), full_matrices=False)
+    flat = (z - z.mean(0)) @ turn[:2].T
+    labels = [] if run.labels is None else run.labels[:SCATTERED].tolist()
+    return {
+        "inputs": [[round(v, 2) for v in row] for row in run.x[:SHOWN].tolist()],
+        "outputs": [[round(v, 2) for v in row] for row in back.tolist()],
+        "scatter": [[round(v, 4) for v in row] for row in flat.tolist()],
+        "labels": labels,
+    }
+
+
+def _theory(lab: Laboratory, values: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Part of the held-out variance that the best linear autoencoder of each code's size leaves, by that size."""
+    directions = principal(lab.train.x)
+    total = (lab.test.x - directions.mean).square().sum()
+    found = {}
+    for code in {value["code"] for value in values}:
+        k, _ = fit(lab.family(code).build(lab.base, 0), lab.train.x)
+        error = (lab.test.x - directions.reconstruct(lab.test.x, k)).square().sum()
+        found[str(code)] = float(error / total)
+    return found
+
+
+def _laboratory(
+    factory: Callable[..., nn.Module], data: Any, base: int, lrs: tuple[float, ...], seeds: int, steps: int, batch: int,
+    samples: int, test: int, device: str, engine: str, starts: dict[str, Start], metrics: dict[str, Metric],
+) -> Laboratory:  # fmt: skip
+    for name, value in (("seeds", seeds), ("steps", steps), ("batch", batch), ("samples", samples), ("test", test)):
+        if value < 1:
+            raise AutoencoderError(f"got {name} = {value}, expected at least 1")
+    if min(lrs) <= 0:
+        raise AutoencoderError(f"got learning rates {list(lrs)}, expected positive ones")
+    refuse_device(device)
+    given = data if isinstance(data, ArrayData) else load(data)
+    if len(given) < 20:
+        raise AutoencoderError(f"got {len(given)} samples, expected at least 20: some to train on, some to hold out")
+    whole = given.subset(min(samples + test, len(given)), seed=0)
+    held = min(test, len(whole) // 3)
+    x = whole.x.flatten(1).float()
+    principal(x[: min(len(x), 1000)])  # refuses data without variance
+    labels = whole.y[len(x) - held :] if not whole.y.is_floating_point() and whole.y.dim() == 1 else None
+    parts = [replace(whole, x=p, y=p.clone(), classes=None) for p in (x[: len(x) - held], x[len(x) - held :])]
+    return Laboratory(factory, base, *parts, labels, lrs, seeds, steps, batch, device, engine, starts, metrics)
