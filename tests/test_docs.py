@@ -55,7 +55,9 @@ def test_the_tutorial_runs_from_top_to_bottom(capsys: pytest.CaptureFixture[str]
 
 
 @pytest.mark.filterwarnings("ignore")  # Optuna's own
-def test_the_page_on_sweeps_runs_from_top_to_bottom(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_page_on_sweeps_runs_from_top_to_bottom(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delitem(sys.modules, "train", raising=False)
     run_page("docs/sweep.md")
     out = capsys.readouterr().out

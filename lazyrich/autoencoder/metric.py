@@ -159,7 +159,7 @@ def moved(side: str, early: bool) -> Metric:
 
 def _first(model: nn.Module, side: str) -> str:
     half = halves(model)[0 if side == "encoder" else 1]
-    return side + "." + next(path for path, m in half.named_modules() if getattr(m, "weight", None) is not None and path)
+    return f"{side}.{next(path for path, m in half.named_modules() if getattr(m, 'weight', None) is not None)}".rstrip(".")
 
 
 METRICS: dict[str, Metric] = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -47,12 +46,12 @@ def mirrored(model: nn.Module) -> list[tuple[str, str]]:
         [('encoder.hidden.0', 'decoder.readout'), ('encoder.readout', 'decoder.hidden.0')]
     """
     encoder, decoder = (_weights(half) for half in halves(model))
-    pairs = list(zip(encoder.items(), reversed(decoder.items()), strict=False))
+    pairs = list(zip(encoder.items(), reversed(list(decoder.items())), strict=False))
     fits = all(as_matrix(a).shape == as_matrix(b, turned=True).T.shape for (_, a), (_, b) in pairs)
     if len(encoder) != len(decoder) or not fits:
         shapes = [{name: tuple(w.shape) for name, w in half.items()} for half in (encoder, decoder)]
         raise AutoencoderError(f"encoder and decoder are no mirror images: {shapes[0]} against {shapes[1]}")
-    return [(f"encoder.{a}", f"decoder.{b}") for (a, _), (b, _) in pairs]
+    return [(f"encoder.{a}".rstrip("."), f"decoder.{b}".rstrip(".")) for (a, _), (b, _) in pairs]
 
 
 def mirrors(model: nn.Module, x: Tensor) -> list[Mirror]:
@@ -70,7 +69,7 @@ def mirrors(model: nn.Module, x: Tensor) -> list[Mirror]:
     returned = features(model, x, [decoder for _, decoder in pairs])
     found = []
     for encoder, decoder in pairs:
-        a, b = as_matrix(modules[encoder].weight), as_matrix(modules[decoder].weight, turned=True)
+        a, b = as_matrix(weight_of(modules[encoder])), as_matrix(weight_of(modules[decoder]), turned=True)
         shared = _cka(given[encoder].flatten(1), returned[decoder].flatten(1))
         found.append(Mirror(encoder, decoder, cosine(b, a.T), _angle(b, a.T), shared))
     return found
@@ -100,12 +99,16 @@ def _cka(a: Tensor, b: Tensor) -> float | None:
     return target_alignment(a @ a.T, b, "unbiased")
 
 
-def _weights(half: nn.Module) -> Mapping[str, Tensor]:
-    return {
-        path: m.weight
-        for path, m in half.named_modules()
-        if isinstance(getattr(m, "weight", None), Tensor) and m.weight.dim() > 1
-    }
+def _weights(half: nn.Module) -> dict[str, Tensor]:
+    found = {path: getattr(module, "weight", None) for path, module in half.named_modules()}
+    return {path: weight for path, weight in found.items() if isinstance(weight, Tensor) and weight.dim() > 1}
+
+
+def weight_of(module: nn.Module) -> Tensor:
+    """The weight of a layer that has one."""
+    weight = module.weight
+    assert isinstance(weight, Tensor)
+    return weight
 
 
 def as_matrix(weight: Tensor, turned: bool = False) -> Tensor:

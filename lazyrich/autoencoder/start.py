@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lazyrich.autoencoder.linear import principal
-from lazyrich.autoencoder.mirror import as_matrix, mirrored
+from lazyrich.autoencoder.mirror import as_matrix, mirrored, weight_of
 from lazyrich.errors import AutoencoderError
 
 Start = Callable[[nn.Module, Tensor, int], None]
@@ -105,9 +105,9 @@ def cascading(model: nn.Module, x: Tensor, seed: int) -> None:
     """
     pairs = mirrored(model)
     modules = dict(model.named_modules())
-    code = modules[pairs[-1][0]].weight.shape[0]
+    code = weight_of(modules[pairs[-1][0]]).shape[0]
     for encoder, _ in pairs:
-        weight = modules[encoder].weight
+        weight = weight_of(modules[encoder])
         seen: list[Tensor] = []
         hook = modules[encoder].register_forward_pre_hook(lambda _, args, seen=seen: seen.append(args[0].flatten(1)))
         model(x)
@@ -154,7 +154,7 @@ def start_for(name: str) -> Start:
 def _weights(model: nn.Module) -> list[tuple[Tensor, Tensor]]:
     """Weights of mirrored pairs, from the outside in."""
     modules = dict(model.named_modules())
-    return [(modules[a].weight, modules[b].weight) for a, b in mirrored(model)]
+    return [(weight_of(modules[a]), weight_of(modules[b])) for a, b in mirrored(model)]
 
 
 def _set(weight: Tensor, matrix: Tensor) -> None:

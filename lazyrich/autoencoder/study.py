@@ -27,7 +27,7 @@ from lazyrich.measure.check import RATES, refuse_device
 from lazyrich.measure.trainings import Progress, Trainings, Where, run_trainings
 from lazyrich.scaling import parse as parse_scheme
 from lazyrich.scaling import plan as make_plan
-from lazyrich.sweep import Executor, Outcome
+from lazyrich.sweep import Executor, Outcome, fingerprint
 from lazyrich.train import Member, Run, loss_for, train_all
 
 SHOWN, SCATTERED, CURVE = 8, 200, 60  # pictures, points of the scatter, points of the loss curve
@@ -78,7 +78,7 @@ class Laboratory:
             "base": self.base, "data": self.train.name, "data fingerprint": self.train.fingerprint(),
             "training samples": len(self.train), "held out": len(self.test), "lrs": list(self.lrs), "seeds": self.seeds,
             "steps": self.steps, "batch": self.batch, "device": self.device, "engine": self.engine,
-            "metrics": list(self.metrics),
+            "metrics": list(self.metrics), "own code": {**_codes(self.starts, STARTS), **_codes(self.metrics, METRICS)},
         }  # fmt: skip
 
 
@@ -223,11 +223,17 @@ def cell(lab: Laboratory, start: str, scheme: str, optimizer: str, width: int, c
     }  # fmt: skip
 
 
+def _codes(chosen: dict[str, Any], ours: dict[str, Any]) -> dict[str, str]:
+    """Fingerprints of the user's own functions: changed code is another study."""
+    return {name: fingerprint(function) for name, function in chosen.items() if name not in ours and "(" not in name}
+
+
 class _Early:
     """Keeps a copy of the network after some steps."""
 
     def __init__(self, step: int) -> None:
-        self.step, self.model = step, None
+        self.step = step
+        self.model: nn.Module | None = None
 
     def begin(self, run: Run) -> None:
         pass
@@ -308,5 +314,5 @@ def _laboratory(
     x = whole.x.flatten(1).float()
     principal(x[: min(len(x), 1000)])  # refuses data without variance
     labels = whole.y[len(x) - held :] if not whole.y.is_floating_point() and whole.y.dim() == 1 else None
-    parts = [replace(whole, x=p, y=p.clone(), classes=None) for p in (x[: len(x) - held], x[len(x) - held :])]
-    return Laboratory(factory, base, *parts, labels, lrs, seeds, steps, batch, device, engine, starts, metrics)
+    shown, kept = (replace(whole, x=p, y=p.clone(), classes=None) for p in (x[: len(x) - held], x[len(x) - held :]))
+    return Laboratory(factory, base, shown, kept, labels, lrs, seeds, steps, batch, device, engine, starts, metrics)

@@ -33,8 +33,8 @@ def against_width(
                 continue
             color, mark, dash = scheme_style(i)
             widths, mean = [c.width for c in own], [c.mean(metric) or 0.0 for c in own]
-            ends = [[end(c.known(metric)) for c in own] for end in (min, max)]
-            axes.fill_between(widths, *ends, color=tone(color), alpha=0.13, linewidth=0)
+            low, high = ([end(c.known(metric)) for c in own] for end in (min, max))
+            axes.fill_between(widths, low, high, color=tone(color), alpha=0.13, linewidth=0)
             axes.plot(widths, mean, color=tone(color), marker=mark, markersize=5, linewidth=1.7, linestyle=dash)
             words.append(f"{start}: " + ", ".join(f"{brief(m)} at {w}" for w, m in zip(widths, mean, strict=True)))
         if level is not None:
@@ -57,7 +57,8 @@ def losses(cells: Sequence[AutoencoderCell], starts: Sequence[str], key: str) ->
                 steps, values = zip(*[(p[0] or 0, p[1] if p[1] is not None else math.nan) for p in own[0].curve], strict=True)
                 axes.plot([s + 1 for s in steps], values, color=tone(color), linewidth=1.7, linestyle=dash)
                 words.append(f"{start}: from {brief(values[0])} to {brief(values[-1])}")
-        axes.set_xscale("log")
+        ends = [p[0] or 0 for c in cells for p in c.curve]
+        _log(axes, [10.0**k for k in range(1 + int(math.log10(max(ends, default=0) + 1)))])
         axes.set_xlabel("step", color=tone("muted"), labelpad=1)
         axes.set_ylabel("loss", color=tone("muted"))
         return inline(figure, key, "Loss against step", "; ".join(words) + ".")
@@ -70,10 +71,12 @@ def scatter(cell: AutoencoderCell, key: str) -> str:
         points = np.array([[v or 0.0 for v in (*row, 0.0)[:2]] for row in cell.scatter])
         labels = cell.labels or ("",) * len(points)
         for i, label in enumerate(sorted(set(labels))):
+            color = tone(f"w{1 + i % WIDTH_TONES}")
             own = points[[other == label for other in labels]]
-            mark = f"${label}$" if label and len(label) < 3 else "o"
-            axes.plot(own[:, 0], own[:, 1], linestyle="", marker=mark, markersize=5.5, markeredgewidth=0.3,
-                      color=tone(f"w{1 + i % WIDTH_TONES}"))  # fmt: skip
+            for x, y in own if label and len(label) < 3 else ():
+                axes.text(x, y, label, color=color, ha="center", va="center", fontsize=9)
+            marker = "" if label and len(label) < 3 else "o"
+            axes.plot(own[:, 0], own[:, 1], linestyle="", marker=marker, markersize=4, color=color)
         axes.set_xticks([])
         axes.set_yticks([])
         return inline(figure, key, f"Codes, {cell.start}", f"{len(points)} held-out samples in {len(set(labels))} classes.")
@@ -89,13 +92,16 @@ def picture(rows: Sequence[Sequence[float | None]]) -> str:
     tiles = [np.pad(np.array([v or 0.0 for v in row]).reshape(side, side), 1, constant_values=-BRIGHT) for row in rows]
     strip = np.kron(np.concatenate(tiles, 1), np.ones((max(1, 56 // side),) * 2))
     buffer = io.BytesIO()
-    imsave(buffer, strip, cmap="gray", vmin=-BRIGHT / 2, vmax=BRIGHT, format="png", metadata={"Software": None})
+    imsave(buffer, strip, cmap="gray", vmin=-BRIGHT / 2, vmax=BRIGHT, format="png", metadata={"Software": "lazyrich"})
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def _widths(axes: Axes, widths: Sequence[int]) -> None:
+    _log(axes, thin(list(widths), 6))
+    axes.set_xlabel("width", color=tone("muted"), labelpad=1)
+
+
+def _log(axes: Axes, ticks: Sequence[float]) -> None:
     axes.set_xscale("log")
     axes.xaxis.set_minor_locator(NullLocator())
-    shown = thin(list(widths), 6)
-    axes.set_xticks(shown, [brief(w) for w in shown])
-    axes.set_xlabel("width", color=tone("muted"), labelpad=1)
+    axes.set_xticks(ticks, [brief(tick) for tick in ticks])

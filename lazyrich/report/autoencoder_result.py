@@ -108,7 +108,7 @@ def _cell(node: Node) -> AutoencoderCell:
         node.text("start"), node.text("scheme"), node.text("optimizer"), int(node.number("width") or 0), node.text("code", ""),
         node.number("lr"), bool(node.truth("edge")), int(node.number("diverged") or 0),
         tuple({name: n.number(name) for name in n.value} for n in node.nodes("seeds")),
-        *(_rows(node, key) for key in ("curve", "inputs", "outputs", "scatter")), node.texts("labels"),
+        _rows(node, "curve"), _rows(node, "inputs"), _rows(node, "outputs"), _rows(node, "scatter"), node.texts("labels"),
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from lazyrich.sweep.store import Store, store_in
 from lazyrich.sweep.summary import summarise
 from lazyrich.sweep.sweep import sweep
 from lazyrich.sweep.tracker import MLflow, TensorBoard, Tracker, Wandb, tracker_for
-from lazyrich.sweep.trial import Outcome, Trial
+from lazyrich.sweep.trial import Outcome, Trial, fingerprint
 
 __all__ = [
     "Executor",
@@ -27,6 +27,7 @@ __all__ = [
     "Trial",
     "Wandb",
     "executor_for",
+    "fingerprint",
     "grid",
     "shard_of",
     "store_in",

@@ -1,0 +1,211 @@
+"""The study: comparisons that are right about known tables, starts that keep the plan's sizes, resumable trainings, its page."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+import lazyrich as lzr
+from lazyrich.autoencoder import METRICS, STARTS, Pair, Trained, start_for, study
+from lazyrich.autoencoder.metric import code_dimension, delay, measured, probe_accuracy, radius, unexplained
+from lazyrich.autoencoder.result import summarise
+from lazyrich.cli import main
+from lazyrich.errors import AutoencoderError, LazyrichError, Unfinished
+
+SMALL = {"starts": ["default", "cascading"], "schemes": ["mup"], "widths": [8, 16], "seeds": 2, "steps": 20, "samples": 200,
+         "test": 90, "lrs": [0.01]}  # fmt: skip
+
+
+def numbers(result):
+    return [(row["start"], row["width"], row["seed"], row["unexplained"], row["probe"]) for row in result.rows()]
+
+
+@pytest.mark.parametrize("name", [*STARTS, "transposed(0.3)"])
+def test_starts_keep_the_size_that_the_plan_gave_every_tensor(name):
+    family = lzr.Family(lzr.zoo.autoencoder, base=16)
+    plan, x = lzr.plan(family, lzr.mup(), "adam"), lzr.data.load("digits").x[:200]
+    model, plain = plan.build(64, 3), plan.build(64, 3)
+    start_for(name)(model, x, 3)
+    for (tensor, after), before in zip(model.named_parameters(), plain.parameters(), strict=True):
+        if after.dim() > 1:
+            assert float((after.square().mean() / before.square().mean()).detach()) == pytest.approx(1.0, rel=0.12), tensor
+        else:
+            assert torch.equal(after, before)
+
+
+def test_the_cascade_fills_the_code_and_tells_a_delay_from_none():
+    """Under muP a wide network's code is of order n^(-1/2) at the start; the cascade makes it of order one."""
+    plan, x = lzr.plan(lzr.Family(lzr.zoo.autoencoder, base=16), lzr.mup(), "sgd"), lzr.data.load("digits").x[:300]
+    sizes = {}
+    for name in ("default", "transposed", "cascading"):
+        for width in (64, 1024):
+            model = plan.build(width, 0)
+            start_for(name)(model, x, 0)
+            torch.nn.init.zeros_(model.encoder.readout.bias)
+            sizes[name, width] = float(model.encoder(x).detach().square().mean().sqrt())
+    assert sizes["default", 1024] < 0.4 * sizes["default", 64]
+    assert sizes["transposed", 1024] < 0.4 * sizes["transposed", 64]
+    assert 0.7 < sizes["cascading", 1024] / sizes["cascading", 64] < 1.4
+
+
+def test_convolutional_mirrors_are_coupled_too():
+    net = Pair(nn.Conv2d(1, 6, 3), nn.ConvTranspose2d(6, 1, 3))
+    start_for("transposed")(net, torch.zeros(1, 1, 8, 8), 0)
+    ratio = net.decoder.weight / net.encoder.weight
+    torch.testing.assert_close(ratio, ratio.mean().expand_as(ratio))
+    with pytest.raises(AutoencoderError, match="got start 'tied'"):
+        start_for("tied")
+    with pytest.raises(AutoencoderError, match="correlation = 2"):
+        start_for("transposed(2)")
+
+
+def run_of(model, x, labels=None, losses=(1.0, 0.5, 0.25, 0.2, 0.2, 0.2)):
+    return Trained(model, model, model, tuple(losses), x, labels, x)
+
+
+def test_metrics_of_networks_whose_answers_are_known():
+    torch.manual_seed(0)
+    labels = torch.arange(200) % 4
+    x = torch.randn(200, 6) * 0.01
+    x[torch.arange(200), labels] += 1.0
+    eye = Pair(nn.Linear(6, 6, bias=False), nn.Linear(6, 6, bias=False))
+    with torch.no_grad():
+        eye.encoder.weight.copy_(torch.eye(6))
+        eye.decoder.weight.copy_(0.5 * torch.eye(6))
+    run = run_of(eye, x, labels)
+    assert unexplained(run) == pytest.approx(0.25 * float(x.square().sum() / (x - x.mean(0)).square().sum()), rel=1e-5)
+    assert radius(run) == pytest.approx(0.5)
+    assert probe_accuracy(run) == 1.0
+    assert probe_accuracy(run_of(eye, x, labels[torch.randperm(200)])) < 0.5
+    assert code_dimension(run) == pytest.approx(3.0, rel=0.05)  # four corners of a simplex
+    assert delay(run_of(eye, x, losses=[1.0] * 30 + [0.0] * 30)) == pytest.approx(30, abs=2)
+    assert delay(run_of(eye, x, losses=[1.0] * 30)) is None
+    assert probe_accuracy(run_of(eye, x)) is None
+
+
+def test_undefined_numbers_are_none_and_said_so():
+    x = torch.randn(50, 6)
+    dead = Pair(nn.Linear(6, 2), nn.Linear(2, 6))
+    with torch.no_grad():
+        for p in dead.parameters():
+            p.zero_()
+    found = measured(run_of(dead, x), METRICS)
+    assert found["dimension"] is None
+    assert found["stretch"] is None
+    assert all(v is None or v == v for v in found.values())
+    cell = {"start": "a", "scheme": "mup", "optimizer": "adam", "width": 8, "code": None, "lr": 0.1, "edge": False,
+            "seeds": [found], "curve": []}  # fmt: skip
+    assert "undefined" in str(summarise([cell], {"None": 0.1}, {"network": "n", "data": "d"}, {"notes": []}))
+
+
+def test_comparisons_are_paired_and_causes_are_ranked():
+    cells = [
+        {"start": start, "scheme": "mup", "optimizer": "adam", "width": width, "code": None, "lr": 0.1, "edge": False, "curve": [],
+         "seeds": [{"unexplained": 0.5 + gain + noise * width / 100, "delay": 10 * gain + seed, "probe": None}
+                   for seed, noise in enumerate((0.0, 0.01, 0.02))]}
+        for start, gain in (("good", 0.0), ("bad", 0.1), ("worse", 0.2)) for width in (16, 32)
+    ]  # fmt: skip
+    found = summarise(cells, {"None": 0.1}, {"network": "n", "data": "d"}, {"notes": []})
+    start, width = found.comparisons
+    assert (start.better, start.worse, start.pairs) == ("good", "bad", 6)
+    assert start.gain == pytest.approx(0.1)
+    assert start.sure
+    assert "good beats bad by 10" in start.sentence
+    assert width.better == 16
+    assert found.ranked[0]["start"] == "good"
+    assert found.causes[0].name == "delay"
+    assert found.causes[0].rank > 0.5
+
+
+def test_a_study_gives_the_same_numbers_stacked_single_in_processes_and_in_shards(tmp_path):
+    whole = study(lzr.zoo.autoencoder, "digits", **SMALL)
+    assert numbers(whole) == numbers(study(lzr.zoo.autoencoder, "digits", executor="processes", workers=2, **SMALL))
+    loop = study(lzr.zoo.autoencoder, "digits", engine="loop", **SMALL)
+    assert [row[3] for row in numbers(loop)] == pytest.approx([row[3] for row in numbers(whole)], rel=1e-3)
+    for part in ("1/2", "2/2"):
+        with pytest.raises(Unfinished):
+            study(lzr.zoo.autoencoder, "digits", folder=tmp_path / "s", shard=part, **SMALL)
+    done = []
+    again = study(lzr.zoo.autoencoder, "digits", folder=tmp_path / "s", progress=lambda d, t, w: done.append(d), **SMALL)
+    assert done == [8]
+    assert numbers(again) == numbers(whole)
+    assert 0 < whole.linear["None"] < 1
+
+
+def readout_size(run):
+    return float(run.before.decoder.readout.weight.detach().std())
+
+
+def test_own_starts_and_metrics_are_a_few_lines(tmp_path):
+    def half(model, x, seed):
+        with torch.no_grad():
+            for p in model.parameters():
+                p.mul_(0.5)
+
+    found = study(lzr.zoo.autoencoder, "digits", **{**SMALL, "starts": ["half", "mine"], "widths": [8]},
+                  more_starts={"mine": half}, more_metrics={"size": readout_size})  # fmt: skip
+    assert {cell["start"] for cell in found.cells} == {"half", "mine"}
+    sizes = {cell["start"]: cell["seeds"][0]["size"] for cell in found.cells}
+    assert sizes["mine"] < 0.7 * sizes["half"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"starts": []}, "got an empty axis"),
+        ({"starts": ["tied"]}, "got start 'tied'"),
+        ({"schemes": ["best"]}, "best"),
+        ({"lrs": [-1.0]}, "expected positive ones"),
+        ({"codes": [100]}, "the code has 100 numbers a sample, more than the data's 64"),
+        ({"steps": 0}, "got steps = 0"),
+        ({"data": (torch.ones(50, 8), torch.zeros(50, dtype=torch.int64))}, "all samples are equal"),
+        ({"data": (torch.randn(5, 8), torch.zeros(5, dtype=torch.int64))}, "got 5 samples"),
+        ({"factory": lzr.zoo.mlp}, "expected the modules 'encoder' and 'decoder'"),
+    ],
+)
+def test_what_is_no_study_is_refused_before_anything_is_trained(changes, says):
+    words = {"factory": lzr.zoo.autoencoder, "data": "digits", **SMALL, **changes}
+    with pytest.raises(LazyrichError, match=says):
+        study(words.pop("factory"), words.pop("data"), **words)
+
+
+OWN = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Linear(64, width), nn.ReLU(), nn.Linear(width, 4))
+        self.decoder = nn.Sequential(nn.Linear(4, width), nn.ReLU(), nn.Linear(width, 64))
+    def forward(self, x):
+        return self.decoder(self.encoder(x))
+
+@torch.no_grad()
+def coupled(model, x, seed):
+    model.decoder[2].weight.copy_(model.encoder[0].weight.T)
+
+def norm(trained):
+    return float(trained.after.encoder[0].weight.norm())
+"""
+
+
+def test_the_command_line_takes_a_network_a_start_and_a_metric_of_ones_own(tmp_path, capsys):
+    (tmp_path / "net.py").write_text(OWN)
+    out, place = tmp_path / "run", str(tmp_path / "net.py")
+    words = ["autoencoder", f"{place}:Net", "--start", "default", "--scheme", "mup", "--widths", "8", "16", "--steps", "10",
+             "--samples", "100", "--seeds", "1", "--lrs", "0.01", "--add-start", f"mine={place}:coupled",
+             "--add-metric", f"norm={place}:norm", "--out", str(out)]  # fmt: skip
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    assert "Best: start" in said
+    assert said.splitlines()[-1] == f"page: {out / 'report.html'}"
+    page = (out / "report.html").read_text()
+    assert page.count("data:image/png;base64") == 4
+    assert ">norm</th>" in page
+    assert json.loads((out / "result.json").read_text())["kind"] == "autoencoder"
+    assert main(words) == 0
+    assert main(["report", str(out)]) == 0
+    assert main(["autoencoder", "lazyrich.zoo:mlp", "--out", str(tmp_path / "no")]) == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
