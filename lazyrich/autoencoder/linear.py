@@ -60,7 +60,7 @@ def principal(x: Tensor) -> Principal:
     if len(flat) < 2:
         raise AutoencoderError(f"got {len(flat)} sample, expected at least two: one has no directions")
     mean = flat.mean(0)
-    _, size, rows = torch.linalg.svd(flat - mean, full_matrices=True)
+    _, size, rows = torch.linalg.svd(flat - mean, full_matrices=len(flat) < flat.shape[1])  # all directions, few left vectors
     variances = torch.zeros_like(mean)
     variances[: len(size)] = size**2 / len(flat)
     if not float(variances[0]) > 0:

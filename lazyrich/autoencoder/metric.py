@@ -182,11 +182,12 @@ METRICS: dict[str, Metric] = {
 
 
 def measured(run: Trained, metrics: dict[str, Metric]) -> dict[str, float | None]:
-    """Every metric of a run; None where it is undefined for this network or data."""
+    """Every metric of a run, without gradients of weights; None where it is undefined for this network or data."""
     found: dict[str, float | None] = {}
     for name, metric in metrics.items():
         try:
-            value = metric(run)
+            with torch.no_grad():
+                value = metric(run)
         except (LazyrichError, torch.linalg.LinAlgError):
             value = None
         found[name] = float(value) if value is not None and math.isfinite(value) else None

@@ -16,6 +16,7 @@ from lazyrich.autoencoder.linear import principal
 from lazyrich.autoencoder.mirror import as_matrix, mirrored, weight_of
 from lazyrich.errors import AutoencoderError
 
+SAMPLES = 2000  # that principal directions are taken from
 Start = Callable[[nn.Module, Tensor, int], None]
 
 
@@ -110,7 +111,7 @@ def cascading(model: nn.Module, x: Tensor, seed: int) -> None:
         weight = weight_of(modules[encoder])
         seen: list[Tensor] = []
         hook = modules[encoder].register_forward_pre_hook(lambda _, args, seen=seen: seen.append(args[0].flatten(1)))
-        model(x)
+        model(x[:SAMPLES])
         hook.remove()
         if seen[0].shape[1] != weight[0].numel():
             raise AutoencoderError(f"'{encoder}' is no dense layer; a start from principal directions wants dense layers")
