@@ -54,6 +54,10 @@ class SweepError(LazyrichError):
     """A sweep that cannot be run: an empty grid, a function that cannot travel, a cluster that does not answer."""
 
 
+class MetricError(LazyrichError):
+    """A metric that is unknown, or features on which it is undefined."""
+
+
 class AutoencoderError(LazyrichError):
     """An autoencoder that is none, or an experiment on one that cannot be run: halves that do not fit, data without variance."""
 

@@ -1,0 +1,85 @@
+"""How many directions features use: effective rank, stable rank, participation ratio."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lazyrich.errors import MetricError
+
+
+def effective_rank(h: Tensor) -> float:
+    """exp(-sum p log p), p the eigenvalues of the covariance over their sum (Roy & Vetterli 2007, on eigenvalues).
+
+    Example:
+        >>> round(effective_rank(torch.cat([torch.eye(4), -torch.eye(4)])), 6)
+        4.0
+    """
+    values = _spectrum(h)
+    p = values[values > 0] / values.sum()
+    return float(torch.exp(-(p * p.log()).sum()))
+
+
+def stable_rank(h: Tensor) -> float:
+    """||h||_F^2 / ||h||_2^2 of centred features.
+
+    Example:
+        >>> round(stable_rank(torch.tensor([[2.0, 0.0], [-2.0, 0.0], [0.0, 1.0], [0.0, -1.0]])), 6)
+        1.25
+    """
+    values = _spectrum(h)
+    return float(values.sum() / values.max())
+
+
+def participation_ratio(h: Tensor, unbiased: bool = True) -> float:
+    """(tr C)^2 / tr C^2 of the covariance C.
+
+    Plug-in it reads 1/(1/N + 1/p) for isotropic features of p units. Unbiased: with a = h_i - h_j over pairs of distinct samples,
+    (1/2) a a^T has mean C, so (tr C)^2 and tr C^2 are means of |a|^2 |b|^2 / 4 and (a . b)^2 / 4 over two pairs that share no
+    sample: U-statistics of order four, computed from the Gram in N^2 time.
+
+    Args:
+        h: (samples, units).
+        unbiased: whether; wants four samples.
+
+    Raises:
+        MetricError: for fewer than four samples.
+
+    Example:
+        >>> h = torch.randn(100, 1000, generator=torch.Generator().manual_seed(0))
+        >>> 900 < participation_ratio(h) < 1100, 85 < participation_ratio(h, unbiased=False) < 95
+        (True, True)
+    """
+    x = h.double() - h.double().mean(0)
+    gram, n = x @ x.T, len(h)
+    if not unbiased:
+        return float(gram.trace() ** 2 / gram.square().sum())
+    if n < 4:
+        raise MetricError(f"got {n} samples, expected at least four")
+    trace, square = _moments(gram)
+    return trace / square if square > 0 else float("nan")
+
+
+def _moments(gram: Tensor) -> tuple[float, float]:
+    """Unbiased (tr C)^2 and tr C^2 from the Gram of features centred by their own mean.
+
+    With d_i = G_ii, T = sum d_i, S = sum G_ij^2, D = sum d_i^2 and C the sample covariance with 1/(N-1), the sample moments
+    T^2, S and D are linear in tr(C)^2, tr C^2 and the fourth cumulant of the features; solving the three equations takes the
+    cumulant out (Himeno & Yamada 2014).
+    """
+    n = len(gram)
+    t, s, d = float(gram.trace()), float(gram.square().sum()), float(gram.diagonal().square().sum())
+    a, b, q = (t / (n - 1)) ** 2, s / (n - 1) ** 2, d / (n - 1)
+    shared = (n - 1) / (n * (n - 2) * (n - 3))
+    square = shared * ((n - 1) * (n - 2) * b + a - n * q)
+    trace = shared * (2 * b + (n * n - 3 * n + 1) * a - n * q)
+    return trace, square
+
+
+def _spectrum(h: Tensor) -> Tensor:
+    """Eigenvalues of the covariance, up to a factor."""
+    x = h.double() - h.double().mean(0)
+    values = torch.linalg.svdvals(x).square()
+    if not float(values.sum()) > 0:
+        raise MetricError("all samples have the same features")
+    return values

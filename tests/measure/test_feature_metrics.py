@@ -1,0 +1,252 @@
+"""Estimators of feature learning against slow referees, exact limits, and what is claimed of their bias."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from torch import nn
+
+import lazyrich as lzr
+from lazyrich.errors import MetricError
+from lazyrich.measure.feature import (
+    METRICS,
+    BatchedCka,
+    FeatureProbe,
+    agop,
+    alignment,
+    cka,
+    effective_rank,
+    feature_ansatz,
+    hsic,
+    info_nce,
+    iso_score,
+    levina_bickel,
+    linear_probe,
+    mean_correlation,
+    mean_cosine,
+    noisy_information,
+    participation_ratio,
+    partition_ratio,
+    read,
+    stable_rank,
+    two_nn,
+    uniformity,
+)  # fmt: skip
+from lazyrich.measure.feature.rank import _moments
+
+
+def normal(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def test_hsic_is_the_u_statistic():
+    k, other = (m @ m.T for m in (normal(7, 3), normal(7, 4, seed=1)))
+    total = 0.0
+    for i, j, q, r in itertools.permutations(range(7), 4):
+        total += float(k[i, j] * (other[i, j] + other[q, r] - 2 * other[i, q]))
+    assert float(hsic(k, other)) == pytest.approx(total / (7 * 6 * 5 * 4), rel=1e-9)
+
+
+def test_unbiased_cka_of_independent_features_is_nothing_where_the_plug_in_is_nearly_one():
+    pairs = [(normal(64, 2048, seed=2 * s), normal(64, 2048, seed=2 * s + 1)) for s in range(10)]
+    honest = torch.tensor([cka(h, g) for h, g in pairs])
+    plain = torch.tensor([cka(h, g, unbiased=False) for h, g in pairs])
+    assert abs(float(honest.mean())) < 0.02
+    assert float(plain.min()) > 0.95
+
+
+def test_cka_does_not_see_turns_and_scales_but_sees_squeezes():
+    h = normal(50, 6)
+    turn = torch.linalg.qr(normal(6, 6, seed=3)).Q
+    assert cka(h, 2.5 * h @ turn + 1) == pytest.approx(1.0)
+    assert cka(h, h @ torch.diag(torch.tensor([1.0, 1, 1, 1, 1, 30]).double())) < 0.7
+
+
+def test_cka_in_batches_is_that_of_averaged_terms():
+    total, terms = BatchedCka(), []
+    for s in range(5):
+        h, g = normal(20, 8, seed=s), normal(20, 8, seed=s) + normal(20, 8, seed=50 + s)
+        total.add(h, g)
+        k, other = h @ h.T, g @ g.T
+        terms.append([float(hsic(a, b)) for a, b in ((k, other), (k, k), (other, other))])
+    both, own, others = torch.tensor(terms).mean(0)
+    assert total.value == pytest.approx(float(both / (own * others).sqrt()), rel=1e-6)
+    assert math.isnan(BatchedCka().value)
+
+
+def test_moments_of_the_covariance_are_u_statistics():
+    h = normal(6, 3)
+    x = h - h.mean(0)
+    traces, squares = [], []
+    for i, j, q, r in itertools.permutations(range(6), 4):
+        a, b = h[i] - h[j], h[q] - h[r]
+        traces.append(float(a @ a * (b @ b)) / 4)
+        squares.append(float(a @ b) ** 2 / 4)
+    trace, square = _moments(x @ x.T)
+    assert trace == pytest.approx(sum(traces) / len(traces), rel=1e-9)
+    assert square == pytest.approx(sum(squares) / len(squares), rel=1e-9)
+
+
+@pytest.mark.parametrize("offset", [0.0, 3.0])
+def test_the_participation_ratio_of_few_samples_is_within_five_per_cent(offset):
+    found = torch.tensor([participation_ratio(normal(100, 1000, seed=s) + offset) for s in range(20)])
+    assert float(found.mean()) == pytest.approx(1000, rel=0.05)
+    plain = torch.tensor([participation_ratio(normal(100, 1000, seed=s), unbiased=False) for s in range(5)])
+    assert float(plain.mean()) == pytest.approx(1 / (1 / 99 + 1 / 1000), rel=0.02)
+
+
+def test_ranks_of_known_spectra():
+    u, v = (torch.linalg.qr(m).Q for m in (normal(40, 4) - normal(40, 4).mean(0), normal(4, 4, seed=1)))
+    values = torch.tensor([3.0, 2.0, 1.0, 1.0]).double()
+    h = u * values @ v
+    p = values.square() / values.square().sum()
+    assert effective_rank(h) == pytest.approx(float(torch.exp(-(p * p.log()).sum())), rel=1e-9)
+    assert stable_rank(h) == pytest.approx(15 / 9)
+    assert participation_ratio(h, unbiased=False) == pytest.approx(15**2 / float(values.pow(4).sum()))
+
+
+def test_spheres():
+    h, g = normal(30, 5), normal(30, 5, seed=1)
+    z, w = h / h.norm(dim=1, keepdim=True), g / g.norm(dim=1, keepdim=True)
+    assert alignment(h, g) == pytest.approx(sum(float((a - b) @ (a - b)) for a, b in zip(z, w, strict=True)) / 30)
+    pairs = [float(torch.exp(-2 * (z[i] - z[j]) @ (z[i] - z[j]))) for i in range(30) for j in range(i)]
+    assert uniformity(h) == pytest.approx(math.log(sum(pairs) / len(pairs)))
+    assert uniformity(normal(2000, 500)) == pytest.approx(-4.0, abs=0.05)
+    cosines = [float(z[i] @ z[j]) for i in range(30) for j in range(30) if i != j]
+    assert mean_cosine(h) == pytest.approx(sum(cosines) / len(cosines))
+
+
+def test_isotropy_runs_from_a_line_to_a_ball():
+    ball, line = normal(5000, 10), normal(5000, 1) @ normal(1, 10, seed=1)
+    assert iso_score(ball) > 0.97
+    assert iso_score(line + 1e-6 * ball) < 1e-3
+    assert partition_ratio(ball) > 0.8
+    assert partition_ratio(5 * line) < 0.01
+    with pytest.raises(MetricError, match="more samples than units"):
+        iso_score(normal(5, 10))
+
+
+def test_canonical_correlations_are_those_of_the_regression_and_refuse_where_they_say_nothing():
+    h = normal(400, 3)
+    g = torch.cat([h[:, :1] + normal(400, 1, seed=2), normal(400, 2, seed=3)], 1)
+    both = torch.cat([h, g], 1) - torch.cat([h, g], 1).mean(0)
+    c = both.T @ both
+    roots = torch.linalg.eigvals(
+        torch.linalg.solve(c[:3, :3], c[:3, 3:]) @ torch.linalg.solve(c[3:, 3:], c[3:, :3])
+    ).real.sqrt()
+    assert mean_correlation(h, g, kept=1 - 1e-12) == pytest.approx(float(roots.mean()), rel=1e-6)
+    assert mean_correlation(h, h @ normal(3, 3, seed=5), weighted=True) == pytest.approx(1.0)
+    with pytest.raises(MetricError, match="say nothing"):
+        mean_correlation(normal(20, 30), normal(20, 30, seed=1))
+
+
+@pytest.mark.parametrize(("size", "slack"), [(1, 0.1), (2, 0.2), (5, 0.8)])
+def test_intrinsic_dimensions_of_curved_surfaces(size, slack):
+    flat = torch.rand(1500, size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    h = torch.cat([torch.sin(flat @ normal(size, 10, seed=4)), flat @ normal(size, 10, seed=5)], 1)
+    assert two_nn(torch.cat([h, h[:100]])) == pytest.approx(size, abs=slack)
+    assert levina_bickel(h) == pytest.approx(size, abs=slack)
+    with pytest.raises(MetricError, match="1 different samples"):
+        two_nn(torch.ones(50, 3))
+
+
+def test_gradient_outer_products_are_those_of_autograd():
+    net = lzr.zoo.MLP(12, 2, 6, 3).double()
+    x = normal(9, 6)
+    rows = [torch.autograd.functional.jacobian(lambda v: net(v[None])[0], s) for s in x]
+    torch.testing.assert_close(agop(net, x), sum(j.T @ j for j in rows) / 9)
+    hidden = torch.tanh(net.hidden[0](x)).detach()
+    rows = [torch.autograd.functional.jacobian(lambda v: net.readout(torch.tanh(net.hidden[1](v))), h) for h in hidden]
+    expected = sum(j.T @ j for j in rows) / 9
+    torch.testing.assert_close(agop(net, x, "hidden.1"), expected)
+    w = net.hidden[1].weight.detach()
+    gram = w.T @ w
+    assert feature_ansatz(net, x, "hidden.1") == pytest.approx(float((gram * expected).sum() / gram.norm() / expected.norm()))
+    values, vectors = torch.linalg.eigh(expected)
+    root = vectors * values.clamp_min(0).sqrt() @ vectors.T
+    found = feature_ansatz(net, x, "hidden.1", start=0 * w, power=0.5)
+    assert found == pytest.approx(float((gram * root).sum() / gram.norm() / root.norm()))
+    with pytest.raises(MetricError, match="has not moved"):
+        feature_ansatz(net, x, "hidden.1", start=w)
+    with pytest.raises(MetricError, match="expected an nn.Linear"):
+        agop(net, x, "hidden")
+
+
+def test_the_ansatz_grows_with_training_where_the_target_has_few_directions():
+    torch.manual_seed(0)
+    x = normal(400, 10)
+    y = torch.tanh(2 * x[:, :1])
+    net = lzr.zoo.MLP(64, 1, 10, 1).double()
+    start = net.hidden[0].weight.detach().clone()
+    before = feature_ansatz(net, x, "hidden.0")
+    sgd = torch.optim.SGD(net.parameters(), lr=0.2)
+    for _ in range(500):
+        sgd.zero_grad()
+        (net(x) - y).square().mean().backward()
+        sgd.step()
+    assert feature_ansatz(net, x, "hidden.0", start) > 0.9 > before
+
+
+def test_information_bounds():
+    h = normal(4000, 2)
+    noise = 0.5
+    exact = math.log(1 + 1 / noise**2)  # two Gaussian coordinates, half a logarithm each
+    assert noisy_information(h, noise) == pytest.approx(exact, rel=0.02)
+    z = h[:256] + noise * normal(256, 2, seed=1)
+    scores = -torch.cdist(z, h[:256]).square() / (2 * noise**2)
+    assert 0.5 * exact < info_nce(scores) < exact
+    assert info_nce(torch.zeros(16, 16)) == pytest.approx(0.0)
+    with pytest.raises(MetricError, match="noise = 0"):
+        noisy_information(h, 0.0)
+
+
+def test_linear_probes_hold_out_what_they_ask():
+    y = torch.arange(300) % 3
+    assert linear_probe(normal(300, 100), y) < 0.45  # a probe that saw its test samples would read far more
+    assert linear_probe(normal(300, 5) + 4 * torch.nn.functional.one_hot(y, 5), y) > 0.95
+    h = normal(300, 5)
+    assert linear_probe(h, h @ normal(5, 2, seed=1)) > 0.999
+    assert linear_probe(h, normal(300, 1, seed=2)) < 0.1
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_every_metric_reads_and_says_what_is_undefined(name):
+    h, g = normal(60, 4), normal(60, 4, seed=1)
+    found = read(name, h, g)
+    assert found.value is not None
+    assert (found.null is not None) == METRICS[name].paired
+    for bad, why in ((torch.ones(60, 4), "same features"), (h * torch.inf, "not finite")):
+        undefined = read(name, bad, g)
+        assert undefined.value is None
+        assert why in str(undefined)
+    assert all(getattr(METRICS[name], word) for word in ("estimator", "bias", "cost"))
+
+
+def test_nulls_tell_dependence_from_chance():
+    h = normal(60, 40)
+    related, chance = read("cka", h, h + normal(60, 40, seed=1)), read("cka", h, normal(60, 40, seed=2))
+    assert related.value > related.null + 5 * related.spread
+    assert abs(chance.value - chance.null) < 4 * chance.spread
+    with pytest.raises(MetricError, match="compares two sets"):
+        read("cka", h)
+    with pytest.raises(MetricError, match="60 and 59 samples"):
+        read("cka", h, h[1:])
+    with pytest.raises(MetricError, match="got metric 'rank'"):
+        read("rank", h)
+
+
+def test_the_probe_watches_single_runs_and_ensembles_alike():
+    data, rows = lzr.data.load("digits"), {}
+    for engine in ("loop", "vmap"):
+        plan = lzr.plan(lzr.Family(lzr.zoo.mlp, base=16), lzr.mup(), "sgd")
+        nets = [plan.build(16, seed) for seed in range(2)]
+        probes = [FeatureProbe(data.x[:80], ["hidden.1"], ["cka", "participation ratio"], every=4) for _ in nets]
+        members = [lzr.train.Member(net, plan.optimizer(net, lr=0.1), lambda s: data.batch(32, s), [p])
+                   for net, p in zip(nets, probes, strict=True)]  # fmt: skip
+        lzr.train.train_all(members, nn.functional.cross_entropy, 8, engine=engine)
+        rows[engine] = [row["value"] for probe in probes for row in probe.rows()]
+    assert len(rows["loop"]) == 2 * 3 * 2
+    assert rows["loop"] == pytest.approx(rows["vmap"], rel=1e-3)
+    assert rows["loop"][0] == pytest.approx(1.0)
+    assert rows["loop"][4] < 1.0
