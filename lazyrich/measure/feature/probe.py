@@ -24,6 +24,7 @@ class FeatureProbe:
         permutations: for the null of metrics that compare; none by default, since every one costs a metric.
 
     Example:
+        >>> import torch
         >>> import lazyrich as lzr
         >>> data, net = lzr.data.load("digits"), lzr.zoo.mlp(16)
         >>> probe = FeatureProbe(data.x[:50], ["hidden.1"], ["cka", "effective rank"], every=5)
