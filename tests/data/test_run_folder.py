@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from lazyrich import files, sweep
+from lazyrich import files
 from lazyrich.errors import StoreError
 from lazyrich.files import read_json, write_json, write_text
-from lazyrich.sweep import RunFolder
+from lazyrich.sweep import RunFolder, folder
 
 SETTINGS = {"lr": 0.1, "widths": [64, 128], "loss": "mse"}
 
@@ -108,7 +108,7 @@ def test_a_damaged_trial_counts_as_unfinished(tmp_path: Path, content: bytes) ->
 
 def test_a_folder_that_cannot_be_written_is_refused_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     RunFolder(tmp_path, SETTINGS)
-    monkeypatch.setattr(sweep.os, "access", lambda path, mode: False)
+    monkeypatch.setattr(folder.os, "access", lambda path, mode: False)
     assert f"cannot write in {tmp_path}; give a folder that you may write to" in refused(tmp_path)
 
 
