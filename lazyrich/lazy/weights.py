@@ -127,7 +127,7 @@ def weights_of_plan(plan: Plan) -> Weights:
         raise KernelError(
             f"the plan is for {plan.optimizer_name}; the tangent kernel is the limit of gradient descent, plan(..., 'sgd')"
         )
-    at_base = {name: setting_of(t, t.shape, 1.0, plan.decay_policy) for name, t in plan.tensors.items()}
+    at_base = {name: setting_of(t, t.shape, 1.0, plan.decay_policy, "sgd") for name, t in plan.tensors.items()}
     laws = {name: Law(t.mean, 0.0 if _vanishes(t) else at_base[name].std) for name, t in plan.tensors.items()}
     rates = {name: setting.lr for name, setting in at_base.items()}
     return Weights(laws, {}, plan.scheme, True, frozenset(), rates)
@@ -136,11 +136,8 @@ def weights_of_plan(plan: Plan) -> Weights:
 def _vanishes(tensor: TensorPlan) -> bool:
     """Whether a tensor that nothing is summed over falls with the width, as torch's own biases do."""
     grown = tuple(2 * size if i in tensor.grows else size for i, size in enumerate(tensor.shape))
-    wide = setting_of(tensor, grown, 2.0, "unscaled")
-    return (
-        tensor.role not in (Role.HIDDEN, Role.OUTPUT)
-        and wide.std < 0.99 * setting_of(tensor, tensor.shape, 1.0, "unscaled").std
-    )
+    here, wide = (setting_of(tensor, shape, n, "unscaled", "sgd").std for shape, n in ((tensor.shape, 1.0), (grown, 2.0)))
+    return tensor.role not in (Role.HIDDEN, Role.OUTPUT) and wide < 0.99 * here
 
 
 def _refuse_unlazy(scheme: Scheme) -> None:

@@ -26,7 +26,7 @@ from lazyrich.sweep import RunFolder
 from lazyrich.train import Loss, loss_for, train
 
 QUANTITIES = ("update", "layer", "passthrough", "interaction", "level", "uuc", "max")
-RATES = {"sgd": 0.1, "momentum": 0.02, "adam": 0.003, "adamw": 0.003, "signsgd": 0.001}
+RATES = {"sgd": 0.1, "momentum": 0.02, "adam": 0.003, "adamw": 0.003, "signsgd": 0.001, "muon": 0.01, "adafactor": 0.01}
 Progress = Callable[[int, int, str], None]
 
 

@@ -102,7 +102,7 @@ def _unit(plan: Plan, path: str, widths: tuple[int, int], entrywise: bool, met: 
     for name in names:
         s, t = small[name], large[name]
         multipliers.append(slope(s.multiplier, t.multiplier) + forward)
-        rate = -slope(s.lr, t.lr) - (1 if entrywise else 2) * multipliers[-1]
+        rate = -slope(s.step, t.step) - (1 if entrywise else 2) * multipliers[-1]
         summed = slope(s.growth.fan_out, t.growth.fan_out) if tied else slope(s.growth.fan_in, t.growth.fan_in)
         rates.append((rate, summed))
         roles.append(Role.OUTPUT if tied else plan.tensors[name].role)

@@ -9,13 +9,15 @@ import torch
 from torch import Tensor
 
 from lazyrich.errors import UsageError
+from lazyrich.scaling.muon import MuonAdamW
+from lazyrich.scaling.native import ADJUST, MATRIX
 
 GRADIENT = ("sgd", "momentum")
-ENTRYWISE = ("adam", "adamw", "signsgd", "lion")
+ENTRYWISE = ("adam", "adamw", "signsgd", "lion", "adafactor", *MATRIX)
 
 
 def is_entrywise(optimizer: str) -> bool:
-    """Whether an optimizer's update has entries of size one whatever the gradient's size.
+    """Whether an optimizer's step has a size of its own, whatever the gradient's size.
 
     Raises:
         UsageError: for an optimizer without a rule.
@@ -54,6 +56,64 @@ class SignSGD(torch.optim.Optimizer):
         return loss
 
 
+class Lion(torch.optim.Optimizer):
+    """Sign of a momentum that looks ahead (Chen et al. 2023, arXiv:2302.06675), with decoupled decay.
+
+    w <- w - lr (sign(b1 m + (1 - b1) g) + weight_decay w), then m <- b2 m + (1 - b2) g.
+
+    Example:
+        >>> w = torch.nn.Parameter(torch.tensor([1.0])); w.grad = torch.tensor([3.0])
+        >>> Lion([w], lr=0.5).step(); w.item()
+        0.5
+    """
+
+    def __init__(
+        self, params: Any, lr: float = 1e-4, betas: tuple[float, float] = (0.9, 0.99), weight_decay: float = 0.0
+    ) -> None:
+        super().__init__(params, {"lr": lr, "betas": betas, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Tensor] | None = None) -> Any:  # type: ignore[override]
+        """One step on every tensor that has a gradient."""
+        loss = None
+        if closure:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            ahead, behind = group["betas"]
+            for p in (p for p in group["params"] if p.grad is not None):
+                momentum = self.state[p].setdefault("momentum", torch.zeros_like(p))
+                direction = torch.lerp(p.grad, momentum, ahead).sign()
+                p.mul_(1 - group["lr"] * group["weight_decay"]).sub_(group["lr"] * direction)
+                momentum.lerp_(p.grad, 1 - behind)
+        return loss
+
+
+def group_of(
+    optimizer: str, matrix: bool, rates: tuple[float, float], weight_decay: float, eps: float, floor: float
+) -> dict[str, Any]:
+    """What a parameter group of an optimizer says: its rate, decay and, where it has one, epsilon.
+
+    Args:
+        optimizer: its name.
+        matrix: whether the tensor is stepped as a matrix.
+        rates: learning rates of matrices and of everything else.
+        weight_decay: of the tensor.
+        eps: Adam's, of the tensor.
+        floor: smallest size that Adafactor takes the tensor to have.
+    """
+    group: dict[str, Any] = {"lr": rates[0] if matrix else rates[1], "weight_decay": weight_decay}
+    if optimizer in MATRIX:
+        group = {"optimizer": optimizer if matrix else "adamw", **group}
+    if matrix and optimizer in ADJUST:
+        group["adjust_lr_fn"] = ADJUST[optimizer]
+    if optimizer == "adafactor":
+        group["eps"] = (None, floor)
+    elif optimizer in ("adam", "adamw") or (optimizer in MATRIX and not matrix):
+        group["eps"] = eps
+    return group
+
+
 def make_optimizer(optimizer: str, groups: list[dict[str, Any]], **options: Any) -> torch.optim.Optimizer:
     """The plain torch optimizer of a name, over ready parameter groups.
 
@@ -71,6 +131,12 @@ def make_optimizer(optimizer: str, groups: list[dict[str, Any]], **options: Any)
         return torch.optim.AdamW(groups, **options)
     if optimizer == "signsgd":
         return SignSGD(groups, **options)
+    if optimizer == "lion":
+        return Lion(groups, **options)
+    if optimizer == "adafactor":
+        return torch.optim.Adafactor(groups, **options)
+    if optimizer in ADJUST:
+        return MuonAdamW(groups, **options)
     raise UsageError(
         f"torch has no '{optimizer}'; pass the groups to your own class: {optimizer.title()}(plan.param_groups(model, lr=...))"
     )

@@ -14,10 +14,13 @@ from lazyrich.errors import PlanError
 from lazyrich.family import Family
 from lazyrich.scaling import serial
 from lazyrich.scaling.naming import parameters
+from lazyrich.scaling.native import by_matrix
 from lazyrich.scaling.obligation import Obligation, module_at, release_, scale_input
-from lazyrich.scaling.optimizer import make_optimizer
+from lazyrich.scaling.optimizer import group_of, make_optimizer
 from lazyrich.scaling.scheme import Scheme
 from lazyrich.scaling.tensor import Setting, TensorPlan, check_shape, rescale_, setting_of
+
+SMALLEST = 1e-3  # the size that Adafactor takes a tensor of zeros to have
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,9 @@ class Plan:
         """Take the plan's hooks off a model."""
         return release_(model)
 
-    def param_groups(self, model: nn.Module, lr: float, weight_decay: float = 0.0, eps: float = 1e-8) -> list[dict[str, Any]]:
+    def param_groups(
+        self, model: nn.Module, lr: float, weight_decay: float = 0.0, eps: float = 1e-8, rest_lr: float | None = None
+    ) -> list[dict[str, Any]]:
         """Groups for a plain torch optimizer, tensors with equal numbers together; ``tensors`` lists their names.
 
         Args:
@@ -86,31 +91,46 @@ class Plan:
             lr: learning rate of the base-width network.
             weight_decay: decay of the base-width network.
             eps: Adam's epsilon at the base width.
+            rest_lr: under an optimizer of matrices (Muon, Shampoo, SOAP) the rate of what stays on AdamW; ``lr`` when not
+                given. The groups' ``optimizer`` says which of the two a group is for.
         """
         lr, weight_decay = float(lr), float(weight_decay)
+        rest_lr = lr if rest_lr is None else float(rest_lr)
         if self.optimizer_name == "adam" and weight_decay and self.decay_policy == "constant_rate":
             raise PlanError(
                 "Adam divides its L2 term by the gradient's size, so lr x decay says nothing of it; "
                 "plan for 'adamw', or give weight_decay='unscaled' to lzr.plan"
             )
-        groups: dict[tuple[float, ...], dict[str, Any]] = {}
+        groups: dict[tuple[Any, ...], dict[str, Any]] = {}
         for name, (parameter, setting) in self._matched(model).items():
             if not parameter.requires_grad:
                 continue
-            group: dict[str, Any] = {"lr": lr * setting.lr, "weight_decay": weight_decay * setting.weight_decay}
-            if self.optimizer_name in ("adam", "adamw"):
-                group["eps"] = eps * setting.eps
-            key = tuple(float(f"{value:.12g}") for value in group.values())
+            group = self._group(name, setting, (lr, rest_lr), weight_decay, eps)
+            key = tuple(_rounded(value) for value in group.values())
             entry = groups.setdefault(key, {"params": [], "tensors": [], **group})
             entry["params"].append(parameter)
             entry["tensors"].append(name)
         return list(groups.values())
 
+    def _group(
+        self, name: str, setting: Setting, rates: tuple[float, float], weight_decay: float, eps: float
+    ) -> dict[str, Any]:
+        matrix = by_matrix(self.optimizer_name, self.tensors[name].role, self.tensors[name].shape)
+        scaled = (rates[0] * setting.lr, rates[1] * setting.lr)
+        decay, floor = weight_decay * setting.weight_decay, SMALLEST * setting.shrink
+        return group_of(self.optimizer_name, matrix, scaled, decay, eps * setting.eps, floor)
+
     def optimizer(
-        self, model: nn.Module, lr: float, weight_decay: float = 0.0, eps: float = 1e-8, **options: Any
+        self,
+        model: nn.Module,
+        lr: float,
+        weight_decay: float = 0.0,
+        eps: float = 1e-8,
+        rest_lr: float | None = None,
+        **options: Any,
     ) -> torch.optim.Optimizer:
         """The plain torch optimizer over the plan's groups; ``options`` go to its class."""
-        return make_optimizer(self.optimizer_name, self.param_groups(model, lr, weight_decay, eps), **options)
+        return make_optimizer(self.optimizer_name, self.param_groups(model, lr, weight_decay, eps, rest_lr), **options)
 
     def settings(self, target: int | nn.Module) -> dict[str, Setting]:
         """The numbers of every tensor, at a width of the family or for a model."""
@@ -175,7 +195,8 @@ class Plan:
     def _settings(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Setting]:
         tensor, axis = self.reference
         width = shapes[tensor][axis] / self.tensors[tensor].shape[axis]
-        return {name: setting_of(self.tensors[name], shape, width, self.decay_policy) for name, shape in shapes.items()}
+        options = (width, self.decay_policy, self.optimizer_name)
+        return {name: setting_of(self.tensors[name], shape, *options) for name, shape in shapes.items()}
 
     def _matched(self, model: nn.Module) -> dict[str, tuple[nn.Parameter, Setting]]:
         found = parameters(model, self.tensors)
@@ -195,3 +216,10 @@ class Plan:
         for name, setting in self.settings(model).items():
             if setting.multiplier != 1.0:
                 scale_input(module_at(model, name.rpartition(".")[0]), setting.multiplier)
+
+
+def _rounded(value: Any) -> Any:
+    """A number without its last bits, so that groups that differ by rounding are one."""
+    if isinstance(value, tuple):
+        return tuple(map(_rounded, value))
+    return float(f"{value:.12g}") if isinstance(value, float) else value

@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from lazyrich.errors import PlanError
-from lazyrich.family import Family, Law, TensorInfo
+from lazyrich.family import Family, Law, Role, TensorInfo
 from lazyrich.family.role import grown
 from lazyrich.scaling.duty import duties
+from lazyrich.scaling.native import MATRIX
 from lazyrich.scaling.optimizer import is_entrywise
 from lazyrich.scaling.plan import Plan
 from lazyrich.scaling.power import Power
@@ -40,6 +41,7 @@ def plan(
     alignment: str = "full",
     weight_decay: str = "constant_rate",
     gauge: str = "plain",
+    epsilon: str = "gradient",
     branches: Sequence[str] = (),
     base_depth: int | None = None,
 ) -> Plan:
@@ -48,14 +50,19 @@ def plan(
     Args:
         family: the network with its width open.
         scheme: ``mup()``, ``ntk()``, ``richness(r)`` ...
-        optimizer: sgd, momentum, adam, adamw, signsgd or lion.
+        optimizer: sgd, momentum, adam, adamw, signsgd, lion, adafactor, muon (torch's default scaling), muon_rms (its
+            ``match_rms_adamw``), shampoo or soap; the last four step hidden matrices, the rest is AdamW's.
         init: ``{tensor pattern: standard deviation at the base width}`` instead of the factory's own.
         overrides: ``{tensor pattern: {"lr" | "std" | "weight_decay": constant factor}}``.
-        alignment: "full", the assumption that updates and features align as in tensor programs.
+        alignment: "full": updates align with the features that they meet, so a sum over n terms grows as n. "none": they
+            do not, it grows as sqrt(n), and hidden and readout rates may be sqrt(fan_in) larger (Everett et al. 2024,
+            arXiv:2407.05872); for optimizers whose steps have a size of their own.
         weight_decay: "constant_rate" keeps lr x decay equal for all tensors (decoupled decay as in Yang et al. 2022);
             "unscaled" gives all tensors the same decay, so the rate falls with the learning rate.
         gauge: "plain" moves every multiplier into initialisation and learning rate; "multipliers" keeps the scheme's own
             forward multipliers, by hooks on the layers that allow it.
+        epsilon: "gradient" scales Adam's epsilon with every tensor's gradients, "hidden" only on hidden tensors (Megatron),
+            "unscaled" nowhere (mup).
         branches: module patterns of residual branches, to be scaled by (number of branches / base_depth)^-1/2.
         base_depth: the number of branches at which the network was tuned.
 
@@ -67,14 +74,17 @@ def plan(
         >>> print(lzr.plan(lzr.Family(lzr.zoo.mlp), lzr.mup(), "sgd"))
         mup() for sgd, base width 64, 6 tensors
     """
-    _choice("alignment", alignment, ("full",))
+    _choice("alignment", alignment, ("full", "none"))
+    _choice("epsilon", epsilon, ("gradient", "hidden", "unscaled"))
     _choice("weight_decay", weight_decay, DECAY_POLICIES)
     _choice("gauge", gauge, GAUGES)
     entrywise = is_entrywise(optimizer)
+    _refuse(scheme, optimizer, entrywise, alignment)
     laws, own = _laws(family)
     tensors = {
         name: _tensor_plan(info, scheme, entrywise, gauge, laws[name], own[name]) for name, info in family.tensors.items()
     }
+    tensors = {name: _assuming(tensor, alignment, epsilon) for name, tensor in tensors.items()}
     tensors = _overridden(tensors, init or {}, overrides or {})
     return Plan(
         scheme=scheme,
@@ -92,6 +102,26 @@ def plan(
 def _choice(name: str, got: str, known: tuple[str, ...]) -> None:
     if got not in known:
         raise PlanError(f"got {name}='{got}', expected one of {', '.join(known)}")
+
+
+def _refuse(scheme: Scheme, optimizer: str, entrywise: bool, alignment: str) -> None:
+    if alignment == "none" and (not entrywise or scheme.global_rate):
+        raise PlanError(
+            f"got alignment='none' for {scheme.name} under {optimizer}; it speaks of per-tensor rates of optimizers whose steps "
+            "have a size of their own. Under SGD the layers' rates depend on each other: give them by lzr.abc(a, b, c)"
+        )
+    if scheme.global_rate and scheme.layers(entrywise).hidden.rate(entrywise) and optimizer in (*MATRIX, "adafactor"):
+        raise PlanError(f"got {scheme.name} for {optimizer}, which has no one largest rate; take standard() or mup()")
+
+
+def _assuming(tensor: TensorPlan, alignment: str, epsilon: str) -> TensorPlan:
+    """The tensor's rule under another assumption on alignment, or another policy on epsilon."""
+    rule = tensor.rule
+    if alignment == "none" and tensor.role in (Role.HIDDEN, Role.OUTPUT):
+        rule = replace(rule, lr=rule.lr * Power(fan_in=0.5))
+    if epsilon == "unscaled" or (epsilon == "hidden" and tensor.role is not Role.HIDDEN):
+        rule = replace(rule, eps=Power())
+    return replace(tensor, rule=rule)
 
 
 def _tensor_plan(info: TensorInfo, scheme: Scheme, entrywise: bool, gauge: str, law: Law, own: float | None) -> TensorPlan:

@@ -69,7 +69,7 @@ def _fields(data: dict[str, Any]) -> dict[str, Any]:
     _one_of(data["gauge"], GAUGES)
     _one_of(axis, tensors[name].grows)
     for tensor in tensors.values():  # whatever is no number shows when it is used
-        setting_of(tensor, tensor.shape, 1.0, data["decay_policy"])
+        setting_of(tensor, tensor.shape, 1.0, data["decay_policy"], data["optimizer"])
     return {
         "scheme": Scheme.from_dict(data["scheme"]),
         "optimizer_name": data["optimizer"],

@@ -13,6 +13,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from lazyrich.errors import PlanError
 from lazyrich.family import Role
 from lazyrich.family.family import growth as grown_by
+from lazyrich.scaling.native import native_step
 from lazyrich.scaling.power import Growth
 from lazyrich.scaling.rule import Rule
 from lazyrich.scaling.table.spectral import init_std
@@ -44,7 +45,11 @@ class TensorPlan:
 
 @dataclass(frozen=True)
 class Setting:
-    """The numbers of one tensor in one model: initial std, factors on learning rate, decay and epsilon, multiplier."""
+    """The numbers of one tensor in one model: initial std, factors on learning rate, decay and epsilon, multiplier.
+
+    ``step`` is the factor on the entrywise step that the learning rate makes the optimizer take, ``shrink`` the one on the
+    initial standard deviation (of a constant tensor: on what it would have been).
+    """
 
     std: float
     lr: float
@@ -52,19 +57,23 @@ class Setting:
     eps: float
     multiplier: float
     growth: Growth
+    step: float = 1.0
+    shrink: float = 1.0
 
 
-def setting_of(tensor: TensorPlan, shape: tuple[int, ...], width: float, decay_policy: str) -> Setting:
+def setting_of(tensor: TensorPlan, shape: tuple[int, ...], width: float, decay_policy: str, optimizer: str) -> Setting:
     """The numbers of a tensor of a given shape in a network grown by ``width``."""
     growth = Growth(grown_by(shape, tensor.shape, tensor.contracted), grown_by(shape, tensor.shape, tensor.produced), width)
     rule = tensor.rule
-    lr = rule.lr(growth)
-    decay = tensor.decay * (1 / lr if decay_policy == "constant_rate" else 1.0)
     own = tensor.std * width ** -(tensor.own or 0.0)
     std = own if rule.std is None else tensor.std * rule.std(growth)
     if rule.taper:
         std *= _taper(shape, tensor) / _taper(tensor.shape, tensor)
-    return Setting(std, lr, decay, rule.eps(growth), rule.multiplier(growth), growth)
+    shrink = std / tensor.std if tensor.std else (rule.std(growth) if rule.std else 1.0)
+    native = native_step(optimizer, tensor.role, shape, tensor.shape, shrink)
+    lr = rule.lr(growth) / (1.0 if rule.std is None else native)  # the plain network's one rate is left to the optimizer
+    decay = tensor.decay * (1 / lr if decay_policy == "constant_rate" else 1.0)
+    return Setting(std, lr, decay, rule.eps(growth), rule.multiplier(growth), growth, lr * native, shrink)
 
 
 def _taper(shape: tuple[int, ...], tensor: TensorPlan) -> float:

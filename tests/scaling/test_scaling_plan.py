@@ -375,10 +375,10 @@ def test_the_optimizer_is_plain_torch_over_the_groups(optimizer):
 
 
 def test_an_optimizer_that_torch_lacks_is_left_to_its_own_class():
-    plan, model = lzr.plan(family_of("mlp"), lzr.mup(), "lion"), family_of("mlp").build(64)
-    with pytest.raises(LazyrichError, match=r"Lion\(plan\.param_groups\(model"):
+    plan, model = lzr.plan(family_of("mlp"), lzr.mup(), "shampoo"), family_of("mlp").build(64)
+    with pytest.raises(LazyrichError, match=r"Shampoo\(plan\.param_groups\(model"):
         plan.optimizer(model, lr=0.1)
-    assert len(plan.param_groups(model, lr=0.1)) == 2
+    assert {group["optimizer"] for group in plan.param_groups(model, lr=0.1)} == {"shampoo", "adamw"}
 
 
 # --- options --------------------------------------------------------------------------------------------------------------
@@ -419,7 +419,7 @@ REFUSED = [
     ({"init": {"nothing": 1.0}}, "init= pattern 'nothing' matches no tensor"),
     ({"overrides": {"hidden.9.*": {"lr": 2.0}}}, r"overrides= pattern 'hidden\.9\.\*' matches no tensor"),
     ({"overrides": {"readout.weight": {"momentum": 2.0}}}, "got override 'momentum'.*expected 'lr', 'std' or 'weight_decay'"),
-    ({"alignment": "none"}, "got alignment='none', expected one of full"),
+    ({"alignment": "half"}, "got alignment='half', expected one of full, none"),
     ({"weight_decay": "none"}, "got weight_decay='none', expected one of constant_rate, unscaled"),
     ({"gauge": "mup"}, "got gauge='mup', expected one of plain, multipliers"),
     ({"optimizer": "rmsprop"}, "got optimizer 'rmsprop', expected one of sgd"),

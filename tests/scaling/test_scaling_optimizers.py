@@ -1,0 +1,138 @@
+"""Optimizers beyond SGD and Adam: what a plan tells them, and that networks then move alike at every width."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+import lazyrich as lzr
+from lazyrich.errors import PlanError
+
+OWN = ("muon", "muon_rms", "adafactor", "lion")
+# exponents in the width of the learning rate of (input, hidden, output) under muP; matrices by the spectral condition
+EXPONENTS = {
+    "lion": (0, -1, -1),
+    "adafactor": (0, -0.5, 0),
+    "muon": (0, 0, -1),
+    "muon_rms": (0, -0.5, -1),
+    "shampoo": (0, 0, -1),
+    "soap": (0, 0, -1),
+}
+
+
+def family():
+    return lzr.Family(lzr.zoo.mlp, base=16)
+
+
+@pytest.mark.parametrize("optimizer", EXPONENTS)
+def test_mup_rates(optimizer):
+    settings = lzr.plan(family(), lzr.mup(), optimizer).settings(64)
+    found = [settings[name].lr for name in ("hidden.0.weight", "hidden.1.weight", "readout.weight")]
+    assert found == pytest.approx([4.0**k for k in EXPONENTS[optimizer]], rel=1e-9)
+
+
+@pytest.mark.parametrize(("alignment", "exponents"), [("full", (0, -1, -1)), ("none", (0, -0.5, -0.5))])
+def test_alignment_is_everetts_table(alignment, exponents):
+    for scheme in (lzr.mup(), lzr.abc(a=(0, 0, 0), b=(0, 0.5, 0.5), c=(0, 1, 1))):
+        settings = lzr.plan(family(), scheme, "adam", alignment=alignment).settings(64)
+        found = [settings[name].lr for name in ("hidden.0.weight", "hidden.1.weight", "readout.weight")]
+        assert found == pytest.approx([4.0**k for k in exponents], rel=1e-9)
+
+
+def test_policies_of_epsilon():
+    names = ("hidden.0.weight", "hidden.1.weight", "readout.weight")
+    eps = {p: [lzr.plan(family(), lzr.mup(), epsilon=p).settings(64)[n].eps for n in names]
+           for p in ("gradient", "hidden", "unscaled")}  # fmt: skip
+    assert eps == {"gradient": [0.25, 0.25, 1.0], "hidden": [1.0, 0.25, 1.0], "unscaled": [1.0, 1.0, 1.0]}
+
+
+@pytest.mark.parametrize("optimizer", OWN)
+@pytest.mark.parametrize("sides", [(64, 64), (64, 16), (16, 64)])
+def test_a_hidden_step_moves_the_output_alike_at_every_width(optimizer, sides):
+    """The referee: one real step on a random gradient of rank one, the output's movement on the aligned input."""
+
+    class Net(nn.Module):
+        def __init__(self, n):
+            super().__init__()
+            self.first, self.mid = nn.Linear(4, sides[1] * n, bias=False), nn.Linear(sides[1] * n, sides[0] * n, bias=False)
+
+    plan = lzr.plan(lzr.Family(Net, base=1, probe=2), lzr.mup(), optimizer)
+    moves = []
+    for n in (1, 8):
+        model = plan.build(n)
+        generator = torch.Generator().manual_seed(0)
+        out, inp = (torch.randn(k * n, generator=generator).sign() for k in sides)
+        model.mid.weight.grad = torch.outer(out, inp) / n
+        before = model.mid.weight.detach().clone()
+        plan.optimizer(model, lr=0.01).step()
+        moves.append(float(((model.mid.weight.detach() - before) @ inp).square().mean().sqrt()))
+    assert moves[1] / moves[0] == pytest.approx(1, abs=0.08)
+
+
+def test_standard_leaves_one_rate_to_the_optimizer():
+    for optimizer in OWN:
+        plan = lzr.plan(family(), lzr.standard(), optimizer)
+        assert {setting.lr for setting in plan.settings(64).values()} == {1.0}
+
+
+def data():
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(32, 64, generator=generator), torch.randint(10, (32,), generator=generator)
+
+
+def losses(model, optimizer, steps):
+    x, y = data()
+    found = []
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(model(x.double()), y)
+        loss.backward()
+        optimizer.step()
+        found.append(loss.item())
+    return found
+
+
+@pytest.mark.parametrize("optimizer", OWN)
+def test_training_goes_on_from_a_checkpoint_and_from_a_copy(optimizer):
+    plan = lzr.plan(family(), lzr.mup(), optimizer)
+    model = plan.build(32).double()
+    stepper = plan.optimizer(model, lr=0.01)
+    losses(model, stepper, 3)
+    saved = copy.deepcopy((model.state_dict(), stepper.state_dict()))
+    twin, twin_stepper = copy.deepcopy((model, stepper))
+    expected = losses(model, stepper, 3)
+    assert losses(twin, twin_stepper, 3) == expected
+    other = plan.build(32, seed=1).double()
+    fresh = plan.optimizer(other, lr=0.01)
+    other.load_state_dict(saved[0])
+    fresh.load_state_dict(saved[1])
+    assert losses(other, fresh, 3) == expected
+    assert expected[-1] < expected[0]
+
+
+def test_muon_takes_hidden_matrices_and_a_scheduler_reaches_both_parts():
+    plan = lzr.plan(family(), lzr.mup(), "muon")
+    model = plan.build(32)
+    groups = plan.param_groups(model, lr=0.02, rest_lr=0.003)
+    matrices = [name for group in groups if group["optimizer"] == "muon" for name in group["tensors"]]
+    assert matrices == ["hidden.1.weight"]
+    assert {g["lr"] for g in groups} == {0.02, 0.003, 0.0015}
+    optimizer = plan.optimizer(model, lr=0.02)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5**step)
+    model(data()[0]).sum().backward()
+    optimizer.step()
+    scheduler.step()
+    assert [part.param_groups[0]["lr"] for part in optimizer.parts][0] == pytest.approx(0.01)
+    assert all(g["lr"] == pytest.approx(0.5 * g["initial_lr"]) for part in optimizer.parts for g in part.param_groups)
+
+
+def test_what_has_no_rule_is_refused():
+    with pytest.raises(PlanError, match="alignment='none'"):
+        lzr.plan(family(), lzr.mup(), "sgd", alignment="none")
+    with pytest.raises(PlanError, match="no one largest rate"):
+        lzr.plan(family(), lzr.standard(max_stable=True), "muon")
+    with pytest.raises(PlanError, match="epsilon='all'"):
+        lzr.plan(family(), lzr.mup(), epsilon="all")
