@@ -39,6 +39,8 @@ _FACE = {
     "KernelClassifier": ("lazyrich.lazy.estimator", "KernelClassifier"),
     "posterior": ("lazyrich.inference", "posterior"),
     "gradient_flow": ("lazyrich.inference", "gradient_flow"),
+    # infinite width, rich
+    "rich": ("lazyrich.rich", ""),
     # this width
     "ntk_of": ("lazyrich.tangent.ntk", "ntk_of"),
     "hierarchy": ("lazyrich.tangent", "hierarchy"),

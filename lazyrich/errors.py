@@ -64,3 +64,7 @@ class AutoencoderError(LazyrichError):
 
 class Unfinished(LazyrichError):
     """Not a fault: a part was done as asked, and the result waits for the other parts."""
+
+
+class RichError(LazyrichError):
+    """A rich limit that cannot be computed: a network outside the covered class, too little memory, dynamics that diverge."""

@@ -1,0 +1,201 @@
+"""Dynamical mean-field theory of a fully connected network: its training at infinite width, in discrete time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from lazyrich.errors import RichError
+from lazyrich.rich.curve import curve_of
+from lazyrich.rich.dynamics import Dynamics, standard_error
+from lazyrich.rich.march import March, Track
+from lazyrich.rich.network import Network
+from lazyrich.rich.objective import Objective
+from lazyrich.rich.site import Site
+
+RISE = 1e4  # a loss so many times its start does not come back
+Progress = Callable[[int, int, str], None]
+
+
+def solve(
+    network: Network,
+    x: Tensor,
+    y: Tensor,
+    steps: int,
+    *,
+    lr: float = 0.1,
+    x_test: Tensor | None = None,
+    loss: str = "squared",
+    momentum: float = 0.0,
+    batches: Sequence[Tensor] | None = None,
+    samples: int = 4000,
+    replicates: int = 4,
+    seed: int = 0,
+    tolerance: float = 1e-10,
+    memory: float = 8e9,
+    responses: bool = True,
+    progress: Progress | None = None,
+) -> Dynamics:
+    """Train a network at infinite width by gradient descent, exact in discrete time (Bordelon & Pehlevan 2022, arXiv:2205.09653).
+
+    The equations are causal, so they are marched through time once; the neurons of each layer are sampled, everything else are
+    means over them. With K <= P (T + 1) functions in a layer's basis, marching costs O(L S K^2) a row and holds O(L S K^2) numbers;
+    K stays small where training is smooth.
+
+    Args:
+        network: what is trained.
+        x: (P, d).
+        y: (P,) or (P, C); +-1 for ``logistic``, rows of probabilities for ``cross_entropy``.
+        steps: T.
+        lr: in function space; a weight moves by lr gamma_0^2 n times its gradient. Losses are means over samples.
+        x_test: (P', d), watched and not learnt.
+        loss: ``squared`` (half the square), ``logistic`` or ``cross_entropy``.
+        momentum: of heavy-ball gradient descent.
+        batches: indices of each step's samples; all when not given.
+        samples: S, sampled neurons a layer, all replicates together.
+        replicates: independent parts of the samples; errors are the spread of their means.
+        seed: of the samples.
+        tolerance: share of a function that may be left out of its basis.
+        memory: bytes that may be held.
+        responses: with False the response terms are left out, which is wrong; for tests and for seeing what they do.
+        progress: told (done, total, what).
+
+    Raises:
+        RichError: for shapes that do not fit, dynamics that diverge (the step and the stable rate), too little memory.
+
+    Example:
+        >>> x, y = torch.eye(3, dtype=torch.float64), torch.tensor([1.0, -1.0, 1.0], dtype=torch.float64)
+        >>> limit = solve(Network.uniform(3, depth=1, gamma0=1.0), x, y, steps=3, samples=400)
+        >>> bool(limit.loss[3] < limit.loss[0]), limit.features(1).shape
+        (True, torch.Size([3, 3]))
+    """
+    y = y[:, None] if y.ndim == 1 else y
+    _check(network, x, y, x_test, steps, lr, samples, replicates)
+    rows = (x if x_test is None else torch.cat([x, x_test])).double()
+    objective = Objective(loss, y.double(), len(rows), batches)
+    curve, inputs = curve_of(network.activation), _coefficients(rows, network.inputs)
+    tracks, fields = [], []
+    for replicate in range(replicates):
+        noise = [
+            _noise(rows, samples // replicates, (seed * replicates + replicate) * network.depth + i)
+            for i in range(network.depth)
+        ]
+        sites = [Site(curve, draw, network.layers[i].bias, tolerance, curve.smooth) for i, draw in enumerate(noise)]
+        march = March(network, sites, inputs, momentum, responses)
+        watch = _Watch(sites, len(y), lr, steps, memory, progress, (replicate, replicates))
+        tracks.append(march.run(objective, [lr] * steps, watch))
+        fields.append(watch.fields)
+    return _dynamics(network, lr, samples // replicates, len(y), tracks, fields)
+
+
+def _check(
+    network: Network, x: Tensor, y: Tensor, x_test: Tensor | None, steps: int, lr: float, samples: int, replicates: int
+) -> None:
+    for name, given in (("x", x), ("x_test", x_test)):
+        if given is not None and (given.ndim != 2 or given.shape[1] != network.inputs):
+            raise RichError(f"got {name} of shape {tuple(given.shape)}, expected (samples, {network.inputs})")
+        if given is not None and not given.isfinite().all():
+            raise RichError(f"got {name} with numbers that are not finite")
+    if y.shape != (len(x), network.outputs) or not y.isfinite().all():
+        raise RichError(f"got y of shape {tuple(y.shape)}, expected finite numbers of shape ({len(x)}, {network.outputs})")
+    if steps < 1 or not (math.isfinite(lr) and lr > 0):
+        raise RichError(f"got {steps} steps at lr {lr}, expected at least one step and a positive rate")
+    if replicates < 2 or samples < 100 * replicates:
+        raise RichError(f"got {samples} samples in {replicates} replicates, expected at least two replicates of 100 samples")
+
+
+def _coefficients(x: Tensor, inputs: int) -> Tensor:
+    """Rows (P, K) whose products are the inputs' kernel x x^T / d."""
+    return torch.linalg.qr(x.T, mode="r")[1].T / inputs**0.5
+
+
+def _noise(like: Tensor, samples: int, seed: int) -> Callable[[], Tensor]:
+    """Standard normal samples, each with mean 0, variance 1 and no correlation with those before: this takes most of the error."""
+    generator = torch.Generator().manual_seed(seed)
+    known = [torch.ones(samples, dtype=like.dtype, device=like.device) / samples**0.5]
+
+    def draw() -> Tensor:
+        fresh = torch.randn(samples, dtype=like.dtype, generator=generator).to(like.device)
+        block = torch.stack(known)
+        for _ in range(2):
+            fresh = fresh - (block @ fresh) @ block
+        known.append(fresh / fresh.norm())
+        return known[-1] * samples**0.5
+
+    return draw
+
+
+class _Watch:
+    """Looks at a march at every step: fields to keep, memory, divergence, progress."""
+
+    def __init__(
+        self,
+        sites: list[Site],
+        count: int,
+        lr: float,
+        steps: int,
+        memory: float,
+        progress: Progress | None,
+        part: tuple[int, int],
+    ) -> None:
+        self.sites, self.count, self.lr, self.steps = sites, count, lr, steps
+        self.memory, self.progress, self.part = memory, progress, part
+        self.fields: list[list[Tensor]] = []
+
+    def __call__(self, step: int, march: March) -> None:
+        if step in (0, self.steps):
+            self.fields.append([site.h for site in self.sites])
+        self._bounded(step, march)
+        held = sum(site.held() for site in self.sites)
+        if held > self.memory:
+            raise RichError(
+                f"at step {step} of {self.steps} the layers hold {held / 1e9:.1f} GB, more than the {self.memory / 1e9:.1f} GB "
+                "allowed; lower samples, steps or the number of inputs, or raise tolerance"
+            )
+        if self.progress is not None:
+            part, parts = self.part
+            self.progress(part * self.steps + step, parts * self.steps, f"loss {march.track.losses[-1]:.4g}")
+
+    def _bounded(self, step: int, march: March) -> None:
+        losses = march.track.losses
+        if not math.isfinite(losses[-1]) or losses[-1] > RISE * max(losses[0], 1e-12):
+            raise RichError(
+                f"training diverges at step {step}: the loss is {losses[-1]:.3g}; lr {self.lr:g} is too large, on the squared "
+                f"loss the largest stable one at initialisation is {stable_rate(march, self.count):.3g}"
+            )
+
+
+def stable_rate(march: March, count: int) -> float:
+    """2 P / lambda_max of the tangent kernel at initialisation."""
+    track, outputs = march.track, march.network.outputs
+    total = torch.zeros(count * outputs, count * outputs).to(march.inputs)
+    for i, layer in enumerate(march.network.layers):
+        features, back = track.features[i][0][:count], track.gradients[i + 1][0][: count * outputs]
+        wide = (features @ features.T).repeat_interleave(outputs, 0).repeat_interleave(outputs, 1)
+        total += (layer.rates[0] * wide + layer.rates[1]) * (back @ back.T)
+    return 2 * count / float(torch.linalg.eigvalsh(total)[-1])
+
+
+def _dynamics(
+    network: Network, lr: float, samples: int, count: int, tracks: list[Track], fields: list[list[list[Tensor]]]
+) -> Dynamics:
+    losses = torch.stack([torch.tensor(track.losses, dtype=torch.float64) for track in tracks])
+    outputs = torch.stack([torch.stack(track.outputs) for track in tracks])
+    preactivations = tuple(
+        torch.cat([torch.stack([start[i], end[i]]) for start, end in fields], -1) for i in range(network.depth)
+    )
+    return Dynamics(
+        network,
+        lr,
+        samples,
+        losses.mean(0),
+        standard_error(losses),
+        outputs[:, :, :count].mean(0),
+        standard_error(outputs[:, :, :count]),
+        outputs[:, :, count:].mean(0),
+        preactivations,
+        tuple(tracks),
+    )

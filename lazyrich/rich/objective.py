@@ -1,0 +1,53 @@
+"""Losses of the outputs, and the slope that drives the limit's training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, softplus
+
+from lazyrich.errors import RichError
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+LOSSES: dict[str, Loss] = {
+    "squared": lambda f, y: (f - y).square().sum(1).mean() / 2,
+    "logistic": lambda f, y: softplus(-y * f).sum(1).mean(),
+    "cross_entropy": lambda f, y: cross_entropy(f, y),
+}
+
+
+class Objective:
+    """A loss, averaged over the samples of a step's batch, and its negative slope Delta = -dLoss/df.
+
+    Args:
+        loss: ``squared`` (half the square, summed over outputs), ``logistic`` (y = +-1, summed over outputs) or
+            ``cross_entropy`` (y rows of probabilities).
+        y: (P, C).
+        rows: how many rows the march carries; those beyond P are watched and not learnt.
+        batches: indices of the samples of each step; all of them when not given.
+
+    Raises:
+        RichError: for a loss that is not known.
+    """
+
+    def __init__(self, loss: str, y: Tensor, rows: int, batches: Sequence[Tensor] | None = None) -> None:
+        if loss not in LOSSES:
+            raise RichError(f"got loss '{loss}', expected one of {', '.join(LOSSES)}")
+        self.loss, self.y, self.rows, self.batches = LOSSES[loss], y, rows, batches
+
+    def __call__(self, outputs: Tensor, step: int) -> tuple[float, Tensor]:
+        """The loss of all samples, and Delta (rows, C) of the batch of a step."""
+        f = outputs[: len(self.y)].detach().requires_grad_()
+        batch = self._batch(step)
+        with torch.enable_grad():
+            (slope,) = torch.autograd.grad(self.loss(f[batch], self.y[batch]), f)
+        delta = outputs.new_zeros(self.rows, self.y.shape[1])
+        delta[: len(self.y)] = -slope
+        return float(self.loss(f.detach(), self.y)), delta
+
+    def _batch(self, step: int) -> Tensor:
+        if self.batches is None or step >= len(self.batches):
+            return torch.arange(len(self.y), device=self.y.device)
+        return self.batches[step].to(self.y.device)
