@@ -56,17 +56,40 @@ def against_width(name, phi, lr):
     spent = time.perf_counter() - start
     theory = (limit.outputs, limit.features(1), limit.features(2), limit.gradients(2))
     moved = ", ".join(f"{100 * limit.movement(i):.0f} %" for i in (1, 2))
-    print(f"\n{name}, lr {lr}: {spent:.1f} s for {limit.samples} samples in {len(limit.tracks)} replicates; Phi moves by {moved}")
+    print(
+        f"\n{name}, lr {lr}: {spent:.1f} s for {limit.samples} samples in {len(limit.tracks)} replicates; Phi moves by {moved}"
+    )
     print(f"largest standard error of an output {float(limit.outputs_error.max()):.4f}")
     widths, single = (64, 256, 1024, 2000), []
     for width in widths:
         runs = [finite(width, seed, phi, x, y, lr) for seed in range(4)]
         mean = [torch.stack([run[i] for run in runs]).mean(0) for i in range(4)]
         single.append(sum(off(run[0], theory[0]) for run in runs) / len(runs))
-        parts = ", ".join(f"{what} {100 * off(a, b):.1f} %" for what, a, b in zip(("f", "Phi1", "Phi2", "G2"), theory, mean, strict=True))
+        parts = ", ".join(
+            f"{what} {100 * off(a, b):.1f} %" for what, a, b in zip(("f", "Phi1", "Phi2", "G2"), theory, mean, strict=True)
+        )
         print(f"  width {width:5d}: mean of 4 networks off by {parts}; single networks' f by {100 * single[-1]:.1f} %")
     slope = fit_slope(widths, [single])
     print(f"  power of the width, single networks: {slope}")
+
+
+def one_hidden_linear(widths=(64, 256, 1024, 4096, 16384), seeds=12, lr=0.3):
+    """Single networks approach the exact limit as width^(-1/2)."""
+    x, y = data()
+    exact = solve(Network.uniform(INPUTS, 1, activation="linear", gamma0=GAMMA), x, y, STEPS, lr=lr, samples=400).outputs
+    errors = []
+    for seed in range(seeds):
+        generator, row = torch.Generator().manual_seed(seed), []
+        for width in widths:
+            inner = torch.randn(width, INPUTS, dtype=torch.float64, generator=generator)
+            outer, f = torch.randn(width, dtype=torch.float64, generator=generator), []
+            for _ in range(STEPS + 1):
+                f.append(x @ inner.T @ outer / (GAMMA * width * INPUTS**0.5))
+                pull = lr * GAMMA * (y[:, 0] - f[-1]) @ x / (SAMPLES * INPUTS**0.5)
+                inner, outer = inner + torch.outer(outer, pull), outer + inner @ pull
+            row.append(off(torch.stack(f), exact[:, :, 0]))
+        errors.append(row)
+    print(f"\none hidden linear layer: power of the width {fit_slope(widths, errors)}")
 
 
 def lazy_end():
@@ -75,7 +98,9 @@ def lazy_end():
     f, kernel = [torch.zeros_like(y)], limit.tangent(0)
     for _ in range(STEPS):
         f.append(f[-1] - RATE / SAMPLES * kernel @ (f[-1] - y))
-    print(f"\ngamma0 = 0.05: outputs off from gradient descent with the tangent kernel by {100 * off(limit.outputs, torch.stack(f)):.1f} %")
+    print(
+        f"\ngamma0 = 0.05: outputs off from gradient descent with the tangent kernel by {100 * off(limit.outputs, torch.stack(f)):.1f} %"
+    )
 
 
 def costs():
@@ -99,5 +124,6 @@ def costs():
 if __name__ == "__main__":
     against_width("tanh", torch.tanh, RATE)
     against_width("linear", lambda h: h, 0.2)
+    one_hidden_linear()
     lazy_end()
     costs()

@@ -63,10 +63,10 @@ class Network:
     with kernel sum_l (kappa_w^l Phi^l + kappa_b^l) G^{l+1}, and lr is the learning rate in function space. The output bias
     starts at zero (its law would vanish with the width) and learns at ``layers[-1].bias_rate``.
 
-    Any network in muP is one of these. From its entries' standard deviations s and learning rates eta a tensor: sigma_w^2 =
-    fan_in s^2 of the hidden layers; of the output, with sigma_L = 1 chosen, gamma_0 = 1 / (n s); kappa_w = eta / (gamma_0^2 lr)
-    times d for the first layer (whose x is divided by sqrt(d) here), kappa_w = eta / (gamma_0^2 lr) for hidden layers, n eta / lr
-    for the output, eta / (n gamma_0^2 lr) for hidden biases, eta / lr for the output bias; lr is any unit of rates.
+    Any network in muP is one of these. From its entries' standard deviations s and learning rates eta a tensor at a width n:
+    sigma_w^2 = fan_in s^2 and kappa_w = fan_in eta / (n gamma_0^2 lr) of the hidden layers, kappa_b = eta / (n gamma_0^2 lr) of
+    their biases; of the output, with sigma_L = 1 chosen, gamma_0 = 1 / (n s), kappa_w = n eta / lr and kappa_b = eta / lr; lr is
+    any unit of rates.
 
     Attributes:
         inputs: d, dimension of the inputs.
