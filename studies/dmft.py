@@ -98,10 +98,8 @@ def lazy_end():
     f, kernel = [torch.zeros_like(y)], limit.tangent(0)
     for _ in range(STEPS):
         f.append(f[-1] - RATE / SAMPLES * kernel @ (f[-1] - y))
-    print(
     gap = off(limit.outputs, torch.stack(f))
     print(f"\ngamma0 = 0.05: outputs off from gradient descent with the tangent kernel by {100 * gap:.1f} %")
-    )
 
 
 def costs():
