@@ -41,6 +41,7 @@ _FACE = {
     "gradient_flow": ("lazyrich.inference", "gradient_flow"),
     # infinite width, rich
     "rich": ("lazyrich.rich", ""),
+    "dmft": ("lazyrich.rich", "dmft"),
     # this width
     "ntk_of": ("lazyrich.tangent.ntk", "ntk_of"),
     "hierarchy": ("lazyrich.tangent", "hierarchy"),

@@ -1,0 +1,172 @@
+"""From a plan for a user's network to the rich limit of that network: what is covered, in which units."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lazyrich.data import ArrayData, load
+from lazyrich.errors import RichError
+from lazyrich.family import Family
+from lazyrich.graph import Graph, Node, Ref, trace
+from lazyrich.rich.dmft import solve
+from lazyrich.rich.dynamics import Dynamics
+from lazyrich.rich.network import Activation, Layer, Network
+from lazyrich.scaling import Plan, mup
+from lazyrich.scaling import plan as plan_for
+from lazyrich.scaling.tensor import Setting
+
+PASSED = ("flatten", "view", "reshape", "dropout", "identity", "contiguous")
+LARGE = 2**20  # over the base width: what does not vanish there never does, and what vanishes is a thousand times smaller
+COVERED = "the rich limit covers fully connected networks: linear layers with one function of one number between them"
+
+
+def dmft(family: Family | Plan, data: Any, steps: int, *, lr: float, loss: str = "squared", **how: Any) -> Dynamics:
+    """Train a network at infinite width as its plan says, with the learning rate that its finite networks have.
+
+    Args:
+        family: a plan for SGD whose features move (``lzr.mup()``, ``lzr.richness(0.5, gamma)``); or a family, planned by muP.
+        data: what ``lzr.data.load`` takes. Labels become +-1 for a network of one output, rows of ones and zeros for more.
+        steps: of gradient descent on all samples.
+        lr: of the base-width network, as in ``plan.optimizer(model, lr)``.
+        loss: ``squared`` (half the square, summed over outputs, averaged over samples), ``logistic`` or ``cross_entropy``.
+        how: everything else that ``lazyrich.rich.solve`` takes: ``samples``, ``momentum``, ``x_test``, ``batches`` ...
+
+    Raises:
+        RichError: for a network or a plan that is not covered, saying what stands in the way.
+
+    Example:
+        >>> import lazyrich as lzr
+        >>> family = lzr.Family(lambda n: lzr.zoo.MLP(n, inputs=5, outputs=1), base=64)
+        >>> plan = lzr.plan(family, lzr.mup(), "sgd", init={"readout.bias": 0.0})
+        >>> x = torch.randn(4, 5, generator=torch.Generator().manual_seed(0))
+        >>> limit = lzr.dmft(plan, (x, x[:, :1].sign()), steps=3, lr=0.1, samples=400)
+        >>> limit.network.depth, bool(limit.loss[3] < limit.loss[0])
+        (2, True)
+    """
+    plan = plan_for(family, mup(), "sgd") if isinstance(family, Family) else family
+    known = load(data)
+    network = network_of(plan, known.x)
+    return solve(network, known.x.double().flatten(1), _targets(known, network.outputs), steps, lr=lr, loss=loss, **how)
+
+
+def network_of(plan: Plan, x: Tensor) -> Network:
+    """The network that a plan's networks become as the width grows, in units where its learning rate is the plan's.
+
+    Variances and rates are read off the plan's own numbers at a width where nothing else is left: see ``Network`` for what
+    each of them is. A learning rate of the base-width network is ``lr`` of ``solve``.
+
+    Raises:
+        RichError: for what is not covered.
+    """
+    if plan.optimizer_name not in ("sgd", "momentum"):
+        raise RichError(f"the plan is for {plan.optimizer_name}; the rich limit is that of gradient descent, plan(..., 'sgd')")
+    verdict = plan.scheme.classify("sgd")
+    if verdict.regime != "feature learning":
+        raise RichError(
+            f"{plan.scheme.name} under SGD is {verdict.regime} ({verdict.why}); features move in the limit of lzr.mup() or "
+            "lzr.richness(0.5); the limit of a kernel regime is lzr.kernel(plan)"
+        )
+    if plan.family is None:
+        raise RichError("the plan was loaded and knows no family; give it by plan.with_family(family) or plan again")
+    model = plan.build(plan.family.base).eval()
+    maps, activation = _layers(trace(model, x[:2].to(next(model.parameters()).dtype)))
+    width = LARGE * plan.family.base
+    numbers, parameters = plan.settings(width), dict(model.named_parameters())
+    _refuse_uncovered([name for pair in maps for name in pair if name is not None], numbers, parameters)
+    return _network(maps, activation, numbers, width, parameters)
+
+
+def _refuse_uncovered(names: list[str], numbers: dict[str, Setting], parameters: dict[str, nn.Parameter]) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise RichError(f"'{name}' is used twice; {COVERED}, each with weights of its own")
+        if not parameters[name].requires_grad:
+            raise RichError(f"'{name}' is frozen; {COVERED}, all of which train")
+        if numbers[name].multiplier != 1:
+            raise RichError(f"'{name}' has a forward multiplier; plan with gauge='plain'")
+
+
+def _layers(graph: Graph) -> tuple[list[tuple[str, str | None]], Activation]:
+    """Weight and bias names of the affine maps in order, and the one activation between them."""
+    maps: list[tuple[str, str | None]] = []
+    curves: list[Node] = []
+    before = ""
+    for node in graph:
+        if node.op in ("parameter", "constant"):
+            continue
+        read = [name for name in node.inputs if graph[name].op not in ("parameter", "constant")]
+        if node.op != "input" and read != [before]:
+            raise RichError(f"{node.op} at {node.place} joins or branches; {COVERED}")
+        before = node.name
+        if node.op == "linear":
+            names = [graph[arg.name].target for arg in node.args[1:] if isinstance(arg, Ref)]
+            maps.append((names[0], names[1] if len(names) > 1 else None))
+        elif node.op not in ("input", "output", *PASSED):
+            if len(maps) != len(curves) + 1 or len(node.inputs) != 1:
+                raise RichError(f"{node.op} at {node.place} is not covered; {COVERED}")
+            curves.append(node)
+    if len(maps) < 2 or len(curves) != len(maps) - 1:
+        raise RichError(f"found {len(maps)} linear layers and {len(curves)} activations; {COVERED}")
+    for node in curves[1:]:
+        if (node.target, node.args[1:], node.kwargs) != (curves[0].target, curves[0].args[1:], curves[0].kwargs):
+            both = f"{curves[0].op} at {curves[0].place} and {node.op} at {node.place}"
+            raise RichError(f"got {both}; {COVERED}, the same one everywhere")
+    return maps, _activation(curves[0])
+
+
+def _activation(node: Node) -> Activation:
+    if node.op in ("tanh", "relu"):
+        return node.op
+    target, args, options = node.target, node.args[1:], dict(node.kwargs)
+
+    def phi(x: Tensor) -> Tensor:
+        return target(x, *args, **options)
+
+    phi.__name__ = node.op
+    return phi
+
+
+def _network(
+    maps: list[tuple[str, str | None]],
+    activation: Activation,
+    numbers: dict[str, Setting],
+    width: int,
+    parameters: dict[str, nn.Parameter],
+) -> Network:
+    readout, offset = maps[-1]
+    gamma = 1 / (width * numbers[readout].std) if numbers[readout].std > 0 else float("inf")
+    if offset is not None and numbers[offset].std > 0:
+        raise RichError(
+            f"'{offset}' starts at random numbers of size {numbers[offset].std:.2g}, which stay in the limit; start it at zero: "
+            f"lzr.plan(..., init={{'{offset}': 0.0}})"
+        )
+    layers = []
+    for i, (weight, bias) in enumerate(maps):
+        last, shape = i == len(maps) - 1, parameters[weight].shape
+        fan_in = shape[1] if i == 0 else width
+        unit = 1 / width if last else width * gamma**2  # of learning rates, see Network
+        layers.append(
+            Layer(
+                1.0 if last else fan_in * numbers[weight].std ** 2,
+                0.0 if last or bias is None else numbers[bias].std ** 2,
+                numbers[weight].lr / unit if last else fan_in * numbers[weight].lr / unit,
+                0.0 if bias is None else numbers[bias].lr / (1.0 if last else unit),
+            )
+        )
+    first = parameters[maps[0][0]]
+    return Network(first.shape[1], tuple(layers), activation, parameters[readout].shape[0], gamma)
+
+
+def _targets(data: ArrayData, outputs: int) -> Tensor:
+    if data.y.is_floating_point():
+        return data.y.double()
+    if outputs == 1 and data.classes == 2:
+        return 2.0 * data.y.double() - 1
+    if data.classes != outputs:
+        raise RichError(
+            f"got {data.classes} classes for a network of {outputs} outputs; give as many outputs, or one for two classes"
+        )
+    return torch.nn.functional.one_hot(data.y, outputs).double()

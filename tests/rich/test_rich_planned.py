@@ -1,0 +1,124 @@
+"""The limit of a plan against the plan's own wide networks, trained by the plan's own optimizer; what is refused."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import lazyrich as lzr
+
+STEPS = 12
+START = {"readout.bias": 0.0}
+
+
+def family(activation="tanh", inputs=5, outputs=1):
+    return lzr.Family(lambda n: lzr.zoo.MLP(n, inputs=inputs, outputs=outputs, activation=activation), base=64)
+
+
+def data(outputs=1):
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(3, 5, generator=generator), torch.randn(3, outputs, generator=generator).sign()
+
+
+def trained(plan, x, y, lr, width=1500, seeds=4):
+    """Outputs at every step and the last hidden layer's feature kernel at the end, means over seeds."""
+    found, kernels = [], []
+    for seed in range(seeds):
+        model = plan.build(width, seed=seed).double()
+        optimizer, outputs, seen = plan.optimizer(model, lr=lr), [], []
+        model.readout.register_forward_pre_hook(lambda _, given, seen=seen: seen.append(given[0].detach()))
+        for _ in range(STEPS + 1):
+            f = model(x.double())
+            outputs.append(f.detach())
+            optimizer.zero_grad()
+            ((f - y).square().sum(1).mean() / 2).backward()
+            optimizer.step()
+        found.append(torch.stack(outputs))
+        kernels.append(seen[-1] @ seen[-1].T / width)
+    return torch.stack(found).mean(0), torch.stack(kernels).mean(0)
+
+
+def off(a, b):
+    return float((a - b).norm() / b.norm())
+
+
+PLANS = {
+    "mup": (family(), lzr.mup(), {}, 0.2),
+    "richer": (family(), lzr.richness(0.5, gamma=2.0), {}, 0.1),
+    "gelu, outputs": (family("gelu", outputs=2), lzr.mup(), {}, 0.2),
+    "overridden": (family(), lzr.mup(), {"overrides": {"hidden.0.*": {"lr": 4.0}, "hidden.1.weight": {"std": 1.5}}}, 0.1),
+}
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_the_limit_is_that_of_the_plans_networks(name):
+    nets, scheme, options, lr = PLANS[name]
+    plan = lzr.plan(nets, scheme, "sgd", init=START, **options)
+    x, y = data(nets.build(64).readout.out_features)
+    limit, (f, kernel) = lzr.dmft(plan, (x, y), STEPS, lr=lr), trained(plan, x, y, lr)
+    assert off(limit.outputs, f) < 0.03
+    assert off(limit.features(2), kernel) < 0.07  # four networks of width 1500 scatter by as much
+    assert limit.movement(2) > 0.1
+
+
+def test_a_constant_in_front_of_a_rate_is_seen():
+    """The referee of the test above: the same networks with another plan's limit are far."""
+    x, y = data()
+    one, other = (lzr.plan(family(), lzr.richness(0.5, gamma=g), "sgd", init=START) for g in (1.0, 2.0))
+    _, kernel = trained(one, x, y, 0.1, width=500, seeds=2)
+    assert off(lzr.dmft(other, (x, y), STEPS, lr=0.1).features(2), kernel) > 0.1
+
+
+def test_labels_of_two_classes_are_signs_and_a_family_is_planned_by_mup():
+    x, _ = data()
+    signs = torch.tensor([[-1.0], [1.0], [1.0]])
+    plan = lzr.plan(family(), lzr.mup(), "sgd", init=START)
+    by_labels, by_signs = (lzr.dmft(plan, (x, y), 3, lr=0.1, samples=400) for y in (torch.tensor([0, 1, 1]), signs))
+    assert torch.equal(by_labels.outputs, by_signs.outputs)
+    bare = lzr.Family(lambda n: nn.Sequential(nn.Linear(5, n), nn.ReLU(), nn.Linear(n, 1, bias=False)), base=32)
+    assert lzr.dmft(bare, (x, signs), 2, lr=0.05, samples=400).network.depth == 1
+
+
+class Residual(nn.Module):
+    def __init__(self, n):
+        super().__init__()
+        self.first, self.mid, self.last = nn.Linear(5, n), nn.Linear(n, n), nn.Linear(n, 1, bias=False)
+
+    def forward(self, x):
+        h = self.first(x).tanh()
+        return self.last(h + self.mid(h).tanh())
+
+
+class Tied(Residual):
+    def forward(self, x):
+        return self.last(self.mid(self.mid(self.first(x).tanh()).tanh()).tanh())
+
+
+def layers(*between):
+    return lambda n: nn.Sequential(nn.Linear(5, n), *between, nn.Linear(n, 1, bias=False))
+
+
+REFUSED = [
+    (Residual, {}, "joins or branches; the rich limit covers fully connected networks"),
+    (Tied, {}, "'mid.weight' is used twice"),
+    (layers(nn.Softmax(-1)), {}, "does not act entry by entry"),
+    (layers(nn.Tanh(), nn.Tanh()), {}, "tanh at module '2' .* is not covered"),
+    (layers(), {}, "found 2 linear layers and 0 activations"),
+    (
+        lambda n: nn.Sequential(nn.Linear(5, n), nn.Tanh(), nn.Linear(n, n), nn.ReLU(), nn.Linear(n, 1)),
+        {},
+        "same one everywhere",
+    ),
+    (lambda n: nn.Sequential(nn.Linear(5, n), nn.Tanh(), nn.Linear(n, 1)), {}, "'2.bias' starts at random numbers"),
+    (layers(nn.Tanh()), {"scheme": lzr.ntk()}, "the limit of a kernel regime is lzr.kernel"),
+    (layers(nn.Tanh()), {"optimizer": "adam"}, "the plan is for adam"),
+    (layers(nn.Tanh()), {"gauge": "multipliers"}, "plan with gauge='plain'"),
+]
+
+
+@pytest.mark.parametrize(("factory", "options", "words"), REFUSED, ids=[case[2][:24] for case in REFUSED])
+def test_what_is_not_covered_is_refused(factory, options, words):
+    plan = lzr.plan(lzr.Family(factory, base=16), **({"scheme": lzr.mup(), "optimizer": "sgd"} | options))
+    with pytest.raises(lzr.LazyrichError, match=words):
+        lzr.dmft(plan, data(), 3, lr=0.1, samples=400)
