@@ -113,7 +113,7 @@ def _coefficients(x: Tensor, inputs: int) -> Tensor:
 
 
 def _noise(like: Tensor, samples: int, seed: int) -> Callable[[], Tensor]:
-    """Standard normal samples, each with mean 0, variance 1 and no correlation with those before; linear networks are then exact."""
+    """Standard normal samples of mean 0, variance 1, uncorrelated with those before; linear networks are then exact."""
     generator = torch.Generator().manual_seed(seed)
     known = [torch.ones(samples, dtype=like.dtype, device=like.device) / samples**0.5]
 
