@@ -267,4 +267,4 @@ def _block(function: NetworkFunction, x: Tensor, unknown: frozenset[str], k: int
     whole = [function.parameters[name].numel() for name in unknown]
     whole += [function.parameters[u.weight].numel() for u in record.uses if u.weight and not u.linear]
     signals = sum(use.delta[0].numel() for use in record.uses)
-    return max(1, min(len(x), 1024, BUDGET // (k * max([signals, *whole, 1]))))
+    return max(1, min(len(x), 512, BUDGET // (k * max([signals, *whole, 1]))))
