@@ -75,6 +75,8 @@ def solve(
     y = y[:, None] if y.ndim == 1 else y
     _check(network, x, y, x_test, steps, lr, samples, replicates)
     rows = (x if x_test is None else torch.cat([x, x_test])).double()
+    if batches is not None and len(batches) != steps:
+        raise RichError(f"got {len(batches)} batches for {steps} steps, expected one a step")
     objective = Objective(loss, y.double(), len(rows), batches)
     curve, inputs = curve_of(network.activation), _coefficients(rows, network.inputs)
     tracks, fields = [], []

@@ -47,8 +47,6 @@ class Track:
 
     features: list[list[Tensor]]
     gradients: list[list[Tensor]]
-    feature_responses: list[list[Tensor]]
-    gradient_responses: list[list[Tensor]]
     losses: list[float] = field(default_factory=list)
     outputs: list[Tensor] = field(default_factory=list)
 
@@ -68,8 +66,8 @@ class March:
         self.learned = [Learned(empty if i == 0 else none.reshape(0, 0), none, momentum) for i in range(network.depth)]
         outputs = network.outputs
         self.learned.append(Learned(inputs.new_zeros(outputs, 0), inputs.new_zeros(outputs), momentum))
-        kept: list[list[list[Tensor]]] = [[[] for _ in range(network.depth + 2)] for _ in range(4)]
-        self.track = Track(kept[0], kept[1], kept[2], kept[3])
+        kept: list[list[list[Tensor]]] = [[[] for _ in range(network.depth + 2)] for _ in range(2)]
+        self.track = Track(kept[0], kept[1])
 
     def run(self, slope: Slope, rates: list[float], watch: Callable[[int, March], None] | None = None) -> Track:
         """March through len(rates) steps; ``slope(outputs, step)`` gives the loss and -dLoss/df of the step's batch."""
@@ -97,7 +95,6 @@ class March:
             rows = site.take_features()
             response = site.feature_response()
             self.track.features[i + 1].append(rows)
-            self.track.feature_responses[i + 1].append(response)
             found.append(rows)
         self.track.features[0].append(self.inputs)
         return found
@@ -144,6 +141,5 @@ class March:
             rows = site.take_gradients()
             response = site.gradient_response()
             self.track.gradients[i + 1].append(rows)
-            self.track.gradient_responses[i + 1].append(response)
             found.insert(0, rows)
         return found

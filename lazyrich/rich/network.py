@@ -128,11 +128,6 @@ class Network:
         """For people."""
         return self.activation if isinstance(self.activation, str) else getattr(self.activation, "__name__", "custom")
 
-    @property
-    def linear(self) -> bool:
-        """Whether phi is the identity, so that no sampling is needed."""
-        return self.activation in ("linear", "identity")
-
     def __str__(self) -> str:
         bias = " with biases" if any(layer.bias or layer.bias_rate for layer in self.layers) else ""
         return (

@@ -29,12 +29,19 @@ class Objective:
         batches: indices of the samples of each step; all of them when not given.
 
     Raises:
-        RichError: for a loss that is not known.
+        RichError: for a loss that is not known, targets that are not its own, or batches that hold no or unknown samples.
     """
 
     def __init__(self, loss: str, y: Tensor, rows: int, batches: Sequence[Tensor] | None = None) -> None:
         if loss not in LOSSES:
             raise RichError(f"got loss '{loss}', expected one of {', '.join(LOSSES)}")
+        if loss == "logistic" and not (y.abs() == 1).all():
+            raise RichError("got y with other numbers than +1 and -1 for the logistic loss")
+        if loss == "cross_entropy" and not (y.min() >= 0 and torch.allclose(y.sum(1), torch.ones_like(y[:, 0]))):
+            raise RichError("got y whose rows are no probabilities for the cross entropy; one-hot rows are")
+        for i, batch in enumerate(batches or ()):
+            if not len(batch) or not 0 <= int(batch.min()) <= int(batch.max()) < len(y):
+                raise RichError(f"batches[{i}] is empty or has indices outside 0 to {len(y) - 1}")
         self.loss, self.y, self.rows, self.batches = LOSSES[loss], y, rows, batches
 
     def __call__(self, outputs: Tensor, step: int) -> tuple[float, Tensor]:
@@ -48,6 +55,6 @@ class Objective:
         return float(self.loss(f.detach(), self.y)), delta
 
     def _batch(self, step: int) -> Tensor:
-        if self.batches is None or step >= len(self.batches):
+        if self.batches is None or step == len(self.batches):  # after the last step nothing is learnt any more
             return torch.arange(len(self.y), device=self.y.device)
         return self.batches[step].to(self.y.device)

@@ -70,7 +70,7 @@ def network_of(plan: Plan, x: Tensor) -> Network:
             "lzr.richness(0.5); the limit of a kernel regime is lzr.kernel(plan)"
         )
     if plan.family is None:
-        raise RichError("the plan was loaded and knows no family; give it by plan.with_family(family) or plan again")
+        raise RichError("the plan was loaded without its family; give it: Plan.load(path, family=Family(factory, base=...))")
     model = plan.build(plan.family.base).eval()
     maps, activation = _layers(trace(model, x[:2].to(next(model.parameters()).dtype)))
     width = LARGE * plan.family.base

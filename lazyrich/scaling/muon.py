@@ -11,6 +11,14 @@ from torch import Tensor
 from lazyrich.errors import UsageError
 
 
+def loss_of(closure: Callable[[], Any] | None) -> Any:
+    """What a step's closure returns; it runs backward, so it needs gradients although the step has none."""
+    if closure is None:
+        return None
+    with torch.enable_grad():
+        return closure()
+
+
 class MuonAdamW(torch.optim.Optimizer):
     """``torch.optim.Muon`` and ``torch.optim.AdamW`` behind one ``step``; schedulers see the groups of both.
 
@@ -49,10 +57,7 @@ class MuonAdamW(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None) -> Any:  # type: ignore[override]
         """One step of both."""
-        loss = None
-        if closure:
-            with torch.enable_grad():
-                loss = closure()
+        loss = loss_of(closure)
         for part in self.parts:
             part.step()
         return loss

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lazyrich.errors import UsageError
-from lazyrich.scaling.muon import MuonAdamW
+from lazyrich.scaling.muon import MuonAdamW, loss_of
 from lazyrich.scaling.native import ADJUST, MATRIX
 
 GRADIENT = ("sgd", "momentum")
@@ -48,7 +48,7 @@ class SignSGD(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None) -> Any:  # type: ignore[override]
         """One step on every tensor that has a gradient."""
-        loss = closure() if closure else None
+        loss = loss_of(closure)
         for group in self.param_groups:
             for p in group["params"]:
                 if p.grad is not None:
@@ -75,10 +75,7 @@ class Lion(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None) -> Any:  # type: ignore[override]
         """One step on every tensor that has a gradient."""
-        loss = None
-        if closure:
-            with torch.enable_grad():
-                loss = closure()
+        loss = loss_of(closure)
         for group in self.param_groups:
             ahead, behind = group["betas"]
             for p in (p for p in group["params"] if p.grad is not None):

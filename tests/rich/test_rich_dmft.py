@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lazyrich.errors import RichError
+from lazyrich.errors import LazyrichError, RichError
 from lazyrich.gaussian import dual
 from lazyrich.rich import Network, solve
 from lazyrich.rich.objective import LOSSES
@@ -191,6 +191,11 @@ REFUSED = [
     ({"y": torch.zeros(3, 2)}, r"got y of shape \(3, 2\)"),
     ({"x": torch.full((3, 5), torch.nan)}, "got x with numbers that are not finite"),
     ({"steps": 0}, "got 0 steps"),
+    ({"batches": [torch.tensor([0])]}, "got 1 batches for 5 steps"),
+    ({"batches": [torch.tensor([3])] * 5}, r"batches\[0\] is empty or has indices outside 0 to 2"),
+    ({"loss": "logistic", "y": torch.zeros(3, 1)}, "other numbers than"),
+    ({"loss": "cross_entropy", "y": torch.ones(3, 1) / 2}, "rows are no probabilities"),
+    ({"network": Network.uniform(5, activation="tanhh")}, "got activation 'tanhh', expected one of"),
     ({"network": Network.uniform(5, activation=lambda h: h.cumsum(0))}, "does not act entry by entry"),
 ]
 
@@ -199,7 +204,7 @@ REFUSED = [
 def test_what_cannot_be_solved_is_refused(change, words):
     x, y = data()
     given = {"network": Network.uniform(5, depth=2), "x": x, "y": y, "steps": 5, "samples": 400} | change
-    with pytest.raises(RichError, match=words):
+    with pytest.raises(LazyrichError, match=words):
         solve(**given)
 
 

@@ -101,10 +101,9 @@ def test_numbers_do_not_depend_on_the_chunks():
         runs = train_all(some, F.cross_entropy, 5, engine="vmap", chunk=chunk)
         found.append(([r.losses for r in runs], [state(m.model) for m in some]))
     for losses, states in found[1:]:
-        # not bit by bit: where a chunk lies in memory decides the last bit of its matrix products
-        assert [x for run in losses for x in run] == pytest.approx([x for run in found[0][0] for x in run], rel=1e-12)
+        assert losses == found[0][0]
         for one, other in zip(states, found[0][1], strict=True):
-            torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
+            torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-15)  # sums over a batch differ in their last bit
 
 
 def test_a_member_that_diverges_retires_and_the_others_do_not_notice():
