@@ -69,6 +69,9 @@ def against_width(name, phi, lr):
             f"{what} {100 * off(a, b):.1f} %" for what, a, b in zip(("f", "Phi1", "Phi2", "G2"), theory, mean, strict=True)
         )
         print(f"  width {width:5d}: mean of 4 networks off by {parts}; single networks' f by {100 * single[-1]:.1f} %")
+    wrong = solve(Network.uniform(INPUTS, 2, activation=name, gamma0=GAMMA), x, y, STEPS, lr=lr, responses=False)
+    gaps = [100 * off(a, b) for a, b in zip((wrong.outputs, wrong.features(1), wrong.features(2)), mean, strict=False)]
+    print("  without responses: f {:.1f} %, Phi1 {:.1f} %, Phi2 {:.1f} %".format(*gaps))
     slope = fit_slope(widths, [single])
     print(f"  power of the width, single networks: {slope}")
 
@@ -122,6 +125,7 @@ def costs():
 
 if __name__ == "__main__":
     against_width("tanh", torch.tanh, RATE)
+    against_width("relu", torch.relu, RATE)
     against_width("linear", lambda h: h, 0.2)
     one_hidden_linear()
     lazy_end()

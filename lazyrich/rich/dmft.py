@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from lazyrich.errors import RichError
-from lazyrich.rich.curve import curve_of
+from lazyrich.rich.curve import Curve, curve_of
 from lazyrich.rich.dynamics import Dynamics, standard_error
 from lazyrich.rich.march import March, Track
 from lazyrich.rich.network import Network
+from lazyrich.rich.noise import Noise, Start, Starts
 from lazyrich.rich.objective import Objective
 from lazyrich.rich.site import Site
 
@@ -37,6 +38,7 @@ def solve(
     tolerance: float = 1e-10,
     memory: float = 8e9,
     responses: bool = True,
+    starts: Starts | None = None,
     progress: Progress | None = None,
 ) -> Dynamics:
     """Train a network at infinite width by gradient descent, exact in discrete time (Bordelon & Pehlevan 2022, arXiv:2205.09653).
@@ -61,6 +63,7 @@ def solve(
         tolerance: share of a function that may be left out of its basis.
         memory: bytes that may be held.
         responses: with False the response terms are left out, which is wrong; for tests and for seeing what they do.
+        starts: (neurons, seed) -> ``Start``, entries of first layer, biases and readout; normal when not given.
         progress: told (done, total, what).
 
     Raises:
@@ -78,14 +81,14 @@ def solve(
     if batches is not None and len(batches) != steps:
         raise RichError(f"got {len(batches)} batches for {steps} steps, expected one a step")
     objective = Objective(loss, y.double(), len(rows), batches)
-    curve, inputs = curve_of(network.activation), _coefficients(rows, network.inputs)
+    curve = curve_of(network.activation)
+    directions, coefficients = torch.linalg.qr(rows.T)
+    inputs = coefficients.T / network.inputs**0.5
     tracks, fields = [], []
     for replicate in range(replicates):
-        noise = [
-            _noise(rows, samples // replicates, (seed * replicates + replicate) * network.depth + i)
-            for i in range(network.depth)
-        ]
-        sites = [Site(curve, draw, network.layers[i].bias, tolerance, curve.smooth) for i, draw in enumerate(noise)]
+        drawn, own = samples // replicates, seed * replicates + replicate
+        start = None if starts is None else starts(drawn, own)
+        sites = _sites(network, curve, directions, drawn, own, tolerance, start)
         march = March(network, sites, inputs, momentum, responses)
         watch = _Watch(sites, len(y), lr, steps, memory, progress, (replicate, replicates))
         tracks.append(march.run(objective, [lr] * steps, watch))
@@ -109,25 +112,18 @@ def _check(
         raise RichError(f"got {samples} samples in {replicates} replicates, expected at least two replicates of 100 samples")
 
 
-def _coefficients(x: Tensor, inputs: int) -> Tensor:
-    """Rows (P, K) whose products are the inputs' kernel x x^T / d."""
-    return torch.linalg.qr(x.T, mode="r")[1].T / inputs**0.5
-
-
-def _noise(like: Tensor, samples: int, seed: int) -> Callable[[], Tensor]:
-    """Standard normal samples of mean 0, variance 1, uncorrelated with those before; linear networks are then exact."""
-    generator = torch.Generator().manual_seed(seed)
-    known = [torch.ones(samples, dtype=like.dtype, device=like.device) / samples**0.5]
-
-    def draw() -> Tensor:
-        fresh = torch.randn(samples, dtype=like.dtype, generator=generator).to(like.device)
-        block = torch.stack(known)
-        for _ in range(2):
-            fresh = fresh - (block @ fresh) @ block
-        known.append(fresh / fresh.norm())
-        return known[-1] * samples**0.5
-
-    return draw
+def _sites(
+    network: Network, curve: Curve, directions: Tensor, samples: int, seed: int, tolerance: float, start: Start | None
+) -> list[Site]:
+    """The layers' neurons; the inputs' coefficients are those on ``directions`` (d, K)."""
+    sites = []
+    for i in range(network.depth):
+        noise = Noise(directions, samples, seed * network.depth + i)
+        above = () if start is None or i > 0 else (start.first.to(directions) @ directions).T
+        below = () if start is None or i < network.depth - 1 else start.readout
+        beta = network.layers[i].bias ** 0.5 * noise.draw(None if start is None else start.biases[i])
+        sites.append(Site(curve, noise, beta, tolerance, curve.smooth, above, below))
+    return sites
 
 
 class _Watch:

@@ -14,10 +14,12 @@ from lazyrich.graph import Graph, Node, Ref, trace
 from lazyrich.rich.dmft import solve
 from lazyrich.rich.dynamics import Dynamics
 from lazyrich.rich.network import Activation, Layer, Network
+from lazyrich.rich.noise import Start, Starts
 from lazyrich.scaling import Plan, mup
 from lazyrich.scaling import plan as plan_for
 from lazyrich.scaling.tensor import Setting
 
+Maps = list[tuple[str, str | None]]  # weight and bias names of the affine maps
 PASSED = ("flatten", "view", "reshape", "dropout", "identity", "contiguous")
 LARGE = 2**20  # over the base width: what does not vanish there never does, and what vanishes is a thousand times smaller
 COVERED = "the rich limit covers fully connected networks: linear layers with one function of one number between them"
@@ -48,8 +50,24 @@ def dmft(family: Family | Plan, data: Any, steps: int, *, lr: float, loss: str =
     """
     plan = plan_for(family, mup(), "sgd") if isinstance(family, Family) else family
     known = load(data)
-    network = network_of(plan, known.x)
+    network, maps = _read(plan, known.x)
+    how = {"starts": _starts(plan, maps), **how}
     return solve(network, known.x.double().flatten(1), _targets(known, network.outputs), steps, lr=lr, loss=loss, **how)
+
+
+def _starts(plan: Plan, maps: Maps) -> Starts:
+    """First layer, biases and readout as the plan's own networks draw them, a neuron of the limit for a neuron of theirs."""
+
+    def starts(neurons: int, seed: int) -> Start:
+        tensors, numbers = dict(plan.build(neurons, seed=seed).named_parameters()), plan.settings(neurons)
+
+        def entries(name: str) -> Tensor:
+            return tensors[name].detach().double() / numbers[name].std
+
+        biases = tuple(None if bias is None or numbers[bias].std == 0 else entries(bias) for _, bias in maps[:-1])
+        return Start(entries(maps[0][0]), biases, entries(maps[-1][0]))
+
+    return starts
 
 
 def network_of(plan: Plan, x: Tensor) -> Network:
@@ -61,6 +79,10 @@ def network_of(plan: Plan, x: Tensor) -> Network:
     Raises:
         RichError: for what is not covered.
     """
+    return _read(plan, x)[0]
+
+
+def _read(plan: Plan, x: Tensor) -> tuple[Network, Maps]:
     if plan.optimizer_name not in ("sgd", "momentum"):
         raise RichError(f"the plan is for {plan.optimizer_name}; the rich limit is that of gradient descent, plan(..., 'sgd')")
     verdict = plan.scheme.classify("sgd")
@@ -76,7 +98,7 @@ def network_of(plan: Plan, x: Tensor) -> Network:
     width = LARGE * plan.family.base
     numbers, parameters = plan.settings(width), dict(model.named_parameters())
     _refuse_uncovered([name for pair in maps for name in pair if name is not None], numbers, parameters)
-    return _network(maps, activation, numbers, width, parameters)
+    return _network(maps, activation, numbers, width, parameters), maps
 
 
 def _refuse_uncovered(names: list[str], numbers: dict[str, Setting], parameters: dict[str, nn.Parameter]) -> None:
@@ -89,9 +111,9 @@ def _refuse_uncovered(names: list[str], numbers: dict[str, Setting], parameters:
             raise RichError(f"'{name}' has a forward multiplier; plan with gauge='plain'")
 
 
-def _layers(graph: Graph) -> tuple[list[tuple[str, str | None]], Activation]:
+def _layers(graph: Graph) -> tuple[Maps, Activation]:
     """Weight and bias names of the affine maps in order, and the one activation between them."""
-    maps: list[tuple[str, str | None]] = []
+    maps: Maps = []
     curves: list[Node] = []
     before = ""
     for node in graph:
@@ -130,7 +152,7 @@ def _activation(node: Node) -> Activation:
 
 
 def _network(
-    maps: list[tuple[str, str | None]],
+    maps: Maps,
     activation: Activation,
     numbers: dict[str, Setting],
     width: int,

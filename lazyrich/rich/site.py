@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
 
 from lazyrich.rich.basis import Basis
 from lazyrich.rich.curve import Curve
-
-Noise = Callable[[], Tensor]
+from lazyrich.rich.noise import Noise
 
 
 class Derivatives:
@@ -54,10 +53,19 @@ class Site:
     is zero, taken off.
     """
 
-    def __init__(self, curve: Curve, noise: Noise, bias: float, tolerance: float, derivatives: bool) -> None:
-        self.curve, self.draw = curve, noise
-        first = noise()
-        self.beta = bias**0.5 * first
+    def __init__(
+        self,
+        curve: Curve,
+        noise: Noise,
+        beta: Tensor,
+        tolerance: float,
+        derivatives: bool,
+        above: Iterable[Tensor] = (),
+        below: Iterable[Tensor] = (),
+    ) -> None:
+        self.curve, self.draw, self.beta = curve, noise.draw, beta
+        self.above, self.below = iter(above), iter(below)  # the first xi and zeta, where they have a law of their own
+        first = beta
         self.features, self.gradients = (Basis(first, 1 / len(first), tolerance) for _ in range(2))
         self.noises: list[Tensor] = []
         self.xi: list[int] = []
@@ -72,13 +80,10 @@ class Site:
         kept += [self.d_features.room, self.d_gradients.room] if self.derivatives else []
         return sum(t.numel() * t.element_size() for t in kept)
 
-    def _grow(self, of: list[int], count: int) -> None:
-        while len(of) < count:
+    def _field(self, of: list[int], given: Iterator[Tensor], coefficients: Tensor) -> Tensor:
+        while len(of) < coefficients.shape[1]:
             of.append(len(self.noises))
-            self.noises.append(self.draw())
-
-    def _field(self, of: list[int], coefficients: Tensor) -> Tensor:
-        self._grow(of, coefficients.shape[1])
+            self.noises.append(self.draw(next(given, None)))
         return coefficients @ torch.stack([self.noises[i] for i in of])
 
     def _seeds(self, of: list[int], coefficients: Tensor) -> Tensor:
@@ -88,7 +93,7 @@ class Site:
 
     def forward(self, above: Tensor, learned: Tensor) -> Tensor:
         """H of rows: coefficients on xi (p, .) and on the gradients met so far (p, .); keeps h for ``backward``."""
-        u = self._field(self.xi, above) + self.beta
+        u = self._field(self.xi, self.above, above) + self.beta
         self.u, self.h = u, u + learned @ self.gradients.values
         self.phi, self.slope, self.bend = self.curve.jet(self.h)
         if self.derivatives:
@@ -111,7 +116,7 @@ class Site:
 
     def backward(self, below: Tensor, learned: Tensor, outputs: int) -> Tensor:
         """G of rows (p, C): coefficients on zeta (p C, .) and on the features (p C, .)."""
-        r = self._field(self.zeta, below)
+        r = self._field(self.zeta, self.below, below)
         z = r + learned @ self.features.values
         slope = self.slope.repeat_interleave(outputs, 0)
         self.g = z * slope
