@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 from torch import Tensor
 
 from lazyrich.errors import RichError
@@ -35,7 +35,7 @@ def entropy(points: Tensor, neighbour: int = 4) -> float:
     if count <= neighbour:
         raise RichError(f"got {count} points, expected more than {neighbour} for distances to the neighbour of that number")
     cloud = points.detach().cpu().double().numpy()
-    distances = torch.from_numpy(cKDTree(cloud).query(cloud, k=neighbour + 1)[0][:, neighbour])
+    distances = torch.from_numpy(KDTree(cloud).query(cloud, k=neighbour + 1)[0][:, neighbour])
     if not (distances > 0).all():
         raise RichError(f"more than {neighbour} particles coincide: they have no density, and no entropy")
     ball = dimension / 2 * math.log(math.pi) - math.lgamma(dimension / 2 + 1)
