@@ -11,10 +11,10 @@ from lazyrich.data import ArrayData, load
 from lazyrich.errors import RichError
 from lazyrich.family import Family
 from lazyrich.graph import Graph, Node, Ref, trace
-from lazyrich.rich.dmft import solve
 from lazyrich.rich.dynamics import Dynamics
 from lazyrich.rich.network import Activation, Layer, Network
 from lazyrich.rich.noise import Start, Starts
+from lazyrich.rich.solver import solve
 from lazyrich.scaling import Plan, mup
 from lazyrich.scaling import plan as plan_for
 from lazyrich.scaling.tensor import Setting

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lazyrich.errors import RichError
-from lazyrich.rich.entropy import entropy
+from lazyrich.rich.cloud import entropy
 
 Neuron = Callable[[Tensor, Tensor], Tensor]  # (particles (M, D), x (B, d)) -> (B, M)
 Draw = Callable[[torch.Generator, int], tuple[Tensor, Tensor]]  # (generator, batch) -> x (B, d), y (B,)
