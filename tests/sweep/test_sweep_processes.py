@@ -104,14 +104,22 @@ def children():
 
 
 def test_workers_killed_at_random_lose_no_trial(tmp_path):
+    log = tmp_path / "log"
+    log.touch()
+
     def nap(a):
+        with open(log, "a") as file:
+            file.write(f"{a}\n")
         time.sleep(0.02)
         return a
 
     over, kills, draw = threading.Event(), [], random.Random(0)
 
     def killer():
-        while not over.wait(0.4):
+        """One worker for every ten trials begun: a worker that never lives to take a trial is another test's."""
+        while not over.wait(0.01):
+            if len(log.read_text().splitlines()) < 10 * (len(kills) + 1):
+                continue
             for pid in draw.sample(children(), min(1, len(children()))):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
