@@ -52,7 +52,11 @@ class Weights:
     rates: Mapping[str, float] = field(default_factory=dict)
 
     def summed(self, name: str, fan_in: float, role: Role) -> Drawn:
-        """A weight that a sum over ``fan_in`` entries uses (linear and convolutional layers)."""
+        """A weight that a sum over ``fan_in`` entries uses (linear and convolutional layers).
+
+        The sum is taken to be Gaussian, which it is for normal entries, or for many: of torch's uniform entries over five
+        inputs the tangent kernel is off by 3 % at every width.
+        """
         law, rule = self.laws[name], self._rule(name)
         if rule is None and law.mean != 0:
             raise KernelError(f"'{name}' has the mean {law.mean:g}; weights that are summed over a width need mean zero")

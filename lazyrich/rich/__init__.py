@@ -3,23 +3,28 @@
 from lazyrich.rich.closure import ClosedFlow, Closure
 from lazyrich.rich.cloud import entropy
 from lazyrich.rich.dynamics import Dynamics
+from lazyrich.rich.fixed import FixedKernel
 from lazyrich.rich.isotropic import IsotropicGaussians
 from lazyrich.rich.network import Layer, Network
 from lazyrich.rich.particles import Particles, mean_field
 from lazyrich.rich.planned import dmft, network_of
+from lazyrich.rich.prediction import Prediction, predict
 from lazyrich.rich.solver import solve
 
 __all__ = [
     "ClosedFlow",
     "Closure",
     "Dynamics",
+    "FixedKernel",
     "IsotropicGaussians",
     "Layer",
     "Network",
     "Particles",
+    "Prediction",
     "dmft",
     "entropy",
     "mean_field",
     "network_of",
+    "predict",
     "solve",
 ]

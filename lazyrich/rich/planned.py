@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -17,6 +19,7 @@ from lazyrich.rich.noise import Start, Starts
 from lazyrich.rich.solver import solve
 from lazyrich.scaling import Plan, mup
 from lazyrich.scaling import plan as plan_for
+from lazyrich.scaling.optimizer import GRADIENT, MOMENTUM
 from lazyrich.scaling.tensor import Setting
 
 Maps = list[tuple[str, str | None]]  # weight and bias names of the affine maps
@@ -25,16 +28,20 @@ LARGE = 2**20  # over the base width: what does not vanish there never does, and
 COVERED = "the rich limit covers fully connected networks: linear layers with one function of one number between them"
 
 
-def dmft(family: Family | Plan, data: Any, steps: int, *, lr: float, loss: str = "squared", **how: Any) -> Dynamics:
+def dmft(
+    family: Family | Plan, data: Any, steps: int, *, lr: float, loss: str = "squared", width: int | None = None, **how: Any
+) -> Dynamics:
     """Train a network at infinite width as its plan says, with the learning rate that its finite networks have.
 
     Args:
-        family: a plan for SGD whose features move (``lzr.mup()``, ``lzr.richness(0.5, gamma)``); or a family, planned by muP.
+        family: a plan for SGD (``lzr.mup()``, ``lzr.richness(0.5, gamma)``); or a family, planned by muP.
         data: what ``lzr.data.load`` takes. Labels become +-1 for a network of one output, rows of ones and zeros for more.
         steps: of gradient descent on all samples.
         lr: of the base-width network, as in ``plan.optimizer(model, lr)``.
         loss: ``squared`` (half the square, summed over outputs, averaged over samples), ``logistic`` or ``cross_entropy``.
-        how: everything else that ``lazyrich.rich.solve`` takes: ``samples``, ``momentum``, ``x_test``, ``batches`` ...
+        width: read richness and rates at this width of the family instead of in the limit; see ``network_of``.
+        how: everything else that ``lazyrich.rich.solve`` takes: ``samples``, ``x_test``, ``batches`` ... Momentum is .9 for
+            a plan for "momentum", else none.
 
     Raises:
         RichError: for a network or a plan that is not covered, saying what stands in the way.
@@ -50,55 +57,80 @@ def dmft(family: Family | Plan, data: Any, steps: int, *, lr: float, loss: str =
     """
     plan = plan_for(family, mup(), "sgd") if isinstance(family, Family) else family
     known = load(data)
-    network, maps = _read(plan, known.x)
-    how = {"starts": _starts(plan, maps), **how}
-    return solve(network, known.x.double().flatten(1), _targets(known, network.outputs), steps, lr=lr, loss=loss, **how)
+    network, maps = _read(plan, known.x, width)
+    if width is None and (regime := plan.scheme.classify("sgd").regime) != "feature learning":
+        raise RichError(
+            f"{plan.scheme.name} under SGD is in the {regime} regime, whose limit is lzr.kernel(plan); features move in the limit "
+            "of lzr.mup() or lzr.richness(0.5), or give width= for the features that move at that width"
+        )
+    momentum = MOMENTUM if plan.optimizer_name == "momentum" else 0.0
+    how = {"starts": _starts(plan, maps), "momentum": momentum, **how}
+    targets = targets_of(known, network.outputs)
+    return solve(network, known.x.double().flatten(1), targets, steps, lr=lr, loss=loss, **how)
 
 
 def _starts(plan: Plan, maps: Maps) -> Starts:
     """First layer, biases and readout as the plan's own networks draw them, a neuron of the limit for a neuron of theirs."""
 
     def starts(neurons: int, seed: int) -> Start:
-        tensors, numbers = dict(plan.build(neurons, seed=seed).named_parameters()), plan.settings(neurons)
+        width = math.ceil(neurons * plan.base / plan.tensors[maps[0][0]].shape[0])
+        tensors, numbers = dict(plan.build(width, seed=seed).named_parameters()), plan.settings(width)
 
         def entries(name: str) -> Tensor:
             return tensors[name].detach().double() / numbers[name].std
 
-        biases = tuple(None if bias is None or numbers[bias].std == 0 else entries(bias) for _, bias in maps[:-1])
-        return Start(entries(maps[0][0]), biases, entries(maps[-1][0]))
+        biases = tuple(None if b is None or numbers[b].std == 0 else entries(b)[:neurons] for _, b in maps[:-1])
+        return Start(entries(maps[0][0])[:neurons], biases, entries(maps[-1][0])[:, :neurons])
 
     return starts
 
 
-def network_of(plan: Plan, x: Tensor) -> Network:
+def network_of(plan: Plan, x: Tensor, width: int | None = None) -> Network:
     """The network that a plan's networks become as the width grows, in units where its learning rate is the plan's.
 
     Variances and rates are read off the plan's own numbers at a width where nothing else is left: see ``Network`` for what
     each of them is. A learning rate of the base-width network is ``lr`` of ``solve``.
 
+    Between the limits: a scheme of richness r < 1/2 has gamma_0 = n^{r - 1/2} up to a constant at n hidden units. Read at a
+    ``width``, the limit's training at that gamma_0 is, to leading order, what networks of that width do on average beyond
+    their tangent kernel: feature kernels move by n^{2r - 1} (networks with their initial outputs taken off; at r = 0
+    other corrections are as large).
+
+    Args:
+        plan: for SGD, with its family.
+        x: some inputs, to trace the network with.
+        width: of the family, where to read; by default so wide that only the limit is left.
+
     Raises:
-        RichError: for what is not covered.
+        RichError: for what is not covered, or a scheme whose training has no limit.
+
+    Example:
+        >>> import lazyrich as lzr
+        >>> family = lzr.Family(lambda n: lzr.zoo.MLP(n, inputs=5, outputs=1, bias=False), base=64)
+        >>> plan, x = lzr.plan(family, lzr.richness(0.25), "sgd"), torch.zeros(2, 5)
+        >>> round(network_of(plan, x, 64).gamma0 / network_of(plan, x, 1024).gamma0, 6)
+        2.0
     """
-    return _read(plan, x)[0]
+    return _read(plan, x, width)[0]
 
 
-def _read(plan: Plan, x: Tensor) -> tuple[Network, Maps]:
-    if plan.optimizer_name not in ("sgd", "momentum"):
+def _read(plan: Plan, x: Tensor, width: int | None) -> tuple[Network, Maps]:
+    if plan.optimizer_name not in GRADIENT:
         raise RichError(f"the plan is for {plan.optimizer_name}; the rich limit is that of gradient descent, plan(..., 'sgd')")
     verdict = plan.scheme.classify("sgd")
-    if verdict.regime != "feature learning":
+    if verdict.regime not in ("feature learning", "kernel"):
         raise RichError(
-            f"{plan.scheme.name} under SGD is {verdict.regime} ({verdict.why}); features move in the limit of lzr.mup() or "
-            "lzr.richness(0.5); the limit of a kernel regime is lzr.kernel(plan)"
+            f"{plan.scheme.name} under SGD is {verdict.regime} ({verdict.why}), so no limit describes its training; those of "
+            "lzr.mup() and lzr.ntk() have one"
         )
     if plan.family is None:
         raise RichError("the plan was loaded without its family; give it: Plan.load(path, family=Family(factory, base=...))")
-    model = plan.build(plan.family.base).eval()
+    model = plan.build(plan.base).eval()
     maps, activation = _layers(trace(model, x[:2].to(next(model.parameters()).dtype)))
-    width = LARGE * plan.family.base
+    width = LARGE * plan.base if width is None else width
     numbers, parameters = plan.settings(width), dict(model.named_parameters())
     _refuse_uncovered([name for pair in maps for name in pair if name is not None], numbers, parameters)
-    return _network(maps, activation, numbers, width, parameters), maps
+    return _network(maps, activation, numbers, plan.family.shapes(width)), maps
 
 
 def _refuse_uncovered(names: list[str], numbers: dict[str, Setting], parameters: dict[str, nn.Parameter]) -> None:
@@ -151,14 +183,13 @@ def _activation(node: Node) -> Activation:
     return phi
 
 
-def _network(
-    maps: Maps,
-    activation: Activation,
-    numbers: dict[str, Setting],
-    width: int,
-    parameters: dict[str, nn.Parameter],
-) -> Network:
+def _network(maps: Maps, activation: Activation, numbers: dict[str, Setting], shapes: Mapping[str, tuple[int, ...]]) -> Network:
     readout, offset = maps[-1]
+    hidden = {weight: shapes[weight][0] for weight, _ in maps[:-1]}
+    width = shapes[readout][1]
+    if set(hidden.values()) != {width}:
+        found = ", ".join(f"{n} at '{name}'" for name, n in hidden.items())
+        raise RichError(f"the hidden layers have different widths ({found}); {COVERED}, all of one width")
     gamma = 1 / (width * numbers[readout].std) if numbers[readout].std > 0 else float("inf")
     if offset is not None and numbers[offset].std > 0:
         raise RichError(
@@ -167,8 +198,7 @@ def _network(
         )
     layers = []
     for i, (weight, bias) in enumerate(maps):
-        last, shape = i == len(maps) - 1, parameters[weight].shape
-        fan_in = shape[1] if i == 0 else width
+        last, fan_in = i == len(maps) - 1, shapes[weight][1]
         unit = 1 / width if last else width * gamma**2  # of learning rates, see Network
         layers.append(
             Layer(
@@ -178,13 +208,13 @@ def _network(
                 0.0 if bias is None else numbers[bias].lr / (1.0 if last else unit),
             )
         )
-    first = parameters[maps[0][0]]
-    return Network(first.shape[1], tuple(layers), activation, parameters[readout].shape[0], gamma)
+    return Network(shapes[maps[0][0]][1], tuple(layers), activation, shapes[readout][0], gamma)
 
 
-def _targets(data: ArrayData, outputs: int) -> Tensor:
+def targets_of(data: ArrayData, outputs: int) -> Tensor:
+    """Numbers for a network's outputs, (N, C) float64: +-1 for two classes and one output, rows of ones and zeros for more."""
     if data.y.is_floating_point():
-        return data.y.double()
+        return data.y.double().reshape(len(data), -1)
     if outputs == 1 and data.classes == 2:
         return 2.0 * data.y.double() - 1
     if data.classes != outputs:

@@ -13,6 +13,7 @@ from lazyrich.scaling.muon import MuonAdamW, loss_of
 from lazyrich.scaling.native import ADJUST, MATRIX
 
 GRADIENT = ("sgd", "momentum")
+MOMENTUM = 0.9  # of "momentum", unless an option says otherwise
 ENTRYWISE = ("adam", "adamw", "signsgd", "lion", "adafactor", *MATRIX)
 
 
@@ -121,7 +122,7 @@ def make_optimizer(optimizer: str, groups: list[dict[str, Any]], **options: Any)
     if optimizer == "sgd":
         return torch.optim.SGD(groups, **options)
     if optimizer == "momentum":
-        return torch.optim.SGD(groups, momentum=options.pop("momentum", 0.9), **options)
+        return torch.optim.SGD(groups, momentum=options.pop("momentum", MOMENTUM), **options)
     if optimizer == "adam":
         return torch.optim.Adam(groups, **options)
     if optimizer == "adamw":

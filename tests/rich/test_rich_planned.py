@@ -124,6 +124,44 @@ def layers(*between):
     return lambda n: nn.Sequential(nn.Linear(5, n), *between, nn.Linear(n, 1, bias=False))
 
 
+class Wider(nn.Module):
+    """Four hidden units for one of the width, which is not what the width is called after."""
+
+    def __init__(self, n, second=4):
+        super().__init__()
+        self.first, self.mid, self.readout = (
+            nn.Linear(5, 4 * n),
+            nn.Linear(4 * n, second * n),
+            nn.Linear(second * n, 1, bias=False),
+        )
+
+    def forward(self, x):
+        return self.readout(self.mid(self.first(x).tanh()).tanh())
+
+
+def test_the_width_of_a_limit_is_that_of_the_hidden_layers():
+    x, y = data()
+    one = lzr.plan(lzr.Family(Wider, base=16), lzr.mup(), "sgd")
+    same = lzr.Family(lambda n: Wider(n // 4), base=64)
+    other = lzr.plan(same, lzr.mup(), "sgd")
+    a, b = (lzr.rich.network_of(plan, x) for plan in (one, other))
+    assert a.gamma0 == pytest.approx(b.gamma0)
+    for mine, its in zip(a.layers, b.layers, strict=True):
+        assert (mine.weight, *mine.rates) == pytest.approx((its.weight, *its.rates))
+    f, _, _ = trained(one, x, y, 0.1, width=250)
+    assert off(lzr.dmft(one, (x, y), STEPS, lr=0.1).outputs, f) < 0.03
+    with pytest.raises(lzr.LazyrichError, match="different widths \\(64 at 'first.weight', 128 at 'mid.weight'\\)"):
+        lzr.rich.network_of(lzr.plan(lzr.Family(lambda n: Wider(n, 8), base=16), lzr.mup(), "sgd"), x, 16)
+
+
+def test_momentum_is_the_plans():
+    x, y = data()
+    plan = lzr.plan(family(), lzr.mup(), "momentum", init=START)
+    f, _, _ = trained(plan, x, y, 0.03)
+    assert off(lzr.dmft(plan, (x, y), STEPS, lr=0.03).outputs, f) < 0.03
+    assert off(lzr.dmft(plan, (x, y), STEPS, lr=0.03, momentum=0.0).outputs, f) > 0.2
+
+
 REFUSED = [
     (Residual, {}, "joins or branches; the rich limit covers fully connected networks"),
     (Tied, {}, "'mid.weight' is used twice"),
@@ -136,7 +174,7 @@ REFUSED = [
         "same one everywhere",
     ),
     (lambda n: nn.Sequential(nn.Linear(5, n), nn.Tanh(), nn.Linear(n, 1)), {}, "'2.bias' starts at random numbers"),
-    (layers(nn.Tanh()), {"scheme": lzr.ntk()}, "the limit of a kernel regime is lzr.kernel"),
+    (layers(nn.Tanh()), {"scheme": lzr.ntk()}, "whose limit is lzr.kernel"),
     (layers(nn.Tanh()), {"optimizer": "adam"}, "the plan is for adam"),
     (layers(nn.Tanh()), {"gauge": "multipliers"}, "plan with gauge='plain'"),
 ]
