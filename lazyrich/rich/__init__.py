@@ -9,6 +9,7 @@ from lazyrich.rich.network import Layer, Network
 from lazyrich.rich.particles import Particles, mean_field
 from lazyrich.rich.planned import dmft, network_of
 from lazyrich.rich.prediction import Prediction, predict
+from lazyrich.rich.projected import ProjectedLimit
 from lazyrich.rich.solver import solve
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "Network",
     "Particles",
     "Prediction",
+    "ProjectedLimit",
     "dmft",
     "entropy",
     "mean_field",
