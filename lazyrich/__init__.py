@@ -42,6 +42,7 @@ _FACE = {
     # infinite width, rich
     "rich": ("lazyrich.rich", ""),
     "dmft": ("lazyrich.rich", "dmft"),
+    "limit": ("lazyrich.measure", "limit"),
     # this width
     "ntk_of": ("lazyrich.tangent.ntk", "ntk_of"),
     "hierarchy": ("lazyrich.tangent", "hierarchy"),

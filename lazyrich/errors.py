@@ -68,3 +68,7 @@ class Unfinished(LazyrichError):
 
 class RichError(LazyrichError):
     """A rich limit that cannot be computed: a network outside the covered class, too little memory, dynamics that diverge."""
+
+
+class DivergedError(RichError):
+    """A limit whose training diverges at this learning rate."""

@@ -16,6 +16,7 @@ VERBS = {
     "scheme": "what a parameterisation does at infinite width",
     "kernel": "the network at infinite width: NNGP and NTK as classifiers, beside finite ones",
     "tangent": "the network beside its tangent: alignment by layer, movement, linearisation error, corrections",
+    "limit": "the network at infinite width where its features move, beside finite ones and a kernel that stays",
     "transfer": "does the best learning rate stay put as the width grows?",
     "dial": "from lazy to rich: where the network leaves its linearisation, and what that does to its losses",
     "autoencoder": "starts, schemes and widths of an autoencoder: what it learns early, what it becomes, and what won",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -68,6 +69,30 @@ class ArrayData:
             raise DataError(f"got n = {n}, expected between 1 and the {len(self)} samples of '{self.name}'")
         chosen = _permutation(len(self), seed)[:n].to(self.x.device)
         return replace(self, x=self.x[chosen], y=self.y[chosen])
+
+    def only(self, classes: Sequence[int]) -> ArrayData:
+        """The samples of some classes, whose labels count from 0 in the order given.
+
+        Raises:
+            DataError: for targets that are no classes, fewer than two classes, or one that has no samples.
+
+        Example:
+            >>> digits = ArrayData(torch.arange(6.0), torch.tensor([0, 3, 8, 8, 1, 3]), "toy").only([3, 8])
+            >>> digits.x.tolist(), digits.y.tolist(), digits.classes
+            ([1.0, 2.0, 3.0, 5.0], [0, 1, 1, 0], 2)
+        """
+        if self.y.is_floating_point() or self.y.dim() != 1:
+            raise DataError(f"'{self.name}' has no classes to choose from, only numbers or rows as targets")
+        if len(set(classes)) != len(classes) or len(classes) < 2:
+            raise DataError(f"got classes {', '.join(map(str, classes))}, expected two or more different ones")
+        for label in classes:
+            if not bool((self.y == label).any()):
+                raise DataError(f"'{self.name}' has no sample of class {label}; its classes are 0 to {(self.classes or 1) - 1}")
+        renamed = torch.full((self.classes or 0,), -1)
+        renamed[list(classes)] = torch.arange(len(classes))
+        y = renamed.to(self.y.device)[self.y]
+        kept = y >= 0
+        return replace(self, x=self.x[kept], y=y[kept], classes=len(classes), name=f"{self.name} {' '.join(map(str, classes))}")
 
     def batch(self, size: int, step: int, seed: int = 0) -> tuple[Tensor, Tensor]:
         """The batch of a step: every epoch visits every sample once, in an order that seed and epoch alone decide.

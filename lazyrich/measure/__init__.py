@@ -4,6 +4,8 @@ from lazyrich.measure.check import check
 from lazyrich.measure.decompose import Decomposition, decompose
 from lazyrich.measure.dial import dial
 from lazyrich.measure.dial_result import DialResult
+from lazyrich.measure.limit import limit
+from lazyrich.measure.limit_result import LimitResult
 from lazyrich.measure.predict import Prediction, predict
 from lazyrich.measure.result import CheckResult
 from lazyrich.measure.slope import Slope, fit_slope
@@ -18,6 +20,7 @@ __all__ = [
     "CheckResult",
     "Decomposition",
     "DialResult",
+    "LimitResult",
     "Line",
     "Overall",
     "Prediction",
@@ -29,6 +32,7 @@ __all__ = [
     "decompose",
     "dial",
     "fit_slope",
+    "limit",
     "predict",
     "tangents",
     "transfer",

@@ -59,6 +59,8 @@ def compose(results: tuple[Result, ...], refresh: int | None = None) -> str:
     from lazyrich.report.dial_result import DialPage
     from lazyrich.report.kernel_chapter import kernel_chapter
     from lazyrich.report.kernel_result import KernelResult
+    from lazyrich.report.limit_chapter import limit_chapter
+    from lazyrich.report.limit_result import LimitPage
     from lazyrich.report.result import CheckResult
     from lazyrich.report.sweep_chapter import sweep_chapter
     from lazyrich.report.sweep_result import SweepPage
@@ -77,6 +79,8 @@ def compose(results: tuple[Result, ...], refresh: int | None = None) -> str:
             return transfer_chapter(result, key)
         if isinstance(result, AutoencoderPage):
             return autoencoder_chapter(result, key)
+        if isinstance(result, LimitPage):
+            return limit_chapter(result, key)
         if isinstance(result, SweepPage):
             return sweep_chapter(result, key)
         return kernel_chapter(result, key) if isinstance(result, KernelResult) else tangent_chapter(result, key)

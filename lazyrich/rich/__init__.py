@@ -7,7 +7,7 @@ from lazyrich.rich.fixed import FixedKernel
 from lazyrich.rich.isotropic import IsotropicGaussians
 from lazyrich.rich.network import Layer, Network
 from lazyrich.rich.particles import Particles, mean_field
-from lazyrich.rich.planned import dmft, network_of
+from lazyrich.rich.planned import dmft, hidden_layers, network_of, random_offset
 from lazyrich.rich.prediction import Prediction, predict
 from lazyrich.rich.projected import ProjectedLimit
 from lazyrich.rich.solver import solve
@@ -25,8 +25,10 @@ __all__ = [
     "ProjectedLimit",
     "dmft",
     "entropy",
+    "hidden_layers",
     "mean_field",
     "network_of",
     "predict",
+    "random_offset",
     "solve",
 ]

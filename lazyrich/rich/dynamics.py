@@ -43,6 +43,11 @@ class Dynamics:
         """T."""
         return len(self.loss) - 1
 
+    @property
+    def accuracy(self) -> float:
+        """Standard error of the outputs at the training samples, all times together, relative to their size."""
+        return float(self.outputs_error.norm() / self.outputs.norm())
+
     def features(self, layer: int, t: int = -1, s: int | None = None) -> Tensor:
         """Phi^l(t, s) = <phi(h^l(t)) phi(h^l(s))>, (P + P', P + P'); layer 0 are the inputs, s = t when not given."""
         return self._kernel(lambda track: track.features[layer], t, s).mean(0)

@@ -114,6 +114,31 @@ def network_of(plan: Plan, x: Tensor, width: int | None = None) -> Network:
     return _read(plan, x, width)[0]
 
 
+def hidden_layers(plan: Plan, x: Tensor) -> list[str]:
+    """Names of the layers whose outputs are the limit's pre-activations h^1 ... h^L.
+
+    Example:
+        >>> import lazyrich as lzr
+        >>> plan = lzr.plan(lzr.Family(lambda n: lzr.zoo.MLP(n, inputs=5, bias=False), base=64), lzr.mup(), "sgd")
+        >>> hidden_layers(plan, torch.zeros(2, 5))
+        ['hidden.0', 'hidden.1']
+    """
+    return [weight.rpartition(".")[0] for weight, _ in _read(plan, x, None)[1][:-1]]
+
+
+def random_offset(plan: Plan, x: Tensor) -> str | None:
+    """Name of an output bias that starts at random numbers, which would stay in the limit; None where there is none.
+
+    Example:
+        >>> import lazyrich as lzr
+        >>> random_offset(lzr.plan(lzr.Family(lzr.zoo.two_class), lzr.mup(), "sgd"), torch.zeros(2, 64))
+        'readout.bias'
+    """
+    maps, _ = _layers(_traced(plan, x))
+    bias = maps[-1][1]
+    return bias if bias is not None and plan.settings(plan.base)[bias].std > 0 else None
+
+
 def _read(plan: Plan, x: Tensor, width: int | None) -> tuple[Network, Maps]:
     if plan.optimizer_name not in GRADIENT:
         raise RichError(f"the plan is for {plan.optimizer_name}; the rich limit is that of gradient descent, plan(..., 'sgd')")
@@ -123,14 +148,19 @@ def _read(plan: Plan, x: Tensor, width: int | None) -> tuple[Network, Maps]:
             f"{plan.scheme.name} under SGD is {verdict.regime} ({verdict.why}), so no limit describes its training; those of "
             "lzr.mup() and lzr.ntk() have one"
         )
+    maps, activation = _layers(_traced(plan, x))
+    width = LARGE * plan.base if width is None else width
+    numbers, parameters = plan.settings(width), dict(plan.build(plan.base).named_parameters())
+    _refuse_uncovered([name for pair in maps for name in pair if name is not None], numbers, parameters)
+    assert plan.family is not None
+    return _network(maps, activation, numbers, plan.family.shapes(width)), maps
+
+
+def _traced(plan: Plan, x: Tensor) -> Graph:
     if plan.family is None:
         raise RichError("the plan was loaded without its family; give it: Plan.load(path, family=Family(factory, base=...))")
     model = plan.build(plan.base).eval()
-    maps, activation = _layers(trace(model, x[:2].to(next(model.parameters()).dtype)))
-    width = LARGE * plan.base if width is None else width
-    numbers, parameters = plan.settings(width), dict(model.named_parameters())
-    _refuse_uncovered([name for pair in maps for name in pair if name is not None], numbers, parameters)
-    return _network(maps, activation, numbers, plan.family.shapes(width)), maps
+    return trace(model, x[:2].to(next(model.parameters()).dtype))
 
 
 def _refuse_uncovered(names: list[str], numbers: dict[str, Setting], parameters: dict[str, nn.Parameter]) -> None:
@@ -216,7 +246,7 @@ def targets_of(data: ArrayData, outputs: int) -> Tensor:
     if data.y.is_floating_point():
         return data.y.double().reshape(len(data), -1)
     if outputs == 1 and data.classes == 2:
-        return 2.0 * data.y.double() - 1
+        return 2.0 * data.y.double()[:, None] - 1
     if data.classes != outputs:
         raise RichError(
             f"got {data.classes} classes for a network of {outputs} outputs; give as many outputs, or one for two classes"

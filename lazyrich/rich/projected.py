@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lazyrich.data import ArrayData, load
-from lazyrich.errors import RichError
+from lazyrich.errors import DivergedError, RichError
 from lazyrich.gaussian import dual
 from lazyrich.gaussian.rectifier import Rectifier
 from lazyrich.rich.network import Network
@@ -140,7 +140,7 @@ class ProjectedLimit:
             chosen = order.batch(size, step, seed)[0].to(self.like.device)
             losses.append(self._step(x[chosen], y[chosen], lr, loss, momentum))
             if not math.isfinite(losses[-1]) or losses[-1] > 1e4 * max(losses[0], 1e-12):
-                raise RichError(f"training diverges at step {step}: the loss is {losses[-1]:.3g}; lower lr {lr:g}")
+                raise DivergedError(f"training diverges at step {step}: the loss is {losses[-1]:.3g}; lower lr {lr:g}")
             if progress is not None:
                 progress(step + 1, steps, f"loss {losses[-1]:.4g}")
         return torch.tensor(losses, dtype=torch.float64)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from lazyrich.errors import RichError
+from lazyrich.errors import DivergedError, RichError
 from lazyrich.rich.curve import Curve, curve_of
 from lazyrich.rich.dynamics import Dynamics, standard_error
 from lazyrich.rich.march import March, Track
@@ -36,6 +36,7 @@ def solve(
     replicates: int = 4,
     seed: int = 0,
     tolerance: float = 1e-10,
+    accuracy: float | None = None,
     memory: float = 8e9,
     responses: bool = True,
     starts: Starts | None = None,
@@ -61,13 +62,15 @@ def solve(
         replicates: independent parts of the samples; errors are the spread of their means.
         seed: of the samples.
         tolerance: share of a function that may be left out of its basis.
+        accuracy: largest standard error of the outputs, relative to their size, that is let pass.
         memory: bytes that may be held.
         responses: with False the response terms are left out, which is wrong; for tests and for seeing what they do.
         starts: (neurons, seed) -> ``Start``, entries of first layer, biases and readout; normal when not given.
         progress: told (done, total, what).
 
     Raises:
-        RichError: for shapes that do not fit, dynamics that diverge (the step and the stable rate), too little memory.
+        RichError: for shapes that do not fit, dynamics that diverge (``DivergedError``: the step and the stable rate), too little
+            memory, too few samples for the accuracy (how many it takes).
 
     Example:
         >>> x, y = torch.eye(3, dtype=torch.float64), torch.tensor([1.0, -1.0, 1.0], dtype=torch.float64)
@@ -93,7 +96,19 @@ def solve(
         watch = _Watch(sites, len(y), lr, steps, memory, progress, (replicate, replicates))
         tracks.append(march.run(objective, [lr] * steps, watch))
         fields.append(watch.fields)
-    return _dynamics(network, lr, samples // replicates, len(y), tracks, fields)
+    found = _dynamics(network, lr, samples // replicates, len(y), tracks, fields)
+    if accuracy is not None:
+        _refuse_inaccurate(found, samples, accuracy)
+    return found
+
+
+def _refuse_inaccurate(found: Dynamics, samples: int, accuracy: float) -> None:
+    if not found.accuracy <= accuracy:
+        needed = samples * (found.accuracy / accuracy) ** 2 if accuracy > 0 else math.inf
+        raise RichError(
+            f"{samples} samples give outputs with a standard error of {found.accuracy:.2%}, more than the {accuracy:.2%} asked "
+            f"for; it takes about {needed:.2g} samples"
+        )
 
 
 def _check(
@@ -160,7 +175,7 @@ class _Watch:
     def _bounded(self, step: int, march: March) -> None:
         losses = march.track.losses
         if not math.isfinite(losses[-1]) or losses[-1] > RISE * max(losses[0], 1e-12):
-            raise RichError(
+            raise DivergedError(
                 f"training diverges at step {step}: the loss is {losses[-1]:.3g}; lr {self.lr:g} is too large, on the squared "
                 f"loss the largest stable one at initialisation is {stable_rate(march, self.count):.3g}"
             )

@@ -2,7 +2,7 @@
 
 from lazyrich.family.zoo.autoencoder import Autoencoder, autoencoder
 from lazyrich.family.zoo.conv import ConvNet, convnet
-from lazyrich.family.zoo.mlp import MLP, mlp
+from lazyrich.family.zoo.mlp import MLP, mlp, two_class
 from lazyrich.family.zoo.residual import ResidualMLP, residual_mlp
 from lazyrich.family.zoo.transformer import Transformer, tied_transformer, transformer
 
@@ -18,4 +18,5 @@ __all__ = [
     "residual_mlp",
     "tied_transformer",
     "transformer",
+    "two_class",
 ]

@@ -50,3 +50,13 @@ class MLP(nn.Module):
 def mlp(width: int, depth: int = 2) -> MLP:
     """A tanh MLP for the 8x8 digits: 64 inputs, ``depth`` hidden layers, 10 outputs."""
     return MLP(width, depth)
+
+
+def two_class(width: int, depth: int = 2) -> MLP:
+    """A tanh MLP for two classes of the 8x8 digits: 64 inputs, ``depth`` hidden layers, one output.
+
+    Example:
+        >>> two_class(16)(torch.zeros(5, 64)).shape
+        torch.Size([5, 1])
+    """
+    return MLP(width, depth, outputs=1)
