@@ -7,8 +7,8 @@ from typing import Any
 from lazyrich.report import limit_figure as figure
 from lazyrich.report.chapter import swatch_of
 from lazyrich.report.kernel_figure import percent
-from lazyrich.report.limit_result import LimitPage
-from lazyrich.report.number import DASH, digits, signed
+from lazyrich.report.limit_result import LimitLayer, LimitPage
+from lazyrich.report.number import DASH, brief, digits, signed
 
 SHOWN = 4  # layers with figures of their own
 
@@ -46,14 +46,7 @@ def limit_chapter(result: LimitPage, key: str) -> dict[str, Any]:
         "predictors": _predictors(result),
         "tested": result.test_loss is not None,
         "names": [layer.name for layer in result.layers],
-        "kernels": [
-            {
-                "name": layer.name,
-                "moved": percent(layer.movement),
-                "svg": figure.kernels(layer, order, bounds, f"{key}-kernel{i}"),
-            }
-            for i, layer in enumerate(layers)
-        ],
+        "kernels": [_kernels(layer, order, bounds, f"{key}-kernel{i}") for i, layer in enumerate(layers)],
         "alignment": figure.alignment(result, f"{key}-alignment"),
         "alignment_swatches": [swatch_of(layer.name, *figure.layer_style(i)) for i, layer in enumerate(result.layers)],
         "aligned": [
@@ -73,6 +66,17 @@ def limit_chapter(result: LimitPage, key: str) -> dict[str, Any]:
             swatch_of("after", "update", "o", figure.SOLID),
         ],
         "unseen": len(result.layers) - len(layers),
+    }
+
+
+def _kernels(layer: LimitLayer, order: list[int], bounds: list[float], key: str) -> dict[str, Any]:
+    low, high = figure.extent(layer, order)
+    return {
+        "name": layer.name,
+        "moved": percent(layer.movement),
+        "low": brief(round(low, 3)),
+        "high": brief(round(high, 3)),
+        "panels": [{"name": name, "svg": svg} for name, svg in figure.kernels(layer, order, bounds, key)],
     }
 
 

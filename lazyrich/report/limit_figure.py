@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from lazyrich.report.canvas import WIDTH_TONES, drawing, inline, sheet, tone
 from lazyrich.report.kernel_figure import log_x, log_y, percent
 from lazyrich.report.limit_result import LimitLayer, LimitPage
-from lazyrich.report.number import MINUS, brief
+from lazyrich.report.number import brief
 from lazyrich.report.scale import positive
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 Dash = tuple[float, tuple[float, ...] | None]
 Style = tuple[str, str, Dash]
@@ -65,68 +61,70 @@ def losses(result: LimitPage, key: str) -> str:
 
 def approach(result: LimitPage, key: str) -> str:
     """Distance of single networks' outputs from the limit against width, with that of the kernel that stays."""
-    lines = [line for line in result.widths if line.off is not None]
-    marks = [(line.width, v) for line in lines for v in line.offs if v]
+    means = [(line.width, line.off) for line in result.widths if line.off]
+    marks = [(line.width, v) for line in result.widths for v in line.offs if v]
     with drawing():
         figure, axes = sheet(**SIZE)
         log_x(axes, [line.width for line in result.widths])
-        guide = [(line.width, lines[0].off * (line.width / lines[0].width) ** -0.5) for line in lines if lines[0].off]
+        guide = [(width, means[0][1] * (width / means[0][0]) ** -0.5) for width, _ in means]
         levels = [result.fixed_off, result.accuracy]
         log_y(axes, positive([*(v for _, v in marks), *(v for _, v in guide), *levels]))
-        axes.plot(*zip(*guide, strict=True), color=tone("muted"), linewidth=1.2, linestyle=(0, (1.2, 1.8))) if guide else None
-        axes.plot([w for w, _ in marks], [v for _, v in marks], "o", color=tone("update"), markersize=5, alpha=0.75)
-        axes.plot([line.width for line in lines], [line.off for line in lines], color=tone("update"), linewidth=1.8)
+        axes.plot(*_columns(guide), color=tone("muted"), linewidth=1.2, linestyle=(0, (1.2, 1.8)))
+        axes.plot(*_columns(marks), "o", color=tone("update"), markersize=5, alpha=0.75)
+        axes.plot(*_columns(means), color=tone("update"), linewidth=1.8)
         ends = axes.get_xlim()
         for value, (color, _, dash) in zip(levels, (FIXED, ("ink", "D", (0, (7, 2, 1.5, 2)))), strict=True):
             if value:
                 axes.plot(ends, [value, value], color=tone(color), linewidth=1.6, linestyle=dash)
         axes.set_xlabel("width", color=tone("muted"), labelpad=1)
         axes.set_ylabel("off the limit", color=tone("muted"))
-        words = ", ".join(f"width {line.width} {percent(line.off)}" for line in lines)
+        words = ", ".join(f"width {width} {percent(off)}" for width, off in means)
         said = f"{words}; kernel that stays {percent(result.fixed_off)}; sampling error {percent(result.accuracy)}."
         return inline(figure, key, "Distance of the outputs from the limit", said)
 
 
-def kernels(layer: LimitLayer, order: Sequence[int], bounds: Sequence[float], key: str) -> str:
-    """A layer's feature kernel before training, after it, and in the widest networks after it; samples in that order."""
-    panels = [("before", layer.start), ("after, infinite width", layer.kernel), ("after, widest networks", layer.network)]
-    panels = [(name, [[cells[i][j] for j in order] for i in order]) for name, cells in panels if cells]
-    values = [v for _, cells in panels for row in cells for v in row if v is not None]
-    low, high = min(values, default=0.0), max(values, default=1.0)
-    width, side, top = 640, 180, 24
+def kernels(layer: LimitLayer, order: Sequence[int], bounds: Sequence[float], key: str) -> list[tuple[str, str]]:
+    """A layer's feature kernel before training, after it, and in the widest networks after it, each with what it is.
+
+    Samples stand in the given order; colours mean the same in all three.
+    """
+    named = [
+        ("before", layer.start),
+        ("after, at infinite width", layer.kernel),
+        ("after, in the widest networks", layer.network),
+    ]
+    panels = [(name, [[cells[i][j] for j in order] for i in order]) for name, cells in named if cells]
+    low, high = extent(layer, order)
+    return [
+        (name, _image(cells, bounds, (low, high), f"{key}-{i}", f"Feature kernel of {layer.name}, {name}"))
+        for i, (name, cells) in enumerate(panels)
+    ]
+
+
+def extent(layer: LimitLayer, order: Sequence[int]) -> tuple[float, float]:
+    """Smallest and largest entry of a layer's kernels among those samples."""
+    values = [cells[i][j] or 0.0 for cells in (layer.start, layer.kernel, layer.network) if cells for i in order for j in order]
+    return min(values), max(values)
+
+
+def _image(cells: list[list[float | None]], bounds: Sequence[float], ends: tuple[float, float], key: str, title: str) -> str:
     with drawing():
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(width / 72, (side + top + 8) / 72), dpi=72)
-        figure.patch.set_visible(False)
-        for i, (name, cells) in enumerate(panels):
-            axes = figure.add_axes((i * (side + 14) / width, 8 / (side + top + 8), side / width, side / (side + top + 8)))
-            axes.imshow(
-                [[_shown(v, -math.inf) for v in row] for row in cells], cmap="cividis", vmin=low, vmax=max(high, low + 1e-9),
-                interpolation="none", aspect="auto", extent=(0, 1, 1, 0),
-            )  # fmt: skip
-            for bound in bounds:
-                axes.axhline(bound, color="white", linewidth=0.6, alpha=0.7)
-                axes.axvline(bound, color="white", linewidth=0.6, alpha=0.7)
-            axes.set_xticks([])
-            axes.set_yticks([])
-            axes.set_title(name, color=tone("muted"), fontsize=11, pad=5)
-            for spine in axes.spines.values():
-                spine.set_visible(False)
-        _bar(figure.add_axes((598 / width - 0.02, 8 / (side + top + 8), 12 / width, side / (side + top + 8))), low, high)
-        words = f"Entries from {brief(round(low, 3))} to {brief(round(high, 3))}; moved by {percent(layer.movement)}."
-        return inline(figure, key, f"Feature kernel of {layer.name}, samples sorted by target", words)
-
-
-def _bar(axes: Axes, low: float, high: float) -> None:
-    axes.imshow([[1 - i / 63] for i in range(64)], cmap="cividis", aspect="auto", extent=(0, 1, low, high))
-    axes.set_xticks([])
-    axes.yaxis.tick_right()
-    axes.tick_params(color=tone("grid"), labelcolor=tone("muted"), labelsize=10, length=3)
-    ticks = [low, (low + high) / 2, high]
-    axes.set_yticks(ticks, [f"{v:.2g}".replace("-", MINUS) for v in ticks])
-    for spine in axes.spines.values():
-        spine.set_visible(False)
+        figure, axes = sheet(240, 240, left=2, right=2, top=2, bottom=2)
+        axes.imshow(
+            [[_shown(v, -math.inf) for v in row] for row in cells], cmap="cividis", vmin=ends[0],
+            vmax=max(ends[1], ends[0] + 1e-9), interpolation="none", aspect="auto", extent=(0, 1, 1, 0),
+        )  # fmt: skip
+        for bound in bounds:
+            axes.axhline(bound, color="white", linewidth=0.6, alpha=0.7)
+            axes.axvline(bound, color="white", linewidth=0.6, alpha=0.7)
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.grid(False)
+        for spine in axes.spines.values():
+            spine.set_visible(False)
+        values = [v for row in cells for v in row if v is not None]
+        words = f"Entries from {brief(round(min(values), 3))} to {brief(round(max(values), 3))}."
+        return inline(figure, key, f"{title}, samples sorted by target", words)
 
 
 def alignment(result: LimitPage, key: str) -> str:
@@ -183,6 +181,10 @@ def density(layer: LimitLayer, key: str) -> str:
         axes.set_ylabel("density", color=tone("muted"))
         said = ", ".join(f"{name} has standard deviation {brief(_deviation(middles, row))}" for name, _, row, _ in drawn)
         return inline(figure, key, f"Pre-activations of {layer.name}", f"At infinite width: {said}.")
+
+
+def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
+    return [x for x, _ in points], [y for _, y in points]
 
 
 def _deviation(middles: Sequence[float], density: Sequence[float | None]) -> float:

@@ -88,8 +88,8 @@ def read_limit(value: Mapping[str, Any], path: str = "result") -> LimitPage:
     """
     node = Node(value, path)
     reproduce, theory, widest, slope = (node.node(key) for key in ("reproduce", "theory", "widest", "slope"))
-    losses = {key: theory.numbers(key) for key in ("loss", "loss_error", "fixed_loss")}
-    if len({len(row) for row in losses.values()}) != 1 or len(losses["loss"]) < 2:
+    losses = [theory.numbers(key) for key in ("loss", "loss_error", "fixed_loss")]
+    if len({len(row) for row in losses}) != 1 or len(losses[0]) < 2:
         raise ReportError(f"{path}.theory: got losses of different lengths, or of no step; run lazyrich limit again")
     seen = {n.text("layer"): n for n in widest.nodes("layers")}
     layers = tuple(_layer(n, seen.get(n.text("layer"))) for n in theory.nodes("layers"))
@@ -99,8 +99,14 @@ def read_limit(value: Mapping[str, Any], path: str = "result") -> LimitPage:
     return LimitPage(
         title=node.text("title"),
         sentence=node.text("sentence"),
-        **losses,
-        **{key: theory.number(key, False) for key in ("fixed_off", "test_loss", "fixed_test_loss", "accuracy", "gamma0")},
+        loss=losses[0],
+        loss_error=losses[1],
+        fixed_loss=losses[2],
+        fixed_off=theory.number("fixed_off"),
+        test_loss=theory.number("test_loss", False),
+        fixed_test_loss=theory.number("fixed_test_loss", False),
+        accuracy=theory.number("accuracy"),
+        gamma0=theory.number("gamma0"),
         targets=theory.numbers("targets"),
         layers=layers,
         widths=widths,
@@ -120,16 +126,19 @@ def _layer(node: Node, seen: Node | None) -> LimitLayer:
     if any(len(row) not in (len(edges) - 1, 0) for row in densities):
         raise ReportError(f"{node.path}: got densities that do not fit their {len(edges)} edges; run lazyrich limit again")
     return LimitLayer(
-        node.text("layer"),
-        _cells(node, "start"),
-        _cells(node, "kernel"),
-        *(node.number(key) for key in ("kernel_error", "movement", "start_alignment", "alignment")),
-        edges,
-        densities[0],
-        densities[1],
-        _cells(seen, "kernel") if seen else (),
-        densities[2],
-        densities[3],
+        name=node.text("layer"),
+        start=_cells(node, "start"),
+        kernel=_cells(node, "kernel"),
+        kernel_error=node.number("kernel_error"),
+        movement=node.number("movement"),
+        start_alignment=node.number("start_alignment"),
+        alignment=node.number("alignment"),
+        edges=edges,
+        before=densities[0],
+        after=densities[1],
+        network=_cells(seen, "kernel") if seen else (),
+        network_before=densities[2],
+        network_after=densities[3],
     )
 
 

@@ -130,3 +130,23 @@ def test_numbers_are_fine_as_targets_and_have_no_classes(shape):
 def test_comparing_two_data_sets_does_not_crash():
     assert counted(3) != counted(3)  # identity; contents are compared by fingerprint
     assert len({counted(3), counted(3)}) == 2
+
+
+def test_only_some_classes_in_the_order_given():
+    data = ArrayData(torch.arange(20.0), torch.arange(20) % 5, "toy")
+    pair = data.only([4, 1])
+    assert pair.x.tolist() == [1.0, 4.0, 6.0, 9.0, 11.0, 14.0, 16.0, 19.0]
+    assert pair.y.tolist() == [1, 0, 1, 0, 1, 0, 1, 0]
+    assert (pair.classes, pair.name) == (2, "toy 4 1")
+
+
+@pytest.mark.parametrize(
+    ("classes", "words"),
+    [([1], "two or more different ones"), ([1, 1], "different ones"), ([0, 7], "no sample of class 7; its classes are 0 to 4")],
+)
+def test_classes_that_are_not_there_are_refused(classes, words):
+    data = ArrayData(torch.arange(20.0), torch.arange(20) % 5, "toy")
+    with pytest.raises(DataError, match=words):
+        data.only(classes)
+    with pytest.raises(DataError, match="no classes to choose from"):
+        ArrayData(torch.arange(4.0), torch.arange(4.0)).only([0, 1])

@@ -11,6 +11,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from sample_limit import sample_limit
 from sample_result import sample, samples
 from sample_tangent import sample_tangent
 
@@ -77,11 +78,12 @@ def pages(tmp_path_factory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("pages")
     deep = sample("exploding", names={"fc1": "a" * 120}, layers=8)
     made = {"four": samples(), "deep": deep, "tangent": sample_tangent(), "tangent deep": sample_tangent(layers=30)}
+    made["limit"] = sample_limit(layers=3)
     return {name: render(result, folder / f"{name.replace(' ', '-')}.html") for name, result in made.items()}
 
 
 @pytest.mark.parametrize("width", [360, 375, 1400])
-@pytest.mark.parametrize("name", ["four", "deep", "tangent", "tangent deep"])
+@pytest.mark.parametrize("name", ["four", "deep", "tangent", "tangent deep", "limit"])
 def test_page_does_not_scroll_sideways(name, width, pages, tmp_path):
     wrapper = tmp_path / "wrapper.html"
     page = html.escape(pages[name].read_text(encoding="utf-8"), quote=True)

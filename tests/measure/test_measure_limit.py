@@ -1,0 +1,164 @@
+"""The limit of a plan beside its own networks in one call: rates, the kernel that stays, what is kept and what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+import torch
+from torch import nn
+
+import lazyrich as lzr
+from lazyrich.measure.slope import fit_slope
+
+SMALL = {"steps": 8, "widths": (64, 256, 1024), "seeds": 3, "samples": 6, "test": 3, "neurons": 4000}
+
+
+def pair():
+    return lzr.data.load("digits").only([3, 8])
+
+
+def plan_of(scheme, optimizer="sgd", factory=lzr.zoo.two_class):
+    return lzr.plan(lzr.Family(factory, base=64), scheme, optimizer, init={"readout.bias": 0.0})
+
+
+@pytest.fixture(scope="module")
+def rich(tmp_path_factory):
+    place = tmp_path_factory.mktemp("limit") / "run"
+    return lzr.limit(plan_of(lzr.richness(0.5, gamma=2.0)), pair(), folder=place, **SMALL), place
+
+
+def test_networks_approach_the_limit_and_not_the_kernel_that_stays(rich):
+    found, _ = rich
+    assert found.word in ("between", "rich")
+    assert found.slope.value == pytest.approx(-0.5, abs=0.15), str(found.slope)
+    assert found.theory["accuracy"] < 0.01
+    assert found.widths[-1]["off"] < 0.05
+    assert found.theory["fixed_off"] > 3 * found.widths[-1]["off"]
+    kernels = [list(line["kernels"].values()) for line in found.widths]
+    for layer in zip(*kernels, strict=True):
+        assert fit_slope([64, 256, 1024], [layer]).value == pytest.approx(-0.5, abs=0.25)
+    last, widest = found.theory["layers"][-1], found.widths[-1]["alignment"]["hidden.1"]
+    assert last["alignment"] == pytest.approx(widest[0], abs=0.02)
+    assert last["alignment"] > last["start_alignment"] + 0.1
+    assert found.widths[-1]["test_loss"] == pytest.approx(found.theory["test_loss"], rel=0.1)
+    for layer, seen in zip(found.theory["layers"], found.to_dict()["widest"]["layers"], strict=True):
+        limit, network = (torch.tensor(of["after"]) for of in (layer, seen))
+        step = layer["edges"][1] - layer["edges"][0]
+        assert float(limit.sum()) * step == pytest.approx(1.0, abs=0.01)
+        assert float((limit - network).abs().sum()) * step < 0.15  # twice the distance in total variation
+
+
+def test_a_run_is_the_plans_own_training(rich):
+    """Referee: the same network by hand."""
+    found, _ = rich
+    run = next(run for run in found.runs if (run["width"], run["seed"]) == (64, 1))
+    plan, chosen = plan_of(lzr.richness(0.5, gamma=2.0)), pair().subset(9, 0)
+    model, y = plan.build(64, seed=1).double(), 2.0 * chosen.y.double()[:, None] - 1
+    optimizer, losses, seen = plan.optimizer(model, lr=found.theory["lr"]), [], []
+    model.hidden[1].register_forward_hook(lambda _, given, out: seen.append(out.detach()))
+    for _ in range(9):
+        f = model(chosen.x.double())
+        loss = (f[:6] - y[:6]).square().mean() / 2
+        losses.append(float(loss.detach()))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert run["loss"] == pytest.approx(losses, rel=1e-9)
+    assert torch.tensor(run["outputs"][-1]).double() == pytest.approx(f.detach()[:, 0], abs=1e-6)
+    kernel = seen[-1].tanh() @ seen[-1].tanh().T / 64
+    assert torch.allclose(torch.tensor(run["layers"][1]["kernel"], dtype=torch.float64), kernel)
+
+
+def test_the_same_call_continues_and_another_is_refused(rich):
+    found, place = rich
+    trials = {p.name: p.stat().st_mtime_ns for p in (place / "trials").iterdir()}
+    assert len(trials) == 1 + 3 * 3
+    gone = place / "trials" / "width64-seed1.json"
+    gone.unlink()
+    again = lzr.limit(plan_of(lzr.richness(0.5, gamma=2.0)), pair(), folder=place, **SMALL)
+    assert again.to_dict() == json.loads(json.dumps(found.to_dict()))
+    now = {p.name: p.stat().st_mtime_ns for p in (place / "trials").iterdir()}
+    assert [name for name in trials if now[name] != trials[name]] == ["width64-seed1.json"]
+    with pytest.raises(lzr.LazyrichError, match="holds another run"):
+        lzr.limit(plan_of(lzr.mup()), pair(), folder=place, **SMALL)
+
+
+def test_a_kernel_regime_has_a_limit_where_features_stay():
+    found = lzr.limit(plan_of(lzr.ntk()), pair(), **SMALL | {"widths": (64, 1024)})
+    assert found.word == "lazy"
+    assert found.theory["fixed_off"] < 0.01
+    assert found.settings["centred"]
+    assert found.widths[1]["off"] < 0.06
+    assert "a kernel that stays predicts the same" in found.sentence
+    assert found.widths[0]["off"] > 2 * found.widths[1]["off"]
+
+
+def test_outputs_losses_and_momentum_of_ones_own():
+    nets = lzr.Family(lambda n: lzr.zoo.MLP(n, outputs=3, activation="gelu"), base=64)
+    plan = lzr.plan(nets, lzr.mup(), "momentum", init={"readout.bias": 0.0})
+    data = lzr.data.load("digits").only([0, 1, 2])
+    found = lzr.limit(plan, data, loss="cross_entropy", lr=0.04, centred=True, **SMALL | {"widths": (64, 1024), "test": 0})
+    assert found.widths[1]["off"] < 0.08
+    assert found.widths[0]["off"] > 2.5 * found.widths[1]["off"]
+    assert found.theory["test_loss"] is None
+    assert found.rows()[1]["width"] == 1024
+
+
+def test_networks_that_diverge_are_a_result(rich):
+    found, _ = rich
+    runs = [
+        run if run["width"] > 64 else {"width": 64, "seed": run["seed"], "diverged": 3, "loss": [0.5]} for run in found.runs
+    ]
+    one = dataclasses.replace(found, runs=runs)
+    assert one.widths[0]["diverged"] == 3
+    assert "diverged" in str(one)
+    assert one.slope.value == pytest.approx(-0.5, abs=0.3)
+    gone = dataclasses.replace(found, runs=[run for run in runs if run["width"] == 64])
+    assert "diverged at this learning rate" in gone.sentence
+    assert gone.to_dict()["widest"]["width"] is None
+
+
+def batch_normed(n):
+    return nn.Sequential(nn.Linear(64, n), nn.BatchNorm1d(n), nn.Tanh(), nn.Linear(n, 1))
+
+
+def skipping(n):
+    return lzr.zoo.ResidualMLP(n, outputs=1)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"widths": (64,)}, "expected two or more"),
+        ({"widths": (16, 64)}, "none below the plan's base 64"),
+        ({"steps": 0}, "steps = 0"),
+        ({"samples": 400}, r"400 \+ 3 samples, but 'digits 3 8' has 357"),
+        ({"lr": -1.0}, "lr = -1.0"),
+        ({"lr": 5.0}, "training diverges at step .* largest stable one"),
+        ({"loss": "hinge"}, "got loss 'hinge'"),
+        ({"data": "digits"}, "10 classes for a network of 1 outputs"),
+        ({"data": (torch.randn(9, 64), torch.ones(9, 1))}, "same target"),
+        ({"data": (torch.randn(9, 64), torch.randn(9, 2))}, "2 numbers for a network of 1 outputs"),
+        ({"plan": lambda: plan_of(lzr.mup(), factory=skipping)}, "covers fully connected"),
+        ({"plan": lambda: plan_of(lzr.mup(), "adam")}, "the plan is for adam"),
+        ({"plan": lambda: lzr.plan(lzr.Family(batch_normed), lzr.mup(), "sgd")}, "covers fully connected networks"),
+        ({"plan": lambda: lzr.plan(lzr.Family(lzr.zoo.two_class), lzr.mup(), "sgd")}, "'readout.bias' starts at random"),
+    ],
+)
+def test_bad_input_is_refused(change, words):
+    given = {"plan": lambda: plan_of(lzr.mup()), "data": pair(), **SMALL, "neurons": 400} | change
+    plan = given.pop("plan")()
+    with pytest.raises(lzr.LazyrichError, match=words):
+        lzr.limit(plan, given.pop("data"), **given)
+
+
+def test_too_few_samples_for_the_accuracy_say_how_many_it_takes():
+    plan, chosen = plan_of(lzr.mup()), pair().subset(4, 0)
+    rough = lzr.dmft(plan, chosen, 4, lr=0.05, samples=400)
+    with pytest.raises(lzr.LazyrichError, match="asked for; it takes about") as refused:
+        lzr.dmft(plan, chosen, 4, lr=0.05, samples=400, accuracy=rough.accuracy / 2)
+    needed = float(str(refused.value).split("about ")[1].split()[0])
+    assert needed == pytest.approx(1600, rel=0.05)
+    assert lzr.dmft(plan, chosen, 4, lr=0.05, samples=6400, accuracy=rough.accuracy / 2).accuracy < rough.accuracy / 2
