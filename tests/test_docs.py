@@ -54,6 +54,25 @@ def test_the_tutorial_runs_from_top_to_bottom(capsys: pytest.CaptureFixture[str]
     assert Path("runs/dial-net/report.html").exists()
 
 
+def test_the_page_on_limits_runs_from_top_to_bottom(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "pair", raising=False)
+    run_page("docs/limit.md")
+    out = capsys.readouterr().out
+    assert "kernel: r = 0.5 > 0" in out
+    assert "feature learning: " in out
+    off = [re.search(r"stays is off by (\d+)%, networks of 256 by (\d+)%", line) for line in out.splitlines()]
+    stays, networks = zip(*[map(int, found.groups()) for found in off if found], strict=True)
+    assert stays[0] <= 2
+    assert stays[2] > 5 * networks[2] > 0
+    assert max(networks) < 10
+    moves = [float(word) for word in re.findall(r"kernels move by ([\d.]+)%", out)]
+    assert moves[0] == pytest.approx(4 * moves[1], rel=0.1)  # n^(2r - 1) from 64 to 1024
+    assert float(re.search(r"test error ([\d.]+)%", out)[1]) < 8  # type: ignore[index]
+    assert Path("runs/pair/report.html").exists()
+
+
 @pytest.mark.filterwarnings("ignore")  # Optuna's own
 def test_the_page_on_sweeps_runs_from_top_to_bottom(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

@@ -29,6 +29,7 @@ def run(words: Sequence[str]) -> None:
         lr: float | None = None,
         loss: Literal["squared", "logistic", "cross_entropy"] = "squared",
         neurons: int = 4000,
+        centred: bool = False,
         seed: int = 0,
         out: Path | None = None,
     ) -> None:
@@ -57,6 +58,7 @@ def run(words: Sequence[str]) -> None:
             lr: learning rate at the base width (default: a quarter of the largest stable one at initialisation).
             loss: half the square, logistic, or cross entropy.
             neurons: sampled neurons a layer of the limit; its error falls as their root.
+            centred: take the networks' initial outputs off, as is always done in the kernel regime.
             seed: of samples and networks.
             out: run folder (default: runs/limit-...).
         """
@@ -80,7 +82,7 @@ def run(words: Sequence[str]) -> None:
         with progress("limit") as show:
             result = study(
                 plan, given, steps, lr=lr, loss=loss, widths=widths, seeds=seeds, samples=samples, test=test, neurons=neurons,
-                seed=seed, folder=folder, progress=show, command=command_line("limit", words),
+                centred=centred or None, seed=seed, folder=folder, progress=show, command=command_line("limit", words),
             )  # fmt: skip
         write_json(folder / "result.json", result.to_dict())
         print(result, end="\n\n")
