@@ -40,6 +40,7 @@ def solve(
     memory: float = 8e9,
     responses: bool = True,
     starts: Starts | None = None,
+    device: torch.device | str | None = None,
     progress: Progress | None = None,
 ) -> Dynamics:
     """Train a network at infinite width by gradient descent, exact in discrete time (Bordelon & Pehlevan 2022, arXiv:2205.09653).
@@ -61,10 +62,11 @@ def solve(
         samples: S, sampled neurons a layer, all replicates together.
         replicates: independent parts of the samples; errors are the spread of their means.
         seed: of the samples.
-        tolerance: share of a function that may be left out of its basis.
+        tolerance: share of a function's square that may be left out of its basis; 1e-4 moves outputs by some thousandths.
         accuracy: largest standard error of the outputs, relative to their size, that is let pass.
         memory: bytes that may be held.
         responses: with False the response terms are left out, which is wrong; for tests and for seeing what they do.
+        device: where to march, for example ``"cuda"``; where x is when not given. Results stay there.
         starts: (neurons, seed) -> ``Start``, entries of first layer, biases and readout; normal when not given.
         progress: told (done, total, what).
 
@@ -80,7 +82,8 @@ def solve(
     """
     y = y[:, None] if y.ndim == 1 else y
     _check(network, x, y, x_test, steps, lr, samples, replicates)
-    rows = (x if x_test is None else torch.cat([x, x_test])).double()
+    rows = (x if x_test is None else torch.cat([x, x_test])).double().to(device or x.device)
+    y = y.to(rows.device)
     if batches is not None and len(batches) != steps:
         raise RichError(f"got {len(batches)} batches for {steps} steps, expected one a step")
     objective = Objective(loss, y.double(), len(rows), batches)
