@@ -10,7 +10,7 @@ from pathlib import Path
 
 import lazyrich as lzr
 
-GAMMAS, WIDTHS = (0.1, 1.0, 3.0), (64, 128, 256, 512, 1024, 2048, 4096)
+GAMMAS, WIDTHS = (0.1, 1.0, 2.0), (64, 128, 256, 512, 1024, 2048, 4096)
 
 
 def mlp(width):
@@ -25,7 +25,7 @@ def main():
     for gamma in GAMMAS:
         plan = lzr.plan(family, lzr.richness(0.5, gamma=gamma), "sgd", init={"readout.bias": 0.0})
         found = lzr.limit(
-            plan, data, 40, widths=WIDTHS, samples=20, test=10, neurons=8000, folder=folder / f"gamma{gamma:g}",
+            plan, data, 40, widths=WIDTHS, samples=20, test=10, neurons=4000, folder=folder / f"gamma{gamma:g}",
             command="python studies/limit.py",
         )  # fmt: skip
         print(found, end="\n\n", flush=True)

@@ -21,6 +21,9 @@ def run(words: Sequence[str]) -> None:
         roles: tuple[str, ...] = (),
         weight_decay: str = "constant_rate",
         gauge: str = "plain",
+        branches: tuple[str, ...] = (),
+        base_depth: int | None = None,
+        depth_exponent: float = 0.5,
         save: Path | None = None,
     ) -> None:
         """Print the initialisation and learning rate of every tensor at a width, and what hooks would have to do.
@@ -38,6 +41,9 @@ def run(words: Sequence[str]) -> None:
             roles: pattern=role for tensors whose role shapes cannot tell.
             weight_decay: constant_rate or unscaled.
             gauge: plain or multipliers.
+            branches: patterns of the modules that are residual branches, for example 'blocks.*'.
+            base_depth: number of branches at which the network was tuned (default: as many as it has).
+            depth_exponent: of the branches' multiplier: 0.5 is Depth-muP, 1 is CompleteP.
             save: write the plan to this JSON file.
         """
         from lazyrich.errors import UsageError
@@ -49,7 +55,10 @@ def run(words: Sequence[str]) -> None:
         if width < 1:
             raise UsageError(f"got width {width}, expected a positive one")
         family = Family(resolve(factory), base, depth=depth, roles=pairs(roles, "roles"))
-        made = make_plan(family, parse_scheme(scheme), optimizer, weight_decay=weight_decay, gauge=gauge)
+        made = make_plan(
+            family, parse_scheme(scheme), optimizer, weight_decay=weight_decay, gauge=gauge, branches=branches,
+            base_depth=base_depth, depth_exponent=depth_exponent,
+        )  # fmt: skip
         print(f"{made}, at width {width}:\n{made.table(width)}")
         for obligation in made.obligations:
             print(f"obligation: {obligation} (plan.meet_(model) attaches a hook)")

@@ -14,14 +14,19 @@ from lazyrich.scaling.scheme import Scheme
 
 
 def duties(
-    family: Family, scheme: Scheme, optimizer: str, residual: Sequence[str] = (), base_depth: int | None = None
+    family: Family,
+    scheme: Scheme,
+    optimizer: str,
+    residual: Sequence[str] = (),
+    base_depth: int | None = None,
+    depth_exponent: float = 0.5,
 ) -> tuple[Obligation, ...]:
     """The obligations of a scheme on a family: tied readouts, attentions whose heads grow, residual branches."""
     found: list[Obligation] = []
     if not scheme.global_rate:
         found += [o for info in family.tensors.values() for o in _tied(info, scheme, is_entrywise(optimizer))]
         found += _attention(family, scheme, optimizer)
-    found += [_residual(family, pattern, base_depth) for pattern in residual]
+    found += [_residual(family, pattern, base_depth, depth_exponent) for pattern in residual]
     return tuple(found)
 
 
@@ -73,7 +78,7 @@ def _heads(family: Family, width: int) -> dict[str, int]:
     return {path: int(module.head_dim) for path, module in modules if isinstance(module, nn.MultiheadAttention)}
 
 
-def _residual(family: Family, pattern: str, base_depth: int | None) -> Obligation:
+def _residual(family: Family, pattern: str, base_depth: int | None, exponent: float) -> Obligation:
     count = len(branches(family.sketch(family.base), pattern))
-    why = f"{count} residual branches were tuned as {base_depth or count}; each is scaled by (depth ratio)^-1/2"
-    return Obligation("residual branch", pattern, why, -0.5, base_depth or count)
+    why = f"{count} residual branches were tuned as {base_depth or count}; each is scaled by (depth ratio)^-{exponent:g}"
+    return Obligation("residual branch", pattern, why, -exponent, base_depth or count)

@@ -12,7 +12,8 @@ from lazyrich.family import Family, Law, Role, TensorInfo
 from lazyrich.family.role import grown
 from lazyrich.scaling.duty import duties
 from lazyrich.scaling.native import MATRIX
-from lazyrich.scaling.optimizer import is_entrywise
+from lazyrich.scaling.obligation import branches as branch_paths
+from lazyrich.scaling.optimizer import GRADIENT, is_entrywise
 from lazyrich.scaling.plan import Plan
 from lazyrich.scaling.power import Power
 from lazyrich.scaling.rule import rule_for, with_multiplier
@@ -44,6 +45,7 @@ def plan(
     epsilon: str = "gradient",
     branches: Sequence[str] = (),
     base_depth: int | None = None,
+    depth_exponent: float = 0.5,
 ) -> Plan:
     """Apply a scheme to a family for one optimizer.
 
@@ -63,8 +65,12 @@ def plan(
             forward multipliers, by hooks on the layers that allow it.
         epsilon: "gradient" scales Adam's epsilon with every tensor's gradients, "hidden" only on hidden tensors (Megatron),
             "unscaled" nowhere (mup).
-        branches: module patterns of residual branches, to be scaled by (number of branches / base_depth)^-1/2.
+        branches: module patterns of residual branches. With m = number of branches / base_depth and alpha = depth_exponent
+            their outputs are scaled by m^-alpha (an obligation), the rates of their tensors by m^(alpha - 1), under SGD by
+            m^(2 alpha - 1), and Adam's epsilon there by m^-alpha.
         base_depth: the number of branches at which the network was tuned.
+        depth_exponent: 1/2 is Depth-muP (Yang et al. 2023, arXiv:2310.02244); 1 is CompleteP (Dey et al. 2025,
+            arXiv:2505.01618), where the layers' own updates keep their size relative to the weights at every depth.
 
     Raises:
         PlanError: for an option that is not known, or a pattern that matches nothing.
@@ -78,6 +84,11 @@ def plan(
     _choice("epsilon", epsilon, ("gradient", "hidden", "unscaled"))
     _choice("weight_decay", weight_decay, DECAY_POLICIES)
     _choice("gauge", gauge, GAUGES)
+    if not 0.5 <= depth_exponent <= 1:
+        raise PlanError(
+            f"got depth_exponent = {depth_exponent:g}, expected 1/2 (Depth-muP) to 1 (CompleteP): below, the sum of the branches "
+            "grows with their number; above, they learn nothing"
+        )
     entrywise = is_entrywise(optimizer)
     _refuse(scheme, optimizer, entrywise, alignment)
     laws, own = _laws(family)
@@ -85,6 +96,7 @@ def plan(
         name: _tensor_plan(info, scheme, entrywise, gauge, laws[name], own[name]) for name, info in family.tensors.items()
     }
     tensors = {name: _assuming(tensor, alignment, epsilon) for name, tensor in tensors.items()}
+    tensors = _deepened(tensors, family, branches, base_depth, depth_exponent, optimizer, epsilon)
     tensors = _overridden(tensors, init or {}, overrides or {})
     return Plan(
         scheme=scheme,
@@ -92,7 +104,7 @@ def plan(
         base=family.base,
         reference=_reference(family),
         tensors=tensors,
-        obligations=duties(family, scheme, optimizer, branches, base_depth),
+        obligations=duties(family, scheme, optimizer, branches, base_depth, depth_exponent),
         decay_policy=weight_decay,
         gauge=gauge,
         family=family,
@@ -122,6 +134,38 @@ def _assuming(tensor: TensorPlan, alignment: str, epsilon: str) -> TensorPlan:
     if epsilon == "unscaled" or (epsilon == "hidden" and tensor.role is not Role.HIDDEN):
         rule = replace(rule, eps=Power())
     return replace(tensor, rule=rule)
+
+
+def _deepened(
+    tensors: dict[str, TensorPlan],
+    family: Family,
+    patterns: Sequence[str],
+    base_depth: int | None,
+    exponent: float,
+    optimizer: str,
+    epsilon: str,
+) -> dict[str, TensorPlan]:
+    """The tensors inside residual branches, with the rates that go with branches scaled by m^-exponent.
+
+    A gradient there is m^-exponent of what it was. All m branches together shall move the stream as one did: each by
+    m^(exponent - 1), which is the rate of a step that has a size of its own.
+    """
+    power, found, owner = 2 * exponent - 1 if optimizer in GRADIENT else exponent - 1, dict(tensors), {}
+    for pattern in patterns:
+        paths = branch_paths(family.sketch(family.base), pattern)
+        m = len(paths) / (base_depth or len(paths))
+        for name, tensor in tensors.items():
+            if not any(name.startswith(f"{path}.") for path in paths):
+                continue
+            if owner.setdefault(name, pattern) != pattern:
+                raise PlanError(
+                    f"'{name}' lies inside branches of '{owner[name]}' and of '{pattern}'; name each residual branch once, the "
+                    "outer or the inner ones"
+                )
+            scaled = epsilon == "gradient" or (epsilon == "hidden" and tensor.role is Role.HIDDEN)
+            rule, eps = tensor.rule, Power(m**-exponent) if scaled else Power()
+            found[name] = replace(tensor, rule=replace(rule, lr=rule.lr * Power(m**power), eps=rule.eps * eps))
+    return found
 
 
 def _tensor_plan(info: TensorInfo, scheme: Scheme, entrywise: bool, gauge: str, law: Law, own: float | None) -> TensorPlan:

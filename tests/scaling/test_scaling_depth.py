@@ -1,0 +1,124 @@
+"""Plans over depth: what residual branches and their rates keep, measured from 4 to 64 branches."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import lazyrich as lzr
+from lazyrich.measure.slope import fit_slope
+
+DEPTHS, WIDTH, STEPS = (4, 16, 64), 128, 3
+RATES = {"signsgd": 2e-3, "sgd": 0.05, "muon": 0.02}
+
+
+class Stream(nn.Module):
+    """One linear map behind a norm and tanh a branch."""
+
+    def __init__(self, n, depth):
+        super().__init__()
+        self.embed = nn.Linear(8, n)
+        self.blocks = nn.ModuleList(nn.Sequential(nn.LayerNorm(n), nn.Tanh(), nn.Linear(n, n)) for _ in range(depth))
+        self.readout = nn.Linear(n, 4)
+
+    def stream(self, x):
+        h = self.embed(x)
+        for block in self.blocks:
+            h = h + block(h)
+        return h
+
+    def forward(self, x):
+        return self.readout(self.stream(x))
+
+
+def measured(depth, optimizer, exponent, seed):
+    """RMS of the stream and of its change; the middle layer's own update relative to its weights, after a few steps."""
+    family = lzr.Family(Stream, base=WIDTH, depth=depth)
+    options = {} if exponent is None else {"branches": ["blocks.*"], "base_depth": 1, "depth_exponent": exponent}
+    plan = lzr.plan(family, lzr.mup(), optimizer, **options)
+    model = plan.build(WIDTH, seed=seed, meet=True)
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(16, 8, generator=generator), torch.randn(16, 4, generator=generator)
+    start, middle = model.stream(x).detach(), model.blocks[depth // 2]
+    weight, inside = middle[2].weight.detach().clone(), middle[1](middle[0](start)).detach()
+    chosen = plan.optimizer(model, lr=RATES[optimizer])
+    for _ in range(STEPS):
+        chosen.zero_grad()
+        (model(x) - y).square().mean().backward()
+        chosen.step()
+    moved = (model.stream(x) - start).detach()
+    ratio = (inside @ (middle[2].weight.detach() - weight).T).norm() / (inside @ weight.T).norm()
+    return [float(start.square().mean().sqrt()), float(moved.square().mean().sqrt()), float(ratio)]
+
+
+def slopes(optimizer, exponent):
+    table = torch.tensor([[measured(d, optimizer, exponent, seed) for d in DEPTHS] for seed in range(3)])
+    return [fit_slope(DEPTHS, table[:, :, i].tolist()).value for i in range(3)]
+
+
+@pytest.mark.parametrize("exponent", [0.5, 0.75, 1.0])
+@pytest.mark.parametrize("optimizer", ["signsgd", "sgd", "muon"])
+def test_the_stream_moves_alike_at_every_depth(optimizer, exponent):
+    """Slopes in the number of branches: 0 of the stream and of its change, exponent - 1 of a layer's update in its weights."""
+    size, change, ratio = slopes(optimizer, exponent)
+    assert abs(size) < 0.05
+    assert abs(change) < (0.1 if optimizer == "sgd" else 0.06)
+    assert ratio == pytest.approx(exponent - 1, abs=0.1)
+
+
+@pytest.mark.parametrize("optimizer", ["signsgd", "sgd", "muon"])
+def test_without_them_it_grows(optimizer):
+    """The referee of the test above."""
+    size, change, _ = slopes(optimizer, None)
+    assert size > 0.35
+    assert change > 0.3
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "exponent"), [("sgd", 0.5), ("sgd", 1.0), ("adamw", 0.5), ("adamw", 1.0), ("adamw", 0.75)]
+)
+def test_rates_and_epsilon_are_the_published_ones(optimizer, exponent):
+    """Sixteen branches tuned as four; embedding and readout are not touched."""
+    made = [
+        lzr.plan(
+            lzr.Family(Stream, base=32, depth=16),
+            lzr.mup(),
+            optimizer,
+            branches=["blocks.*"],
+            base_depth=base,
+            depth_exponent=exponent,
+        ).settings(64)
+        for base in (4, 16)
+    ]
+    deep, plain = made
+    rate = 4.0 ** (2 * exponent - 1) if optimizer == "sgd" else 4.0 ** (exponent - 1)
+    for name in deep:
+        inside = name.startswith("blocks.")
+        assert deep[name].lr == pytest.approx(plain[name].lr * (rate if inside else 1.0))
+        assert deep[name].std == plain[name].std
+        if optimizer == "adamw":
+            assert deep[name].eps == pytest.approx(plain[name].eps * (4.0**-exponent if inside else 1.0))
+            assert deep[name].lr * deep[name].weight_decay == pytest.approx(1.0)
+
+
+def test_a_deep_plan_survives_its_file(tmp_path):
+    family = lzr.Family(Stream, base=32, depth=16)
+    plan = lzr.plan(family, lzr.mup(), "adamw", branches=["blocks.*"], base_depth=4, depth_exponent=1.0)
+    again = lzr.Plan.load(plan.save(tmp_path / "plan.json"), family)
+    assert again.settings(64) == plan.settings(64)
+    assert [o.factor(again.build(64)) for o in again.obligations] == [0.25]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"branches": ["blocks.*"], "depth_exponent": 0.3}, "got depth_exponent = 0.3, expected 1/2"),
+        ({"branches": ["blocks.*"], "depth_exponent": 1.5}, "above, they learn nothing"),
+        ({"branches": ["blocks.*", "blocks.*.2"]}, "lies inside branches of 'blocks.\\*' and of 'blocks.\\*.2'"),
+        ({"branches": ["layers.*"]}, "matches no module"),
+    ],
+)
+def test_bad_input_is_refused(options, words):
+    with pytest.raises(lzr.LazyrichError, match=words):
+        lzr.plan(lzr.Family(Stream, base=32, depth=4), lzr.mup(), "adamw", **options)
