@@ -18,7 +18,7 @@ def main():
     flow = problem.closure().follow(problem.start(4000, 1).norm(dim=1, keepdim=True), TIMES)
     print("time      ", "  ".join(f"{t:5.0f}" for t in TIMES))
     show("flow", flow.risk, flow.coordinates.mean((1, 2)))
-    for eps in (2e-4, 1e-3):
+    for eps in (5e-5, 2e-4, 1e-3):
         found = mean_field(problem.neuron, problem.start(800, 0), problem.draw, TIMES[-1], eps=eps, watch=watch, looks=20)
         at = [int(t) for t in TIMES]
         show(f"eps {eps:g}", found.risk[at], found.particles[at].norm(dim=2).mean(1))

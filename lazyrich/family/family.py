@@ -82,6 +82,7 @@ class Family:
             raise FamilyError(f"got base={base} and probe={probe}, expected 1 <= base < probe")
         self.factory, self.base, self.depth, self.probe = factory, base, depth, probe or 2 * base
         self._builds = _builds
+        self._meta_tells: bool | None = None
         self._overrides = {pattern: _as_role(pattern, role) for pattern, role in (roles or {}).items()}
         self._laws: dict[int, dict[str, Law]] = {}
 
@@ -152,11 +153,26 @@ class Family:
                 raise self._no_factory()
             return measure_laws([known[width]], names)
         recorder = LawRecorder()
-        params = dict(self.sketch(width, recorder).named_parameters())
+        params = dict(self._drawn(width, recorder).named_parameters())
         found = {name: recorder.law(params[name]) for name in names}
         unclear = [name for name, law in found.items() if law is None]
         measured = measure_laws([self.build(width, seed) for seed in range(POOLED_SEEDS)], unclear) if unclear else {}
         return {name: law or measured[name] for name, law in found.items()}
+
+    def _drawn(self, width: int, recorder: LawRecorder) -> nn.Module:
+        """A network whose draws are recorded: on the meta device, unless the factory draws otherwise there.
+
+        Some libraries leave a model on the meta device as its layers' defaults, and draw their own only in real memory.
+        """
+        if self._meta_tells is None:
+            trial = LawRecorder()
+            sketch, real = dict(self.sketch(self.base, trial).named_parameters()), self.build(self.base)
+            laws = {name: trial.law(tensor) for name, tensor in sketch.items()}
+            self._meta_tells = all(law.fits(p) for name, p in real.named_parameters() if (law := laws.get(name)))
+        if self._meta_tells:
+            return self.sketch(width, recorder)
+        with seeded(0):
+            return self._call(width, recorder)
 
     def sketch(self, width: int, recorder: LawRecorder | None = None) -> nn.Module:
         """The network at a width with shapes and names only; a factory that needs real memory gets it."""

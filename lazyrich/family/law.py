@@ -36,6 +36,17 @@ class Law:
         """The law of a tensor multiplied by a number."""
         return Law(self.mean * factor, self.std * abs(factor))
 
+    def fits(self, tensor: Tensor) -> bool:
+        """Whether a tensor's entries may be a draw: mean and standard deviation within six standard errors."""
+        if tensor.is_meta:
+            return True
+        entries = tensor.detach().double().flatten()
+        n = len(entries)
+        if self.std == 0:
+            return bool((entries == self.mean).all())
+        mean, std = float(entries.mean()), float(entries.std(correction=0))
+        return abs(mean - self.mean) < 6 * self.std / math.sqrt(n) and abs(std / self.std - 1) < 6 / math.sqrt(n)
+
     def shifted(self, offset: float) -> Law:
         """The law of a tensor plus a number."""
         return Law(self.mean + offset, self.std)

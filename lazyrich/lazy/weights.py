@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import copy
 import fnmatch
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 
-import torch
 from torch import nn
 
 from lazyrich.errors import KernelError
@@ -165,7 +163,7 @@ def own_laws(module: nn.Module) -> dict[str, Law]:
     found = {}
     for name, tensor in sketch.named_parameters(remove_duplicate=False):
         law = recorder.law(tensor)
-        found[name] = law if law and _agrees(law, drawn[name]) else None
+        found[name] = law if law and law.fits(drawn[name]) else None
     missing = [name for name, law in found.items() if law is None]
     measured = measure_laws([_Holder(drawn)], missing) if missing else {}  # type: ignore[list-item]
     return {name: law or measured[name] for name, law in found.items()}
@@ -180,14 +178,3 @@ class _Holder(nn.Module):
 
     def named_parameters(self, *args: object, **options: object):  # type: ignore[override]
         return iter(self.drawn.items())
-
-
-def _agrees(law: Law, tensor: torch.Tensor) -> bool:
-    if tensor.is_meta:
-        return True
-    entries = tensor.detach().double().flatten()
-    n = len(entries)
-    if law.std == 0:
-        return bool((entries == law.mean).all())
-    mean, std = float(entries.mean()), float(entries.std(correction=0))
-    return abs(mean - law.mean) < 6 * law.std / math.sqrt(n) and abs(std / law.std - 1) < 6 / math.sqrt(n)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import nn
-
 from lazyrich.family import Family, Role, TensorInfo
 from lazyrich.family.role import grown
 from lazyrich.scaling.obligation import Obligation, branches
@@ -68,14 +66,14 @@ def _attention(family: Family, scheme: Scheme, optimizer: str) -> list[Obligatio
             size,
         )
         for path, size in small.items()
-        if large[path] != size
+        if large.get(path, size) != size
     ]
 
 
 def _heads(family: Family, width: int) -> dict[str, int]:
-    """Head size of every MultiheadAttention at a width."""
-    modules = family.sketch(width).named_modules()
-    return {path: int(module.head_dim) for path, module in modules if isinstance(module, nn.MultiheadAttention)}
+    """Head size of every attention at a width: of modules that carry it as ``head_dim``, as torch's and most libraries' do."""
+    sizes = {path: getattr(module, "head_dim", None) for path, module in family.sketch(width).named_modules()}
+    return {path: size for path, size in sizes.items() if isinstance(size, int) and not isinstance(size, bool)}
 
 
 def _residual(family: Family, pattern: str, base_depth: int | None, exponent: float) -> Obligation:

@@ -56,7 +56,7 @@ class Obligation:
         if self.kind == "tied readout":
             scale_input(module_at(model, self.where), factor)
         elif self.kind == "attention":
-            module, hook = module_at(model, self.where), ScaleQueries(factor)
+            module, hook = module_at(model, self.where), ScaleQueries(factor, self.where)
             module.register_forward_pre_hook(hook)
             module.register_forward_hook(hook.leave, always_call=True)
         else:
@@ -90,32 +90,51 @@ class ScaleOutput:
 
 
 class ScaleQueries(TorchFunctionMode):
-    """Forward pre-hook that scales the attention logits inside one module by a number until its forward ends."""
+    """Forward pre-hook that scales the attention logits inside one module by a number until its forward ends.
 
-    def __init__(self, factor: float) -> None:
+    Attention that is written out by hand has no call to scale; that is an error and not a silence.
+    """
+
+    def __init__(self, factor: float, where: str = "") -> None:
         super().__init__()
-        self.factor = factor
+        self.factor, self.where = factor, where
         self.entered = 0
+        self.scaled = False
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         """The forward pre-hook that begins it."""
         self.__enter__()
         self.entered += 1
+        self.scaled = isinstance(module, nn.MultiheadAttention)  # its fast path is not seen from here
 
     def leave(self, module: nn.Module, args: Any, output: Any) -> None:
         """The forward hook that ends it, also when the forward raised (but not when another hook raised before it began)."""
         if self.entered:
             self.entered -= 1
             self.__exit__(None, None, None)
+            if not self.scaled and output is not None:
+                raise PlanError(
+                    f"the attention '{self.where}' ({type(module).__name__}) calls no scaled_dot_product_attention, so its logits "
+                    f"cannot be scaled from outside; multiply them by {self.factor:g} in {_source(module)}, or choose an "
+                    "implementation that calls it (attn_implementation='sdpa' in Hugging Face's)"
+                )
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
         if func is F.multi_head_attention_forward:
+            self.scaled = True
             return func(*_scaled_projection(args, kwargs, self.factor), **kwargs)
         if func is F.scaled_dot_product_attention:
+            self.scaled = True
             scale = kwargs.get("scale") or args[0].shape[-1] ** -0.5
             kwargs["scale"] = scale * self.factor
         return func(*args, **kwargs)
+
+
+def _source(module: nn.Module) -> str:
+    """File and line of a module's forward."""
+    code = type(module).forward.__code__
+    return f"{code.co_filename}:{code.co_firstlineno}"
 
 
 def _scaled_projection(args: Any, kwargs: dict[str, Any], factor: float) -> Any:

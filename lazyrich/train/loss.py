@@ -23,7 +23,21 @@ def mse(output: Tensor, target: Tensor) -> Tensor:
     return F.mse_loss(output, target.reshape(output.shape))
 
 
-LOSSES: dict[str, Loss] = {"cross_entropy": F.cross_entropy, "mse": mse, "half_mse": half_mse}
+def cross_entropy(output: Tensor, target: Tensor) -> Tensor:
+    """Mean cross entropy: classes along axis 1 as in torch, or along the last where the targets have all other axes.
+
+    Example:
+        >>> import torch
+        >>> logits, tokens = torch.zeros(2, 5, 7), torch.zeros(2, 5, dtype=torch.long)  # (batch, position, vocabulary)
+        >>> round(float(cross_entropy(logits, tokens)), 4) == round(float(torch.tensor(7.0).log()), 4)
+        True
+    """
+    if output.dim() > 2 and output.shape[:-1] == target.shape and target.shape[1:] != output.shape[2:]:
+        output = output.movedim(-1, 1)
+    return F.cross_entropy(output, target)
+
+
+LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy, "mse": mse, "half_mse": half_mse}
 
 
 def loss_for(loss: str | Loss | None, target: Tensor) -> tuple[str, Loss]:

@@ -167,3 +167,25 @@ def test_a_numpy_draw_is_measured():
 def test_laws_of_a_huge_network_cost_no_memory():
     law = lzr.Family(lzr.zoo.mlp, base=8).laws(2**18)["hidden.1.weight"]
     assert math.isclose(law.std, 1 / math.sqrt(3 * 2**18), rel_tol=1e-9)
+
+
+class DrawsLate(nn.Module):
+    """Draws its own entries in real memory only, as Hugging Face's models do."""
+
+    def __init__(self, n):
+        super().__init__()
+        self.first, self.last = nn.Linear(4, n), nn.Linear(n, 2, bias=False)
+        if not self.first.weight.is_meta:
+            for weight in (self.first.weight, self.last.weight):
+                nn.init.normal_(weight, std=0.02)
+
+
+def test_a_factory_that_draws_in_real_memory_only_is_recorded_there():
+    family = lzr.Family(DrawsLate, base=16)
+    for width in (16, 32):
+        laws = family.laws(width)
+        assert (laws["first.weight"].std, laws["last.weight"].std) == (0.02, 0.02)
+        assert laws["first.weight"].noise == 0.0
+    plan = lzr.plan(family, lzr.mup(), "adamw")
+    assert plan.settings(64)["last.weight"].std == pytest.approx(0.02 / 4)
+    assert float(plan.build(64).last.weight.std()) == pytest.approx(0.02 / 4, rel=0.2)

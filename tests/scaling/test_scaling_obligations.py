@@ -362,3 +362,54 @@ def test_an_obligation_at_a_module_that_is_not_there_is_refused():
     plan = lzr.plan(lzr.Family(Attends, base=8), lzr.mup())
     with pytest.raises(PlanError, match="'attention', which this model does not have"):
         plan.meet_(nn.Linear(3, 3))
+
+
+# --- attention of one's own -----------------------------------------------------------------------------------------------
+
+
+class Heads(nn.Module):
+    """Four heads that grow; by torch's function, or written out by hand."""
+
+    def __init__(self, n, by_hand=False):
+        super().__init__()
+        self.qkv, self.out, self.head_dim, self.by_hand = nn.Linear(n, 3 * n), nn.Linear(n, n), n // 4, by_hand
+
+    def forward(self, x, factor=1.0):
+        q, k, v = (t.unflatten(-1, (4, -1)).transpose(1, 2) for t in self.qkv(x).chunk(3, -1))
+        if self.by_hand:
+            mixed = (factor * q @ k.transpose(-1, -2) / self.head_dim**0.5).softmax(-1) @ v
+        else:
+            mixed = nn.functional.scaled_dot_product_attention(factor * q, k, v)
+        return self.out(mixed.transpose(1, 2).flatten(2))
+
+
+class Reads(nn.Module):
+    def __init__(self, n, by_hand=False):
+        super().__init__()
+        self.embed, self.attention, self.readout = nn.Linear(3, n), Heads(n, by_hand), nn.Linear(n, 2)
+
+    def forward(self, x, factor=1.0):
+        return self.readout(self.attention(self.embed(x), factor))
+
+
+def test_attention_of_ones_own_is_scaled_where_it_calls_torchs_function():
+    plan = lzr.plan(lzr.Family(Reads, base=16), lzr.mup())
+    assert [(o.kind, o.where, o.exponent) for o in plan.obligations] == [("attention", "attention", -0.5)]
+    model, x = plan.build(64), torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0))
+    plain, expected = model(x), model(x, factor=0.5)
+    plan.meet_(model)
+    assert torch.allclose(model(x), expected, atol=1e-6)
+    assert not torch.allclose(plain, expected, atol=1e-4)
+    plan.release_(model)
+    assert torch.equal(model(x), plain)
+
+
+def test_attention_written_by_hand_is_an_error_that_names_its_file_and_line():
+    plan = lzr.plan(lzr.Family(lambda n: Reads(n, by_hand=True), base=16), lzr.mup())
+    model = plan.build(64, meet=True)
+    line = Heads.forward.__code__.co_firstlineno
+    words = rf"'attention' \(Heads\) calls no scaled_dot.*multiply them by 0.5 in .*test_scaling_obligations.py:{line}"
+    with pytest.raises(lzr.LazyrichError, match=words):
+        model(torch.randn(2, 5, 3))
+    plan.release_(model)
+    assert model(torch.randn(2, 5, 3)).shape == (2, 5, 2)
