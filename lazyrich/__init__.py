@@ -28,6 +28,7 @@ _FACE = {
     "flattens": ("lazyrich.scaling", "flattens"),
     # is it well-behaved
     "check": ("lazyrich.measure", "check"),
+    "check_depth": ("lazyrich.measure", "check_depth"),
     "transfer": ("lazyrich.measure", "transfer"),
     "dial": ("lazyrich.measure", "dial"),
     "decompose": ("lazyrich.measure", "decompose"),

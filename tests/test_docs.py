@@ -54,6 +54,18 @@ def test_the_tutorial_runs_from_top_to_bottom(capsys: pytest.CaptureFixture[str]
     assert Path("runs/dial-net/report.html").exists()
 
 
+@pytest.mark.filterwarnings("ignore")  # the compiler's own
+def test_the_page_on_training_runs_from_top_to_bottom(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "lm", raising=False)
+    run_page("docs/training.md")
+    out = capsys.readouterr().out
+    assert "residual branch at blocks.*" in out
+    assert "tied readout at head" in out
+    assert "LM · mup() · adamw · exponent 1\n" in out
+
+
 def test_the_page_on_limits_runs_from_top_to_bottom(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 VERBS = {
     "check": "train a few steps at several widths; verdict, mend and a page",
+    "depth": "the same over depth, for networks of residual branches",
     "plan": "the initialisation and learning rates of every tensor",
     "scheme": "what a parameterisation does at infinite width",
     "kernel": "the network at infinite width: NNGP and NTK as classifiers, beside finite ones",

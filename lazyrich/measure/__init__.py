@@ -2,6 +2,8 @@
 
 from lazyrich.measure.check import check
 from lazyrich.measure.decompose import Decomposition, decompose
+from lazyrich.measure.deep import check_depth
+from lazyrich.measure.deep_result import DepthResult
 from lazyrich.measure.dial import dial
 from lazyrich.measure.dial_result import DialResult
 from lazyrich.measure.limit import limit
@@ -19,6 +21,7 @@ from lazyrich.measure.verdict import Line, Overall
 __all__ = [
     "CheckResult",
     "Decomposition",
+    "DepthResult",
     "DialResult",
     "LimitResult",
     "Line",
@@ -29,6 +32,7 @@ __all__ = [
     "TransferResult",
     "UpdateProbe",
     "check",
+    "check_depth",
     "decompose",
     "dial",
     "fit_slope",

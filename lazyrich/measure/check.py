@@ -122,7 +122,7 @@ def check(
         >>> check(plan, "digits", widths=[32, 64, 128, 256], lr=0.003).verdict.word
         'well-behaved'
     """
-    setup = _setup(plan, data, widths, steps, seeds, lr, weight_decay, batch, probe, loss, device, meet)
+    setup = setup_of(plan, data, widths, steps, seeds, lr, weight_decay, batch, probe, loss, device, meet)
     store = RunFolder(folder, setup.settings()) if folder else None
     jobs = [(width, seed) for width in setup.widths for seed in range(seeds)]
     trials = []
@@ -217,10 +217,11 @@ def _obligations(setup: Setup) -> list[dict[str, Any]]:
     return [{"kind": o.kind, "where": o.where, "why": o.why, "factor": o.factor(widest), "met": setup.met} for o in owed]
 
 
-def _setup(
+def setup_of(
     plan: Plan, data: Any, widths: Sequence[int], steps: int, seeds: int, lr: float | None, weight_decay: float,
     batch: int, probe: int, loss: str | Loss | None, device: str, meet: bool
 ) -> Setup:  # fmt: skip
+    """What the trials share, with everything that makes no check refused."""
     ordered = tuple(int(w) for w in widths)
     if len(ordered) < 2:
         raise UsageError(f"got widths {list(ordered)}, expected at least two: a slope needs two widths, a good one four")

@@ -1,0 +1,153 @@
+"""The coordinate check over depth: what residual branches, and the stream that they add to, do as there are more of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from lazyrich.errors import UsageError
+from lazyrich.measure.check import Setup, Trial, run_trial, setup_of
+from lazyrich.measure.deep_result import DepthLine, DepthResult
+from lazyrich.measure.slope import fit_slope
+from lazyrich.scaling import Plan
+from lazyrich.scaling.obligation import branches
+from lazyrich.sweep import RunFolder
+from lazyrich.train import Loss
+
+PLACES = {"first": 0.0, "middle": 0.5, "last": 1.0}
+Progress = Callable[[int, int, str], None]
+
+
+def check_depth(
+    plan_at: Callable[[int], Plan],
+    data: Any = "digits",
+    depths: Sequence[int] = (4, 8, 16, 32),
+    *,
+    width: int | None = None,
+    steps: int = 4,
+    seeds: int = 3,
+    lr: float | None = None,
+    weight_decay: float = 0.0,
+    batch: int = 64,
+    probe: int = 16,
+    loss: str | Loss | None = None,
+    meet: bool = True,
+    folder: str | Path | None = None,
+    progress: Progress | None = None,
+) -> DepthResult:
+    """Is a plan well-behaved at every depth? Slopes of updates in the number of branches, and a verdict.
+
+    Layers outside of branches are compared by name, those inside at the first, the middle and the last branch. Their updates
+    should neither grow nor fade: slope 0. A layer's own part of it, relative to its output, goes as depth^(alpha - 1): constant
+    under CompleteP, fading under Depth-muP (Dey et al. 2025, arXiv:2505.01618).
+
+    Args:
+        plan_at: depth -> plan, with ``branches=`` and the same ``base_depth=`` at every depth.
+        data: whatever ``lazyrich.data.load`` reads.
+        depths: at least two, increasing.
+        width: of all networks; the plans' base by default.
+        steps: training steps.
+        seeds: networks a depth.
+        lr: learning rate at base width and depth; by default one that moves small networks.
+        weight_decay: at base width and depth.
+        batch: samples a step.
+        probe: samples on which updates are measured.
+        loss: name or function; by default cross entropy for labels, mean squared error for numbers.
+        meet: meet the plans' obligations by hooks, the branches' multipliers among them.
+        folder: a run folder; finished networks are kept there and the same call continues.
+        progress: called with (networks done, in all, what is next).
+
+    Raises:
+        UsageError: for depths that make no check, or plans without branches.
+
+    Example:
+        >>> import lazyrich as lzr
+        >>> def plan_at(depth):
+        ...     family = lzr.Family(lzr.zoo.residual_mlp, base=32, depth=depth)
+        ...     return lzr.plan(family, lzr.mup(), "adamw", branches=["blocks.*"], base_depth=2, depth_exponent=1.0)
+        >>> check_depth(plan_at, "digits", (2, 8), steps=2, seeds=2).word
+        'well-behaved'
+    """
+    ordered = [int(depth) for depth in depths]
+    if len(ordered) < 2 or any(b <= a for a, b in zip(ordered[:-1], ordered[1:], strict=True)) or ordered[0] < 1:
+        raise UsageError(f"got depths {ordered}, expected two or more increasing ones, for example 4 8 16 32")
+    setups = {
+        depth: _setup(plan_at(depth), data, width, steps, seeds, lr, weight_decay, batch, probe, loss, meet)
+        for depth in ordered
+    }
+    store = RunFolder(folder, {str(depth): setup.settings() for depth, setup in setups.items()}) if folder else None
+    jobs, trials = [(depth, seed) for depth in ordered for seed in range(seeds)], {}
+    for done, (depth, seed) in enumerate(jobs):
+        if progress:
+            progress(done, len(jobs), f"depth {depth}, seed {seed}")
+        key = f"depth{depth}-seed{seed}"
+        trial = store.get(key) if store else None
+        if trial is None:
+            trial = run_trial(setups[depth], setups[depth].widths[0], seed)
+            if store:
+                store.put(key, trial)
+        trials[depth, seed] = trial
+    return _summary(setups, trials, seeds)
+
+
+def _setup(plan: Plan, data: Any, width: int | None, *rest: Any) -> Setup:
+    if not any(o.kind == "residual branch" for o in plan.obligations):
+        raise UsageError("the plan names no residual branches; make it with branches=['blocks.*'] and base_depth=")
+    steps, seeds, lr, weight_decay, batch, probe, loss, meet = rest
+    chosen = plan.base if width is None else width
+    made = setup_of(plan, data, (chosen, chosen + plan.base), steps, seeds, lr, weight_decay, batch, probe, loss, "cpu", meet)
+    return replace(made, widths=(chosen,))
+
+
+def _summary(setups: Mapping[int, Setup], trials: Mapping[tuple[int, int], Trial], seeds: int) -> DepthResult:
+    depths, step = list(setups), str(next(iter(setups.values())).steps)
+    renamed = {depth: _names(setup, trials[depth, 0]["order"]) for depth, setup in setups.items()}
+    shared = [label for label in renamed[depths[0]] if all(label in renamed[depth] for depth in depths)]
+    plan = setups[depths[0]].plan
+    exponent = next(-o.exponent for o in plan.obligations if o.kind == "residual branch")
+    lines = []
+    for label in shared:
+        inside = ": " in label
+        for quantity in ("update", "own", "level"):
+            values = [
+                [_value(trials[depth, seed], step, renamed[depth][label], quantity) for depth in depths]
+                for seed in range(seeds)
+            ]
+            if any(v > 0 for row in values for v in row):
+                expected = {"update": 0.0, "own": exponent - 1 if inside else 0.0}.get(quantity)
+                lines.append(DepthLine(label, quantity, fit_slope(depths, values), expected))
+    diverged = sorted({depth for depth, seed in trials if trials[depth, seed]["diverged"]})
+    settings = {str(depth): setup.settings() for depth, setup in setups.items()}
+    title = (
+        f"{plan.family.name if plan.family else 'network'} · {plan.scheme.name} · {plan.optimizer_name} · exponent {exponent:g}"
+    )
+    return DepthResult(title, tuple(depths), tuple(lines), tuple(diverged), settings)
+
+
+def _names(setup: Setup, order: Sequence[str]) -> dict[str, str]:
+    """Label -> unit: units outside of branches under their own names, those of three branches by place."""
+    assert setup.plan.family is not None
+    sketch = setup.plan.family.sketch(setup.plan.base)
+    found, inside = {}, set()
+    for obligation in setup.plan.obligations:
+        if obligation.kind != "residual branch":
+            continue
+        paths = branches(sketch, obligation.where)
+        inside |= {unit for unit in order for path in paths if unit == path or unit.startswith(f"{path}.")}
+        for place, part in PLACES.items():
+            path = paths[round(part * (len(paths) - 1))]
+            for unit in order:
+                if unit == path or unit.startswith(f"{path}."):
+                    found[f"{place} of {obligation.where}: {unit[len(path) + 1 :] or 'whole'}"] = unit
+    return {unit: unit for unit in order if unit not in inside} | found
+
+
+def _value(trial: Trial, step: str, unit: str, quantity: str) -> float:
+    record = trial["records"].get(step, {}).get(unit, {})
+    if quantity == "own":
+        level = record.get("level", 0.0)
+        return record.get("layer", math.nan) / level if level > 0 else math.nan
+    return record.get(quantity, math.nan)

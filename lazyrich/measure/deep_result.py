@@ -1,0 +1,123 @@
+"""What a check over depth found."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lazyrich.measure.slope import Slope
+from lazyrich.measure.verdict import TOLERANCE
+
+
+@dataclass(frozen=True)
+class DepthLine:
+    """One quantity of one layer: ``update`` of its output, ``own`` (its own part over its output) or ``level`` at the start."""
+
+    layer: str
+    quantity: str
+    slope: Slope
+    predicted: float | None
+
+    @property
+    def inside(self) -> bool:
+        """Whether the layer lies in a residual branch."""
+        return ": " in self.layer
+
+    @property
+    def word(self) -> str:
+        """Of an update, empty for others: exploding, well-behaved, vanishing (inside of branches: lazy), or inconclusive.
+
+        Inside of branches an update that fades is what an exponent below 1 brings: the layer's weights stay nearly linear.
+        """
+        if self.quantity != "update":
+            return ""
+        if math.isnan(self.slope.value):
+            return "inconclusive"
+        if self.slope.low > TOLERANCE:
+            return "exploding"
+        if self.slope.high < -TOLERANCE:
+            return "lazy" if self.inside else "vanishing"
+        return "well-behaved" if abs(self.slope.value) <= TOLERANCE else "inconclusive"
+
+
+@dataclass(frozen=True)
+class DepthResult:
+    """The result of ``lzr.check_depth``: a table when printed, records by ``rows()``.
+
+    Attributes:
+        title: network, scheme, optimizer and the branches' exponent.
+        depths: that were trained.
+        lines: layers in the network's order, those of branches by place.
+        diverged: depths at which a network diverged.
+        settings: of the run, by depth.
+    """
+
+    title: str
+    depths: tuple[int, ...]
+    lines: tuple[DepthLine, ...]
+    diverged: tuple[int, ...]
+    settings: Mapping[str, Any]
+
+    @property
+    def word(self) -> str:
+        """The worst of all updates; that of a layer inside of a branch is no more than lazy where it fades."""
+        if self.diverged:
+            return "exploding"
+        words = {line.word for line in self.lines if line.word != "inconclusive" or not line.inside}
+        return next((word for word in ("exploding", "vanishing", "inconclusive", "lazy") if word in words), "well-behaved")
+
+    @property
+    def sentence(self) -> str:
+        """The conclusion in words."""
+        span = f"from depth {self.depths[0]} to {self.depths[-1]}"
+        if self.diverged:
+            return f"Exploding {span}: training diverged at depth {', '.join(map(str, self.diverged))}; lower lr."
+        updates = [line for line in self.lines if line.quantity == "update" and not math.isnan(line.slope.value)]
+        if not updates:
+            return f"Inconclusive {span}: nothing moved."
+        worst = max(updates, key=lambda line: (line.word == self.word, abs(line.slope.value)))
+        said = f"the update of '{worst.layer}' goes as depth^({worst.slope})"
+        return {
+            "exploding": f"Exploding {span}: {said}. Scale the branches (branches=, base_depth=) and meet the obligation.",
+            "vanishing": f"Vanishing {span}: {said}; what you tune on a shallow network fades in a deep one.",
+            "inconclusive": f"Inconclusive {span}: {said}; add depths, seeds or steps.",
+            "lazy": f"Well-behaved {span} outside of the branches, whose layers learn less the more there are: {said}. "
+            "depth_exponent=1 keeps them learning.",
+            "well-behaved": f"Well-behaved {span}: no update grows or fades; at most, {said}.",
+        }[self.word]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One flat record a line."""
+        return [
+            {
+                "layer": line.layer, "quantity": line.quantity, "slope": line.slope.value, "low": line.slope.low,
+                "high": line.slope.high, "predicted": line.predicted, "verdict": line.word,
+            }
+            for line in self.lines
+        ]  # fmt: skip
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain JSON values."""
+        return {
+            "kind": "depth", "title": self.title, "word": self.word, "sentence": self.sentence, "depths": list(self.depths),
+            "lines": self.rows(), "diverged": list(self.diverged), "settings": dict(self.settings),
+        }  # fmt: skip
+
+    def __str__(self) -> str:
+        layers = list(dict.fromkeys(line.layer for line in self.lines))
+        by = {(line.layer, line.quantity): line for line in self.lines}
+        header = ["layer", "update", "verdict", "own part", "predicted", "level"]
+        rows = []
+        for layer in layers:
+            update, own, level = (by.get((layer, quantity)) for quantity in ("update", "own", "level"))
+            predicted = f"{own.predicted:+.2f}" if own and own.predicted is not None else ""
+            rows.append([layer, _slope(update), update.word if update else "", _slope(own), predicted, _slope(level)])
+        sizes = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+        table = ["  ".join(cell.ljust(size) for cell, size in zip(row, sizes, strict=True)).rstrip() for row in [header, *rows]]
+        return "\n".join([self.title, self.sentence, "", table[0], "-" * len(table[0]), *table[1:]])
+
+
+def _slope(line: DepthLine | None) -> str:
+    return str(line.slope) if line and not math.isnan(line.slope.value) else ""

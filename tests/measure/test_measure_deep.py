@@ -1,0 +1,112 @@
+"""The check over depth: published exponents come out, what is unscaled explodes, and what is kept is continued."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+
+import lazyrich as lzr
+from lazyrich.cli import main
+from lazyrich.measure.slope import Slope
+
+DEPTHS = (2, 6, 18)
+SMALL = {"depths": DEPTHS, "steps": 3, "seeds": 2}
+
+
+def plans(exponent, optimizer="adamw", **options):
+    def plan_at(depth):
+        family = lzr.Family(lzr.zoo.residual_mlp, base=32, depth=depth)
+        given = {"branches": ["blocks.*"], "base_depth": 2, "depth_exponent": exponent} | options
+        return lzr.plan(family, lzr.mup(), optimizer, **given)
+
+    return plan_at
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    place = tmp_path_factory.mktemp("depth")
+    return {e: lzr.check_depth(plans(e), "digits", folder=place / f"{e}", **SMALL) for e in (0.5, 1.0)}, place
+
+
+@pytest.mark.parametrize("exponent", [0.5, 1.0])
+def test_own_parts_go_as_depth_to_the_exponent_less_one(found, exponent):
+    result = found[0][exponent]
+    own = {line.layer: line for line in result.lines if line.quantity == "own"}
+    inside = [line for line in own.values() if line.inside]
+    assert len(inside) == 9
+    assert len(own) == 12
+    for line in inside:
+        assert line.predicted == exponent - 1
+        assert line.slope.value == pytest.approx(exponent - 1, abs=0.13), line.layer
+    for line in result.lines:
+        if line.quantity == "update" and not line.inside:
+            assert abs(line.slope.value) < 0.13, line.layer
+    assert result.word in (("well-behaved",) if exponent == 1 else ("well-behaved", "lazy"))
+
+
+def test_branches_that_are_not_scaled_explode():
+    result = lzr.check_depth(plans(0.5), "digits", meet=False, **SMALL | {"depths": (2, 8, 32)})
+    assert result.word == "exploding"
+    assert "meet the obligation" in result.sentence
+    assert max(line.slope.value for line in result.lines if line.quantity == "update") > 0.15
+
+
+def test_the_same_call_continues_and_another_is_refused(found):
+    results, place = found
+    trials = {p.name: p.stat().st_mtime_ns for p in (place / "1.0" / "trials").iterdir()}
+    assert len(trials) == 6
+    again = lzr.check_depth(plans(1.0), "digits", folder=place / "1.0", **SMALL)
+    assert again.to_dict() == results[1.0].to_dict()
+    assert {p.name: p.stat().st_mtime_ns for p in (place / "1.0" / "trials").iterdir()} == trials
+    with pytest.raises(lzr.LazyrichError, match="holds another run"):
+        lzr.check_depth(plans(1.0), "digits", folder=place / "1.0", **SMALL | {"steps": 2})
+
+
+def test_words(found):
+    result = found[0][1.0]
+    update = next(line for line in result.lines if line.quantity == "update")
+
+    def slope(value):
+        return dataclasses.replace(update, slope=Slope(value, value - 0.05, value + 0.05, 6))
+
+    assert [slope(v).word for v in (0.5, 0.15, 0.0, -0.5)] == ["exploding", "inconclusive", "well-behaved", "vanishing"]
+    lazy = dataclasses.replace(slope(-0.5), layer="first of blocks.*: up")
+    assert lazy.word == "lazy"
+    assert "depth_exponent=1 keeps them learning" in dataclasses.replace(result, lines=(*result.lines, lazy)).sentence
+    assert dataclasses.replace(result, lines=(*result.lines, slope(-0.5))).word == "vanishing"
+    assert dataclasses.replace(result, diverged=(18,)).word == "exploding"
+    assert "diverged at depth 18" in dataclasses.replace(result, diverged=(18,)).sentence
+
+
+@pytest.mark.parametrize(
+    ("plan_at", "options", "words"),
+    [
+        (plans(1.0), {"depths": (4,)}, "two or more increasing"),
+        (plans(1.0), {"depths": (8, 4)}, "two or more increasing"),
+        (plans(1.0, branches=(), depth_exponent=0.5), {}, "names no residual branches"),
+        (plans(1.0), {"steps": 0}, "steps = 0"),
+        (plans(1.0), {"lr": -1.0}, "lr = -1.0"),
+        (plans(1.0), {"width": 16}, "below the base width 32"),
+    ],
+)
+def test_bad_input_is_refused(plan_at, options, words):
+    with pytest.raises(lzr.LazyrichError, match=words):
+        lzr.check_depth(plan_at, "digits", **SMALL | options)
+
+
+def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = "depth lazyrich.zoo:residual_mlp --depths 2 6 --depth-exponent 1 --steps 2 --seeds 2 --base 16 --out run"
+    assert main(shlex.split(words)) == 0
+    lines = capsys.readouterr().out.strip().splitlines()
+    assert lines[0] == "residual_mlp · mup() · adamw · exponent 1"
+    assert lines[-1] == "result: run/result.json"
+    assert json.loads(Path("run/result.json").read_text())["depths"] == [2, 6]
+    assert main(shlex.split(words.replace("--depths 2 6", "--depths 6") + "2")) == 2
+    assert "two or more increasing" in capsys.readouterr().err
+    assert main(shlex.split("depth lazyrich.zoo:residual_mlp --branches 'layers.*' --out other")) == 2
+    assert "matches no module" in capsys.readouterr().err
