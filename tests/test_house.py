@@ -27,6 +27,7 @@ STOREYS = (
     {"measure"},
     {"autoencoder", "report"},
     {"cli"},
+    {"__main__"},
 )
 STOREY_OF = {room: storey for storey, rooms in enumerate(STOREYS) for room in rooms}
 LONGEST = 450
@@ -317,8 +318,8 @@ def test_an_unknown_name_of_the_face_is_an_attribute_error_that_lists_the_known_
 
 FIRST_LOOKS = {
     "import lazyrich": ["-c", "import lazyrich"],
-    "lazyrich --help": ["-m", "lazyrich.cli", "--help"],
-    "lazyrich --version": ["-m", "lazyrich.cli", "--version"],
+    "lazyrich --help": ["-m", "lazyrich", "--help"],
+    "lazyrich --version": ["-m", "lazyrich", "--version"],
 }
 
 

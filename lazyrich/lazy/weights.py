@@ -75,7 +75,9 @@ class Weights:
         return Drawn(law.std**2, law.mean, self._rate(name, 1.0 if constant else law.std**2, role))
 
     def _rule(self, name: str) -> Variance | None:
-        return next((rule for pattern, rule in self.init.items() if fnmatch.fnmatch(name, pattern)), None)
+        """The last that matches, as in a plan's ``init=``."""
+        found = [rule for pattern, rule in self.init.items() if fnmatch.fnmatch(name, pattern)]
+        return found[-1] if found else None
 
     def _rate(self, name: str, variance: float, role: Role, fan_in: float = 1.0) -> float:
         """Weight of the term: the literature's sigma^2 in the kernel regime's own gauge, else learning rate times fan-in."""

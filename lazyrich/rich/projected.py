@@ -250,6 +250,11 @@ class _Sum:
         """B, (M, r)."""
         return self.kept[2][: self.count]
 
+    @property
+    def lengths(self) -> Tensor:
+        """|B|^2, (M,)."""
+        return self.kept[3][: self.count]
+
     def reserve(self, more: int) -> None:
         """Room for so many terms more, so that appending moves nothing."""
         for i, old in enumerate(self.kept):
@@ -260,8 +265,7 @@ class _Sum:
     def forward(self, curve: Rectifier, g: Tensor) -> Tensor:
         """(N, r')."""
         self.inner = self.directions @ g.T
-        lengths = g.square().sum(1)
-        self.values, self.slopes = curve.both(self.inner, self.kept[3][: self.count, None], lengths[None])
+        self.values, self.slopes = curve.both(self.inner, self.lengths[:, None], g.square().sum(1)[None])
         return self.values.T @ self.terms
 
     def backward(self, g: Tensor, down: Tensor) -> Tensor:

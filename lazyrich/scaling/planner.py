@@ -40,6 +40,7 @@ def plan(
     init: Mapping[str, float] | None = None,
     overrides: Mapping[str, Mapping[str, float]] | None = None,
     alignment: str = "full",
+    readout_alignment: float | None = None,
     weight_decay: str = "constant_rate",
     gauge: str = "plain",
     epsilon: str = "gradient",
@@ -59,6 +60,8 @@ def plan(
         alignment: "full": updates align with the features that they meet, so a sum over n terms grows as n. "none": they
             do not, it grows as sqrt(n), and hidden and readout rates may be sqrt(fan_in) larger (Everett et al. 2024,
             arXiv:2407.05872); for optimizers whose steps have a size of their own.
+        readout_alignment: the readout's own exponent instead, from 1/2 (none) to 1 (full): its update meets features in a sum
+            that grows as fan_in^exponent. It decides whether per-layer rates of a standard initialisation are lazy or rich.
         weight_decay: "constant_rate" keeps lr x decay equal for all tensors (decoupled decay as in Yang et al. 2022);
             "unscaled" gives all tensors the same decay, so the rate falls with the learning rate.
         gauge: "plain" moves every multiplier into initialisation and learning rate; "multipliers" keeps the scheme's own
@@ -90,12 +93,15 @@ def plan(
             "grows with their number; above, they learn nothing"
         )
     entrywise = is_entrywise(optimizer)
-    _refuse(scheme, optimizer, entrywise, alignment)
+    if readout_alignment is not None and not 0.5 <= readout_alignment <= 1:
+        raise PlanError(f"got readout_alignment = {readout_alignment:g}, expected 1/2 (none) to 1 (full)")
+    _refuse(scheme, optimizer, entrywise, "full" if alignment == "full" and readout_alignment in (None, 1) else "none")
     laws, own = _laws(family)
     tensors = {
         name: _tensor_plan(info, scheme, entrywise, gauge, laws[name], own[name]) for name, info in family.tensors.items()
     }
-    tensors = {name: _assuming(tensor, alignment, epsilon) for name, tensor in tensors.items()}
+    gains = _gains(alignment, readout_alignment)
+    tensors = {name: _assuming(tensor, gains, epsilon) for name, tensor in tensors.items()}
     tensors = _deepened(tensors, family, branches, base_depth, depth_exponent, optimizer, epsilon)
     tensors = _overridden(tensors, init or {}, overrides or {})
     return Plan(
@@ -126,11 +132,17 @@ def _refuse(scheme: Scheme, optimizer: str, entrywise: bool, alignment: str) -> 
         raise PlanError(f"got {scheme.name} for {optimizer}, which has no one largest rate; take standard() or mup()")
 
 
-def _assuming(tensor: TensorPlan, alignment: str, epsilon: str) -> TensorPlan:
+def _gains(alignment: str, readout: float | None) -> dict[Role, float]:
+    """Powers of the fan-in by which rates may be larger than under full alignment."""
+    gain = 0.5 if alignment == "none" else 0.0
+    return {Role.HIDDEN: gain, Role.OUTPUT: gain if readout is None else 1.0 - readout}
+
+
+def _assuming(tensor: TensorPlan, gains: Mapping[Role, float], epsilon: str) -> TensorPlan:
     """The tensor's rule under another assumption on alignment, or another policy on epsilon."""
     rule = tensor.rule
-    if alignment == "none" and tensor.role in (Role.HIDDEN, Role.OUTPUT):
-        rule = replace(rule, lr=rule.lr * Power(fan_in=0.5))
+    if gain := gains.get(tensor.role, 0.0):
+        rule = replace(rule, lr=rule.lr * Power(fan_in=gain))
     if epsilon == "unscaled" or (epsilon == "hidden" and tensor.role is not Role.HIDDEN):
         rule = replace(rule, eps=Power())
     return replace(tensor, rule=rule)

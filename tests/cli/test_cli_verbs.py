@@ -156,7 +156,7 @@ def test_scheme_without_hidden_layers_shows_no_hidden_row(capsys: pytest.Capture
 
 def test_the_installed_command_and_the_module_answer_alike(tmp_path: Path) -> None:
     answers = []
-    for command in ([str(Path(sys.executable).parent / "lazyrich")], [sys.executable, "-m", "lazyrich.cli"]):
+    for command in ([str(Path(sys.executable).parent / "lazyrich")], [sys.executable, "-m", "lazyrich"]):
         if not Path(command[0]).exists():
             pytest.skip("the script is not installed beside this Python")
         run = subprocess.run([*command, "scheme", "mup"], capture_output=True, text=True, timeout=60, cwd=tmp_path)
@@ -172,7 +172,7 @@ def test_the_installed_command_and_the_module_answer_alike(tmp_path: Path) -> No
 
 def test_a_reader_that_goes_away_is_no_traceback(tmp_path: Path) -> None:
     run = subprocess.run(
-        f"{shlex.quote(sys.executable)} -m lazyrich.cli scheme mup | true",
+        f"{shlex.quote(sys.executable)} -m lazyrich scheme mup | true",
         shell=True, capture_output=True, text=True, timeout=60, cwd=tmp_path,
     )  # fmt: skip
     assert "Traceback" not in run.stderr

@@ -391,3 +391,12 @@ def test_gradients_flow_to_the_inputs():
     k = lzr.kernel(mlp(3), init=lzr.init.variance(1.5, 0.1))
     assert torch.autograd.gradcheck(lambda v: k.ntk(v, X[2:4]), (x,))
     assert torch.autograd.gradcheck(lambda v: k.nngp(v), (x,))
+
+
+def test_where_patterns_overlap_the_last_one_counts_as_in_a_plan():
+    wide, narrow = lzr.init.variance(2.0, 0.1), lzr.init.variance(1.0, 0.0)
+    net = mlp(2)
+    both = lzr.kernel(net, init={"*": wide, "2.*": narrow}).nngp(X)
+    apart = lzr.kernel(net, init={"0.*": wide, "2.*": narrow}).nngp(X)
+    assert torch.equal(both, apart)
+    assert not torch.allclose(both, lzr.kernel(net, init={"2.*": narrow, "*": wide}).nngp(X))

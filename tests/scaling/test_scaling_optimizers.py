@@ -42,6 +42,22 @@ def test_alignment_is_everetts_table(alignment, exponents):
         assert found == pytest.approx([4.0**k for k in exponents], rel=1e-9)
 
 
+@pytest.mark.parametrize(("readout", "power"), [(1.0, -1.0), (0.75, -0.75), (0.5, -0.5)])
+def test_the_readouts_own_alignment(readout, power):
+    for alignment, hidden in (("full", -1.0), ("none", -0.5)):
+        settings = lzr.plan(family(), lzr.mup(), "adamw", alignment=alignment, readout_alignment=readout).settings(64)
+        found = [settings[name].lr for name in ("hidden.0.weight", "hidden.1.weight", "readout.weight")]
+        assert found == pytest.approx([1.0, 4.0**hidden, 4.0**power], rel=1e-9)
+
+
+@pytest.mark.parametrize("readout", [0.4, 1.1])
+def test_alignments_that_are_none_are_refused(readout):
+    with pytest.raises(PlanError, match="expected 1/2"):
+        lzr.plan(family(), lzr.mup(), "adamw", readout_alignment=readout)
+    with pytest.raises(PlanError, match="the layers' rates depend on each other"):
+        lzr.plan(family(), lzr.mup(), "sgd", readout_alignment=0.5)
+
+
 def test_policies_of_epsilon():
     names = ("hidden.0.weight", "hidden.1.weight", "readout.weight")
     eps = {p: [lzr.plan(family(), lzr.mup(), epsilon=p).settings(64)[n].eps for n in names]

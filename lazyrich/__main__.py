@@ -1,4 +1,4 @@
-"""``python -m lazyrich.cli``."""
+"""``python -m lazyrich``."""
 
 from lazyrich.cli import script
 
