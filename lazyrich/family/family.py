@@ -11,7 +11,7 @@ import hashlib
 import math
 import random
 from collections.abc import Callable, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +23,7 @@ from torch import nn
 from torch.nn.parameter import UninitializedParameter
 
 from lazyrich.errors import FamilyError, LazyrichError
+from lazyrich.family.base_shapes import candidates, read_base_shapes, width_of
 from lazyrich.family.law import Law, LawRecorder, measure_laws
 from lazyrich.family.role import Axes, Role, axes_for, grown, role_of
 from lazyrich.family.semantics import read_axes
@@ -99,6 +100,43 @@ class Family:
             <Role.OUTPUT: 'output'>
         """
         return cls(None, _builds=(small, large), **options)
+
+    @classmethod
+    def from_mup(cls, path: str | Path, factory: Callable[..., nn.Module], **options: Any) -> Family:
+        """The family of a network that was tuned with the package mup, from its base-shapes file; ``options`` as for ``Family``.
+
+        The base is the width at which the factory has the file's shapes, and what grows must be what the file calls a width.
+        ``lzr.plan(Family.from_mup("net.bsh", make), lzr.mup(), "adam")`` then trains as mup did, with plain layers.
+
+        Raises:
+            FamilyError: for a file that holds no base shapes, or a factory whose networks do not have them.
+        """
+        shapes = read_base_shapes(path)
+        widths = candidates(shapes)
+        if not widths:
+            raise FamilyError(f"in {path} no axis is a width: its base and delta models were the same")
+        built: dict[int, dict[str, tuple[int, ...]]] = {}
+        for width in widths:
+            with suppress(FamilyError):  # a size that is no width of this factory
+                built[width] = cls(factory, width, **options).shapes(width)
+        base = width_of(shapes, built)
+        if base is None:
+            known: Mapping[str, tuple[int, ...]] = next(iter(built.values()), {})
+            odd: list[str] = sorted({*known} ^ {*shapes})[:3]
+            what = (
+                f"the file and the factory differ in {', '.join(odd)}"
+                if odd
+                else f"tried widths {', '.join(map(str, widths[:5]))}"
+            )
+            raise FamilyError(f"the factory has the base shapes of {path} at no width ({what}); give Family(factory, base=...)")
+        family = cls(factory, base, **options)
+        for name, info in family.tensors.items():
+            grows, widths = list(grown(info.shape, info.probe_shape)), [i for i, n in enumerate(shapes[name]) if n is not None]
+            if grows != widths:
+                raise FamilyError(
+                    f"'{name}' grows in axes {grows}, but {path} calls {widths} widths; the factory is not the file's network"
+                )
+        return family
 
     @property
     def name(self) -> str:

@@ -106,7 +106,7 @@ def test_an_export(made):
 def test_a_compiled_model(made):
     plan, plain = made
     model = start(plan)
-    found = losses(torch.compile(model, backend="aot_eager"), plan.optimizer(model, 0.01))
+    found = losses(torch.compile(model, backend="aot_eager", fullgraph=True), plan.optimizer(model, 0.01))
     assert found == pytest.approx(plain, rel=1e-12)
     wrapped = torch.compile(start(plan), backend="aot_eager")
     assert losses(wrapped, plan.optimizer(wrapped, 0.01)) == pytest.approx(plain, rel=1e-12)
@@ -131,6 +131,72 @@ def test_fully_sharded(made, group):
         fully_shard(block)
     fully_shard(model)
     assert losses(model, plan.optimizer(model, 0.01)) == pytest.approx(plain, rel=1e-12)
+
+
+def materialised():
+    """Sharded on the meta device, then drawn in real memory, as models too large for one are."""
+    with torch.device("meta"):
+        model = Net(WIDTH)
+        model.readout.weight = model.embed.weight
+    for block in model.blocks:
+        fully_shard(block)
+    fully_shard(model)
+    model.to_empty(device="cpu")
+    torch.manual_seed(0)
+    for module in model.modules():
+        if hasattr(module, "reset_parameters") and module is not model.readout:
+            module.reset_parameters()
+    return model
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_model_that_is_sharded_before_it_is_drawn(made, group):
+    plan, _ = made
+    model = plan.apply_(materialised())
+    wanted = plan.settings(WIDTH)
+    for name, parameter in model.named_parameters():
+        entries = parameter.full_tensor().detach()
+        assert float(entries.std(correction=0)) == pytest.approx(wanted[name].std, rel=4 / entries.numel() ** 0.5), name
+    plan.meet_(model)
+    found = losses(model, plan.optimizer(model, 0.01))
+    assert found[-1] < found[0]
+
+
+def test_gradients_that_are_accumulated(made):
+    """Two halves of a batch, each loss halved, step as the whole batch does; nothing of a plan knows of it."""
+    plan, plain = made
+    model = start(plan)
+    optimizer, found = plan.optimizer(model, 0.01), []
+    for step in range(STEPS):
+        optimizer.zero_grad()
+        parts = batch(step).split(3)
+        halves = [nn.functional.cross_entropy(model(t[:, :-1]).flatten(0, 1), t[:, 1:].flatten()) / 2 for t in parts]
+        for half in halves:
+            half.backward()
+        optimizer.step()
+        found.append(sum(half.item() for half in halves))
+    assert found == pytest.approx(plain, rel=1e-10)
+
+
+def test_a_functional_call(made):
+    plan, _ = made
+    model, tokens = start(plan), batch(0)
+    moved = {name: 2 * p.detach() for name, p in model.named_parameters()}
+    found = torch.func.functional_call(model, moved, (tokens,))
+    with torch.no_grad():
+        for p in model.parameters():
+            p.mul_(2)
+    assert torch.equal(found, model(tokens))
+
+
+def test_autocast(made):
+    """In bfloat16 the multipliers are there too: outputs are those of float64 to its three digits."""
+    plan, _ = made
+    model, tokens = start(plan), batch(0)
+    wanted = model(tokens)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = model.float()(tokens)
+    assert float(((found.double() - wanted).norm() / wanted.norm()).detach()) < 0.03
 
 
 def test_a_checkpoint(made):
