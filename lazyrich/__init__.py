@@ -29,6 +29,7 @@ _FACE = {
     # is it well-behaved
     "check": ("lazyrich.measure", "check"),
     "check_depth": ("lazyrich.measure", "check_depth"),
+    "signals": ("lazyrich.measure", "signals"),
     "transfer": ("lazyrich.measure", "transfer"),
     "dial": ("lazyrich.measure", "dial"),
     "decompose": ("lazyrich.measure", "decompose"),

@@ -14,6 +14,7 @@ VERBS = {
     "check": "train a few steps at several widths; verdict, mend and a page",
     "depth": "the same over depth, for networks of residual branches",
     "plan": "the initialisation and learning rates of every tensor",
+    "init": "what the initialisation does to signals and gradients, layer by layer, drawn and predicted",
     "scheme": "what a parameterisation does at infinite width",
     "kernel": "the network at infinite width: NNGP and NTK as classifiers, beside finite ones",
     "tangent": "the network beside its tangent: alignment by layer, movement, linearisation error, corrections",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lazyrich.errors import KernelError
 from lazyrich.gaussian import Dual
-from lazyrich.graph import Graph, trace
+from lazyrich.graph import Graph, Node, trace
 from lazyrich.lazy.explain import Explanation, explain
 from lazyrich.lazy.field import Field
 from lazyrich.lazy.need import needs_of, readouts_of
@@ -82,6 +82,36 @@ class Kernel:
             own = self._run(traced, (block,), get == "ntk").output()
             found.append(own.nngp if get == "nngp" else own.ntk)
         return torch.cat(found)  # type: ignore[arg-type]
+
+    def layers(self, x: Tensor) -> dict[str, Tensor]:
+        """What every module with weights returns at initialisation, by path: covariances per feature (N, N), means over positions.
+
+        Example:
+            >>> net = nn.Sequential(nn.Linear(2, 64), nn.ReLU(), nn.Linear(64, 1))
+            >>> from lazyrich.init import variance
+            >>> found = kernel(net, init=variance(2.0, 0.0)).layers(torch.eye(2, dtype=torch.float64))
+            >>> list(found), [round(v, 4) for v in found["2"][0].tolist()]
+            (['0', '2'], [1.0, 0.3183])
+        """
+        x = self._checked(x)
+        traced, found = self.traced(x), {}
+
+        def watch(node: Node, value: Any) -> None:
+            if node.path and isinstance(value, Field):
+                found[node.path] = value.reduced().nngp.flatten(2).mean(2) if value.order else value.nngp
+
+        moments = self._moments(traced, x)
+        self._run(traced, (x, x), tangent=False, mirrored=True, first=moments, second=moments, watch=watch).output()
+        return found
+
+    def gradients(self, x: Tensor) -> dict[str, Tensor]:
+        """E ||df/dW||^2 of one output for every tensor, (N,): the tangent kernel of that tensor alone, at a rate of one."""
+        names = list(self.weights.laws)
+        found = {}
+        for name in names:
+            alone = replace(self.weights, planned=True, rates={}, frozen=frozenset(names) - {name})
+            found[name] = Kernel(self.module, alone).diagonal(x, "ntk")
+        return found
 
     def explain(self, x: Tensor) -> Explanation:
         """Every operation with its rule, or the lack of one, and whether the kernel can be computed for such inputs."""

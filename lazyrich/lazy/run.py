@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -40,6 +40,7 @@ class Run:
         duals: evaluated activations by node, kept between passes.
         used: what every tensor was taken for: its law and rate, and the fan-in that divides both.
         ways: how every tensor was used, which must be one way.
+        watch: told every node with its value.
     """
 
     graph: Graph
@@ -54,6 +55,7 @@ class Run:
     duals: dict[str, Dual] = field(default_factory=dict)
     used: dict[str, tuple[Drawn, float]] = field(default_factory=dict)
     ways: dict[str, str] = field(default_factory=dict)
+    watch: Callable[[Node, Any], None] | None = None
     _evaluated: dict[int, tuple[Any, Field]] = field(default_factory=dict)
     _readers: dict[int, tuple[Curve, int]] = field(default_factory=dict)
 
@@ -70,6 +72,8 @@ class Run:
             if node.op == "output":
                 return self._returned(node, values)
             values[node.name] = self._value(node, values)
+            if self.watch is not None:
+                self.watch(node, values[node.name])
             for name in last_use.get(node.name, ()):
                 values.pop(name, None)
         raise KernelError("the network returns nothing")

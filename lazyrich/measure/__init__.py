@@ -6,8 +6,9 @@ from lazyrich.measure.deep import check_depth
 from lazyrich.measure.deep_result import DepthResult
 from lazyrich.measure.dial import dial
 from lazyrich.measure.dial_result import DialResult
-from lazyrich.measure.limit import limit
+from lazyrich.measure.initialisation import SignalLine, SignalResult, signals
 from lazyrich.measure.limit_result import LimitResult
+from lazyrich.measure.limit_study import limit
 from lazyrich.measure.predict import Prediction, predict
 from lazyrich.measure.result import CheckResult
 from lazyrich.measure.slope import Slope, fit_slope
@@ -27,6 +28,8 @@ __all__ = [
     "Line",
     "Overall",
     "Prediction",
+    "SignalLine",
+    "SignalResult",
     "Slope",
     "TangentResult",
     "TransferResult",
@@ -38,6 +41,7 @@ __all__ = [
     "fit_slope",
     "limit",
     "predict",
+    "signals",
     "tangents",
     "transfer",
 ]

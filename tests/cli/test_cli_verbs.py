@@ -16,6 +16,7 @@ SMALL = {
     "check": ["--widths", "64", "128", "--seeds", "1", "--steps", "2", "--out", "tmp"],
     "kernel": ["--train", "16", "32", "--test", "50", "--finite-width", "64", "--steps", "5", "--seeds", "1", "--out", "tmp"],
     "depth": ["--depths", "2", "4", "--steps", "2", "--seeds", "1", "--out", "tmp"],
+    "init": ["--width", "64", "--seeds", "2", "--samples", "4", "--out", "tmp"],
     "limit": ["--steps", "5", "--samples", "5", "--test", "2", "--widths", "64", "128", "--neurons", "800", "--out", "tmp"],
     "demo": ["--widths", "64", "128", "--seeds", "1", "--out", "tmp"],
 }

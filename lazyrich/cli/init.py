@@ -1,0 +1,73 @@
+"""``lazyrich init FACTORY``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from lazyrich.cli.command import Factory, pairs, parse, progress, slug
+
+
+def run(words: Sequence[str]) -> None:
+    """Read the words and run."""
+
+    def init(
+        factory: Factory,
+        data: str = "digits",
+        data_root: str | None = None,
+        scheme: str = "standard",
+        base: int = 64,
+        width: int = 256,
+        depth: int | None = None,
+        roles: tuple[str, ...] = (),
+        init: tuple[str, ...] = (),
+        images: bool = False,
+        samples: int = 12,
+        seeds: int = 8,
+        seed: int = 0,
+        out: Path | None = None,
+    ) -> None:
+        """Draw a network and follow signals through it: levels, correlations and gradients by layer, beside their prediction.
+
+        Example:
+            lazyrich init lazyrich.zoo:mlp --depth 8 --width 256
+
+        Args:
+            factory: package.module:callable or path/to/file.py:callable that builds the network for a width.
+            data: digits, mnist, fashion_mnist, or module:function; only inputs count.
+            data_root: folder of the image files (default: $LAZYRICH_DATA and the usual places).
+            scheme: standard, ntk, mup, richness(0.25) ...
+            base: width at which the plan is the plain network.
+            width: of the network that is drawn.
+            depth: second argument of the factory, if it takes one.
+            roles: pattern=role for tensors whose role shapes cannot tell.
+            init: pattern=std at the base width, instead of the factory's own, for example 'hidden.*.weight=0.18'.
+            images: give the network images (batch, channels, height, width) instead of flat vectors.
+            samples: inputs.
+            seeds: networks drawn.
+            seed: of inputs and networks.
+            out: folder for result.json (default: runs/init-...).
+        """
+        from lazyrich.data import load
+        from lazyrich.errors import UsageError
+        from lazyrich.family import Family
+        from lazyrich.files import write_json
+        from lazyrich.measure import signals
+        from lazyrich.reference import resolve
+        from lazyrich.scaling import parse as parse_scheme
+        from lazyrich.scaling import plan as make_plan
+
+        try:
+            given = {pattern: float(value) for pattern, value in pairs(init, "init").items()}
+        except ValueError as error:
+            raise UsageError(f"got --init {' '.join(init)}, expected pattern=number: {error}") from error
+        family = Family(resolve(factory), base, depth=depth, roles=pairs(roles, "roles"))
+        plan = make_plan(family, parse_scheme(scheme), "sgd", init=given)
+        with progress("init") as show:
+            inputs = load(data, root=data_root, flatten=not images)
+            result = signals(plan, inputs, width, samples=samples, seeds=seeds, seed=seed, progress=show)
+        folder = out or Path("runs") / slug("init", family.name, scheme, f"width{width}")
+        print(result, end="\n\n")
+        print(f"result: {write_json(folder / 'result.json', result.to_dict())}")
+
+    parse(init, "init", words)

@@ -1,0 +1,234 @@
+"""What an initialisation does to signals: levels, correlations and gradients by layer, drawn and predicted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lazyrich.data import load
+from lazyrich.errors import KernelError, UsageError
+from lazyrich.family import Law
+from lazyrich.lazy import Kernel, kernel
+from lazyrich.measure.watch import capture, state_of
+from lazyrich.scaling import Plan
+from lazyrich.tangent.ntk import ntk_of
+
+GROWS = 10.0  # factor from the first layer to the last hidden one, from which a signal is said to explode or to vanish
+ALIKE = 0.99  # correlation of different inputs, above which the network cannot tell them apart
+
+
+@dataclass(frozen=True)
+class SignalLine:
+    """One layer at initialisation: measured (means over draws and inputs, with the draws' standard deviation) and predicted.
+
+    Attributes:
+        layer: path of the module.
+        level: mean square of its output a coordinate, drawn; ``level_spread`` over draws; ``level_predicted``, NaN without.
+        correlation: mean over pairs of different inputs, likewise.
+        gradient: mean square norm of one output's gradient with respect to its tensors, likewise.
+    """
+
+    layer: str
+    level: float
+    level_spread: float
+    level_predicted: float
+    correlation: float
+    correlation_spread: float
+    correlation_predicted: float
+    gradient: float
+    gradient_spread: float
+    gradient_predicted: float
+
+
+@dataclass(frozen=True)
+class SignalResult:
+    """The result of ``lzr.signals``: a table when printed, records by ``rows()``.
+
+    Attributes:
+        title: network, scheme, width and data.
+        lines: layers in the network's order.
+        inputs: mean square and mean correlation of the inputs themselves.
+        reason: why there is no prediction; empty where there is one.
+        settings: of the run.
+    """
+
+    title: str
+    lines: tuple[SignalLine, ...]
+    inputs: tuple[float, float]
+    reason: str
+    settings: Mapping[str, Any]
+
+    @property
+    def word(self) -> str:
+        """exploding, vanishing, collapsing (inputs become alike) or steady, from the first layer to the last hidden one."""
+        hidden = self.lines[:-1] if len(self.lines) > 1 else self.lines
+        growth = hidden[-1].level / hidden[0].level if hidden[0].level > 0 else math.nan
+        if not growth < GROWS:
+            return "exploding"
+        if growth < 1 / GROWS:
+            return "vanishing"
+        return "collapsing" if hidden[-1].correlation > ALIKE and self.inputs[1] < ALIKE else "steady"
+
+    @property
+    def sentence(self) -> str:
+        """The conclusion in words."""
+        hidden = self.lines[:-1] if len(self.lines) > 1 else self.lines
+        said = {
+            "exploding": "Signals explode",
+            "vanishing": "Signals vanish",
+            "collapsing": "Different inputs become alike",
+            "steady": "Signals keep their size",
+        }[self.word]
+        return (
+            f"{said}: from {hidden[0].layer} to {hidden[-1].layer} the mean square goes from {hidden[0].level:.3g} to "
+            f"{hidden[-1].level:.3g} and the correlation of inputs from {hidden[0].correlation:.2f} to "
+            f"{hidden[-1].correlation:.2f}. {self._against()}"
+        )
+
+    def _against(self) -> str:
+        if self.reason:
+            return f"There is no prediction: {self.reason}."
+        off = [abs(line.level / line.level_predicted - 1) for line in self.lines if line.level_predicted > 0]
+        return f"The infinite-width prediction of the levels is met within {max(off):.1%}." if off else ""
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One flat record a layer."""
+        return [dict(vars(line)) for line in self.lines]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain JSON values; what was not predicted is None."""
+        rows = [{key: None if isinstance(v, float) and math.isnan(v) else v for key, v in row.items()} for row in self.rows()]
+        return {
+            "kind": "signals", "title": self.title, "word": self.word, "sentence": self.sentence, "lines": rows,
+            "inputs": list(self.inputs), "reason": self.reason, "settings": dict(self.settings),
+        }  # fmt: skip
+
+    def __str__(self) -> str:
+        header = ["layer", "mean square", "predicted", "correlation", "predicted", "gradient^2", "predicted"]
+        rows = [["inputs", f"{self.inputs[0]:.3g}", "", f"{self.inputs[1]:+.3f}", "", "", ""]]
+        rows += [
+            [
+                line.layer, f"{line.level:.3g} ± {line.level_spread:.1g}", _shown(line.level_predicted),
+                f"{line.correlation:+.3f} ± {line.correlation_spread:.1g}", _shown(line.correlation_predicted, "+.3f"),
+                f"{line.gradient:.3g} ± {line.gradient_spread:.1g}", _shown(line.gradient_predicted),
+            ]
+            for line in self.lines
+        ]  # fmt: skip
+        sizes = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+        table = ["  ".join(cell.ljust(size) for cell, size in zip(row, sizes, strict=True)).rstrip() for row in [header, *rows]]
+        return "\n".join([self.title, self.sentence, "", table[0], "-" * len(table[0]), *table[1:]])
+
+
+def signals(
+    plan: Plan,
+    data: Any = "digits",
+    width: int | None = None,
+    *,
+    samples: int = 12,
+    seeds: int = 8,
+    seed: int = 0,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> SignalResult:
+    """Draw a plan's network at a width and follow inputs and gradients through it, beside the infinite-width prediction.
+
+    Predicted are the covariances of every layer's output by the rules of ``lzr.kernel`` (Poole et al. 2016, arXiv:1606.05340;
+    Schoenholz et al. 2017, arXiv:1611.01232, for any traced network), and gradients by the tangent kernel of each tensor alone.
+
+    Args:
+        plan: with its family, of any scheme.
+        data: whatever ``lazyrich.data.load`` reads; only inputs count.
+        width: of the network; the plan's base by default.
+        samples: inputs.
+        seeds: networks drawn.
+        seed: of inputs and networks.
+        progress: called with (networks done, in all, what is next).
+
+    Raises:
+        UsageError: for too few samples or seeds.
+
+    Example:
+        >>> import lazyrich as lzr
+        >>> family = lzr.Family(lambda n: lzr.zoo.MLP(n, depth=4, activation="relu"), base=64)
+        >>> found = signals(lzr.plan(family, lzr.ntk(), "sgd"), width=256, samples=6, seeds=2)
+        >>> found.word, [line.layer for line in found.lines][:2]
+        ('vanishing', ['hidden.0', 'hidden.1'])
+    """
+    for name, value, least in (("samples", samples, 2), ("seeds", seeds, 2)):
+        if value < least:
+            raise UsageError(f"got {name} = {value}, expected at least {least}")
+    known = load(data)
+    chosen = known.subset(min(samples, len(known)), seed)
+    width = plan.base if width is None else width
+    x = chosen.x.double() if chosen.x.is_floating_point() else chosen.x
+    drawn: list[dict[str, tuple[float, float, float]]] = []
+    for i in range(seeds):
+        if progress:
+            progress(i, seeds, f"network {i + 1} of {seeds}")
+        drawn.append(_drawn(plan, width, seed + i, x))
+    predicted, reason = _predicted(plan, width, x)
+    nothing = (math.nan,) * 3
+    lines = []
+    for layer in drawn[0]:
+        table = torch.tensor([one[layer] for one in drawn], dtype=torch.float64)
+        mean, spread, wanted = table.mean(0).tolist(), table.std(0).tolist(), predicted.get(layer, nothing)
+        lines.append(SignalLine(layer, *(value for i in range(3) for value in (mean[i], spread[i], wanted[i]))))
+    if progress:
+        progress(seeds, seeds, "done")
+    name = plan.family.name if plan.family else "network"
+    settings = {"width": width, "samples": len(x), "seeds": seeds, "seed": seed, "data": known.name, "scheme": plan.scheme.name}
+    own = _square_and_correlation(_second(x.double())) if x.is_floating_point() else (math.nan, math.nan)
+    title = f"{name} at width {width} · {plan.scheme.name} · {known.name}"
+    return SignalResult(title, tuple(lines), own, reason, settings)
+
+
+def _drawn(plan: Plan, width: int, seed: int, x: Tensor) -> dict[str, tuple[float, float, float]]:
+    model = plan.build(width, seed).double().eval()
+    _, calls = capture(model, state_of(model), x)
+    with torch.no_grad():
+        outputs = model(x).flatten(1).shape[1]
+    tensors = ntk_of(model, x, outputs="trace", per="layer")
+    norms = {path: float(gram.diagonal().mean()) / outputs for path, gram in tensors.items()}
+    return {
+        path: (*_square_and_correlation(_second(call.output)), norms.get(path, 0.0))
+        for path, call in calls.items()
+        if "#" not in path
+    }
+
+
+def _predicted(plan: Plan, width: int, x: Tensor) -> tuple[dict[str, tuple[float, float, float]], str]:
+    """From the laws of the plan's tensors at this width; the reason where a rule is missing."""
+    laws = {name: Law(plan.tensors[name].mean, setting.std) for name, setting in plan.settings(width).items()}
+    try:
+        own = kernel(plan.build(width).double().eval())
+        wide = Kernel(own.module, replace(own.weights, laws=laws))
+        seconds, gradients = wide.layers(x), wide.gradients(x)
+    except KernelError as error:
+        return {}, str(error)
+    norms: dict[str, float] = {}
+    for name, values in gradients.items():
+        path = name.rpartition(".")[0]
+        norms[path] = norms.get(path, 0.0) + float(values.flatten(1).mean(1).mean() if values.dim() > 1 else values.mean())
+    return {path: (*_square_and_correlation(k), norms.get(path, math.nan)) for path, k in seconds.items()}, ""
+
+
+def _second(h: Tensor) -> Tensor:
+    """Mean products a coordinate of all pairs of samples, (N, N)."""
+    flat = h.detach().flatten(1)
+    return flat @ flat.T / flat.shape[1]
+
+
+def _square_and_correlation(second: Tensor) -> tuple[float, float]:
+    """Mean square, and mean correlation of different samples."""
+    size = second.diagonal()
+    scale = (size[:, None] * size[None]).sqrt()
+    others = ~torch.eye(len(second), dtype=torch.bool)
+    return float(size.mean()), float((second / scale.clamp(min=1e-300))[others].mean())
+
+
+def _shown(value: float, form: str = ".3g") -> str:
+    return "" if math.isnan(value) else format(value, form)

@@ -1,0 +1,102 @@
+"""Signals at initialisation: draws against the infinite-width prediction, the prediction against the maps of mean field."""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+
+import lazyrich as lzr
+from lazyrich.cli import main
+from lazyrich.gaussian import signal
+
+CASES = {
+    "relu": (lambda n: lzr.zoo.MLP(n, depth=4, activation="relu"), True),
+    "tanh": (lambda n: lzr.zoo.MLP(n, depth=3), True),
+    "conv": (lzr.zoo.convnet, False),
+    "residual": (lzr.zoo.residual_mlp, True),
+}
+
+
+def found_for(factory, flat=True, scheme=None, width=256, **options):
+    init = options.pop("init", None)
+    plan = lzr.plan(lzr.Family(factory, base=64), scheme or lzr.standard(), "sgd", init=init)
+    return lzr.signals(plan, lzr.data.load("digits", flatten=flat), width, **({"samples": 6, "seeds": 12} | options))
+
+
+@pytest.mark.parametrize("which", CASES)
+@pytest.mark.parametrize("scheme", [lzr.standard(), lzr.mup()], ids=str)
+def test_draws_are_as_predicted(which, scheme):
+    factory, flat = CASES[which]
+    found = found_for(factory, flat, scheme)
+    assert found.reason == ""
+    for line in found.lines:
+        for what in ("level", "correlation", "gradient"):
+            drawn, spread, wanted = (getattr(line, f"{what}{end}") for end in ("", "_spread", "_predicted"))
+            error = spread / math.sqrt(12)
+            assert drawn == pytest.approx(wanted, abs=4.5 * error + 0.03 * abs(wanted)), (line.layer, what)
+            assert error < 0.2 * abs(drawn)
+
+
+def test_the_prediction_is_the_mean_field_recursion():
+    """Referee: variance and covariance maps by `gaussian/`, layer after layer."""
+    factory, _ = CASES["tanh"]
+    plan = lzr.plan(lzr.Family(factory, base=64), lzr.standard(), "sgd")
+    x = lzr.data.load("digits").subset(4).x.double()
+    layers = lzr.kernel(plan.build(256)).layers(x)
+    laws = {name: setting.std**2 for name, setting in plan.settings(256).items()}
+    second = 64 * laws["hidden.0.weight"] * (x @ x.T) / 64 + laws["hidden.0.bias"]
+    assert torch.allclose(layers["hidden.0"], second)
+    for name in ("hidden.1", "hidden.2", "readout"):
+        maps = signal("tanh", weight=256 * laws[f"{name}.weight"], bias=laws[f"{name}.bias"])
+        q = second.diagonal()
+        second = maps.covariance_map(second, q[:, None].expand(4, 4), q[None].expand(4, 4))
+        assert torch.allclose(layers[name], second, rtol=1e-6), name
+
+
+@pytest.mark.parametrize(("gain", "depth", "word"), [(4.0, 6, "exploding"), (0.3, 6, "vanishing"), (2**0.5, 12, "collapsing")])
+def test_words(gain, depth, word):
+    """Weights of a gain over the root of the fan-in: rectifiers keep their level at the root of two, and forget directions."""
+    init = {"hidden.*.weight": gain / 8, "*.bias": 0.0}
+    found = found_for(lambda n: lzr.zoo.MLP(n, depth=depth, activation="relu"), init=init, seeds=3, width=512)
+    last = found.lines[-2]
+    if word == "collapsing":
+        assert found.word in ("collapsing", "steady")
+        assert last.correlation > found.inputs[1] + 0.3
+    else:
+        assert found.word == word
+        assert found.sentence.startswith({"exploding": "Signals explode", "vanishing": "Signals vanish"}[word])
+        levels = [abs(line.level / line.level_predicted - 1) for line in found.lines[:-1]]
+        assert max(levels) < 0.2
+
+
+def test_a_network_without_a_rule_is_measured_and_says_why():
+    found = found_for(lzr.zoo.transformer, seeds=2)
+    assert "softmax" in found.reason or "scaled_dot_product_attention" in found.reason
+    assert all(math.isnan(line.level_predicted) and line.level > 0 for line in found.lines)
+    assert found.to_dict()["lines"][0]["level_predicted"] is None
+    assert "There is no prediction" in str(found)
+
+
+@pytest.mark.parametrize(("options", "words"), [({"samples": 1}, "samples = 1"), ({"seeds": 1}, "seeds = 1")])
+def test_bad_input_is_refused(options, words):
+    with pytest.raises(lzr.LazyrichError, match=words):
+        found_for(CASES["tanh"][0], **options)
+
+
+def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = "init lazyrich.zoo:mlp --depth 2 --width 64 --seeds 2 --samples 4 --init 'hidden.*.weight=0.2' --out run"
+    assert main(shlex.split(words)) == 0
+    lines = capsys.readouterr().out.strip().splitlines()
+    assert lines[0] == "mlp at width 64 · standard() · digits"
+    assert lines[-1] == "result: run/result.json"
+    assert len(json.loads(Path("run/result.json").read_text())["lines"]) == 3
+    assert main(shlex.split(words.replace("0.2", "much"))) == 2
+    assert "expected pattern=number" in capsys.readouterr().err
+    assert main(shlex.split(words.replace("hidden.*", "nothing"))) == 2
+    assert "matches no tensor" in capsys.readouterr().err
