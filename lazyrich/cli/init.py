@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from lazyrich.cli.command import Factory, pairs, parse, progress, slug
+from lazyrich.cli.command import Factory, command_line, pairs, parse, progress, slug
 
 
 def run(words: Sequence[str]) -> None:
@@ -46,7 +46,7 @@ def run(words: Sequence[str]) -> None:
             samples: inputs.
             seeds: networks drawn.
             seed: of inputs and networks.
-            out: folder for result.json (default: runs/init-...).
+            out: folder of result.json and its page (default: runs/init-...).
         """
         from lazyrich.data import load
         from lazyrich.errors import UsageError
@@ -54,6 +54,7 @@ def run(words: Sequence[str]) -> None:
         from lazyrich.files import write_json
         from lazyrich.measure import signals
         from lazyrich.reference import resolve
+        from lazyrich.report import render
         from lazyrich.scaling import parse as parse_scheme
         from lazyrich.scaling import plan as make_plan
 
@@ -65,9 +66,12 @@ def run(words: Sequence[str]) -> None:
         plan = make_plan(family, parse_scheme(scheme), "sgd", init=given)
         with progress("init") as show:
             inputs = load(data, root=data_root, flatten=not images)
-            result = signals(plan, inputs, width, samples=samples, seeds=seeds, seed=seed, progress=show)
+            result = signals(
+                plan, inputs, width, samples=samples, seeds=seeds, seed=seed, progress=show, command=command_line("init", words)
+            )
         folder = out or Path("runs") / slug("init", family.name, scheme, f"width{width}")
         print(result, end="\n\n")
-        print(f"result: {write_json(folder / 'result.json', result.to_dict())}")
+        write_json(folder / "result.json", result.to_dict())
+        print(f"page: {render(result, folder / 'report.html')}")
 
     parse(init, "init", words)

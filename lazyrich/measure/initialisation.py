@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from datetime import date
 from typing import Any
 
 import torch
@@ -47,7 +48,7 @@ class SignalLine:
 
 @dataclass(frozen=True)
 class SignalResult:
-    """The result of ``lzr.signals``: a table when printed, records by ``rows()``.
+    """The result of ``lzr.signals``: a table when printed, records by ``rows()``, a page by ``lazyrich.render``.
 
     Attributes:
         title: network, scheme, width and data.
@@ -55,6 +56,7 @@ class SignalResult:
         inputs: mean square and mean correlation of the inputs themselves.
         reason: why there is no prediction; empty where there is one.
         settings: of the run.
+        command, date: how and when, for the page.
     """
 
     title: str
@@ -62,6 +64,8 @@ class SignalResult:
     inputs: tuple[float, float]
     reason: str
     settings: Mapping[str, Any]
+    command: str = ""
+    date: str = ""
 
     @property
     def word(self) -> str:
@@ -105,7 +109,8 @@ class SignalResult:
         rows = [{key: None if isinstance(v, float) and math.isnan(v) else v for key, v in row.items()} for row in self.rows()]
         return {
             "kind": "signals", "title": self.title, "word": self.word, "sentence": self.sentence, "lines": rows,
-            "inputs": list(self.inputs), "reason": self.reason, "settings": dict(self.settings),
+            "inputs": [None if math.isnan(v) else v for v in self.inputs], "reason": self.reason, "settings": dict(self.settings),
+            "command": self.command, "date": self.date,
         }  # fmt: skip
 
     def __str__(self) -> str:
@@ -133,6 +138,7 @@ def signals(
     seeds: int = 8,
     seed: int = 0,
     progress: Callable[[int, int, str], None] | None = None,
+    command: str = "",
 ) -> SignalResult:
     """Draw a plan's network at a width and follow inputs and gradients through it, beside the infinite-width prediction.
 
@@ -147,6 +153,7 @@ def signals(
         seeds: networks drawn.
         seed: of inputs and networks.
         progress: called with (networks done, in all, what is next).
+        command: how a person repeats this, for the page.
 
     Raises:
         UsageError: for too few samples or seeds.
@@ -183,7 +190,8 @@ def signals(
     settings = {"width": width, "samples": len(x), "seeds": seeds, "seed": seed, "data": known.name, "scheme": plan.scheme.name}
     own = _square_and_correlation(_second(x.double())) if x.is_floating_point() else (math.nan, math.nan)
     title = f"{name} at width {width} · {plan.scheme.name} · {known.name}"
-    return SignalResult(title, tuple(lines), own, reason, settings)
+    said = command or "lazyrich.signals(plan, data, ...) with the settings below"
+    return SignalResult(title, tuple(lines), own, reason, settings, said, date.today().isoformat())
 
 
 def _drawn(plan: Plan, width: int, seed: int, x: Tensor) -> dict[str, tuple[float, float, float]]:

@@ -62,6 +62,8 @@ def compose(results: tuple[Result, ...], refresh: int | None = None) -> str:
     from lazyrich.report.limit_chapter import limit_chapter
     from lazyrich.report.limit_result import LimitPage
     from lazyrich.report.result import CheckResult
+    from lazyrich.report.signal_chapter import signal_chapter
+    from lazyrich.report.signal_result import SignalPage
     from lazyrich.report.sweep_chapter import sweep_chapter
     from lazyrich.report.sweep_result import SweepPage
     from lazyrich.report.tangent_chapter import tangent_chapter
@@ -81,6 +83,8 @@ def compose(results: tuple[Result, ...], refresh: int | None = None) -> str:
             return autoencoder_chapter(result, key)
         if isinstance(result, LimitPage):
             return limit_chapter(result, key)
+        if isinstance(result, SignalPage):
+            return signal_chapter(result, key)
         if isinstance(result, SweepPage):
             return sweep_chapter(result, key)
         return kernel_chapter(result, key) if isinstance(result, KernelResult) else tangent_chapter(result, key)

@@ -14,6 +14,7 @@ from lazyrich.report.dial_result import DialPage, read_dial
 from lazyrich.report.kernel_result import KernelResult, read_kernel
 from lazyrich.report.limit_result import LimitPage, read_limit
 from lazyrich.report.result import CheckResult, read_result
+from lazyrich.report.signal_result import SignalPage, read_signals
 from lazyrich.report.sweep_result import SweepPage, read_sweep
 from lazyrich.report.tangent_result import TangentPage, read_tangent
 from lazyrich.report.transfer_result import TransferPage, read_transfer
@@ -21,12 +22,15 @@ from lazyrich.report.transfer_result import TransferPage, read_transfer
 FILE = "result.json"
 
 
-Result = AutoencoderPage | CheckResult | DialPage | KernelResult | LimitPage | SweepPage | TangentPage | TransferPage
+Result = (
+    AutoencoderPage | CheckResult | DialPage | KernelResult | LimitPage | SignalPage | SweepPage | TangentPage | TransferPage
+)
 READERS = {
     "autoencoder": read_autoencoder,
     "dial": read_dial,
     "kernel": read_kernel,
     "limit": read_limit,
+    "signals": read_signals,
     "sweep": read_sweep,
     "tangent": read_tangent,
     "transfer": read_transfer,

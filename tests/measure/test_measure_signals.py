@@ -94,7 +94,13 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     assert main(shlex.split(words)) == 0
     lines = capsys.readouterr().out.strip().splitlines()
     assert lines[0] == "mlp at width 64 · standard() · digits"
-    assert lines[-1] == "result: run/result.json"
+    assert lines[-1] == "page: run/report.html"
+    page = Path("run/report.html").read_text(encoding="utf-8")
+    assert page.count('<svg class="figure"') == 3
+    assert "lazyrich init lazyrich.zoo:mlp" in page
+    assert "nan" not in page.lower().replace("nano", "").partition("<main")[2]
+    assert main(["report", "run", "--out", "again.html"]) == 0
+    assert Path("again.html").read_text(encoding="utf-8") == page
     assert len(json.loads(Path("run/result.json").read_text())["lines"]) == 3
     assert main(shlex.split(words.replace("0.2", "much"))) == 2
     assert "expected pattern=number" in capsys.readouterr().err

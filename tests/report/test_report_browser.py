@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from sample_limit import sample_limit
 from sample_result import sample, samples
+from sample_signals import sample_signals
 from sample_tangent import sample_tangent
 
 from lazyrich.report import render
@@ -79,11 +80,12 @@ def pages(tmp_path_factory) -> dict[str, Path]:
     deep = sample("exploding", names={"fc1": "a" * 120}, layers=8)
     made = {"four": samples(), "deep": deep, "tangent": sample_tangent(), "tangent deep": sample_tangent(layers=30)}
     made["limit"] = sample_limit(layers=3)
+    made["init"] = sample_signals()
     return {name: render(result, folder / f"{name.replace(' ', '-')}.html") for name, result in made.items()}
 
 
 @pytest.mark.parametrize("width", [360, 375, 1400])
-@pytest.mark.parametrize("name", ["four", "deep", "tangent", "tangent deep", "limit"])
+@pytest.mark.parametrize("name", ["four", "deep", "tangent", "tangent deep", "limit", "init"])
 def test_page_does_not_scroll_sideways(name, width, pages, tmp_path):
     wrapper = tmp_path / "wrapper.html"
     page = html.escape(pages[name].read_text(encoding="utf-8"), quote=True)

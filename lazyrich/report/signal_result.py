@@ -1,0 +1,70 @@
+"""What an initialisation does to signals, as the page reads it: frozen, with every number finite or None."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lazyrich.errors import ReportError
+from lazyrich.report.node import Node
+from lazyrich.report.result import pairs
+
+Number = float | None
+Drawn = tuple[Number, Number, Number]  # mean, its spread over draws, prediction
+
+
+@dataclass(frozen=True)
+class SignalRow:
+    """One layer."""
+
+    layer: str
+    level: Drawn
+    correlation: Drawn
+    gradient: Drawn
+
+
+@dataclass(frozen=True)
+class SignalPage:
+    """Everything that the page shows of one study of an initialisation."""
+
+    title: str
+    sentence: str
+    reason: str
+    inputs: tuple[Number, Number]
+    rows: tuple[SignalRow, ...]
+    settings: tuple[tuple[str, str], ...]
+    command: str
+    date: str
+
+
+def read_signals(value: Mapping[str, Any], path: str = "result") -> SignalPage:
+    """Read one mapping of kind ``signals``.
+
+    Raises:
+        ReportError: a key is missing, or holds something of another kind; the message names its path.
+
+    Example:
+        >>> read_signals({"kind": "signals", "title": "mlp"})
+        Traceback (most recent call last):
+        ...
+        lazyrich.errors.ReportError: result: got no key 'lines', expected one; ...
+    """
+    node = Node(value, path)
+    rows = tuple(
+        SignalRow(n.text("layer"), *(_drawn(n, what) for what in ("level", "correlation", "gradient")))
+        for n in node.nodes("lines")
+    )
+    if not rows:
+        raise ReportError(f"{path}.lines: got none, expected at least one layer; run lazyrich init again")
+    inputs = node.numbers("inputs")
+    if len(inputs) != 2:
+        raise ReportError(f"{path}.inputs: got {len(inputs)} numbers, expected 2; run lazyrich init again")
+    return SignalPage(
+        node.text("title"), node.text("sentence"), node.text("reason", ""), (inputs[0], inputs[1]), rows,
+        pairs(node.node("settings")), node.text("command", ""), node.text("date", ""),
+    )  # fmt: skip
+
+
+def _drawn(node: Node, what: str) -> Drawn:
+    return node.number(what), node.number(f"{what}_spread"), node.number(f"{what}_predicted", False)
