@@ -154,6 +154,14 @@ def test_the_width_of_a_limit_is_that_of_the_hidden_layers():
         lzr.rich.network_of(lzr.plan(lzr.Family(lambda n: Wider(n, 8), base=16), lzr.mup(), "sgd"), x, 16)
 
 
+def test_neurons_are_drawn_at_the_width_that_has_so_many():
+    x, y = data()
+    halved = lzr.Family(lambda n: lzr.zoo.MLP(n // 2, inputs=5, outputs=1), base=128)
+    plans = [lzr.plan(nets, lzr.mup(), "sgd", init=START) for nets in (family(), halved)]
+    one, other = (lzr.dmft(plan, (x, y), 3, lr=0.1, samples=400) for plan in plans)
+    assert torch.allclose(one.outputs, other.outputs)
+
+
 def test_momentum_is_the_plans():
     x, y = data()
     plan = lzr.plan(family(), lzr.mup(), "momentum", init=START)
