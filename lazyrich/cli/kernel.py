@@ -264,15 +264,14 @@ def _network_rows(
     store: RunFolder, show: Any,
 ) -> None:  # fmt: skip
     """Train the networks of finite width; finished ones are kept in the run folder."""
+    from lazyrich.sweep import kept
+
     jobs = [(row, seed) for row in rows for seed in range(settings["seeds"])]
     found: dict[int, list[dict[str, float]]] = {}
     for done, (row, seed) in enumerate(jobs):
         show(done, len(jobs), f"{row['train']} samples, network {seed + 1}")
-        key = f"train{row['train']}-seed{seed}"
-        trial = store.get(key)
-        if trial is None:
-            trial = _train(plan, split, row["train"], settings["finite width"], rates[row["train"]], settings["steps"], seed)
-            store.put(key, trial)
+        asked = (row["train"], settings["finite width"], rates[row["train"]], settings["steps"], seed)
+        trial = kept(store, f"train{row['train']}-seed{seed}", lambda asked=asked: _train(plan, split, *asked))
         found.setdefault(row["train"], []).append(trial)
     for row in rows:
         scores = [trial["accuracy"] for trial in found[row["train"]]]

@@ -15,6 +15,7 @@ from lazyrich.family import Law, Role
 from lazyrich.family.law import LawRecorder, measure_laws
 from lazyrich.init import Variance
 from lazyrich.scaling import Plan, Scheme
+from lazyrich.scaling.optimizer import GRADIENT
 from lazyrich.scaling.tensor import TensorPlan, setting_of
 
 Init = Variance | Mapping[str, Variance] | None
@@ -127,7 +128,7 @@ def weights_of(module: nn.Module, scheme: Scheme, init: Init) -> Weights:
 def weights_of_plan(plan: Plan) -> Weights:
     """Laws and learning rates of a plan at its base width, carried to infinite width by its scheme."""
     _refuse_unlazy(plan.scheme)
-    if plan.optimizer_name != "sgd":
+    if plan.optimizer_name not in GRADIENT:
         raise KernelError(
             f"the plan is for {plan.optimizer_name}; the tangent kernel is the limit of gradient descent, plan(..., 'sgd')"
         )

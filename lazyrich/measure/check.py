@@ -22,7 +22,7 @@ from lazyrich.measure.updates import FUNCTION, UpdateProbe
 from lazyrich.measure.verdict import Cause, Line, overall, with_mend, word_for
 from lazyrich.scaling import Plan, mup
 from lazyrich.scaling.optimizer import is_entrywise
-from lazyrich.sweep import RunFolder
+from lazyrich.sweep import RunFolder, kept
 from lazyrich.train import Loss, loss_for, train
 
 QUANTITIES = ("update", "layer", "passthrough", "interaction", "level", "uuc", "max")
@@ -129,13 +129,7 @@ def check(
     for done, (width, seed) in enumerate(jobs):
         if progress:
             progress(done, len(jobs), f"width {width}, seed {seed}")
-        key = f"width{width}-seed{seed}"
-        trial = store.get(key) if store else None
-        if trial is None:
-            trial = run_trial(setup, width, seed)
-            if store:
-                store.put(key, trial)
-        trials.append(trial)
+        trials.append(kept(store, f"width{width}-seed{seed}", lambda w=width, s=seed: run_trial(setup, w, s)))
     if progress:
         progress(len(jobs), len(jobs), "done")
     return summarise(setup, trials, command)

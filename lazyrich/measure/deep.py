@@ -14,7 +14,7 @@ from lazyrich.measure.deep_result import DepthLine, DepthResult
 from lazyrich.measure.slope import fit_slope
 from lazyrich.scaling import Plan
 from lazyrich.scaling.obligation import branches
-from lazyrich.sweep import RunFolder
+from lazyrich.sweep import RunFolder, kept
 from lazyrich.train import Loss
 
 PLACES = {"first": 0.0, "middle": 0.5, "last": 1.0}
@@ -83,13 +83,10 @@ def check_depth(
     for done, (depth, seed) in enumerate(jobs):
         if progress:
             progress(done, len(jobs), f"depth {depth}, seed {seed}")
-        key = f"depth{depth}-seed{seed}"
-        trial = store.get(key) if store else None
-        if trial is None:
-            trial = run_trial(setups[depth], setups[depth].widths[0], seed)
-            if store:
-                store.put(key, trial)
-        trials[depth, seed] = trial
+        setup = setups[depth]
+        trials[depth, seed] = kept(
+            store, f"depth{depth}-seed{seed}", lambda one=setup, s=seed: run_trial(one, one.widths[0], s)
+        )
     return _summary(setups, trials, seeds)
 
 
@@ -98,6 +95,7 @@ def _setup(plan: Plan, data: Any, width: int | None, *rest: Any) -> Setup:
         raise UsageError("the plan names no residual branches; make it with branches=['blocks.*'] and base_depth=")
     steps, seeds, lr, weight_decay, batch, probe, loss, meet = rest
     chosen = plan.base if width is None else width
+    # a check wants two widths; here one is trained at every depth
     made = setup_of(plan, data, (chosen, chosen + plan.base), steps, seeds, lr, weight_decay, batch, probe, loss, "cpu", meet)
     return replace(made, widths=(chosen,))
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lazyrich.measure.slope import Slope
+from lazyrich.measure.table import table
 from lazyrich.measure.verdict import TOLERANCE
 
 
@@ -114,9 +115,7 @@ class DepthResult:
             update, own, level = (by.get((layer, quantity)) for quantity in ("update", "own", "level"))
             predicted = f"{own.predicted:+.2f}" if own and own.predicted is not None else ""
             rows.append([layer, _slope(update), update.word if update else "", _slope(own), predicted, _slope(level)])
-        sizes = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-        table = ["  ".join(cell.ljust(size) for cell, size in zip(row, sizes, strict=True)).rstrip() for row in [header, *rows]]
-        return "\n".join([self.title, self.sentence, "", table[0], "-" * len(table[0]), *table[1:]])
+        return "\n".join([self.title, self.sentence, "", *table(header, rows, numbers=False)])
 
 
 def _slope(line: DepthLine | None) -> str:

@@ -15,6 +15,7 @@ from lazyrich.data import load
 from lazyrich.errors import KernelError, UsageError
 from lazyrich.family import Law
 from lazyrich.lazy import Kernel, kernel
+from lazyrich.measure.table import table
 from lazyrich.measure.watch import capture, state_of
 from lazyrich.scaling import Plan
 from lazyrich.tangent.ntk import ntk_of
@@ -124,9 +125,7 @@ class SignalResult:
             ]
             for line in self.lines
         ]  # fmt: skip
-        sizes = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-        table = ["  ".join(cell.ljust(size) for cell, size in zip(row, sizes, strict=True)).rstrip() for row in [header, *rows]]
-        return "\n".join([self.title, self.sentence, "", table[0], "-" * len(table[0]), *table[1:]])
+        return "\n".join([self.title, self.sentence, "", *table(header, rows, numbers=False)])
 
 
 def signals(
@@ -181,8 +180,8 @@ def signals(
     nothing = (math.nan,) * 3
     lines = []
     for layer in drawn[0]:
-        table = torch.tensor([one[layer] for one in drawn], dtype=torch.float64)
-        mean, spread, wanted = table.mean(0).tolist(), table.std(0).tolist(), predicted.get(layer, nothing)
+        found = torch.tensor([one[layer] for one in drawn], dtype=torch.float64)
+        mean, spread, wanted = found.mean(0).tolist(), found.std(0).tolist(), predicted.get(layer, nothing)
         lines.append(SignalLine(layer, *(value for i in range(3) for value in (mean[i], spread[i], wanted[i]))))
     if progress:
         progress(seeds, seeds, "done")

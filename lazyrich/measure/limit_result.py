@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lazyrich.measure.slope import Slope, fit_slope
+from lazyrich.measure.table import table
 
 LAZY, RICH = 0.05, 0.5  # movement of the last layer's feature kernel, below and above which training is called so
 
@@ -139,7 +140,7 @@ class LimitResult:
             for layer in theory["layers"]
         ]  # fmt: skip
         columns = ["layer", "moves", "aligned before", "after", *(f"width {line['width']}" for line in self.widths)]
-        return "\n".join([self.title, self.sentence, "", *_table(header, rows), "", *_table(columns, moves)])
+        return "\n".join([self.title, self.sentence, "", *table(header, rows), "", *table(columns, moves)])
 
     def _width(self, width: int) -> dict[str, Any]:
         every = [run for run in self.runs if run["width"] == width]
@@ -197,10 +198,3 @@ def _number(value: float | None) -> str:
 
 def _percent(value: float | None) -> str:
     return "-" if value is None else f"{value:.1%}" if value >= 0.001 else f"{100 * value:.1g}%"
-
-
-def _table(header: list[str], rows: list[list[str]]) -> list[str]:
-    sizes = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-    lines = ["  ".join([row[0].ljust(sizes[0]), *(cell.rjust(n) for cell, n in zip(row[1:], sizes[1:], strict=True))]) for row in
-             [header, *rows]]  # fmt: skip
-    return [lines[0], "-" * len(lines[0]), *lines[1:]]

@@ -24,8 +24,8 @@ from lazyrich.rich.fixed import descend
 from lazyrich.rich.objective import LOSSES, Objective
 from lazyrich.rich.planned import LARGE, targets_of
 from lazyrich.scaling import Plan
-from lazyrich.scaling.optimizer import MOMENTUM
-from lazyrich.sweep import RunFolder
+from lazyrich.scaling.optimizer import momentum_of
+from lazyrich.sweep import RunFolder, kept
 from lazyrich.tangent.alignment import target_alignment
 
 FRACTIONS = (0.25, 0.08, 0.02)  # of the largest stable rate at initialisation, the first at which the limit does not diverge
@@ -93,15 +93,7 @@ def limit(
     store = RunFolder(folder, study.settings()) if folder else None
     show = progress or (lambda done, total, what: None)
 
-    def kept(name: str, part: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        found = store.get(name) if store else None
-        if found is None:
-            found = part()
-            if store:
-                store.put(name, found)
-        return found
-
-    theory = kept("limit", lambda: study.theory(show))
+    theory = kept(store, "limit", lambda: study.theory(show))
     jobs = [(width, s) for width in study.widths for s in range(seeds)]
     sizes, runs = [width + 64 for width, _ in jobs], []
     for i, (width, own) in enumerate(jobs):
@@ -111,7 +103,8 @@ def limit(
             show(before + size * step, total, f"networks of width {width}")
 
         runs.append(
-            {"width": width} | kept(f"width{width}-seed{own}", lambda w=width, s=own, t=told: study.network(w, s, theory, t))
+            {"width": width}
+            | kept(store, f"width{width}-seed{own}", lambda w=width, s=own, t=told: study.network(w, s, theory, t))
         )
     versions = {"torch": torch.__version__, "python": platform.python_version()}
     settings = study.settings() | {"lr": float(f"{theory['lr']:.4g}")}
@@ -155,7 +148,7 @@ class Study:
     @property
     def momentum(self) -> float:
         """The plan's."""
-        return MOMENTUM if self.plan.optimizer_name == "momentum" else 0.0
+        return momentum_of(self.plan.optimizer_name)
 
     def theory(self, show: Progress) -> dict[str, Any]:
         """The limit and its fixed kernel."""

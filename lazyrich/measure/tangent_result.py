@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lazyrich.measure.table import table
+
 LAZY, RICH = 0.1, 0.5  # relative movement and error, below and above which a network is called so
 
 
@@ -94,13 +96,13 @@ class TangentResult:
             "ntk_movement": "kernel moved",
         }
         rows = [[_cell(name, moment[name]) for name in columns] for moment in _thin(self.moments, 8)]
-        lines = [self.title, self.sentence, "", *_table(list(columns.values()), rows), ""]
+        lines = [self.title, self.sentence, "", *table(list(columns.values()), rows), ""]
         last, first = self.moments[-1]["alignment"], self.moments[0]["alignment"]
         layers = [
             [a["layer"], f"{b['centred']:.3f}", f"{a['centred']:.3f}", f"{a['share']:.1%}"]
             for a, b in zip(last, first, strict=True)
         ]
-        lines += [*_table(["alignment of", "before", "after", "of the kernel"], layers), f"peak: {self.peak}", ""]
+        lines += [*table(["alignment of", "before", "after", "of the kernel"], layers), f"peak: {self.peak}", ""]
         lines += [self._few(), self._limit()]
         return "\n".join(lines)
 
@@ -129,10 +131,3 @@ def _percent(value: float) -> str:
 def _thin(moments: Sequence[Mapping[str, Any]], most: int) -> list[Mapping[str, Any]]:
     step = max(1, -(-(len(moments) - 1) // (most - 1)))
     return list(moments)[::-1][::step][::-1]
-
-
-def _table(header: list[str], rows: list[list[str]]) -> list[str]:
-    sizes = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-    lines = ["  ".join([row[0].ljust(sizes[0]), *(cell.rjust(n) for cell, n in zip(row[1:], sizes[1:], strict=True))]) for row in
-             [header, *rows]]  # fmt: skip
-    return [lines[0], "-" * len(lines[0]), *lines[1:]]

@@ -22,7 +22,7 @@ from lazyrich.measure.movement import feature_movement, kernel_distance, kernel_
 from lazyrich.measure.tangent_result import TangentResult
 from lazyrich.measure.watch import capture, state_of
 from lazyrich.scaling import Plan
-from lazyrich.sweep import RunFolder
+from lazyrich.sweep import RunFolder, kept
 from lazyrich.tangent.alignment import align, layer_kernels
 from lazyrich.tangent.ntk import ntk_of
 from lazyrich.train import Run, loss_for, train
@@ -93,11 +93,7 @@ def tangents(
     }
     for name, part in parts.items():
         show(0, 1, NAMES[name])
-        found[name] = store.get(name) if store else None
-        if found[name] is None:
-            found[name] = part()
-            if store:
-                store.put(name, found[name])
+        found[name] = kept(store, name, part)
         show(1, 1, NAMES[name])
     versions = {"torch": torch.__version__, "python": platform.python_version()}
     return TangentResult(

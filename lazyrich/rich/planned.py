@@ -19,7 +19,7 @@ from lazyrich.rich.noise import Start, Starts
 from lazyrich.rich.solver import solve
 from lazyrich.scaling import Plan, mup
 from lazyrich.scaling import plan as plan_for
-from lazyrich.scaling.optimizer import GRADIENT, MOMENTUM
+from lazyrich.scaling.optimizer import GRADIENT, momentum_of
 from lazyrich.scaling.tensor import Setting
 
 Maps = list[tuple[str, str | None]]  # weight and bias names of the affine maps
@@ -63,8 +63,7 @@ def dmft(
             f"{plan.scheme.name} under SGD is in the {regime} regime, whose limit is lzr.kernel(plan); features move in the limit "
             "of lzr.mup() or lzr.richness(0.5), or give width= for the features that move at that width"
         )
-    momentum = MOMENTUM if plan.optimizer_name == "momentum" else 0.0
-    how = {"starts": _starts(plan, maps), "momentum": momentum, **how}
+    how = {"starts": _starts(plan, maps), "momentum": momentum_of(plan.optimizer_name), **how}
     targets = targets_of(known, network.outputs)
     return solve(network, known.x.double().flatten(1), targets, steps, lr=lr, loss=loss, **how)
 

@@ -16,7 +16,7 @@ from lazyrich.rich.fixed import FixedKernel, descend
 from lazyrich.rich.objective import Objective
 from lazyrich.rich.planned import dmft, targets_of
 from lazyrich.scaling import Plan
-from lazyrich.scaling.optimizer import GRADIENT, MOMENTUM
+from lazyrich.scaling.optimizer import GRADIENT, momentum_of
 
 
 @dataclass(frozen=True)
@@ -78,15 +78,10 @@ def predict(
     if plan.optimizer_name not in GRADIENT:
         raise RichError(f"the plan is for {plan.optimizer_name}; limits are predicted of gradient descent, plan(..., 'sgd')")
     verdict = plan.scheme.classify("sgd")
-    if verdict.regime == "feature learning":
-        training: Dynamics | FixedKernel = dmft(plan, data, steps, lr=lr, loss=loss, x_test=x_test, **how)
-    elif verdict.regime == "kernel":
-        training = _by_kernel(plan, data, steps, lr, loss, x_test)
-    else:
-        raise RichError(
-            f"{plan.scheme.name} under SGD is {verdict.regime} ({verdict.why}), so no limit describes its training; those of "
-            "lzr.mup() and lzr.ntk() have one"
-        )
+    if verdict.regime == "kernel":
+        training: Dynamics | FixedKernel = _by_kernel(plan, data, steps, lr, loss, x_test)
+    else:  # which refuses what has no limit
+        training = dmft(plan, data, steps, lr=lr, loss=loss, x_test=x_test, **how)
     return Prediction(verdict.regime, verdict.why, training)
 
 
@@ -97,5 +92,4 @@ def _by_kernel(plan: Plan, data: Any, steps: int, lr: float, loss: str, x_test: 
     with torch.no_grad():
         outputs = plan.build(plan.base).double()(x[:1]).shape[-1]
     objective = Objective(loss, targets_of(known, outputs), len(rows))
-    momentum = MOMENTUM if plan.optimizer_name == "momentum" else 0.0
-    return descend(kernel(plan).ntk(rows), objective, steps, lr, momentum)
+    return descend(kernel(plan).ntk(rows), objective, steps, lr, momentum_of(plan.optimizer_name))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -83,13 +83,13 @@ class ProjectedLimit:
 
     def __call__(self, x: Tensor, rows: int = 2048) -> Tensor:
         """Outputs (N, C) at inputs (N, d), ``rows`` at a time."""
-        return torch.cat([self._forward(part)[-1] for part in self._flat(x).split(rows)])
+        return torch.cat([self._forward(part)[0][-1] for part in self._flat(x).split(rows)])
 
     def features(self, layer: int, x: Tensor) -> Tensor:
         """Phi^l = E phi(h^l) phi(h^l), (N, N); layer 1 is the first hidden one."""
         if not 1 <= layer <= self.network.depth:
             raise RichError(f"got layer {layer}, expected 1 to {self.network.depth}")
-        g = self._forward(self._flat(x))[layer - 1]
+        g = self._forward(self._flat(x))[0][layer - 1]
         lengths = g.square().sum(1)
         return self.curve.kernel(g @ g.T, lengths[:, None], lengths[None])
 
@@ -176,22 +176,24 @@ class ProjectedLimit:
                 found.append((hidden * weight * width / fan_in, hidden * width * bias))
         return found
 
-    def _forward(self, x: Tensor) -> list[Tensor]:
-        """g^1 ... g^L and the outputs; what the backward pass needs stays with the sums."""
-        rows = [x @ self.first.T + self.biases[0]]
+    def _forward(self, x: Tensor) -> tuple[list[Tensor], list[_Products]]:
+        """g^1 ... g^L and the outputs, with what the backward pass needs of each sum."""
+        rows, passes = [x @ self.first.T + self.biases[0]], []
         for held, bias in zip(self.sums, self.biases[1:], strict=True):
-            rows.append(held.forward(self.curve, rows[-1]) + bias)
-        return rows
+            value, products = held.forward(self.curve, rows[-1])
+            rows.append(value + bias)
+            passes.append(products)
+        return rows, passes
 
     def _step(self, x: Tensor, y: Tensor, lr: float, loss: str, momentum: float) -> float:
-        rows = self._forward(x)
+        rows, passes = self._forward(x)
         f = rows[-1].requires_grad_()
         with torch.enable_grad():
             value = LOSSES[loss](f, y)
             (slope,) = torch.autograd.grad(value, f)
         slopes = [slope]
-        for held, g in zip(reversed(self.sums), reversed(rows[:-1]), strict=True):
-            slopes.insert(0, held.backward(g, slopes[0]))
+        for held, g, products in zip(reversed(self.sums), reversed(rows[:-1]), reversed(passes), strict=True):
+            slopes.insert(0, held.backward(g, products, slopes[0]))
         hidden = lr * self.network.gamma0**2
         scales = [hidden] * self.network.depth + [lr]
         for held, g, down, layer, scale in zip(self.sums, rows, slopes[1:], self.network.layers[1:], scales[1:], strict=False):
@@ -203,8 +205,7 @@ class ProjectedLimit:
         return float(value.detach())
 
     def _room(self, terms: int, memory: float) -> None:
-        wide = sum(3 * self.rank + 1 for _ in self.sums[:-1]) + self.rank + 2 * self.network.outputs + 1
-        needed = (terms + sum(len(held) for held in self.sums) // len(self.sums)) * wide * self.like.element_size()
+        needed = sum((len(held) + terms) * held.wide for held in self.sums) * self.like.element_size()
         if needed > memory:
             raise RichError(
                 f"{terms} more terms a layer need {needed / 1e9:.1f} GB, more than the {memory / 1e9:.1f} GB allowed; lower steps, "
@@ -230,6 +231,14 @@ class ProjectedLimit:
         return flat
 
 
+class _Products(NamedTuple):
+    """Of all directions with all rows, (M, N): B . g, V(B, g) and E phi' phi'."""
+
+    inner: Tensor
+    values: Tensor
+    slopes: Tensor
+
+
 class _Sum:
     """G -> sum_m A_m V(B_m, g), with room to grow."""
 
@@ -239,6 +248,11 @@ class _Sum:
 
     def __len__(self) -> int:
         return self.count
+
+    @property
+    def wide(self) -> int:
+        """Numbers a term."""
+        return sum(math.prod(t.shape[1:]) for t in self.kept)
 
     @property
     def terms(self) -> Tensor:
@@ -262,17 +276,17 @@ class _Sum:
             room[: self.count] = old[: self.count]
             self.kept[i] = room
 
-    def forward(self, curve: Rectifier, g: Tensor) -> Tensor:
-        """(N, r')."""
-        self.inner = self.directions @ g.T
-        self.values, self.slopes = curve.both(self.inner, self.lengths[:, None], g.square().sum(1)[None])
-        return self.values.T @ self.terms
+    def forward(self, curve: Rectifier, g: Tensor) -> tuple[Tensor, _Products]:
+        """The sums (N, r') of rows (N, r), and the products that they are made of."""
+        inner = self.directions @ g.T
+        values, slopes = curve.both(inner, self.lengths[:, None], g.square().sum(1)[None])
+        return values.T @ self.terms, _Products(inner, values, slopes)
 
-    def backward(self, g: Tensor, down: Tensor) -> Tensor:
+    def backward(self, g: Tensor, of: _Products, down: Tensor) -> Tensor:
         """DLoss/dg from dLoss/d(sum), (N, r): dV/db = V' a + (V - (a . b) V') b / |b|^2 where V' = E phi' phi'."""
         pulled = self.terms @ down.T
-        along = (pulled * (self.values - self.inner * self.slopes)).sum(0) / g.square().sum(1).clamp(min=1e-30)
-        return (pulled * self.slopes).T @ self.directions + along[:, None] * g
+        along = (pulled * (of.values - of.inner * of.slopes)).sum(0) / g.square().sum(1).clamp(min=1e-30)
+        return (pulled * of.slopes).T @ self.directions + along[:, None] * g
 
     def append(self, move: Tensor, g: Tensor, momentum: float) -> None:
         """A step of gradient descent: terms that are there keep their speed, the batch adds its own."""

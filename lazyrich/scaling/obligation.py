@@ -7,6 +7,7 @@ are plain picklable objects, leave ``state_dict`` alone, and are copied by ``dee
 from __future__ import annotations
 
 import fnmatch
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,7 +57,7 @@ class Obligation:
         if self.kind == "tied readout":
             scale_input(module_at(model, self.where), factor)
         elif self.kind == "attention":
-            module, hook = module_at(model, self.where), ScaleQueries(factor, self.where)
+            module, hook = module_at(model, self.where), ScaleQueries(factor, self.where, self.exponent)
             module.register_forward_pre_hook(hook)
             module.register_forward_hook(hook.leave, always_call=True)
         else:
@@ -92,12 +93,13 @@ class ScaleOutput:
 class ScaleQueries(TorchFunctionMode):
     """Forward pre-hook that scales the attention logits inside one module by a number until its forward ends.
 
-    Attention that is written out by hand has no call to scale; that is an error and not a silence.
+    Attention that is written out by hand has no call to scale; that is an error and not a silence. So is one whose logits are
+    scaled by something else than 1/sqrt(d): only logits that follow the scheme's own law already are left as they are.
     """
 
-    def __init__(self, factor: float, where: str = "") -> None:
+    def __init__(self, factor: float, where: str = "", exponent: float = -0.5) -> None:
         super().__init__()
-        self.factor, self.where = factor, where
+        self.factor, self.where, self.exponent = factor, where, exponent
         self.entered = 0
         self.scaled = False
 
@@ -126,9 +128,18 @@ class ScaleQueries(TorchFunctionMode):
             return func(*_scaled_projection(args, kwargs, self.factor), **kwargs)
         if func is F.scaled_dot_product_attention:
             self.scaled = True
-            scale = kwargs.get("scale") or args[0].shape[-1] ** -0.5
-            kwargs["scale"] = scale * self.factor
+            kwargs["scale"] = self._scale(args[0].shape[-1], kwargs.get("scale"))
         return func(*args, **kwargs)
+
+    def _scale(self, size: int, given: float | None) -> float:
+        if given is None or math.isclose(given, size**-0.5, rel_tol=1e-6):
+            return size**-0.5 * self.factor
+        if math.isclose(given, size ** (self.exponent - 0.5), rel_tol=1e-6):
+            return given
+        raise PlanError(
+            f"the attention '{self.where}' scales its logits by {given:g}, which is neither 1/sqrt(d) nor "
+            f"d^{self.exponent - 0.5:g} for heads of {size}; leave its scale to torch, or give it that law yourself"
+        )
 
 
 def _source(module: nn.Module) -> str:

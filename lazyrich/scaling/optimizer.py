@@ -112,6 +112,16 @@ def group_of(
     return group
 
 
+def momentum_of(optimizer: str) -> float:
+    """Of the heavy ball that ``plan.optimizer`` makes unless an option says otherwise; 0 for all but "momentum".
+
+    Example:
+        >>> momentum_of("momentum"), momentum_of("sgd")
+        (0.9, 0.0)
+    """
+    return MOMENTUM if optimizer == "momentum" else 0.0
+
+
 def make_optimizer(optimizer: str, groups: list[dict[str, Any]], **options: Any) -> torch.optim.Optimizer:
     """The plain torch optimizer of a name, over ready parameter groups.
 
@@ -119,10 +129,8 @@ def make_optimizer(optimizer: str, groups: list[dict[str, Any]], **options: Any)
         UsageError: for an optimizer that torch does not ship; its groups still come from ``plan.param_groups``.
     """
     is_entrywise(optimizer)
-    if optimizer == "sgd":
-        return torch.optim.SGD(groups, **options)
-    if optimizer == "momentum":
-        return torch.optim.SGD(groups, momentum=options.pop("momentum", MOMENTUM), **options)
+    if optimizer in GRADIENT:
+        return torch.optim.SGD(groups, momentum=options.pop("momentum", momentum_of(optimizer)), **options)
     if optimizer == "adam":
         return torch.optim.Adam(groups, **options)
     if optimizer == "adamw":

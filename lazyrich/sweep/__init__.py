@@ -1,7 +1,7 @@
 """Grids of trials over any function: kept on disk as they finish, run here, in processes or on a cluster."""
 
 from lazyrich.sweep.executor import Executor, Futures, Inline, Processes, executor_for
-from lazyrich.sweep.folder import RunFolder
+from lazyrich.sweep.folder import RunFolder, kept
 from lazyrich.sweep.grid import grid, shard_of
 from lazyrich.sweep.optuna import Proposals
 from lazyrich.sweep.results import Results
@@ -29,6 +29,7 @@ __all__ = [
     "executor_for",
     "fingerprint",
     "grid",
+    "kept",
     "shard_of",
     "store_in",
     "summarise",

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,21 @@ class RunFolder:
 
     def _file(self, key: str) -> Path:
         return self.path / "trials" / f"{key}.json"
+
+
+def kept(folder: RunFolder | None, key: str, make: Callable[[], Any]) -> Any:
+    """What a folder has under a key, or what is made now and kept there; without a folder it is made.
+
+    Example:
+        >>> kept(None, "width64", lambda: {"loss": 2.3})
+        {'loss': 2.3}
+    """
+    found = folder.get(key) if folder else None
+    if found is None:
+        found = make()
+        if folder:
+            folder.put(key, found)
+    return found
 
 
 def _same_run(path: Path, had: Any, want: dict[str, Any]) -> None:

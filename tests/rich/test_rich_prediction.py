@@ -103,6 +103,18 @@ def test_between_the_limits_features_move_as_the_limit_at_the_networks_own_richn
     assert fit_slope(widths, [measured]).value == pytest.approx(-0.5, abs=0.1)
 
 
+def test_momentum_is_the_plans_in_both_regimes():
+    x, y = data()
+    for scheme in (lzr.ntk(), lzr.mup()):
+        plan = lzr.plan(family(), scheme, "momentum")
+        f = torch.stack([centred(plan, x.double(), y.double(), 1024, seed, LOSSES["squared"], lr=0.02)[0] for seed in range(4)])
+        found = lzr.rich.predict(plan, (x, y), STEPS, lr=0.02).training.outputs
+        plain = lzr.rich.predict(lzr.plan(family(), scheme, "sgd"), (x, y), STEPS, lr=0.02).training.outputs
+        scatter = float(f.std(0).norm() / f.mean(0).norm()) / 2
+        assert off(found, f.mean(0)) < 3 * scatter < 0.1
+        assert off(plain, f.mean(0)) > 0.3
+
+
 def test_a_kernel_that_does_not_move_is_a_linear_model():
     """Referee: torch's own SGD with momentum on features, three outputs, minibatches."""
     generator = torch.Generator().manual_seed(1)

@@ -96,8 +96,8 @@ def test_slopes_are_those_of_autograd():
     g = torch.randn(6, RANK, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
     down = torch.randn(6, RANK, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        held.forward(limit.curve, g)
-        found = held.backward(g, down)
+        _, products = held.forward(limit.curve, g)
+        found = held.backward(g, products, down)
     lengths = [t.square().sum(1) for t in (held.directions, g)]
     values = limit.curve.kernel(held.directions @ g.T, lengths[0][:, None], lengths[1][None])
     (wanted,) = torch.autograd.grad(((values.T @ held.terms) * down).sum(), g)

@@ -413,3 +413,43 @@ def test_attention_written_by_hand_is_an_error_that_names_its_file_and_line():
         model(torch.randn(2, 5, 3))
     plan.release_(model)
     assert model(torch.randn(2, 5, 3)).shape == (2, 5, 2)
+
+
+class OwnScale(Heads):
+    """Logits scaled by a power of the head's size, given to torch's function."""
+
+    def __init__(self, n, power=1.0):
+        super().__init__(n)
+        self.power = power
+
+    def forward(self, x, factor=1.0):
+        q, k, v = (t.unflatten(-1, (4, -1)).transpose(1, 2) for t in self.qkv(x).chunk(3, -1))
+        mixed = nn.functional.scaled_dot_product_attention(q, k, v, scale=self.head_dim**-self.power)
+        return self.out(mixed.transpose(1, 2).flatten(2))
+
+
+def with_scale(power):
+    def make(n):
+        model = Reads(n)
+        model.attention = OwnScale(n, power)
+        return model
+
+    return make
+
+
+@pytest.mark.parametrize(("power", "factor"), [(0.5, 0.5), (1.0, 1.0)])
+def test_logits_that_follow_the_schemes_law_already_are_left_alone(power, factor):
+    plan = lzr.plan(lzr.Family(with_scale(power), base=16), lzr.mup())
+    model, x = plan.build(64), torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0))
+    plain = model(x)
+    met = plan.meet_(model)(x)
+    plan.release_(model)
+    model.attention.head_dim = model.attention.head_dim / factor ** (1 / power)
+    assert torch.allclose(met, model(x), atol=1e-6)
+    assert torch.equal(met, plain) == (factor == 1.0)
+
+
+def test_logits_of_another_law_are_refused():
+    plan = lzr.plan(lzr.Family(with_scale(0.7), base=16), lzr.mup())
+    with pytest.raises(lzr.LazyrichError, match="scales its logits by .* neither 1/sqrt"):
+        plan.build(64, meet=True)(torch.randn(2, 5, 3))
