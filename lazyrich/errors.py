@@ -42,6 +42,10 @@ class ReportError(LazyrichError):
     """A result that cannot be drawn, or a page that cannot be written."""
 
 
+class InitError(LazyrichError):
+    """A rule of initialisation that is none, or does not fit the weight that it is given."""
+
+
 class KernelError(LazyrichError):
     """A kernel that cannot be computed: an operation without a rule, inputs that do not fit, a singular Gram matrix."""
 

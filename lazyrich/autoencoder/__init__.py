@@ -8,7 +8,7 @@ from lazyrich.autoencoder.mirror import Mirror, mirrored, mirrors
 from lazyrich.autoencoder.noise import noisy
 from lazyrich.autoencoder.pair import Pair, fit, halves
 from lazyrich.autoencoder.result import AutoencoderResult
-from lazyrich.autoencoder.start import STARTS, Start, start_for, transposed
+from lazyrich.autoencoder.start import STARTS, Start, coupled, start_for, transposed
 from lazyrich.autoencoder.study import study
 from lazyrich.autoencoder.tied import TiedSignal, tied_draw, tied_signal
 from lazyrich.autoencoder.variational import Collapse, Vae, Variational, collapse, importance_bound, objective
@@ -33,6 +33,7 @@ __all__ = [
     "Variational",
     "codes",
     "collapse",
+    "coupled",
     "fit",
     "halves",
     "importance_bound",

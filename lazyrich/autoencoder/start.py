@@ -6,15 +6,18 @@ scale. A new one is a function ``(model, x, seed) -> None`` in ``STARTS``.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from lazyrich.autoencoder.linear import principal
-from lazyrich.autoencoder.mirror import as_matrix, mirrored, weight_of
+from lazyrich.autoencoder.mirror import mirrored, weight_of
 from lazyrich.errors import AutoencoderError
+from lazyrich.family import Family
+from lazyrich.family.semantics import read_axes
+from lazyrich.init import Form, Initialiser, Sides, formed
+from lazyrich.init import transposed as by_transpose
 
 SAMPLES = 2000  # that principal directions are taken from
 Start = Callable[[nn.Module, Tensor, int], None]
@@ -34,6 +37,8 @@ def transposed(correlation: float = 1.0) -> Start:
     W_dec = std_dec (rho U^T + sqrt(1 - rho^2) Z), U the encoder's weight and Z the decoder's own draw, both of unit size: at the
     start the product around the bottleneck has an eigenvalue of order rho, where independent draws have rho ~ n^(-1/2).
 
+    In a plan: ``lzr.plan(..., init=coupled(family, 0.5))``.
+
     Raises:
         AutoencoderError: for a correlation outside [-1, 1], or halves that are no mirror images.
 
@@ -48,17 +53,9 @@ def transposed(correlation: float = 1.0) -> Start:
     if not -1 <= correlation <= 1:
         raise AutoencoderError(f"got correlation = {correlation}, expected one in [-1, 1]")
 
-    @torch.no_grad()
-    def start(model: nn.Module, x: Tensor, seed: int) -> None:
-        for encoder, decoder in _weights(model):
-            size = decoder.square().mean().sqrt()
-            copy, own = (m / m.square().mean().sqrt() for m in (as_matrix(encoder).T, as_matrix(decoder, turned=True)))
-            _set(decoder, size * (correlation * copy + math.sqrt(1 - correlation**2) * own))
-
-    return start
+    return _coupled(Form("transposed", "mirror", correlation))
 
 
-@torch.no_grad()
 def inverse(model: nn.Module, x: Tensor, seed: int) -> None:
     """Every weight of the decoder points along the pseudo-inverse of its mirror image, at its own size.
 
@@ -70,9 +67,7 @@ def inverse(model: nn.Module, x: Tensor, seed: int) -> None:
         >>> bool(((u @ v) / (u @ v).trace() * 8 - torch.eye(8)).abs().max() < 1e-4)
         True
     """
-    for encoder, decoder in _weights(model):
-        back = torch.linalg.pinv(as_matrix(encoder).double()).to(decoder)
-        _set(decoder, back * decoder.square().mean().sqrt() / back.square().mean().sqrt())
+    _coupled(Form("inverse", "mirror"))(model, x, seed)
 
 
 @torch.no_grad()
@@ -86,11 +81,9 @@ def orthogonal(model: nn.Module, x: Tensor, seed: int) -> None:
         >>> bool(torch.allclose(values, values[:1].expand(4)))
         True
     """
-    for weight in model.parameters():
-        if weight.dim() > 1:
-            u, _, v = torch.linalg.svd(weight.flatten(1), full_matrices=False)
-            made = (u @ v).reshape(weight.shape)
-            weight.copy_(made * weight.square().mean().sqrt() / made.square().mean().sqrt())
+    for module in model.modules():
+        if isinstance(getattr(module, "weight", None), Tensor) and weight_of(module).dim() > 1:
+            _give(module, Form("orthogonal"))
 
 
 @torch.no_grad()
@@ -119,6 +112,30 @@ def cascading(model: nn.Module, x: Tensor, seed: int) -> None:
         turned = weight @ basis.T @ basis
         weight.copy_(turned * weight.square().mean().sqrt() / turned.square().mean().sqrt())
     transposed()(model, x, seed)
+
+
+def _coupled(form: Form) -> Start:
+    """Gives every weight of the decoder a form that is made from its mirror image in the encoder."""
+
+    def start(model: nn.Module, x: Tensor, seed: int) -> None:
+        modules = dict(model.named_modules())
+        for encoder, decoder in mirrored(model):
+            _give(modules[decoder], form, modules[encoder])
+
+    return start
+
+
+@torch.no_grad()
+def _give(module: nn.Module, form: Form, mirror: nn.Module | None = None) -> None:
+    """A form for a layer's weight, at its own size."""
+    weight = weight_of(module)
+    other, others = (None, None) if mirror is None else (weight_of(mirror), _sides(mirror))
+    weight.copy_(formed(form, weight, _sides(module), other, others) * weight.square().mean().sqrt())
+
+
+def _sides(module: nn.Module) -> Sides:
+    axes = read_axes(module, "weight", tuple(weight_of(module).shape))
+    return Sides(axes.produced, axes.contracted)
 
 
 STARTS: dict[str, Start] = {
@@ -152,11 +169,17 @@ def start_for(name: str) -> Start:
     raise AutoencoderError(f"got start '{name}', expected one of {', '.join(STARTS)}, or transposed(0.3)")
 
 
-def _weights(model: nn.Module) -> list[tuple[Tensor, Tensor]]:
-    """Weights of mirrored pairs, from the outside in."""
-    modules = dict(model.named_modules())
-    return [(weight_of(modules[a]), weight_of(modules[b])) for a, b in mirrored(model)]
+def coupled(family: Family, correlation: float = 1.0) -> dict[str, Initialiser]:
+    """The rules of a decoder that starts correlated with the transposed encoder, for ``lzr.plan(..., init=coupled(family))``.
 
-
-def _set(weight: Tensor, matrix: Tensor) -> None:
-    weight.copy_(matrix if weight.dim() == 2 else matrix.T.reshape(weight.shape))
+    Example:
+        >>> import lazyrich as lzr
+        >>> family = lzr.Family(lzr.zoo.autoencoder, base=64)
+        >>> list(coupled(family, 0.5))
+        ['decoder.readout.weight', 'decoder.hidden.0.weight']
+        >>> net = lzr.plan(family, lzr.mup(), init=coupled(family, 0.5)).build(256)
+        >>> [round(m.weight, 4) for m in mirrors(net, torch.randn(20, 64))]
+        [0.5, 0.5]
+    """
+    pairs = mirrored(family.sketch(family.base))
+    return {f"{decoder}.weight": by_transpose(f"{encoder}.weight", correlation) for encoder, decoder in pairs}

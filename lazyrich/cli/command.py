@@ -40,6 +40,13 @@ def slug(*parts: str) -> str:
     return "-".join(re.sub(r"[^A-Za-z0-9.]+", "-", part).strip("-.") for part in parts)
 
 
+def rules(items: Sequence[str]) -> dict[str, Any]:
+    """``pattern=rule`` words as the ``init=`` of a plan."""
+    from lazyrich.init import parse as parse_rule
+
+    return {pattern: parse_rule(text) for pattern, text in pairs(items, "init").items()}
+
+
 def pairs(items: Sequence[str], option: str) -> dict[str, str]:
     """``name=value`` words as a dictionary.
 

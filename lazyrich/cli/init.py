@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from lazyrich.cli.command import Factory, command_line, pairs, parse, progress, slug
+from lazyrich.cli.command import Factory, command_line, pairs, parse, progress, rules, slug
 
 
 def run(words: Sequence[str]) -> None:
@@ -41,7 +41,8 @@ def run(words: Sequence[str]) -> None:
             width: of the network that is drawn.
             depth: second argument of the factory, if it takes one.
             roles: pattern=role for tensors whose role shapes cannot tell.
-            init: pattern=std at the base width, instead of the factory's own, for example 'hidden.*.weight=0.18'.
+            init: pattern=std at the base width, or pattern=rule: 'hidden.*.weight=0.18', '*=critical(tanh, 0.05)', '*=he(relu)',
+                orthogonal, delta_orthogonal, lecun, xavier, spectral, zero, transposed(TENSOR, 0.5), inverse(TENSOR).
             images: give the network images (batch, channels, height, width) instead of flat vectors.
             samples: inputs.
             seeds: networks drawn.
@@ -49,7 +50,6 @@ def run(words: Sequence[str]) -> None:
             out: folder of result.json and its page (default: runs/init-...).
         """
         from lazyrich.data import load
-        from lazyrich.errors import UsageError
         from lazyrich.family import Family
         from lazyrich.files import write_json
         from lazyrich.measure import signals
@@ -58,12 +58,8 @@ def run(words: Sequence[str]) -> None:
         from lazyrich.scaling import parse as parse_scheme
         from lazyrich.scaling import plan as make_plan
 
-        try:
-            given = {pattern: float(value) for pattern, value in pairs(init, "init").items()}
-        except ValueError as error:
-            raise UsageError(f"got --init {' '.join(init)}, expected pattern=number: {error}") from error
         family = Family(resolve(factory), base, depth=depth, roles=pairs(roles, "roles"))
-        plan = make_plan(family, parse_scheme(scheme), "sgd", init=given)
+        plan = make_plan(family, parse_scheme(scheme), "sgd", init=rules(init))
         with progress("init") as show:
             inputs = load(data, root=data_root, flatten=not images)
             result = signals(

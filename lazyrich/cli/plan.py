@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from lazyrich.cli.command import Factory, pairs, parse
+from lazyrich.cli.command import Factory, pairs, parse, rules
 
 
 def run(words: Sequence[str]) -> None:
@@ -21,6 +21,7 @@ def run(words: Sequence[str]) -> None:
         roles: tuple[str, ...] = (),
         weight_decay: str = "constant_rate",
         gauge: str = "plain",
+        init: tuple[str, ...] = (),
         branches: tuple[str, ...] = (),
         base_depth: int | None = None,
         depth_exponent: float = 0.5,
@@ -41,6 +42,7 @@ def run(words: Sequence[str]) -> None:
             roles: pattern=role for tensors whose role shapes cannot tell.
             weight_decay: constant_rate or unscaled.
             gauge: plain or multipliers.
+            init: pattern=std at the base width, or pattern=rule: '*=he(relu)', 'blocks.*.weight=orthogonal' ...
             branches: patterns of the modules that are residual branches, for example 'blocks.*'.
             base_depth: number of branches at which the network was tuned (default: as many as it has).
             depth_exponent: of the branches' multiplier: 0.5 is Depth-muP, 1 is CompleteP.
@@ -56,7 +58,7 @@ def run(words: Sequence[str]) -> None:
             raise UsageError(f"got width {width}, expected a positive one")
         family = Family(resolve(factory), base, depth=depth, roles=pairs(roles, "roles"))
         made = make_plan(
-            family, parse_scheme(scheme), optimizer, weight_decay=weight_decay, gauge=gauge, branches=branches,
+            family, parse_scheme(scheme), optimizer, init=rules(init), weight_decay=weight_decay, gauge=gauge, branches=branches,
             base_depth=base_depth, depth_exponent=depth_exponent,
         )  # fmt: skip
         print(f"{made}, at width {width}:\n{made.table(width)}")

@@ -20,7 +20,7 @@ from lazyrich.family.zoo.mlp import ACTIVATIONS, MLP
 from lazyrich.inference import classify, gradient_flow, one_hot_targets
 from lazyrich.inference.factor import Factor, factorise, ridge_of
 from lazyrich.inference.likelihood import log_density
-from lazyrich.init import Variance, variance
+from lazyrich.init import Initialiser, variance
 from lazyrich.lazy.kernel import Kernel, kernel
 from lazyrich.reference import resolve
 from lazyrich.scaling import Scheme
@@ -48,7 +48,7 @@ class Response:
 
 
 @cache
-def _plain(depth: int, activation: str, features: int, scheme: str | Scheme | None, rule: Variance | None) -> Kernel:
+def _plain(depth: int, activation: str, features: int, scheme: str | Scheme | None, rule: Initialiser | None) -> Kernel:
     """The kernel of a plain MLP, traced once for all fits of a search."""
     if depth < 1 or activation not in ACTIVATIONS:
         raise EstimatorError(

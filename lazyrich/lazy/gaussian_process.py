@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lazyrich.errors import KernelError
-from lazyrich.init import Variance, variance
+from lazyrich.init import Initialiser, variance
 from lazyrich.lazy.kernel import kernel
 from lazyrich.scaling import Scheme
 
@@ -74,10 +74,12 @@ class NetworkKernel(Base):  # type: ignore[misc,valid-type]
                 "got learn=True with get='ntk', expected get='nngp': the variances of an NTK are fixed; leave learn out"
             )
         super().__init__()
-        self.get, self.input_shape, start = get, input_shape, variance(w, b)
-        object.__setattr__(self, "traced", kernel(network, scheme, start))  # the network is no submodule: its weights are drawn
+        self.get, self.input_shape = get, input_shape
+        object.__setattr__(
+            self, "traced", kernel(network, scheme, variance(w, b))
+        )  # the network is no submodule: its weights are drawn
         learn = get == "nngp" if learn is None else learn
-        for name, value in (("w", start.w), ("b", start.b)):
+        for name, value in (("w", float(w)), ("b", float(b))):
             self._register(name, value, learn and value > 0)
 
     def _register(self, name: str, value: float, learn: bool) -> None:
@@ -107,7 +109,7 @@ class NetworkKernel(Base):  # type: ignore[misc,valid-type]
         """The Gram matrix (N1, N2), or its diagonal (N,)."""
         if x1.dim() != 2 or x2.dim() != 2 or last_dim_is_batch:
             raise KernelError(f"got inputs {tuple(x1.shape)} and {tuple(x2.shape)}, expected (N, features) without batch axes")
-        rule: Any = Variance(self.w, self.b)  # type: ignore[arg-type]
+        rule: Any = Initialiser(self.w, self.b)  # type: ignore[arg-type]
         self.traced.weights = replace(self.traced.weights, init={"*": rule})
         same = x1.shape == x2.shape and torch.equal(x1, x2)
         first = self._sample(x1)

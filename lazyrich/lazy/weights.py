@@ -13,12 +13,12 @@ from torch import nn
 from lazyrich.errors import KernelError
 from lazyrich.family import Law, Role
 from lazyrich.family.law import LawRecorder, measure_laws
-from lazyrich.init import Variance
+from lazyrich.init import Initialiser
 from lazyrich.scaling import Plan, Scheme
 from lazyrich.scaling.optimizer import GRADIENT
 from lazyrich.scaling.tensor import TensorPlan, setting_of
 
-Init = Variance | Mapping[str, Variance] | None
+Init = Initialiser | Mapping[str, Initialiser] | None
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Weights:
     """
 
     laws: Mapping[str, Law]
-    init: Mapping[str, Variance]
+    init: Mapping[str, Initialiser]
     scheme: Scheme
     planned: bool
     frozen: frozenset[str]
@@ -59,13 +59,13 @@ class Weights:
         law, rule = self.laws[name], self._rule(name)
         if rule is None and law.mean != 0:
             raise KernelError(f"'{name}' has the mean {law.mean:g}; weights that are summed over a width need mean zero")
-        variance = rule.w if rule else law.std**2 * fan_in
+        variance = rule.w if rule and rule.w is not None else law.std**2 * fan_in
         return Drawn(variance, 0.0, self._rate(name, variance, role, fan_in))
 
     def added(self, name: str, role: Role = Role.VECTOR) -> Drawn:
         """A bias of a linear or convolutional layer."""
         rule = self._rule(name)
-        if rule is None:
+        if rule is None or rule.b is None:
             return self.entry(name, role)
         return Drawn(rule.b, 0.0, self._rate(name, rule.b, role))
 
@@ -75,7 +75,7 @@ class Weights:
         constant = law.std == 0
         return Drawn(law.std**2, law.mean, self._rate(name, 1.0 if constant else law.std**2, role))
 
-    def _rule(self, name: str) -> Variance | None:
+    def _rule(self, name: str) -> Initialiser | None:
         """The last that matches, as in a plan's ``init=``."""
         found = [rule for pattern, rule in self.init.items() if fnmatch.fnmatch(name, pattern)]
         return found[-1] if found else None
@@ -117,8 +117,9 @@ def weights_of(module: nn.Module, scheme: Scheme, init: Init) -> Weights:
     """
     _refuse_unlazy(scheme)
     names = [name for name, _ in module.named_parameters(remove_duplicate=False)]
-    rules = {"*": init} if isinstance(init, Variance) else dict(init or {})
-    for pattern in rules:
+    rules = {"*": init} if isinstance(init, Initialiser) else dict(init or {})
+    for pattern, rule in rules.items():
+        _refuse_dependent(rule)
         if not fnmatch.filter(names, pattern):
             raise KernelError(f"init= pattern '{pattern}' matches no tensor; the tensors are {', '.join(names[:8])}")
     frozen = frozenset(name for name, p in module.named_parameters(remove_duplicate=False) if not p.requires_grad)
@@ -132,10 +133,23 @@ def weights_of_plan(plan: Plan) -> Weights:
         raise KernelError(
             f"the plan is for {plan.optimizer_name}; the tangent kernel is the limit of gradient descent, plan(..., 'sgd')"
         )
+    if dependent := plan.dependent():
+        raise KernelError(
+            f"the entries of '{dependent[0]}' are no independent draws ({plan.tensors[dependent[0]].start.form.name}), which the "  # type: ignore[union-attr]
+            "rules of infinite width want; take a plan without it"
+        )
     at_base = {name: setting_of(t, t.shape, 1.0, plan.decay_policy, "sgd") for name, t in plan.tensors.items()}
     laws = {name: Law(t.mean, 0.0 if _vanishes(t) else at_base[name].std) for name, t in plan.tensors.items()}
     rates = {name: setting.lr for name, setting in at_base.items()}
     return Weights(laws, {}, plan.scheme, True, frozenset(), rates)
+
+
+def _refuse_dependent(rule: Initialiser) -> None:
+    if rule.fan != "fan_in" or (rule.form and not rule.form.iid):
+        raise KernelError(
+            f"got init={rule}; expected a size by the fan-in and independent entries, as of variance(w, b), lecun() or he(). Other "
+            "sizes: lzr.kernel(lzr.plan(family, scheme, 'sgd', init=...))"
+        )
 
 
 def _vanishes(tensor: TensorPlan) -> bool:

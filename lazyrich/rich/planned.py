@@ -147,6 +147,9 @@ def _read(plan: Plan, x: Tensor, width: int | None) -> tuple[Network, Maps]:
             f"{plan.scheme.name} under SGD is {verdict.regime} ({verdict.why}), so no limit describes its training; those of "
             "lzr.mup() and lzr.ntk() have one"
         )
+    for name, tensor in plan.tensors.items():
+        if tensor.start and tensor.start.form and tensor.start.form.name not in ("normal", "uniform"):
+            raise RichError(f"'{name}' starts {tensor.start.form.name}; the rich limit is that of independent entries")
     maps, activation = _layers(_traced(plan, x))
     width = LARGE * plan.base if width is None else width
     numbers, parameters = plan.settings(width), dict(plan.build(plan.base).named_parameters())

@@ -12,6 +12,7 @@ from torch import nn
 
 from lazyrich.errors import PlanError
 from lazyrich.family import Family
+from lazyrich.family.family import seeded
 from lazyrich.scaling import serial
 from lazyrich.scaling.naming import parameters
 from lazyrich.scaling.native import by_matrix
@@ -20,6 +21,7 @@ from lazyrich.scaling.optimizer import group_of, make_optimizer
 from lazyrich.scaling.scheme import Scheme
 from lazyrich.scaling.tensor import Setting, TensorPlan, check_shape, rescale_, setting_of
 
+FORMS = 1_000_003  # keeps the plan's own draws apart from the factory's
 SMALLEST = 1e-3  # the size that Adafactor takes a tensor of zeros to have
 
 
@@ -50,7 +52,8 @@ class Plan:
     def build(self, width: int, seed: int = 0, device: torch.device | str = "cpu", meet: bool = False) -> nn.Module:
         """The family's network at a width with the plan's initialisation; ``meet`` attaches the obligations' hooks."""
         model = self._family().build(width, seed, device)
-        self._apply_(model, fresh=True)
+        with seeded(seed + FORMS):  # of tensors that the factory leaves constant and the plan draws
+            self._apply_(model, fresh=True)
         return self.meet_(model) if meet else model
 
     def apply_(self, model: nn.Module) -> nn.Module:
@@ -132,6 +135,18 @@ class Plan:
         """The plain torch optimizer over the plan's groups; ``options`` go to its class."""
         return make_optimizer(self.optimizer_name, self.param_groups(model, lr, weight_decay, eps, rest_lr), **options)
 
+    def dependent(self) -> list[str]:
+        """Weights whose entries are no independent draws (coupled, sparse, made from data), which limits of wide networks want.
+
+        Example:
+            >>> import lazyrich as lzr
+            >>> init = {"decoder.readout.weight": lzr.init.transposed("encoder.hidden.0.weight")}
+            >>> lzr.plan(lzr.Family(lzr.zoo.autoencoder), lzr.mup(), init=init).dependent()
+            ['decoder.readout.weight']
+        """
+        starts = {name: tensor.start for name, tensor in self.tensors.items()}
+        return [name for name, start in starts.items() if start and start.form and not start.form.iid]
+
     def settings(self, target: int | nn.Module) -> dict[str, Setting]:
         """The numbers of every tensor, at a width of the family or for a model."""
         if isinstance(target, nn.Module):
@@ -145,6 +160,7 @@ class Plan:
             if isinstance(target, nn.Module)
             else self._family().shapes(target)
         )
+        formed = any(map(self._form, self.tensors))
         return [
             {
                 "tensor": name,
@@ -155,6 +171,7 @@ class Plan:
                 "weight decay x": s.weight_decay,
                 "eps x": s.eps,
                 "multiplier": s.multiplier,
+                **({"form": self._form(name)} if formed else {}),
             }
             for name, s in self.settings(target).items()
         ]
@@ -162,7 +179,7 @@ class Plan:
     def table(self, target: int | nn.Module) -> str:
         """A readable table of every tensor's numbers, at a width or for a model."""
         rows = [[f"{v:.4g}" if isinstance(v, float) else str(v) for v in row.values()] for row in self.rows(target)]
-        header = ["tensor", "role", "shape", "init std", "lr x", "weight decay x", "eps x", "multiplier"]
+        header = list(self.rows(target)[0])
         widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
         lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in [header, *rows]]
         return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
@@ -183,6 +200,14 @@ class Plan:
     def __str__(self) -> str:
         owed = f", {len(self.obligations)} obligation(s)" if self.obligations else ""
         return f"{self.scheme.name} for {self.optimizer_name}, base width {self.base}, {len(self.tensors)} tensors{owed}"
+
+    def _form(self, name: str) -> str:
+        """The form of a tensor in a word; empty for the factory's own."""
+        start = self.tensors[name].start
+        form = start.form if start else None
+        if form is None or not self.tensors[name].contracted:
+            return ""
+        return f"{form.name} of {form.of}" if form.of else form.name
 
     def _family(self) -> Family:
         if self.family is None:

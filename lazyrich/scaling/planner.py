@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -10,7 +9,9 @@ from dataclasses import replace
 from lazyrich.errors import PlanError
 from lazyrich.family import Family, Law, Role, TensorInfo
 from lazyrich.family.role import grown
+from lazyrich.init import Initialiser
 from lazyrich.scaling.duty import duties
+from lazyrich.scaling.initial import initialised, matching, resized
 from lazyrich.scaling.native import MATRIX
 from lazyrich.scaling.obligation import branches as branch_paths
 from lazyrich.scaling.optimizer import GRADIENT, is_entrywise
@@ -37,7 +38,7 @@ def plan(
     scheme: Scheme,
     optimizer: str = "adamw",
     *,
-    init: Mapping[str, float] | None = None,
+    init: Mapping[str, float | Initialiser] | None = None,
     overrides: Mapping[str, Mapping[str, float]] | None = None,
     alignment: str = "full",
     readout_alignment: float | None = None,
@@ -55,7 +56,9 @@ def plan(
         scheme: ``mup()``, ``ntk()``, ``richness(r)`` ...
         optimizer: sgd, momentum, adam, adamw, signsgd, lion, adafactor, muon (torch's default scaling), muon_rms (its
             ``match_rms_adamw``), shampoo or soap; the last four step hidden matrices, the rest is AdamW's.
-        init: ``{tensor pattern: standard deviation at the base width}`` instead of the factory's own.
+        init: ``{tensor pattern: standard deviation at the base width}`` instead of the factory's own, or a rule of
+            ``lazyrich.init`` (``he("tanh")``, ``orthogonal()``, ``critical("tanh", bias=0.05)``, ``transposed(of=...)``), which
+            gives the size at the base and the form at every width; of patterns that overlap the last counts.
         overrides: ``{tensor pattern: {"lr" | "std" | "weight_decay": constant factor}}``.
         alignment: "full": updates align with the features that they meet, so a sum over n terms grows as n. "none": they
             do not, it grows as sqrt(n), and hidden and readout rates may be sqrt(fan_in) larger (Everett et al. 2024,
@@ -103,7 +106,8 @@ def plan(
     gains = _gains(alignment, readout_alignment)
     tensors = {name: _assuming(tensor, gains, epsilon) for name, tensor in tensors.items()}
     tensors = _deepened(tensors, family, branches, base_depth, depth_exponent, optimizer, epsilon)
-    tensors = _overridden(tensors, init or {}, overrides or {})
+    tensors = initialised(tensors, family, init or {})
+    tensors = _overridden(tensors, overrides or {})
     return Plan(
         scheme=scheme,
         optimizer_name=optimizer,
@@ -218,25 +222,12 @@ def _reference(family: Family) -> tuple[str, int]:
     return name, axis
 
 
-def _overridden(
-    tensors: dict[str, TensorPlan], init: Mapping[str, float], overrides: Mapping[str, Mapping[str, float]]
-) -> dict[str, TensorPlan]:
-    for pattern, std in init.items():
-        for name in _matching(tensors, pattern, "init"):
-            factor = std / tensors[name].std if tensors[name].std else 0.0
-            tensors[name] = _scaled(tensors[name], "std", factor)
+def _overridden(tensors: dict[str, TensorPlan], overrides: Mapping[str, Mapping[str, float]]) -> dict[str, TensorPlan]:
     for pattern, factors in overrides.items():
-        for name in _matching(tensors, pattern, "overrides"):
+        for name in matching(tensors, pattern, "overrides"):
             for what, factor in factors.items():
                 tensors[name] = _scaled(tensors[name], what, factor)
     return tensors
-
-
-def _matching(tensors: Mapping[str, TensorPlan], pattern: str, argument: str) -> list[str]:
-    found = [name for name in tensors if fnmatch.fnmatch(name, pattern)]
-    if not found:
-        raise PlanError(f"{argument}= pattern '{pattern}' matches no tensor; the tensors are {', '.join(tensors)}")
-    return found
 
 
 def _scaled(tensor: TensorPlan, what: str, factor: float) -> TensorPlan:
@@ -245,9 +236,6 @@ def _scaled(tensor: TensorPlan, what: str, factor: float) -> TensorPlan:
         return replace(tensor, rule=replace(rule, lr=rule.lr * Power(factor)))
     if what == "weight_decay":
         return replace(tensor, decay=tensor.decay * factor)
-    if what == "std" and tensor.std == 0:
-        raise PlanError(f"tensor '{tensor.name}' is constant at initialisation, so its std cannot be scaled")
     if what == "std":
-        std = rule.std if rule.std is not None else Power(width=-(tensor.own or 0.0))
-        return replace(tensor, rule=replace(rule, std=std * Power(factor)))
+        return resized(tensor, factor)
     raise PlanError(f"got override '{what}' for '{tensor.name}', expected 'lr', 'std' or 'weight_decay'")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lazyrich.errors import LazyrichError, PlanError
 from lazyrich.family import Family, Role
 from lazyrich.files import read_json, write_json
+from lazyrich.init import Form, Initialiser
 from lazyrich.scaling.obligation import Obligation
 from lazyrich.scaling.optimizer import is_entrywise
 from lazyrich.scaling.power import Power
@@ -89,7 +90,19 @@ def _tensor(row: dict[str, Any]) -> TensorPlan:
     }
     fields |= {k: float(row[k]) for k in ("mean", "std")}
     fields |= {"own": None if row["own"] is None else float(row["own"]), "role": Role(row["role"]), "rule": Rule(**rule)}
+    fields["start"] = _start(row.get("start"))
     return TensorPlan(**{**row, **fields})
+
+
+def _start(row: dict[str, Any] | None) -> Initialiser | None:
+    if row is None:
+        return None
+    fields: dict[str, Any] = dict(row)
+    if row["form"] is not None:
+        form: dict[str, Any] = dict(row["form"])
+        form["directions"] = tuple(tuple(map(float, _list(line))) for line in _list(form["directions"]))
+        fields["form"] = Form(**form)
+    return Initialiser(**fields)
 
 
 def _list(value: Any) -> list[Any]:

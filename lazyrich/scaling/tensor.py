@@ -13,6 +13,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from lazyrich.errors import PlanError
 from lazyrich.family import Role
 from lazyrich.family.family import growth as grown_by
+from lazyrich.init import Initialiser, Sides, formed
 from lazyrich.scaling.native import native_step
 from lazyrich.scaling.power import Growth
 from lazyrich.scaling.rule import Rule
@@ -27,7 +28,7 @@ class TensorPlan:
     """What the plan says of one tensor: its shape and law at the base width, and how each number scales from there.
 
     ``grows`` are the axes that grow with the width. ``own`` is the exponent with which the factory's own standard deviation
-    falls with the width, None where it is no power.
+    falls with the width, None where it is no power. ``start`` is the rule that replaces the factory's law, if there is one.
     """
 
     name: str
@@ -41,6 +42,23 @@ class TensorPlan:
     own: float | None
     rule: Rule
     decay: float = 1.0
+    start: Initialiser | None = None
+
+    def plain_std(self, shape: tuple[int, ...], width: float) -> float:
+        """Standard deviation of the plain network at a shape: by the rule that was given, else the factory's."""
+        if (asked := self.asked_std(shape)) is not None:
+            return asked
+        return self.std * width ** -(self.own or 0.0)
+
+    def asked_std(self, shape: tuple[int, ...]) -> float | None:
+        """What the rule that was given says of a shape; None where it says nothing."""
+        if self.start is None:
+            return None
+        if not self.contracted:
+            return self.start.bias_std
+        kernel = math.prod(shape[i] for i in self.contracted[1:])
+        fan_in, fan_out = (math.prod(shape[i] for i in axes) for axes in (self.contracted, self.produced))
+        return self.start.weight_std(fan_in, fan_out * kernel)
 
 
 @dataclass(frozen=True)
@@ -65,11 +83,11 @@ def setting_of(tensor: TensorPlan, shape: tuple[int, ...], width: float, decay_p
     """The numbers of a tensor of a given shape in a network grown by ``width``."""
     growth = Growth(grown_by(shape, tensor.shape, tensor.contracted), grown_by(shape, tensor.shape, tensor.produced), width)
     rule = tensor.rule
-    own = tensor.std * width ** -(tensor.own or 0.0)
-    std = own if rule.std is None else tensor.std * rule.std(growth)
+    anchor = tensor.plain_std(tensor.shape, 1.0)
+    std = tensor.plain_std(shape, width) if rule.std is None else anchor * rule.std(growth)
     if rule.taper:
         std *= _taper(shape, tensor) / _taper(tensor.shape, tensor)
-    shrink = std / tensor.std if tensor.std else (rule.std(growth) if rule.std else 1.0)
+    shrink = std / anchor if anchor else (rule.std(growth) if rule.std else 1.0)
     native = native_step(optimizer, tensor.role, shape, tensor.shape, shrink)
     lr = rule.lr(growth) / (1.0 if rule.std is None else native)  # the plain network's one rate is left to the optimizer
     decay = tensor.decay * (1 / lr if decay_policy == "constant_rate" else 1.0)
@@ -84,7 +102,7 @@ def _taper(shape: tuple[int, ...], tensor: TensorPlan) -> float:
 
 @torch.no_grad()
 def rescale_(entries: Iterable[tuple[nn.Parameter, TensorPlan, Setting]], fresh: bool = False) -> None:
-    """Bring a fresh model's draws to their planned standard deviations; a model that is already there stays as it is.
+    """Bring a fresh model's draws to their planned standard deviations and forms; a model that is already there stays as it is.
 
     What this process has planned is remembered tensor by tensor. Of other models all tensors are asked together: a bias of
     ten entries cannot tell by itself whether it is fresh. Nothing is touched unless everything fits.
@@ -93,15 +111,45 @@ def rescale_(entries: Iterable[tuple[nn.Parameter, TensorPlan, Setting]], fresh:
         entries: each parameter with its plan and its numbers.
         fresh: the model is known to be freshly built.
     """
+    entries = list(entries)
     draws = [draw for entry in entries if (draw := _draw(*entry)) and _PLANNED.get(draw.parameter) != draw.mark]
     planned_already = not fresh and sum(draw.evidence for draw in draws) > ENOUGH
     for draw in draws:
         _check_law(draw, planned_already)
+    if not planned_already:
+        for draw in draws:
+            _resize_(draw)
+        _form_(draws, {tensor.name: (parameter, tensor) for parameter, tensor, _ in entries})
     for draw in draws:
-        if not planned_already and draw.own != draw.setting.std:
-            mean = draw.tensor.mean
-            draw.parameter.sub_(mean).mul_(draw.setting.std / draw.own).add_(mean)
         _PLANNED[draw.parameter] = (_std(draw.parameter), draw.setting.std)
+
+
+def _resize_(draw: _Draw) -> None:
+    if draw.found == 0:  # constant in the factory: there is nothing to rescale
+        draw.parameter.normal_(draw.tensor.mean, draw.setting.std)
+    elif draw.own != draw.setting.std:
+        mean = draw.tensor.mean
+        draw.parameter.sub_(mean).mul_(draw.setting.std / draw.own).add_(mean)
+
+
+def _form_(draws: list[_Draw], known: dict[str, tuple[nn.Parameter, TensorPlan]]) -> None:
+    """Give weights their forms, those that are coupled to another last."""
+    asked = [(d, form) for d in draws if d.tensor.contracted and d.tensor.start and (form := d.tensor.start.form)]
+    for draw, form in sorted(asked, key=lambda pair: bool(pair[1].of)):
+        parameter, std = draw.parameter, draw.setting.std
+        if std == 0:
+            continue
+        if hasattr(parameter, "placements"):
+            raise PlanError(f"'{draw.tensor.name}' is sharded and its form, {form.name}, wants it whole; plan before sharding")
+        other = known[form.of] if form.of else None
+        mirror = (other[0], _sides(other[1])) if other else (None, None)
+        made = std * formed(form, parameter, _sides(draw.tensor), *mirror)
+        if not torch.allclose(made, parameter, rtol=1e-5, atol=1e-5 * std):  # what has the form is left bit by bit
+            parameter.copy_(made)
+
+
+def _sides(tensor: TensorPlan) -> Sides:
+    return Sides(tensor.produced, tensor.contracted)
 
 
 ENOUGH = 4.0  # log-likelihood ratio for "already planned": a fresh model reaches it with probability below exp(-4)
@@ -125,16 +173,20 @@ class _Draw:
     @property
     def evidence(self) -> float:
         """How much likelier the planned std is than the fresh one (log-likelihood ratio of two normal laws, near them)."""
-        if self.tensor.own is None:
+        if self.tensor.own is None or self.found == 0:
             return 0.0
+        if self.setting.std == 0:
+            return -math.inf
         return self.parameter.numel() * (math.log(self.found / self.own) ** 2 - math.log(self.found / self.setting.std) ** 2)
 
 
 def _draw(parameter: nn.Parameter, tensor: TensorPlan, setting: Setting) -> _Draw | None:
-    if tensor.rule.std is None or tensor.std == 0 or parameter.is_meta:
+    if (tensor.rule.std is None and tensor.start is None) or parameter.is_meta:
         return None
     found = _std(parameter)
-    if found == 0:
+    if tensor.std == 0 and found == 0 and setting.std > 0:
+        return _Draw(parameter, tensor, setting, 0.0, 0.0)
+    if tensor.std == 0 or found == 0:
         return None
     if setting.growth.is_base and setting.std == tensor.std:
         own = setting.std  # the base network is left exactly as it is, also where its law is only measured
@@ -160,11 +212,11 @@ def check_shape(tensor: TensorPlan, shape: tuple[int, ...]) -> None:
 
 def _check_law(draw: _Draw, planned_already: bool) -> None:
     """A fresh draw's standard deviation lies within six standard errors of the law it came from."""
-    if draw.tensor.own is None:
+    if draw.tensor.own is None or draw.found == 0:
         return
     law = draw.setting.std if planned_already else draw.own
     entries = min(draw.parameter.numel(), math.prod(draw.tensor.shape))  # the law itself may be measured at the base
-    if abs(draw.found / law - 1) > 6 * math.sqrt(0.5 / entries) + 0.02:
+    if law == 0 or abs(draw.found / law - 1) > 6 * math.sqrt(0.5 / entries) + 0.02:
         raise PlanError(
             f"tensor '{draw.tensor.name}' has standard deviation {draw.found:.4g}; a fresh one has {draw.own:.4g} and a "
             f"planned one {draw.setting.std:.4g}. A plan is applied to a freshly built model, before training or loading "

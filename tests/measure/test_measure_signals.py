@@ -103,6 +103,6 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     assert Path("again.html").read_text(encoding="utf-8") == page
     assert len(json.loads(Path("run/result.json").read_text())["lines"]) == 3
     assert main(shlex.split(words.replace("0.2", "much"))) == 2
-    assert "expected pattern=number" in capsys.readouterr().err
+    assert "got 'much', expected a standard deviation or one of" in capsys.readouterr().err
     assert main(shlex.split(words.replace("hidden.*", "nothing"))) == 2
     assert "matches no tensor" in capsys.readouterr().err

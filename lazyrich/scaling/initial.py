@@ -1,0 +1,102 @@
+"""The ``init=`` of a plan: which of its tensors start by which rule."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Mapping
+from dataclasses import replace
+
+from lazyrich.errors import PlanError
+from lazyrich.family import Family
+from lazyrich.init import Initialiser
+from lazyrich.scaling.power import Power
+from lazyrich.scaling.tensor import TensorPlan
+
+LOOKUPS = ("Embedding", "EmbeddingBag")  # their rows are read, not summed over
+
+
+def initialised(
+    tensors: dict[str, TensorPlan], family: Family, init: Mapping[str, float | Initialiser]
+) -> dict[str, TensorPlan]:
+    """The tensors with their starts; of patterns that overlap the last counts.
+
+    Raises:
+        PlanError: for a pattern that matches nothing, or only tensors of which its rule says nothing.
+    """
+    given = {name: (pattern, init[pattern]) for pattern in init for name in matching(tensors, pattern, "init")}
+    owners = {tensors[name].name.rpartition(".")[0] for name in tensors if _is_weight(tensors[name], family)}
+    made, met = dict(tensors), set()
+    for name, (pattern, rule) in given.items():
+        if not isinstance(rule, Initialiser):
+            made[name], said = resized(tensors[name], float(rule) / tensors[name].std if tensors[name].std else 0.0), True
+        else:
+            made[name], said = _started(tensors[name], rule, family, owners)
+        if said:
+            met.add(pattern)
+    for pattern, rule in init.items():
+        own = [name for name, (other, _) in given.items() if other == pattern]
+        if own and pattern not in met:
+            raise PlanError(
+                f"init= gives {rule} to {', '.join(own)}, which are no weights or biases of layers that it speaks of"
+            )
+    _refuse_couplings(made)
+    return made
+
+
+def matching(tensors: Mapping[str, TensorPlan], pattern: str, argument: str) -> list[str]:
+    """Names that a pattern matches.
+
+    Raises:
+        PlanError: if there are none.
+    """
+    found = [name for name in tensors if fnmatch.fnmatch(name, pattern)]
+    if not found:
+        raise PlanError(f"{argument}= pattern '{pattern}' matches no tensor; the tensors are {', '.join(tensors)}")
+    return found
+
+
+def resized(tensor: TensorPlan, factor: float) -> TensorPlan:
+    """A tensor whose standard deviation is multiplied by a number.
+
+    Raises:
+        PlanError: for a tensor that starts constant.
+    """
+    rule, start = tensor.rule, tensor.start
+    if tensor.asked_std(tensor.shape) is not None and start is not None:
+        w, b = (None if v is None else v * factor**2 for v in (start.w, start.b))
+        return replace(tensor, start=replace(start, w=w, b=b))
+    if tensor.std == 0:
+        raise PlanError(
+            f"tensor '{tensor.name}' is constant at initialisation, so its std cannot be scaled; give a rule that draws it: "
+            f"init={{'{tensor.name}': lazyrich.init.lecun()}}"
+        )
+    std = rule.std if rule.std is not None else Power(width=-(tensor.own or 0.0))
+    return replace(tensor, rule=replace(rule, std=std * Power(factor)))
+
+
+def _started(tensor: TensorPlan, rule: Initialiser, family: Family, owners: set[str]) -> tuple[TensorPlan, bool]:
+    """The tensor with its rule, and whether the rule says anything of it."""
+    if _is_weight(tensor, family):
+        return replace(tensor, start=rule), True
+    bias = not tensor.contracted and tensor.mean == 0 and tensor.name.rpartition(".")[0] in owners
+    if bias and rule.b is not None:
+        return replace(tensor, start=rule), True
+    return tensor, bias and rule.b is not None
+
+
+def _is_weight(tensor: TensorPlan, family: Family) -> bool:
+    return bool(tensor.contracted) and family.tensors[tensor.name].kind not in LOOKUPS
+
+
+def _refuse_couplings(tensors: Mapping[str, TensorPlan]) -> None:
+    for name, tensor in tensors.items():
+        form = tensor.start.form if tensor.start else None
+        if form is None or not form.of:
+            continue
+        if form.of not in tensors:
+            raise PlanError(
+                f"'{name}' is coupled to '{form.of}', which is no tensor of it; the tensors are {', '.join(tensors)}"
+            )
+        other = tensors[form.of].start
+        if form.of == name or (other is not None and other.form is not None and other.form.of):
+            raise PlanError(f"'{name}' is coupled to '{form.of}', which is coupled itself; couple both to the first of them")
