@@ -15,6 +15,7 @@ from lazyrich.data import load
 from lazyrich.errors import KernelError, UsageError
 from lazyrich.family import Law
 from lazyrich.lazy import Kernel, kernel
+from lazyrich.measure.phase import Phase, PhasePoint, phase_of
 from lazyrich.measure.table import table
 from lazyrich.measure.watch import capture, state_of
 from lazyrich.scaling import Plan
@@ -56,6 +57,7 @@ class SignalResult:
         lines: layers in the network's order.
         inputs: mean square and mean correlation of the inputs themselves.
         reason: why there is no prediction; empty where there is one.
+        phase: where the hidden layers stand in the plane of their activation, or why they have no place.
         settings: of the run.
         command, date: how and when, for the page.
     """
@@ -64,6 +66,7 @@ class SignalResult:
     lines: tuple[SignalLine, ...]
     inputs: tuple[float, float]
     reason: str
+    phase: Phase | str
     settings: Mapping[str, Any]
     command: str = ""
     date: str = ""
@@ -92,8 +95,8 @@ class SignalResult:
         return (
             f"{said}: from {hidden[0].layer} to {hidden[-1].layer} the mean square goes from {hidden[0].level:.3g} to "
             f"{hidden[-1].level:.3g} and the correlation of inputs from {hidden[0].correlation:.2f} to "
-            f"{hidden[-1].correlation:.2f}. {self._against()}"
-        )
+            f"{hidden[-1].correlation:.2f}. {self._against()} {'' if isinstance(self.phase, str) else self.phase.sentence}"
+        ).strip()
 
     def _against(self) -> str:
         if self.reason:
@@ -110,18 +113,23 @@ class SignalResult:
         rows = [{key: None if isinstance(v, float) and math.isnan(v) else v for key, v in row.items()} for row in self.rows()]
         return {
             "kind": "signals", "title": self.title, "word": self.word, "sentence": self.sentence, "lines": rows,
+            "phase": None if isinstance(self.phase, str) else self.phase.to_dict(),
+            "no_phase": self.phase if isinstance(self.phase, str) else "",
             "inputs": [None if math.isnan(v) else v for v in self.inputs], "reason": self.reason, "settings": dict(self.settings),
             "command": self.command, "date": self.date,
         }  # fmt: skip
 
     def __str__(self) -> str:
         header = ["layer", "mean square", "predicted", "correlation", "predicted", "gradient^2", "predicted"]
-        rows = [["inputs", f"{self.inputs[0]:.3g}", "", f"{self.inputs[1]:+.3f}", "", "", ""]]
+        places: dict[str, PhasePoint] = {} if isinstance(self.phase, str) else {p.layer: p for p in self.phase.points}
+        header += ["chi_perp", "chi_par"] if places else []
+        rows = [["inputs", f"{self.inputs[0]:.3g}", "", f"{self.inputs[1]:+.3f}", "", "", "", *([""] * (len(header) - 7))]]
         rows += [
             [
                 line.layer, f"{line.level:.3g} ± {line.level_spread:.1g}", _shown(line.level_predicted),
                 f"{line.correlation:+.3f} ± {line.correlation_spread:.1g}", _shown(line.correlation_predicted, "+.3f"),
                 f"{line.gradient:.3g} ± {line.gradient_spread:.1g}", _shown(line.gradient_predicted),
+                *([f"{p.chi_perp:.3f}", f"{p.chi_parallel:.3f}"] if (p := places.get(line.layer)) else [""] * (len(header) - 7)),
             ]
             for line in self.lines
         ]  # fmt: skip
@@ -176,7 +184,7 @@ def signals(
         if progress:
             progress(i, seeds, f"network {i + 1} of {seeds}")
         drawn.append(_drawn(plan, width, seed + i, x))
-    predicted, reason = _predicted(plan, width, x)
+    predicted, reason, phase = _predicted(plan, width, x)
     nothing = (math.nan,) * 3
     lines = []
     for layer in drawn[0]:
@@ -190,7 +198,7 @@ def signals(
     own = _square_and_correlation(_second(x.double())) if x.is_floating_point() else (math.nan, math.nan)
     title = f"{name} at width {width} · {plan.scheme.name} · {known.name}"
     said = command or "lazyrich.signals(plan, data, ...) with the settings below"
-    return SignalResult(title, tuple(lines), own, reason, settings, said, date.today().isoformat())
+    return SignalResult(title, tuple(lines), own, reason, phase, settings, said, date.today().isoformat())
 
 
 def _drawn(plan: Plan, width: int, seed: int, x: Tensor) -> dict[str, tuple[float, float, float]]:
@@ -207,20 +215,24 @@ def _drawn(plan: Plan, width: int, seed: int, x: Tensor) -> dict[str, tuple[floa
     }
 
 
-def _predicted(plan: Plan, width: int, x: Tensor) -> tuple[dict[str, tuple[float, float, float]], str]:
-    """From the laws of the plan's tensors at this width; the reason where a rule is missing."""
+def _predicted(plan: Plan, width: int, x: Tensor) -> tuple[dict[str, tuple[float, float, float]], str, Phase | str]:
+    """From the laws of the plan's tensors at this width, with their place in the phase plane; the reason where there is none."""
+    if dependent := plan.dependent():
+        said = f"the entries of '{dependent[0]}' are no independent draws"
+        return {}, said, said
     laws = {name: Law(plan.tensors[name].mean, setting.std) for name, setting in plan.settings(width).items()}
     try:
         own = kernel(plan.build(width).double().eval())
         wide = Kernel(own.module, replace(own.weights, laws=laws))
         seconds, gradients = wide.layers(x), wide.gradients(x)
+        phase = phase_of(plan, width, wide, x, seconds)
     except KernelError as error:
-        return {}, str(error)
+        return {}, str(error), str(error)
     norms: dict[str, float] = {}
     for name, values in gradients.items():
         path = name.rpartition(".")[0]
         norms[path] = norms.get(path, 0.0) + float(values.flatten(1).mean(1).mean() if values.dim() > 1 else values.mean())
-    return {path: (*_square_and_correlation(k), norms.get(path, math.nan)) for path, k in seconds.items()}, ""
+    return {path: (*_square_and_correlation(k), norms.get(path, math.nan)) for path, k in seconds.items()}, "", phase
 
 
 def _second(h: Tensor) -> Tensor:

@@ -24,6 +24,10 @@ def signal_chapter(result: SignalPage, key: str) -> dict[str, Any]:
         "levels": figure.levels(result, f"{key}-levels"),
         "correlations": figure.correlations(result, f"{key}-correlations"),
         "gradients": figure.gradients(result, f"{key}-gradients"),
+        "plane": figure.plane(result, f"{key}-plane"),
+        "chis": {
+            name: (digits(perp), digits(along)) for name, _, _, perp, along in (result.phase.points if result.phase else ())
+        },
         "inputs": (digits(result.inputs[0]), signed(result.inputs[1])),
         "rows": [
             {

@@ -32,6 +32,34 @@ def gradients(result: SignalPage, key: str) -> str:
     return _along(result, values, key, "Squared gradients by layer", "squared gradient", True)
 
 
+def plane(result: SignalPage, key: str) -> str:
+    """The edge of chaos of the network's activation, and its hidden layers on either side; empty where it has no place."""
+    phase = result.phase
+    if phase is None or not phase.edge or not phase.points:
+        return ""
+    weights, biases = ([float(row[i] or 0.0) for row in phase.edge] for i in (0, 1))
+    own = [(float(p[1] or 0.0), float(p[2] or 0.0)) for p in phase.points]
+    right = 1.25 * max(*weights, *(w for w, _ in own))
+    top = max(max(biases), 1.15 * max(b for _, b in own))
+    with drawing():
+        figure, axes = sheet(400, 290, left=60, right=16, top=12, bottom=44)
+        axes.fill_betweenx(biases, 0, weights, color=tone("ink"), alpha=0.05, linewidth=0)
+        axes.plot(weights, biases, color=tone("ink"), linewidth=1.8)
+        axes.plot(*zip(*own, strict=True), color=tone("update"), marker="o", markersize=6, linestyle="none")
+        axes.set_xlim(0, right)
+        axes.set_ylim(-0.03 * top, top)
+        for at, word in ((0.03, "ordered"), (0.97, "chaotic")):
+            axes.text(
+                at, 0.95, word, color=tone("muted"), transform=axes.transAxes, ha="left" if at < 0.5 else "right", va="top"
+            )
+        axes.set_xlabel("weight variance × fan-in, σ_w²", color=tone("muted"), labelpad=1)
+        axes.set_ylabel("bias variance, σ_b²", color=tone("muted"))
+        words = f"The edge of chaos of {phase.activation}; the hidden layers are {phase.word}: " + ", ".join(
+            f"{name} at {brief(w)}, {brief(b)}" for (name, *_), (w, b) in zip(phase.points, own, strict=True)
+        )
+        return inline(figure, key, f"Phase diagram of {phase.activation}", words + ".")
+
+
 def _along(result: SignalPage, values: Sequence[Drawn], key: str, title: str, label: str, logarithmic: bool) -> str:
     names, at = [row.layer for row in result.rows], list(range(1, len(values) + 1))
     few = len(names) <= 12

@@ -25,6 +25,17 @@ class SignalRow:
 
 
 @dataclass(frozen=True)
+class PhasePlane:
+    """Where the hidden layers stand in the plane of their activation."""
+
+    activation: str
+    word: str
+    sentence: str
+    points: tuple[tuple[str, Number, Number, Number, Number], ...]  # layer, sigma_w^2, sigma_b^2, chi_perp, chi_parallel
+    edge: tuple[tuple[Number, Number], ...]
+
+
+@dataclass(frozen=True)
 class SignalPage:
     """Everything that the page shows of one study of an initialisation."""
 
@@ -33,6 +44,8 @@ class SignalPage:
     reason: str
     inputs: tuple[Number, Number]
     rows: tuple[SignalRow, ...]
+    phase: PhasePlane | None
+    no_phase: str
     settings: tuple[tuple[str, str], ...]
     command: str
     date: str
@@ -62,8 +75,23 @@ def read_signals(value: Mapping[str, Any], path: str = "result") -> SignalPage:
         raise ReportError(f"{path}.inputs: got {len(inputs)} numbers, expected 2; run lazyrich init again")
     return SignalPage(
         node.text("title"), node.text("sentence"), node.text("reason", ""), (inputs[0], inputs[1]), rows,
+        _phase(node), node.text("no_phase", ""),
         pairs(node.node("settings")), node.text("command", ""), node.text("date", ""),
     )  # fmt: skip
+
+
+def _phase(node: Node) -> PhasePlane | None:
+    if node.value.get("phase") is None:
+        return None
+    n = node.node("phase")
+    points = tuple(
+        (p.text("layer"), p.number("weight"), p.number("bias"), p.number("chi_perp"), p.number("chi_parallel"))
+        for p in n.nodes("points")
+    )
+    rows = [Node({"row": row}, f"{n.path}.edge[{i}]").numbers("row") for i, row in enumerate(n.value.get("edge") or [])]
+    if any(len(row) != 2 for row in rows):
+        raise ReportError(f"{n.path}.edge: expected pairs of numbers; run lazyrich init again")
+    return PhasePlane(n.text("activation"), n.text("word"), n.text("sentence"), points, tuple((row[0], row[1]) for row in rows))
 
 
 def _drawn(node: Node, what: str) -> Drawn:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shlex
 from pathlib import Path
 
@@ -82,6 +83,55 @@ def test_a_network_without_a_rule_is_measured_and_says_why():
     assert "There is no prediction" in str(found)
 
 
+PLACES = [
+    ("tanh", lzr.init.critical("tanh", bias=0.05), "critical", 0.570),
+    ("tanh", lzr.init.variance(4.0, 0.05), "chaotic", None),
+    ("tanh", lzr.init.variance(0.5, 0.05), "ordered", None),
+    ("relu", lzr.init.he(), "critical", 1.0),
+    ("relu", lzr.init.variance(3.0, 0.1), "unbounded", math.inf),
+    ("gelu", lzr.init.critical("gelu", variance=3.56155), "critical", None),
+]
+
+
+@pytest.mark.parametrize(("activation", "rule", "word", "level"), PLACES, ids=lambda v: str(v)[:12])
+def test_a_stack_has_its_place_in_the_phase_plane(activation, rule, word, level):
+    found = found_for(lambda n: lzr.zoo.MLP(n, depth=5, activation=activation), init={"*": rule}, seeds=2, width=64).phase
+    assert found.word == word
+    assert (found.weight, found.bias) == (pytest.approx(rule.w), pytest.approx(rule.b))
+    assert [p.layer for p in found.points] == [f"hidden.{i}" for i in range(1, 5)]
+    if level is not None:
+        assert found.variance == pytest.approx(level, abs=2e-3)
+    beyond = {"ordered": found._critical() > rule.w, "chaotic": found._critical() < rule.w}
+    assert beyond.get(word, True)
+    assert word in found.sentence or word == "unbounded"
+    if word != "unbounded" and activation != "gelu":
+        near = signal(activation, rule.w, rule.b)
+        assert found.depth_scales == pytest.approx(near.depth_scales())
+        q = torch.tensor(found.variance).double()
+        assert found.points[-1].chi_perp == pytest.approx(float(near.chi_perp(q)), rel=0.2)
+
+
+@pytest.mark.parametrize(
+    ("factory", "says"),
+    [(lzr.zoo.residual_mlp, "layer_norm at"), (lambda n: lzr.zoo.MLP(n, depth=1), "no hidden layer"),
+     (lzr.zoo.transformer, "softmax|scaled_dot_product_attention|layer_norm")],
+    ids=["residual", "shallow", "attention"],
+)  # fmt: skip
+def test_a_network_without_a_place_says_why(factory, says):
+    found = found_for(factory, seeds=2)
+    assert isinstance(found.phase, str)
+    assert re.search(says, found.phase)
+    assert found.to_dict()["phase"] is None
+
+
+def test_coupled_weights_are_measured_and_not_predicted():
+    family = lzr.Family(lzr.zoo.autoencoder, base=32)
+    plan = lzr.plan(family, lzr.standard(), "sgd", init=lzr.autoencoder.coupled(family))
+    found = lzr.signals(plan, "digits", 64, samples=4, seeds=2)
+    assert "no independent draws" in found.reason
+    assert found.lines[0].level > 0
+
+
 @pytest.mark.parametrize(("options", "words"), [({"samples": 1}, "samples = 1"), ({"seeds": 1}, "seeds = 1")])
 def test_bad_input_is_refused(options, words):
     with pytest.raises(lzr.LazyrichError, match=words):
@@ -96,7 +146,8 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     assert lines[0] == "mlp at width 64 · standard() · digits"
     assert lines[-1] == "page: run/report.html"
     page = Path("run/report.html").read_text(encoding="utf-8")
-    assert page.count('<svg class="figure"') == 3
+    assert page.count('<svg class="figure"') == 4
+    assert "edge of chaos" in page
     assert "lazyrich init lazyrich.zoo:mlp" in page
     assert "nan" not in page.lower().replace("nano", "").partition("<main")[2]
     assert main(["report", "run", "--out", "again.html"]) == 0

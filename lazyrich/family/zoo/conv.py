@@ -35,7 +35,7 @@ def _as_images(x: Tensor, channels: int) -> Tensor:
     if x.dim() == 4:
         return x
     side = round((x.shape[1] / channels) ** 0.5)
-    return x.reshape(len(x), channels, side, side)
+    return x.reshape(x.shape[0], channels, side, side)
 
 
 def convnet(width: int, depth: int = 2) -> ConvNet:

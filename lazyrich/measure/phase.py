@@ -1,0 +1,194 @@
+"""Where a stack of layers stands in the plane of weight and bias variances: ordered, on the edge of chaos, or chaotic."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lazyrich.errors import KernelError
+from lazyrich.family import Role
+from lazyrich.gaussian import Dual, Signal, critical
+from lazyrich.graph import Graph
+from lazyrich.lazy import Kernel
+from lazyrich.scaling import Plan
+
+NEAR = 0.02  # |chi_perp - 1| that counts as critical: a correlation then travels fifty layers
+ALIKE = 0.2  # relative difference of a layer's level from its map, beyond which the stack is none
+OTHERS = ("layer_norm", "rms_norm", "group_norm", "batch_norm", "scaled_dot_product_attention", "softmax", "cat")
+LINE = 25  # points of the edge of chaos
+
+
+@dataclass(frozen=True)
+class PhasePoint:
+    """A hidden layer in the plane.
+
+    Attributes:
+        layer: its path.
+        weight: sigma_w^2, the variance of its weights times the fan-in.
+        bias: sigma_b^2.
+        chi_perp: sigma_w^2 E phi'^2 at the variance of what enters it: the growth of squared gradients and small angles.
+        chi_parallel: the growth of small changes of the variance.
+    """
+
+    layer: str
+    weight: float
+    bias: float
+    chi_perp: float
+    chi_parallel: float
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stack of layers of one activation, by its mean hidden layer (Poole et al. 2016; Schoenholz et al. 2017).
+
+    Attributes:
+        activation: its name.
+        word: ordered, critical, chaotic, or unbounded (variances grow for ever).
+        variance: q*, that layers settle at; infinite where they do not.
+        correlation: c*, of different inputs at last.
+        depth_scales: xi_q and xi_c in layers.
+        points: the hidden layers.
+        edge: (sigma_w^2, sigma_b^2) along the edge of chaos.
+    """
+
+    activation: str
+    word: str
+    variance: float
+    correlation: float
+    depth_scales: tuple[float, float]
+    points: tuple[PhasePoint, ...]
+    edge: tuple[tuple[float, float], ...]
+
+    @property
+    def weight(self) -> float:
+        """Mean sigma_w^2 of the hidden layers."""
+        return sum(p.weight for p in self.points) / len(self.points)
+
+    @property
+    def bias(self) -> float:
+        """Mean sigma_b^2 of the hidden layers."""
+        return sum(p.bias for p in self.points) / len(self.points)
+
+    @property
+    def sentence(self) -> str:
+        """What the place means, and where the edge is."""
+        place = f"sigma_w^2 = {self.weight:.3g}, sigma_b^2 = {self.bias:.2g}"
+        if self.word == "unbounded":
+            return f"At {place} variances of {self.activation} grow without bound; lower sigma_w^2 to {self._critical():.3g}."
+        scale = self.depth_scales[1]
+        travels = "at any depth" if math.isinf(scale) else f"over about {max(scale, 0.1):.2g} layers"
+        means = {
+            "ordered": "gradients vanish and inputs become alike",
+            "critical": "neither gradients nor differences of inputs grow or vanish",
+            "chaotic": "gradients explode and near inputs are torn apart",
+        }[self.word]
+        edge = "" if self.word == "critical" else f" The edge of chaos at this sigma_b^2 is sigma_w^2 = {self._critical():.3g}."
+        return (
+            f"At {place} {self.activation} is {self.word}: with depth {means}; differences can be told {travels} "
+            f"(q* = {self.variance:.3g}, c* = {self.correlation:.2f}).{edge}"
+        )
+
+    def _critical(self) -> float:
+        return min(self.edge, key=lambda point: abs(point[1] - self.bias))[0] if self.edge else math.nan
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain JSON values; what is infinite is None."""
+        return {
+            "activation": self.activation, "word": self.word, "variance": _plain(self.variance),
+            "correlation": _plain(self.correlation), "depth_scales": [_plain(v) for v in self.depth_scales],
+            "points": [asdict(p) for p in self.points], "edge": [list(p) for p in self.edge], "sentence": self.sentence,
+        }  # fmt: skip
+
+
+def phase_of(plan: Plan, width: int, kernel: Kernel, x: Tensor, seconds: Mapping[str, Tensor]) -> Phase | str:
+    """The place of a plan's hidden layers, or why the network has none.
+
+    Args:
+        plan: with its family.
+        width: of the network.
+        kernel: of that network.
+        x: inputs that it was traced on.
+        seconds: covariances by layer (``Kernel.layers``).
+    """
+    traced = kernel.traced(x)
+    if reason := _no_stack(traced.graph):
+        return reason
+    names = {phi.name for phi in traced.duals.values()}
+    if len(names) != 1:
+        return (
+            f"it has {len(names) or 'no'} activations ({', '.join(sorted(names)) or 'none'}), and a phase is one activation's"
+        )
+    phi = next(iter(traced.duals.values()))
+    points = _points(plan, width, phi, seconds)
+    if not points:
+        return "it has no hidden layer that reads another one"
+    if isinstance(points, str):
+        return points
+    return _placed(phi, points)
+
+
+def _no_stack(graph: Graph) -> str:
+    """What makes a network no plain stack of layers; empty where nothing does."""
+    random: set[str] = set()
+    for node in graph:
+        drawn = [name for name in node.inputs if name in random]
+        if node.op in OTHERS and drawn:
+            return f"it is no plain stack of layers: {node.op} at {node.place}"
+        if node.op == "add" and len(set(drawn)) > 1:
+            return f"it is no plain stack of layers: branches meet at {node.place}"
+        if drawn or any(graph[name].op == "parameter" for name in node.inputs):
+            random.add(node.name)
+    return ""
+
+
+def _points(plan: Plan, width: int, phi: Dual, seconds: Mapping[str, Tensor]) -> list[PhasePoint] | str:
+    settings, shapes = plan.settings(width), plan.rows(width)
+    shape_of = {row["tensor"]: row["shape"] for row in shapes}
+    found, before = [], None
+    for path, second in seconds.items():
+        name, q = f"{path}.weight", second.diagonal().mean()
+        tensor = plan.tensors.get(name)
+        if tensor is not None and tensor.role is Role.HIDDEN and before is not None:
+            fan_in = math.prod(shape_of[name][i] for i in tensor.contracted)
+            bias = settings[f"{path}.bias"].std ** 2 if f"{path}.bias" in settings else 0.0
+            here = Signal(phi, fan_in * settings[name].std ** 2, bias)
+            if abs(float(here.variance_map(before) / q) - 1) > ALIKE:
+                return f"the level of '{path}' does not follow from the one before it, as in a plain stack"
+            found.append(
+                PhasePoint(path, here.weight, here.bias, float(here.chi_perp(before)), float(here.chi_parallel(before)))
+            )
+        before = q
+    return found
+
+
+def _placed(phi: Dual, points: list[PhasePoint]) -> Phase:
+    weight, bias = (sum(getattr(p, what) for p in points) / len(points) for what in ("weight", "bias"))
+    signal = Signal(phi, weight, bias)
+    edge = tuple(_edge(phi, max(bias, 0.1)))
+    try:
+        chi = float(signal.chi_perp(torch.tensor(signal.variance, dtype=torch.float64)))
+        word = "critical" if abs(chi - 1) < NEAR else ("ordered" if chi < 1 else "chaotic")
+        return Phase(phi.name, word, signal.variance, signal.correlation, signal.depth_scales(), tuple(points), edge)
+    except KernelError:
+        return Phase(phi.name, "unbounded", math.inf, math.nan, (math.nan, math.nan), tuple(points), edge)
+
+
+def _edge(phi: Dual, bias: float) -> list[tuple[float, float]]:
+    """The edge of chaos for biases up to twice the asked one; a vertical line for activations without a scale."""
+    found = []
+    for b in torch.linspace(0, 1, LINE, dtype=torch.float64).square().mul(2 * bias).tolist():
+        try:
+            found.append((critical(phi, bias=b).weight, b))
+        except KernelError:
+            if phi.homogeneous == 1:
+                found.append((critical(phi).weight, b))
+    return found
+
+
+def _plain(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
