@@ -52,7 +52,7 @@ def target_alignment(kernel: Tensor, y: Tensor, kind: str = "centred") -> float:
 def _product(kernel: Tensor, target: Tensor, kind: str) -> float:
     """The cosine of two Grams under the product of that kind."""
     if kind == "unbiased":
-        both, own, other = _hsic(kernel, target), _hsic(kernel, kernel), _hsic(target, target)
+        both, own, other = (float(hsic(a, b)) for a, b in ((kernel, target), (kernel, kernel), (target, target)))
         return both / (own * other) ** 0.5 if own > 0 and other > 0 else 0.0
     a, b = (kernel, target) if kind == "uncentred" else (_centre(kernel), _centre(target))
     scale = float(a.norm() * b.norm())
@@ -64,12 +64,18 @@ def _centre(kernel: Tensor) -> Tensor:
     return kernel - kernel.mean(0, keepdim=True) - kernel.mean(1, keepdim=True) + kernel.mean()
 
 
-def _hsic(k: Tensor, other: Tensor) -> float:
-    """HSIC_1, with the diagonals left out: an unbiased estimate of <H K H, H L H> / (N - 1)^2 in expectation over samples."""
-    n = len(k)
-    a, b = (m - torch.diag(m.diagonal()) for m in (k, other))
-    inner = (a * b).sum() + a.sum() * b.sum() / ((n - 1) * (n - 2)) - 2 / (n - 2) * (a.sum(0) * b.sum(0)).sum()
-    return float(inner) / (n * (n - 3))
+def hsic(k: Tensor, other: Tensor) -> Tensor:
+    """HSIC_1, the unbiased estimate of tr(K H L H) / (N - 1)^2 from Grams (..., N, N), N > 3 (Song et al. 2012, JMLR 13).
+
+    Example:
+        >>> hsic(torch.eye(5), torch.eye(5)).item()
+        0.0
+    """
+    n = k.shape[-1]
+    a, b = (m - torch.diag_embed(m.diagonal(dim1=-2, dim2=-1)) for m in (k, other))
+    ones = (a.sum((-2, -1)) * b.sum((-2, -1))) / ((n - 1) * (n - 2))
+    cross = 2 / (n - 2) * (a.sum(-2) * b.sum(-2)).sum(-1)
+    return ((a * b).sum((-2, -1)) + ones - cross) / (n * (n - 3))
 
 
 def _target_gram(y: Tensor, samples: int, kind: str) -> Tensor:

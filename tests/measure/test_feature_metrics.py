@@ -11,14 +11,13 @@ import lazyrich as lzr
 from lazyrich.errors import MetricError
 from lazyrich.measure.feature import (
     METRICS,
-    BatchedCka,
     FeatureProbe,
+    Stream,
     agop,
     alignment,
     cka,
     effective_rank,
     feature_ansatz,
-    hsic,
     info_nce,
     iso_score,
     levina_bickel,
@@ -29,11 +28,13 @@ from lazyrich.measure.feature import (
     participation_ratio,
     partition_ratio,
     read,
+    read_layer,
     stable_rank,
     two_nn,
     uniformity,
 )  # fmt: skip
-from lazyrich.measure.feature.rank import _moments
+from lazyrich.measure.feature.rank import trace_terms
+from lazyrich.tangent.alignment import hsic
 
 
 def normal(*shape, seed=0):
@@ -64,26 +65,25 @@ def test_cka_does_not_see_turns_and_scales_but_sees_squeezes():
 
 
 def test_cka_in_batches_is_that_of_averaged_terms():
-    total, terms = BatchedCka(), []
+    total, terms = Stream("cka"), []
     for s in range(5):
         h, g = normal(20, 8, seed=s), normal(20, 8, seed=s) + normal(20, 8, seed=50 + s)
         total.add(h, g)
         k, other = h @ h.T, g @ g.T
         terms.append([float(hsic(a, b)) for a, b in ((k, other), (k, k), (other, other))])
     both, own, others = torch.tensor(terms).mean(0)
-    assert total.value == pytest.approx(float(both / (own * others).sqrt()), rel=1e-6)
-    assert math.isnan(BatchedCka().value)
+    assert total.reading.value == pytest.approx(float(both / (own * others).sqrt()), rel=1e-6)
+    assert "no batch" in str(Stream("cka").reading)
 
 
 def test_moments_of_the_covariance_are_u_statistics():
     h = normal(6, 3)
-    x = h - h.mean(0)
     traces, squares = [], []
     for i, j, q, r in itertools.permutations(range(6), 4):
         a, b = h[i] - h[j], h[q] - h[r]
         traces.append(float(a @ a * (b @ b)) / 4)
         squares.append(float(a @ b) ** 2 / 4)
-    trace, square = _moments(x @ x.T)
+    trace, square = trace_terms(h).tolist()
     assert trace == pytest.approx(sum(traces) / len(traces), rel=1e-9)
     assert square == pytest.approx(sum(squares) / len(squares), rel=1e-9)
 
@@ -210,17 +210,97 @@ def test_linear_probes_hold_out_what_they_ask():
     assert linear_probe(h, normal(300, 1, seed=2)) < 0.1
 
 
-@pytest.mark.parametrize("name", METRICS)
-def test_every_metric_reads_and_says_what_is_undefined(name):
+OF_FEATURES = [name for name, metric in METRICS.items() if metric.against != "layer"]
+
+
+def second(name, h, g):
+    return {"itself": None, "targets": torch.arange(len(h)) % 3}.get(METRICS[name].against, g)
+
+
+@pytest.mark.parametrize("name", OF_FEATURES)
+def test_every_metric_reads_with_a_null_and_says_what_is_undefined(name):
     h, g = normal(60, 4), normal(60, 4, seed=1)
-    found = read(name, h, g)
+    found = read(name, h, second(name, h, g))
     assert found.value is not None
-    assert (found.null is not None) == METRICS[name].paired
+    assert found.null is not None
+    assert abs(found.value - found.null) < 6 * found.spread + 1e-9  # independent normal units: the null is the truth
     for bad, why in ((torch.ones(60, 4), "same features"), (h * torch.inf, "not finite")):
-        undefined = read(name, bad, g)
+        undefined = read(name, bad, second(name, h, g))
         assert undefined.value is None
         assert why in str(undefined)
-    assert all(getattr(METRICS[name], word) for word in ("estimator", "bias", "cost"))
+    assert all(getattr(METRICS[name], word) for word in ("estimator", "bias", "cost", "null"))
+
+
+RELATED = {
+    "effective rank": -1, "stable rank": -1, "participation ratio": -1, "isoscore": -1, "intrinsic dimension": -1,
+    "intrinsic dimension, ten neighbours": -1, "information bound": -1,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RELATED)
+def test_related_units_differ_from_the_null_of_unrelated_ones(name):
+    h = normal(200, 2) @ normal(2, 8, seed=3) + 0.05 * normal(200, 8, seed=4)
+    found = read(name, h)
+    assert (found.value - found.null) * RELATED[name] > 5 * found.spread
+
+
+@pytest.mark.parametrize("name", OF_FEATURES)
+def test_streams_read_what_one_batch_of_everything_reads(name):
+    """Batches of 200 of 1600: unbiased terms to their scatter, a reservoir that holds everything to the digit."""
+    h = normal(1600, 6) @ torch.diag(torch.tensor([3.0, 2, 1, 1, 1, 1]).double())
+    g = 0.8 * h + normal(1600, 6, seed=1)
+    targets = (h[:, 0] > 0).long() if METRICS[name].against == "targets" else None
+    other = targets if targets is not None else (None if METRICS[name].against == "itself" else g)
+    whole, stream = read(name, h, other, permutations=0).value, Stream(name)
+    for i in range(0, 1600, 200):
+        stream.add(h[i : i + 200], None if other is None else other[i : i + 200])
+    exact = METRICS[name].terms is None
+    assert stream.reading.value == pytest.approx(whole, rel=1e-9 if exact else 0.03, abs=0 if exact else 5e-3)
+    few = Stream(name, kept=300, seed=1)
+    for i in range(0, 1600, 200):
+        few.add(h[i : i + 200], None if other is None else other[i : i + 200])
+    assert few.reading.value == pytest.approx(whole, rel=0.35, abs=0.02)
+
+
+def test_streams_refuse_what_they_cannot_take():
+    with pytest.raises(MetricError, match="give 9 rows"):
+        Stream("cka").add(normal(9, 2))
+    with pytest.raises(MetricError, match="network's layer"):
+        Stream("feature ansatz")
+    with pytest.raises(MetricError, match="at least four"):
+        Stream("cka").add(normal(3, 2), normal(3, 2))
+    flat = Stream("cka")
+    flat.add(torch.ones(8, 2), torch.ones(8, 2))
+    assert flat.reading.value is None
+
+
+def test_layers_are_read_with_the_null_of_permuted_units():
+    torch.manual_seed(0)
+    x = normal(300, 10)
+    net = lzr.zoo.MLP(64, 1, 10, 1).double()
+    start = net.hidden[0].weight.detach().clone()
+    assert read_layer("feature ansatz, centred", net, x, "hidden.0", start).value is None
+    sgd = torch.optim.SGD(net.parameters(), lr=0.2)
+    for _ in range(200):
+        sgd.zero_grad()
+        (net(x) - torch.tanh(2 * x[:, :1])).square().mean().backward()
+        sgd.step()
+    found = read_layer("feature ansatz, centred", net, x, "hidden.0", start)
+    assert found.value == pytest.approx(feature_ansatz(net, x, "hidden.0", start))
+    assert found.value > 0.85
+    assert found.value > found.null + 2 * found.spread
+    assert "expected an nn.Linear" in read_layer("feature ansatz", net, x, "hidden").note
+    with pytest.raises(MetricError, match="read_layer"):
+        read("feature ansatz", x)
+    with pytest.raises(MetricError, match="is one of features"):
+        read_layer("cka", net, x, "hidden.0")
+
+
+def test_degenerate_features_are_refused_by_the_estimators_themselves():
+    flat, h = torch.ones(9, 3), normal(9, 3)
+    for call in (lambda: cka(flat, h), lambda: cka(flat, h, unbiased=False), lambda: participation_ratio(flat)):
+        with pytest.raises(MetricError):
+            call()
 
 
 def test_nulls_tell_dependence_from_chance():
@@ -234,6 +314,25 @@ def test_nulls_tell_dependence_from_chance():
         read("cka", h, h[1:])
     with pytest.raises(MetricError, match="got metric 'rank'"):
         read("rank", h)
+    with pytest.raises(MetricError, match="features with targets"):
+        read("linear probe", h)
+
+
+def test_the_probe_reads_rates_targets_and_layers():
+    data, net = lzr.data.load("digits"), lzr.zoo.mlp(16)
+    names = ["kernel distance", "kernel velocity", "linear probe", "feature ansatz, centred"]
+    probe = FeatureProbe(data.x[:80], ["hidden.1"], names, every=5, targets=data.y[:80])
+    lzr.train.train(net, torch.optim.SGD(net.parameters(), lr=0.3), lambda s: data.batch(32, s), nn.functional.cross_entropy, 10,
+                    probes=[probe])  # fmt: skip
+    at = {(row["step"], row["metric"]): row for row in probe.rows()}
+    assert at[0, "kernel velocity"]["value"] is None
+    assert "before the first" in at[0, "kernel velocity"]["note"]
+    assert at[5, "kernel velocity"]["value"] == pytest.approx(at[5, "kernel distance"]["value"] / 5)
+    assert at[0, "feature ansatz, centred"]["value"] is None
+    assert at[10, "feature ansatz, centred"]["value"] is not None
+    assert 0 < at[10, "linear probe"]["value"] <= 1
+    with pytest.raises(MetricError, match="give the second"):
+        FeatureProbe(data.x[:80], ["hidden.1"], ["linear probe"])
 
 
 def test_the_probe_watches_single_runs_and_ensembles_alike():

@@ -16,6 +16,7 @@ def sample_signals(layers: int = 4, **changes: Any) -> dict[str, Any]:
     return {
         "kind": "signals", "title": "net at width 64 · mup() · digits", "word": "steady", "sentence": "Signals keep their size.",
         "lines": lines,
-        "phase": None, "no_phase": "it has no hidden layer that reads another one", "inputs": [0.95, 0.435], "reason": "", "settings": {"width": 64}, "command": "lazyrich init net.py:net",
+        "phase": None, "no_phase": "it has no hidden layer that reads another one",
+        "inputs": [0.95, 0.435], "reason": "", "settings": {"width": 64}, "command": "lazyrich init net.py:net",
         "date": "2026-11-27",
     } | changes  # fmt: skip

@@ -66,6 +66,18 @@ def feature_ansatz(model: nn.Module, x: Tensor, layer: str, start: Tensor | None
         >>> round(feature_ansatz(nn.Sequential(net), torch.randn(5, 3), "0"), 6)
         1.0
     """
+    return cosine_of(*ansatz_pair(model, x, layer, start, power))
+
+
+def ansatz_pair(
+    model: nn.Module, x: Tensor, layer: str, start: Tensor | None = None, power: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """W^T W, or (W - W_0)^T (W - W_0), and G^power of a dense layer, (units, units) each.
+
+    Example:
+        >>> [m.shape for m in ansatz_pair(nn.Sequential(nn.Linear(3, 2)), torch.randn(5, 3), "0")]
+        [torch.Size([3, 3]), torch.Size([3, 3])]
+    """
     g = agop(model, x, layer)
     if power != 1.0:
         values, vectors = torch.linalg.eigh(g)
@@ -73,8 +85,20 @@ def feature_ansatz(model: nn.Module, x: Tensor, layer: str, start: Tensor | None
     weight = dict(model.named_modules())[layer].weight
     assert isinstance(weight, Tensor)
     w = weight.detach().double() - (0 if start is None else start.detach().double())
-    gram = w.T @ w
-    scale = float(gram.norm() * g.norm())
+    return w.T @ w, g
+
+
+def cosine_of(a: Tensor, b: Tensor) -> float:
+    """<A, B> / (||A|| ||B||).
+
+    Raises:
+        MetricError: if one of them is zero.
+
+    Example:
+        >>> round(cosine_of(torch.eye(2), 3 * torch.eye(2)), 6)
+        1.0
+    """
+    scale = float(a.norm() * b.norm())
     if scale == 0:
-        raise MetricError(f"the weight of '{layer}' has not moved, or the outputs do not depend on it")
-    return float((gram * g).sum()) / scale
+        raise MetricError("the layer's weight has not moved, or the outputs do not depend on it")
+    return float((a * b).sum() / (a.norm() * b.norm()))

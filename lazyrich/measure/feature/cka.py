@@ -1,4 +1,4 @@
-"""Linear centred kernel alignment of two sets of features, unbiased or plug-in, whole or in batches."""
+"""Linear centred kernel alignment of two sets of features, unbiased or plug-in, from terms that may be averaged over batches."""
 
 from __future__ import annotations
 
@@ -6,25 +6,7 @@ import torch
 from torch import Tensor
 
 from lazyrich.errors import MetricError
-
-
-def hsic(k: Tensor, other: Tensor) -> Tensor:
-    """HSIC_1, the unbiased estimate of tr(K H L H) / (N - 1)^2 from Grams (..., N, N) (Song et al. 2012, JMLR 13).
-
-    Raises:
-        MetricError: for fewer than four samples.
-
-    Example:
-        >>> hsic(torch.eye(5), torch.eye(5)).item()
-        0.0
-    """
-    n = k.shape[-1]
-    if n < 4:
-        raise MetricError(f"got {n} samples, expected at least four")
-    a, b = (m - torch.diag_embed(m.diagonal(dim1=-2, dim2=-1)) for m in (k, other))
-    ones = (a.sum((-2, -1)) * b.sum((-2, -1))) / ((n - 1) * (n - 2))
-    cross = 2 / (n - 2) * (a.sum(-2) * b.sum(-2)).sum(-1)
-    return ((a * b).sum((-2, -1)) + ones - cross) / (n * (n - 3))
+from lazyrich.tangent.alignment import hsic
 
 
 def cka(h: Tensor, g: Tensor, unbiased: bool = True) -> float:
@@ -39,44 +21,50 @@ def cka(h: Tensor, g: Tensor, unbiased: bool = True) -> float:
         unbiased: whether.
 
     Raises:
-        MetricError: for fewer than four samples (two if biased).
+        MetricError: for fewer than four samples (two if biased), or features without variance.
 
     Example:
         >>> h = torch.randn(20, 5, generator=torch.Generator().manual_seed(0))
         >>> round(cka(h, 3 * h), 6)
         1.0
     """
-    k, other = (f.double() @ f.double().T for f in (h, g))
     if unbiased:
-        both, own, others = (float(hsic(a, b)) for a, b in ((k, other), (k, k), (other, other)))
-        return both / (own * others) ** 0.5 if own > 0 and others > 0 else float("nan")
+        return cka_of(cka_terms(h, g))
+    if len(h) < 2:
+        raise MetricError(f"got {len(h)} samples, expected at least two")
+    k, other = (f.double() @ f.double().T for f in (h, g))
     a, b = ((m - m.mean(0) - m.mean(1, keepdim=True) + m.mean()) for m in (k, other))
-    return float((a * b).sum() / (a.norm() * b.norm()))
+    scale = float(a.norm() * b.norm())
+    if scale <= 1e-14 * float(k.norm() * other.norm()):
+        raise MetricError("all samples have the same features")
+    return float((a * b).sum()) / scale
 
 
-class BatchedCka:
-    """Unbiased linear CKA from batches: HSIC_1 terms are averaged, then divided (Nguyen, Raghu & Kornblith 2021).
+def cka_terms(h: Tensor, g: Tensor) -> Tensor:
+    """HSIC_1 of both, of the first and of the second with themselves: unbiased, so means over batches are (Nguyen et al. 2021).
+
+    Raises:
+        MetricError: for fewer than four samples.
 
     Example:
-        >>> draw, total = torch.Generator().manual_seed(0), BatchedCka()
-        >>> for _ in range(10):
-        ...     h = torch.randn(16, 4, generator=draw)
-        ...     total.add(h, h @ torch.eye(4).flip(0))
-        >>> round(total.value, 6)
-        1.0
+        >>> cka_terms(torch.eye(5), torch.eye(5)).tolist()
+        [0.0, 0.0, 0.0]
     """
+    if len(h) < 4:
+        raise MetricError(f"got {len(h)} samples, expected at least four")
+    x, z = (f.double() - f.double().mean(0) for f in (h, g))  # HSIC_1 does not see the mean, rounding does
+    k, other = x @ x.T, z @ z.T
+    return torch.stack([hsic(k, other), hsic(k, k), hsic(other, other)])
 
-    def __init__(self) -> None:
-        self._terms = [0.0, 0.0, 0.0]
 
-    def add(self, h: Tensor, g: Tensor) -> None:
-        """Take in one batch of the same samples, (samples, units) each."""
-        k, other = (f.double() @ f.double().T for f in (h, g))
-        for i, (a, b) in enumerate(((k, other), (k, k), (other, other))):
-            self._terms[i] += float(hsic(a, b))
+def cka_of(terms: Tensor) -> float:
+    """Unbiased CKA from (mean) terms.
 
-    @property
-    def value(self) -> float:
-        """CKA of all batches so far; NaN before the first."""
-        both, own, others = self._terms
-        return both / (own * others) ** 0.5 if own > 0 and others > 0 else float("nan")
+    Example:
+        >>> cka_of(torch.tensor([1.0, 4.0, 1.0]))
+        0.5
+    """
+    both, own, others = terms.tolist()
+    if own <= 0 or others <= 0:
+        raise MetricError("one set of features has no variance that so few samples could tell from none")
+    return both / (own * others) ** 0.5

@@ -50,30 +50,51 @@ def participation_ratio(h: Tensor, unbiased: bool = True) -> float:
         >>> 900 < participation_ratio(h) < 1100, 85 < participation_ratio(h, unbiased=False) < 95
         (True, True)
     """
-    x = h.double() - h.double().mean(0)
-    gram, n = x @ x.T, len(h)
-    if not unbiased:
-        return float(gram.trace() ** 2 / gram.square().sum())
-    if n < 4:
-        raise MetricError(f"got {n} samples, expected at least four")
-    trace, square = _moments(gram)
-    return trace / square if square > 0 else float("nan")
+    if unbiased:
+        return ratio_of(trace_terms(h))
+    values = _spectrum(h)
+    return float(values.sum() ** 2 / values.square().sum())
 
 
-def _moments(gram: Tensor) -> tuple[float, float]:
-    """Unbiased (tr C)^2 and tr C^2 from the Gram of features centred by their own mean.
+def trace_terms(h: Tensor) -> Tensor:
+    """Unbiased (tr C)^2 and tr C^2 of the covariance, whose means over batches are unbiased too.
 
     With d_i = G_ii, T = sum d_i, S = sum G_ij^2, D = sum d_i^2 and C the sample covariance with 1/(N-1), the sample moments
     T^2, S and D are linear in tr(C)^2, tr C^2 and the fourth cumulant of the features; solving the three equations takes the
     cumulant out (Himeno & Yamada 2014).
+
+    Raises:
+        MetricError: for fewer than four samples.
+
+    Example:
+        >>> trace, square = trace_terms(torch.randn(4000, 5, generator=torch.Generator().manual_seed(0))).tolist()
+        >>> round(trace), round(square)
+        (25, 5)
     """
-    n = len(gram)
+    n = len(h)
+    if n < 4:
+        raise MetricError(f"got {n} samples, expected at least four")
+    x = h.double() - h.double().mean(0)
+    gram = x @ x.T
     t, s, d = float(gram.trace()), float(gram.square().sum()), float(gram.diagonal().square().sum())
     a, b, q = (t / (n - 1)) ** 2, s / (n - 1) ** 2, d / (n - 1)
     shared = (n - 1) / (n * (n - 2) * (n - 3))
     square = shared * ((n - 1) * (n - 2) * b + a - n * q)
     trace = shared * (2 * b + (n * n - 3 * n + 1) * a - n * q)
-    return trace, square
+    return torch.tensor([trace, square], dtype=torch.float64)
+
+
+def ratio_of(terms: Tensor) -> float:
+    """The participation ratio from (mean) terms.
+
+    Example:
+        >>> ratio_of(torch.tensor([25.0, 5.0]))
+        5.0
+    """
+    trace, square = terms.tolist()
+    if square <= 0:
+        raise MetricError("the features have no variance that so few samples could tell from none")
+    return trace / square
 
 
 def _spectrum(h: Tensor) -> Tensor:
