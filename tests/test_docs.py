@@ -114,3 +114,22 @@ def test_links_between_pages_lead_somewhere(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     targets = [t for t in re.findall(r"\]\(([^)#]+)", text) if not t.startswith("http")]
     assert [t for t in targets if not ((ROOT / page).parent / t).exists()] == []
+
+
+def test_the_page_on_autoencoders_runs_from_top_to_bottom(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    run_page("docs/autoencoder.md")
+    out = capsys.readouterr().out
+    assert out.count("transposed: 0.500") == 2
+    assert "tanh is critical" in out
+    sizes = {word: float(size) for word, size in re.findall(r"\('(\w+', \d+)\): ([\d.]+)", out.partition("code at the start")[2])}
+    assert sizes["default', 128"] < 0.8 * sizes["default', 32"]
+    assert sizes["folded', 128"] > 0.7 * sizes["folded', 32"] > sizes["default', 32"]
+    assert "100 % of the training points are attractors" in out
+    assert out.count("bias:") == 4
+    for run in ("start", "folded", "vae", "conv"):
+        assert Path(f"runs/{run}/report.html").exists()
+    assert ">code size</th>" in Path("runs/folded/report.html").read_text(encoding="utf-8")
+    assert "evidence bound" in Path("runs/vae/report.html").read_text(encoding="utf-8")

@@ -11,7 +11,7 @@ from lazyrich.autoencoder.result import AutoencoderResult
 from lazyrich.autoencoder.start import STARTS, Start, coupled, start_for, transposed
 from lazyrich.autoencoder.study import study
 from lazyrich.autoencoder.tied import TiedSignal, tied_draw, tied_signal
-from lazyrich.autoencoder.variational import Collapse, Vae, Variational, collapse, importance_bound, objective
+from lazyrich.autoencoder.variational import Collapse, Vae, Variational, collapse, importance_bound, objective, plain, vae
 
 __all__ = [
     "METRICS",
@@ -45,6 +45,7 @@ __all__ = [
     "mirrors",
     "noisy",
     "objective",
+    "plain",
     "principal",
     "spectral_radius",
     "start_for",
@@ -55,4 +56,5 @@ __all__ = [
     "tied_signal",
     "transposed",
     "used",
+    "vae",
 ]

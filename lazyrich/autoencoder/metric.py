@@ -14,12 +14,14 @@ from lazyrich.autoencoder.iterated import iterate
 from lazyrich.autoencoder.latent import codes, stretch
 from lazyrich.autoencoder.mirror import mirrors
 from lazyrich.autoencoder.pair import halves
+from lazyrich.autoencoder.variational import Vae, collapse, importance_bound
 from lazyrich.errors import AutoencoderError, LazyrichError
 from lazyrich.measure.movement import feature_movement
 from lazyrich.tangent.features import features
 
 FEW = 24  # samples of a metric that takes a Jacobian each
 ITERATIONS = 100
+SCORED = 200  # samples of the evidence bound
 RIDGE = 1e-3
 
 
@@ -35,6 +37,7 @@ class Trained:
         x: held-out inputs, (samples, size).
         labels: their classes, if there are any.
         seen: training inputs.
+        network: the trained network itself: of a variational one the others are its means.
     """
 
     before: nn.Module
@@ -44,6 +47,7 @@ class Trained:
     x: Tensor
     labels: Tensor | None
     seen: Tensor
+    network: nn.Module | None = None
 
 
 Metric = Callable[[Trained], float | None]
@@ -124,7 +128,8 @@ def mirror_cosine(model: nn.Module, x: Tensor) -> float | None:
         found = mirrors(model, x[: max(FEW, 8)])
     except AutoencoderError:
         return None
-    return sum(m.weight for m in found) / len(found)
+    known = [m.weight for m in found if m.weight is not None]
+    return sum(known) / len(known) if known else None
 
 
 def mirror_correlation(run: Trained) -> float | None:
@@ -162,6 +167,21 @@ def _first(model: nn.Module, side: str) -> str:
     return f"{side}.{next(path for path, m in half.named_modules() if getattr(m, 'weight', None) is not None)}".rstrip(".")
 
 
+def active_latents(run: Trained) -> float | None:
+    """Latents of a variational autoencoder whose posterior mean varies over the data."""
+    return float(collapse(run.network, run.x).active) if isinstance(run.network, Vae) else None
+
+
+def code_rate(run: Trained) -> float | None:
+    """What the code of a variational autoencoder carries, E KL(q(z|x) || p(z)) in nats a sample."""
+    return float(collapse(run.network, run.x).rates.sum()) if isinstance(run.network, Vae) else None
+
+
+def evidence_bound(run: Trained) -> float | None:
+    """Importance-weighted bound on log p(x) of held-out samples, in nats a sample, with a hundred draws each."""
+    return float(importance_bound(run.network, run.x[:SCORED]).mean()) if isinstance(run.network, Vae) else None
+
+
 METRICS: dict[str, Metric] = {
     "unexplained": unexplained,
     "probe": probe_accuracy,
@@ -178,6 +198,9 @@ METRICS: dict[str, Metric] = {
     "stretch": stretching,
     "radius": radius,
     "settled": settled,
+    "active latents": active_latents,
+    "code rate": code_rate,
+    "evidence bound": evidence_bound,
 }
 
 

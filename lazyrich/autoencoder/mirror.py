@@ -21,16 +21,16 @@ class Mirror:
         encoder: path of the layer.
         decoder: path of its mirror image.
         weight: cosine of the decoder's weight and the encoder's transposed one; of order 1/sqrt(entries) where they are
-            independent.
+            independent; None where one of them is zero.
         angle: largest principal angle between the decoder's column space and the encoder's row space, in radians; of the
-            smaller space with the larger one.
+            smaller space with the larger one; None as for the weight.
         correlation: unbiased linear CKA of what enters the encoder's layer and what its mirror returns.
     """
 
     encoder: str
     decoder: str
-    weight: float
-    angle: float
+    weight: float | None
+    angle: float | None
     correlation: float | None
 
 
@@ -75,19 +75,22 @@ def mirrors(model: nn.Module, x: Tensor) -> list[Mirror]:
     return found
 
 
-def cosine(a: Tensor, b: Tensor) -> float:
-    """<A, B> / (||A|| ||B||) of matrices of one shape.
+def cosine(a: Tensor, b: Tensor) -> float | None:
+    """<A, B> / (||A|| ||B||) of matrices of one shape; None where one of them is zero.
 
     Example:
         >>> cosine(torch.eye(2), 3 * torch.eye(2))
         1.0
     """
     a, b = a.detach().double(), b.detach().double()
-    return float((a * b).sum() / (a.norm() * b.norm()))
+    scale = float(a.norm() * b.norm())
+    return float((a * b).sum()) / scale if scale > 0 else None
 
 
-def _angle(a: Tensor, b: Tensor) -> float:
+def _angle(a: Tensor, b: Tensor) -> float | None:
     """Largest principal angle between column spaces, of the smaller with the larger."""
+    if not (bool(a.any()) and bool(b.any())):
+        return None
     p, q = (torch.linalg.qr(m.detach().double()).Q for m in (a, b))
     return float(torch.arccos(torch.linalg.svdvals(p.T @ q).clamp(max=1.0)[: min(p.shape[1], q.shape[1])].min()))
 

@@ -15,6 +15,7 @@ from lazyrich.scaling import parse as parse_scheme
 
 AXES = ("start", "scheme", "optimizer", "width", "code")
 SHOWN = ("unexplained", "probe", "delay", "encoder early", "code early", "mirror before", "mirror after", "dimension", "radius")
+VARIATIONAL = ("active latents", "code rate", "evidence bound")  # shown where the networks are variational
 CAUSES = ("delay", "encoder early", "decoder early", "code early", "mirror before", "mirror shared", "dimension", "stretch")
 GOAL = "unexplained"
 LEAST = 6  # networks below which a correlation says nothing
@@ -150,8 +151,9 @@ class AutoencoderResult:
 
     def __str__(self) -> str:
         axes = [a for a in AXES if len({str(c[a]) for c in self.cells}) > 1 or a in ("start", "scheme", "width")]
-        header = [*axes, "lr", *SHOWN]
-        rows = [[str(c[a]) for a in axes] + [f"{c['lr']:.3g}"] + [_brief(mean(c, m)) for m in SHOWN] for c in self.ranked]
+        shown = [*SHOWN, *(m for m in VARIATIONAL if any(mean(c, m) is not None for c in self.cells))]
+        header = [*axes, "lr", *shown]
+        rows = [[str(c[a]) for a in axes] + [f"{c['lr']:.3g}"] + [_brief(mean(c, m)) for m in shown] for c in self.ranked]
         sizes = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
         table = ["  ".join(w.ljust(n) for w, n in zip(row, sizes, strict=True)).rstrip() for row in [header, *rows]]
         rule = "-" * max(map(len, table))

@@ -174,6 +174,7 @@ def coupled(family: Family, correlation: float = 1.0) -> dict[str, Initialiser]:
 
     Example:
         >>> import lazyrich as lzr
+        >>> from lazyrich.autoencoder import mirrors
         >>> family = lzr.Family(lzr.zoo.autoencoder, base=64)
         >>> list(coupled(family, 0.5))
         ['decoder.readout.weight', 'decoder.hidden.0.weight']

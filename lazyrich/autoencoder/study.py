@@ -17,9 +17,11 @@ from torch import Tensor, nn
 
 from lazyrich.autoencoder.linear import principal
 from lazyrich.autoencoder.metric import METRICS, Metric, Trained, measured
+from lazyrich.autoencoder.noise import noisy
 from lazyrich.autoencoder.pair import fit, halves
 from lazyrich.autoencoder.result import AutoencoderResult, summarise
 from lazyrich.autoencoder.start import STARTS, Start, start_for
+from lazyrich.autoencoder.variational import Vae, objective, plain
 from lazyrich.data import ArrayData, load
 from lazyrich.errors import AutoencoderError
 from lazyrich.family import Family
@@ -28,7 +30,7 @@ from lazyrich.measure.trainings import Progress, Trainings, Where, run_trainings
 from lazyrich.scaling import parse as parse_scheme
 from lazyrich.scaling import plan as make_plan
 from lazyrich.sweep import Executor, Outcome, fingerprint
-from lazyrich.train import Member, Run, loss_for, train_all
+from lazyrich.train import Member, Run, loss_for, train, train_all
 
 SHOWN, SCATTERED, CURVE = 8, 200, 60  # pictures, points of the scatter, points of the loss curve
 OCTAVES = (0.5, 2.0, 8.0)  # default learning rates, in units of the optimizer's usual one
@@ -50,6 +52,29 @@ class Sized:
 
 
 @dataclass(frozen=True)
+class Task:
+    """What the networks are trained to do beside returning their inputs.
+
+    Attributes:
+        noise: standard deviation of noise on the inputs (denoising).
+        masked: part of the inputs that is set to zero.
+        beta: weight of the code's rate in a variational autoencoder's objective.
+        free_bits: nats a latent that cost nothing.
+        warm_up: steps in which beta rises from zero.
+    """
+
+    noise: float = 0.0
+    masked: float = 0.0
+    beta: float = 1.0
+    free_bits: float = 0.0
+    warm_up: int = 0
+
+    def __post_init__(self) -> None:
+        noisy(lambda step: (torch.zeros(0), torch.zeros(0)), self.noise, self.masked)  # both refuse what is out of range
+        objective(self.beta, self.free_bits, self.warm_up)
+
+
+@dataclass(frozen=True)
 class Laboratory:
     """What every training of a study shares, and the axes."""
 
@@ -66,6 +91,7 @@ class Laboratory:
     engine: str
     starts: dict[str, Start]
     metrics: dict[str, Metric]
+    task: Task
 
     def family(self, code: int | None) -> Family:
         """The family with one size of the code."""
@@ -78,6 +104,7 @@ class Laboratory:
             "base": self.base, "data": self.train.name, "data fingerprint": self.train.fingerprint(),
             "training samples": len(self.train), "held out": len(self.test), "lrs": list(self.lrs), "seeds": self.seeds,
             "steps": self.steps, "batch": self.batch, "device": self.device, "engine": self.engine,
+            **{k: v for k, v in vars(self.task).items() if v != getattr(Task(), k)},
             "metrics": list(self.metrics), "own code": {**_codes(self.starts, STARTS), **_codes(self.metrics, METRICS)},
         }  # fmt: skip
 
@@ -100,6 +127,11 @@ def study(
     test: int = 1000,
     device: str = "cpu",
     engine: str = "auto",
+    noise: float = 0.0,
+    masked: float = 0.0,
+    beta: float = 1.0,
+    free_bits: float = 0.0,
+    warm_up: int = 0,
     more_starts: dict[str, Start] | None = None,
     more_metrics: dict[str, Metric] | None = None,
     folder: str | Path | None = None,
@@ -115,7 +147,8 @@ def study(
     """Train autoencoders on all combinations of starts, schemes, widths, optimizers and codes, and say what won and why.
 
     Every cell is trained at all learning rates and seeds; its numbers are those of the learning rate with the lowest loss at the
-    end. Losses are means over samples and entries of the squared error.
+    end. Losses are means over samples and entries of the squared error; a ``Vae`` (``lazyrich.autoencoder:vae``, or one's own)
+    is trained on its negative evidence bound, in nats a sample, and looked at by its posterior means.
 
     Args:
         factory: ``factory(width)``, and with ``inputs`` and ``code`` where it takes them, to a module with ``encoder`` and
@@ -135,6 +168,11 @@ def study(
         test: held-out samples, at most.
         device: where to train.
         engine: 'auto', 'vmap' or 'loop'.
+        noise: standard deviation of noise on the inputs, whose targets stay (denoising).
+        masked: part of the inputs that is set to zero.
+        beta: weight of the rate of a variational autoencoder.
+        free_bits: nats a latent of a variational autoencoder that cost nothing.
+        warm_up: steps in which beta rises from zero.
         more_starts: further starts by name.
         more_metrics: further metrics by name.
         folder: store of finished trainings; the same call continues.
@@ -165,10 +203,12 @@ def study(
     usual = RATES.get(optimizers[0], 0.001)
     lab = _laboratory(
         factory, data, base or min(widths), tuple(lrs or [usual * f for f in OCTAVES]), seeds, steps, batch, samples, test, device,
-        engine, chosen, {**METRICS, **(more_metrics or {})},
+        engine, chosen, {**METRICS, **(more_metrics or {})}, Task(noise, masked, beta, free_bits, warm_up),
     )  # fmt: skip
     for code in codes:
-        fit(lab.family(code).build(lab.base, 0), lab.train.x)
+        fit(plain(lab.family(code).build(lab.base, 0)), lab.train.x)
+        for start in chosen.values():
+            start(lab.family(code).build(lab.base, 0), lab.train.x, 0)  # refuses halves that it cannot relate
     for text in schemes:
         for name in optimizers:
             make_plan(lab.family(codes[0]), parse_scheme(text), name)  # refuses what makes no plan, before anything is trained
@@ -198,29 +238,41 @@ def cell(lab: Laboratory, start: str, scheme: str, optimizer: str, width: int, c
     asked = [(lr, seed) for lr in lab.lrs for seed in range(lab.seeds)]
     members, early = [], []
     for lr, seed in asked:
-        model = plan.build(width, seed, lab.device)
+        model = plan.build(width, seed, lab.device, meet=True)
         lab.starts[start](model, lab.train.x, seed)
         early.append(_Early(max(1, lab.steps // 10)))
         members.append(Member(model, plan.optimizer(model, lr), _batches(lab, seed), probes=[early[-1]], seed=seed))
     first = [copy.deepcopy(member.model) for member in members[: lab.seeds]]
-    loss = loss_for("mse", lab.train.y)[1]
-    runs = train_all(members, loss, lab.steps, engine=lab.engine)
+    runs = _trained(lab, members)
     ends = [_end(runs[i * lab.seeds : (i + 1) * lab.seeds]) for i in range(len(lab.lrs))]
     best = min(range(len(ends)), key=lambda i: ends[i])
     mine = range(best * lab.seeds, (best + 1) * lab.seeds)
     trained = [
         Trained(
-            first[i - mine[0]], early[i].model, members[i].model, tuple(runs[i].losses), lab.test.x, lab.labels, lab.train.x
+            plain(first[i - mine[0]]), plain(halfway), plain(members[i].model), tuple(runs[i].losses), lab.test.x, lab.labels,
+            lab.train.x, members[i].model,
         )
         for i in mine
-        if early[i].model is not None and not runs[i].diverged
-    ]
+        if (halfway := early[i].model) is not None and not runs[i].diverged
+    ]  # fmt: skip
     return {
         "start": start, "scheme": scheme, "optimizer": optimizer, "width": width, "code": code, "lr": lab.lrs[best],
         "edge": len(lab.lrs) > 1 and best in (0, len(lab.lrs) - 1), "diverged": lab.seeds - len(trained),
         "engine": runs[0].engine, "seeds": [measured(run, lab.metrics) for run in trained],
         "curve": _curve([run.losses for run in trained]), **(_pictures(lab, trained[0]) if trained else {}),
     }  # fmt: skip
+
+
+def _trained(lab: Laboratory, members: Sequence[Member]) -> list[Run]:
+    """All members of a cell, stacked where they may be; a variational network draws its codes, and has an objective of its own."""
+    if not isinstance(members[0].model, Vae):
+        return train_all(members, loss_for("mse", lab.train.y)[1], lab.steps, engine=lab.engine)
+    task = lab.task
+    return [
+        train(m.model, m.optimizer, m.batches, objective(task.beta, task.free_bits, task.warm_up), lab.steps, probes=m.probes,
+              seed=m.seed)
+        for m in members
+    ]  # fmt: skip
 
 
 def _codes(chosen: dict[str, Any], ours: dict[str, Any]) -> dict[str, str]:
@@ -248,7 +300,8 @@ def _batches(lab: Laboratory, seed: int) -> Callable[[int], tuple[Tensor, Tensor
         x, y = lab.train.batch(lab.batch, step, seed)
         return x.to(lab.device), y.to(lab.device)
 
-    return batches
+    task = lab.task
+    return noisy(batches, task.noise, task.masked, seed) if task.noise or task.masked else batches
 
 
 def _end(runs: Sequence[Run]) -> float:
@@ -290,7 +343,7 @@ def _theory(lab: Laboratory, values: Sequence[dict[str, Any]]) -> dict[str, floa
     total = (lab.test.x - directions.mean).square().sum()
     found = {}
     for code in {value["code"] for value in values}:
-        k, _ = fit(lab.family(code).build(lab.base, 0), lab.train.x)
+        k, _ = fit(plain(lab.family(code).build(lab.base, 0)), lab.train.x)
         error = (lab.test.x - directions.reconstruct(lab.test.x, k)).square().sum()
         found[str(code)] = float(error / total)
     return found
@@ -299,6 +352,7 @@ def _theory(lab: Laboratory, values: Sequence[dict[str, Any]]) -> dict[str, floa
 def _laboratory(
     factory: Callable[..., nn.Module], data: Any, base: int, lrs: tuple[float, ...], seeds: int, steps: int, batch: int,
     samples: int, test: int, device: str, engine: str, starts: dict[str, Start], metrics: dict[str, Metric],
+    task: Task,
 ) -> Laboratory:  # fmt: skip
     for name, value in (("seeds", seeds), ("steps", steps), ("batch", batch), ("samples", samples), ("test", test)):
         if value < 1:
@@ -315,4 +369,4 @@ def _laboratory(
     principal(x[: min(len(x), 1000)])  # refuses data without variance
     labels = whole.y[len(x) - held :] if not whole.y.is_floating_point() and whole.y.dim() == 1 else None
     shown, kept = (replace(whole, x=p, y=p.clone(), classes=None) for p in (x[: len(x) - held], x[len(x) - held :]))
-    return Laboratory(factory, base, shown, kept, labels, lrs, seeds, steps, batch, device, engine, starts, metrics)
+    return Laboratory(factory, base, shown, kept, labels, lrs, seeds, steps, batch, device, engine, starts, metrics, task)

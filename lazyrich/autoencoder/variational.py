@@ -14,7 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lazyrich.autoencoder.pair import Pair
 from lazyrich.errors import AutoencoderError
+from lazyrich.family.zoo.mlp import MLP
 
 ACTIVE = 0.01  # variance over the data from which on the posterior mean of a latent counts as active (Burda et al. 2016)
 
@@ -72,6 +74,38 @@ class Vae(nn.Module):
         """Log p(x | z) in nats a sample, for latents (..., k) that broadcast over samples."""
         out = self.decoder(z.flatten(0, -2)).reshape(*z.shape[:-1], -1)
         return _log_likelihood(out, x.flatten(1), self.log_noise, self.likelihood)
+
+
+class Means(nn.Module):
+    """The encoder of a variational autoencoder as a plain one: the means of its posterior."""
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(samples, ...) to (samples, k)."""
+        return self.encoder(x).flatten(1).chunk(2, dim=1)[0]
+
+
+def vae(width: int, inputs: int = 64, code: int = 8, depth: int = 1) -> Vae:
+    """A variational autoencoder of tanh layers that learns its noise.
+
+    Example:
+        >>> vae(16)(torch.zeros(3, 64)).mean.shape
+        torch.Size([3, 8])
+    """
+    return Vae(MLP(width, depth, inputs, 2 * code), MLP(width, depth, code, inputs), noise=None)
+
+
+def plain(model: nn.Module) -> nn.Module:
+    """A model as a deterministic autoencoder: of a variational one its means, sharing its tensors; any other as it is.
+
+    Example:
+        >>> plain(vae(16))(torch.zeros(3, 64)).shape
+        torch.Size([3, 64])
+    """
+    return Pair(Means(model.encoder), model.decoder) if isinstance(model, Vae) else model
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,11 @@ def run(words: Sequence[str]) -> None:
         test: int = 1000,
         add_start: tuple[str, ...] = (),
         add_metric: tuple[str, ...] = (),
+        noise: float = 0.0,
+        masked: float = 0.0,
+        beta: float = 1.0,
+        free_bits: float = 0.0,
+        warm_up: int = 0,
         engine: Literal["auto", "vmap", "loop"] = "auto",
         device: str = "cpu",
         executor: str = "inline",
@@ -45,7 +50,8 @@ def run(words: Sequence[str]) -> None:
             lazyrich autoencoder --widths 32 64 --steps 60 --samples 500 --seeds 2
 
         Args:
-            factory: package.module:callable or path/to/file.py:callable; gives a module with encoder and decoder.
+            factory: package.module:callable or path/to/file.py:callable; gives a module with encoder and decoder, for example
+                lazyrich.zoo:conv_autoencoder, lazyrich.zoo:tied_autoencoder or lazyrich.autoencoder:vae.
             start: default, transposed, half, inverse, orthogonal, cascading, transposed(0.3), or one of --add-start.
             scheme: standard, ntk, mean_field, mup, richness(0.25), spectral, abc(...).
             widths: widths to train, increasing.
@@ -62,6 +68,11 @@ def run(words: Sequence[str]) -> None:
             test: held-out samples, at most.
             add_start: name=path/to/file.py:function(model, x, seed), a start of your own; one or more.
             add_metric: name=path/to/file.py:function(trained), a metric of your own; one or more.
+            noise: standard deviation of noise on the inputs, whose targets stay (denoising).
+            masked: part of the inputs that is set to zero.
+            beta: weight of the code's rate in a variational autoencoder, such as lazyrich.autoencoder:vae.
+            free_bits: nats a latent of a variational autoencoder that cost nothing.
+            warm_up: steps in which beta rises from zero.
             engine: vmap stacks networks of one shape, loop trains one by one, auto decides by rule.
             device: where to train.
             executor: inline, processes, ray, dask, ray://HOST:PORT or dask://HOST:PORT.
@@ -85,7 +96,8 @@ def run(words: Sequence[str]) -> None:
             result = study(
                 resolve(factory), load(data, root=data_root), (*start, *(n for n in starts if n not in start)), scheme, widths,
                 optimizers=optimizer, codes=codes or (None,), base=base, lrs=lrs or None, seeds=seeds, steps=steps, batch=batch,
-                samples=samples, test=test, device=device, engine=engine, more_starts=starts, more_metrics=metrics,
+                samples=samples, test=test, device=device, engine=engine, noise=noise, masked=masked, beta=beta,
+                free_bits=free_bits, warm_up=warm_up, more_starts=starts, more_metrics=metrics,
                 folder=folder / "trials", executor=executor, workers=workers, shard=shard, retry_failed=retry_failed,
                 trackers=[tracker_for(text) for text in track], progress=show, so_far=page.draw,
                 command=command_line("autoencoder", words),

@@ -16,14 +16,20 @@ COLUMNS = (
     ("code early", "code moved early"), ("mirror before", "mirror at start"), ("mirror after", "mirror at end"),
     ("dimension", "code dimension"), ("stretch", "stretch"), ("radius", "spectral radius"), ("settled", "settled"),
 )  # fmt: skip
+VARIATIONAL = (
+    ("active latents", "active latents"),
+    ("code rate", "rate of the code, nats"),
+    ("evidence bound", "evidence bound, nats"),
+)
 
 
 def autoencoder_chapter(result: AutoencoderPage, key: str) -> dict[str, Any]:
     """Everything that the template prints of one study; ``key`` is what all of its ids begin with."""
     starts = list(dict.fromkeys(c.start for c in sorted(result.cells, key=lambda c: c.start)))
     best = [next(c for c in result.cells if c.start == start) for start in starts]
-    own = {name for c in result.cells for s in c.seeds for name in s} - {name for name, _ in COLUMNS}
-    columns = [*COLUMNS, *((name, name) for name in sorted(own & _added(result)))]
+    own = {name for c in result.cells for s in c.seeds for name in s} - {name for name, _ in (*COLUMNS, *VARIATIONAL)}
+    variational = [(name, word) for name, word in VARIATIONAL if any(c.known(name) for c in result.cells)]
+    columns = [*COLUMNS, *variational, *((name, name) for name in sorted(own & _added(result)))]
     return {
         "key": key,
         "template": "autoencoder.html.j2",
