@@ -1,6 +1,7 @@
 """Which start removes the delay of a muP autoencoder at its bottleneck, and by how much.
 
     python studies/coupled.py
+    python studies/coupled.py --seeds 48 --starts default transposed cascading
 
 Both weights around a bottleneck of k latents start with an alignment of order n^(-1/2) under muP, and each one's gradient is
 proportional to the other's alignment: gradient descent needs of order log n steps before it learns (J. Simon 2024). Adam does
@@ -75,13 +76,15 @@ def delay(steps: np.ndarray) -> tuple[float, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=8)
+    parser.add_argument("--starts", nargs="*", help="these starts only, under SGD")
     words = parser.parse_args()
     print(
         f"{'start':20}{'optimizer':10}"
         + "".join(f"{n:>8}" for n in WIDTHS)
         + "   log2 steps a doubling   alignment at the start"
     )
-    for start, optimizer in CASES:
+    cases = [(start, "sgd") for start in words.starts] if words.starts else CASES
+    for start, optimizer in cases:
         table = np.array([[steps_to_learn(start, optimizer, w, s) for w in WIDTHS] for s in range(words.seeds)])
         steps, inner = table[..., 0], table[..., 1]
         slope, half = delay(steps)

@@ -124,7 +124,9 @@ def test_the_page_on_autoencoders_runs_from_top_to_bottom(
     out = capsys.readouterr().out
     assert out.count("transposed: 0.500") == 2
     assert "tanh is critical" in out
-    sizes = {word: float(size) for word, size in re.findall(r"\('(\w+', \d+)\): ([\d.]+)", out.partition("code at the start")[2])}
+    sizes = {
+        word: float(size) for word, size in re.findall(r"\('(\w+', \d+)\): ([\d.]+)", out.partition("code at the start")[2])
+    }
     assert sizes["default', 128"] < 0.8 * sizes["default', 32"]
     assert sizes["folded', 128"] > 0.7 * sizes["folded', 32"] > sizes["default', 32"]
     assert "100 % of the training points are attractors" in out

@@ -265,13 +265,23 @@ def test_streams_read_what_one_batch_of_everything_reads(name):
 def test_streams_refuse_what_they_cannot_take():
     with pytest.raises(MetricError, match="give 9 rows"):
         Stream("cka").add(normal(9, 2))
-    with pytest.raises(MetricError, match="network's layer"):
+    with pytest.raises(MetricError, match="metrics of a layer alone"):
         Stream("feature ansatz")
     with pytest.raises(MetricError, match="at least four"):
         Stream("cka").add(normal(3, 2), normal(3, 2))
     flat = Stream("cka")
     flat.add(torch.ones(8, 2), torch.ones(8, 2))
     assert flat.reading.value is None
+
+
+@pytest.mark.parametrize("name", [name for name, metric in METRICS.items() if metric.against == "layer"])
+def test_streams_of_a_layer_read_what_all_samples_read(name):
+    net, x = lzr.zoo.MLP(12, 2, 6, 3).double(), normal(90, 6)
+    start = torch.zeros_like(net.hidden[1].weight)
+    stream = Stream(name, layer=(net, "hidden.1", start))
+    for part in x.split(40):
+        stream.add(part)
+    assert stream.reading.value == pytest.approx(read_layer(name, net, x, "hidden.1", start).value, rel=1e-9)
 
 
 def test_layers_are_read_with_the_null_of_permuted_units():

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lazyrich.measure.feature.agop import ansatz_pair
+from lazyrich.measure.feature.agop import ansatz_pair, cosine_of
 from lazyrich.measure.feature.cka import cka, cka_of, cka_terms
 from lazyrich.measure.feature.dimension import levina_bickel, two_nn
 from lazyrich.measure.feature.information import info_nce, noisy_information
@@ -116,6 +116,9 @@ def _mean(
     return (lambda *sets: torch.tensor([into(function(*sets))], dtype=torch.float64)), (lambda terms: back(float(terms[0])))
 
 
+# of the two matrices of a layer, whose second is a mean over samples
+ANSATZ: Terms = (lambda a, b: torch.stack([a, b])), (lambda terms: cosine_of(terms[0], terms[1]))
+
 METRICS = {
     m.name: m
     for m in (
@@ -164,8 +167,8 @@ METRICS = {
                "an upper bound on I(h + noise; x); upwards for fewer samples than units", "N p min(N, p)"),
         Metric("feature ansatz", lambda model, x, layer, start: ansatz_pair(model, x, layer), "layer", "cosine of W^T W with the "
                "layer's AGOP (Radhakrishnan et al. 2024)", "lazy networks read that of their start, which is not 0",
-               "N p outputs"),
+               "N p outputs", ANSATZ),
         Metric("feature ansatz, centred", ansatz_pair, "layer", "cosine of (W - W_0)^T (W - W_0) with the layer's AGOP",
-               "none known; undefined before the first step", "N p outputs"),
+               "none known; undefined before the first step", "N p outputs", ANSATZ),
     )
 }  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lazyrich.errors import LazyrichError, MetricError
 from lazyrich.measure.feature.reading import Reading, metric_for, read
@@ -19,9 +19,13 @@ class Stream:
     even sample of at most ``kept`` rows is kept (Vitter 1985, algorithm R).
 
     Args:
-        name: in ``METRICS``, not against a layer.
+        name: in ``METRICS``.
         kept: rows of the reservoir.
         seed: of it.
+        layer: (model, path, weight at the start or None) of a metric against a layer; it must stay as it is meanwhile.
+
+    Raises:
+        MetricError: for an unknown metric, or one against a layer without it.
 
     Example:
         >>> draw, total = torch.Generator().manual_seed(0), Stream("cka")
@@ -32,23 +36,30 @@ class Stream:
         cka: 1
     """
 
-    def __init__(self, name: str, kept: int = KEPT, seed: int = 0) -> None:
-        self.metric = metric_for(name)
-        if self.metric.against == "layer":
-            raise MetricError(f"'{name}' is of a network's layer, which no batches of features tell; expected one of features")
+    def __init__(
+        self, name: str, kept: int = KEPT, seed: int = 0, layer: tuple[nn.Module, str, Tensor | None] | None = None
+    ) -> None:
+        self.metric, self.layer = metric_for(name), layer
+        if (self.metric.against == "layer") != (layer is not None):
+            raise MetricError(
+                f"got layer={layer and layer[1]} for '{name}', expected (model, path, start) for metrics of a layer alone"
+            )
         self.kept, self.samples = kept, 0
         self._draw = torch.Generator().manual_seed(seed)
         self._total: Tensor | None = None
         self._rows: list[Tensor] = []
 
     def add(self, h: Tensor, other: Tensor | None = None) -> None:
-        """Take in one batch, (samples, ...), with the second set or the targets where the metric compares.
+        """Take in one batch, (samples, ...), with the second set or the targets where the metric compares; of a layer, the inputs.
 
         Raises:
             MetricError: for a second set that is missing or has other samples, or a batch too small for the metric.
         """
         sets = [h.detach().flatten(1)]
-        if self.metric.against != "itself":
+        if self.layer:
+            model, path, start = self.layer
+            sets = list(self.metric.function(model, h, path, start))
+        elif self.metric.against != "itself":
             if other is None or len(other) != len(h):
                 raise MetricError(f"'{self.metric.name}' compares; give {len(h)} rows of the second set with this batch")
             sets.append(other.detach() if self.metric.against == "targets" else other.detach().flatten(1))
