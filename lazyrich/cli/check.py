@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from lazyrich.cli.command import Factory, command_line, pairs, parse, progress, slug
+from lazyrich.cli.command import Factory, command_line, pairs, parse, progress, rules, slug
 
 
 def run(words: Sequence[str]) -> None:
@@ -33,6 +33,7 @@ def run(words: Sequence[str]) -> None:
         loss: str | None = None,
         depth: int | None = None,
         roles: tuple[str, ...] = (),
+        init: tuple[str, ...] = (),
         meet: Annotated[bool, tyro.conf.arg(aliases=["--meet-obligations"])] = False,
         device: str = "cpu",
         out: Path | None = None,
@@ -61,6 +62,7 @@ def run(words: Sequence[str]) -> None:
             loss: cross_entropy, mse or half_mse (default: by the targets).
             depth: second argument of the factory, if it takes one.
             roles: pattern=role for tensors whose role shapes cannot tell.
+            init: pattern=std at the base width, or pattern=rule: '*=he(relu)', '*=critical(tanh, 0.05)' ... (see lazyrich init).
             meet: meet the plan's obligations by hooks.
             device: where to train.
             out: run folder (default: runs/check-...).
@@ -76,7 +78,7 @@ def run(words: Sequence[str]) -> None:
 
         family = Family(resolve(factory), base, depth=depth, roles=pairs(roles, "roles"))
         schemes = [parse_scheme(text) for text in scheme]
-        plans = [make_plan(family, one, optimizer) for one in schemes]
+        plans = [make_plan(family, one, optimizer, init=rules(init)) for one in schemes]
         arrays = load(data, root=data_root, target=target, flatten=not images)
         folder = out or Path("runs") / slug("check", family.name, *scheme, optimizer)
         results = []

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from lazyrich.cli.command import Factory, pairs, parse, progress, slug
+from lazyrich.cli.command import Factory, pairs, parse, progress, rules, slug
 
 
 def run(words: Sequence[str]) -> None:
@@ -34,6 +34,7 @@ def run(words: Sequence[str]) -> None:
         images: bool = False,
         loss: str | None = None,
         roles: tuple[str, ...] = (),
+        init: tuple[str, ...] = (),
         meet: bool = True,
         out: Path | None = None,
     ) -> None:
@@ -64,6 +65,7 @@ def run(words: Sequence[str]) -> None:
             images: give the network images (batch, channels, height, width) instead of flat vectors.
             loss: cross_entropy, mse or half_mse (default: by the targets).
             roles: pattern=role for tensors whose role shapes cannot tell.
+            init: pattern=std at the base width, or pattern=rule: '*=he(relu)', '*=critical(tanh, 0.05)' ... (see lazyrich init).
             meet: scale the branches by hooks; --no-meet shows what happens without.
             out: run folder (default: runs/depth-...).
         """
@@ -89,7 +91,7 @@ def run(words: Sequence[str]) -> None:
 
         def plan_at(layers: int) -> Plan:
             return make_plan(
-                family(layers), parse_scheme(scheme), optimizer, branches=branches, base_depth=tuned,
+                family(layers), parse_scheme(scheme), optimizer, init=rules(init), branches=branches, base_depth=tuned,
                 depth_exponent=depth_exponent,
             )  # fmt: skip
 

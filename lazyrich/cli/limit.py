@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from lazyrich.cli.command import Factory, command_line, pairs, parse, progress, slug
+from lazyrich.cli.command import Factory, command_line, pairs, parse, progress, rules, slug
 
 
 def run(words: Sequence[str]) -> None:
@@ -21,6 +21,7 @@ def run(words: Sequence[str]) -> None:
         base: int = 64,
         depth: int | None = None,
         roles: tuple[str, ...] = (),
+        init: tuple[str, ...] = (),
         widths: tuple[int, ...] = (64, 256, 1024),
         seeds: int = 4,
         samples: int = 16,
@@ -50,6 +51,7 @@ def run(words: Sequence[str]) -> None:
             base: width at which the plan is the plain network.
             depth: second argument of the factory, if it takes one.
             roles: pattern=role for tensors whose role shapes cannot tell.
+            init: pattern=std at the base width, or pattern=rule: '*=he(relu)', '*=critical(tanh, 0.05)' ... (see lazyrich init).
             widths: of the finite networks, none below the base.
             seeds: networks a width.
             samples: training samples; the limit's time grows as their square or faster.
@@ -75,9 +77,9 @@ def run(words: Sequence[str]) -> None:
         family = Family(resolve(factory), base, depth=depth, roles=pairs(roles, "roles"))
         given = load(data, root=data_root)
         given = given.only(classes) if classes else given
-        plan = make_plan(family, parse_scheme(scheme), "sgd")
+        plan = make_plan(family, parse_scheme(scheme), "sgd", init=rules(init))
         offset = random_offset(plan, given.x)
-        plan = make_plan(family, parse_scheme(scheme), "sgd", init={offset: 0.0}) if offset else plan
+        plan = make_plan(family, parse_scheme(scheme), "sgd", init={**rules(init), offset: 0.0}) if offset else plan
         folder = out or Path("runs") / slug("limit", family.name, plan.scheme.name, given.name)
         with progress("limit") as show:
             result = study(

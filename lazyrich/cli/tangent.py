@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from lazyrich.cli.command import Factory, command_line, pairs, parse, progress, slug
+from lazyrich.cli.command import Factory, command_line, pairs, parse, progress, rules, slug
 
 
 def run(words: Sequence[str]) -> None:
@@ -20,6 +20,7 @@ def run(words: Sequence[str]) -> None:
         base: int = 64,
         depth: int | None = None,
         roles: tuple[str, ...] = (),
+        init: tuple[str, ...] = (),
         images: bool = False,
         autoencoder: bool = False,
         samples: int = 128,
@@ -44,6 +45,7 @@ def run(words: Sequence[str]) -> None:
             base: width at which the plan is the plain network.
             depth: second argument of the factory, if it takes one.
             roles: pattern=role for tensors whose role shapes cannot tell.
+            init: pattern=std at the base width, or pattern=rule: '*=he(relu)', '*=critical(tanh, 0.05)' ... (see lazyrich init).
             images: give the network images (batch, channels, height, width) instead of flat vectors.
             autoencoder: let the inputs be the targets.
             samples: training samples; with the outputs they decide the side of the full tangent kernel.
@@ -64,7 +66,7 @@ def run(words: Sequence[str]) -> None:
         from lazyrich.scaling import plan as make_plan
 
         family = Family(resolve(factory), base, depth=depth, roles=pairs(roles, "roles"))
-        plan = make_plan(family, parse_scheme(scheme), "sgd")
+        plan = make_plan(family, parse_scheme(scheme), "sgd", init=rules(init))
         given = load(data, root=data_root, target="input" if autoencoder else "labels", flatten=not images)
         folder = out or Path("runs") / slug("tangent", family.name, plan.scheme.name, given.name, f"width{width or base}")
         with progress("tangent") as show:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from lazyrich.cli.command import Factory, Live, command_line, pairs, parse, progress, slug
+from lazyrich.cli.command import Factory, Live, command_line, pairs, parse, progress, rules, slug
 
 
 def run(words: Sequence[str]) -> None:
@@ -34,6 +34,7 @@ def run(words: Sequence[str]) -> None:
         loss: str | None = None,
         depths: tuple[int, ...] = (),
         roles: tuple[str, ...] = (),
+        init: tuple[str, ...] = (),
         meet: Annotated[bool, tyro.conf.arg(aliases=["--meet-obligations"])] = False,
         engine: Literal["auto", "vmap", "loop"] = "auto",
         device: str = "cpu",
@@ -69,6 +70,7 @@ def run(words: Sequence[str]) -> None:
             loss: cross_entropy, mse or half_mse (default: by the targets).
             depths: second argument of the factory, if it takes one; several ask how the best learning rate moves with it.
             roles: pattern=role for tensors whose role shapes cannot tell.
+            init: pattern=std at the base width, or pattern=rule: '*=he(relu)', '*=critical(tanh, 0.05)' ... (see lazyrich init).
             meet: meet the plan's obligations by hooks.
             engine: vmap stacks networks of one shape, loop trains one by one, auto decides by rule.
             device: where to train.
@@ -89,7 +91,7 @@ def run(words: Sequence[str]) -> None:
 
         called, known = resolve(factory), pairs(roles, "roles")
         families = [Family(called, base, depth=depth, roles=known) for depth in depths or (None,)]
-        plans = [make_plan(family, parse_scheme(text), optimizer) for text in scheme for family in families]
+        plans = [make_plan(family, parse_scheme(text), optimizer, init=rules(init)) for text in scheme for family in families]
         arrays = load(data, root=data_root, target=target, flatten=not images)
         arrays = arrays if samples is None else arrays.subset(samples)
         folder = out or Path("runs") / slug("transfer", families[0].name, *scheme, optimizer)

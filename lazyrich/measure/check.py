@@ -56,6 +56,7 @@ class Setup:
             "scheme": self.plan.scheme.name,
             "optimizer": self.plan.optimizer_name,
             "base": self.plan.base,
+            "plan": self.plan.fingerprint,
             "widths": list(self.widths),
             "steps": self.steps,
             "seeds": self.seeds,

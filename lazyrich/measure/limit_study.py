@@ -140,7 +140,7 @@ class Study:
         family = self.plan.family
         return {
             "family": repr(family), "network": family.fingerprint if family else "", "plan": str(self.plan),
-            "tensors": repr(self.plan.settings(self.plan.base)), "data": self.data, "fingerprint": self.fingerprint,
+            "fingerprint of the plan": self.plan.fingerprint, "data": self.data, "fingerprint": self.fingerprint,
             "samples": len(self.y), "test": len(self.test_y), "steps": self.steps, "lr": self.lr, "loss": self.loss,
             "widths": self.widths, "seeds": self.seeds, "neurons": self.neurons, "centred": self.centred, "seed": self.seed,
         }  # fmt: skip

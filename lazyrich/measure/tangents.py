@@ -136,7 +136,8 @@ class Study:
         family = self.plan.family
         return {
             "family": repr(family), "network": family.fingerprint if family else "", "scheme": self.plan.scheme.name,
-            "base": self.plan.base, "width": self.width, "data": self.data, "fingerprint": self.fingerprint,
+            "plan": self.plan.fingerprint, "base": self.plan.base, "width": self.width, "data": self.data,
+            "fingerprint": self.fingerprint,
             "samples": len(self.x), "test": len(self.test_x), "few": self.few, "steps": self.steps, "lr": self.lr,
             "loss": "1/(2N) sum of squares", "seed": self.seed,
         }  # fmt: skip

@@ -57,6 +57,7 @@ class Grid:
             "scheme": plan.scheme.name,
             "optimizer": plan.optimizer_name,
             "base": plan.base,
+            "plan": plan.fingerprint,
             "widths": list(self.widths),
             "learning rates": list(self.lrs),
             "seeds": self.seeds,

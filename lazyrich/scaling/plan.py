@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,6 +136,11 @@ class Plan:
     ) -> torch.optim.Optimizer:
         """The plain torch optimizer over the plan's groups; ``options`` go to its class."""
         return make_optimizer(self.optimizer_name, self.param_groups(model, lr, weight_decay, eps, rest_lr), **options)
+
+    @property
+    def fingerprint(self) -> str:
+        """A short hash of everything that the plan says, which a study's settings carry: a changed plan is another study."""
+        return hashlib.sha256(json.dumps(serial.to_dict(self), sort_keys=True).encode()).hexdigest()[:16]
 
     def dependent(self) -> list[str]:
         """Weights whose entries are no independent draws (coupled, sparse, made from data), which limits of wide networks want.

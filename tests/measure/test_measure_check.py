@@ -240,3 +240,13 @@ def test_the_result_prints_and_flattens():
     assert {"layer", "quantity", "slope", "predicted", "agrees"} <= set(result.rows()[0])
     assert result.slopes["readout", "update"].points == 4
     assert isinstance(UsageError("x"), LazyrichError)
+
+
+def test_a_changed_plan_does_not_continue_another_ones_run(tmp_path):
+    family = lzr.Family(lzr.zoo.mlp, base=64)
+    options = {"widths": (64, 128), "seeds": 1, "steps": 1}
+    lzr.check(lzr.plan(family, lzr.mup()), "digits", folder=tmp_path / "run", **options)
+    other = lzr.plan(family, lzr.mup(), init={"*.weight": lzr.init.orthogonal()})
+    with pytest.raises(lzr.LazyrichError, match="plan"):
+        lzr.check(other, "digits", folder=tmp_path / "run", **options)
+    assert lzr.plan(family, lzr.mup()).fingerprint == lzr.plan(family, lzr.mup()).fingerprint != other.fingerprint
