@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from lazyrich.cli.command import Factory, pairs, parse, progress, rules, slug
+from lazyrich.cli.command import Factory, command_line, pairs, parse, progress, rules, slug
 
 
 def run(words: Sequence[str]) -> None:
@@ -75,6 +75,7 @@ def run(words: Sequence[str]) -> None:
         from lazyrich.files import write_json
         from lazyrich.measure import check_depth
         from lazyrich.reference import resolve
+        from lazyrich.report import render
         from lazyrich.scaling import Plan
         from lazyrich.scaling import parse as parse_scheme
         from lazyrich.scaling import plan as make_plan
@@ -100,9 +101,10 @@ def run(words: Sequence[str]) -> None:
         with progress("depth") as show:
             result = check_depth(
                 plan_at, arrays, depths, width=width, steps=steps, seeds=seeds, lr=lr, weight_decay=weight_decay, batch=batch,
-                probe=probe, loss=loss, meet=meet, folder=folder, progress=show,
+                probe=probe, loss=loss, meet=meet, folder=folder, progress=show, command=command_line("depth", words),
             )  # fmt: skip
         print(result, end="\n\n")
-        print(f"result: {write_json(folder / 'result.json', result.to_dict())}")
+        write_json(folder / "result.json", result.to_dict())
+        print(f"page: {render(result, folder / 'report.html')}")
 
     parse(depth, "depth", words)

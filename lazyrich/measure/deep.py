@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ def check_depth(
     meet: bool = True,
     folder: str | Path | None = None,
     progress: Progress | None = None,
+    command: str = "",
 ) -> DepthResult:
     """Is a plan well-behaved at every depth? Slopes of updates in the number of branches, and a verdict.
 
@@ -59,6 +61,7 @@ def check_depth(
         meet: meet the plans' obligations by hooks, the branches' multipliers among them.
         folder: a run folder; finished networks are kept there and the same call continues.
         progress: called with (networks done, in all, what is next).
+        command: how a person repeats this, for the page.
 
     Raises:
         UsageError: for depths that make no check, or plans without branches.
@@ -87,7 +90,8 @@ def check_depth(
         trials[depth, seed] = kept(
             store, f"depth{depth}-seed{seed}", lambda one=setup, s=seed: run_trial(one, one.widths[0], s)
         )
-    return _summary(setups, trials, seeds)
+    said = command or "lazyrich.check_depth(plan_at, data, ...) with the settings below"
+    return replace(_summary(setups, trials, seeds), command=said, date=date.today().isoformat())
 
 
 def _setup(plan: Plan, data: Any, width: int | None, *rest: Any) -> Setup:
@@ -116,7 +120,8 @@ def _summary(setups: Mapping[int, Setup], trials: Mapping[tuple[int, int], Trial
             ]
             if any(v > 0 for row in values for v in row):
                 expected = {"update": 0.0, "own": exponent - 1 if inside else 0.0}.get(quantity)
-                lines.append(DepthLine(label, quantity, fit_slope(depths, values), expected))
+                shown = tuple(tuple(v if math.isfinite(v) else 0.0 for v in row) for row in values)
+                lines.append(DepthLine(label, quantity, fit_slope(depths, values), expected, shown))
     diverged = sorted({depth for depth, seed in trials if trials[depth, seed]["diverged"]})
     settings = {str(depth): setup.settings() for depth, setup in setups.items()}
     title = (

@@ -14,12 +14,16 @@ from lazyrich.measure.verdict import TOLERANCE
 
 @dataclass(frozen=True)
 class DepthLine:
-    """One quantity of one layer: ``update`` of its output, ``own`` (its own part over its output) or ``level`` at the start."""
+    """One quantity of one layer: ``update`` of its output, ``own`` (its own part over its output) or ``level`` at the start.
+
+    ``values`` are by seed and depth.
+    """
 
     layer: str
     quantity: str
     slope: Slope
     predicted: float | None
+    values: tuple[tuple[float, ...], ...] = ()
 
     @property
     def inside(self) -> bool:
@@ -45,7 +49,7 @@ class DepthLine:
 
 @dataclass(frozen=True)
 class DepthResult:
-    """The result of ``lzr.check_depth``: a table when printed, records by ``rows()``.
+    """The result of ``lzr.check_depth``: a table when printed, records by ``rows()``, a page by ``lazyrich.render``.
 
     Attributes:
         title: network, scheme, optimizer and the branches' exponent.
@@ -53,6 +57,7 @@ class DepthResult:
         lines: layers in the network's order, those of branches by place.
         diverged: depths at which a network diverged.
         settings: of the run, by depth.
+        command, date: how and when, for the page.
     """
 
     title: str
@@ -60,6 +65,8 @@ class DepthResult:
     lines: tuple[DepthLine, ...]
     diverged: tuple[int, ...]
     settings: Mapping[str, Any]
+    command: str = ""
+    date: str = ""
 
     @property
     def word(self) -> str:
@@ -93,8 +100,8 @@ class DepthResult:
         """One flat record a line."""
         return [
             {
-                "layer": line.layer, "quantity": line.quantity, "slope": line.slope.value, "low": line.slope.low,
-                "high": line.slope.high, "predicted": line.predicted, "verdict": line.word,
+                "layer": line.layer, "quantity": line.quantity, "slope": _number(line.slope.value), "low": _number(line.slope.low),
+                "high": _number(line.slope.high), "predicted": line.predicted, "verdict": line.word,
             }
             for line in self.lines
         ]  # fmt: skip
@@ -103,7 +110,8 @@ class DepthResult:
         """Everything as plain JSON values."""
         return {
             "kind": "depth", "title": self.title, "word": self.word, "sentence": self.sentence, "depths": list(self.depths),
-            "lines": self.rows(), "diverged": list(self.diverged), "settings": dict(self.settings),
+            "lines": [{**row, "values": line.values} for row, line in zip(self.rows(), self.lines, strict=True)],
+            "diverged": list(self.diverged), "settings": dict(self.settings), "command": self.command, "date": self.date,
         }  # fmt: skip
 
     def __str__(self) -> str:
@@ -116,6 +124,10 @@ class DepthResult:
             predicted = f"{own.predicted:+.2f}" if own and own.predicted is not None else ""
             rows.append([layer, _slope(update), update.word if update else "", _slope(own), predicted, _slope(level)])
         return "\n".join([self.title, self.sentence, "", *table(header, rows, numbers=False)])
+
+
+def _number(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
 
 
 def _slope(line: DepthLine | None) -> str:

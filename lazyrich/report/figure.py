@@ -27,13 +27,14 @@ _PANEL = (270, 190)
 _DESCRIBED = 20
 
 
-def forest(lines: Sequence[Line], key: str, narrow: bool = False) -> str:
+def forest(lines: Sequence[Line], key: str, narrow: bool = False, against: str = "width") -> str:
     """Each layer's slope with its interval, and the slope that theory predicts: one row a layer.
 
     Args:
         lines: the lines to show, from top to bottom.
         key: what the drawing's ids begin with.
         narrow: a drawing for a phone: names above the rows instead of beside them.
+        against: what slopes are in.
 
     Example:
         >>> line = Line("fc1", (), "input", "update", 5, 0.02, -0.05, 0.09, 0.0, True, "", "")
@@ -70,7 +71,7 @@ def forest(lines: Sequence[Line], key: str, narrow: bool = False) -> str:
         axes.set_xticks(ticks, [_tick(t) for t in ticks])
         axes.spines["left"].set_visible(False)
         axes.grid(True, axis="y", linewidth=0)
-        axes.set_xlabel("slope of update against width (log–log)", color=tone("muted"))
+        axes.set_xlabel(f"slope of update against {against} (log–log)", color=tone("muted"))
         return inline(figure, key, "Slopes against theory", _forest_words(lines))
 
 
@@ -129,7 +130,9 @@ def panel_spans(panels: Sequence[Sequence[Curve]]) -> list[Span]:
     return spans([positive(v for c in curves for v in (*c.mean, *c.low, *c.high)) for curves in panels], least=1.2)
 
 
-def panel(curves: Sequence[Curve], span: Span, key: str, title: str, predicted: float | None = None) -> str:
+def panel(
+    curves: Sequence[Curve], span: Span, key: str, title: str, predicted: float | None = None, against: str = "width"
+) -> str:
     """One layer's curves against width on logarithmic axes, with a guide of the predicted slope.
 
     Args:
@@ -138,6 +141,7 @@ def panel(curves: Sequence[Curve], span: Span, key: str, title: str, predicted: 
         key: what the drawing's ids begin with.
         title: the drawing's name.
         predicted: the slope of the dashed guide through the first curve's middle; no guide without one.
+        against: the horizontal axis.
 
     Example:
         >>> curve = Curve("fc1", "update", 5, (64, 128), (0.1, None), (None, None), (None, None))
@@ -153,8 +157,8 @@ def panel(curves: Sequence[Curve], span: Span, key: str, title: str, predicted: 
             _guide(axes, curves[0], predicted)
         for curve in curves:
             _series(axes, curve)
-        axes.set_xlabel("width", color=tone("muted"), labelpad=1)
-        return inline(figure, key, title, "; ".join(_curve_words(c) for c in curves) + ".")
+        axes.set_xlabel(against, color=tone("muted"), labelpad=1)
+        return inline(figure, key, title, "; ".join(_curve_words(c, against) for c in curves) + ".")
 
 
 def _log_axes(axes: Axes, widths: Sequence[float], span: Span) -> None:
@@ -208,8 +212,8 @@ def _guide(axes: Axes, curve: Curve, predicted: float) -> None:
     axes.plot(ends, heights, color=tone("theory"), linewidth=1.5, linestyle=(0, (6, 3)), scalex=False, scaley=False)
 
 
-def _curve_words(curve: Curve) -> str:
-    points = [f"{brief(m, 'diverged')} at width {w:g}" for w, m in zip(curve.widths, curve.mean, strict=True)]
+def _curve_words(curve: Curve, against: str) -> str:
+    points = [f"{brief(m, 'diverged')} at {against} {w:g}" for w, m in zip(curve.widths, curve.mean, strict=True)]
     return f"{curve.quantity} " + ", ".join(points)
 
 

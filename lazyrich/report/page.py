@@ -55,6 +55,8 @@ def compose(results: tuple[Result, ...], refresh: int | None = None) -> str:
     from lazyrich.report.autoencoder_chapter import autoencoder_chapter
     from lazyrich.report.autoencoder_result import AutoencoderPage
     from lazyrich.report.chapter import PANELS, chapter
+    from lazyrich.report.depth_chapter import depth_chapter
+    from lazyrich.report.depth_result import DepthPage
     from lazyrich.report.dial_chapter import dial_chapter
     from lazyrich.report.dial_result import DialPage
     from lazyrich.report.kernel_chapter import kernel_chapter
@@ -75,6 +77,8 @@ def compose(results: tuple[Result, ...], refresh: int | None = None) -> str:
     def made(result: Result, key: str) -> dict[str, Any]:
         if isinstance(result, CheckResult):
             return chapter(result, key, panels)
+        if isinstance(result, DepthPage):
+            return depth_chapter(result, key)
         if isinstance(result, DialPage):
             return dial_chapter(result, key)
         if isinstance(result, TransferPage):

@@ -10,6 +10,7 @@ from typing import Any
 
 from lazyrich.errors import ReportError
 from lazyrich.report.autoencoder_result import AutoencoderPage, read_autoencoder
+from lazyrich.report.depth_result import DepthPage, read_depth
 from lazyrich.report.dial_result import DialPage, read_dial
 from lazyrich.report.kernel_result import KernelResult, read_kernel
 from lazyrich.report.limit_result import LimitPage, read_limit
@@ -23,10 +24,12 @@ FILE = "result.json"
 
 
 Result = (
-    AutoencoderPage | CheckResult | DialPage | KernelResult | LimitPage | SignalPage | SweepPage | TangentPage | TransferPage
-)
+    AutoencoderPage | CheckResult | DepthPage | DialPage | KernelResult | LimitPage | SignalPage | SweepPage | TangentPage
+    | TransferPage
+)  # fmt: skip
 READERS = {
     "autoencoder": read_autoencoder,
+    "depth": read_depth,
     "dial": read_dial,
     "kernel": read_kernel,
     "limit": read_limit,

@@ -104,8 +104,18 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     assert main(shlex.split(words)) == 0
     lines = capsys.readouterr().out.strip().splitlines()
     assert lines[0] == "residual_mlp · mup() · adamw · exponent 1"
-    assert lines[-1] == "result: run/result.json"
+    assert lines[-1] == "page: run/report.html"
     assert json.loads(Path("run/result.json").read_text())["depths"] == [2, 6]
+    page = Path("run/report.html").read_text(encoding="utf-8")
+    assert page.count('<svg class="figure"') == 2 + 12  # both forests, and a panel for every layer
+    assert "built-in" not in page
+    assert "lazyrich depth lazyrich.zoo:residual_mlp" in page
+    assert main(["report", "run", "--out", "again.html"]) == 0
+    assert Path("again.html").read_text(encoding="utf-8") == page
+    result = json.loads(Path("run/result.json").read_text())
+    Path("run/result.json").write_text(json.dumps(result | {"word": "fine"}))
+    assert main(["report", "run"]) == 2
+    assert "expected one of well-behaved" in capsys.readouterr().err
     assert main(shlex.split(words.replace("--depths 2 6", "--depths 6") + "2")) == 2
     assert "two or more increasing" in capsys.readouterr().err
     assert main(shlex.split("depth lazyrich.zoo:residual_mlp --branches 'layers.*' --out other")) == 2
