@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from lazyrich.errors import TrainError
@@ -31,7 +32,7 @@ State = dict[str, Tensor]
 
 
 def units(model: nn.Module) -> dict[str, nn.Module]:
-    """The smallest modules that hold weights, by path: layers, norms, whole attentions and recurrent nets.
+    """The smallest modules that hold weights, by path: layers (with their parametrizations), norms, whole attentions and LSTMs.
 
     Example:
         >>> list(units(nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))))
@@ -40,8 +41,9 @@ def units(model: nn.Module) -> dict[str, nn.Module]:
     found: dict[str, nn.Module] = {}
     for path, module in model.named_modules(remove_duplicate=True):
         inside = any(path.startswith(other + ".") for other in found)
-        holds = next(module.parameters(recurse=isinstance(module, ATOMIC)), None) is not None
-        mixed = not isinstance(module, ATOMIC) and any(True for child in module.children() for _ in child.parameters())
+        whole = isinstance(module, ATOMIC) or is_parametrized(module)
+        holds = next(module.parameters(recurse=whole), None) is not None
+        mixed = not whole and any(True for child in module.children() for _ in child.parameters())
         if holds and not inside and not mixed:
             found[path] = module
     return found

@@ -23,6 +23,27 @@ class Noisy(nn.Module):
         return self.last(torch.tanh(self.first(h.repeat(1, 4)) + h))
 
 
+def test_a_parametrized_layer_is_one_unit_that_is_watched_by_its_features():
+    """The parametrization's own output is the weight, whose entries fall with the width however the layer behaves."""
+
+    class Normed(nn.Module):
+        def __init__(self, n):
+            super().__init__()
+            self.enter, self.readout = nn.Linear(64, n), nn.Linear(n, 10)
+            self.mix = nn.utils.parametrizations.weight_norm(nn.Linear(n, n))
+
+        def forward(self, x):
+            return self.readout(torch.tanh(self.mix(torch.tanh(self.enter(x)))))
+
+    assert list(units(Normed(8))) == ["enter", "readout", "mix"]
+    original = "mix.parametrizations.weight.original"
+    family = lzr.Family(Normed, base=32, roles={f"{original}0": "vector", f"{original}1": "hidden"})
+    found = lzr.check(lzr.plan(family, lzr.mup()), "digits", widths=(32, 64, 128), steps=3, seeds=2)
+    slopes = {line.layer: line.slope.value for line in found.lines if line.quantity == "update" and line.step == 3}
+    assert set(slopes) == {"enter", "mix", "readout"}
+    assert max(map(abs, slopes.values())) < 0.25
+
+
 def test_units_are_the_modules_that_hold_weights():
     model = lzr.zoo.transformer(16)
     found = units(model)

@@ -89,3 +89,26 @@ def test_updates_do_not_grow_with_the_width(make):
     slopes = [line.slope.value for line in found.lines if line.quantity == "update" and line.step == 3]
     assert max(abs(s) for s in slopes) < 0.2
     assert found.verdict.word != "exploding"
+
+
+def test_timms_vision_transformer_and_resnet():
+    pytest.importorskip("timm", reason="timm is not installed")
+    from timm.models.resnet import BasicBlock, ResNet
+    from timm.models.vision_transformer import VisionTransformer
+
+    def vit(n, heads=None):
+        return VisionTransformer(
+            img_size=8, patch_size=2, in_chans=1, num_classes=10, embed_dim=n, depth=2, num_heads=heads or n // 16
+        )
+
+    def resnet(n):
+        return ResNet(BasicBlock, [1] * 4, num_classes=10, in_chans=1, channels=(n,) + (2 * n,) * 3, stem_width=n)
+
+    data = lzr.data.load("digits", flatten=False)
+    for factory, widths, lr, steps in ((vit, (64, 128, 256), 2e-3, 4), (resnet, (24, 48, 96), 1e-2, 10)):
+        plan = lzr.plan(lzr.Family(factory, base=widths[0]), lzr.mup(), "adamw")
+        found = lzr.check(plan, data, widths=widths, steps=steps, seeds=3, lr=lr, meet=True)
+        slopes = [line.slope.value for line in found.lines if line.quantity == "update" and line.step == steps]
+        assert max(abs(s) for s in slopes) < 0.25, factory.__name__
+    owed = lzr.plan(lzr.Family(lambda n: vit(n, heads=2), base=32), lzr.mup(), "adamw").obligations
+    assert [o.kind for o in owed] == ["attention"] * 2
