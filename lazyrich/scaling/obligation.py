@@ -1,7 +1,7 @@
 """What no initialisation or learning rate can do: forward multipliers, listed always and met by reversible hooks on request.
 
-Hooks scale what goes into a module (its weight's product, not its bias) or the queries of an attention. They hold one float,
-are plain picklable objects, leave ``state_dict`` alone, and are copied by ``deepcopy``.
+Hooks scale what goes into a module (its weight's product, not its bias); an attention's logits are scaled around its forward, where
+compilers follow. All of them are plain picklable objects, leave ``state_dict`` alone, and are copied by ``deepcopy``.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ class Obligation:
         if self.kind == "tied readout":
             scale_input(module_at(model, self.where), factor)
         elif self.kind == "attention":
-            module, hook = module_at(model, self.where), ScaleQueries(factor, self.where, self.exponent)
-            module.register_forward_pre_hook(hook)
-            module.register_forward_hook(hook.leave, always_call=True)
+            module = module_at(model, self.where)
+            module.forward = ScaledAttention(module, factor, self.where, self.exponent)  # type: ignore[method-assign]
+            module.register_forward_hook(keep)  # torch's fused encoder layers look for hooks before they go past their modules
         else:
             for path in branches(model, self.where):
                 scale_output(module_at(model, path), factor)
@@ -90,45 +90,62 @@ class ScaleOutput:
         return output * self.factor
 
 
-class ScaleQueries(TorchFunctionMode):
-    """Forward pre-hook that scales the attention logits inside one module by a number until its forward ends.
+class ScaledAttention:
+    """Stands before a module's forward and scales the attention logits inside by a number.
 
-    Attention that is written out by hand has no call to scale; that is an error and not a silence. So is one whose logits are
-    scaled by something else than 1/sqrt(d): only logits that follow the scheme's own law already are left as they are.
+    Attention that is written out by hand has no call to scale; that is an error and not a silence.
     """
 
-    def __init__(self, factor: float, where: str = "", exponent: float = -0.5) -> None:
+    def __init__(self, module: nn.Module, factor: float, where: str, exponent: float) -> None:
+        self.module, self.factor, self.where, self.exponent = module, factor, where, exponent
+        self.before = module.__dict__.get("forward")  # somebody else's
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The module's forward."""
+        scaled: list[str] = []
+        with ScaleQueries(self.factor, self.where, self.exponent, scaled):
+            forward = self.before
+            output = forward(*args, **kwargs) if forward else type(self.module).forward(self.module, *args, **kwargs)
+        if not scaled:
+            raise PlanError(
+                f"the attention '{self.where}' ({type(self.module).__name__}) calls no scaled_dot_product_attention, so its logits "
+                f"cannot be scaled from outside; multiply them by {self.factor:g} in {_source(self.module)}, or choose an "
+                "implementation that calls it (attn_implementation='sdpa' in Hugging Face's)"
+            )
+        return output
+
+    def release_(self) -> None:
+        """Give the module its own forward back."""
+        del self.module.__dict__["forward"]
+        if self.before is not None:
+            self.module.__dict__["forward"] = self.before
+
+
+def keep(module: nn.Module, args: Any, output: Any) -> None:
+    """A forward hook that does nothing."""
+
+
+class ScaleQueries(TorchFunctionMode):
+    """While it is entered, torch's attentions scale their logits by a number as well.
+
+    Logits that follow the scheme's own law already are left as they are; any other scale than 1/sqrt(d) is refused. What was scaled
+    is noted in a list, which compilers follow where they lose a mode's own attributes.
+    """
+
+    def __init__(self, factor: float, where: str, exponent: float, scaled: list[str]) -> None:
         super().__init__()
-        self.factor, self.where, self.exponent = factor, where, exponent
-        self.entered = 0
-        self.scaled = False
-
-    def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> None:
-        """The forward pre-hook that begins it."""
-        self.__enter__()
-        self.entered += 1
-        self.scaled = isinstance(module, nn.MultiheadAttention)  # its fast path is not seen from here
-
-    def leave(self, module: nn.Module, args: Any, output: Any) -> None:
-        """The forward hook that ends it, also when the forward raised (but not when another hook raised before it began)."""
-        if self.entered:
-            self.entered -= 1
-            self.__exit__(None, None, None)
-            if not self.scaled and output is not None:
-                raise PlanError(
-                    f"the attention '{self.where}' ({type(module).__name__}) calls no scaled_dot_product_attention, so its logits "
-                    f"cannot be scaled from outside; multiply them by {self.factor:g} in {_source(module)}, or choose an "
-                    "implementation that calls it (attn_implementation='sdpa' in Hugging Face's)"
-                )
+        self.factor, self.where, self.exponent, self.scaled = factor, where, exponent, scaled
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
         if func is F.multi_head_attention_forward:
-            self.scaled = True
+            self.scaled.append(func.__name__)
             return func(*_scaled_projection(args, kwargs, self.factor), **kwargs)
         if func is F.scaled_dot_product_attention:
-            self.scaled = True
+            self.scaled.append("scaled_dot_product_attention")
             kwargs["scale"] = self._scale(args[0].shape[-1], kwargs.get("scale"))
+        if func is torch.Tensor.unflatten:  # the method calls super(), which compilers lose under a mode (torch 2.13)
+            func = torch.unflatten
         return func(*args, **kwargs)
 
     def _scale(self, size: int, given: float | None) -> float:
@@ -182,11 +199,12 @@ def release_(model: nn.Module) -> nn.Module:
         0
     """
     for module in model.modules():
+        if isinstance(wrapper := module.__dict__.get("forward"), ScaledAttention):
+            wrapper.release_()
         for hooks in (module._forward_pre_hooks, module._forward_hooks):
             for key, hook in list(hooks.items()):
-                if isinstance(getattr(hook, "__self__", hook), (ScaleInput, ScaleOutput, ScaleQueries)):
+                if isinstance(hook, (ScaleInput, ScaleOutput)) or hook is keep:
                     del hooks[key]
-                    module._forward_hooks_always_called.pop(key, None)
     return model
 
 

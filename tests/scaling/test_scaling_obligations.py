@@ -322,6 +322,65 @@ def test_hooks_survive_a_copy_and_leave_it_on_release(kind, copied):
     assert not any(m._forward_hooks or m._forward_pre_hooks or m._forward_hooks_always_called for m in other.modules())
 
 
+@pytest.mark.filterwarnings("ignore")  # the compiler's own
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("kind", ["tied", "residual", "attention", "multipliers"])
+def test_met_models_compile_whole_and_export(kind, training):
+    _, model, x = met_models()[kind]
+    model.train(training)
+    expected = first(model(*x))
+    torch._dynamo.reset()
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(first(compiled(*x)), expected)
+    program = torch.export.export(model, x, strict=False)
+    torch.testing.assert_close(first(program.module(check_guards=False)(*x)), expected)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_attentions_of_every_make_compile_whole():
+    plan = lzr.plan(lzr.Family(Reads, base=16), lzr.mup())
+    model, x = plan.build(64, meet=True), torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0))
+    torch._dynamo.reset()
+    torch.testing.assert_close(torch.compile(model, backend="aot_eager", fullgraph=True)(x), model(x, factor=1.0))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_torchs_fused_encoder_layer_does_not_go_past_a_met_attention():
+    """In evaluation mode without gradients the layer would not call its attention at all."""
+
+    class Encodes(nn.Module):
+        def __init__(self, n):
+            super().__init__()
+            self.embed, self.readout = nn.Linear(3, n), nn.Linear(n, 2)
+            layer = nn.TransformerEncoderLayer(n, 2, n, dropout=0.0, batch_first=True)
+            self.encoder = nn.TransformerEncoder(layer, 1)
+
+        def forward(self, x):
+            return self.readout(self.encoder(self.embed(x)))
+
+    plan = lzr.plan(lzr.Family(Encodes, base=8), lzr.mup())
+    model, x = plan.build(64, meet=True).eval(), torch.randn(2, 5, 3)
+    with torch.no_grad():
+        fast = model(x)
+    torch.testing.assert_close(fast, model.train()(x).detach())
+    plan.release_(model.eval())
+    with torch.no_grad():
+        assert not torch.allclose(fast, model(x), atol=1e-4)
+
+
+def test_somebody_elses_forward_is_called_and_given_back():
+    plan = lzr.plan(lzr.Family(Reads, base=16), lzr.mup())
+    model, x, calls = plan.build(64), torch.randn(2, 5, 3), []
+    own = model.attention.forward
+    model.attention.forward = lambda *args: calls.append(1) or own(*args)
+    wrapped = model.attention.forward
+    plan.meet_(model)
+    model(x)
+    assert calls == [1]
+    plan.release_(model)
+    assert model.attention.forward is wrapped
+
+
 @pytest.mark.parametrize("kind", ["tied", "residual", "attention", "multipliers"])
 def test_hooks_are_not_in_the_state_dict(kind):
     plan, model, x = met_models()[kind]
