@@ -40,7 +40,13 @@ class Normed(nn.Module):
         return self.readout(h.mean((2, 3)))
 
 
-@pytest.mark.parametrize("net", [WithReadout, Normed])
+def untied_transformer(n, readout=nn.Linear):
+    model = lzr.zoo.transformer(n)
+    model.readout = readout(n, 16, bias=False)
+    return model
+
+
+@pytest.mark.parametrize("net", [WithReadout, Normed, untied_transformer])
 def test_a_plan_trains_as_the_package_mup_does(net):
     """Same weights through the gauge: the readout's multiplier moves into its weight, losses under Adam agree step by step."""
     mup = pytest.importorskip("mup", reason="mup is not installed")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import json
 import os
 import socket
 import subprocess
@@ -213,6 +214,33 @@ def test_a_checkpoint(made):
     other = plan.optimizer(again, 0.01)
     other.load_state_dict(kept["optimizer"])
     assert first + losses(again, other, range(2, STEPS)) == plain
+
+
+RESUME = """
+import sys, torch
+import lazyrich as lzr
+sys.path.insert(0, sys.argv[1])
+from test_scaling_wrappers import STEPS, WIDTH, Net, losses
+kept = torch.load(sys.argv[2], weights_only=True)
+plan = lzr.Plan.load(sys.argv[3])
+model = plan.meet_(Net(WIDTH).double())
+model.load_state_dict(kept["model"])
+optimizer = plan.optimizer(model, 0.01)
+optimizer.load_state_dict(kept["optimizer"])
+print(losses(model, optimizer, range(2, STEPS)))
+"""
+
+
+def test_a_checkpoint_in_a_fresh_process(tmp_path):
+    """The plan comes from its file, without the family; the model from the user's own class."""
+    plan = plan_of("adamw")
+    model = start(plan)
+    optimizer = plan.optimizer(model, 0.01)
+    losses(model, optimizer, range(2))
+    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, tmp_path / "checkpoint.pt")
+    words = [os.path.dirname(__file__), str(tmp_path / "checkpoint.pt"), str(plan.save(tmp_path / "plan.json"))]
+    done = subprocess.run([sys.executable, "-c", RESUME, *words], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout.splitlines()[-1]) == losses(model, optimizer, range(2, STEPS))
 
 
 def test_an_average_of_weights(made):
