@@ -27,11 +27,9 @@ def initialised(
     owners = {tensors[name].name.rpartition(".")[0] for name in tensors if _is_weight(tensors[name], family)}
     made, met = dict(tensors), set()
     for name, (pattern, rule) in given.items():
-        if not isinstance(rule, Initialiser):
-            made[name], said = resized(tensors[name], float(rule) / tensors[name].std if tensors[name].std else 0.0), True
-        else:
-            made[name], said = _started(tensors[name], rule, family, owners)
-        if said:
+        started = _started(tensors[name], rule, family, owners)
+        if started is not None:
+            made[name] = started
             met.add(pattern)
     for pattern, rule in init.items():
         own = [name for name, (other, _) in given.items() if other == pattern]
@@ -74,14 +72,13 @@ def resized(tensor: TensorPlan, factor: float) -> TensorPlan:
     return replace(tensor, rule=replace(rule, std=std * Power(factor)))
 
 
-def _started(tensor: TensorPlan, rule: Initialiser, family: Family, owners: set[str]) -> tuple[TensorPlan, bool]:
-    """The tensor with its rule, and whether the rule says anything of it."""
-    if _is_weight(tensor, family):
-        return replace(tensor, start=rule), True
+def _started(tensor: TensorPlan, rule: float | Initialiser, family: Family, owners: set[str]) -> TensorPlan | None:
+    """The tensor with its rule; None where the rule says nothing of it."""
+    if not isinstance(rule, Initialiser):
+        silent = tensor.std == 0 and rule == 0
+        return tensor if silent else resized(tensor, rule / tensor.std if tensor.std else 0.0)
     bias = not tensor.contracted and tensor.mean == 0 and tensor.name.rpartition(".")[0] in owners
-    if bias and rule.b is not None:
-        return replace(tensor, start=rule), True
-    return tensor, bias and rule.b is not None
+    return replace(tensor, start=rule) if _is_weight(tensor, family) or (bias and rule.b is not None) else None
 
 
 def _is_weight(tensor: TensorPlan, family: Family) -> bool:

@@ -216,6 +216,7 @@ def test_what_the_factory_leaves_at_zero_is_drawn_where_a_rule_says_so():
     assert float(net.readout.weight.detach().std()) == pytest.approx(plan.settings(64)["readout.weight"].std, rel=0.1)
     assert torch.equal(net.readout.weight, plan.build(64, 1).readout.weight)
     assert not torch.equal(net.readout.weight, plan.build(64, 2).readout.weight)
+    assert lzr.plan(family, lzr.mup(), init={"readout.weight": 0.0}).settings(64)["readout.weight"].std == 0
     with pytest.raises(PlanError, match="give a rule that draws it"):
         lzr.plan(family, lzr.mup(), init={"readout.weight": 0.1})
 

@@ -20,6 +20,20 @@ def batch(step: int) -> tuple[torch.Tensor, torch.Tensor]:
     return x, y
 
 
+def assert_alike(models, optimizers) -> None:
+    """Losses of both agree step by step, in float64."""
+    for step in range(6):
+        x, y = batch(step)
+        losses = []
+        for model, optimizer in zip(models, optimizers, strict=True):
+            optimizer.zero_grad()
+            loss = F.cross_entropy(model(x.double()), y)
+            loss.backward()
+            optimizer.step()
+            losses.append(float(loss.detach()))
+        assert losses[0] == pytest.approx(losses[1], rel=1e-9), step
+
+
 class WithReadout(nn.Module):
     def __init__(self, n, readout=nn.Linear):
         super().__init__()
@@ -67,16 +81,7 @@ def test_a_plan_trains_as_the_package_mup_does(net):
                 table[name].std, rel=5 / math.sqrt(p.numel()) + 0.02
             ), name
     optimizers = (mup.MuAdam(theirs.parameters(), lr=0.01, eps=1e-30), plan.optimizer(ours, lr=0.01, eps=1e-30))
-    for step in range(6):
-        x, y = batch(step)
-        losses = []
-        for model, optimizer in zip((theirs, ours), optimizers, strict=True):
-            optimizer.zero_grad()
-            loss = F.cross_entropy(model(x.double()), y)
-            loss.backward()
-            optimizer.step()
-            losses.append(float(loss.detach()))
-        assert losses[0] == pytest.approx(losses[1], rel=1e-9), step
+    assert_alike((theirs, ours), optimizers)
 
 
 @pytest.mark.parametrize("width", [BASE, RATIO * BASE])
@@ -102,16 +107,7 @@ def test_a_plan_trains_as_unit_scaling_does(width):
             assert table[f"{name}.weight"].std == pytest.approx(scale)
     rate = 0.3
     optimizers = (uu.optim.Adam(theirs.parameters(), lr=rate, eps=1e-30), plan.optimizer(ours, lr=rate / BASE, eps=1e-30))
-    for step in range(6):
-        x, y = batch(step)
-        losses = []
-        for model, optimizer in zip((theirs, ours), optimizers, strict=True):
-            optimizer.zero_grad()
-            loss = F.cross_entropy(model(x.double()), y)
-            loss.backward()
-            optimizer.step()
-            losses.append(float(loss.detach()))
-        assert losses[0] == pytest.approx(losses[1], rel=1e-9), step
+    assert_alike((theirs, ours), optimizers)
 
 
 def plain_losses(plan, width, steps, lr):
