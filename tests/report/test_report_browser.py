@@ -11,6 +11,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from sample_depth import sample_depth
 from sample_limit import sample_limit
 from sample_result import sample, samples
 from sample_signals import sample_signals
@@ -81,11 +82,23 @@ def pages(tmp_path_factory) -> dict[str, Path]:
     made = {"four": samples(), "deep": deep, "tangent": sample_tangent(), "tangent deep": sample_tangent(layers=30)}
     made["limit"] = sample_limit(layers=3)
     made["init"] = sample_signals()
+    points = [
+        {"layer": f"body.{i}.linear", "weight": 1.5 + i, "bias": 0.05, "chi_perp": 0.9, "chi_parallel": 0.5} for i in range(3)
+    ]
+    phase = {
+        "activation": "tanh",
+        "word": "chaotic",
+        "sentence": "Chaotic.",
+        "points": points,
+        "edge": [[1.0, 0.0], [1.8, 0.1]],
+    }
+    made["phase"] = sample_signals(phase=phase, no_phase="")
+    made["depth"] = sample_depth()
     return {name: render(result, folder / f"{name.replace(' ', '-')}.html") for name, result in made.items()}
 
 
 @pytest.mark.parametrize("width", [360, 375, 1400])
-@pytest.mark.parametrize("name", ["four", "deep", "tangent", "tangent deep", "limit", "init"])
+@pytest.mark.parametrize("name", ["four", "deep", "tangent", "tangent deep", "limit", "init", "phase", "depth"])
 def test_page_does_not_scroll_sideways(name, width, pages, tmp_path):
     wrapper = tmp_path / "wrapper.html"
     page = html.escape(pages[name].read_text(encoding="utf-8"), quote=True)
