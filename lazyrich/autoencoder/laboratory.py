@@ -69,6 +69,11 @@ class Task:
     free_bits: float = 0.0
     warm_up: int = 0
 
+    @property
+    def variational(self) -> bool:
+        """Whether something is asked that only a variational autoencoder has."""
+        return (self.beta, self.free_bits, self.warm_up) != (1.0, 0.0, 0)
+
     def __post_init__(self) -> None:
         noisy(lambda step: (torch.zeros(0), torch.zeros(0)), self.noise, self.masked)  # both refuse what is out of range
         objective(self.beta, self.free_bits, self.warm_up)
@@ -206,7 +211,13 @@ def study(
         engine, chosen, {**METRICS, **(more_metrics or {})}, Task(noise, masked, beta, free_bits, warm_up),
     )  # fmt: skip
     for code in codes:
-        fit(plain(lab.family(code).build(lab.base, 0)), lab.train.x)
+        model = lab.family(code).build(lab.base, 0)
+        fit(plain(model), lab.train.x)
+        if lab.task.variational and not isinstance(model, Vae):
+            raise AutoencoderError(
+                f"got beta, free_bits or warm_up for a {type(model).__name__}, which has no objective that they are of; leave "
+                "them out, or give a lazyrich.autoencoder.Vae"
+            )
         for start in chosen.values():
             start(lab.family(code).build(lab.base, 0), lab.train.x, 0)  # refuses halves that it cannot relate
     for text in schemes:

@@ -79,7 +79,7 @@ class Phase:
         """What the place means, and where the edge is."""
         place = f"sigma_w^2 = {self.weight:.3g}, sigma_b^2 = {self.bias:.2g}"
         if self.word == "unbounded":
-            return f"At {place} variances of {self.activation} grow without bound; lower sigma_w^2 to {self._critical():.3g}."
+            return f"At {place} variances of {self.activation} grow without bound; lower sigma_w^2 to {self.edge_weight:.3g}."
         scale = self.depth_scales[1]
         travels = "at any depth" if math.isinf(scale) else f"over about {max(scale, 0.1):.2g} layers"
         means = {
@@ -87,13 +87,15 @@ class Phase:
             "critical": "neither gradients nor differences of inputs grow or vanish",
             "chaotic": "gradients explode and near inputs are torn apart",
         }[self.word]
-        edge = "" if self.word == "critical" else f" The edge of chaos at this sigma_b^2 is sigma_w^2 = {self._critical():.3g}."
+        edge = "" if self.word == "critical" else f" The edge of chaos at this sigma_b^2 is sigma_w^2 = {self.edge_weight:.3g}."
         return (
             f"At {place} {self.activation} is {self.word}: with depth {means}; differences can be told {travels} "
             f"(q* = {self.variance:.3g}, c* = {self.correlation:.2f}).{edge}"
         )
 
-    def _critical(self) -> float:
+    @property
+    def edge_weight(self) -> float:
+        """sigma_w^2 on the edge of chaos at this sigma_b^2; NaN where there is no edge."""
         return min(self.edge, key=lambda point: abs(point[1] - self.bias))[0] if self.edge else math.nan
 
     def to_dict(self) -> dict[str, Any]:

@@ -125,7 +125,8 @@ def test_denoising_shows_disturbed_inputs_and_asks_for_the_clean_ones():
 
 @pytest.mark.parametrize(
     ("changes", "says"),
-    [({"noise": -1.0}, "gaussian = -1"), ({"masked": 1.0}, "masked = 1"), ({"beta": -1.0}, "beta = -1"),
+    [({"noise": -1.0}, "gaussian = -1"), ({"warm_up": 5}, "which has no objective"),
+     ({"masked": 1.0}, "masked = 1"), ({"beta": -1.0}, "beta = -1"),
      ({"factory": lzr.autoencoder.vae, "starts": ["transposed"]}, "no mirror images")],
 )  # fmt: skip
 def test_tasks_and_starts_that_do_not_fit_are_refused_before_training(changes, says):

@@ -101,7 +101,7 @@ def test_a_stack_has_its_place_in_the_phase_plane(activation, rule, word, level)
     assert [p.layer for p in found.points] == [f"hidden.{i}" for i in range(1, 5)]
     if level is not None:
         assert found.variance == pytest.approx(level, abs=2e-3)
-    beyond = {"ordered": found._critical() > rule.w, "chaotic": found._critical() < rule.w}
+    beyond = {"ordered": found.edge_weight > rule.w, "chaotic": found.edge_weight < rule.w}
     assert beyond.get(word, True)
     assert word in found.sentence or word == "unbounded"
     if word != "unbounded" and activation != "gelu":
