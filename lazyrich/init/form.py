@@ -7,6 +7,7 @@ the form, so applying one twice changes nothing.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -149,7 +150,7 @@ def mixed(copy: Tensor, own: Tensor, correlation: float) -> Tensor:
     return correlation * copy + math.sqrt(1 - correlation**2) * rest / size
 
 
-def _scores(own: Tensor, quantile) -> Tensor:  # type: ignore[no-untyped-def]
+def _scores(own: Tensor, quantile: Callable[[Tensor], Tensor]) -> Tensor:
     """Quantiles in the order of the own draw: an i.i.d. draw of another distribution, up to 1 / entries."""
     flat = own.flatten()
     ranks = torch.empty(len(flat), dtype=torch.float64, device=own.device)

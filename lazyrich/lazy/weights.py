@@ -133,10 +133,10 @@ def weights_of_plan(plan: Plan) -> Weights:
         raise KernelError(
             f"the plan is for {plan.optimizer_name}; the tangent kernel is the limit of gradient descent, plan(..., 'sgd')"
         )
-    if dependent := plan.dependent():
+    for name, form in plan.dependent().items():
         raise KernelError(
-            f"the entries of '{dependent[0]}' are no independent draws ({plan.tensors[dependent[0]].start.form.name}), which the "  # type: ignore[union-attr]
-            "rules of infinite width want; take a plan without it"
+            f"the entries of '{name}' are no independent draws ({form}), which the rules of infinite width want; take a plan "
+            "without it"
         )
     at_base = {name: setting_of(t, t.shape, 1.0, plan.decay_policy, "sgd") for name, t in plan.tensors.items()}
     laws = {name: Law(t.mean, 0.0 if _vanishes(t) else at_base[name].std) for name, t in plan.tensors.items()}

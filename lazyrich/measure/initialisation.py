@@ -218,7 +218,7 @@ def _drawn(plan: Plan, width: int, seed: int, x: Tensor) -> dict[str, tuple[floa
 def _predicted(plan: Plan, width: int, x: Tensor) -> tuple[dict[str, tuple[float, float, float]], str, Phase | str]:
     """From the laws of the plan's tensors at this width, with their place in the phase plane; the reason where there is none."""
     if dependent := plan.dependent():
-        said = f"the entries of '{dependent[0]}' are no independent draws"
+        said = f"the entries of '{next(iter(dependent))}' are no independent draws"
         return {}, said, said
     laws = {name: Law(plan.tensors[name].mean, setting.std) for name, setting in plan.settings(width).items()}
     try:

@@ -142,17 +142,17 @@ class Plan:
         """A short hash of everything that the plan says, which a study's settings carry: a changed plan is another study."""
         return hashlib.sha256(json.dumps(serial.to_dict(self), sort_keys=True).encode()).hexdigest()[:16]
 
-    def dependent(self) -> list[str]:
-        """Weights whose entries are no independent draws (coupled, sparse, made from data), which limits of wide networks want.
+    def dependent(self) -> dict[str, str]:
+        """Weights whose entries are no independent draws (coupled, sparse, made from data), with their forms.
 
         Example:
             >>> import lazyrich as lzr
             >>> init = {"decoder.readout.weight": lzr.init.transposed("encoder.hidden.0.weight")}
             >>> lzr.plan(lzr.Family(lzr.zoo.autoencoder), lzr.mup(), init=init).dependent()
-            ['decoder.readout.weight']
+            {'decoder.readout.weight': 'transposed'}
         """
         starts = {name: tensor.start for name, tensor in self.tensors.items()}
-        return [name for name, start in starts.items() if start and start.form and not start.form.iid]
+        return {name: start.form.name for name, start in starts.items() if start and start.form and not start.form.iid}
 
     def settings(self, target: int | nn.Module) -> dict[str, Setting]:
         """The numbers of every tensor, at a width of the family or for a model."""
