@@ -149,14 +149,14 @@ def _no_stack(graph: Graph) -> str:
 
 
 def _points(plan: Plan, width: int, phi: Dual, seconds: Mapping[str, Tensor]) -> list[PhasePoint] | str:
-    settings, shapes = plan.settings(width), plan.rows(width)
-    shape_of = {row["tensor"]: row["shape"] for row in shapes}
+    assert plan.family is not None
+    settings, shapes = plan.settings(width), plan.family.shapes(width)
     found, before = [], None
     for path, second in seconds.items():
         name, q = f"{path}.weight", second.diagonal().mean()
         tensor = plan.tensors.get(name)
         if tensor is not None and tensor.role is Role.HIDDEN and before is not None:
-            fan_in = math.prod(shape_of[name][i] for i in tensor.contracted)
+            fan_in = math.prod(shapes[name][i] for i in tensor.contracted)
             bias = settings[f"{path}.bias"].std ** 2 if f"{path}.bias" in settings else 0.0
             here = Signal(phi, fan_in * settings[name].std ** 2, bias)
             if abs(float(here.variance_map(before) / q) - 1) > ALIKE:

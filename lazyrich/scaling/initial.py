@@ -24,7 +24,7 @@ def initialised(
         PlanError: for a pattern that matches nothing, or only tensors of which its rule says nothing.
     """
     given = {name: (pattern, init[pattern]) for pattern in init for name in matching(tensors, pattern, "init")}
-    owners = {tensors[name].name.rpartition(".")[0] for name in tensors if _is_weight(tensors[name], family)}
+    owners = {name.rpartition(".")[0] for name, tensor in tensors.items() if _is_weight(tensor, family)}
     made, met = dict(tensors), set()
     for name, (pattern, rule) in given.items():
         started = _started(tensors[name], rule, family, owners)
