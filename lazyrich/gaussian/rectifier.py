@@ -2,7 +2,8 @@
 
 Arc-cosine kernels (Cho & Saul 2009, Eqs. (3)-(6)), with s = sqrt(q1 q2) and theta = arccos(c / s):
 E phi' phi' = (a^2 + b^2)/2 - (a - b)^2 theta / (2 pi), E phi phi = (a - b)^2 sqrt(s^2 - c^2) / (2 pi) + c E phi' phi'.
-The angle is atan2(sqrt((s - c)(s + c)), c), which keeps its digits near 0, where arccos loses half of them.
+The angle is atan2(root, c) = 2 atan(root / (s + c)) with root = sqrt((s - c)(s + c)), which keeps its digits near 0, where arccos
+loses half of them.
 """
 
 from __future__ import annotations
@@ -112,9 +113,12 @@ class Rectifier(Dual):
             torch.mul(*scales, out=kernel).sqrt_()
             torch.add(kernel, c, out=slope)
             kernel.sub_(c)
+        slope.clamp_(
+            min=torch.finfo(slope.dtype).tiny
+        )  # tan(theta / 2) = root / (s + c): an arc tangent costs a third of atan2
         kernel.mul_(slope).clamp_(min=0).sqrt_()
-        torch.atan2(kernel, c, out=slope)
-        torch.sub(slope.new_tensor(self.half), slope, alpha=self.bend, out=slope)
+        torch.div(kernel, slope, out=slope).atan_()
+        torch.sub(slope.new_tensor(self.half), slope, alpha=2 * self.bend, out=slope)
         kernel.mul_(self.bend).addcmul_(c, slope)
 
     def kernel(self, c: Tensor, q1: Tensor, q2: Tensor) -> Tensor:
