@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -116,10 +117,13 @@ def _window(field: Field, at: int, kernel: int, stride: int, padding: tuple[int,
     axes = [lead + place, *([lead + n + place] if field.full else [])]
     taps = [_tap(tap * dilation - padding[0], stride, atom.size, out) for tap in range(kernel)]
     taps.sort(key=lambda tap: tap[1] - tap[2])  # the one that reaches most outputs first
+    shifts = [tap * dilation - padding[0] for tap in range(kernel)]
 
     def slide(k: Tensor) -> Tensor:
         if kernel == 1 and stride == 1 and not any(padding):
             return k
+        if stride == 1 and out == atom.size and 0 in shifts and not k.requires_grad:
+            return _slid(k.contiguous(), lead, axes, [shift for shift in shifts if shift])
         total: Tensor | None = None
         for start, low, high in taps:
             if high <= low:
@@ -143,6 +147,38 @@ def _window(field: Field, at: int, kernel: int, stride: int, padding: tuple[int,
     new = Atom(Kind.POSITION, out)
     order = (*field.order[:place], new, *field.order[place + 1 :])
     return field.mapped(slide, None, layout=field.layout.replaced(at, (new,)), order=order)
+
+
+def _slid(k: Tensor, lead: int, axes: list[int], shifts: list[int]) -> Tensor:
+    """k and its shifts along axes of one size, which stays.
+
+    Positions are taken as one flat axis, on which a shift along several axes is one offset. What would come round from another
+    row is multiplied by zero: one pass over long rows, where slices of the last axis would be short ones.
+    """
+    flat = k.flatten(0, lead - 1).flatten(1)
+    total, size = torch.empty_like(flat), flat.shape[1]
+    covered = False
+    for shift in shifts:
+        offset = shift * sum(k.stride(axis) for axis in axes)
+        low, high = max(0, -offset), min(size, size - offset)
+        if high > low:
+            mask = _inside(tuple(k.shape[lead:]), tuple(axis - lead for axis in axes), shift, k.dtype, k.device)[low:high]
+            base = total if covered else flat
+            torch.addcmul(base[:, low:high], flat[:, low + offset : high + offset], mask, out=total[:, low:high])
+            if not covered:
+                total[:, :low], total[:, high:], covered = flat[:, :low], flat[:, high:], True
+    return total.reshape(k.shape) if covered else k.clone()
+
+
+@lru_cache(maxsize=64)
+def _inside(sizes: tuple[int, ...], axes: tuple[int, ...], shift: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """One where a shift along these axes stays inside, else zero; flat."""
+    mask = torch.zeros(sizes, dtype=dtype, device=device)
+    within = mask
+    for axis in axes:
+        within = within.narrow(axis, min(max(0, -shift), sizes[axis]), max(0, sizes[axis] - abs(shift)))
+    within.fill_(1.0)
+    return mask.flatten()
 
 
 def _tap(offset: int, stride: int, size: int, out: int) -> tuple[int, int, int]:
