@@ -57,13 +57,14 @@ class Rectifier(Dual):
         if self.bend == 0:
             slope = torch.full(np.broadcast_shapes(c.shape, q1.shape, q2.shape), self.half, dtype=dtype, device=c.device)
             return slope * c, slope
+        (small1, large1, zero1), (small2, large2, zero2) = _extent(q1), _extent(q2)
         if torch.is_grad_enabled() and any(t.requires_grad for t in (c, q1, q2)):
             kernel, slope = self._smooth(c.double(), q1.double(), q2.double())
-        elif dtype == torch.float32 and not _squares_fit(q1, q2):
+        elif dtype == torch.float32 and not (small1 * small2 > 1e-30 and large1 * large2 < 1e30):  # products would not fit
             kernel, slope = self._fresh(c.double(), q1.double(), q2.double(), torch.float64)
         else:
             kernel, slope = self._fresh(c, q1, q2, dtype)
-        if bool((q1 == 0).any()) or bool((q2 == 0).any()):
+        if zero1 or zero2:
             slope = torch.where((q1 == 0) != (q2 == 0), (self.a + self.b) ** 2 / 4, slope)
         return kernel.to(dtype), slope.to(dtype)
 
@@ -150,9 +151,12 @@ def _root(q: Tensor) -> tuple[Tensor, Tensor]:
     return high, (q - high * high) / (root + high).clamp(min=torch.finfo(q.dtype).tiny)
 
 
-def _squares_fit(q1: Tensor, q2: Tensor) -> bool:
-    """Whether float32 holds the product of the variances, also of the smallest."""
-    if q1.numel() == 0 or q2.numel() == 0:
-        return True
-    sizes = [torch.where(q > 0, q, 1.0).aminmax() for q in (q1, q2)]
-    return float(sizes[0].min) * float(sizes[1].min) > 1e-30 and float(sizes[0].max) * float(sizes[1].max) < 1e30
+def _extent(q: Tensor) -> tuple[float, float, bool]:
+    """The smallest variance above zero, the largest, and whether one is zero."""
+    if q.numel() == 0:
+        return 1.0, 1.0, False
+    low, high = (float(v) for v in q.detach().aminmax())
+    if low > 0:
+        return low, high, False
+    positive = torch.where(q.detach() > 0, q.detach(), 1.0)
+    return float(positive.amin()), float(positive.amax()), True

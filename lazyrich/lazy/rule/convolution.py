@@ -150,7 +150,7 @@ def _window(field: Field, at: int, kernel: int, stride: int, padding: tuple[int,
 
 
 def _slid(k: Tensor, lead: int, axes: list[int], shifts: list[int]) -> Tensor:
-    """k and its shifts along axes of one size, which stays.
+    """K and its shifts along axes of one size, which stays.
 
     Positions are taken as one flat axis, on which a shift along several axes is one offset. What would come round from another
     row is multiplied by zero: one pass over long rows, where slices of the last axis would be short ones.
@@ -162,9 +162,12 @@ def _slid(k: Tensor, lead: int, axes: list[int], shifts: list[int]) -> Tensor:
         offset = shift * sum(k.stride(axis) for axis in axes)
         low, high = max(0, -offset), min(size, size - offset)
         if high > low:
-            mask = _inside(tuple(k.shape[lead:]), tuple(axis - lead for axis in axes), shift, k.dtype, k.device)[low:high]
-            base = total if covered else flat
-            torch.addcmul(base[:, low:high], flat[:, low + offset : high + offset], mask, out=total[:, low:high])
+            base, source = (total if covered else flat)[:, low:high], flat[:, low + offset : high + offset]
+            if axes == [lead]:  # nothing comes round
+                torch.add(base, source, out=total[:, low:high])
+            else:
+                mask = _inside(tuple(k.shape[lead:]), tuple(axis - lead for axis in axes), shift, k.dtype, k.device)
+                torch.addcmul(base, source, mask[low:high], out=total[:, low:high])
             if not covered:
                 total[:, :low], total[:, high:], covered = flat[:, :low], flat[:, high:], True
     return total.reshape(k.shape) if covered else k.clone()
