@@ -248,3 +248,11 @@ def test_sine_keeps_its_digits_at_tiny_variances_and_its_gradient_at_zero():
     torch.testing.assert_close(grad, torch.ones_like(grad), rtol=1e-10, atol=0)
     large = torch.tensor([-800.0, 800.0], dtype=torch.float64)
     assert torch.isfinite(dual("sin").kernel(large, large.abs(), large.abs())).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("q", [1.0, 1e-6, 1e-12, 1e-20])
+def test_opposite_inputs_have_the_angle_pi_at_any_scale(dtype, q):
+    q = torch.tensor(q, dtype=dtype)
+    kernel, slope = dual("relu").both(-q, q, q)
+    assert abs(float(slope)) < 3e-4 and abs(float(kernel / q)) < 1e-6  # a root of the rounding of c away from pi

@@ -400,3 +400,14 @@ def test_where_patterns_overlap_the_last_one_counts_as_in_a_plan():
     apart = lzr.kernel(net, init={"0.*": wide, "2.*": narrow}).nngp(X)
     assert torch.equal(both, apart)
     assert not torch.allclose(both, lzr.kernel(net, init={"2.*": narrow, "*": wide}).nngp(X))
+
+
+@pytest.mark.parametrize("end", [(nn.Flatten(), nn.LazyLinear(1)), (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.LazyLinear(1))])
+@pytest.mark.parametrize("conv", [{"kernel_size": 3, "padding": 1}, {"kernel_size": 3, "padding": 2, "dilation": 2},
+                                  {"kernel_size": 5, "padding": 2}, {"kernel_size": (1, 3), "padding": (0, 1)}])  # fmt: skip
+def test_windows_on_a_flat_axis_equal_windows_by_slices(conv, end):
+    net = nn.Sequential(nn.Conv2d(2, 4, **conv), nn.ReLU(), nn.Conv2d(4, 4, **conv), nn.ReLU(), *end)
+    x = torch.randn(3, 2, 3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    net.double()(x)
+    kernel = lzr.kernel(net, init=lzr.init.variance(2.0, 0.1))
+    assert torch.allclose(kernel.ntk(x, x + 1), kernel.ntk(x.clone().requires_grad_(), x + 1).detach(), rtol=1e-12, atol=0)

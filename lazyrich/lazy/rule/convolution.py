@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from lazyrich.lazy.field import Data, Field, Weight
 from lazyrich.lazy.layout import Atom, Kind, Layout, size_of
 from lazyrich.lazy.rule.linear import affine, is_fresh
 from lazyrich.lazy.rule.table import Call, Need, register
+
+MASKED = 2**16  # positions (pairs of them) up to which rows are short and a mask, which is kept, is small
 
 
 @register("conv1d", "conv2d", "conv3d", says="K(p,p') -> w mean over the window of K(p+k,p'+k) + b; Theta alike")
@@ -115,15 +117,17 @@ def _window(field: Field, at: int, kernel: int, stride: int, padding: tuple[int,
     place, n, lead = field.order.index(atom), len(field.order), field.lead
     out = (atom.size + sum(padding) - dilation * (kernel - 1) - 1) // stride + 1
     axes = [lead + place, *([lead + n + place] if field.full else [])]
-    taps = [_tap(tap * dilation - padding[0], stride, atom.size, out) for tap in range(kernel)]
-    taps.sort(key=lambda tap: tap[1] - tap[2])  # the one that reaches most outputs first
     shifts = [tap * dilation - padding[0] for tap in range(kernel)]
+    taps = [_tap(shift, stride, atom.size, out) for shift in shifts]
+    taps.sort(key=lambda tap: tap[1] - tap[2])  # the one that reaches most outputs first
+    reaching = [shift for shift in shifts if 0 < abs(shift) < atom.size]
+    stays = stride == 1 and out == atom.size and 0 in shifts and reaching
 
     def slide(k: Tensor) -> Tensor:
         if kernel == 1 and stride == 1 and not any(padding):
             return k
-        if stride == 1 and out == atom.size and 0 in shifts and not k.requires_grad:
-            return _slid(k.contiguous(), lead, axes, [shift for shift in shifts if shift])
+        if stays and math.prod(k.shape[lead:]) <= MASKED and not k.requires_grad:
+            return _slid(k.contiguous(), lead, axes, reaching)
         total: Tensor | None = None
         for start, low, high in taps:
             if high <= low:
@@ -150,27 +154,25 @@ def _window(field: Field, at: int, kernel: int, stride: int, padding: tuple[int,
 
 
 def _slid(k: Tensor, lead: int, axes: list[int], shifts: list[int]) -> Tensor:
-    """K and its shifts along axes of one size, which stays.
+    """The sum of k and its shifts along axes whose size stays, each shift smaller than that size.
 
     Positions are taken as one flat axis, on which a shift along several axes is one offset. What would come round from another
     row is multiplied by zero: one pass over long rows, where slices of the last axis would be short ones.
     """
     flat = k.flatten(0, lead - 1).flatten(1)
-    total, size = torch.empty_like(flat), flat.shape[1]
-    covered = False
+    total, size, base = torch.empty_like(flat), flat.shape[1], flat
     for shift in shifts:
         offset = shift * sum(k.stride(axis) for axis in axes)
         low, high = max(0, -offset), min(size, size - offset)
-        if high > low:
-            base, source = (total if covered else flat)[:, low:high], flat[:, low + offset : high + offset]
-            if axes == [lead]:  # nothing comes round
-                torch.add(base, source, out=total[:, low:high])
-            else:
-                mask = _inside(tuple(k.shape[lead:]), tuple(axis - lead for axis in axes), shift, k.dtype, k.device)
-                torch.addcmul(base, source, mask[low:high], out=total[:, low:high])
-            if not covered:
-                total[:, :low], total[:, high:], covered = flat[:, :low], flat[:, high:], True
-    return total.reshape(k.shape) if covered else k.clone()
+        source = flat[:, low + offset : high + offset]
+        if axes == [lead]:  # nothing comes round
+            torch.add(base[:, low:high], source, out=total[:, low:high])
+        else:
+            mask = _inside(tuple(k.shape[lead:]), tuple(axis - lead for axis in axes), shift, k.dtype, k.device)
+            torch.addcmul(base[:, low:high], source, mask[low:high], out=total[:, low:high])
+        if base is flat:
+            total[:, :low], total[:, high:], base = flat[:, :low], flat[:, high:], total
+    return total.reshape(k.shape)
 
 
 @lru_cache(maxsize=64)
@@ -179,7 +181,7 @@ def _inside(sizes: tuple[int, ...], axes: tuple[int, ...], shift: int, dtype: to
     mask = torch.zeros(sizes, dtype=dtype, device=device)
     within = mask
     for axis in axes:
-        within = within.narrow(axis, min(max(0, -shift), sizes[axis]), max(0, sizes[axis] - abs(shift)))
+        within = within.narrow(axis, max(0, -shift), sizes[axis] - abs(shift))
     within.fill_(1.0)
     return mask.flatten()
 
@@ -218,12 +220,6 @@ def _spread(field: Field, at: int, kernel: int, stride: int, padding: int, dilat
     new = Atom(Kind.POSITION, out)
     order = (*field.order[:place], new, *field.order[place + 1 :])
     return field.mapped(reach, None, layout=field.layout.replaced(at, (new,)), order=order)
-
-
-def _zeros_around(k: Tensor, axis: int, padding: tuple[int, int]) -> Tensor:
-    if not any(padding):
-        return k
-    return F.pad(k, [0, 0] * (k.dim() - 1 - axis) + list(padding))
 
 
 def _chosen(field: Field, at: int, index: Tensor) -> Field:
