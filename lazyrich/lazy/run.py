@@ -231,7 +231,7 @@ class Run:
             nngp = nngp.expand(*lead, *nngp.shape[len(lead) :])
         sizes = [a.size for a in layout.positions]
         nngp = nngp.reshape(*lead, *sizes, *(sizes if full else ()))
-        ntk = torch.zeros_like(nngp) if self.tangent else None
+        ntk = nngp.new_zeros(()).expand_as(nngp) if self.tangent else None
         mean = first.mean(-1).expand(lead[0], -1).reshape(lead[0], *sizes) if self.alone else None
         return Field(layout, layout.positions, nngp, ntk, full, frozenset({INPUT}), mean=mean)
 

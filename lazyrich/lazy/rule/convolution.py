@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from lazyrich.lazy.field import Data, Field, Weight
 from lazyrich.lazy.layout import Atom, Kind, Layout, size_of
-from lazyrich.lazy.rule.linear import affine, is_fresh
+from lazyrich.lazy.rule.linear import DATA, affine, is_fresh
 from lazyrich.lazy.rule.table import Call, Need, register
 
 MASKED = 2**16  # positions (pairs of them) up to which rows are short and a mask, which is kept, is small
@@ -31,6 +32,8 @@ def convolve(call: Call) -> Field:
     groups = int(call.get(6, "groups", 1))
     field, at = _channels(call, dims)
     channels = size_of(field.layout.axes[at])
+    if field.sources == DATA:
+        field = replace(field, ntk=None)  # nothing was trained below: no window needs to slide over zeros
     for axis in range(dims):
         field = _window(field, at + 1 + axis, kernel[axis], stride[axis], padding[axis], dilation[axis])
     layout = field.layout.replaced(at, (Atom(Kind.FEATURE, int(weight.shape[0])),))

@@ -27,26 +27,28 @@ def reduce(call: Call) -> Field:
             raise call.refuse(
                 "it reduces over samples or features", "reduce over positions; sum over features with a linear layer"
             )
-        if field.layout.axes[at]:
-            field = _collapsed(field, at, mean=call.node.op == "mean")
+    field = _collapsed(field, [at for at in axes if field.layout.axes[at]], mean=call.node.op == "mean")
+    for at in axes:
         field = field.laid(field.layout.replaced(at, *(((),) if keep else ())))
     return field
 
 
-def _collapsed(field: Field, at: int, mean: bool) -> Field:
-    atom = field.layout.axes[at][0]
-    place, n, lead = field.order.index(atom), len(field.order), field.lead
+def _collapsed(field: Field, axes: list[int], mean: bool) -> Field:
+    """Whole axes of positions reduced at once."""
+    gone = [field.layout.axes[at][0] for at in axes]
+    if not gone:
+        return field
+    places, n, lead = [field.order.index(a) for a in gone], len(field.order), field.lead
+    whole = [lead + p for p in places] + [lead + n + p for p in places if field.full]
 
-    def one(k: Tensor, axis: int) -> Tensor:
-        return k.mean(axis) if mean else k.sum(axis)
+    def one(k: Tensor, at: list[int]) -> Tensor:
+        return k.mean(at) if mean else k.sum(at)
 
-    def both(k: Tensor) -> Tensor:
-        if field.full:
-            k = one(k, lead + n + place)
-        return one(k, lead + place)
-
-    order = tuple(a for a in field.order if a is not atom)
-    return field.mapped(both, lambda m: one(m, 1 + place), layout=field.layout.replaced(at, ()), order=order)
+    layout = field.layout
+    for at in axes:
+        layout = layout.replaced(at, ())
+    order = tuple(a for a in field.order if a not in gone)
+    return field.mapped(lambda k: one(k, whole), lambda m: one(m, [1 + p for p in places]), layout=layout, order=order)
 
 
 def _windowed(call: Call, dims: int) -> Field:
