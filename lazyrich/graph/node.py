@@ -103,6 +103,15 @@ class Graph:
         return {node.name: node for node in self.nodes}
 
     @cached_property
+    def weighed(self) -> frozenset[str]:
+        """Operations that depend on a parameter, and the parameters."""
+        found: set[str] = set()
+        for node in self.nodes:
+            if node.op == "parameter" or any(name in found for name in node.inputs):
+                found.add(node.name)
+        return frozenset(found)
+
+    @cached_property
     def uses(self) -> Counter[str]:
         """How many operations read each node."""
         return Counter(name for node in self.nodes for name in node.inputs)

@@ -44,7 +44,7 @@ class Explanation:
     @property
     def sentence(self) -> str:
         """The conclusion."""
-        if self.missing:
+        if self.missing and (not self.refusal or self.refusal.startswith("no rule")):
             return f"No kernel: no rule for {', '.join(self.missing)}; teach one with @lazyrich.lazy.register(name)."
         if self.refusal:
             return f"No kernel: {self.refusal}."
@@ -54,9 +54,9 @@ class Explanation:
 NONE = "none"
 
 
-def explain(graph: Graph, needs: dict[str, Need], refusal: str = "") -> Explanation:
-    """The operations of a graph with their rules."""
-    random = _random(graph)
+def explain(graph: Graph, needs: dict[str, Need], numbers: set[str], refusal: str = "") -> Explanation:
+    """The operations of a graph with their rules; ``numbers`` names those that do not fluctuate although weights lie below."""
+    random = graph.weighed - numbers
     shown = [node for node in graph if node.op not in PLUMBING]
     return Explanation([_row(node, node.name in random, needs.get(node.name, Need.NONE)) for node in shown], refusal)
 
@@ -66,12 +66,3 @@ def _row(node: Node, random: bool, need: Need) -> dict[str, str]:
     says = (rule.says if rule else NONE) if random else "computed as it is"
     kept = {Need.NONE: "", Need.EQUAL: "equal", Need.ALL: "all pairs"}[need] if random else ""
     return {"operation": node.op, "module": node.path, "positions": kept, "rule": says, "source": node.source}
-
-
-def _random(graph: Graph) -> set[str]:
-    """Nodes that depend on a parameter."""
-    found: set[str] = set()
-    for node in graph:
-        if node.op == "parameter" or any(name in found for name in node.inputs):
-            found.add(node.name)
-    return found

@@ -6,6 +6,7 @@ batch with itself) and between positions: only equal ones (``full`` False), or a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -51,6 +52,8 @@ class Field:
         gaussian: features are independent, centred and Gaussian in the limit.
         centred: features have mean zero, so sums with independent fields have no cross terms.
         mean: over the features, (N, positions), in a pass of one batch; None for zero.
+        origin: the operation that drew the features and what it read; two fields with one origin, one order and the same
+            sources are one field. None where something else was done since.
     """
 
     layout: Layout
@@ -62,6 +65,7 @@ class Field:
     gaussian: bool = False
     centred: bool = False
     mean: Tensor | None = None
+    origin: tuple[str, ...] | None = None
 
     @property
     def lead(self) -> int:
@@ -72,7 +76,7 @@ class Field:
         """The same map on both arrays, and another on the mean (None forgets it)."""
         ntk = None if self.ntk is None else function(self.ntk)
         kept = None if self.mean is None or mean is None else mean(self.mean)
-        return replace(self, nngp=function(self.nngp), ntk=ntk, mean=kept, **changes)
+        return replace(self, **({"nngp": function(self.nngp), "ntk": ntk, "mean": kept, "origin": None} | changes))
 
     def scaled(self, factor: float) -> Field:
         """The field times a number."""
@@ -89,8 +93,9 @@ class Field:
         sizes, lead = [a.size for a in order], self.lead
         twice = sizes * (2 if self.full else 1)
         return self.mapped(
-            lambda k: k.reshape(*k.shape[:lead], *twice), lambda m: m.reshape(len(m), *sizes), layout=layout, order=order
-        )
+            lambda k: k.reshape(*k.shape[:lead], *twice), lambda m: m.reshape(len(m), *sizes),
+            layout=layout, order=order, origin=self.origin,
+        )  # fmt: skip
 
     def ordered(self, order: Axis) -> Field:
         """Arrays with their position axes in another order."""
@@ -99,7 +104,9 @@ class Field:
         at = [self.order.index(a) for a in order]
         n, lead = len(order), self.lead
         axes = [*range(lead), *(lead + i for i in at), *((lead + n + i for i in at) if self.full else ())]
-        return self.mapped(lambda k: k.permute(axes), lambda m: m.permute(0, *(1 + i for i in at)), order=order)
+        return self.mapped(
+            lambda k: k.permute(axes), lambda m: m.permute(0, *(1 + i for i in at)), order=order, origin=self.origin
+        )
 
     def merged(self) -> Field:
         """Every axis of positions with one atom, arrays in the order of the axes."""
@@ -122,7 +129,7 @@ class Field:
                 k = k.diagonal(dim1=self.lead, dim2=self.lead + n - done)
             return k.reshape(*k.shape[: self.lead], *sizes)
 
-        return self.mapped(reduce, lambda m: m, full=False)
+        return self.mapped(reduce, lambda m: m, full=False, origin=self.origin)
 
     def averaged(self, atoms: Axis) -> Field:
         """Some positions averaged along their diagonal: what a sum over positions with fresh weights sees."""
@@ -204,6 +211,31 @@ class Data:
 
 
 @dataclass(frozen=True)
+class Overlap:
+    """The sum over ``dim`` features of two random fields, for pairs of positions: ``factor`` dim tensors, up to its fluctuations.
+
+    ``tensors`` are covariances of one feature, for each batch, in the traced shape; ``inner`` is what multiplied the fields
+    before. Once scaled by 1/dim in all it does not fluctuate and is data.
+    """
+
+    tensors: tuple[Tensor, ...]
+    dim: int
+    inner: float
+    factor: float = 1.0
+    shape: tuple[Any, ...] = ()
+
+    @property
+    def steady(self) -> bool:
+        """Whether it is scaled by 1/dim, rather than by 1/sqrt(dim) or not at all; the nearer of the two counts."""
+        scale = abs(self.inner * self.factor)
+        return self.dim == 1 or abs(math.log(scale * self.dim)) <= abs(math.log(scale * math.sqrt(self.dim)))
+
+    def data(self) -> Data:
+        """Its values."""
+        return Data(tuple(t * (self.factor * self.dim) for t in self.tensors), shape=self.shape)
+
+
+@dataclass(frozen=True)
 class Weight:
     """A parameter on its way to the operation that uses it."""
 
@@ -213,3 +245,12 @@ class Weight:
 
 
 Random = (Field, Curve, Mix)
+
+
+def number_of(value: Any) -> float | None:
+    """A number, or a constant tensor that holds one; None for anything else."""
+    if isinstance(value, (int, float)):
+        return float(value)
+    if isinstance(value, Data) and value.constant and value.tensors[0].numel() == 1:
+        return float(value.tensors[0])
+    return None

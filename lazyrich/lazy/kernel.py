@@ -14,7 +14,7 @@ from lazyrich.errors import KernelError
 from lazyrich.gaussian import Dual
 from lazyrich.graph import Graph, Node, trace
 from lazyrich.lazy.explain import Explanation, explain
-from lazyrich.lazy.field import Field
+from lazyrich.lazy.field import Data, Field
 from lazyrich.lazy.need import needs_of, readouts_of
 from lazyrich.lazy.rule.table import Need
 from lazyrich.lazy.run import Moments, Run
@@ -116,12 +116,20 @@ class Kernel:
     def explain(self, x: Tensor) -> Explanation:
         """Every operation with its rule, or the lack of one, and whether the kernel can be computed for such inputs."""
         traced = self.traced(self._checked(x))
-        refusal = ""
+        refusal, numbers = "", set()
+
+        def watch(node: Node, value: Any) -> None:
+            if isinstance(value, Data):
+                numbers.add(node.name)
+
         try:
+            run = self._run(traced, (x[:1],), tangent=False, watch=watch)
+            run.needs = traced.own
+            run.output()
             self(x[:2] if len(x) > 1 else torch.cat([x, x]))
         except KernelError as error:
             refusal = str(error)
-        return explain(traced.graph, traced.pair, refusal)
+        return explain(traced.graph, traced.pair, numbers, refusal)
 
     def tiles(self, x1: Tensor, x2: Tensor | None, tangent: bool) -> Iterator[tuple[slice, slice, Field]]:
         """The matrix in tiles: row slice, column slice, and the field between them; for one batch the upper half."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from lazyrich.graph import Graph
 from lazyrich.lazy.rule.table import RULES, Need
 
+TURNS = ("t", "mT", "numpy_T", "transpose", "permute")
+
 
 def needs_of(graph: Graph, alone: bool = False) -> dict[str, Need]:
     """For every node, how much of its position covariances the rest reads.
@@ -22,10 +24,20 @@ def needs_of(graph: Graph, alone: bool = False) -> dict[str, Need]:
         else:
             reads = rule.reads(node, need) if rule else need
             if alone and rule and rule.moments:
-                reads = max(reads, Need.ALL if "attention" in node.op else Need.EQUAL)
+                reads = max(reads, Need.EQUAL)
+            if rule and rule.overlaps and any(_is_weight(graph, name) for name in node.inputs):
+                reads = need
+            elif alone and rule and rule.overlaps and sum(name in graph.weighed for name in node.inputs) > 1:
+                reads = Need.ALL
         for name in node.inputs:
             needs[name] = max(needs.get(name, Need.NONE), reads)
     return needs
+
+
+def _is_weight(graph: Graph, name: str) -> bool:
+    """Whether a node is a parameter, or one with its axes in another order."""
+    node = graph[name]
+    return node.op == "parameter" or (node.op in TURNS and _is_weight(graph, node.inputs[0]))
 
 
 def readouts_of(graph: Graph) -> frozenset[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,12 +16,13 @@ from lazyrich.family import Role
 from lazyrich.gaussian import Dual, dual
 from lazyrich.graph import Graph, Node, Ref
 from lazyrich.graph.node import Batch
-from lazyrich.lazy.field import IDENTITY, Curve, Data, Field, Mix, Random, Source, Weight
+from lazyrich.lazy.field import IDENTITY, Curve, Data, Field, Mix, Overlap, Random, Source, Weight, number_of
 from lazyrich.lazy.layout import plain
 from lazyrich.lazy.rule.table import RULES, Call, Need
 from lazyrich.lazy.weights import Drawn, Weights
 
 INPUT = Source("the input")
+UNCHANGED = ("contiguous", "clone", "to", "_to_copy", "alias", "float", "double", "type_as")
 Moments = dict[str, tuple[Tensor, Tensor]]
 
 
@@ -57,6 +59,7 @@ class Run:
     ways: dict[str, str] = field(default_factory=dict)
     watch: Callable[[Node, Any], None] | None = None
     _evaluated: dict[int, tuple[Any, Field]] = field(default_factory=dict)
+    _read: dict[tuple[int, int, bool], tuple[Data, Field]] = field(default_factory=dict)
     _readers: dict[int, tuple[Curve, int]] = field(default_factory=dict)
 
     @property
@@ -97,6 +100,13 @@ class Run:
         args = _filled(node.args, values)
         kwargs = {key: _filled(value, values) for key, value in node.kwargs.items()}
         found = list(_leaves((*args, *kwargs.values())))
+        if any(isinstance(v, Overlap) for v in found):
+            call = Call(node, args, kwargs, self)
+            scaled = _rescaled(call)
+            if scaled is not None:
+                return scaled
+            args, kwargs = (tree_map_only(Overlap, lambda v: self.steady(call, v), v) for v in (args, kwargs))
+            found = list(_leaves((*args, *kwargs.values())))
         if not any(isinstance(v, (*Random, Weight)) for v in found):
             return self._computed(node, args, kwargs, found)
         rule = RULES.get(node.op)
@@ -134,6 +144,21 @@ class Run:
             shapes = node.shapes or [()] * len(results[0])
             return [Data(ts, shape=shape) for ts, shape in zip(zip(*results, strict=True), shapes, strict=True)]
         return Data(tuple(results))  # a size
+
+    def steady(self, call: Call, value: Overlap) -> Data:
+        """A product of two fields as numbers, if it is scaled so that it does not fluctuate."""
+        self.refuse_unsteady(call, value)
+        return value.data()
+
+    def refuse_unsteady(self, call: Call, value: Overlap) -> None:
+        """Logits that stay random."""
+        if not value.steady:
+            scale = value.inner * value.factor
+            raise call.refuse(
+                f"its logits are scaled by {scale:.3g} = {scale * math.sqrt(value.dim):.3g}/sqrt(d), so they stay random at "
+                "infinite width and no kernel in closed form is known",
+                "scale them by 1/d (scaled_dot_product_attention(..., scale=1/d), the 1/d attention of muP)",
+            )
 
     def read_once(self, value: Any) -> bool:
         """Whether one operation alone reads a curve, under whatever names it goes, so that its arrays may be written over."""
@@ -210,6 +235,13 @@ class Run:
         mean = sum(share * part.mean for share, part in parts if part.mean is not None) if self.alone else None
         mean = mean if isinstance(mean, Tensor) else None
         return Field(layout, first.order, nngp, ntk, full, sources, False, centred, mean)  # type: ignore[arg-type]
+
+    def shared_field(self, data: Data, feature: int, full: bool, call: Call) -> Field:
+        """Inputs as a field, the same one for all layers that read them alike."""
+        key = (id(data), feature % len(data.shape), full) if data.shape else (id(data), feature, full)
+        if key not in self._read:
+            self._read[key] = (data, self.as_field(data, feature, full, call))
+        return self._read[key][1]
 
     def as_field(self, data: Data, feature: int, full: bool, call: Call) -> Field:
         """Inputs (or constants) as a field: covariances are means of products over one axis of theirs."""
@@ -308,6 +340,21 @@ def _with_diagonal(like: Field, k: Tensor, q: Tensor) -> Tensor:
         diagonal = diagonal.diagonal(dim1=1, dim2=1 + n - done)
     diagonal.copy_(q)
     return k
+
+
+def _rescaled(call: Call) -> Overlap | None:
+    """A product of two fields times a number, or unchanged."""
+    first, *rest = call.args
+    if isinstance(first, Overlap) and call.node.op in UNCHANGED:
+        return first
+    if call.node.op not in ("mul", "div"):
+        return None
+    if call.node.op == "mul" and isinstance(rest[0], Overlap):
+        first, rest = rest[0], [first]
+    number = number_of(rest[0])
+    if number is None or not isinstance(first, Overlap):
+        return None
+    return replace(first, factor=first.factor * number if call.node.op == "mul" else first.factor / number)
 
 
 def _constant(tensor: Tensor) -> Data:

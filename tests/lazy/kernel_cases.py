@@ -114,6 +114,37 @@ def attention(n: int, causal: bool = False, mask: Tensor | None = None, tied: bo
     return Net(forward, **layers)
 
 
+def by_hand(n: int, way: str, tied: bool = False, heads: int = 1, causal: bool = False, look: Callable = torch.softmax):
+    """Attention written as its products: ``way`` names them; ``look`` is what is done to the logits."""
+    layers = dense(n) | {"q": L(n, n), "k": L(n, n), "v": L(n, n)}
+    d = n // heads
+
+    def forward(s, x):
+        h = s.i(x)
+        q, k, v = s.q(h), s.q(h) if tied else s.k(h), s.v(h)
+        if way == "one head":
+            z = look((q @ k.transpose(1, 2)).clone() / n, -1) @ v
+        elif way == "heads beside the batch":  # as torch's own module does it
+            q, k, v = (t.unflatten(-1, (heads, d)).transpose(1, 2).reshape(-1, 6, d) for t in (q, k, v))
+            z = torch.bmm(look(torch.bmm(q * d**-0.5, k.transpose(1, 2)) * d**-0.5, -1), v)
+            z = z.reshape(-1, heads, 6, d).transpose(1, 2).flatten(2)
+        elif way == "einsum":
+            q, k, v = (t.unflatten(-1, (heads, d)) for t in (q, k, v))
+            logits = torch.einsum("bqhd,bkhd->bhqk", q, k) * (1 / d)
+            z = torch.einsum("bhqk,bkhd->bqhd", look(logits, -1), v).flatten(2)
+        else:
+            q, k, v = (t.view(*t.shape[:2], heads, d).transpose(1, 2) for t in (q, k, v))
+            logits = q @ k.transpose(-2, -1) * (1.0 / k.size(-1))
+            if causal:
+                logits = logits.masked_fill(s.seen[:, :, : x.shape[1], : x.shape[1]] == 0, float("-inf"))
+            z = (F.dropout(look(logits, -1), 0.1, s.training) @ v).transpose(1, 2).contiguous().view(*x.shape[:2], n)
+        return s.o(F.relu(s.a(z)))
+
+    if tied:
+        del layers["k"]
+    return buffered(Net(forward, **layers), seen=torch.ones(8, 8).tril()[None, None])
+
+
 def densenet(n: int) -> nn.Module:
     def forward(s, x):
         one = s.i(x)
@@ -508,6 +539,33 @@ CASES: dict[str, Case] = {
     ),
     "attention, tied": Case(lambda n: attention(n, tied=True), 0.5 * WORDS, width=192, slack=10),
     "attention, tied and causal": Case(lambda n: attention(n, tied=True, causal=True), 0.5 * WORDS, width=192, slack=10),
+    "attention by hand": Case(lambda n: by_hand(n, "one head"), WORDS, slack=12),
+    "attention by hand, tied": Case(lambda n: by_hand(n, "one head", tied=True), 0.5 * WORDS, width=192, slack=10),
+    "attention by hand, tied, causal, heads": Case(
+        lambda n: by_hand(n, "heads", tied=True, heads=2, causal=True), 0.5 * WORDS, width=192, slack=10
+    ),
+    "attention by einsum": Case(lambda n: by_hand(n, "einsum", tied=True, heads=2), 0.5 * WORDS, width=192, slack=10),
+    "attention by bmm": Case(
+        lambda n: by_hand(n, "heads beside the batch", tied=True, heads=2), 0.5 * WORDS, width=192, slack=10
+    ),
+    "identity attention": Case(
+        lambda n: by_hand(n, "one head", tied=True, look=lambda t, _: t / 6), 0.5 * WORDS, width=192, slack=10
+    ),
+    "rectified attention": Case(
+        lambda n: by_hand(n, "einsum", tied=True, look=lambda t, _: F.relu(t) / 6), 0.5 * WORDS, width=192, slack=10
+    ),
+    "inputs that look at each other": Case(
+        lambda n: Net(lambda s, x: s.o(F.relu(s.a((x @ x.transpose(1, 2) / 5).softmax(-1) @ s.i(x)))), **dense(n)), WORDS
+    ),
+    "a layer by einsum": Case(
+        lambda n: Net(
+            lambda s, x: s.o(F.relu(torch.einsum("bpi,oi->bpo", torch.einsum("io,bpi->bpo", s.w, x), s.a.weight))),
+            w=param(5, n),
+            a=L(n, n, bias=False),
+            o=L(n, OUT),
+        ),
+        WORDS,
+    ),
     "graph": Case(
         lambda n: buffered(Net(lambda s, x: s.o(F.relu(s.adj @ s.a(F.relu(s.adj @ s.i(x))))), **dense(n)), adj=NORMALISED),
         WORDS,

@@ -169,7 +169,66 @@ REFUSED: dict[str, Refusal] = {
     "matmul of random fields": Refusal(
         of_dense(lambda s, x: s.o(s.a(h := s.i(x)) @ s.b(h).transpose(1, 2) @ h)),
         WORDS,
-        ("matmul at", "two random fields", "scaled_dot_product_attention"),
+        ("matmul at", "scaled by 1 = ", "scaled_dot_product_attention"),
+    ),
+    "keys times values first": Refusal(
+        of_dense(lambda s, x: s.o(s.a(h := s.i(x)) @ (s.b(h).transpose(1, 2) @ h) / 6)),
+        WORDS,
+        ("matmul at", "over positions or samples", "softmax(q k / d) v"),
+    ),
+    "logits by 1/sqrt(d), by hand": Refusal(
+        of_dense(lambda s, x: s.o(torch.einsum("bqd,bkd->bqk", s.a(h := s.i(x)), s.b(h)).div(4).softmax(-1) @ h)),
+        WORDS,
+        ("softmax at", "1/sqrt(d)", "stay random", "scale=1/d"),
+    ),
+    "queries that are keys elsewhere": Refusal(
+        of_dense(lambda s, x: s.o((s.a(h := s.i(x)) @ s.a(F.relu(h)).transpose(1, 2) / 16).softmax(-1) @ s.b(h))),
+        WORDS,
+        ("matmul at", "are not the same", "layers of their own"),
+    ),
+    "queries that are keys elsewhere, in torch's attention": Refusal(
+        of_dense(
+            lambda s, x: s.o(F.scaled_dot_product_attention(s.a(h := s.i(x)), s.a(F.relu(h)), s.b(h), scale=1 / h.shape[-1]))
+        ),
+        WORDS,
+        ("attention at", "are not the same", "layers of their own"),
+    ),
+    "rolled keys": Refusal(
+        of_dense(lambda s, x: s.o(((q := s.a(h := s.i(x))) @ q.roll(1, 1).transpose(1, 2) / 16).softmax(-1) @ s.b(h))),
+        WORDS,
+        ("matmul at", "are not the same"),
+    ),
+    "fields with means multiplied over features": Refusal(
+        of_dense(
+            lambda s, x: s.o((F.relu(s.a(h := s.i(x))) @ F.relu(s.b(h)).transpose(1, 2) / 16).softmax(-1) @ h),
+        ),
+        WORDS,
+        ("matmul at", "both have means", "linear layer"),
+    ),
+    "a mask of its own for each head": Refusal(
+        of_dense(
+            lambda s, x: s.o(
+                (
+                    (
+                        (q := s.a(s.i(x)).unflatten(-1, (2, -1)).transpose(1, 2)) @ q.transpose(2, 3) / q.shape[-1]
+                        + torch.arange(2.0).reshape(2, 1, 1) * torch.arange(6.0)
+                    ).softmax(-1)
+                    @ q
+                )
+                .transpose(1, 2)
+                .flatten(2)
+            )
+        ),
+        WORDS,
+        ("differ from head to head",),
+    ),
+    "einsum with dots": Refusal(
+        of_dense(lambda s, x: s.o(torch.einsum("...d,ed->...e", s.i(x), s.a.weight))), WORDS, ("einsum at", "all axes named")
+    ),
+    "data times features": Refusal(
+        of_dense(lambda s, x: s.o((s.i(x)[:, :, :5] @ x.transpose(1, 2)).softmax(-1) @ s.b(s.i(x)))),
+        WORDS,
+        ("matmul at", "data over features", "linear layer"),
     ),
     "attention by 1/sqrt(d)": Refusal(looks, WORDS, ("/sqrt(d)", "stay random", "scale=1/d")),
     "MultiheadAttention": Refusal(multihead, WORDS, ("module 'm' (MultiheadAttention)", "/sqrt(d)", "scale=1/d")),

@@ -402,6 +402,35 @@ def test_where_patterns_overlap_the_last_one_counts_as_in_a_plan():
     assert not torch.allclose(both, lzr.kernel(net, init={"2.*": narrow, "*": wide}).nngp(X))
 
 
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("on_data", [False, True])
+def test_attention_by_hand_is_torchs_attention(tied, on_data):
+    """As in popular code: heads split by a view, a causal mask from a buffer; queries and keys read the data or features."""
+
+    class Attend(nn.Module):
+        def __init__(self, by_hand):
+            super().__init__()
+            self.first, self.by_hand = nn.Linear(5, 8), by_hand
+            d = 5 if on_data else 8
+            self.q, self.v, self.out = nn.Linear(d, 8), nn.Linear(d, 8), nn.Linear(8, 1)
+            self.k = self.q if tied else nn.Linear(d, 8)
+            self.register_buffer("seen", torch.ones(6, 6, dtype=torch.bool).tril())
+
+        def forward(self, x):
+            h = x if on_data else torch.relu(self.first(x))
+            q, k, v = (f(h).view(-1, 6, 2, 4).transpose(1, 2) for f in (self.q, self.k, self.v))
+            if self.by_hand:
+                z = (q @ k.mT / 4).masked_fill(~self.seen, -torch.inf).softmax(-1) @ v
+            else:
+                z = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=1 / 4)
+            return self.out(torch.relu(z.transpose(1, 2).reshape(-1, 6, 8)).mean(1))
+
+    x = torch.randn(4, 6, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    hand, fused = (lzr.kernel(Attend(by_hand), init=lzr.init.variance(2.0, 0.1))(x) for by_hand in (True, False))
+    for got, expected in zip(hand, fused, strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize("end", [(nn.Flatten(), nn.LazyLinear(1)), (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.LazyLinear(1))])
 @pytest.mark.parametrize("conv", [{"kernel_size": 3, "padding": 1}, {"kernel_size": 3, "padding": 2, "dilation": 2},
                                   {"kernel_size": 5, "padding": 2}, {"kernel_size": (1, 3), "padding": (0, 1)}])  # fmt: skip

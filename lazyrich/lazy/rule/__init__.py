@@ -1,6 +1,6 @@
 """One rule a file: what an operation of a network does to a random field."""
 
-from lazyrich.lazy.rule import attention, convolution, dropout, embedding, linear, norm, pointwise, pool, shape, sums
+from lazyrich.lazy.rule import attention, convolution, dropout, embedding, linear, norm, pointwise, pool, product, shape, sums
 from lazyrich.lazy.rule.table import RULES, Call, Need, Rule, register
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "norm",
     "pointwise",
     "pool",
+    "product",
     "register",
     "shape",
     "sums",

@@ -24,7 +24,7 @@ def dropout(call: Call) -> Any:
     if call.run.alone:
         return field.mapped(lambda k: k * scale, lambda m: m, gaussian=False)
     if not call.run.mirrored:
-        return replace(field, gaussian=False)
+        return replace(field, gaussian=False, origin=None)
     return field.mapped(lambda k: _own(k, scale), None, gaussian=False)
 
 

@@ -1,4 +1,4 @@
-"""Linear layers, and products with constant matrices."""
+"""Sums over an axis with fresh weights, and constant matrices over positions."""
 
 from __future__ import annotations
 
@@ -29,23 +29,6 @@ def addmm(call: Call) -> Field:
     return sum_over(call, call.args[1], weight, call.args[0], -1, call.node.shape[-1], transposed=True)  # type: ignore[index]
 
 
-@register("matmul", "mm", "bmm", says="as linear, when one factor is a weight; a constant matrix mixes positions",
-          reads=lambda node, need: Need.ALL if need else need)  # fmt: skip
-def matmul(call: Call) -> Any:
-    """Product with a weight on the right, or with a constant matrix over positions on the left."""
-    left, right = call.args[0], call.args[1]
-    if isinstance(right, Weight):
-        return sum_over(call, left, right, None, -1, call.node.shape[-1], transposed=True)  # type: ignore[index]
-    if isinstance(left, Data) and left.constant:
-        return mixed(call, call.field(1), left.tensors[0], -2)
-    if isinstance(right, Data) and right.constant:
-        return mixed(call, call.field(0), right.tensors[0].transpose(-1, -2), -1)
-    raise call.refuse(
-        "it multiplies two random fields over their features",
-        "attention has a rule when it is written as scaled_dot_product_attention with scale 1/d",
-    )
-
-
 def sum_over(call: Call, x: Any, weight: Any, bias: Any, axis: int, outputs: int, transposed: bool) -> Field:
     """A sum over one axis with fresh, independent weights, plus a bias."""
     if not isinstance(weight, Weight):
@@ -53,7 +36,7 @@ def sum_over(call: Call, x: Any, weight: Any, bias: Any, axis: int, outputs: int
     call.run.one_way(call, weight.name, "a matrix" if weight.transposed == transposed else "a transposed matrix")
     if isinstance(x, Data):
         full = call.run.needs.get(call.node.name, Need.EQUAL) is Need.ALL
-        x = call.run.as_field(x, axis, full, call)
+        x = call.run.shared_field(x, axis, full, call)
     field = call.run.field(x, call)
     at = field.layout.axis(axis)
     atoms = field.layout.axes[at]
@@ -103,8 +86,9 @@ def affine(
     if b.variance:
         nngp = nngp.add_(b.variance) if not nngp.requires_grad else nngp + b.variance
     return replace(
-        field, layout=layout, nngp=nngp, ntk=ntk, sources=frozenset({Source(name)}), gaussian=gaussian, centred=True, mean=None
-    )
+        field, layout=layout, nngp=nngp, ntk=ntk, sources=frozenset({Source(name)}), gaussian=gaussian, centred=True, mean=None,
+        origin=(call.node.op, *call.node.inputs),
+    )  # fmt: skip
 
 
 def _times(k: Tensor, factor: float) -> Tensor:

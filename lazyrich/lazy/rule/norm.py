@@ -80,7 +80,7 @@ def _normalised(call: Call, field: Field, eps: float, centre: bool, over: tuple[
     mean = field.mean
     if mean is not None:
         mean = None if centre and not over else mean * first[1].reshape(mean.shape) if not over else mean * 0
-    return replace(field, nngp=nngp * scale, ntk=ntk, mean=mean)
+    return replace(field, nngp=nngp * scale, ntk=ntk, mean=mean, origin=None)
 
 
 def _statistics(q: Tensor, m: Tensor, field: Field, over: tuple[int, ...], eps: float, centre: bool) -> tuple[Tensor, Tensor]:
@@ -99,7 +99,7 @@ def _affine(call: Call, field: Field, weight: Weight | Data | None, bias: Weight
         call.run.one_way(call, bias.name, "a bias")
         drawn = call.run.entry(bias.name)
         ntk = None if field.ntk is None else field.ntk + drawn.rate
-        field = replace(field, nngp=field.nngp + drawn.variance + drawn.mean**2, ntk=ntk)
+        field = replace(field, nngp=field.nngp + drawn.variance + drawn.mean**2, ntk=ntk, origin=None)
         if drawn.mean and call.run.alone:
             mean = torch.zeros_like(field.own_diagonal()) if field.mean is None else field.mean
             field = replace(field, mean=mean + drawn.mean)

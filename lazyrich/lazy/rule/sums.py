@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lazyrich.lazy.field import Data, Field, Mix, Random, Source, Sources, Weight
+from lazyrich.lazy.field import Data, Field, Mix, Random, Source, Sources, Weight, number_of
 from lazyrich.lazy.layout import Atom, Kind, Layout, size_of
 from lazyrich.lazy.rule.pointwise import joined, plus, through, times
 from lazyrich.lazy.rule.shape import halves
@@ -23,11 +23,11 @@ def add(call: Call) -> Any:
     sign = -1.0 if call.node.op == "sub" else 1.0
     alpha = float(call.kwargs.get("alpha", 1)) * sign
     if not isinstance(first, Random):
-        if isinstance(first, (int, float)) or _number(first) is not None:
-            return plus(call, times(call, second, alpha) if alpha != 1 else second, _number(first))  # type: ignore[arg-type]
+        if isinstance(first, (int, float)) or number_of(first) is not None:
+            return plus(call, times(call, second, alpha) if alpha != 1 else second, number_of(first))  # type: ignore[arg-type]
         first, second = _swap(call, first, second, alpha)
         alpha = 1.0
-    number = _number(second)
+    number = number_of(second)
     if number is not None:
         return plus(call, first, alpha * number)
     if not isinstance(first, Random):
@@ -44,7 +44,7 @@ def add(call: Call) -> Any:
 @register("rsub", says="as sub, the other way round")
 def subtract_from(call: Call) -> Any:
     """A number minus a branch."""
-    number = _number(call.args[1])
+    number = number_of(call.args[1])
     if number is None or call.get(2, "alpha", 1) != 1:
         raise call.refuse("it subtracts from something that is no number", "write it as a sum")
     return plus(call, times(call, call.args[0], -1.0), number)
@@ -62,7 +62,7 @@ def multiply(call: Call) -> Any:
     """The product of a branch with a constant, a gain, or an independent branch."""
     first, second = call.args[0], call.args[1]
     if call.node.op == "div":
-        number = _number(second)
+        number = number_of(second)
         if not isinstance(first, Random):
             raise call.refuse("it divides by something random or computes a weight from others", "divide by a number")
         whole = joined(call, first, second, lambda a, b: a / b) if number is None else None
@@ -75,7 +75,7 @@ def multiply(call: Call) -> Any:
         first, second = second, first
     if not isinstance(first, Random):
         raise call.refuse("it computes a weight from others", "only plain parameters have a known law")
-    number = _number(second)
+    number = number_of(second)
     if number is not None:
         return times(call, first, number)
     if isinstance(second, Weight):
@@ -308,7 +308,8 @@ def gained(call: Call, field: Field, name: str) -> Field:
     square = drawn.mean**2 + drawn.variance
     ntk = None if field.ntk is None else field.ntk * square + field.nngp * drawn.rate
     mean = None if field.mean is None else field.mean * drawn.mean
-    return replace(field, nngp=field.nngp * square, ntk=ntk, mean=mean, gaussian=field.gaussian and drawn.variance == 0)
+    return replace(field, nngp=field.nngp * square, ntk=ntk, mean=mean, gaussian=field.gaussian and drawn.variance == 0,
+                   origin=None)  # fmt: skip
 
 
 def _mask(call: Call, field: Field, data: Data) -> Field:
@@ -333,14 +334,6 @@ def _feature_axis(call: Call, layout: Layout) -> int:
         if any(a.kind is Kind.FEATURE for a in axis):
             return i
     raise call.refuse("its branch has no feature axis any more", "keep the feature axis until the output")
-
-
-def _number(value: Any) -> float | None:
-    if isinstance(value, (int, float)):
-        return float(value)
-    if isinstance(value, Data) and value.constant and value.tensors[0].numel() == 1:
-        return float(value.tensors[0])
-    return None
 
 
 def _swap(call: Call, first: Any, second: Any, alpha: float) -> tuple[Any, Any]:

@@ -60,13 +60,15 @@ class Rule:
     """What an operation does to fields, and which position covariances it reads of them.
 
     ``reads``: of its inputs, given what is read of its output. ``moments``: whether it looks at the variances of its input
-    (a norm, a curve).
+    (a norm, a curve). ``overlaps``: whether it multiplies its inputs over one axis: of two random ones it looks at all pairs of
+    positions, of one and a weight only at what is read of it.
     """
 
     function: Function
     says: str
     reads: Demand
     moments: bool = False
+    overlaps: bool = False
 
 
 RULES: dict[str, Rule] = {}
@@ -82,7 +84,9 @@ def pairs(node: Node, need: Need) -> Need:
     return Need.ALL if need else Need.NONE
 
 
-def register(*ops: str, says: str = "", reads: Demand = keeps, moments: bool = False) -> Callable[[Function], Function]:
+def register(
+    *ops: str, says: str = "", reads: Demand = keeps, moments: bool = False, overlaps: bool = False
+) -> Callable[[Function], Function]:
     """Give one or several operations (torch's names, without overload) a rule.
 
     Example:
@@ -95,7 +99,7 @@ def register(*ops: str, says: str = "", reads: Demand = keeps, moments: bool = F
 
     def keep(function: Function) -> Function:
         for op in ops:
-            RULES[op] = Rule(function, says or (function.__doc__ or "").strip().split("\n")[0], reads, moments)
+            RULES[op] = Rule(function, says or (function.__doc__ or "").strip().split("\n")[0], reads, moments, overlaps)
         return function
 
     return keep

@@ -1,0 +1,195 @@
+"""Products over one axis: with weights, of two random fields over their features, and of numbers with a field over positions.
+
+The sum of q k over d features is d times their covariance, with fluctuations of order sqrt(d). Scaled by 1/d it is a number for
+every pair of positions, whatever is done to it afterwards: masks, softmax (Hron et al. 2020, arXiv:2006.10540, section 4).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lazyrich.graph.node import Batch
+from lazyrich.lazy.field import IDENTITY, Curve, Data, Field, Overlap, Random, Weight
+from lazyrich.lazy.layout import Atom, Axis, Kind, size_of
+from lazyrich.lazy.rule.linear import mixed, sum_over
+from lazyrich.lazy.rule.table import Call, pairs, register
+
+Labels = Sequence[Any]  # a name for every axis; an axis that two factors share has one name
+
+
+@register("matmul", "mm", "bmm", reads=pairs, overlaps=True,
+          says="with a weight as linear; of fields over features: numbers, once scaled by 1/d; numbers mix positions")  # fmt: skip
+def matmul(call: Call) -> Any:
+    """Over the last axis of the left factor and the second last of the right one."""
+    left, right = call.args[0], call.args[1]
+    if isinstance(right, Weight):
+        return sum_over(call, left, right, None, -1, call.node.shape[-1], transposed=True)  # type: ignore[index]
+    if isinstance(left, Data) and left.constant and left.tensors[0].dim() == 2:
+        return mixed(call, call.field(1), left.tensors[0], -2)
+    if isinstance(right, Data) and right.constant and right.tensors[0].dim() == 2:
+        return mixed(call, call.field(0), right.tensors[0].transpose(-1, -2), -1)
+    one, two = _dims(left), _dims(right)
+    if min(one, two) < 2:
+        raise call.refuse("one of its factors is a vector", "give matrices")
+    lead: list[Any] = list(range(max(one, two) - 2))  # axes are matched from the right
+    of_left = [*lead[len(lead) + 2 - one :], "i", "s"]
+    of_right = [*lead[len(lead) + 2 - two :], "s", "j"]
+    return contract(call, left, right, of_left, of_right, [*lead, "i", "j"])
+
+
+@register("einsum", reads=pairs, overlaps=True, says="as matmul")
+def einsum(call: Call) -> Any:
+    """Of two factors over one axis, every axis named."""
+    equation, factors = call.args[0].replace(" ", ""), call.args[1]
+    read, arrow, out = equation.partition("->")
+    parts = read.split(",")
+    if not arrow or "." in equation or len(parts) != 2 or len(factors) != 2:
+        raise call.refuse(f"got '{equation}', expected two factors and all axes named, as in 'bqd,bkd->bqk'", "write it so")
+    return contract(call, factors[0], factors[1], parts[0], parts[1], out)
+
+
+def contract(call: Call, left: Any, right: Any, of_left: Labels, of_right: Labels, out: Labels) -> Any:
+    """The sum over the one axis that both factors name and the result does not."""
+    summed = [name for name in of_left if name in of_right and name not in out]
+    lost = [name for name in (*of_left, *of_right) if name not in out and name not in summed]
+    if len(summed) != 1 or lost or len(set(of_left)) < len(of_left) or len(set(of_right)) < len(of_right):
+        raise call.refuse("it sums over several axes, over none, or over one of a single factor", "sum over one shared axis")
+    if not isinstance(left, Random) and (isinstance(right, Random) or isinstance(left, Weight)):
+        left, right, of_left, of_right = right, left, of_right, of_left
+    (over,) = summed
+    own = [name for name in of_right if name not in of_left]
+    if isinstance(right, Random):
+        return _overlap(call, left, right, of_left, of_right, out, over)
+    if len(own) != 1:
+        raise call.refuse("its second factor has more than one axis of its own, or none", "bring in one new axis at a time")
+    named = [own[0] if name == over else name for name in of_left]
+    if isinstance(right, Weight):
+        if len(of_right) != 2:
+            raise call.refuse(f"its weight has {len(of_right)} axes", "use a weight with two axes")
+        outputs = right.shape[of_right.index(own[0])]
+        field = sum_over(call, left, right, None, of_left.index(over), outputs, transposed=of_right.index(over) == 0)
+    else:
+        order = [name for name in of_right if name not in (over, own[0])] + [own[0], over]
+        if any(a.kind is Kind.FEATURE for a in left.layout.axes[of_left.index(over)]):
+            raise call.refuse("it multiplies a random field with data over features", "give the data a linear layer")
+        numbers = _matrices(call, right, [of_right.index(name) for name in order])
+        field = weighed(call, call.run.field(left, call), of_left.index(over), *numbers)
+    field = field.laid(field.layout.permuted([named.index(name) for name in out]))
+    sizes = [None if any(a.kind is Kind.BATCH for a in axis) else size_of(axis) for axis in field.layout.axes]
+    if sizes != [None if isinstance(size, Batch) else size for size in call.node.shape or ()]:
+        raise call.refuse("one of its factors repeats the other along an axis", "give both factors all axes")
+    return field
+
+
+def covariances(call: Call, first: Any, second: Any) -> tuple[tuple[Tensor, Tensor] | None, float]:
+    """E q k of one feature at pairs of positions, (N, P, P) for both batches, or None where it is zero for all inputs.
+
+    Also the number by which both fields are scaled, which is counted in already.
+    """
+    (one, a), (two, b) = _bare(call, first), _bare(call, second)
+    if not any(s.meets(t) for s in one.sources for t in two.sources):
+        if not (one.centred or two.centred):
+            raise call.refuse("it multiplies two fields that both have means", "end one of them with a linear layer")
+        return None, a * b
+    if one.sources != two.sources or one.origin is None or one.origin != two.origin or one.order != two.order:
+        raise call.refuse(
+            "queries and keys share a part of their weights and are not the same, so their covariance is not known",
+            "give both the same linear layer of the same input, or layers of their own",
+        )
+    run, key = call.run, call.node.name
+    if run.alone:
+        found = a * b * one.nngp
+        run.first[key] = (found, found)
+    mine = run.first[key][0]
+    return (mine, mine if run.alone else run.second[key][0]), a * b
+
+
+def _bare(call: Call, value: Any) -> tuple[Field, float]:
+    """A field and the number that multiplies it."""
+    if isinstance(value, Curve) and value.spec == IDENTITY and value.base.gaussian:
+        return value.base, value.scale * value.inner
+    return call.run.field(value, call), 1.0
+
+
+def _overlap(call: Call, left: Any, right: Any, of_left: Labels, of_right: Labels, out: Labels, over: Any) -> Overlap:
+    axes = dict(zip(of_left, left.layout.axes, strict=True))
+    others = dict(zip(of_right, right.layout.axes, strict=True))
+    if any(a.kind is not Kind.FEATURE for a in (*axes[over], *others[over])):
+        raise call.refuse(
+            "it sums two random fields over positions or samples",
+            "sum over features: attention has a rule as softmax(q k / d) v, not as q (k v)",
+        )
+    query = [name for name in of_left if name not in of_right]
+    key = [name for name in of_right if name not in of_left]
+    places = [a for axis in (*axes.values(), *others.values()) for a in axis if a.kind is Kind.POSITION]
+    own = [a for name in (*query, *key) for a in {**axes, **others}[name] if a.kind is Kind.POSITION]
+    if len(query) != 1 or len(key) != 1 or len(own) != len(places) or max(len(axes[query[0]]), len(others[key[0]])) > 1:
+        raise call.refuse("it attends over one axis of several", "flatten the positions to one axis")
+    queries, keys = size_of(axes[query[0]]), size_of(others[key[0]])
+    found, inner = covariances(call, left, right)
+    if found is None:
+        like, inputs = _bare(call, left)[0].nngp, call.run.inputs
+        found = like.new_zeros(len(inputs[0]), queries, keys), like.new_zeros(len(inputs[-1]), queries, keys)
+    names = {query[0]: ("q",), key[0]: ("k",)}
+    shape = [names.get(name) or _copies(axes.get(name) or others.get(name, ())) for name in out]
+    tensors = tuple(_shaped(c.reshape(len(c), queries, keys), shape) for c in found[: len(call.run.inputs)])
+    return Overlap(tensors, size_of(axes[over]), inner, shape=call.node.shape or ())
+
+
+def _copies(axis: Axis) -> tuple[str | int, ...]:
+    """What an axis that both factors share holds: samples, or so many heads."""
+    return tuple("n" if atom.kind is Kind.BATCH else atom.size for atom in axis)
+
+
+def _shaped(c: Tensor, axes: Sequence[tuple[str | int, ...]]) -> Tensor:
+    """Covariances c[n, q, k] along the axes of a traced value, the same for every head."""
+    parts = [part for axis in axes for part in axis]
+    sizes: dict[str | int, int] = dict(zip("nqk", c.shape, strict=True))
+    c = c.permute(["nqk".index(part) for part in parts if isinstance(part, str)])
+    for at, part in enumerate(parts):
+        c = c.unsqueeze(at) if isinstance(part, int) else c
+    lengths = [[part if isinstance(part, int) else sizes[part] for part in axis] for axis in axes]
+    return c.expand([n for axis in lengths for n in axis]).reshape([math.prod(axis) for axis in lengths])
+
+
+def _matrices(call: Call, data: Data, order: list[int]) -> tuple[Tensor, Tensor]:
+    """(N, queries, keys) of both batches, (1, queries, keys) of a constant; the same for every head."""
+    shape = [data.shape[i] for i in order]
+    batch = [i for i, size in enumerate(shape) if isinstance(size, Batch)]
+    found = []
+    for i, tensor in enumerate(data.tensors):
+        tensor = tensor.permute(order)
+        tensor = tensor.movedim(batch[0], 0) if batch else tensor.unsqueeze(0)
+        z = tensor.reshape(1 if data.constant else len(call.run.inputs[i]), -1, *tensor.shape[-2:])
+        if not torch.allclose(z, z[:, :1].expand_as(z)):
+            raise call.refuse("its matrices differ from head to head, so the heads are no copies of each other", "use the same")
+        found.append(z[:, 0])
+    return found[0], found[-1]
+
+
+def weighed(call: Call, field: Field, at: int, first: Tensor, second: Tensor) -> Field:
+    """Z K Z' along one axis of positions; Z is (N or 1, queries, keys) for either batch."""
+    field = field.merged()
+    if len(field.order) != 1:
+        raise call.refuse("it attends over one axis of several", "flatten the positions to one axis")
+    if any(a.kind is not Kind.POSITION for a in field.layout.axes[field.layout.axis(at)]):
+        raise call.refuse("it attends over an axis that is no position", "give (batch, heads, positions, dim)")
+    z1 = first if field.lead == 1 else first.unsqueeze(1)
+    z2 = second if field.lead == 1 else second.unsqueeze(0)
+    if not field.full:  # nobody reads it
+        return field
+    new = Atom(Kind.POSITION, first.shape[-2])
+    mean = None if field.mean is None else (lambda m: (first @ m.unsqueeze(-1)).squeeze(-1))
+    layout = field.layout.replaced(at, (new,))
+    return field.mapped(lambda k: z1 @ k @ z2.transpose(-1, -2), mean, layout=layout, order=(new,))
+
+
+def _dims(value: Any) -> int:
+    if isinstance(value, Random):
+        return len(value.layout.axes)
+    return len(value.shape)
