@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -11,10 +12,11 @@ from torch import Tensor, nn
 
 from lazyrich.errors import TangentError
 from lazyrich.tangent.function import NetworkFunction
-from lazyrich.tangent.tape import Tape, Use, tape, unknown_uses
+from lazyrich.tangent.tape import Probe, Tape, Use, probe, tape
 
 Outputs = Literal["full", "trace", "diagonal"]
 BUDGET = 2**26  # entries of the largest temporary array of a block
+STRIPS = 4  # of a diagonal block, of which only what lies right of the diagonal is multiplied
 MOST = 2**32  # bytes of a result beyond which it is refused
 
 
@@ -66,70 +68,93 @@ def ntk_of(
         if x2.shape[1:] != x1.shape[1:]:
             raise TangentError(f"got x1 of shape {tuple(x1.shape)} and x2 of shape {tuple(x2.shape)}, expected equal samples")
     factors = function.rates(rates)
-    unknown = unknown_uses(function, x1)
-    k = function(function.parameters, x1[:1]).shape[1]
-    other = x1 if x2 is None else x2
+    found = probe(function, x1)
+    k, other = found.outputs, x1 if x2 is None else x2
     keys = {name: _key(name, per) for name in factors}
-    whole = _room(len(x1), len(other), k, outputs, list(dict.fromkeys(keys.values())), x1, function)
-    size = block or _block(function, x1, unknown, k)
+    width = k if outputs == "full" else 1  # rows and columns that a sample has in the result
+    whole = _room(len(x1), len(other), k, outputs, list(dict.fromkeys(keys.values())), function)
+    size = block or _block(function, found, len(x1))
     for i in range(0, len(x1), size):
-        rows = tape(function, x1[i : i + size], unknown)
+        rows = tape(function, x1[i : i + size], found.unknown)
         for j in range(i if x2 is None else 0, len(other), size):
-            columns = rows if x2 is None and i == j else tape(function, other[j : j + size], unknown)
-            parts: dict[str, Tensor] = {}
-            for name, part in _parts(rows, columns, factors, outputs):
-                key = keys[name]
-                parts[key] = parts[key].add_(part) if key in parts else part
-            for key, part in parts.items():
-                at = (slice(i, i + part.shape[0]), slice(j, j + part.shape[1]))
-                whole[key][at] = part
-                if x2 is None and i != j:
-                    flip = part.transpose(0, 1)
-                    whole[key][at[1], at[0]] = flip.transpose(2, 3) if outputs == "full" else flip
+            columns = rows if x2 is None and i == j else tape(function, other[j : j + size], found.unknown)
+            at = (slice(i * width, (i + rows.shape[0]) * width), slice(j * width, (j + columns.shape[0]) * width))
+            parts = {key: array[at] for key, array in whole.items()}
+            _add(parts, rows, columns, factors, keys, outputs)
+            for key, part in parts.items() if x2 is None else ():
+                if i == j:
+                    _mirror(part, width)
+                else:
+                    whole[key][at[1], at[0]] = part.transpose(0, 1)
+    if outputs == "full":
+        whole = {key: array.view(len(x1), k, len(other), k).transpose(1, 2) for key, array in whole.items()}
     return whole if per else whole[""]
 
 
-def _parts(rows: Tape, columns: Tape, factors: Mapping[str, float], outputs: Outputs) -> Any:
-    """Each tensor's part of a block, (n1, n2, ...), times its rate."""
+def _add(
+    parts: Mapping[str, Tensor],
+    rows: Tape,
+    columns: Tape,
+    factors: Mapping[str, float],
+    keys: Mapping[str, str],
+    outputs: Outputs,
+) -> None:
+    """Add every tensor's part of a block, times its rate, to the array of its key; of a diagonal block perhaps the upper half."""
+    reads = Counter(name for use in rows.uses for name in use.names)
+    products = set()
+    for first, second in zip(rows.uses, columns.uses, strict=True):
+        if first.linear and first.a.dim() == 2 and all(reads[name] == 1 for name in first.names):
+            products |= first.names
+            rates: dict[str, list[float]] = {}  # by key, of the weight and of the bias, which share the signals' Gram
+            for i, name in enumerate((first.weight, first.bias)):
+                if name is not None and factors[name]:
+                    rates.setdefault(keys[name], [0.0, 0.0])[i] = factors[name]
+            _add_product(parts, first, second, rates, outputs)
     for name, factor in factors.items():
-        if factor == 0:
+        if name in products or factor == 0:
             continue
-        first, second = _read(rows, name), _read(columns, name)
         if name in rows.rest:
             part = _gram([(rows.rest[name], columns.rest[name])], outputs)
-        elif len(first) == 1 and first[0].linear and first[0].weight == name and first[0].a.dim() == 2:
-            part = _product(first[0], second[0], outputs)
         else:
-            part = _gram(_slices(name, first, second), outputs)
+            part = _gram(_slices(name, _read(rows, name), _read(columns, name)), outputs)
         if part is not None:
-            yield name, part if factor == 1 else part.mul_(factor)
+            parts[keys[name]].add_(part, alpha=factor)
 
 
 def _read(record: Tape, name: str) -> list[Use]:
-    return [use for use in record.uses if name in (use.weight, use.bias)]
+    return [use for use in record.uses if name in use.names]
 
 
-def _product(first: Use, second: Use, outputs: Outputs) -> Tensor:
-    """(a a') (delta_k delta_l') for a dense layer of vectors."""
-    a = first.a @ second.a.T
+def _add_product(
+    parts: Mapping[str, Tensor], first: Use, second: Use, rates: Mapping[str, Sequence[float]], outputs: Outputs
+) -> None:
+    """Add (rate_w a a' + rate_b) (delta_k delta_l') for a dense layer of vectors."""
+    gram = first.a @ second.a.T
+    factor = {key: gram * weight + bias for key, (weight, bias) in rates.items()}
     if outputs == "diagonal":
-        return torch.einsum("kno,kmo->nmk", first.delta, second.delta).mul_(a[..., None])
-    d1, d2 = first.delta.transpose(0, 1), second.delta.transpose(0, 1)  # (n, K, O)
-    if outputs == "trace":
-        return (d1.flatten(1) @ d2.flatten(1).T).mul_(a)
-    n, k, o = d1.shape
-    gram = _symmetric(d1.reshape(n * k, o)) if first is second else d1.reshape(n * k, o) @ d2.reshape(-1, o).T
-    return gram.reshape(n, k, len(d2), k).mul_(a[:, None, :, None]).permute(0, 2, 1, 3)
+        signals = torch.einsum("kno,kmo->nmk", first.delta, second.delta)
+        for key, by in factor.items():
+            parts[key].addcmul_(signals, by[..., None])
+        return
+    d1 = first.delta.transpose(0, 1).flatten(1)  # (n, K O)
+    d2 = d1 if first is second else second.delta.transpose(0, 1).flatten(1)
+    k = first.delta.shape[0] if outputs == "full" else 1
+    d1, d2 = d1.reshape(len(d1) * k, -1), d2.reshape(len(d2) * k, -1)
+    strip = -(-len(gram) // STRIPS) if first is second else len(gram)
+    for low in range(0, len(gram), strip):
+        high, right = low + strip, low if first is second else 0
+        signals = d1[low * k : high * k] @ d2[right * k :].T
+        for key, by in factor.items():
+            part = parts[key][low * k : high * k, right * k :]
+            by = by[low:high, right:].repeat_interleave(k, 1)
+            part.unflatten(0, (-1, k)).addcmul_(signals.unflatten(0, (-1, k)), by[:, None])
 
 
-def _symmetric(d: Tensor, strips: int = 4) -> Tensor:
-    """D d^T, its upper half in strips of rows, the lower one copied."""
-    gram = d.new_empty(len(d), len(d))
-    step = -(-len(d) // strips)
-    for i in range(0, len(d), step):
-        torch.mm(d[i : i + step], d[i:].T, out=gram[i : i + step, i:])
-        gram[i + step :, i : i + step] = gram[i : i + step, i + step :].T
-    return gram
+def _mirror(part: Tensor, width: int) -> None:
+    """The lower half of a diagonal block from its upper one, in the strips in which products are added."""
+    step = -(-len(part) // width // STRIPS) * width
+    for low in range(0, len(part), step):
+        part[low + step :, low : low + step] = part[low : low + step, low + step :].transpose(0, 1)
 
 
 def _slices(name: str, first: list[Use], second: list[Use]) -> Iterator[tuple[Tensor, Tensor]]:
@@ -226,16 +251,14 @@ def _each(value: Any, axes: int) -> tuple[int, ...]:
 
 
 def _gram(pairs: Any, outputs: Outputs) -> Tensor | None:
-    """Gram of per-sample gradients (n, K, P), summed over slices."""
+    """Gram of per-sample gradients (n, K, P), summed over slices: (n K, m K), (n, m) or (n, m, K)."""
     total: Tensor | None = None
     for g1, g2 in pairs:
-        n, k, p = g1.shape
-        if outputs == "trace":
-            part = g1.reshape(n, k * p) @ g2.reshape(len(g2), k * p).T
-        elif outputs == "diagonal":
+        if outputs == "diagonal":
             part = torch.einsum("nkp,mkp->nmk", g1, g2)
         else:
-            part = (g1.reshape(n * k, p) @ g2.reshape(-1, p).T).reshape(n, k, len(g2), k).permute(0, 2, 1, 3)
+            g1, g2 = (g.flatten(1) if outputs == "trace" else g.flatten(0, 1) for g in (g1, g2))
+            part = g1 @ g2.T
         total = part if total is None else total.add_(part)
     return total
 
@@ -244,27 +267,22 @@ def _key(name: str, per: str | None) -> str:
     return "" if per is None else name if per == "tensor" else name.rpartition(".")[0]
 
 
-def _room(
-    n1: int, n2: int, k: int, outputs: Outputs, keys: list[str], x: Tensor, function: NetworkFunction
-) -> dict[str, Tensor]:
-    """Space for the result, refused where it cannot fit."""
-    shape = {"full": (n1, n2, k, k), "trace": (n1, n2), "diagonal": (n1, n2, k)}[outputs]
+def _room(n1: int, n2: int, k: int, outputs: Outputs, keys: list[str], function: NetworkFunction) -> dict[str, Tensor]:
+    """Space for the result, a matrix of samples (and outputs), refused where it cannot fit."""
+    shape = {"full": (n1 * k, n2 * k), "trace": (n1, n2), "diagonal": (n1, n2, k)}[outputs]
     like = next(iter(function.parameters.values()))
     needed = math.prod(shape) * like.element_size() * len(keys)
     if needed > MOST:
         smaller = "outputs='trace' or 'diagonal', " if outputs == "full" and k > 1 else ""
         raise TangentError(
-            f"the kernel of shape {shape} needs {needed / 2**30:.1f} GiB"
+            f"the kernel of shape {(n1, n2, k, k) if outputs == 'full' else shape} needs {needed / 2**30:.1f} GiB"
             + (f" for {len(keys)} parts" if len(keys) > 1 else "")
             + f"; ask for {smaller}fewer samples at a time, or its products with vectors"
         )
     return {key: like.new_zeros(shape) for key in keys}
 
 
-def _block(function: NetworkFunction, x: Tensor, unknown: frozenset[str], k: int) -> int:
+def _block(function: NetworkFunction, found: Probe, samples: int) -> int:
     """Samples a block: per-sample gradients of the largest tensor that needs them, and backward signals, within the budget."""
-    record = tape(function, x[:1], unknown)
-    whole = [function.parameters[name].numel() for name in unknown]
-    whole += [function.parameters[u.weight].numel() for u in record.uses if u.weight and not u.linear]
-    signals = sum(use.delta[0].numel() for use in record.uses)
-    return max(1, min(len(x), 512, BUDGET // (k * max([signals, *whole, 1]))))
+    whole = [function.parameters[name].numel() for name in (*found.unknown, *found.gradients)]
+    return max(1, min(samples, 512, BUDGET // (found.outputs * max([found.signals, *whole, 1]))))

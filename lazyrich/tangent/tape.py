@@ -105,19 +105,38 @@ def tape(function: NetworkFunction, x: Tensor, unknown: frozenset[str] | None = 
     return Tape(tuple(uses), _rest(function, x, sorted(unknown)), (n, k))
 
 
-def unknown_uses(function: NetworkFunction, x: Tensor) -> frozenset[str]:
-    """Parameters that something else than a weighted operation reads, or whose operation has its samples elsewhere.
+@dataclass(frozen=True)
+class Probe:
+    """What a network does with its parameters, found out on a few samples.
 
-    Whether axis 0 of an operation holds the samples is tried out: with the samples turned round, its input must turn round.
+    Attributes:
+        unknown: parameters that something else than a weighted operation reads, or whose operation has its samples elsewhere.
+        gradients: weights whose gradients are taken sample by sample.
+        outputs: number of outputs.
+        signals: entries of all backward signals of one sample and output.
+    """
+
+    unknown: frozenset[str]
+    gradients: frozenset[str]
+    outputs: int
+    signals: int
+
+
+def probe(function: NetworkFunction, x: Tensor) -> Probe:
+    """Try out how each parameter is read, and whether axis 0 of what reads it holds the samples.
+
+    With the samples turned round, an operation's input must turn round.
     """
     some = x[: min(len(x), 3)]
-    uses, unknown, _ = _forward(function, some)
+    uses, unknown, out = _forward(function, some)
     turned = _forward(function, some.roll(1, 0))[0] if len(some) > 1 else uses
     for use, other in zip(uses, turned, strict=True):
         fits = len(use.a) == len(some) == len(use.out)
         if not fits or not torch.allclose(use.a.roll(1, 0).double(), other.a.double(), rtol=1e-4, atol=1e-6):
             unknown = unknown | use.names
-    return unknown
+    known = [use for use in uses if use.names - unknown]
+    gradients = frozenset(use.weight for use in known if use.weight and not use.linear)
+    return Probe(unknown, gradients, out.shape[1], sum(use.out.numel() // len(some) for use in known))
 
 
 def _forward(function: NetworkFunction, x: Tensor) -> tuple[list[Use], frozenset[str], Tensor]:

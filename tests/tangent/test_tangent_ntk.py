@@ -11,7 +11,7 @@ import lazyrich as lzr
 from lazyrich.errors import TangentError
 from lazyrich.tangent import NetworkFunction
 from lazyrich.tangent.ntk import ntk_of
-from lazyrich.tangent.tape import unknown_uses
+from lazyrich.tangent.tape import probe
 
 
 class Tied(nn.Module):
@@ -277,7 +277,7 @@ def test_only_what_needs_it_goes_through_autograd():
         ("attention", set()),
     ):
         model, x = build(name)
-        assert set(unknown_uses(NetworkFunction(model), x)) == expected, name
+        assert set(probe(NetworkFunction(model), x).unknown) == expected, name
 
 
 def test_the_model_is_left_as_it_was():
