@@ -12,6 +12,7 @@ from torch.func import jacrev, jvp, vmap
 from lazyrich.errors import TangentError
 from lazyrich.inference.normalisation import loss_scale
 from lazyrich.tangent.higher import ORDERS
+from lazyrich.tangent.inner import inner
 from lazyrich.tangent.once import once
 from lazyrich.tangent.outputs import Outputs, Point, following
 
@@ -149,5 +150,5 @@ def _jet(outputs: Outputs, samples: slice, times: int, v: Point, bend: Point) ->
 
 def _leibniz(left: list[list[Tensor]], right: list[list[Tensor]], k: int) -> Tensor:
     """The kth derivative of the product, summed over tensors."""
-    terms = [math.comb(k, i) * (a @ b.T) for i in range(k + 1) for a, b in zip(left[i], right[k - i], strict=True)]
+    terms = [math.comb(k, i) * inner(a, b) for i in range(k + 1) for a, b in zip(left[i], right[k - i], strict=True)]
     return torch.stack(terms).sum(0)

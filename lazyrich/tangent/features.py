@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from lazyrich.errors import TangentError
 from lazyrich.tangent.function import NetworkFunction
+from lazyrich.tangent.inner import inner
 
 
 def features(model: nn.Module, x: Tensor, layers: Sequence[str] | None = None) -> dict[str, Tensor]:
@@ -70,7 +71,7 @@ def feature_kernel(
     """
     first = features(model, x1, layers)
     second = first if x2 is None else features(model, x2, layers)
-    return {path: h.flatten(1) @ second[path].flatten(1).T / h[0].numel() for path, h in first.items()}
+    return {path: inner(h.flatten(1), second[path].flatten(1)) / h[0].numel() for path, h in first.items()}
 
 
 def _fits(outs: list[object], samples: int) -> bool:

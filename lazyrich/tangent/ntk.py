@@ -12,10 +12,13 @@ from torch import Tensor, nn
 
 from lazyrich.errors import TangentError
 from lazyrich.tangent.function import NetworkFunction
+from lazyrich.tangent.inner import inner
 from lazyrich.tangent.tape import Probe, Tape, Use, probe, tape
 
 Outputs = Literal["full", "trace", "diagonal"]
 BUDGET = 2**26  # entries of the largest temporary array of a block
+MOVED = 60  # products that take as long as one number to memory and back, measured
+MET = 2**20  # entries of signals that met activations, worked on at a time: they stay in the caches
 STRIPS = 4  # of a diagonal block, of which only what lies right of the diagonal is multiplied
 MOST = 2**32  # bytes of a result beyond which it is refused
 
@@ -113,10 +116,13 @@ def _add(
     for name, factor in factors.items():
         if name in products or factor == 0:
             continue
+        first, second = _read(rows, name), _read(columns, name)
         if name in rows.rest:
             part = _gram([(rows.rest[name], columns.rest[name])], outputs)
+        elif _pairs_pay(name, first, outputs):
+            part = _pairs(first, second, outputs)
         else:
-            part = _gram(_slices(name, _read(rows, name), _read(columns, name)), outputs)
+            part = _gram(_slices(name, first, second), outputs)
         if part is not None:
             parts[keys[name]].add_(part, alpha=factor)
 
@@ -143,7 +149,7 @@ def _add_product(
     strip = -(-len(gram) // STRIPS) if first is second else len(gram)
     for low in range(0, len(gram), strip):
         high, right = low + strip, low if first is second else 0
-        signals = d1[low * k : high * k] @ d2[right * k :].T
+        signals = inner(d1[low * k : high * k], d2[right * k :])
         for key, by in factor.items():
             part = parts[key][low * k : high * k, right * k :]
             by = by[low:high, right:].repeat_interleave(k, 1)
@@ -155,6 +161,56 @@ def _mirror(part: Tensor, width: int) -> None:
     step = -(-len(part) // width // STRIPS) * width
     for low in range(0, len(part), step):
         part[low + step :, low : low + step] = part[low : low + step, low + step :].transpose(0, 1)
+
+
+def _pairs_pay(name: str, uses: list[Use], outputs: Outputs) -> bool:
+    """Whether pairs of positions cost less than gradients of the size of the tensor.
+
+    In products a pair of n samples, for a matrix O x I read at P places: P K O (P + K) + P^2 I, and ``MOVED`` for each of the
+    P K O numbers that are written on the way; against K^2 O I, K P O I / n, and ``MOVED`` for K O I / n numbers.
+    """
+    sums = all(use.weight == name and (use.linear or (use.window is not None and use.window[3] == 1)) for use in uses)
+    if outputs == "diagonal" or not uses or not sums:
+        return False
+    (k, n), o = uses[0].delta.shape[:2], uses[0].shape_of_weight[0]
+    i, p = math.prod(uses[0].shape_of_weight[1:]), sum(use.delta[0, 0].numel() for use in uses) // o
+    kept = k if outputs == "full" else 1
+    return p * k * o * (p + kept + MOVED) + p * p * i < k * o * i * (kept + (p + MOVED) / n)
+
+
+def _pairs(first: list[Use], second: list[Use], outputs: Outputs) -> Tensor:
+    """Sum over pairs of positions of (a_p a'_q) (delta_kp delta'_lq): (n K, m K), or (n, m) for the trace.
+
+    The activations' Gram acts on the second signals, one matrix a sample, and what comes out meets the first signals.
+    """
+    a1, d1 = _positions(first)
+    a2, d2 = (a1, d1) if first[0] is second[0] else _positions(second)
+    k, p, o = d1.shape[1:]
+    m = len(d2)
+    spread = d2.transpose(1, 2).reshape(m, p, k * o)
+    found = []
+    for a, d in zip(*(t.split(max(1, MET // (m * p * k * o))) for t in (a1, d1)), strict=True):
+        gram = (a.flatten(0, 1) @ a2.flatten(0, 1).T).view(-1, m, p).transpose(0, 1)  # (m, c p, q)
+        met = (gram @ spread).view(m, len(a), p, k, o).permute(1, 0, 3, 2, 4)  # (c, m, l, p, o)
+        if outputs == "trace":
+            found.append((met * d[:, None]).sum((2, 3, 4)))
+        else:
+            found.append((d.flatten(2) @ met.reshape(len(a), m * k, p * o).mT).flatten(0, 1))
+    return torch.cat(found)
+
+
+def _positions(uses: list[Use]) -> tuple[Tensor, Tensor]:
+    """What a matrix met at every place where it was read, (n, P, I), and the signals that came back there, (n, K, P, O)."""
+    met, signals = [], []
+    for use in uses:
+        if use.linear:
+            met.append(use.a.flatten(1, -2) if use.a.dim() > 2 else use.a[:, None])
+            delta = use.delta if use.delta.dim() > 3 else use.delta.unsqueeze(2)
+            signals.append(delta.flatten(2, -2).transpose(0, 1))
+        else:
+            met.append(_unfolded(use).mT)
+            signals.append(use.delta.flatten(3).permute(1, 0, 3, 2))
+    return torch.cat(met, 1), torch.cat(signals, 2)
 
 
 def _slices(name: str, first: list[Use], second: list[Use]) -> Iterator[tuple[Tensor, Tensor]]:
@@ -206,10 +262,8 @@ def _entries(use: Use) -> Tensor:
 
 def _dense(use: Use, low: int, high: int) -> Tensor:
     """Gradients of some rows of a dense weight, (n, K, rows * I)."""
-    delta, a = use.delta[..., low:high].flatten(2, -2), use.a.flatten(1, -2)
-    if use.a.dim() == 2:
-        delta, a = use.delta[..., low:high].unsqueeze(2), use.a.unsqueeze(1)
-    return torch.einsum("knpo,npi->nkoi", delta, a).flatten(2)
+    a, delta = _positions([use])
+    return torch.einsum("nkpo,npi->nkoi", delta[..., low:high], a).flatten(2)
 
 
 def _local(use: Use, name: str) -> Tensor:
@@ -223,7 +277,7 @@ def _local(use: Use, name: str) -> Tensor:
     if use.linear:
         return _dense(use, 0, use.delta.shape[-1])
     if use.window is not None:
-        return _patches(use, *use.window)
+        return _patches(use)
     weight_shape = use.shape_of_weight
 
     def one(a: Tensor, delta: Tensor) -> Tensor:
@@ -233,17 +287,22 @@ def _local(use: Use, name: str) -> Tensor:
     return torch.func.vmap(one)(use.a, use.delta.transpose(0, 1)).flatten(2)
 
 
-def _patches(use: Use, stride: Any, padding: Any, dilation: Any, groups: int) -> Tensor:
+def _patches(use: Use) -> Tensor:
     """Gradients of a convolution's weight, (n, K, O * I * taps): signals times the patches that each position reads."""
-    one = use.a.dim() == 3  # a convolution over one axis is one over two of which the first has a single place
-    a = use.a.unsqueeze(2) if one else use.a
-    taps = use.shape_of_weight[2:]
-    sizes = [(fill, *_each(v, 1)) if one else _each(v, 2) for v, fill in ((taps, 1), (dilation, 1), (padding, 0), (stride, 1))]
-    read = torch.nn.functional.unfold(a, *sizes)  # (n, I * taps, P)
+    read, groups = _unfolded(use), use.window[3]  # type: ignore[index]
     k, n, o = use.delta.shape[:3]
     delta = use.delta.reshape(k, n, groups, o // groups, -1).permute(1, 2, 0, 3, 4).reshape(n * groups, k * o // groups, -1)
     found = delta @ read.reshape(n * groups, -1, read.shape[-1]).mT
     return found.reshape(n, groups, k, -1).transpose(1, 2).flatten(2)
+
+
+def _unfolded(use: Use) -> Tensor:
+    """The patches that a convolution reads, (n, I * taps, P)."""
+    stride, padding, dilation, _ = use.window  # type: ignore[misc]
+    one = use.a.dim() == 3  # a convolution over one axis is one over two of which the first has a single place
+    taps = use.shape_of_weight[2:]
+    sizes = [(fill, *_each(v, 1)) if one else _each(v, 2) for v, fill in ((taps, 1), (dilation, 1), (padding, 0), (stride, 1))]
+    return torch.nn.functional.unfold(use.a.unsqueeze(2) if one else use.a, *sizes)
 
 
 def _each(value: Any, axes: int) -> tuple[int, ...]:
@@ -258,7 +317,7 @@ def _gram(pairs: Any, outputs: Outputs) -> Tensor | None:
             part = torch.einsum("nkp,mkp->nmk", g1, g2)
         else:
             g1, g2 = (g.flatten(1) if outputs == "trace" else g.flatten(0, 1) for g in (g1, g2))
-            part = g1 @ g2.T
+            part = inner(g1, g2)
         total = part if total is None else total.add_(part)
     return total
 

@@ -1,6 +1,7 @@
 """The structured tangent kernel against explicit Jacobians, in float64, for every way in which a parameter is used."""
 
 import copy
+import sys
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ import lazyrich as lzr
 from lazyrich.errors import TangentError
 from lazyrich.tangent import NetworkFunction
 from lazyrich.tangent.ntk import ntk_of
-from lazyrich.tangent.tape import probe
+from lazyrich.tangent.tape import probe, tape
 
 
 class Tied(nn.Module):
@@ -36,6 +37,20 @@ class TiedTwice(nn.Module):
     def forward(self, x):
         h = torch.tanh(self.conv(torch.tanh(self.conv(x))))
         return self.dense(torch.tanh(self.dense(h))).sum(1)[:, :2]
+
+
+class Unrolled(nn.Module):
+    """A recurrent cell of dense layers that read vectors, once for each step."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.outer, self.out = nn.Linear(6, 6), nn.Linear(4, 6, bias=False), nn.Linear(6, 2)
+
+    def forward(self, x):
+        h = torch.tanh(self.outer(x[:, 0]))
+        for t in range(1, x.shape[1]):
+            h = torch.tanh(self.outer(x[:, t]) + self.inner(h))
+        return self.out(h)
 
 
 class Attention(nn.Module):
@@ -179,6 +194,11 @@ CASES = {
     "heads": (lambda: Heads(True), numbers(3, 6)),
     "heads, positions first": (lambda: Heads(False), numbers(5, 6)),
     "tied": (Tied, numbers(4)),
+    "unrolled": (Unrolled, numbers(3, 4)),
+    "convolution of one group": (
+        lambda: S(nn.Conv2d(2, 3, 3, stride=2, padding=1), nn.Tanh(), nn.Conv2d(3, 2, 2, dilation=2), nn.Flatten()),
+        numbers(2, 7, 6),
+    ),
     "tied convolution": (TiedTwice, numbers(2, 6)),
     "custom": (Custom, numbers(4)),
     "positions first": (PositionsFirst, numbers(5, 5)),
@@ -243,6 +263,48 @@ def test_every_tensor_agrees_with_explicit_jacobians(name):
     total = sum(want.values())
     close(ntk_of(model, x, outputs="trace"), torch.einsum("nmkk->nm", total))
     close(ntk_of(model, x, outputs="diagonal"), torch.einsum("nmkk->nmk", total))
+
+
+@pytest.mark.parametrize("pay", [True, False])
+@pytest.mark.parametrize(
+    "name", ["dense of positions", "conv1d", "convolution of one group", "tied convolution", "unrolled", "attention"]
+)
+def test_pairs_of_positions_and_gradients_agree(name, pay, monkeypatch):
+    """Either way of shared weights, whatever the rule would choose; the pairs in chunks of one sample."""
+    room = sys.modules["lazyrich.tangent.ntk"]
+    rule, asked = room._pairs_pay, []
+
+    def forced(name, uses, outputs):
+        can = outputs != "diagonal" and all(u.weight == name and (u.linear or (u.window and u.window[3] == 1)) for u in uses)
+        asked.append(can)
+        return pay and can
+
+    monkeypatch.setattr(room, "MET", 1)
+    model, x = build(name)
+    want = explicit(model, x, x)
+    for choose in (forced, rule):
+        monkeypatch.setattr(room, "_pairs_pay", choose)
+        got = ntk_of(model, x, per="tensor", block=3)
+        for tensor in want:
+            close(got[tensor], want[tensor])
+        close(ntk_of(model, x[:2], x[1:], outputs="trace"), torch.einsum("nmkk->nm", sum(want.values())[:2, 1:]))
+    assert any(asked)
+
+
+@pytest.mark.parametrize(("positions", "pays"), [(4, True), (400, False)])
+def test_few_positions_are_paired_and_many_are_not(positions, pays):
+    use = next(u for u in tape(NetworkFunction(S(L(256, 256), nn.Flatten(), L(256 * positions, 10))),
+                               torch.randn(4, positions, 256)).uses if u.weight == "0.weight")  # fmt: skip
+    assert sys.modules["lazyrich.tangent.ntk"]._pairs_pay("0.weight", [use], "full") is pays
+
+
+def test_wide_tensors_keep_their_digits_in_float32():
+    """The trace sums a million products an entry."""
+    torch.manual_seed(0)
+    model, x = S(L(512, 512), nn.Tanh(), nn.Flatten(), L(512 * 64, 4)), torch.randn(4, 64, 512)
+    got = ntk_of(model, x, outputs="trace")
+    want = ntk_of(model.double(), x.double(), outputs="trace")
+    assert float((got - want).abs().max() / want.abs().max()) < 2e-6
 
 
 def test_layers_hold_their_tensors_and_rates_weigh_them():
