@@ -224,6 +224,23 @@ def test_an_operation_is_done_once_only_where_nothing_changes_in_place():
     assert first.data_ptr() == again.data_ptr() != second.data_ptr()
 
 
+def test_products_with_derivatives_of_the_data_are_left_out():
+    """They are zero; one that is written out, or that is a repeated number other than zero, is multiplied."""
+
+    class Counting(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            calls.append(func)
+            return func(*args, **(kwargs or {}))
+
+    a, calls = torch.randn(3, 3), []
+    zero, one = torch.zeros(()).expand(3, 3), torch.ones(()).expand(3, 3)
+    with Counting():
+        found = once(lambda: (torch.mm(a, zero), torch.mm(zero, a), torch.mm(a, one), torch.mm(a, zero.clone())))
+    assert calls.count(torch.ops.aten.mm.default) == 2
+    for got, second in zip(found, (zero, zero, one, zero), strict=True):
+        torch.testing.assert_close(got, a @ second)
+
+
 def test_directions_and_fields():
     x, d = torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0])
     assert float(along(lambda x: (x**2).sum(), x, d, d)) == 2 * float(d @ d)
