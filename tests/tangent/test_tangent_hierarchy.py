@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 from torch.func import functional_call, jacfwd, jacrev
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lazyrich.errors import TangentError
 from lazyrich.tangent import contracted, contraction, higher, higher_kernels, ntk_velocity
