@@ -112,7 +112,8 @@ def _add(
             for i, name in enumerate((first.weight, first.bias)):
                 if name is not None and factors[name]:
                     rates.setdefault(keys[name], [0.0, 0.0])[i] = factors[name]
-            _add_product(parts, first, second, rates, outputs)
+            if rates:
+                _add_product(parts, first, second, rates, outputs)
     for name, factor in factors.items():
         if name in products or factor == 0:
             continue
