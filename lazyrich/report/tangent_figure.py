@@ -162,7 +162,10 @@ def few_errors(few: Few, key: str) -> str:
             _line(axes, list(few.times), row, STYLES[f"p = {p}"], every=max(1, len(few.times) // 8) + i)
         _time(axes)
         axes.set_ylabel("part of what was learnt", color=tone("muted"))
-        words = ", ".join(f"p = {p} is off by {percent(v)}" for p, v in zip(few.orders, few.at_half, strict=True))
+        words = ", ".join(
+            f"p = {p} has ended" if v is None else f"p = {p} is off by {percent(v)}"
+            for p, v in zip(few.orders, few.at_half, strict=True)
+        )
         return inline(figure, key, "Error of the predictions", f"When half of the loss is learnt, {words}.")
 
 

@@ -37,7 +37,7 @@ def features(model: nn.Module, x: Tensor, layers: Sequence[str] | None = None) -
         if path not in modules or not path:
             raise TangentError(f"got layer '{path}', expected a module of the network: {', '.join(p for p in modules if p)}")
     seen: dict[str, list[object]] = {path: [] for path in asked}
-    handles = [modules[path].register_forward_hook(lambda _m, _a, out, path=path: seen[path].append(out)) for path in asked]
+    handles = [modules[p].register_forward_hook(lambda _m, _a, out, p=p: seen[p].append(_kept(out))) for p in asked]
     try:
         with torch.no_grad():
             function(function.parameters, x)
@@ -72,6 +72,11 @@ def feature_kernel(
     first = features(model, x1, layers)
     second = first if x2 is None else features(model, x2, layers)
     return {path: inner(h.flatten(1), second[path].flatten(1)) / h[0].numel() for path, h in first.items()}
+
+
+def _kept(out: object) -> object:
+    """A copy: an operation in place may come behind the module."""
+    return out.clone() if isinstance(out, Tensor) else out
 
 
 def _fits(outs: list[object], samples: int) -> bool:

@@ -42,6 +42,9 @@ class NetworkFunction:
     """
 
     def __init__(self, model: nn.Module) -> None:
+        if not isinstance(model, nn.Module):
+            raise TangentError(f"got {type(model).__name__}, expected an nn.Module")
+        _refuse_lazy(model)
         _refuse_mixing(model)
         trained = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
         if not trained:
@@ -69,7 +72,11 @@ class NetworkFunction:
         Raises:
             TangentError: for names that are no tensors of the module, and factors that are negative or not finite.
         """
+        if rates is not None and not isinstance(rates, Mapping):
+            raise TangentError(f"got rates {type(rates).__name__}, expected numbers by tensor name, as {{'0.weight': 1.0}}")
         for name, rate in (rates or {}).items():
+            if not isinstance(rate, (int, float)):
+                raise TangentError(f"got rate {rate!r} for '{name}', expected a number (of a plan's settings, their lr)")
             if name not in self.parameters and name not in self._constants:
                 raise TangentError(f"got a rate for '{name}', expected a tensor of the module: {', '.join(self.parameters)}")
             if not 0 <= rate < math.inf:
@@ -87,18 +94,39 @@ class NetworkFunction:
         if x.is_floating_point() and x.dtype != dtype:
             raise TangentError(f"{name} is {x.dtype} but the parameters are {dtype}; call x.to({dtype}) or model.to({x.dtype})")
         try:
-            both = self(self.parameters, x[:2]).detach()
-            alone = self(self.parameters, x[:1]).detach()
-        except (RuntimeError, ValueError, IndexError, TypeError) as error:
+            both = self._tried(x[:2], name)
+            alone = torch.cat([self._tried(one[None], name) for one in x[:2]])
+        except (RuntimeError, ValueError, IndexError, TypeError, AssertionError, KeyError, AttributeError) as error:
             line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise TangentError(f"{type(self.model).__name__} does not take {name} of shape {tuple(x.shape)}: {line}") from error
+        if not both.is_floating_point():
+            raise TangentError(
+                f"{type(self.model).__name__} returns {both.dtype}, expected real numbers; return logits or parts"
+            )
         if not torch.isfinite(both).all():
             raise TangentError(f"{type(self.model).__name__} gives outputs that are not finite on {name}")
-        if both.shape[0] != len(x[:2]) or not torch.allclose(both[:1], alone, rtol=1e-3, atol=1e-5 * float(both.abs().max())):
+        if both.shape != alone.shape or not torch.allclose(both, alone, rtol=1e-3, atol=1e-5 * float(both.abs().max())):
             raise TangentError(
-                f"{type(self.model).__name__} mixes samples: its output on the first of {name} changes with the second, so a "
-                "kernel of two samples does not exist; use a layer that treats samples one by one (layer or group norm)"
+                f"{type(self.model).__name__} mixes samples: its outputs on the first two of {name} are others than on each alone, "
+                "so a kernel of two samples does not exist; use a layer that treats samples one by one (layer or group norm), and "
+                "batch_first=True where axis 0 would hold positions"
             )
+
+    def _tried(self, x: Tensor, name: str) -> Tensor:
+        """The outputs on copies of everything, which the network must leave as they are."""
+        copies = {n: t.clone() for n, t in {**self._constants, **self.parameters, name: x}.items()}
+        before = {n: t._version for n, t in copies.items()}
+        x = copies.pop(name)
+        with torch.no_grad(), smooth():
+            out = _tensor_of(functional_call(self.model, copies, (x,)), self.model)
+        copies[name] = x
+        for n, t in copies.items():
+            if t._version != before[n]:
+                raise TangentError(
+                    f"{type(self.model).__name__} changes '{n}' in place as it runs, so it is no fixed function; call "
+                    "model.eval(), or work on a copy of the tensor"
+                )
+        return out.flatten(1) if out.dim() > 1 else out.unsqueeze(1)
 
 
 def _tensor_of(out: Any, model: nn.Module) -> Tensor:
@@ -108,6 +136,12 @@ def _tensor_of(out: Any, model: nn.Module) -> Tensor:
             "returns the output that you mean"
         )
     return out
+
+
+def _refuse_lazy(model: nn.Module) -> None:
+    for name, p in model.named_parameters():
+        if isinstance(p, nn.parameter.UninitializedParameter):
+            raise TangentError(f"'{name}' has no shape yet; run the model once on a batch, so that its lazy layers are made")
 
 
 def _refuse_mixing(model: nn.Module) -> None:
@@ -127,20 +161,51 @@ def _refuse_mixing(model: nn.Module) -> None:
 
 
 class _WrittenOut(TorchFunctionMode):
-    """Layer norms written out: the second derivatives of the fused one are wrong under nested transforms (torch 2.13)."""
+    """Norms and PReLU written out, whose fused forms have wrong derivatives under nested transforms (torch 2.13, 2.14).
+
+    Second derivatives of the norms, and per-sample derivatives of PReLU where there are as many samples as outputs.
+    """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is F.layer_norm:
-            return _layer_norm(*args, **(kwargs or {}))
-        return func(*args, **(kwargs or {}))
+        written = WRITTEN.get(func)
+        return func(*args, **(kwargs or {})) if written is None else written(*args, **(kwargs or {}))
 
 
-def _layer_norm(x: Tensor, shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5) -> Tensor:
-    axes = tuple(range(-len(tuple(shape)), 0))
-    centred = x - x.mean(axes, keepdim=True)
+def _layer_norm(
+    input: Tensor, normalized_shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5, *_: Any
+) -> Tensor:
+    axes = tuple(range(-len(tuple(normalized_shape)), 0))
+    centred = input - input.mean(axes, keepdim=True)
     out = centred * (centred.square().mean(axes, keepdim=True) + eps).rsqrt()
     out = out * weight if weight is not None else out
     return out + bias if bias is not None else out
+
+
+def _instance_norm(
+    input: Tensor, running_mean: Any = None, running_var: Any = None, weight: Any = None, bias: Any = None,
+    use_input_stats: bool = True, momentum: float = 0.1, eps: float = 1e-5, *_: Any,
+) -> Tensor:  # fmt: skip
+    shape, axes = (1, -1, *(1 for _ in input.shape[2:])), tuple(range(2, input.dim()))
+    centred = input - (input.mean(axes, keepdim=True) if use_input_stats else running_mean.reshape(shape))
+    out = (
+        centred * ((centred.square().mean(axes, keepdim=True) if use_input_stats else running_var.reshape(shape)) + eps).rsqrt()
+    )
+    out = out * weight.reshape(shape) if weight is not None else out
+    return out + bias.reshape(shape) if bias is not None else out
+
+
+def _prelu(input: Tensor, weight: Tensor) -> Tensor:
+    shape = (1, -1, *(1 for _ in input.shape[2:])) if weight.numel() > 1 else (1,)
+    return torch.where(input > 0, input, weight.reshape(shape) * input)
+
+
+WRITTEN: dict[Any, Any] = {
+    F.layer_norm: _layer_norm,
+    torch.layer_norm: _layer_norm,
+    F.instance_norm: _instance_norm,
+    F.prelu: _prelu,
+    torch.prelu: _prelu,
+}
 
 
 @contextmanager

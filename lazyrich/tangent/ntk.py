@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from lazyrich.errors import TangentError
 from lazyrich.tangent.function import NetworkFunction
 from lazyrich.tangent.inner import inner
-from lazyrich.tangent.tape import Probe, Tape, Use, probe, tape
+from lazyrich.tangent.tape import Misfit, Probe, Tape, Use, probe, tape
 
 Outputs = Literal["full", "trace", "diagonal"]
 BUDGET = 2**26  # entries of the largest temporary array of a block
@@ -64,6 +65,8 @@ def ntk_of(
     """
     if outputs not in ("full", "trace", "diagonal") or per not in (None, "tensor", "layer"):
         raise TangentError(f"got outputs={outputs!r}, per={per!r}; outputs is full, trace or diagonal, per is tensor or layer")
+    if block is not None and (not isinstance(block, int) or block < 1):
+        raise TangentError(f"got block={block!r}, expected a number of samples, at least 1")
     function = NetworkFunction(model)
     function.check(x1, "x1")
     if x2 is not None:
@@ -71,12 +74,25 @@ def ntk_of(
         if x2.shape[1:] != x1.shape[1:]:
             raise TangentError(f"got x1 of shape {tuple(x1.shape)} and x2 of shape {tuple(x2.shape)}, expected equal samples")
     factors = function.rates(rates)
-    found = probe(function, x1)
-    k, other = found.outputs, x1 if x2 is None else x2
     keys = {name: _key(name, per) for name in factors}
+    found = probe(function, x1)
+    while True:
+        try:
+            whole = _blocks(function, x1, x2, outputs, keys, factors, found, block)
+            return whole if per else whole[""]
+        except Misfit as odd:  # seen only now, as some samples go another way than the first few
+            found = replace(found, unknown=found.unknown | odd.names)
+
+
+def _blocks(
+    function: NetworkFunction, x1: Tensor, x2: Tensor | None, outputs: Outputs, keys: Mapping[str, str],
+    factors: Mapping[str, float], found: Probe, block: int | None,
+) -> dict[str, Tensor]:  # fmt: skip
+    """The result by key, block by block; of one batch with itself the blocks on and above the diagonal."""
+    k, other = found.outputs, x1 if x2 is None else x2
     width = k if outputs == "full" else 1  # rows and columns that a sample has in the result
     whole = _room(len(x1), len(other), k, outputs, list(dict.fromkeys(keys.values())), function)
-    size = block or _block(function, found, len(x1))
+    size = block or _block(function, found, max(len(x1), len(other)))
     for i in range(0, len(x1), size):
         rows = tape(function, x1[i : i + size], found.unknown)
         for j in range(i if x2 is None else 0, len(other), size):
@@ -91,7 +107,7 @@ def ntk_of(
                     whole[key][at[1], at[0]] = part.transpose(0, 1)
     if outputs == "full":
         whole = {key: array.view(len(x1), k, len(other), k).transpose(1, 2) for key, array in whole.items()}
-    return whole if per else whole[""]
+    return whole
 
 
 def _add(
@@ -345,4 +361,11 @@ def _room(n1: int, n2: int, k: int, outputs: Outputs, keys: list[str], function:
 def _block(function: NetworkFunction, found: Probe, samples: int) -> int:
     """Samples a block: per-sample gradients of the largest tensor that needs them, and backward signals, within the budget."""
     whole = [function.parameters[name].numel() for name in (*found.unknown, *found.gradients)]
+    like = next(iter(function.parameters.values()))
+    needed = found.outputs * max([found.signals, *whole, 1]) * like.element_size()
+    if needed > MOST:
+        raise TangentError(
+            f"one sample's gradients of {found.outputs} outputs need {needed / 2**30:.1f} GiB; wrap the network so that it returns "
+            "fewer outputs at a time, or ask for products with vectors (NtkOperator)"
+        )
     return max(1, min(samples, 512, BUDGET // (found.outputs * max([found.signals, *whole, 1]))))

@@ -40,7 +40,7 @@ class NtkOperator:
     """
 
     def __init__(self, model: nn.Module, x: Tensor, rates: Mapping[str, float] | None = None, block: int = 256) -> None:
-        if block < 1:
+        if not isinstance(block, int) or block < 1:
             raise TangentError(f"got block={block}, expected at least one sample a pass")
         self._function = NetworkFunction(model)
         self._function.check(x)
@@ -56,6 +56,8 @@ class NtkOperator:
 
     def matvec(self, v: Tensor) -> Tensor:
         """Theta v for v of shape (N K, R), in v's dtype; the passes run in the network's."""
+        if v.dim() != 2 or len(v) != self.shape[0]:
+            raise TangentError(f"got a vector of shape {tuple(v.shape)}, expected ({self.shape[0]}, R): R columns, N K rows")
         step = {name: g * self._factors[name] for name, g in self.pull(v).items()}
         return self.push(step).to(v.dtype).to(v.device)
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
+from lazyrich.errors import TangentError
 from lazyrich.tangent.function import NetworkFunction
 
 # torch's function -> place of the weight among its arguments, and its name
@@ -69,6 +70,14 @@ class Use:
         return frozenset(name for name in (self.weight, self.bias) if name is not None)
 
 
+class Misfit(Exception):
+    """Some samples go through other operations than others: the parameters whose gradients must be taken sample by sample."""
+
+    def __init__(self, names: frozenset[str]) -> None:
+        super().__init__(", ".join(sorted(names)))
+        self.names = names
+
+
 @dataclass(frozen=True)
 class Tape:
     """One pass of N samples.
@@ -95,6 +104,8 @@ def tape(function: NetworkFunction, x: Tensor, unknown: frozenset[str] | None = 
     uses, found, out = _forward(function, x)
     unknown = found if unknown is None else unknown
     uses = [use for use in uses if use.names - unknown]
+    if odd := frozenset().union(*(use.names for use in uses if not len(use.a) == len(x) == len(use.out))):
+        raise Misfit(odd)
     deltas = _backward(out, [use.out for use in uses])
     for use, delta in zip(uses, deltas, strict=True):
         use.delta = delta
@@ -125,14 +136,17 @@ class Probe:
 def probe(function: NetworkFunction, x: Tensor) -> Probe:
     """Try out how each parameter is read, and whether axis 0 of what reads it holds the samples.
 
-    With the samples turned round, an operation's input must turn round.
+    With the samples turned round and one more, an operation's input must turn round and get one more row.
     """
     some = x[: min(len(x), 3)]
+    n = len(some)
     uses, unknown, out = _forward(function, some)
-    turned = _forward(function, some.roll(1, 0))[0] if len(some) > 1 else uses
-    for use, other in zip(uses, turned, strict=True):
-        fits = len(use.a) == len(some) == len(use.out)
-        if not fits or not torch.allclose(use.a.roll(1, 0).double(), other.a.double(), rtol=1e-4, atol=1e-6):
+    turned = _forward(function, torch.cat([some.roll(1, 0), some[:1]]))[0]
+    if [use.names for use in uses] != [use.names for use in turned]:  # its course depends on the data
+        unknown = unknown.union(*(use.names for use in (*uses, *turned)))
+    for use, other in zip(uses, turned, strict=False):
+        fits = len(use.a) == n == len(use.out) and len(other.a) == n + 1 and use.a.shape[1:] == other.a.shape[1:]
+        if not fits or not torch.allclose(use.a.roll(1, 0).double(), other.a[:n].double(), rtol=1e-4, atol=1e-6):
             unknown = unknown | use.names
     known = [use for use in uses if use.names - unknown]
     gradients = frozenset(use.weight for use in known if use.weight and not use.linear)
@@ -180,7 +194,7 @@ class _Recorder(TorchFunctionMode):
         p, a = sorted(args, key=lambda t: id(t) not in self.names)
         if not isinstance(a, Tensor) or a.dim() != out.dim() or out.dim() < 2:
             return False
-        return len(a) == len(out) and (p.dim() < out.dim() or (p.dim() == out.dim() and len(p) == 1))
+        return p.dim() > 0 and len(a) == len(out) and (p.dim() < out.dim() or (p.dim() == out.dim() and len(p) == 1))
 
     def _entrywise(self, scaled: bool, name: str, args: Any, out: Tensor) -> Tensor:
         a = next(t for t in args if id(t) not in self.names).detach()
@@ -225,6 +239,15 @@ def _backward(out: Tensor, at: list[Tensor]) -> list[Tensor]:
     """Gradients of every output at some tensors, (K, N, ...); samples do not mix, so the sum over them is taken."""
     if not at:
         return []
+    if not out.requires_grad:
+        raise TangentError(
+            "the outputs do not depend on any parameter in a way that can be differentiated (a sign, a rounding, detach() or "
+            "no_grad() in the forward pass); a tangent kernel does not exist"
+        )
+    reached = [t for t in at if t.requires_grad]
+    if len(reached) < len(at):  # what was computed under no_grad
+        found = iter(_backward(out, reached))
+        return [next(found) if t.requires_grad else t.new_zeros(out.shape[1], *t.shape) for t in at]
     k = out.shape[1]
     seeds = torch.eye(k, dtype=out.dtype, device=out.device)[:, None, :].expand(k, *out.shape)
     try:

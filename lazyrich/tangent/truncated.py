@@ -45,11 +45,11 @@ class Hierarchy:
     valid_until: float
     reason: str | None
     title: str
+    first: Tensor
 
     def ntk_movement(self) -> Tensor:
         """||Theta_t - Theta_0|| / ||Theta_0|| at each time."""
-        start = self.ntk[0]
-        return (self.ntk - start).flatten(1).norm(dim=1) / start.norm()
+        return (self.ntk - self.first).flatten(1).norm(dim=1) / self.first.norm()
 
     def rows(self) -> list[dict[str, Any]]:
         """One record a time: ``time``, ``train_loss``, ``ntk_movement``."""
@@ -114,6 +114,8 @@ def hierarchy(
         raise TangentError(f"got lr {lr}, expected a learning rate: positive and finite")
     if order not in ORDERS:
         raise TangentError(f"got order {order!r}, expected one of {', '.join(map(str, ORDERS))}")
+    if kernels is not None and rates is not None:
+        raise TangentError("got kernels and rates: rates are in the kernels already; give them to higher_kernels(rates=...)")
     kernels = kernels if kernels is not None else higher_kernels(model, x, x_test, order, rates)
     _check_kernels(kernels, order, len(x) + (0 if x_test is None else len(x_test)))
     targets = _targets(y, kernels)
@@ -131,7 +133,8 @@ def hierarchy(
     )
     reason, until = _verdict(found, float(when.max()))
     states = np.full((len(when), len(system.start)), np.nan)
-    states[: found.y.shape[1]] = found.y.T
+    if len(found.t):  # a solver that ends before the first time gives an empty list
+        states[: found.y.shape[1]] = found.y.T
     outputs = np.stack([system.parts(state)[0] for state in states])
     ntk = np.stack([system.upper(state)[0][: system.train] for state in states])
     alive = np.isfinite(outputs).all(1)
@@ -146,6 +149,7 @@ def hierarchy(
         losses=torch.from_numpy(scale / 2 * np.square(outputs[:, : system.train] - targets).sum(1)),
         valid_until=until,
         reason=reason,
+        first=kernels.k2[: system.train],
         title=f"hierarchy to order {order} on {kernels.samples} samples, loss {loss}, lr {lr:g}",
     )
 
