@@ -138,7 +138,7 @@ def _jet(outputs: Outputs, samples: slice, times: int, v: Point, bend: Point) ->
 
     def jacobian(point: Point) -> list[Tensor]:
         by_sample = vmap(jacrev(lambda p, x: outputs.function.one(outputs.theta(p), x)), in_dims=(None, 0))
-        return [part.flatten(2).flatten(0, 1) for part in by_sample(point, outputs.x[samples]).values()]
+        return [part.reshape(part.shape[0] * part.shape[1], -1) for part in by_sample(point, outputs.x[samples]).values()]
 
     if times == 0:
         return [jacobian(outputs.point)]

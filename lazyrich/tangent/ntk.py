@@ -274,7 +274,7 @@ def _entries(use: Use) -> Tensor:
     delta = (use.delta * use.a if use.weight else use.delta).transpose(0, 1)  # (n, K, ...)
     shape = (1,) * (delta.dim() - 2 - len(use.shape_of_weight)) + use.shape_of_weight[-(delta.dim() - 2) :]
     spread = [i + 2 for i, size in enumerate(shape) if size == 1 and delta.shape[i + 2] > 1]
-    return (delta.sum(spread) if spread else delta).flatten(2)
+    return (delta.sum(spread, keepdim=True) if spread else delta).flatten(2)
 
 
 def _dense(use: Use, low: int, high: int) -> Tensor:

@@ -194,7 +194,7 @@ class _Recorder(TorchFunctionMode):
         p, a = sorted(args, key=lambda t: id(t) not in self.names)
         if not isinstance(a, Tensor) or a.dim() != out.dim() or out.dim() < 2:
             return False
-        return p.dim() > 0 and len(a) == len(out) and (p.dim() < out.dim() or (p.dim() == out.dim() and len(p) == 1))
+        return len(a) == len(out) and (p.dim() < out.dim() or (p.dim() == out.dim() and len(p) == 1))
 
     def _entrywise(self, scaled: bool, name: str, args: Any, out: Tensor) -> Tensor:
         a = next(t for t in args if id(t) not in self.names).detach()
@@ -267,7 +267,7 @@ def _rest(function: NetworkFunction, x: Tensor, names: list[str]) -> dict[str, T
         each = torch.func.vmap(torch.func.jacrev(lambda p, one: function.one(p, one)), (None, 0))(chosen, x)
     except RuntimeError:  # an operation without a batched form, such as a recurrent layer
         each = _one_by_one(function, x, chosen)
-    return {name: g.flatten(2) for name, g in each.items()}
+    return {name: g.reshape(*g.shape[:2], -1) for name, g in each.items()}
 
 
 def _one_by_one(function: NetworkFunction, x: Tensor, chosen: Mapping[str, Tensor]) -> dict[str, Tensor]:

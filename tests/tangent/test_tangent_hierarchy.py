@@ -7,7 +7,7 @@ from torch.func import functional_call, jacfwd, jacrev
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lazyrich.errors import TangentError
-from lazyrich.tangent import contracted, contraction, higher, higher_kernels, ntk_velocity
+from lazyrich.tangent import contracted, contraction, hierarchy, higher, higher_kernels, ntk_velocity
 from lazyrich.tangent.function import smooth
 from lazyrich.tangent.once import once
 from lazyrich.tangent.outputs import Outputs, along, following
@@ -223,6 +223,46 @@ def test_an_operation_is_done_once_only_where_nothing_changes_in_place():
 
     first, second, again = once(pure)
     assert first.data_ptr() == again.data_ptr() != second.data_ptr()
+
+
+def test_parameters_without_axes_have_matrices():
+    class Gained(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.g = nn.Linear(3, 2), nn.Parameter(torch.tensor(2.0))
+
+        def forward(self, x):
+            return self.g.exp() * torch.tanh(self.a(x))
+
+    torch.manual_seed(0)
+    model, x, r = Gained().double(), torch.randn(4, 3).double(), torch.randn(4, 2).double()
+    matrix = contracted(model, x, r, 3, keep=2)
+    torch.testing.assert_close(contracted(model, x, r, 3).flatten(), matrix @ r.flatten(), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("norm", [nn.InstanceNorm1d(2), nn.InstanceNorm1d(2, affine=True), nn.LayerNorm(3), nn.PReLU(2)])
+def test_contracted_vector_and_matrix_agree_behind_norms_and_prelu(norm):
+    """Derivatives of fused forms are wrong in torch; both ways take written ones."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv1d(2, 2, 2), norm, nn.Tanh(), nn.Flatten(), nn.Linear(6, 2)).double()
+    x, r = torch.randn(2, 2, 4).double(), torch.randn(2, 2).double()
+    vector, matrix = contracted(model, x, r, 3), contracted(model, x, r, 3, keep=2)
+    torch.testing.assert_close(vector.flatten(), matrix @ r.flatten(), rtol=1e-9, atol=1e-9)
+
+
+def test_movement_counts_from_the_start_and_a_prediction_may_end_before_the_first_time():
+    torch.manual_seed(0)
+    net, x, y = nn.Sequential(nn.Linear(3, 16), nn.Tanh(), nn.Linear(16, 1)).double(), torch.randn(4, 3), torch.randn(4, 1)
+    whole, later = (hierarchy(net, x, y, 4, times=times).ntk_movement() for times in ([0, 1.0, 2.0], [1.0, 2.0]))
+    torch.testing.assert_close(whole[1:], later)
+    ended = hierarchy(net, x, 100 * y, 3, times=[50.0])
+    assert ended.reason and bool(ended.losses.isnan().all()) and "nan" in str(ended)
+
+
+def test_rates_beside_kernels_are_refused():
+    net, x = nn.Linear(3, 1), torch.randn(4, 3)
+    with pytest.raises(TangentError, match="rates are in the kernels already"):
+        hierarchy(net, x, torch.randn(4), 3, times=1.0, kernels=higher_kernels(net, x, order=3), rates={"weight": 0.5})
 
 
 def test_products_with_derivatives_of_the_data_are_left_out():

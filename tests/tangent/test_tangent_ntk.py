@@ -137,6 +137,58 @@ class Vision(nn.Module):
         return self.out(torch.tanh(self.gain * torch.tanh(h))).mean(1)
 
 
+class Gained(nn.Module):
+    """Parameters of one entry, with and without axes."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.g, self.t = nn.Linear(4, 3), nn.Parameter(torch.tensor(2.0)), nn.Parameter(torch.tensor([[0.5]]))
+        self.one, self.shift = nn.Parameter(torch.tensor([1.5])), nn.Parameter(torch.tensor(0.2))
+
+    def forward(self, x):
+        return self.one * (self.g * torch.tanh(self.a(x) / self.t.exp()) + self.shift)
+
+
+class Experts(nn.Module):
+    """Samples choose what they go through; an expert may get none."""
+
+    def __init__(self):
+        super().__init__()
+        self.experts, self.out = nn.ModuleList([nn.Linear(4, 4) for _ in range(3)]), nn.Linear(4, 2)
+
+    def forward(self, x):
+        which, h = (x[:, 0] > 0).long() + (x[:, 0] > 1).long(), torch.zeros_like(x)
+        for i, expert in enumerate(self.experts):
+            if (which == i).any():
+                h[which == i] = torch.tanh(expert(x[which == i]))
+        return self.out(h)
+
+
+class Constant(nn.Module):
+    """A layer that reads no sample, and one whose axis 0 holds positions with the same tokens."""
+
+    def __init__(self):
+        super().__init__()
+        self.words, self.a, self.b, self.out = nn.Embedding(7, 4), nn.Linear(4, 4), nn.Linear(2, 4), nn.Linear(4, 2)
+
+    def forward(self, x):
+        h = torch.tanh(self.a(self.words(x).transpose(0, 1))).mean(0)
+        return self.out(h * self.b(torch.ones(3, 2).to(h)).sum(0))
+
+
+class Untracked(nn.Module):
+    """One of two readings of a layer does not count."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.out = nn.Linear(4, 4), nn.Linear(4, 2)
+
+    def forward(self, x):
+        with torch.no_grad():
+            gate = torch.sigmoid(self.a(x))
+        return self.out(gate * torch.tanh(self.a(x)))
+
+
 class Recurrent(nn.Module):
     def __init__(self):
         super().__init__()
@@ -194,6 +246,12 @@ CASES = {
     "heads": (lambda: Heads(True), numbers(3, 6)),
     "heads, positions first": (lambda: Heads(False), numbers(5, 6)),
     "tied": (Tied, numbers(4)),
+    "prelu": (lambda: S(L(4, 6), nn.PReLU(), L(6, 5)), numbers(4)),  # as many samples as outputs
+    "prelu of channels": (lambda: S(nn.Conv1d(2, 3, 2), nn.PReLU(3), nn.Flatten(), L(9, 5)), numbers(2, 4)),
+    "gains of one entry": (Gained, numbers(4)),
+    "experts": (Experts, numbers(4)),
+    "constants": (Constant, torch.tensor([[0, 0], [0, 0], [0, 0], [2, 3], [1, 6]])),
+    "untracked": (Untracked, numbers(4)),
     "unrolled": (Unrolled, numbers(3, 4)),
     "convolution of one group": (
         lambda: S(nn.Conv2d(2, 3, 3, stride=2, padding=1), nn.Tanh(), nn.Conv2d(3, 2, 2, dilation=2), nn.Flatten()),
@@ -210,6 +268,31 @@ CASES = {
         numbers(3, 4),
     ),
 }
+
+
+class Through(nn.Module):
+    """A layer and a function of it; ``clip`` changes its weight on the way."""
+
+    def __init__(self, function, clip=False):
+        super().__init__()
+        self.a, self.function, self.clip = nn.Linear(4, 3).double(), function, clip
+
+    def forward(self, x):
+        with torch.no_grad():
+            if self.clip:
+                self.a.weight.clamp_(-0.1, 0.1)
+        return self.function(self.a(x))
+
+
+class Wide(nn.Module):
+    """Very many outputs of very many weights."""
+
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Conv1d(4, 4096, 1).double()
+
+    def forward(self, x):
+        return self.a(x[:, :, None].expand(-1, -1, 40)).flatten(1)
 
 
 def build(name: str) -> tuple[nn.Module, Tensor]:
@@ -255,6 +338,7 @@ def test_every_tensor_agrees_with_explicit_jacobians(name):
     model, x = build(name)
     want = explicit(model, x, x)
     got = ntk_of(model, x, per="tensor", block=2)
+    close(ntk_of(model, x), sum(want.values()))
     assert set(got) == set(want)
     for tensor in want:
         close(got[tensor], want[tensor])
@@ -385,6 +469,17 @@ def test_float32_agrees_with_float64():
     [
         (lambda m, x: ntk_of(m, x, outputs="all"), "outputs='all'"),
         (lambda m, x: ntk_of(m, x, per="head"), "per='head'"),
+        (lambda m, x: ntk_of(m, x, block=-1), "block=-1"),
+        (lambda m, x: ntk_of(m, x, rates=1.0), "rates float"),
+        (lambda m, x: ntk_of(m, x, rates={"0.weight": "big"}), "rate 'big'"),
+        (lambda m, x: ntk_of(lambda x: x, x), "expected an nn.Module"),
+        (lambda m, x: ntk_of(nn.LazyLinear(2), x), "has no shape yet"),
+        (lambda m, x: ntk_of(Through(lambda h: h.sign().detach()), x), "that can be differentiated"),
+        (lambda m, x: ntk_of(Through(lambda h: h > 0), x), "torch.bool"),
+        (lambda m, x: ntk_of(Through(lambda h: torch.complex(h, h)), x), "torch.complex128"),
+        (lambda m, x: ntk_of(Through(lambda h: h.cumsum(0)), x), "mixes samples"),
+        (lambda m, x: ntk_of(Through(lambda h: h.sub_(0), clip=True), x), "changes 'a.weight' in place"),
+        (lambda m, x: ntk_of(Wide(), x, outputs="trace"), "GiB; wrap the network"),
         (lambda m, x: ntk_of(m, x, rates={"none": 1.0}), "a rate for 'none', expected a tensor of the module"),
         (lambda m, x: ntk_of(m, x, rates={"0.weight": -1.0}), "rate -1.0 for '0.weight'"),
         (lambda m, x: ntk_of(m, x[:, :3]), "does not take x1"),
