@@ -76,7 +76,7 @@ def few_predictions(
     half = int((loss <= loss[0] / 2).nonzero()[0]) if bool((loss <= loss[0] / 2).any()) else TIMES - 1
     predicted, errors = [], []
     for order in ORDERS:
-        guess = hierarchy(model, x, target, order, times=times, rates=named, kernels=kernels)
+        guess = hierarchy(model, x, target, order, times=times, kernels=kernels)
         moved = (found - found[0]).flatten(1).norm(dim=1)
         error = (guess.train - found).flatten(1).norm(dim=1) / moved
         errors.append([None if not np.isfinite(e) else e for e in error[1:].tolist()])
