@@ -8,7 +8,7 @@ orthogonalisation, slices), the law is measured from real builds instead.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ class Law:
     """Mean and standard deviation of a tensor's entries at initialisation.
 
     ``noise`` is the standard error of ``log(std)``: 0 where the law was recorded, ``sqrt(1 / (2 n))`` where it was measured
-    on ``n`` entries.
+    on ``n`` entries. ``uniform`` where it was recorded as uniform.
 
     Example:
         >>> Law(0.0, 2.0).scaled(0.5)
@@ -31,13 +31,14 @@ class Law:
     mean: float
     std: float
     noise: float = 0.0
+    uniform: bool = field(default=False, repr=False, compare=False)
 
     def scaled(self, factor: float) -> Law:
         """The law of a tensor multiplied by a number."""
-        return Law(self.mean * factor, self.std * abs(factor))
+        return Law(self.mean * factor, self.std * abs(factor), uniform=self.uniform)
 
     def fits(self, tensor: Tensor) -> bool:
-        """Whether a tensor's entries may be a draw: mean and standard deviation within six standard errors."""
+        """Whether a tensor's entries may be a draw: mean and deviation within five standard errors, a uniform range filled."""
         if tensor.is_meta:
             return True
         entries = tensor.detach().double().flatten()
@@ -45,11 +46,16 @@ class Law:
         if self.std == 0:
             return bool((entries == self.mean).all())
         mean, std = float(entries.mean()), float(entries.std(correction=0))
-        return abs(mean - self.mean) < 6 * self.std / math.sqrt(n) and abs(std / self.std - 1) < 6 / math.sqrt(n)
+        spread = math.sqrt((0.8 if self.uniform else 2.0) / 4 / n)  # of the deviation: (kurtosis - 1) / 4n
+        near = abs(mean - self.mean) < 5 * self.std / math.sqrt(n) and abs(std / self.std - 1) < 5 * spread
+        if not self.uniform:
+            return near
+        reach = float((entries - self.mean).abs().max()) / (math.sqrt(3) * self.std)
+        return near and 1 - 14 / n < reach < 1 + 1e-6
 
     def shifted(self, offset: float) -> Law:
         """The law of a tensor plus a number."""
-        return Law(self.mean + offset, self.std)
+        return Law(self.mean + offset, self.std, uniform=self.uniform)
 
 
 class LawRecorder(TorchDispatchMode):
@@ -89,7 +95,7 @@ class LawRecorder(TorchDispatchMode):
     def _next(self, name: str, inplace: bool, args: Any, kwargs: Any) -> Law | None:
         if name == "uniform" and inplace:
             low, high = _two(args, kwargs, ("from", 0.0), ("to", 1.0))
-            return Law((low + high) / 2, (high - low) / math.sqrt(12))
+            return Law((low + high) / 2, (high - low) / math.sqrt(12), uniform=True)
         if name == "normal" and inplace:
             return Law(*_two(args, kwargs, ("mean", 0.0), ("std", 1.0)))
         if name == "normal":  # torch.normal(mean, std, size)

@@ -52,6 +52,7 @@ class Field:
         gaussian: features are independent, centred and Gaussian in the limit.
         centred: features have mean zero, so sums with independent fields have no cross terms.
         mean: over the features, (N, positions), in a pass of one batch; None for zero.
+        mixed: stretches of the features have other laws than others, and the arrays hold the average.
         origin: the operation that drew the features and what it read; two fields with one origin, one order and the same
             sources are one field. None where something else was done since.
     """
@@ -66,6 +67,7 @@ class Field:
     centred: bool = False
     mean: Tensor | None = None
     origin: tuple[str, ...] | None = None
+    mixed: bool = False
 
     @property
     def lead(self) -> int:
@@ -242,6 +244,7 @@ class Weight:
     name: str
     shape: tuple[Any, ...]
     transposed: bool = False
+    spread: tuple[bool, ...] = ()  # axes along which one entry is repeated
 
 
 Random = (Field, Curve, Mix)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from lazyrich.errors import KernelError
 from lazyrich.gaussian import Dual
 from lazyrich.graph import Graph, Node, trace
+from lazyrich.graph.node import Batch
+from lazyrich.init import Initialiser
 from lazyrich.lazy.explain import Explanation, explain
 from lazyrich.lazy.field import Data, Field
 from lazyrich.lazy.need import needs_of, readouts_of
@@ -169,12 +171,34 @@ class Kernel:
         key = (tuple(x.shape[1:]), x.dtype.is_floating_point)
         if key not in self._traced:
             graph = trace(self.module, x.detach())
+            self._refuse_mixing(graph, x)
             self._traced[key] = Traced(graph, needs_of(graph), needs_of(graph, alone=True), readouts_of(graph))
         return self._traced[key]
 
+    def _refuse_mixing(self, graph: Graph, x: Tensor) -> None:
+        """Operations on the inputs alone must treat samples one by one; a rule sees to the others."""
+        pair = x[:2].detach() if len(x) > 1 else torch.cat([x, x.roll(1, -1)]).detach()
+        plain = [node for node in graph if node.name not in graph.weighed and node.op not in ("constant", "output")]
+        if len(plain) < 2:
+            return
+        runs = [Run(graph, self.weights, {}, frozenset(), (part,), False) for part in (pair, pair[:1], pair[1:])]
+        values: list[dict[str, Any]] = [{}, {}, {}]
+        for node in graph:
+            if node.name in graph.weighed or node.op == "output":
+                continue
+            found = [run.value(node, known) for run, known in zip(runs, values, strict=True)]
+            for known, value in zip(values, found, strict=True):
+                known[node.name] = value
+            if isinstance(found[0], Data) and not _row_by_row(node, *found):
+                raise KernelError(
+                    f"{node.op} at {node.place}: it mixes the samples of the inputs, so there is no kernel between two samples "
+                    "alone; treat every sample by itself"
+                )
+
     def _checked(self, x: Tensor) -> Tensor:
         if not isinstance(x, Tensor) or x.dim() < 1 or len(x) < 1:
-            raise KernelError(f"got inputs {type(x).__name__}, expected a tensor (N, ...) with N at least 1")
+            got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
+            raise KernelError(f"got inputs {got}, expected a tensor (N, ...) with N at least 1")
         if x.is_floating_point() and not (bool(x.sum().isfinite()) or bool(torch.isfinite(x).all())):  # a sum is quicker
             raise KernelError(f"the inputs {tuple(x.shape)} hold values that are not finite; clean them")
         return x
@@ -225,7 +249,24 @@ def kernel(network: nn.Module | Plan, scheme: Scheme | None = None, init: Init =
         return Kernel(network.family.build(network.base).eval(), weights_of_plan(network))
     if not isinstance(network, nn.Module):
         raise KernelError(f"got {type(network).__name__}, expected an nn.Module or a plan")
+    if scheme is not None and not isinstance(scheme, Scheme):
+        raise KernelError(f"got scheme {type(scheme).__name__}, expected a scheme as lzr.ntk(); laws are given as init=...")
+    if init is not None and not isinstance(init, (Initialiser, Mapping)):
+        raise KernelError(
+            f"got init {type(init).__name__}, expected lzr.init.variance(w, b), or such by pattern of tensor names"
+        )
     return Kernel(network, weights_of(network, scheme or ntk(), init))
+
+
+def _row_by_row(node: Node, both: Data, first: Data, second: Data) -> bool:
+    """Whether a value of two samples is made of what each gives alone."""
+    axes = [i for i, size in enumerate(node.shape or ()) if isinstance(size, Batch)]
+    tensors = [data.tensors[0] for data in (both, first, second)]
+    if both.constant or len(axes) != 1 or not all(isinstance(t, Tensor) for t in tensors):
+        return True
+    whole, *parts = tensors
+    joined = torch.cat(parts, axes[0])
+    return whole.shape == joined.shape and torch.allclose(whole.double(), joined.double(), rtol=1e-4, atol=1e-6, equal_nan=True)
 
 
 def _place(whole: Tensor, rows: slice, columns: slice, values: Tensor, symmetric: bool) -> None:

@@ -74,7 +74,7 @@ class Run:
         for node in self.graph:
             if node.op == "output":
                 return self._returned(node, values)
-            values[node.name] = self._value(node, values)
+            values[node.name] = self.value(node, values)
             if self.watch is not None:
                 self.watch(node, values[node.name])
             for name in last_use.get(node.name, ()):
@@ -90,7 +90,8 @@ class Run:
             raise KernelError("the network's output holds no random weight, so it has no kernel")
         return call.field().merged().reduced()
 
-    def _value(self, node: Node, values: Mapping[str, Any]) -> Any:
+    def value(self, node: Node, values: Mapping[str, Any]) -> Any:
+        """What an operation makes of the values of others."""
         if node.op == "input":
             return Data(self.inputs, shape=node.shape or ())
         if node.op == "parameter":
@@ -130,6 +131,15 @@ class Run:
 
     def _computed(self, node: Node, args: Any, kwargs: Any, found: Sequence[Any]) -> Any:
         """An operation on plain tensors and numbers, done as it is for each batch."""
+        if (
+            getattr(node.target, "tags", None)
+            and torch.Tag.nondeterministic_seeded in node.target.tags
+            and _draws(node, kwargs)
+        ):
+            raise KernelError(
+                f"{node.op} at {node.place}: it draws at random, so the kernel would be another each time; call model.eval(), or "
+                "draw outside of the network"
+            )
         if all(v.constant for v in found if isinstance(v, Data)):
             return tree_map_only(Tensor, _constant, node.target(*_side(args, 0), **_side(kwargs, 0)))
         if node.shape is not None and not any(isinstance(size, Batch) for size in node.shape):
@@ -173,7 +183,11 @@ class Run:
                 made = self._curve(value, call) if isinstance(value, Curve) else self._mix(value, call)
                 self._evaluated[id(value)] = (value, made)
             return self._evaluated[id(value)][1]
-        raise KernelError(f"{call.node.op} at {call.node.place} needs a random field here, got {type(value).__name__}")
+        got = {"Data": "the inputs or a constant", "Weight": "a parameter"}.get(type(value).__name__, type(value).__name__)
+        raise KernelError(
+            f"{call.node.op} at {call.node.place} needs a random field here, got {got}; put a linear layer before it, or do it to "
+            "the data before the network"
+        )
 
     def _curve(self, curve: Curve, call: Call) -> Field:
         """E[phi(u) phi(v)], and for the tangent kernel its derivative times what came from below."""
@@ -234,7 +248,7 @@ class Run:
         layout = layout.replaced(feature, mix.layout.axes[feature])
         mean = sum(share * part.mean for share, part in parts if part.mean is not None) if self.alone else None
         mean = mean if isinstance(mean, Tensor) else None
-        return Field(layout, first.order, nngp, ntk, full, sources, False, centred, mean)  # type: ignore[arg-type]
+        return Field(layout, first.order, nngp, ntk, full, sources, False, centred, mean, mixed=len(parts) > 1)  # type: ignore[arg-type]
 
     def shared_field(self, data: Data, feature: int, full: bool, call: Call) -> Field:
         """Inputs as a field, the same one for all layers that read them alike."""
@@ -355,6 +369,13 @@ def _rescaled(call: Call) -> Overlap | None:
     if number is None or not isinstance(first, Overlap):
         return None
     return replace(first, factor=first.factor * number if call.node.op == "mul" else first.factor / number)
+
+
+def _draws(node: Node, kwargs: Mapping[str, Any]) -> bool:
+    """Dropout draws in training only."""
+    training = node.args[2] if len(node.args) > 2 else kwargs.get("train", kwargs.get("training", True))
+    p = node.args[1] if len(node.args) > 1 else kwargs.get("p", 1.0)
+    return "dropout" not in node.op or (bool(training) and p != 0)
 
 
 def _constant(tensor: Tensor) -> Data:

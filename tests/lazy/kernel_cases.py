@@ -539,6 +539,24 @@ CASES: dict[str, Case] = {
     ),
     "attention, tied": Case(lambda n: attention(n, tied=True), 0.5 * WORDS, width=192, slack=10),
     "attention, tied and causal": Case(lambda n: attention(n, tied=True, causal=True), 0.5 * WORDS, width=192, slack=10),
+    "pooling over borders": Case(
+        lambda n: S(nn.Conv2d(3, n, 1), nn.ReLU(), nn.AvgPool2d(3, 1, 1), nn.Flatten(), L(4 * n, OUT)), IMG[:, :, :2, :2]
+    ),
+    "pooling with a divisor": Case(
+        lambda n: S(nn.Conv2d(3, n, 1), nn.ReLU(), nn.AvgPool2d(2, 2, 1, divisor_override=3), nn.Flatten(), L(9 * n, OUT)), IMG
+    ),
+    "pooling over borders of a volume": Case(
+        lambda n: S(nn.Conv3d(2, n, 1), nn.ReLU(), nn.AvgPool3d(3, 2, 1), nn.Flatten(), L(8 * n, OUT)), VOL[:, :, :, :3]
+    ),
+    "layer norm behind a group norm of means": Case(
+        lambda n: Net(
+            lambda s, x: s.o(F.layer_norm(F.group_norm(F.relu(s.c(x)), 1).transpose(1, 2), (n,))),
+            c=nn.Conv1d(5, n, 1),
+            o=L(n, OUT),
+        ),
+        SEQ * torch.tensor([0.05, 0.3, 1.0, 2.0, 4.0, 8.0], dtype=DOUBLE),
+        slack=6,
+    ),
     "attention by hand": Case(lambda n: by_hand(n, "one head"), WORDS, slack=12),
     "attention by hand, tied": Case(lambda n: by_hand(n, "one head", tied=True), 0.5 * WORDS, width=192, slack=10),
     "attention by hand, tied, causal, heads": Case(

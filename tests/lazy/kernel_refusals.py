@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from kernel_cases import IMG, OUT, SEQ, TOKENS, VEC, VOL, WORDS, L, Net, S, dense, param
+from kernel_cases import IMG, OUT, SEQ, TOKENS, VEC, VOL, WORDS, L, Net, S, dense, normal, param
 from torch import Tensor, nn
 
 import lazyrich as lzr
@@ -73,12 +73,12 @@ REFUSED: dict[str, Refusal] = {
     "dependent branches added": Refusal(
         of_dense(lambda s, x: s.o(s.a(h := s.i(x)) + s.a(F.relu(h)))),
         VEC,
-        ("add at", "same weights (a.weight)", "linear layer of its own"),
+        ("add at", "same weights", "a.weight", "linear layer of its own"),
     ),
     "dependent branches multiplied": Refusal(
         of_dense(lambda s, x: s.o(s.a(h := s.i(x)) * s.a(F.relu(h)))),
         VEC,
-        ("mul at", "same weights (a.weight)", "linear layer"),
+        ("mul at", "same weights", "a.weight", "linear layer"),
     ),
     "means without cross term": Refusal(
         of_dense(lambda s, x: s.o(F.relu(s.a(h := s.i(x))) + F.relu(s.b(h)))), VEC, ("both not centred", "linear layer")
@@ -170,6 +170,75 @@ REFUSED: dict[str, Refusal] = {
         of_dense(lambda s, x: s.o(s.a(h := s.i(x)) @ s.b(h).transpose(1, 2) @ h)),
         WORDS,
         ("matmul at", "scaled by 1 = ", "scaled_dot_product_attention"),
+    ),
+    "dropout of the data": Refusal(
+        lambda n: S(nn.Dropout(0.5), L(5, n), L(n, OUT)), VEC, ("draws at random", "model.eval()"), train=True
+    ),
+    "noise on the data": Refusal(of_dense(lambda s, x: s.o(s.i(x + torch.randn_like(x)))), VEC, ("randn_like at", "at random")),
+    "batch norm of the data": Refusal(
+        lambda n: S(nn.BatchNorm1d(5, affine=False), L(5, n), L(n, OUT)), VEC, ("batch_norm at", "samples"), train=True
+    ),
+    "softmax over samples": Refusal(of_dense(lambda s, x: s.o(s.i(x.softmax(0)))), VEC, ("softmax at", "mixes the samples")),
+    "joined branches multiplied": Refusal(
+        of_dense(lambda s, x: s.o((torch.cat([s.i(x), 3 * s.a(s.i(x))], 1) * torch.cat([s.b(s.i(x)), s.i(x)], 1))[:, :16])),
+        VEC,
+        ("mul at",),
+    ),
+    "products of joined branches": Refusal(
+        lambda n: Net(
+            lambda s, x: s.o(torch.cat([s.a(x), 3 * s.b(x)], 1) * torch.cat([3 * s.c(x), s.d(x)], 1)),
+            **{name: L(5, n) for name in "abcd"},
+            o=L(2 * n, OUT),
+        ),
+        VEC,
+        ("mul at", "multiply before joining"),
+    ),
+    "a part of joined branches after a sum": Refusal(
+        lambda n: Net(
+            lambda s, x: s.o((torch.cat([s.a(x), 3 * s.b(x)], 1) + s.c(x)).chunk(2, 1)[0]),
+            a=L(5, n),
+            b=L(5, n),
+            c=L(5, 2 * n),
+            o=L(n, OUT),
+        ),
+        VEC,
+        ("chunk at", "split before joining"),
+    ),
+    "groups of data channels": Refusal(
+        lambda n: S(nn.Conv1d(6, 2 * n, 1, groups=2), nn.Tanh(), nn.Flatten(), L(10 * n, OUT)),
+        normal(3, 6, 5),
+        ("conv1d at", "different channels of the data"),
+    ),
+    "one norm on two branches": Refusal(
+        of_dense(lambda s, x: s.o(s.n(s.a(h := s.i(x))) + s.n(s.b(h))), n=lambda n: nn.LayerNorm(n)),
+        VEC,
+        ("add at", "n.weight", "linear layer of its own"),
+    ),
+    "one bias on two branches": Refusal(
+        of_dense(lambda s, x: s.o(F.linear(h := s.i(x), s.a.weight, s.a.bias) + F.linear(h, s.b.weight, s.a.bias))),
+        VEC,
+        ("add at", "a.bias"),
+    ),
+    "a gain that acts twice": Refusal(
+        of_dense(lambda s, x: s.o(F.relu(s.i(x)) * s.g * s.g), g=lambda n: param(n)), VEC, ("mul at", "'g' acts twice")
+    ),
+    "a division that rounds": Refusal(
+        of_dense(lambda s, x: s.o(torch.div(s.i(x), 2, rounding_mode="floor"))), VEC, ("div at", "rounds")
+    ),
+    "dropout of attention": Refusal(
+        of_dense(
+            lambda s, x: s.o(F.scaled_dot_product_attention(s.a(h := s.i(x)), s.b(h), h, dropout_p=0.5, scale=1 / h.shape[-1]))
+        ),
+        WORDS,
+        ("dropout of attention weights", "model.eval()"),
+    ),
+    "tokens beyond the table": Refusal(
+        lambda n: S(nn.Embedding(5, n), L(n, OUT)), TOKENS + 3, ("embedding at", "from 3 to 7", "0 to 4")
+    ),
+    "a parameter turned after it was repeated": Refusal(
+        of_dense(lambda s, x: s.o(s.i(x) + s.t.expand(6, -1).t().t()), t=lambda n: param(1, n)),
+        WORDS,
+        ("after its entries were repeated",),
     ),
     "keys times values first": Refusal(
         of_dense(lambda s, x: s.o(s.a(h := s.i(x)) @ (s.b(h).transpose(1, 2) @ h) / 6)),

@@ -402,10 +402,27 @@ def test_where_patterns_overlap_the_last_one_counts_as_in_a_plan():
     assert not torch.allclose(both, lzr.kernel(net, init={"2.*": narrow, "*": wide}).nngp(X))
 
 
+@pytest.mark.parametrize("how", [lambda t: t.expand(1, 6, -1), lambda t: t.repeat(1, 6, 1)], ids=["expand", "repeat"])
+def test_a_repeated_parameter_is_one(how):
+    class Shifted(nn.Module):
+        def __init__(self, how):
+            super().__init__()
+            torch.manual_seed(0)
+            self.i, self.o, self.t, self.how = nn.Linear(5, 16), nn.Linear(16, 2), nn.Parameter(torch.randn(1, 1, 16)), how
+
+        def forward(self, x):
+            return self.o((self.i(x) + self.how(self.t)).mean(1))
+
+    x = torch.randn(2, 6, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    plain, repeated = lzr.kernel(Shifted(lambda t: t)), lzr.kernel(Shifted(how))
+    for one, other in zip(plain(x), repeated(x), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=0)
+
+
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("on_data", [False, True])
 def test_attention_by_hand_is_torchs_attention(tied, on_data):
-    """As in popular code: heads split by a view, a causal mask from a buffer; queries and keys read the data or features."""
+    """As in popular code: heads split by a view, a causal mask from a buffer, a bias of positions; on data or on features."""
 
     class Attend(nn.Module):
         def __init__(self, by_hand):
@@ -415,14 +432,16 @@ def test_attention_by_hand_is_torchs_attention(tied, on_data):
             self.q, self.v, self.out = nn.Linear(d, 8), nn.Linear(d, 8), nn.Linear(8, 1)
             self.k = self.q if tied else nn.Linear(d, 8)
             self.register_buffer("seen", torch.ones(6, 6, dtype=torch.bool).tril())
+            self.register_buffer("near", -(torch.arange(6.0)[:, None] - torch.arange(6.0)).abs())
 
         def forward(self, x):
             h = x if on_data else torch.relu(self.first(x))
             q, k, v = (f(h).view(-1, 6, 2, 4).transpose(1, 2) for f in (self.q, self.k, self.v))
             if self.by_hand:
-                z = (q @ k.mT / 4).masked_fill(~self.seen, -torch.inf).softmax(-1) @ v
+                z = (q @ k.mT / 4 + self.near).masked_fill(~self.seen, -torch.inf).softmax(-1) @ v
             else:
-                z = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=1 / 4)
+                mask = self.near.masked_fill(~self.seen, -torch.inf).expand(2, 6, 6)
+                z = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=1 / 4)
             return self.out(torch.relu(z.transpose(1, 2).reshape(-1, 6, 8)).mean(1))
 
     x = torch.randn(4, 6, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -440,3 +459,16 @@ def test_windows_on_a_flat_axis_equal_windows_by_slices(conv, end):
     net.double()(x)
     kernel = lzr.kernel(net, init=lzr.init.variance(2.0, 0.1))
     assert torch.allclose(kernel.ntk(x, x + 1), kernel.ntk(x.clone().requires_grad_(), x + 1).detach(), rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_layer_drawn_by_another_law_is_not_taken_for_torchs(seed):
+    """Scales within a third of torch's own; a plain layer keeps torch's law exactly."""
+    torch.manual_seed(seed)
+    others = (nn.init.xavier_uniform_, lambda w: nn.init.normal_(w, 0, 0.17), lambda w: nn.init.uniform_(w, -0.33, 0.33))
+    assert lzr.kernel(nn.Linear(6, 64)).weights.laws["weight"].std == pytest.approx(18**-0.5, rel=1e-12)
+    for draw in others:
+        layer = nn.Linear(6, 64)
+        draw(layer.weight)
+        found = lzr.kernel(layer).weights.laws["weight"].std
+        assert found == pytest.approx(float(layer.weight.detach().std()), rel=0.01)

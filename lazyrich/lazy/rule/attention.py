@@ -26,12 +26,19 @@ def attend(call: Call) -> Field:
     call.run.refuse_unsteady(call, logits)
     keys = size_of(value.layout.axes[value.layout.axis(-2)])
     queries = size_of(query.layout.axes[query.layout.axis(-2)])
-    allowed = _allowed(call, queries, keys, value.nngp)
+    if float(call.get(4, "dropout_p", 0.0) or 0.0) > 0:
+        raise call.refuse("its dropout of attention weights has no rule", "call model.eval(), or give dropout_p=0 in training")
+    added = _added(call, queries, keys, value.nngp)
     if found is None:
-        uniform = (allowed / allowed.sum(-1, keepdim=True)).expand(1, queries, keys)
-        return weighed(call, value, -2, uniform, uniform)
-    first, second = (t.reshape(-1, queries, keys).masked_fill(allowed == 0, float("-inf")).softmax(-1) for t in _both(logits))
+        shared = _softmax(added).expand(1, queries, keys)
+        return weighed(call, value, -2, shared, shared)
+    first, second = (_softmax(t.reshape(-1, queries, keys) + added) for t in _both(logits))
     return weighed(call, value, -2, first, second)
+
+
+def _softmax(logits: Tensor) -> Tensor:
+    """Of a query that may look at no key torch makes zeros."""
+    return logits.softmax(-1).nan_to_num(0.0)
 
 
 def _both(logits: Overlap) -> tuple[Tensor, Tensor]:
@@ -39,16 +46,19 @@ def _both(logits: Overlap) -> tuple[Tensor, Tensor]:
     return tensors[0], tensors[-1]
 
 
-def _allowed(call: Call, queries: int, keys: int, like: Tensor) -> Tensor:
-    """One where a query may look at a key."""
+def _added(call: Call, queries: int, keys: int, like: Tensor) -> Tensor:
+    """What masks add to the logits: minus infinity where a query may not look, a bias of positions as it is."""
     mask, causal = call.get(3, "attn_mask"), bool(call.get(5, "is_causal", False))
-    allowed = torch.ones(queries, keys, dtype=like.dtype, device=like.device)
+    added = torch.zeros(queries, keys, dtype=like.dtype, device=like.device)
     if causal:
-        allowed = allowed.tril()
-    if mask is not None:
-        if not isinstance(mask, Data) or not mask.constant:
-            raise call.refuse("its mask depends on the data", "use a constant mask")
-        given = mask.tensors[0]
-        given = given if given.dtype == torch.bool else given > -1e4
-        allowed = allowed * given.reshape(given.shape[-2:]).to(allowed)
-    return allowed
+        added = added.masked_fill(torch.ones_like(added, dtype=torch.bool).triu(1), float("-inf"))
+    if mask is None:
+        return added
+    if not isinstance(mask, Data) or not mask.constant:
+        raise call.refuse("its mask depends on the data", "use a constant mask")
+    given = mask.tensors[0]
+    given = torch.zeros_like(given, dtype=like.dtype).masked_fill(~given, float("-inf")) if given.dtype == torch.bool else given
+    given = given.to(added).expand(*given.shape[:-2], queries, keys).reshape(-1, queries, keys)
+    if not torch.equal(given, given[:1].expand_as(given)):
+        raise call.refuse("its mask differs from head to head, so the heads are no copies of each other", "use the same mask")
+    return added + given[0]

@@ -32,6 +32,13 @@ def convolve(call: Call) -> Field:
     groups = int(call.get(6, "groups", 1))
     field, at = _channels(call, dims)
     channels = size_of(field.layout.axes[at])
+    groups_differ = 1 < groups < channels and (field.mixed or field.sources == DATA)
+    if groups_differ:
+        raise call.refuse(
+            "its groups read different channels of the data, or stretches of joined branches with other laws, so their features "
+            "are no copies of each other",
+            "use one group, or one for each channel",
+        )
     if field.sources == DATA:
         field = replace(field, ntk=None)  # nothing was trained below: no window needs to slide over zeros
     for axis in range(dims):
@@ -75,6 +82,8 @@ def pad(call: Call) -> Field:
     field = call.field().merged()
     for i in range(len(sizes) // 2):
         low, high = int(sizes[2 * i]), int(sizes[2 * i + 1])
+        if min(low, high) < 0 and mode != "constant":
+            raise call.refuse(f"it pads by a negative size in mode '{mode}'", "cut with a slice first")
         if low or high:
             at = field.layout.axis(-1 - i)
             if not _is_position(field.layout, at):
@@ -149,7 +158,7 @@ def _window(field: Field, at: int, kernel: int, stride: int, padding: tuple[int,
             for axis in axes:
                 target = target.narrow(axis, low, high - low)
             target += source
-        return total  # type: ignore[return-value]
+        return k.new_zeros([out if i in axes else size for i, size in enumerate(k.shape)]) if total is None else total
 
     new = Atom(Kind.POSITION, out)
     order = (*field.order[:place], new, *field.order[place + 1 :])

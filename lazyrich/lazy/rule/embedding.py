@@ -17,7 +17,10 @@ def embedding(call: Call) -> Field:
         raise call.refuse("it looks up random rows or a computed table", "look up plain parameters by integer tokens")
     if call.get(2, "padding_idx", -1) >= 0:
         raise call.refuse("its padding_idx row is zero and never trained", "multiply by a position mask instead")
-    run = call.run
+    run, size = call.run, weight.shape[0]
+    for t in tokens.tensors:
+        if t.numel() and not (int(t.min()) >= 0 and int(t.max()) < size):
+            raise call.refuse(f"got tokens from {int(t.min())} to {int(t.max())}", f"give tokens from 0 to {size - 1}")
     run.one_way(call, weight.name, "a table")
     drawn = run.entry(weight.name)
     if drawn.mean:

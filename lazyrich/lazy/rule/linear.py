@@ -70,6 +70,7 @@ def affine(
     role = call.run.role(name, field)
     drawn = call.run.summed(name, fan_in, role)
     b = _bias(call, bias, role)
+    added = (bias.name,) if isinstance(bias, Weight) else ()
     variance, rate = drawn.variance * share, drawn.rate * share
     nngp, ntk = field.nngp, field.ntk
     fresh = fresh and not nngp.requires_grad
@@ -86,8 +87,8 @@ def affine(
     if b.variance:
         nngp = nngp.add_(b.variance) if not nngp.requires_grad else nngp + b.variance
     return replace(
-        field, layout=layout, nngp=nngp, ntk=ntk, sources=frozenset({Source(name)}), gaussian=gaussian, centred=True, mean=None,
-        origin=(call.node.op, *call.node.inputs),
+        field, layout=layout, nngp=nngp, ntk=ntk, sources=frozenset({Source(n) for n in (name, *added)}), gaussian=gaussian,
+        centred=True, mixed=False, mean=None, origin=(call.node.op, *call.node.inputs),
     )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from lazyrich.lazy.field import Data, Field, Weight
+from lazyrich.lazy.field import Data, Field, Source, Weight
 from lazyrich.lazy.layout import Kind, size_of
 from lazyrich.lazy.rule.sums import gained
 from lazyrich.lazy.rule.table import Call, register
@@ -44,6 +44,8 @@ def group_norm(call: Call) -> Field:
     """Over the channels of a group and all positions."""
     field, groups = call.field().merged(), int(call.args[1])
     channels = size_of(field.layout.axes[1])
+    if groups > 1 and field.mixed:
+        raise call.refuse("its groups hold stretches of joined branches with other laws", "normalise before joining")
     if channels == groups:
         raise call.refuse(
             "with one channel a group it divides by the variance of one channel over few positions, which fluctuates",
@@ -79,7 +81,9 @@ def _normalised(call: Call, field: Field, eps: float, centre: bool, over: tuple[
     ntk = None if field.ntk is None else field.ntk * scale
     mean = field.mean
     if mean is not None:
-        mean = None if centre and not over else mean * first[1].reshape(mean.shape) if not over else mean * 0
+        at = mean.shape[:1] + first[1].shape[1 : mean.dim()]
+        centred, scales = (t.reshape(at) for t in first)
+        mean = (mean - centred) * scales if centre else mean * scales
     return replace(field, nngp=nngp * scale, ntk=ntk, mean=mean, origin=None)
 
 
@@ -99,7 +103,10 @@ def _affine(call: Call, field: Field, weight: Weight | Data | None, bias: Weight
         call.run.one_way(call, bias.name, "a bias")
         drawn = call.run.entry(bias.name)
         ntk = None if field.ntk is None else field.ntk + drawn.rate
-        field = replace(field, nngp=field.nngp + drawn.variance + drawn.mean**2, ntk=ntk, origin=None)
+        field = replace(
+            field, nngp=field.nngp + drawn.variance + drawn.mean**2, ntk=ntk, origin=None,
+            sources=field.sources | {Source(bias.name)},
+        )  # fmt: skip
         if drawn.mean and call.run.alone:
             mean = torch.zeros_like(field.own_diagonal()) if field.mean is None else field.mean
             field = replace(field, mean=mean + drawn.mean)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -55,30 +53,42 @@ def _windowed(call: Call, dims: int) -> Field:
     """A pooling or resampling that acts on each axis alone: its matrix is read off from what it does to unit vectors."""
     field = call.field().merged()
     sizes = list(call.node.shape[-dims:])  # type: ignore[index]
-    for i in range(dims):
+    for i, matrix in enumerate(_matrices(call, dims)):
         at = field.layout.axis(-dims + i)
         field = _with_atom(field, at)
-        matrix = _matrix(call, field.layout.axes[at][0].size, i, dims)
-        if matrix.shape[0] != sizes[i]:
+        if matrix.shape != (sizes[i], field.layout.axes[at][0].size):
             raise call.refuse("its windows do not act on each axis alone", "use plain average pooling")
         field = along(field, at, lambda k, matrix=matrix: matrix.to(k) @ k, matrix.shape[0])
     return field
 
 
-def _matrix(call: Call, size: int, i: int, dims: int) -> Tensor:
-    """What the operation does along one axis, the others being constant."""
+def _matrices(call: Call, dims: int) -> list[Tensor]:
+    """What the operation does along each axis, checked on random numbers.
+
+    Along one axis it is read with the others constant, at their middle, where it holds their share too: of ``dims`` matrices
+    the product holds the whole share of the middle dims times, once instead of which is right.
+    """
     whole = list(call.run.graph[call.node.inputs[0]].shape[-dims:])  # type: ignore[index]
-    unit = torch.eye(size, dtype=torch.float64)
-    shape = [1] * dims
-    shape[i] = size
-    rest = list(whole)
-    rest[i] = size
-    x = unit.reshape(size, 1, *shape).expand(size, 1, *rest)
-    y = call.node.target(x, *call.args[1:], **dict(call.kwargs))
-    line = [0] * dims
-    at: Any = (slice(None), 0, *(slice(None) if d == i else line[d] for d in range(dims)))
-    centre = tuple(slice(None) if d == i else y.shape[2 + d] // 2 for d in range(dims))
-    return y[(slice(None), 0, *centre)].T if dims > 1 else y[at].T
+
+    def apply(x: Tensor) -> Tensor:
+        return call.node.target(x, *call.args[1:], **dict(call.kwargs))
+
+    ones = apply(torch.ones(1, 1, *whole, dtype=torch.float64))[0, 0]
+    middle = tuple(size // 2 for size in ones.shape)
+    found = []
+    for i, size in enumerate(whole):
+        shape = [size if d == i else 1 for d in range(dims)]
+        unit = torch.eye(size, dtype=torch.float64).reshape(size, 1, *shape).expand(size, 1, *whole)
+        line = tuple(slice(None) if d == i else middle[d] for d in range(dims))
+        found.append(apply(unit)[(slice(None), 0, *line)].T)
+    found[0] = found[0] / ones[middle] ** (dims - 1)
+    x = torch.randn(1, 1, *whole, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    alone = x
+    for i, matrix in enumerate(found):
+        alone = (matrix @ alone.movedim(2 + i, -2)).movedim(-2, 2 + i) if dims > 1 else (alone @ matrix.T)
+    if not torch.allclose(alone, apply(x)):
+        raise call.refuse("its windows do not act on each axis alone", "use plain average pooling")
+    return found
 
 
 for _dims in (1, 2, 3):

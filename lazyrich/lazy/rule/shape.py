@@ -35,6 +35,7 @@ def permute(call: Call) -> Any:
     """Another order of axes."""
     value, op = call.args[0], call.node.op
     if isinstance(value, Weight):
+        _refuse_repeated(call, value)
         if len(value.shape) == 2 and op in ("t", "transpose", "permute", "mT", "numpy_T"):
             return Weight(value.name, value.shape[::-1], not value.transposed)
         return Weight(value.name, call.node.shape or ())
@@ -61,6 +62,7 @@ def view(call: Call) -> Any:
     """Another grouping of the axes."""
     value, shape = call.args[0], call.node.shape or ()
     if isinstance(value, Weight):
+        _refuse_repeated(call, value)
         return Weight(value.name, shape, value.transposed)
 
     def change(field: Field, layout: Layout | None) -> Any:
@@ -91,7 +93,7 @@ def expand(call: Call) -> Any:
     """Repetition along axes of positions (all of them, or one of size one)."""
     value, shape = call.args[0], call.node.shape or ()
     if isinstance(value, Weight):
-        return Weight(value.name, shape, value.transposed)
+        return _repeated(call, value, shape)
     field = call.field().merged()
     field = field.laid(Layout(((),) * (len(shape) - len(field.layout.axes)) + field.layout.axes))
     for at, size in enumerate(shape):
@@ -104,6 +106,22 @@ def expand(call: Call) -> Any:
         if size != old:
             field = _chosen(_with_atom(field, at), at, torch.arange(old).repeat(size // old))
     return field
+
+
+def _refuse_repeated(call: Call, weight: Weight) -> None:
+    if any(weight.spread):
+        raise call.refuse(f"it changes the axes of '{weight.name}' after its entries were repeated", "repeat them last")
+
+
+def _repeated(call: Call, weight: Weight, shape: tuple[Any, ...]) -> Weight:
+    """A parameter whose entries are read several times."""
+    missing = len(shape) - len(weight.shape)
+    old = (1,) * missing + tuple(weight.shape)
+    spread = (False,) * missing + (weight.spread or (False,) * len(weight.shape))
+    if any(was != 1 and is_ != was for was, is_ in zip(old, shape, strict=True)):
+        raise call.refuse(f"it repeats the entries of '{weight.name}' one after the other", "repeat axes of size one only")
+    spread = tuple(s or (was == 1 and is_ != 1) for s, was, is_ in zip(spread, old, shape, strict=True))
+    return Weight(weight.name, shape, weight.transposed, spread)
 
 
 @register("select", says="one position, or one stretch of features, is kept")
@@ -155,7 +173,9 @@ def cut(call: Call) -> Any:
         raise call.refuse(f"it takes a part of the parameter '{value.name}'", "use whole parameters")
     start, stop = call.get(2, "start", 0) or 0, call.get(3, "end")
     if call.node.op == "narrow":
-        stop = start + stop
+        length = stop if stop is not None else call.kwargs["length"]
+        start = start if start >= 0 else start + size_of(value.layout.axes[value.layout.axis(dim)])
+        stop = start + length
     step = call.get(4, "step", 1) or 1
 
     def change(field: Field, layout: Layout | None) -> Any:
@@ -187,6 +207,8 @@ def _cut(call: Call, field: Field, layout: Layout | None, dim: int, kept: range)
 
 def _stretch(call: Call, field: Field, at: int, low: Fraction, high: Fraction, left: Atom | None) -> Field:
     """A stretch of the features: a field of the same law, drawn by its own part of the weights."""
+    if field.mixed:
+        raise call.refuse("it takes a part of joined branches, whose stretches have other laws", "split before joining")
     first = field.layout.features[0]
     inner = field.layout.axes[at][0] is not first or (left is not None and len(field.layout.axes[at]) != 1)
     if inner:

@@ -62,6 +62,8 @@ def multiply(call: Call) -> Any:
     """The product of a branch with a constant, a gain, or an independent branch."""
     first, second = call.args[0], call.args[1]
     if call.node.op == "div":
+        if call.kwargs.get("rounding_mode") is not None:
+            raise call.refuse("it divides and rounds", "divide without rounding, or round as a function of its own")
         number = number_of(second)
         if not isinstance(first, Random):
             raise call.refuse("it divides by something random or computes a weight from others", "divide by a number")
@@ -92,9 +94,12 @@ def product(call: Call, first: Any, second: Any) -> Any:
         return whole
     a, b = _aligned(call, call.run.field(first, call), call.run.field(second, call))
     _refuse_dependent(call, a, b, "multiplied")
+    if a.mixed and b.mixed:
+        raise call.refuse("it multiplies two joined branches, whose stretches have other laws", "multiply before joining")
     ntk = None if a.ntk is None else a.ntk * b.nngp + a.nngp * b.ntk  # type: ignore[operator]
     mean = None if a.mean is None or b.mean is None else a.mean * b.mean
-    return Field(a.layout, a.order, a.nngp * b.nngp, ntk, a.full, a.sources | b.sources, False, a.centred or b.centred, mean)
+    return Field(a.layout, a.order, a.nngp * b.nngp, ntk, a.full, a.sources | b.sources, False, a.centred or b.centred, mean,
+                 mixed=a.mixed or b.mixed)  # fmt: skip
 
 
 @register("cat", says="features side by side average; positions side by side are blocks")
@@ -156,7 +161,7 @@ def _blocks(call: Call, parts: list[Field], at: int) -> Field:
     sources: Sources = frozenset().union(*(p.sources for p in parts))
     return Field(
         parts[0].layout.replaced(at, (new,)), order, nngp, ntk, full, sources,
-        all(p.gaussian for p in parts), all(p.centred for p in parts), mean,
+        all(p.gaussian for p in parts), all(p.centred for p in parts), mean, mixed=any(p.mixed for p in parts),
     )  # fmt: skip
 
 
@@ -188,7 +193,7 @@ def _sum(call: Call, a: Field, b: Field) -> Field:
     mean = a.mean if b.mean is None else (b.mean if a.mean is None else a.mean + b.mean)
     return Field(
         a.layout, a.order, a.nngp + b.nngp, ntk, a.full, a.sources | b.sources,
-        a.gaussian and b.gaussian, a.centred and b.centred, mean,
+        a.gaussian and b.gaussian, a.centred and b.centred, mean, mixed=a.mixed or b.mixed,
     )  # fmt: skip
 
 
@@ -263,7 +268,9 @@ def plus_tensor(call: Call, value: Any, tensor: Weight | Data, alpha: float) -> 
 def table(call: Call, weight: Weight, like: Field) -> Field:
     """A parameter as a field: drawn afresh at every position that it has, the same at every sample."""
     layout = like.layout
-    shape = (1,) * (len(layout.axes) - len(weight.shape)) + tuple(s if isinstance(s, int) else 1 for s in weight.shape)
+    spread = weight.spread or (False,) * len(weight.shape)
+    own_shape = tuple(s if isinstance(s, int) and not one else 1 for s, one in zip(weight.shape, spread, strict=True))
+    shape = (1,) * (len(layout.axes) - len(weight.shape)) + own_shape
     feature = _feature_axis(call, layout)
     call.run.one_way(call, weight.name, "a table")
     drawn = call.run.entry(weight.name)
@@ -304,12 +311,16 @@ def gain(call: Call, field: Field, weight: Weight) -> Field:
 def gained(call: Call, field: Field, name: str) -> Field:
     """A field times a gain of its own for each feature."""
     call.run.one_way(call, name, "a gain")
+    if any(s.name == name for s in field.sources):
+        raise call.refuse(f"the gain '{name}' acts twice on one branch", "untie the two, or put a linear layer between them")
     drawn = call.run.entry(name)
     square = drawn.mean**2 + drawn.variance
     ntk = None if field.ntk is None else field.ntk * square + field.nngp * drawn.rate
     mean = None if field.mean is None else field.mean * drawn.mean
-    return replace(field, nngp=field.nngp * square, ntk=ntk, mean=mean, gaussian=field.gaussian and drawn.variance == 0,
-                   origin=None)  # fmt: skip
+    return replace(
+        field, nngp=field.nngp * square, ntk=ntk, mean=mean, gaussian=field.gaussian and drawn.variance == 0, origin=None,
+        sources=field.sources | {Source(name)},
+    )  # fmt: skip
 
 
 def _mask(call: Call, field: Field, data: Data) -> Field:
