@@ -17,7 +17,7 @@ import lazyrich
 HOUSE = Path(lazyrich.__file__).parent
 STOREYS = (
     {"errors"},
-    {"files", "functional", "reference"},
+    {"files", "fingerprint", "functional", "reference"},
     {"gaussian", "inference", "data", "sweep"},
     {"family", "graph"},
     {"init"},

@@ -27,6 +27,7 @@ from lazyrich.family.base_shapes import candidates, read_base_shapes, width_of
 from lazyrich.family.law import Law, LawRecorder, measure_laws
 from lazyrich.family.role import Axes, Role, axes_for, grown, role_of
 from lazyrich.family.semantics import read_axes
+from lazyrich.fingerprint import fingerprint
 
 POOLED_SEEDS = 4
 
@@ -155,11 +156,9 @@ class Family:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A short hash of what the family builds: every tensor's role and shapes, and the factory's own file."""
-        code = getattr(self.factory, "__code__", None) or getattr(getattr(self.factory, "__init__", None), "__code__", None)
-        file = Path(code.co_filename) if code else Path()
-        source = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
-        return hashlib.sha256(f"{list(self.tensors.values())}{source}".encode()).hexdigest()[:16]
+        """A short hash of what the family builds: every tensor's role and shapes, the factory's own file and what it holds."""
+        code = fingerprint(self.factory) if self.factory else ""
+        return hashlib.sha256(f"{list(self.tensors.values())}{code}".encode()).hexdigest()[:16]
 
     def shapes(self, width: int) -> dict[str, tuple[int, ...]]:
         """Shape of every tensor at a width, without allocating the network."""

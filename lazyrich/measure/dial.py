@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from lazyrich.data import ArrayData, load
 from lazyrich.errors import UsageError
 from lazyrich.family import Family, Role
+from lazyrich.fingerprint import fingerprint
 from lazyrich.measure.check import RATES, refuse_device
 from lazyrich.measure.dial_result import DialResult, summarise
 from lazyrich.measure.movement import feature_movement, kernel_distance, kernel_movement
@@ -103,7 +104,8 @@ class Study:
             "family": repr(self.family), "network": self.family.fingerprint, "base": self.family.base,
             "optimizer": self.optimizer, "lr": self.lr, "rates": self.rates, "steps": self.steps, "batch": self.batch,
             "richness": list(self.richness), "r": list(self.r), "widths": list(self.widths), "seeds": self.seeds,
-            "loss": self.loss_name, "data": self.data.name, "fingerprint": self.data.fingerprint(), "train": len(self.data),
+            "loss": self.loss_name, "code of the loss": fingerprint(self.loss),
+            "data": self.data.name, "fingerprint": self.data.fingerprint(), "train": len(self.data),
             "test": len(self.test), "obligations met": self.meet, "engine": self.engine, "device": self.device,
         }  # fmt: skip
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lazyrich.data import ArrayData, load
 from lazyrich.errors import UsageError
+from lazyrich.fingerprint import fingerprint
 from lazyrich.measure.check import RATES, refuse_device
 from lazyrich.measure.trainings import Progress, Trainings, Where, run_trainings
 from lazyrich.measure.transfer_result import TransferResult, summarise
@@ -66,6 +67,7 @@ class Grid:
             "evaluated on": self.evaluate,
             "weight_decay": self.weight_decay,
             "loss": self.loss_name,
+            "code of the loss": fingerprint(self.loss),
             "data": self.data.name,
             "fingerprint": self.data.fingerprint(),
             "obligations met": self.meet,

@@ -1,5 +1,6 @@
 """Grids of trials over any function: kept on disk as they finish, run here, in processes or on a cluster."""
 
+from lazyrich.fingerprint import fingerprint
 from lazyrich.sweep.executor import Executor, Futures, Inline, Processes, executor_for
 from lazyrich.sweep.folder import RunFolder, kept
 from lazyrich.sweep.grid import grid, shard_of
@@ -9,7 +10,7 @@ from lazyrich.sweep.store import Store, store_in
 from lazyrich.sweep.summary import summarise
 from lazyrich.sweep.sweep import sweep
 from lazyrich.sweep.tracker import MLflow, TensorBoard, Tracker, Wandb, tracker_for
-from lazyrich.sweep.trial import Outcome, Trial, fingerprint
+from lazyrich.sweep.trial import Outcome, Trial
 
 __all__ = [
     "Executor",

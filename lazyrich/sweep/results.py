@@ -43,8 +43,12 @@ class Results:
         return tuple(o for o in self.outcomes if o.status != "done")
 
     def rows(self) -> list[dict[str, Any]]:
-        """One record a finished trial: settings, values, status, error and seconds."""
-        return [{**o.settings, **o.value, "status": o.status, "error": o.error, "seconds": o.seconds} for o in self.outcomes]
+        """One record a finished trial: settings, values, status, error and seconds.
+
+        A returned value named like a setting or like one of the last three is ``returned_...``; those are ``trial_...`` where an
+        axis has the name.
+        """
+        return [_row(o) for o in self.outcomes]
 
     def array(self, settings: Settings, name: str) -> np.ndarray:
         """An array that the trial with these settings returned."""
@@ -110,6 +114,11 @@ class Results:
             part.replace(path)
         except OSError as error:
             raise SweepError(f"cannot write {path}: {error.strerror or error}") from error
+        except (ValueError, TypeError, NotImplementedError) as error:  # pyarrow's own errors are of these kinds
+            raise SweepError(
+                f"the returned values do not fit the columns of a Parquet file ({str(error).splitlines()[0]}); return the same "
+                "kind under a name in every trial, or export to .csv or .json"
+            ) from error
         finally:
             part.unlink(missing_ok=True)
         return path
@@ -156,3 +165,10 @@ def _needed(name: str) -> Any:
         return importlib.import_module(name)
     except ImportError as error:
         raise SweepError(f"{name} is not installed; run: pip install 'lazyrich[export]'") from error
+
+
+def _row(outcome: Outcome) -> dict[str, Any]:
+    own = {"status": outcome.status, "error": outcome.error, "seconds": outcome.seconds}
+    taken = {*outcome.settings, *own}
+    values = {f"returned_{name}" if name in taken else name: value for name, value in outcome.value.items()}
+    return {**outcome.settings, **values, **{f"trial_{n}" if n in outcome.settings else n: v for n, v in own.items()}}

@@ -9,6 +9,7 @@ import sqlite3
 import tempfile
 import time
 import uuid
+import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -184,7 +185,7 @@ class Store:
             names = json.loads(self._select("arrays", [key])[0][0])
             with np.load(file, allow_pickle=False) as arrays:
                 return arrays[f"arr_{names.index(name)}"]
-        except (OSError, IndexError, KeyError, ValueError) as error:
+        except (OSError, IndexError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise StoreError(f"there is no array '{name}' of trial {key} in {file} ({error})") from error
 
     def merge(self, *others: str | Path) -> int:
@@ -293,7 +294,10 @@ def _outcomes(rows: Sequence[Sequence[Any]]) -> list[Outcome]:
 
 def _loaded(texts: Sequence[str]) -> list[Any]:
     """Many JSON texts in one call, which is a third of the time."""
-    return json.loads(f"[{','.join(texts)}]")
+    try:
+        return json.loads(f"[{','.join(texts)}]")
+    except json.JSONDecodeError as error:
+        raise StoreError(f"a row of the store is damaged ({error}); run its trials into a new folder") from error
 
 
 def _chunks(keys: Sequence[str], size: int = 30_000) -> Iterable[Sequence[str]]:

@@ -142,7 +142,9 @@ def _row(axes: Sequence[str], values: Sequence[str], group: Sequence[Outcome]) -
 
 
 def _number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return abs(value) < 1e308  # no NaN, and no integer that no float holds
 
 
 def _first(pair: tuple[float, Any]) -> float:

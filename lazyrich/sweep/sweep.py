@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from lazyrich.errors import StoreError, SweepError
+from lazyrich.fingerprint import fingerprint
 from lazyrich.sweep.executor import Executor, Inline
 from lazyrich.sweep.grid import grid
 from lazyrich.sweep.results import Results
 from lazyrich.sweep.store import Store
-from lazyrich.sweep.trial import Outcome, Trial, fingerprint, name_of, trial_of
+from lazyrich.sweep.trial import Outcome, Trial, name_of, trial_of
 
 Progress = Callable[[int, int, str], None]
 Callback = Callable[[Outcome], None]

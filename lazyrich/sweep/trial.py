@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import inspect
 import json
 import math
-import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -85,10 +83,28 @@ def attempt(function: Callable[..., Any], trial: Trial) -> Outcome:
         value, arrays = _parted(function(**trial.settings))
     except (Exception, SystemExit) as error:  # the user's function may raise anything
         where = traceback.extract_tb(error.__traceback__)[-1]
-        said = f"{type(error).__name__}: {error}"
+        said = f"{type(error).__name__}: {_said(error)}"
         place = "" if where.filename == __file__ else f" ({where.filename}:{where.lineno})"
         return Outcome(trial.key, trial.settings, "failed", error=said + place, seconds=time.perf_counter() - start)
     return Outcome(trial.key, trial.settings, "done", value, arrays, seconds=time.perf_counter() - start)
+
+
+def _said(error: BaseException) -> str:
+    """An exception's words, as text that every file takes."""
+    try:
+        return printable(str(error))
+    except Exception:  # the user's exceptions may fail to print
+        return "it does not say what"
+
+
+def printable(text: str) -> str:
+    r"""Text without halves of characters, which no file takes.
+
+    Example:
+        >>> printable("bad \udcff name")
+        'bad \\udcff name'
+    """
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def name_of(function: Callable[..., Any]) -> str:
@@ -103,22 +119,6 @@ def name_of(function: Callable[..., Any]) -> str:
     return f"{getattr(inner, '__module__', None) or type(inner).__module__}.{name}"
 
 
-def fingerprint(function: Callable[..., Any]) -> str:
-    """A fingerprint of a function's code: the file that defines it, or its compiled form where there is no file.
-
-    Bound arguments of a partial function count with their ``repr``.
-    """
-    inner = _inner(function)
-    bound = repr((function.args, sorted(function.keywords.items()))) if isinstance(function, functools.partial) else ""
-    module = sys.modules.get(getattr(inner, "__module__", ""))
-    try:
-        text = inspect.getsource(module) if module is not None and module.__name__ != "__main__" else inspect.getsource(inner)
-    except (OSError, TypeError):
-        code = getattr(inner, "__code__", None)
-        text = repr((code.co_code, code.co_consts, code.co_names)) if code else repr(type(inner))
-    return hashlib.sha256((text + bound).encode()).hexdigest()[:12]
-
-
 def _inner(function: Callable[..., Any]) -> Callable[..., Any]:
     while isinstance(function, functools.partial):
         function = function.func
@@ -126,6 +126,8 @@ def _inner(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _plain(value: Any, name: str) -> Any:
+    if isinstance(value, str):
+        return printable(value)
     if isinstance(value, PLAIN):
         return value
     if isinstance(value, (list, tuple)):

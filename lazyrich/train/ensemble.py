@@ -29,6 +29,8 @@ from lazyrich.train.refusal import RAISED, refusal
 
 WIDE = 2**18  # entries of a weight from which on a member alone keeps a CPU's cores busy
 STATE = 2**25  # entries of parameters in a chunk: with gradients and Adam's moments they still fit in memory many times
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+OPTIMIZER_HOOKS = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
 Progress = Callable[[int, int], None]
 
 
@@ -72,8 +74,15 @@ def engine_for(model: nn.Module) -> Engine:
             return Engine("loop", f"{place} draws at random")
         if isinstance(module, (nn.RNNBase, nn.MultiheadAttention)):
             return Engine("loop", f"{place} has fused kernels that do not vectorise")
+        if isinstance(module, CONVOLUTIONS) and next(module.parameters()).device.type == "cpu":
+            return Engine(
+                "loop", f"{place} is no faster side by side on a processor, and its digits would depend on the others"
+            )
         if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks:
             return Engine("loop", f"{place} has hooks")
+    for name, p in model.named_parameters():
+        if p._backward_hooks or getattr(p, "_post_accumulate_grad_hooks", None):
+            return Engine("loop", f"'{name}' has hooks")
     largest = max((p for p in model.parameters()), key=lambda p: p.numel(), default=None)
     if largest is None:
         raise TrainError(f"{type(model).__name__} has no parameters to train")
@@ -92,7 +101,7 @@ def train_all(
     compile: bool = False,
     progress: Progress | None = None,
 ) -> list[Run]:
-    """Train every member; the numbers do not depend on who else is trained or on the size of the chunks.
+    """Train every member; who else is trained, and the size of the chunks, change no more than the last digits.
 
     Members of one shape (same modules, shapes, dtype, device, kind of optimizer) form chunks that step together. A member
     whose loss is not finite retires: its run ends there, as in ``train``, and the others go on.
@@ -131,12 +140,42 @@ def train_all(
     meter = _Meter(progress, len(members) * steps)
     for indices in _chunks(members, chunk):
         some = [members[i] for i in indices]
-        found = engine_for(some[0].model) if engine == "auto" else Engine(engine, "asked for")
+        found = _engine_of(some, loss, steps) if engine == "auto" else Engine(engine, "asked for")
         trained = _loop(some, loss, steps, meter) if found.name == "loop" else _together(some, loss, steps, compile, meter)
         for i, run in zip(indices, trained, strict=True):
             run.engine = found.name
             runs[i] = run
     return [run for run in runs if run is not None]
+
+
+def _engine_of(members: Sequence[Member], loss: Loss, steps: int) -> Engine:
+    """The rule for every member, and whether the members go through one vectorised pass at all."""
+    found = engine_for(members[0].model)
+    for member in members:
+        found = engine_for(member.model)
+        if found.name == "loop":
+            return found
+        if any(getattr(member.optimizer, hooks, None) for hooks in OPTIMIZER_HOOKS):
+            return Engine("loop", "its optimizer has hooks")
+    why = _refused(members[0].model, loss, *members[0].batches(0)) if steps > 0 else ""
+    return Engine("loop", why) if why else found
+
+
+def _refused(model: nn.Module, loss: Loss, x: Tensor, y: Tensor) -> str:
+    """Why a vectorised pass through copies of a model is impossible, or nothing."""
+    stacks = [
+        {n: torch.stack([t.detach()] * 2) for n, t in named} for named in (model.named_parameters(), model.named_buffers())
+    ]
+
+    def value(parameters: dict[str, Tensor], buffers: dict[str, Tensor]) -> Tensor:
+        return loss(functional_call(model, {**parameters, **buffers}, (x,)), y)
+
+    try:
+        with torch.no_grad():
+            vmap(value)(*stacks)
+    except RAISED as error:
+        return f"its forward pass does not vectorise: {(str(error).splitlines() or [''])[0]}"
+    return ""
 
 
 class _Meter:
@@ -238,6 +277,9 @@ class Stack:
             for name, whole in self.parameters.items()
             if whole.requires_grad
         ]
+        for optimizer in optimizers:
+            if isinstance(optimizer, torch.optim.LBFGS):
+                raise TrainError("LBFGS evaluates the loss several times a step; take an optimizer that steps once")
         self.optimizer = StackedOptimizer(optimizers, self._trained)
 
         def value(parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ _PLAIN = (int, float, bool, str, bytes, complex, type(None), type)
 def likeness(model: nn.Module) -> tuple[Any, ...]:
     """A key that two models share only if one's forward is the other's with other numbers in its tensors.
 
-    Modules, shapes, dtypes, devices, what is trained, and all plain attributes count. Other attributes count by identity, so
+    Modules, shapes, dtypes, devices, ties, what is trained, and all plain attributes count. Other attributes count by identity, so
     two models that hold objects of their own are taken for different.
 
     Example:
@@ -25,6 +25,8 @@ def likeness(model: nn.Module) -> tuple[Any, ...]:
         parts.append((path, type(module), _attributes(module)))
         tensors = [*module._parameters.items(), *module._buffers.items()]
         parts += [(name, t.shape, t.dtype, str(t.device), t.requires_grad) for name, t in tensors if t is not None]
+    first: dict[int, str] = {}
+    parts.append(tuple((name, first.setdefault(id(t), name)) for name, t in model.named_parameters(remove_duplicate=False)))
     return tuple(parts)
 
 

@@ -41,6 +41,12 @@ class StackedOptimizer:
     def __init__(
         self, optimizers: Sequence[torch.optim.Optimizer], tensors: Sequence[tuple[Tensor, Sequence[torch.nn.Parameter]]]
     ) -> None:
+        self._optimizers, self._tensors = optimizers, tensors
+        self._build()
+
+    def _build(self) -> None:
+        """Take over settings and states as they are now."""
+        optimizers, tensors = self._optimizers, self._tensors
         kinds = {type(optimizer) for optimizer in optimizers}
         if len(kinds) != 1:
             names = ", ".join(sorted(kind.__name__ for kind in kinds))
@@ -51,20 +57,32 @@ class StackedOptimizer:
         self._pieces = [
             (at, span, whole.detach()[_index(span)], [parts[i] for i in span])
             for at, (whole, parts) in enumerate(tensors)
-            for span in self._spans([settings[i].get(parts[i]) for i in range(len(optimizers))])
+            for span in self._spans(
+                [settings[i].get(parts[i]) for i in range(len(optimizers))],
+                [_age(self._states[i].get(parts[i], {})) for i in range(len(optimizers))],
+            )
         ]
-        self._inner = self._make([settings[span[0]][parts[0]] for _, span, _, parts in self._pieces])
+        self._seen = self._now()
+        self._inner = self._make(
+            [(settings[span[0]][parts[0]], _age(self._states[span[0]].get(parts[0], {}))) for _, span, _, parts in self._pieces]
+        )
         for _, span, tensor, parts in self._pieces:
             state = _joined([self._states[i].get(p, {}) for i, p in zip(span, parts, strict=True)])
             if state:
                 self._inner.state[tensor] = state
 
     def step(self, gradients: Sequence[Tensor | None]) -> None:
-        """One step along gradients of the stacked tensors."""
+        """One step along gradients of the stacked tensors, with the settings that the members' optimizers have now."""
+        if self._now() != self._seen:  # a schedule has changed a learning rate
+            self.give_back()
+            self._build()
         for at, span, tensor, _ in self._pieces:
             gradient = gradients[at]  # fused steps read raw memory: a transposed gradient would be taken for another one
             tensor.grad = None if gradient is None else gradient[_index(span)].contiguous()
         self._inner.step()
+        for optimizer in self._optimizers:
+            if hasattr(optimizer.step, "_wrapped_by_lr_sched"):
+                optimizer._opt_called = True  # type: ignore[missing-attribute]  # what torch notes in a step, so that schedules see that one was made
 
     def give_back(self) -> None:
         """Hand every optimizer the state of its own tensors."""
@@ -74,17 +92,26 @@ class StackedOptimizer:
                 if state:
                     self._states[i][p] = {key: _own(value, tensor, k, len(span)) for key, value in state.items()}
 
-    def _spans(self, settings: Sequence[Any]) -> list[list[int]]:
-        """Runs of neighbouring members with equal settings; those without are not trained."""
+    def _now(self) -> list[Any]:
+        """The settings of every group of every member, to see whether they change."""
+        return [
+            id(value) if isinstance(value, Tensor) else value
+            for optimizer in self._optimizers
+            for group in optimizer.param_groups
+            for value in map(group.get, optimizer.defaults)
+        ]
+
+    def _spans(self, settings: Sequence[Any], ages: Sequence[Any]) -> list[list[int]]:
+        """Runs of neighbouring members with equal settings and as many steps behind them; those without are not trained."""
         members = [i for i, s in enumerate(settings) if s is not None]
         if self._kind.__module__.startswith("torch.optim") and self._kind.__name__ in ENTRYWISE:
-            return [list(run) for _, run in groupby(members, key=lambda i: key_of(settings[i]))]
+            return [list(run) for _, run in groupby(members, key=lambda i: (key_of(settings[i]), ages[i]))]
         return [[i] for i in members]
 
-    def _make(self, settings: Sequence[dict[str, Any]]) -> torch.optim.Optimizer:
-        groups: dict[Any, dict[str, Any]] = {}
-        for (_, _, tensor, _), own in zip(self._pieces, settings, strict=True):
-            groups.setdefault(key_of(own), {**own, "params": []})["params"].append(tensor)
+    def _make(self, settings: Sequence[tuple[dict[str, Any], Any]]) -> torch.optim.Optimizer:
+        groups: dict[Any, dict[str, Any]] = {}  # fused steps want tensors of a group to have the same states
+        for (_, _, tensor, _), (own, age) in zip(self._pieces, settings, strict=True):
+            groups.setdefault((key_of(own), repr(age)), {**own, "params": []})["params"].append(tensor)
         made = list(groups.values())
         takes = inspect.signature(self._kind).parameters
         needed = {"lr": made[0]["lr"]} if "lr" in takes else {}
@@ -97,6 +124,12 @@ class StackedOptimizer:
 def settings_of(optimizer: torch.optim.Optimizer) -> dict[Tensor, dict[str, Any]]:
     """Of every parameter the settings of its group."""
     return {p: {k: group[k] for k in optimizer.defaults} for group in optimizer.param_groups for p in group["params"]}
+
+
+def _age(state: dict[str, Any]) -> Any:
+    """What of a state is one number for a whole tensor, such as the count of steps, and which others there are."""
+    return [(key, None if isinstance(value, Tensor) and value.dim() else float(value)) for key, value in sorted(state.items())
+            if isinstance(value, (int, float, Tensor))]  # fmt: skip
 
 
 def key_of(settings: dict[str, Any]) -> str:

@@ -13,8 +13,9 @@ import pytest
 import torch
 
 from lazyrich.errors import StoreError, SweepError
+from lazyrich.fingerprint import fingerprint
 from lazyrich.sweep import Futures, Inline, Outcome, Processes, Proposals, Store, executor_for, grid, shard_of, sweep
-from lazyrich.sweep.trial import fingerprint, name_of, trial_of
+from lazyrich.sweep.trial import name_of, trial_of
 
 
 def loss(lr, seed=0):
@@ -90,7 +91,7 @@ def test_changed_code_runs_again_and_says_so(tmp_path):
 
 
 def test_a_fingerprint_follows_the_file_and_the_bound_arguments():
-    assert fingerprint(loss) == fingerprint(test_a_grid_is_the_product_of_its_axes)
+    assert fingerprint(loss) == fingerprint(loss) != fingerprint(test_a_grid_is_the_product_of_its_axes)
     assert fingerprint(functools.partial(loss, 1)) != fingerprint(functools.partial(loss, 2)) != fingerprint(loss)
     assert name_of(functools.partial(loss, 1)).endswith("test_sweep.loss")
     assert trial_of({"a": (1, 2)}, "f", "c").key == trial_of({"a": [1, 2]}, "f", "c").key

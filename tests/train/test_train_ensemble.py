@@ -249,3 +249,116 @@ def test_progress_reaches_its_total_also_when_members_retire():
     some[1].optimizer.param_groups[0]["lr"] = float("nan")
     train_all(some, F.cross_entropy, 4, engine="vmap", progress=lambda done, total: seen.append((done, total)))
     assert seen[-1] == (8, 8)
+
+
+def small(seed: int, tied: bool | None = None) -> nn.Module:
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Linear(6, 6, bias=False), nn.Tanh(), nn.Linear(6, 6, bias=False))
+    if tied:
+        model[2].weight = model[0].weight
+    return model
+
+
+def regression(step: int) -> tuple[torch.Tensor, torch.Tensor]:
+    g = torch.Generator().manual_seed(step)
+    return torch.randn(16, 6, generator=g), torch.randn(16, 6, generator=g)
+
+
+def square(f, y):
+    return (f - y).square().mean()
+
+
+def trained(engine, models, optimizers, steps=15, probes=()):
+    runs = train_all(
+        [Member(m, o, regression, probes) for m, o in zip(models, optimizers, strict=True)], square, steps, engine=engine
+    )
+    return runs, [[float(v) for v in m[0].weight.detach().flatten()[:4]] for m in models]
+
+
+@pytest.mark.parametrize("kind", [lambda p: torch.optim.SGD(p, 0.1, momentum=0.9), lambda p: torch.optim.Adam(p, 0.01)])
+@pytest.mark.parametrize("ages", [(0, 30), (30, 0), (3, 30)])
+def test_neighbours_of_other_ages_keep_their_states(kind, ages):
+    found = {}
+    for engine in ("loop", "vmap"):
+        models = [small(i) for i in range(2)]
+        optimizers = [kind(m.parameters()) for m in models]
+        for model, optimizer, steps in zip(models, optimizers, ages, strict=True):
+            train_all([Member(model, optimizer, regression)], square, steps, engine="loop")
+        found[engine] = trained(engine, models, optimizers)[1]
+    torch.testing.assert_close(found["vmap"], found["loop"], rtol=1e-5, atol=1e-6)
+
+
+class Scheduled:
+    """Steps a schedule of one optimizer after every step of its run."""
+
+    def __init__(self, optimizer):
+        self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 15)
+
+    def begin(self, run):
+        pass
+
+    def after(self, run):
+        self.schedule.step()
+
+
+def test_schedules_are_followed_and_a_neighbours_divergence_changes_nothing():
+    found = []
+    for engine, other in (("loop", 0.1), ("vmap", 0.1), ("vmap", 1e38)):
+        models = [small(i) for i in range(2)]
+        optimizers = [torch.optim.SGD(m.parameters(), lr, momentum=0.9) for m, lr in zip(models, (0.2, other), strict=True)]
+        members = [
+            Member(models[0], optimizers[0], regression, (Scheduled(optimizers[0]),)),
+            Member(models[1], optimizers[1], regression),
+        ]
+        runs = train_all(members, square, 15, engine=engine)
+        found.append(runs[0].losses)
+        assert optimizers[0].param_groups[0]["lr"] < 1e-8
+    torch.testing.assert_close(found[1], found[0], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found[2], found[0], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("order", [(True, False), (False, True)])
+def test_tied_and_untied_networks_do_not_share_a_stack(order):
+    found = {}
+    for engine in ("loop", "auto"):
+        models = [small(0, tied) for tied in order]
+        found[engine] = trained(engine, models, [torch.optim.Adam(m.parameters(), 0.05) for m in models])[0]
+    for one, other in zip(found["loop"], found["auto"], strict=True):
+        torch.testing.assert_close(one.losses, other.losses, rtol=1e-5, atol=1e-6)
+
+
+def test_hooks_and_what_does_not_vectorise_are_looped():
+    clipped, stepped = small(0), small(0)
+    clipped[0].weight.register_hook(lambda g: g.clamp(-1e-3, 1e-3))
+    optimizer = torch.optim.SGD(stepped.parameters(), 1.0)
+    optimizer.register_step_pre_hook(lambda *_: None)
+
+    class Dropped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = nn.Linear(6, 6)
+
+        def forward(self, x):
+            return nn.functional.dropout(self.a(x), 0.1, self.training)
+
+    class Branching(Dropped):
+        def forward(self, x):
+            return self.a(x) if bool(self.a.weight.sum() > 0) else -self.a(x)
+
+    plain = [
+        (m, torch.optim.SGD(m.parameters(), 0.1)) for m in (clipped, Dropped(), Branching(), nn.Sequential(nn.Conv1d(6, 6, 1)))
+    ]
+    for model, own in [*plain, (stepped, optimizer)]:
+        batches = regression if not isinstance(model[0] if isinstance(model, nn.Sequential) else model, nn.Conv1d) else (
+            lambda step: tuple(t[:, :, None] for t in regression(step))
+        )  # fmt: skip
+        (run,) = train_all([Member(model, own, batches)], square, 2)
+        assert run.engine == "loop"
+    (run,) = train_all([Member(m := small(0), torch.optim.SGD(m.parameters(), 0.1), regression)], square, 2)
+    assert run.engine == "vmap"
+
+
+def test_an_optimizer_that_wants_a_closure_is_refused():
+    model = small(0)
+    with pytest.raises(TrainError, match="LBFGS"):
+        train_all([Member(model, torch.optim.LBFGS(model.parameters()), regression)], square, 2)

@@ -1,0 +1,79 @@
+"""A fingerprint follows everything that a function holds, and nothing else."""
+
+import functools
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from lazyrich.family import Family
+from lazyrich.fingerprint import fingerprint
+
+
+def closed(k):
+    return lambda x: k * x
+
+
+def taking(data, x=1, *, scale=2):
+    return data
+
+
+class Trainer:
+    def __init__(self, k):
+        self.k = k
+
+    def run(self, x):
+        return self.k * x
+
+    def __call__(self, x):
+        return self.k * x
+
+
+def zeros(at=None):
+    data = np.zeros(5000)
+    if at is not None:
+        data[at] = 1.0
+    return data
+
+
+def written(text):
+    """As in a notebook: no file, or a file that is not there."""
+    names = {"nn": nn}
+    exec(compile(text, "<cell 3>", "exec"), names)
+    return names["made"]
+
+
+NET = "class Net(nn.Module):\n    def forward(self, x):\n        return x.{}()\ndef made(n):\n    return Net()"
+PAIRS = {
+    "closures": (lambda: closed(1), lambda: closed(2)),
+    "attributes of a bound method": (lambda: Trainer(1).run, lambda: Trainer(2).run),
+    "attributes of an object": (lambda: Trainer(1), lambda: Trainer(2)),
+    "one entry of a large array": (
+        lambda: functools.partial(taking, zeros()),
+        lambda: functools.partial(taking, zeros(2500)),
+    ),
+    "one entry of a tensor": (lambda: closed(torch.zeros(9)), lambda: closed(torch.eye(3).flatten())),
+    "keywords": (lambda: functools.partial(taking, scale=1), lambda: functools.partial(taking, scale=3)),
+    "functions as arguments": (
+        lambda: functools.partial(taking, torch.relu),
+        lambda: functools.partial(taking, torch.sin),
+    ),
+    "closures in closures": (lambda: closed(closed(1)), lambda: closed(closed(2))),
+    "code without a file": (lambda: written("made = lambda x: 2 * x"), lambda: written("made = lambda x: 3 * x")),
+    "classes": (lambda: functools.partial(taking, nn.ReLU), lambda: functools.partial(taking, nn.Tanh)),
+}
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_what_a_function_holds_counts(name):
+    one, other = PAIRS[name]
+    assert fingerprint(one()) == fingerprint(one()) != fingerprint(other())
+
+
+def test_a_family_follows_its_factory():
+    def factory(act):
+        return lambda n: nn.Sequential(nn.Linear(4, n), act, nn.Linear(n, 2))
+
+    one, same, other = (Family(factory(act), base=4).fingerprint for act in (nn.ReLU(), nn.ReLU(), nn.Tanh()))
+    assert one == same != other
