@@ -91,8 +91,7 @@ def run(words: Sequence[str]) -> None:
         starts = {name: resolve(place) for name, place in pairs(add_start, "add-start").items()}
         metrics = {name: resolve(place) for name, place in pairs(add_metric, "add-metric").items()}
         folder = out or Path("runs") / slug("autoencoder", factory.rpartition(":")[2], data)
-        page = Live(folder)
-        with progress("autoencoder") as show:
+        with Live(folder) as page, progress("autoencoder") as show:
             result = study(
                 resolve(factory), load(data, root=data_root), (*start, *(n for n in starts if n not in start)), scheme, widths,
                 optimizers=optimizer, codes=codes or (None,), base=base, lrs=lrs or None, seeds=seeds, steps=steps, batch=batch,

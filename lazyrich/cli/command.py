@@ -65,15 +65,26 @@ def pairs(items: Sequence[str], option: str) -> dict[str, str]:
 class Live:
     """A run folder whose result and page are looked at while trials run; both are written whole, again and again.
 
+    Left by an interruption or an error, the page stops to load itself.
+
     Args:
         folder: of the run.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._last: Any = None
+
+    def __enter__(self) -> Live:
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        if kind is not None and self._last is not None:
+            self._write(self._last)
 
     def draw(self, result: Any) -> None:
         """The result so far; its page loads itself again."""
+        self._last = result
         self._write(result, refresh=5)
 
     def finish(self, result: Any) -> Path:

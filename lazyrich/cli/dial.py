@@ -91,8 +91,7 @@ def run(words: Sequence[str]) -> None:
         family = Family(resolve(factory), base, depth=depth, roles=pairs(roles, "roles"))
         arrays = load(data, root=data_root, target=target, flatten=not images)
         folder = out or Path("runs") / slug("dial", family.name, optimizer)
-        page = Live(folder)
-        with progress("dial") as show:
+        with Live(folder) as page, progress("dial") as show:
             result = run_dial(
                 family, arrays, richness or RICHNESS, widths, seeds, r=r, optimizer=optimizer, lr=lr, rates=rates, steps=steps,
                 batch=batch, samples=samples, test=test, loss=loss, device=device, meet=meet, engine=engine,

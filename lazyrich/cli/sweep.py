@@ -53,8 +53,7 @@ def run(words: Sequence[str]) -> None:
         folder = out or Path("runs") / slug("sweep", function.rpartition(":")[2])
         command = command_line("sweep", words)
         part, where = shard_of(shard) if shard else None, executor_for(executor, workers, retries, timeout)
-        page = Live(folder)
-        with progress("sweep") as show:
+        with Live(folder) as page, progress("sweep") as show:
             results = run_sweep(
                 called, axes, folder / "trials", executor=where, shard=part, retry_failed=retry_failed, progress=show,
                 callbacks=[tracker_for(text) for text in track],

@@ -95,8 +95,7 @@ def run(words: Sequence[str]) -> None:
         arrays = load(data, root=data_root, target=target, flatten=not images)
         arrays = arrays if samples is None else arrays.subset(samples)
         folder = out or Path("runs") / slug("transfer", families[0].name, *scheme, optimizer)
-        page = Live(folder)
-        with progress("transfer") as show:
+        with Live(folder) as page, progress("transfer") as show:
             result = run_transfer(
                 plans, arrays, widths, lrs or None, seeds, steps=steps, batch=batch, evaluate=evaluate,
                 weight_decay=weight_decay, loss=loss, device=device, meet=meet, engine=engine, folder=folder / "trials",

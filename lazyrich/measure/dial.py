@@ -336,7 +336,12 @@ def _study(
 
 def _increasing(name: str, values: Sequence[float], least: int, example: str) -> None:
     got = [float(v) for v in values]
-    if len(got) < least or got[0] <= 0 or any(b <= a for a, b in zip(got[:-1], got[1:], strict=True)):
+    if (
+        len(got) < least
+        or got[0] <= 0
+        or not all(map(math.isfinite, got))
+        or any(b <= a for a, b in zip(got[:-1], got[1:], strict=True))
+    ):
         raise UsageError(
             f"got {name} {list(values)}, expected at least {least} increasing positive ones, for example {example}"
         )

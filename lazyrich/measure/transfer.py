@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -228,7 +229,14 @@ def _grid(
         raise UsageError(f"got widths {list(ordered)}, expected at least two increasing ones, for example 64 128 256 512")
     middle = RATES.get(given[0].optimizer_name, 0.001)
     rates = tuple(middle * 2.0**k for k in OCTAVES) if lrs is None else tuple(float(lr) for lr in lrs)
-    if len(rates) < 4 or rates[0] <= 0 or any(b <= a for a, b in zip(rates[:-1], rates[1:], strict=True)):
+    if not math.isfinite(weight_decay) or weight_decay < 0:
+        raise UsageError(f"got weight decay {weight_decay}, expected a number from 0 on")
+    if (
+        len(rates) < 4
+        or rates[0] <= 0
+        or not all(map(math.isfinite, rates))
+        or any(b <= a for a, b in zip(rates[:-1], rates[1:], strict=True))
+    ):
         raise UsageError(f"got learning rates {list(rates)}, expected at least four increasing positive ones, an octave apart")
     for name, value in (("seeds", seeds), ("steps", steps), ("batch", batch), ("evaluate", evaluate)):
         if value < 1:

@@ -56,6 +56,9 @@ class Transferred:
         """What it means and what to do."""
         first, last = min(self.best), max(self.best)
         moved = f"best learning rate {_shift(self.shift)} a doubling of the width"
+        lost = [width for width, curve in self.curves.items() if not np.isfinite(curve).any()]
+        if lost:
+            return f"{self.name}: every training diverged at width {', '.join(map(str, lost))}; give smaller learning rates."
         if self.edges:
             widths = ", ".join(map(str, self.edges))
             return f"{self.name}: the best learning rate at width {widths} is an end of the grid; widen it to see the optimum."

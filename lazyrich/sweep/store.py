@@ -168,6 +168,17 @@ class Store:
         with self._said():
             return _outcomes(self._db.execute(f"SELECT {COLUMNS} FROM trials {where} ORDER BY finished", words).fetchall())
 
+    def latest(self) -> list[Outcome]:
+        """All outcomes of the function and code that finished last."""
+        with self._said():
+            last = self._db.execute("SELECT function, code FROM trials ORDER BY finished DESC LIMIT 1").fetchone()
+            if last is None:
+                return []
+            rows = self._db.execute(
+                f"SELECT {COLUMNS} FROM trials WHERE function=? AND code=? ORDER BY finished", tuple(last)
+            ).fetchall()
+        return _outcomes(rows)
+
     def functions(self) -> dict[tuple[str, str], int]:
         """How many outcomes there are of each function's name and code."""
         with self._said():

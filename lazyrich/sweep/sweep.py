@@ -78,10 +78,13 @@ def sweep(
     job = _Job(function, name or name_of(function), code or fingerprint(function), executor or Inline(), retry_failed, told)
     with Store(store) as kept, _beating(kept):
         if callable(trials):
-            wanted = _proposed(job, kept, trials)
-        else:
-            wanted = _part(job.trials(grid(trials) if isinstance(trials, Mapping) else trials), shard)
+            return job.results(kept, _proposed(job, kept, trials))
+        wanted = _part(job.trials(grid(trials) if isinstance(trials, Mapping) else trials), shard)
+        try:
             job.fill(kept, wanted)
+        except BaseException:  # interrupted, or refused: what is finished is shown all the same
+            told.last(lambda: job.results(kept, wanted))
+            raise
         return job.results(kept, wanted)
 
 
@@ -91,7 +94,7 @@ class _Told:
     def __init__(self, progress: Progress | None, callbacks: list[Callback], so_far: Callable[[Results], None] | None) -> None:
         self.progress, self.callbacks, self.so_far = progress, callbacks, so_far
         self.notes: list[str] = []
-        self._next = time.monotonic() + EVERY
+        self._next = time.monotonic()
 
     def of_progress(self, done: int, total: int, what: str) -> None:
         if self.progress:
@@ -111,6 +114,14 @@ class _Told:
         if self.so_far and start >= self._next:
             self.so_far(results())
             self._next = time.monotonic() + max(EVERY, SHARE * (time.monotonic() - start))
+
+    def last(self, results: Callable[[], Results]) -> None:
+        """Show what is finished on the way out; what stops the sweep is told, not what stops this."""
+        if self.so_far:
+            with suppress(Exception):
+                found = results()
+                if found.outcomes:
+                    self.so_far(found)
 
 
 class _Job:

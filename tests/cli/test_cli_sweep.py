@@ -36,6 +36,37 @@ def test_a_sweep_ends_with_a_table_and_a_page_and_continues(words, tmp_path, cap
     assert json.loads((out / "result.json").read_text())["counts"]["done"] == 8
 
 
+def test_an_interrupted_sweep_shows_what_is_finished(tmp_path, capsys):
+    (tmp_path / "stop.py").write_text(
+        "def train(lr):\n    if lr == 3:\n        raise KeyboardInterrupt\n    return {'loss': lr, 'error': 2 * lr}\n"
+    )
+    out = tmp_path / "run"
+    assert main(["sweep", f"{tmp_path / 'stop.py'}:train", "--axis", "lr=1,2,3,4", "--out", str(out)]) == 130
+    kept = json.loads((out / "result.json").read_text())["counts"]
+    assert (kept["done"], kept["to come"]) == (2, 2)
+    assert 'http-equiv="refresh"' not in (out / "report.html").read_text()
+    for name in ("result.json", "report.html"):
+        (out / name).unlink()
+    assert main(["report", str(out)]) == 0  # as after a kill: from the store alone
+    assert json.loads((out / "result.json").read_text())["counts"]["done"] == 2
+    assert main(["export", str(out), str(tmp_path / "rows.csv")]) == 0
+    rows = list(csv.DictReader((tmp_path / "rows.csv").open()))
+    assert [row["returned_error"] for row in rows] == ["2", "4"]
+
+
+def test_what_no_file_takes_is_kept_as_words(tmp_path, capsys):
+    (tmp_path / "odd.py").write_text(
+        "class Mute(Exception):\n    def __str__(self):\n        raise RuntimeError\n"
+        "def train(x):\n    if x == 1:\n        raise ValueError('bad \\udcff name')\n    if x == 2:\n        raise Mute\n"
+        "    return {'loss': 2**2000 if x == 3 else x, 'text': '\\udcff'}\n"
+    )
+    out = tmp_path / "run"
+    assert main(["sweep", f"{tmp_path / 'odd.py'}:train", "--axis", "x=1,2,3,4", "--out", str(out)]) == 2
+    heard = capsys.readouterr()
+    assert "2 of 4 trials failed" in heard.err and "bad \\udcff name" in heard.out and "it does not say what" in heard.out
+    assert main(["export", str(out), str(tmp_path / "rows.csv")]) == 0
+
+
 def test_failures_keep_what_is_finished_and_end_with_status_2(words, tmp_path, capsys):
     out = tmp_path / "run"
     more = ["--executor", "processes", "--workers", "2", "--retries", "1"]
