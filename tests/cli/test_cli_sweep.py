@@ -50,7 +50,7 @@ def test_an_interrupted_sweep_shows_what_is_finished(tmp_path, capsys):
     assert main(["report", str(out)]) == 0  # as after a kill: from the store alone
     assert json.loads((out / "result.json").read_text())["counts"]["done"] == 2
     assert main(["export", str(out), str(tmp_path / "rows.csv")]) == 0
-    rows = list(csv.DictReader((tmp_path / "rows.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "rows.csv").read_text().splitlines()))
     assert [row["returned_error"] for row in rows] == ["2", "4"]
 
 
