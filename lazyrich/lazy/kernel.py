@@ -67,10 +67,30 @@ class Kernel:
         for rows, columns, tile in self.tiles(x1, x2, tangent="ntk" in get):
             for name in get:
                 values: Tensor = getattr(tile, name)
+                if not bool(values.detach().sum().isfinite()) and not bool(values.isfinite().all()):
+                    raise KernelError(self._culprit(x1))
                 if name not in whole:
                     whole[name] = values.new_empty(len(x1), len(x1 if x2 is None else x2), *values.shape[2:])
                 _place(whole[name], rows, columns, values, x2 is None)
         return tuple(whole[name] for name in get)
+
+    def _culprit(self, x: Tensor) -> str:
+        """Where the numbers stop to be finite."""
+        x, found = self._checked(x), []
+
+        def watch(node: Node, value: Any) -> None:
+            if isinstance(value, Field) and not found and not bool(value.nngp.isfinite().all()):
+                found.append(f"{node.op} at {node.place}")
+
+        traced = self.traced(x)
+        run = self._run(traced, (x,), tangent=False, watch=watch)
+        run.needs = traced.own
+        run.output()
+        where = f", first behind {found[0]}" if found else ""
+        return (
+            f"the kernel has entries that are not finite{where}: a nonlinearity without finite moments (a logarithm, a negative "
+            "power), or variances that grow beyond all numbers; use another nonlinearity, or smaller variances"
+        )
 
     def diagonal(self, x: Tensor, get: str = "nngp") -> Tensor:
         """Of every input with itself, (N,): without the rest of the matrix."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from lazyrich.errors import SweepError
@@ -23,13 +23,16 @@ def grid(axes: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
     """
     if not axes:
         raise SweepError("got no axes, expected at least one, for example lr=[0.1, 0.2]")
-    lists = {name: list(values) for name, values in axes.items() if not isinstance(values, str)}
+    lists: dict[str, list[Any]] = {}
     for name, values in axes.items():
-        if name not in lists or not lists[name]:
+        one = isinstance(values, str) or not isinstance(values, Iterable) or getattr(values, "ndim", 1) != 1
+        lists[name] = [] if one else list(values)
+        if not lists[name]:
             raise SweepError(f"axis '{name}' is {values!r}, expected a list of at least one value")
-        twice = [v for i, v in enumerate(lists[name]) if v in lists[name][:i]] if len(lists[name]) < 10_000 else []
-        if twice:
-            raise SweepError(f"axis '{name}' has {twice[0]!r} twice; give every value once")
+        names = [repr(v) for v in lists[name]]  # 1 and True are two values
+        if len(set(names)) < len(names):
+            twice = next(v for i, v in enumerate(names) if v in names[:i])
+            raise SweepError(f"axis '{name}' has {twice} twice; give every value once")
     total = 1
     for values in lists.values():
         total *= len(values)

@@ -77,6 +77,9 @@ class Results:
         for outcome in done:
             if outcome.value.get(value) is not None:
                 rest = {k: v for k, v in outcome.settings.items() if k not in axes}
+                if not isinstance(outcome.value[value], (int, float)):
+                    got = type(outcome.value[value]).__name__
+                    raise SweepError(f"'{value}' is a {got} in a trial, expected numbers; take rows() or to_pandas()")
                 groups[key := repr(rest)].append(float(outcome.value[value]))
                 kept[key] = rest
         return [{**kept[key], "mean": _mean(v), "std": _std(v), "count": len(v)} for key, v in groups.items()]

@@ -11,8 +11,8 @@ from typing import Any
 
 from lazyrich.errors import StoreError, SweepError
 from lazyrich.fingerprint import fingerprint
-from lazyrich.sweep.executor import Executor, Inline
-from lazyrich.sweep.grid import grid
+from lazyrich.sweep.executor import Executor, Inline, executor_for
+from lazyrich.sweep.grid import grid, shard_of
 from lazyrich.sweep.results import Results
 from lazyrich.sweep.store import Store
 from lazyrich.sweep.trial import Outcome, Trial, name_of, trial_of
@@ -31,10 +31,10 @@ def sweep(
     trials: Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Any]] | Proposer,
     store: str | Path,
     *,
-    executor: Executor | None = None,
+    executor: Executor | str | None = None,
     name: str | None = None,
     code: str | None = None,
-    shard: tuple[int, int] | None = None,
+    shard: tuple[int, int] | str | None = None,
     retry_failed: bool = False,
     progress: Progress | None = None,
     callbacks: Sequence[Callback] = (),
@@ -74,6 +74,10 @@ def sweep(
         >>> [row["loss"] for row in results.rows()]
         [1, 2, 2, 3]
     """
+    if isinstance(executor, str):
+        executor = executor_for(executor)
+    if isinstance(shard, str):
+        shard = shard_of(shard)
     told = _Told(progress, list(callbacks), so_far)
     job = _Job(function, name or name_of(function), code or fingerprint(function), executor or Inline(), retry_failed, told)
     with Store(store) as kept, _beating(kept):
@@ -134,6 +138,11 @@ class _Job:
         self.executor, self.again, self.told = executor, again, told
 
     def trials(self, settings: Sequence[Mapping[str, Any]]) -> list[Trial]:
+        odd = settings if isinstance(settings, str) else next((s for s in settings if not isinstance(s, Mapping)), None)
+        if odd is not None:
+            raise SweepError(
+                f"got {odd!r} among the trials, expected settings by name as {{'lr': 0.1}}, or axes {{'lr': [0.1]}}"
+            )
         made = [trial_of(s, self.name, self.code) for s in settings]
         if not made:
             raise SweepError("got an empty list of settings, expected at least one, for example [{'lr': 0.1}]")

@@ -240,6 +240,9 @@ REFUSED: dict[str, Refusal] = {
         WORDS,
         ("after its entries were repeated",),
     ),
+    "an inverse": Refusal(
+        of_dense(lambda s, x: s.o(s.i(x) ** -1)), VEC, ("not finite", "first behind linear at", "module 'o'")
+    ),
     "keys times values first": Refusal(
         of_dense(lambda s, x: s.o(s.a(h := s.i(x)) @ (s.b(h).transpose(1, 2) @ h) / 6)),
         WORDS,

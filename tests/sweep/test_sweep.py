@@ -2,6 +2,7 @@
 
 import functools
 import math
+import re
 import sqlite3
 import subprocess
 import sys
@@ -295,3 +296,25 @@ def test_executors_by_name():
 
 def test_names_of_folders_do_not_collide_with_run_folders(tmp_path):
     assert Path(sweep(loss, {"lr": [1]}, str(tmp_path / "s")).folder) == tmp_path / "s"
+
+
+@pytest.mark.parametrize(
+    ("trials", "says"),
+    [
+        ({"lr": 0.1}, "axis 'lr' is 0.1, expected a list"),
+        ({"lr": None}, "axis 'lr' is None"),
+        ({"lr": np.ones((2, 2))}, "axis 'lr' is"),
+        ([1, 2], "got 1 among the trials"),
+        ("lr=1", "got 'lr=1' among the trials"),
+    ],
+)
+def test_trials_of_another_shape_are_refused(trials, says, tmp_path):
+    with pytest.raises(SweepError, match=re.escape(says)):
+        sweep(loss, trials, tmp_path / "s")
+
+
+def test_executors_and_shards_go_by_name_and_true_is_not_one(tmp_path):
+    assert len(sweep(loss, {"lr": [1, 2, 3, 4]}, tmp_path / "a", executor="inline", shard="1/2").outcomes) == 2
+    assert len(grid({"x": [1, True]})) == 2
+    with pytest.raises(SweepError, match="is a str in a trial"):
+        sweep(lambda x, seed: {"word": "a"}, {"x": [1], "seed": [0]}, tmp_path / "b").mean("word")
