@@ -8,6 +8,7 @@ from pathlib import Path
 import tyro
 
 from lazyrich.cli.command import parse
+from lazyrich.errors import UsageError
 
 
 def run(words: Sequence[str]) -> None:
@@ -28,7 +29,9 @@ def run(words: Sequence[str]) -> None:
 
         place = store_in(store)
         with Store(place) as kept:
-            outcomes = tuple(kept.all(function))
+            outcomes, known = tuple(kept.all(function)), sorted({name for name, _ in kept.functions()})
+        if function and not outcomes:
+            raise UsageError(f"got function '{function}', expected one of the store: {', '.join(known) or 'it holds none'}")
         written = Results(outcomes, len(outcomes), place).write(file)
         print(f"{len(outcomes)} trials in {written}")
 

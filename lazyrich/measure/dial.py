@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from lazyrich.data import ArrayData, load
-from lazyrich.errors import UsageError
+from lazyrich.errors import TangentError, UsageError
 from lazyrich.family import Family, Role
 from lazyrich.fingerprint import fingerprint
 from lazyrich.measure.check import RATES, refuse_device
@@ -25,7 +25,7 @@ from lazyrich.measure.trainings import Progress, Trainings, Where, run_trainings
 from lazyrich.scaling import Plan, richness
 from lazyrich.scaling import plan as make_plan
 from lazyrich.sweep import Executor, Outcome
-from lazyrich.tangent import features, linearize, ntk_of, target_alignment
+from lazyrich.tangent import NetworkFunction, features, linearize, ntk_of, target_alignment
 from lazyrich.train import Loss, Member, loss_for, train_all
 
 RICHNESS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
@@ -210,6 +210,13 @@ def dial(
         if so_far and whole:
             so_far(found(done, whole))
 
+    try:
+        NetworkFunction(study.family.build(study.widths[0]))
+    except TangentError as error:
+        raise UsageError(
+            f"a dial compares the network with its linearisation, so it must be a fixed function of its weights: {error}; take "
+            "it without dropout (p = 0), and with layer or group norm"
+        ) from error
     done = run_trainings(turn, study, trials, study.context, where, many=len(study.richness), so_far=partly if so_far else None)
     return found(done, study.widths)
 

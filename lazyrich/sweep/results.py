@@ -94,7 +94,7 @@ class Results:
         if path.suffix == ".parquet":
             return self.to_parquet(path)
         if path.suffix == ".json":
-            return write_json(path, rows)
+            return write_json(path, [{name: _known(value) for name, value in row.items()} for row in rows])
         if path.suffix != ".csv":
             raise SweepError(f"got file '{path}', expected one that ends in .parquet, .csv or .json")
         text = io.StringIO(newline="")
@@ -168,6 +168,11 @@ def _needed(name: str) -> Any:
         return importlib.import_module(name)
     except ImportError as error:
         raise SweepError(f"{name} is not installed; run: pip install 'lazyrich[export]'") from error
+
+
+def _known(value: Any) -> Any:
+    """JSON has no NaN and no infinity."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _row(outcome: Outcome) -> dict[str, Any]:

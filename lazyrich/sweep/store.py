@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import sqlite3
 import tempfile
@@ -67,9 +68,24 @@ class Store:
         except OSError as error:
             raise StoreError(f"cannot make {self.path}: {error.strerror}; give a folder that you may write to") from error
         self.owner = uuid.uuid4().hex
+        self._copy = None if os.access(self.path, os.W_OK) else self._copied()
         with self._said():
             self._db = self._open()
             self._enter()
+
+    def _copied(self) -> tempfile.TemporaryDirectory[str]:
+        """A copy of the trials of a folder that cannot be written, since SQLite writes beside what it reads."""
+        copy = tempfile.TemporaryDirectory()
+        for file in self.path.glob(f"{FILE}*"):
+            shutil.copy(file, copy.name)
+        self.file = Path(copy.name) / FILE
+        if not self.file.exists():
+            raise StoreError(f"{self.path} cannot be written and holds no store; give a folder that you may write to")
+        return copy
+
+    def _refuse_copy(self) -> None:
+        if self._copy is not None:
+            raise StoreError(f"{self.path} can be read but not written; give a folder that you may write to")
 
     def _open(self) -> sqlite3.Connection:
         db = sqlite3.connect(self.file, timeout=PATIENCE, isolation_level=None)
@@ -99,6 +115,8 @@ class Store:
             self._db.execute("DELETE FROM claims WHERE owner=?", (self.owner,))
             self._db.execute("DELETE FROM owners WHERE owner=?", (self.owner,))
             self._db.close()
+        if self._copy is not None:
+            self._copy.cleanup()
 
     def __enter__(self) -> Store:
         return self
@@ -112,6 +130,7 @@ class Store:
         Raises:
             StoreError: if the disk is full or gone; what was kept before stays.
         """
+        self._refuse_copy()
         names = self._write_arrays(outcome) if outcome.arrays else []
         row = (
             outcome.key, function, code, json.dumps(outcome.settings), outcome.status, json.dumps(outcome.value),
@@ -130,6 +149,7 @@ class Store:
             trial: to be run.
             again: failures count as not finished.
         """
+        self._refuse_copy()
         with self._transaction() as db:
             status = db.execute("SELECT status FROM trials WHERE key=?", (trial.key,)).fetchone()
             if status and (status[0] == "done" or not again):
@@ -194,7 +214,7 @@ class Store:
         file = self._array_file(key)
         try:
             names = json.loads(self._select("arrays", [key])[0][0])
-            with np.load(file, allow_pickle=False) as arrays:
+            with file.open("rb") as handle, np.load(handle, allow_pickle=False) as arrays:
                 return arrays[f"arr_{names.index(name)}"]
         except (OSError, IndexError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise StoreError(f"there is no array '{name}' of trial {key} in {file} ({error})") from error

@@ -39,3 +39,14 @@ def test_bad_input_is_one_line_and_status_2(tmp_path, capsys, words, says):
     said = capsys.readouterr().err
     assert says in said
     assert len(said.strip().splitlines()) == 1
+
+
+def test_a_network_that_is_no_fixed_function_is_refused_before_it_trains(tmp_path, capsys):
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\n"
+        "def net(width):\n"
+        "    return nn.Sequential(nn.Linear(64, width), nn.ReLU(), nn.Dropout(0.2), nn.Linear(width, 10))\n"
+    )
+    assert main(["dial", f"{tmp_path / 'net.py'}:net", "--steps", "5", "--out", str(tmp_path / "run")]) == 2
+    heard = capsys.readouterr().err
+    assert "fixed function of its weights" in heard and "Dropout" in heard and "trials failed" not in heard

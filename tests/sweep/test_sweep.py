@@ -1,7 +1,9 @@
 """Sweeps: every trial once, continued where they stopped, with everything that can go wrong in a trial an outcome."""
 
 import functools
+import json
 import math
+import os
 import re
 import sqlite3
 import subprocess
@@ -318,3 +320,38 @@ def test_executors_and_shards_go_by_name_and_true_is_not_one(tmp_path):
     assert len(grid({"x": [1, True]})) == 2
     with pytest.raises(SweepError, match="is a str in a trial"):
         sweep(lambda x, seed: {"word": "a"}, {"x": [1], "seed": [0]}, tmp_path / "b").mean("word")
+
+
+def test_a_store_that_cannot_be_written_is_read_and_merged(tmp_path, monkeypatch):
+    sweep(loss, {"lr": [1, 2]}, tmp_path / "old")
+    able = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: "old" not in str(path) and able(path, mode))
+    before = sorted((f.name, f.stat().st_mtime_ns) for f in (tmp_path / "old").iterdir())
+    with Store(tmp_path / "old") as store:
+        found = store.all()
+        assert len(found) == 2 and store.array(found[0].key, "curve").shape == (3,)
+        with pytest.raises(StoreError, match="read but not written"):
+            store.claim(trial_of({"lr": 3}, "f", "c"))
+        with pytest.raises(StoreError, match="read but not written"):
+            store.put(found[0], "f", "c")
+    with Store(tmp_path / "new") as store:
+        assert store.merge(tmp_path / "old") == 2
+    assert before == sorted((f.name, f.stat().st_mtime_ns) for f in (tmp_path / "old").iterdir())
+
+
+def test_a_damaged_array_is_named(tmp_path):
+    sweep(loss, {"lr": [1]}, tmp_path / "s")
+    with Store(tmp_path / "s") as store:
+        (outcome,) = store.all()
+        for content in (b"", b"PK\x03\x04 nothing"):
+            (tmp_path / "s" / "arrays" / f"{outcome.key}.npz").write_bytes(content)
+            with pytest.raises(StoreError, match="there is no array 'curve'"):
+                store.array(outcome.key, "curve")
+
+
+def test_tables_without_numbers_or_with_several_kinds(tmp_path):
+    results = sweep(lambda lr: {"loss": math.nan, "odd": [1] if lr == 1 else "a"}, {"lr": [1, 2]}, tmp_path / "s")
+    assert [row["loss"] for row in json.loads(results.write(tmp_path / "rows.json").read_text())] == [None, None]
+    pytest.importorskip("pyarrow")
+    with pytest.raises(SweepError, match="do not fit the columns"):
+        results.write(tmp_path / "rows.parquet")
