@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 STRETCH = 2**14
@@ -11,14 +10,16 @@ STRETCH = 2**14
 def inner(a: Tensor, b: Tensor) -> Tensor:
     """A b' for rows (n, P) and (m, P).
 
-    In float32 a plain product of few rows of 2^20 entries is off by 5e-5, this by 3e-7.
+    In float32 a plain product of few rows of 2^20 entries is off by 5e-5, this by 3e-7: stretches are added in double precision.
 
     Example:
-        >>> a = torch.full((1, 2**22), 0.1)
-        >>> abs(float(inner(a, a)) / (float(a[0, 0]) ** 2 * 2**22) - 1) < 1e-6
+        >>> import torch
+        >>> a = torch.rand(2, 2**20, generator=torch.Generator().manual_seed(0))
+        >>> exact = a.double() @ a.double().T
+        >>> float((inner(a, a) / exact - 1).abs().max()) < 1e-6
         True
     """
-    total = a[:, :STRETCH] @ b[:, :STRETCH].T
-    for low in range(STRETCH, a.shape[1], STRETCH):
-        total = torch.addmm(total, a[:, low : low + STRETCH], b[:, low : low + STRETCH].T)
-    return total
+    if a.shape[1] <= STRETCH:
+        return a @ b.T
+    parts = zip(a.split(STRETCH, 1), b.split(STRETCH, 1), strict=True)
+    return sum((one @ other.T).double() for one, other in parts).to(a.dtype)  # type: ignore[union-attr]
