@@ -114,3 +114,21 @@ def test_bad_predictions_are_refused_in_words(given: dict, complaint: str) -> No
         classify(**({"mean": torch.zeros(2, 2)} | given))
     with pytest.raises(KernelError, match="labels up to 0 for"):
         classify(torch.zeros(2, 2)).accuracy(torch.zeros(3))
+
+
+@pytest.mark.parametrize("second", [1.0, 0.3, 1e-2, 1e-4, 1e-8, 0.0])
+@pytest.mark.parametrize("gap", [0.12, -1.3])
+def test_two_classes_of_unequal_variance_have_the_exact_probability(gap, second):
+    """P = Phi(gap / sqrt(v1 + v2)), also where the second class is as good as certain."""
+    found = classify(torch.tensor([[gap, 0.0]]), torch.tensor([[1.0, second]])).probabilities[0, 0]
+    assert float(found) == pytest.approx(
+        float(torch.special.ndtr(torch.tensor(gap / (1 + second) ** 0.5, dtype=torch.float64))), abs=1e-6
+    )
+
+
+def test_several_classes_of_unequal_variance_agree_with_draws():
+    mean, variance = torch.tensor([[0.3, 0.0, -0.2, 0.25]]), torch.tensor([[1.0, 1e-6, 0.04, 1e-3]])
+    found = classify(mean, variance).probabilities[0]
+    draws = mean + variance.sqrt() * torch.randn(1_000_000, 4, generator=torch.Generator().manual_seed(0))
+    counted = torch.bincount(draws.argmax(1), minlength=4) / len(draws)
+    torch.testing.assert_close(found.float(), counted, rtol=0, atol=2e-3)
