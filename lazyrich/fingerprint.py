@@ -10,8 +10,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-DEPTH = 8  # of objects in objects that are looked into
-
 
 def fingerprint(function: Callable[..., Any]) -> str:
     """A hash of a function's code and state: another file, closure, bound argument, default or attribute gives another.
@@ -26,7 +24,7 @@ def fingerprint(function: Callable[..., Any]) -> str:
         True
     """
     state = hashlib.sha256(_code(_inner(function)).encode())
-    _hold(state, function, DEPTH)
+    _hold(state, function, set())
     return state.hexdigest()[:12]
 
 
@@ -66,41 +64,53 @@ def _compiled(code: Any) -> tuple[Any, ...]:
     return code.co_code, code.co_names, constants
 
 
-def _hold(state: Any, value: Any, depth: int) -> None:
-    """Add what a value holds to a hash."""
+def _hold(state: Any, value: Any, seen: set[int]) -> None:
+    """Add what a value holds to a hash; what was seen on the way is not looked into again."""
     state.update(f"<{type(value).__module__}.{type(value).__qualname__}>".encode())
     if value is None or isinstance(value, (str, bytes, int, float, complex)):
         state.update(repr(value).encode())
-    elif depth == 0:
-        return
     elif isinstance(value, functools.partial):
-        _hold(state, (value.func, value.args, value.keywords), depth - 1)
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            _hold(state, item, depth - 1)
+        _hold(state, (value.func, value.args, value.keywords), seen)
     elif isinstance(value, (set, frozenset)):
         state.update(repr(sorted(map(repr, value))).encode())
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            state.update(repr(key).encode())
-            _hold(state, item, depth - 1)
-    elif inspect.ismethod(value):
-        _hold(state, (value.__func__.__qualname__, value.__self__), depth - 1)
-    elif inspect.isfunction(value):
-        cells = inspect.getclosurevars(value).nonlocals if value.__closure__ else {}
-        state.update(_own(value).encode())
-        _hold(state, (value.__defaults__, value.__kwdefaults__, cells), depth - 1)
-    elif inspect.isclass(value):
-        state.update(f"{value.__module__}.{value.__qualname__}{'' if _code(value) else _own(value)}".encode())
     elif inspect.ismodule(value) or inspect.isbuiltin(value):
         state.update(repr(value.__name__).encode())
-    elif hasattr(value, "tobytes"):  # numpy
+    elif inspect.isclass(value):
+        state.update(f"{value.__module__}.{value.__qualname__}{'' if _code(value) else _own(value)}".encode())
+    elif inspect.ismethod(value):
+        _hold(state, (value.__func__.__qualname__, value.__self__), seen)
+    elif hasattr(value, "tobytes") and not value.dtype.hasobject:  # numpy
         state.update(repr((value.shape, str(value.dtype))).encode() + value.tobytes())
-    elif hasattr(value, "detach") and hasattr(value, "numpy"):  # torch
-        array = value.detach().cpu()
-        numbers = array.double() if array.is_floating_point() else array
-        state.update(repr((tuple(array.shape), str(array.dtype))).encode() + numbers.numpy().tobytes())
+    elif hasattr(value, "detach") and hasattr(value, "is_meta"):  # torch
+        state.update(repr((tuple(value.shape), str(value.dtype))).encode() + _entries(value))
+    elif isinstance(value, tuple):  # made on the way perhaps, so its place in memory tells nothing
+        for item in value:
+            _hold(state, item, seen)
+    elif id(value) not in seen:
+        seen.add(id(value))
+        _hold_object(state, value, seen)
+
+
+def _hold_object(state: Any, value: Any, seen: set[int]) -> None:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            state.update(repr(key).encode())
+            _hold(state, item, seen)
+    elif isinstance(value, list):
+        for item in value:
+            _hold(state, item, seen)
+    elif inspect.isfunction(value):
+        state.update(_own(value).encode())
+        cells = {} if value.__closure__ is None else inspect.getclosurevars(value).nonlocals
+        _hold(state, (value.__defaults__, *(value.__kwdefaults__ or {}).items(), *cells.items()), seen)
     elif getattr(value, "__dict__", None):
-        _hold(state, dict(vars(value)), depth - 1)
+        _hold(state, vars(value), seen)
     elif " at 0x" not in repr(value):  # else nothing is known of it but its type
         state.update(repr(value).encode())
+
+
+def _entries(tensor: Any) -> bytes:
+    if tensor.is_meta:
+        return b""
+    array = tensor.detach().cpu().to_dense() if tensor.layout.__repr__() != "torch.strided" else tensor.detach().cpu()
+    return (array.double() if array.is_floating_point() else array).numpy().tobytes()

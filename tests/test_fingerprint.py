@@ -71,6 +71,19 @@ def test_what_a_function_holds_counts(name):
     assert fingerprint(one()) == fingerprint(one()) != fingerprint(other())
 
 
+def test_circles_and_parents_end():
+    def circle(k):
+        node = Trainer(k)
+        node.parent, node.children = node, [Trainer(k) for _ in range(5)]
+        for child in node.children:
+            child.parent, child.siblings = node, node.children
+        return node.run
+
+    assert fingerprint(circle(1)) == fingerprint(circle(1)) != fingerprint(circle(2))
+    assert fingerprint(closed(np.array([closed, 1], dtype=object))) == fingerprint(closed(np.array([closed, 1], dtype=object)))
+    assert fingerprint(closed(torch.zeros(2, device="meta"))) == fingerprint(closed(torch.zeros(2, device="meta")))
+
+
 def test_a_family_follows_its_factory():
     def factory(act):
         return lambda n: nn.Sequential(nn.Linear(4, n), act, nn.Linear(n, 2))
