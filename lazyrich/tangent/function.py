@@ -114,16 +114,14 @@ class NetworkFunction:
 
     def _tried(self, x: Tensor, name: str) -> Tensor:
         """The outputs on copies of everything, which the network must leave as they are."""
-        copies = {n: t.clone() for n, t in {**self._constants, **self.parameters, name: x}.items()}
-        before = {n: t._version for n, t in copies.items()}
-        x = copies.pop(name)
+        copies, x = {n: t.clone() for n, t in {**self._constants, **self.parameters}.items()}, x.clone()
+        watched = [(f"'{n}'", t, t._version) for n, t in copies.items()] + [(f"its input {name}", x, x._version)]
         with torch.no_grad(), smooth():
             out = _tensor_of(functional_call(self.model, copies, (x,)), self.model)
-        copies[name] = x
-        for n, t in copies.items():
-            if t._version != before[n]:
+        for what, t, version in watched:
+            if t._version != version:
                 raise TangentError(
-                    f"{type(self.model).__name__} changes '{n}' in place as it runs, so it is no fixed function; call "
+                    f"{type(self.model).__name__} changes {what} in place as it runs, so it is no fixed function; call "
                     "model.eval(), or work on a copy of the tensor"
                 )
         return out.flatten(1) if out.dim() > 1 else out.unsqueeze(1)
