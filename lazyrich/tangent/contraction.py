@@ -137,8 +137,14 @@ def _jet(outputs: Outputs, samples: slice, times: int, v: Point, bend: Point) ->
     """
 
     def jacobian(point: Point) -> list[Tensor]:
-        by_sample = vmap(jacrev(lambda p, x: outputs.function.one(outputs.theta(p), x)), in_dims=(None, 0))
-        return [part.reshape(part.shape[0] * part.shape[1], -1) for part in by_sample(point, outputs.x[samples]).values()]
+        each = jacrev(lambda p, x: outputs.function.one(outputs.theta(p), x))
+        xs = outputs.x[samples]
+        try:
+            found = vmap(each, in_dims=(None, 0))(point, xs)
+        except RuntimeError:  # an operation without a batched form, such as a recurrent layer
+            rows = [each(point, x) for x in xs]
+            found = {name: torch.stack([row[name] for row in rows]) for name in point}
+        return [part.reshape(part.shape[0] * part.shape[1], -1) for part in found.values()]
 
     if times == 0:
         return [jacobian(outputs.point)]

@@ -19,6 +19,7 @@ from lazyrich.errors import TangentError
 from lazyrich.functional import functional_call
 
 Parameters = Mapping[str, Tensor]
+UNDIFFERENTIABLE = ("forward AD", "functorch transforms")  # in torch's words, where it lacks a derivative
 
 
 class NetworkFunction:
@@ -56,10 +57,17 @@ class NetworkFunction:
 
     def __call__(self, parameters: Parameters, x: Tensor) -> Tensor:
         """Outputs (N, K); parameters that are left out keep the module's own values."""
-        with smooth():
-            out = _tensor_of(
-                functional_call(self.model, {**self._constants, **self.parameters, **parameters}, (x,)), self.model
-            )
+        try:
+            with smooth():
+                out = functional_call(self.model, {**self._constants, **self.parameters, **parameters}, (x,))
+        except RuntimeError as error:  # NotImplementedError is one
+            if not any(words in str(error) for words in UNDIFFERENTIABLE):
+                raise
+            raise TangentError(
+                f"{type(self.model).__name__} has an operation without a forward derivative ({str(error).splitlines()[0]}); "
+                "write it out in plain operations. ntk_of, which needs backward derivatives alone, may take it as it is"
+            ) from error
+        out = _tensor_of(out, self.model)
         return out.flatten(1) if out.dim() > 1 else out.unsqueeze(1)
 
     def one(self, parameters: Parameters, x: Tensor) -> Tensor:
@@ -159,9 +167,10 @@ def _refuse_mixing(model: nn.Module) -> None:
 
 
 class _WrittenOut(TorchFunctionMode):
-    """Norms and PReLU written out, whose fused forms have wrong derivatives under nested transforms (torch 2.13, 2.14).
+    """Operations written out whose fused forms have wrong or no derivatives under nested transforms (torch 2.13, 2.14).
 
-    Second derivatives of the norms, and per-sample derivatives of PReLU where there are as many samples as outputs.
+    Wrong are second derivatives of the norms, and per-sample derivatives of PReLU where there are as many samples as outputs;
+    gated units and normalised weights have no second forward derivatives.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -197,12 +206,24 @@ def _prelu(input: Tensor, weight: Tensor) -> Tensor:
     return torch.where(input > 0, input, weight.reshape(shape) * input)
 
 
+def _glu(input: Tensor, dim: int = -1) -> Tensor:
+    first, second = input.chunk(2, dim)
+    return first * torch.sigmoid(second)
+
+
+def _weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
+    axes = [i for i in range(v.dim()) if i != dim % v.dim() or dim == -1]  # -1: all of them
+    return v * (g / v.square().sum(axes, keepdim=True).sqrt())
+
+
 WRITTEN: dict[Any, Any] = {
     F.layer_norm: _layer_norm,
     torch.layer_norm: _layer_norm,
     F.instance_norm: _instance_norm,
     F.prelu: _prelu,
     torch.prelu: _prelu,
+    F.glu: _glu,
+    torch._weight_norm: _weight_norm,
 }
 
 

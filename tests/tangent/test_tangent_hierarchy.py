@@ -7,7 +7,7 @@ from torch.func import functional_call, jacfwd, jacrev
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lazyrich.errors import TangentError
-from lazyrich.tangent import contracted, contraction, hierarchy, higher, higher_kernels, ntk_velocity
+from lazyrich.tangent import contracted, contraction, hierarchy, higher, higher_kernels, ntk_of, ntk_velocity
 from lazyrich.tangent.function import smooth
 from lazyrich.tangent.once import once
 from lazyrich.tangent.outputs import Outputs, along, following
@@ -238,6 +238,55 @@ def test_parameters_without_axes_have_matrices():
     model, x, r = Gained().double(), torch.randn(4, 3).double(), torch.randn(4, 2).double()
     matrix = contracted(model, x, r, 3, keep=2)
     torch.testing.assert_close(contracted(model, x, r, 3).flatten(), matrix @ r.flatten(), rtol=1e-9, atol=1e-9)
+
+
+class Gru(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.r, self.o = nn.GRU(4, 3, batch_first=True), nn.Linear(3, 2)
+
+    def forward(self, x):
+        return self.o(self.r(x)[0][:, -1])
+
+
+@pytest.mark.parametrize(
+    ("make", "shape"),
+    [
+        (lambda: nn.Sequential(nn.Linear(4, 6), nn.GLU(), nn.Linear(3, 2)), (5, 4)),
+        (lambda: nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(4, 3)), nn.Tanh(), nn.Linear(3, 2)), (5, 4)),
+        (Gru, (5, 3, 4)),
+    ],
+    ids=["gated", "weight norm", "recurrent"],
+)
+def test_operations_that_torch_fuses_have_all_derivatives(make, shape):
+    torch.manual_seed(0)
+    model, x, r = make().double(), torch.randn(shape).double(), torch.randn(5, 2).double()
+    vector, matrix = contracted(model, x, r, 3), contracted(model, x, r, 3, keep=2)
+    torch.testing.assert_close(vector.flatten(), matrix @ r.flatten(), rtol=1e-9, atol=1e-9)
+
+
+def test_an_operation_without_a_forward_derivative_is_named():
+    class Doubled(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return 2 * x
+
+        @staticmethod
+        def backward(ctx, g):
+            return 2 * g
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = nn.Linear(4, 2)
+
+        def forward(self, x):
+            return Doubled.apply(self.a(x))
+
+    model, x = Net(), torch.randn(3, 4)
+    with pytest.raises(TangentError, match="without a forward derivative"):
+        contracted(model, x, torch.randn(3, 2), 3)
+    assert ntk_of(model, x).shape == (3, 3, 2, 2)
 
 
 @pytest.mark.parametrize("norm", [nn.InstanceNorm1d(2), nn.InstanceNorm1d(2, affine=True), nn.LayerNorm(3), nn.PReLU(2)])
