@@ -37,6 +37,21 @@ def test_a_killed_dask_worker_costs_one_trials_time(tmp_path):
     check("dask", tmp_path)
 
 
+def always_dead(a):
+    if a == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return a
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_trial_that_kills_its_dask_worker_takes_no_other_with_it(tmp_path):
+    """Dask blames all that waited on the dead workers."""
+    pytest.importorskip("distributed")
+    results = sweep(always_dead, {"a": list(range(10))}, tmp_path / "s", executor=executor_for("dask", workers=2))
+    assert [o.settings["a"] for o in results.failures] == [3] and results.failures[0].status == "died"
+    assert sorted(o.value["value"] for o in results.outcomes if o.status == "done") == [a for a in range(10) if a != 3]
+
+
 @pytest.mark.ray
 @pytest.mark.filterwarnings("ignore")
 def test_a_killed_ray_worker_costs_one_trials_time(tmp_path):

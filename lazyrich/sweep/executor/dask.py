@@ -19,6 +19,8 @@ from lazyrich.sweep.trial import Outcome, Trial
 class Dask:
     """Dask's own scheduler: a killed worker's trial is given to another one, up to ``allowed-failures`` (3) times.
 
+    Dask blames whatever waited on a worker that died, so trials that it gives up are tried once more at the end, each alone.
+
     Args:
         address: ``host:port`` of a scheduler; none for a local cluster.
         workers: of a local cluster.
@@ -43,15 +45,27 @@ class Dask:
             finished = self._distributed.as_completed(loop=client.loop)
             names: dict[str, Trial] = {}
             slots = 2 * max(1, sum(client.ncores().values()))
+            suspects: list[Trial] = []
+
+            def submit(trial: Trial, again: str = "") -> None:
+                future = client.submit(attempt_packed, data, trial, key=f"trial-{trial.key}{again}", pure=False)
+                names[future.key] = trial
+                finished.add(future)
+
             while True:
                 for trial in itertools.islice(trials, slots - len(names)):
-                    future = client.submit(attempt_packed, data, trial, key=f"trial-{trial.key}", pure=False)
-                    names[future.key] = trial
-                    finished.add(future)
+                    submit(trial)
+                alone = not names
+                if alone and suspects:
+                    submit(suspects.pop(0), "-alone")
                 if not names:
                     return
                 future = next(finished)
-                yield _outcome(future, names.pop(future.key))
+                outcome = _outcome(future, names.pop(future.key))
+                if outcome.status == "died" and not alone:
+                    suspects.append(Trial(outcome.key, outcome.settings))
+                else:
+                    yield outcome
         finally:
             client.close()
             if self.address is None and client.cluster is not None:
