@@ -35,6 +35,8 @@ class Proposals:
     def __init__(self, study: Any, space: Callable[[Any], Settings], value: str, trials: int, batch: int = 4) -> None:
         if trials < 1 or batch < 1:
             raise SweepError(f"got trials={trials}, batch={batch}, expected at least 1")
+        if len(study.directions) != 1:
+            raise SweepError(f"got a study of {len(study.directions)} objectives, expected one; optimise one value")
         self.study, self.space, self.value, self.left, self.batch = study, space, value, trials, batch
         self._asked: list[Any] = []
 
@@ -46,6 +48,8 @@ class Proposals:
             if outcome.status == "done" and outcome.value.get(self.value) is None:
                 raise SweepError(f"the function did not return '{self.value}'; it returned {', '.join(outcome.value)}")
             result = outcome.value[self.value] if outcome.status == "done" else None
+            if result is not None and (isinstance(result, bool) or not isinstance(result, (int, float))):
+                raise SweepError(f"'{self.value}' is {result!r}, expected a number to tell the study")
             self.study.tell(asked, result, state=TrialState.FAIL if result is None else None)
         size = min(self.batch, self.left)
         self.left -= size

@@ -355,3 +355,13 @@ def test_tables_without_numbers_or_with_several_kinds(tmp_path):
     pytest.importorskip("pyarrow")
     with pytest.raises(SweepError, match="do not fit the columns"):
         results.write(tmp_path / "rows.parquet")
+
+
+def test_studies_are_told_numbers_of_one_objective(tmp_path):
+    optuna = pytest.importorskip("optuna")
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    with pytest.raises(SweepError, match="2 objectives"):
+        Proposals(optuna.create_study(directions=["minimize"] * 2), lambda t: {}, "loss", 4)
+    proposals = Proposals(optuna.create_study(), lambda t: {"lr": t.suggest_float("lr", 0.0, 1.0)}, "loss", 4, 1)
+    with pytest.raises(SweepError, match="'loss' is 'low', expected a number"):
+        sweep(lambda lr: {"loss": "low"}, proposals, tmp_path / "s")
