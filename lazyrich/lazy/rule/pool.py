@@ -65,8 +65,9 @@ def _windowed(call: Call, dims: int) -> Field:
 def _matrices(call: Call, dims: int) -> list[Tensor]:
     """What the operation does along each axis, checked on random numbers.
 
-    Along one axis it is read with the others constant, at their middle, where it holds their share too: of ``dims`` matrices
-    the product holds the whole share of the middle dims times, once instead of which is right.
+    Along one axis it is read with the others constant, at their middle, so each matrix holds the shares of the other middles as
+    well (less than one where windows reach over borders), and the product of all has the middle's share ``dims`` - 1 times too
+    often.
     """
     whole = list(call.run.graph[call.node.inputs[0]].shape[-dims:])  # type: ignore[index]
 
