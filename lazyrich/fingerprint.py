@@ -23,12 +23,18 @@ def fingerprint(function: Callable[..., Any]) -> str:
         >>> fingerprint(scaled(1)) == fingerprint(scaled(1)) != fingerprint(scaled(2))
         True
     """
-    state = hashlib.sha256(_code(_inner(function)).encode())
+    state = hashlib.sha256(_code(innermost(function)).encode())
     _hold(state, function, set())
     return state.hexdigest()[:12]
 
 
-def _inner(function: Callable[..., Any]) -> Any:
+def innermost(function: Callable[..., Any]) -> Any:
+    """The function that a partial one binds arguments of.
+
+    Example:
+        >>> innermost(functools.partial(functools.partial(pow, 2), 3))
+        <built-in function pow>
+    """
     while isinstance(function, functools.partial):
         function = function.func
     return function
@@ -72,14 +78,14 @@ def _hold(state: Any, value: Any, seen: set[int]) -> None:
     elif isinstance(value, functools.partial):
         _hold(state, (value.func, value.args, value.keywords), seen)
     elif isinstance(value, (set, frozenset)):
-        state.update(repr(sorted(map(repr, value))).encode())
+        state.update(repr(sorted(map(_words, value))).encode())
     elif inspect.ismodule(value) or inspect.isbuiltin(value):
         state.update(repr(value.__name__).encode())
     elif inspect.isclass(value):
         state.update(f"{value.__module__}.{value.__qualname__}{'' if _code(value) else _own(value)}".encode())
     elif inspect.ismethod(value):
         _hold(state, (value.__func__.__qualname__, value.__self__), seen)
-    elif hasattr(value, "tobytes") and not value.dtype.hasobject:  # numpy
+    elif hasattr(getattr(value, "dtype", None), "hasobject") and not value.dtype.hasobject:  # numpy
         state.update(repr((value.shape, str(value.dtype))).encode() + value.tobytes())
     elif hasattr(value, "detach") and hasattr(value, "is_meta"):  # torch
         state.update(repr((tuple(value.shape), str(value.dtype))).encode() + _entries(value))
@@ -94,7 +100,7 @@ def _hold(state: Any, value: Any, seen: set[int]) -> None:
 def _hold_object(state: Any, value: Any, seen: set[int]) -> None:
     if isinstance(value, Mapping):
         for key, item in value.items():
-            state.update(repr(key).encode())
+            state.update(_words(key).encode())
             _hold(state, item, seen)
     elif isinstance(value, list):
         for item in value:
@@ -105,8 +111,14 @@ def _hold_object(state: Any, value: Any, seen: set[int]) -> None:
         _hold(state, (value.__defaults__, *(value.__kwdefaults__ or {}).items(), *cells.items()), seen)
     elif getattr(value, "__dict__", None):
         _hold(state, vars(value), seen)
-    elif " at 0x" not in repr(value):  # else nothing is known of it but its type
-        state.update(repr(value).encode())
+    else:
+        state.update(_words(value).encode())
+
+
+def _words(value: Any) -> str:
+    """What a value says of itself, without its place in memory: then nothing is known of it but its type."""
+    said = repr(value)
+    return said if " at 0x" not in said else type(value).__qualname__
 
 
 def _entries(tensor: Any) -> bytes:

@@ -65,7 +65,7 @@ def pairs(items: Sequence[str], option: str) -> dict[str, str]:
 class Live:
     """A run folder whose result and page are looked at while trials run; both are written whole, again and again.
 
-    Left by an interruption or an error, the page stops to load itself.
+    Left by an interruption or an error, the page no longer loads itself again.
 
     Args:
         folder: of the run.

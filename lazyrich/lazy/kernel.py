@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -76,16 +76,15 @@ class Kernel:
 
     def _culprit(self, x: Tensor) -> str:
         """Where the numbers stop to be finite."""
-        x, found = self._checked(x), []
+        found: list[str] = []
 
         def watch(node: Node, value: Any) -> None:
             if isinstance(value, Field) and not found and not bool(value.nngp.isfinite().all()):
                 found.append(f"{node.op} at {node.place}")
 
         traced = self.traced(x)
-        run = self._run(traced, (x,), tangent=False, watch=watch)
-        run.needs = traced.own
-        run.output()
+        for block in x.split(self.tile_size(traced)):
+            self._alone(traced, block, watch)
         where = f", first behind {found[0]}" if found else ""
         return (
             f"the kernel has entries that are not finite{where}: a nonlinearity without finite moments (a logarithm, a negative "
@@ -145,9 +144,7 @@ class Kernel:
                 numbers.add(node.name)
 
         try:
-            run = self._run(traced, (x[:1],), tangent=False, watch=watch)
-            run.needs = traced.own
-            run.output()
+            self._alone(traced, x[:1], watch)
             self(x[:2] if len(x) > 1 else torch.cat([x, x]))
         except KernelError as error:
             refusal = str(error)
@@ -226,13 +223,15 @@ class Kernel:
     def _moments(self, traced: Traced, x: Tensor) -> Moments:
         """Variances at every node that needs them, for all samples."""
         size = self.tile_size(traced)
-        blocks = []
-        for block in x.split(size):
-            run = self._run(traced, (block,), tangent=False)
-            run.needs = traced.own
-            run.output()
-            blocks.append(run.first)
+        blocks = [self._alone(traced, block).first for block in x.split(size)]
         return {key: tuple(torch.cat([b[key][k] for b in blocks]) for k in (0, 1)) for key in blocks[0]}  # type: ignore[misc]
+
+    def _alone(self, traced: Traced, x: Tensor, watch: Callable[[Node, Any], None] | None = None) -> Run:
+        """The pass of a batch with itself that keeps only what norms and nonlinearities look at."""
+        run = self._run(traced, (x,), tangent=False, watch=watch)
+        run.needs = traced.own
+        run.output()
+        return run
 
     def _run(self, traced: Traced, inputs: tuple[Tensor, ...], tangent: bool, **moments: Any) -> Run:
         return Run(traced.graph, self.weights, traced.pair, traced.readouts, inputs, tangent, duals=traced.duals, **moments)

@@ -25,14 +25,14 @@ STYLES: dict[str, tuple[str, str, tuple[float, tuple[float, ...] | None]]] = {
 NAMES = {"nngp": "NNGP", "ntk": "NTK"}
 
 
-def percent(value: float | None) -> str:
+def percent(value: float | None, absent: str = "—") -> str:
     """A part in percent.
 
     Example:
         >>> percent(0.9253), percent(None)
         ('92.5%', '—')
     """
-    return "—" if value is None else f"{100 * value:.1f}%"
+    return absent if value is None else f"{100 * value:.1f}%"
 
 
 def accuracy(rows: Sequence[Row], kernels: Sequence[str], width: str, key: str) -> str:

@@ -56,11 +56,7 @@ def tangent_chapter(result: TangentPage, key: str) -> dict[str, Any]:
         "few_errors": figure.few_errors(few, f"{key}-few-errors"),
         "few_swatches": _swatches(["network", *hierarchy]),
         "few_rows": [
-            {
-                "order": name,
-                "half": percent(half) if half is not None else "has ended",
-                "end": percent(row[-1]) if row[-1] is not None else "has ended",
-            }
+            {"order": name, "half": percent(half, "has ended"), "end": percent(row[-1], "has ended")}
             for name, half, row in zip(hierarchy, few.at_half, few.errors, strict=True)
         ],
         "distance": percent(result.limit.distance),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import math
@@ -15,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from lazyrich.errors import SweepError
+from lazyrich.fingerprint import innermost
 
 Status = Literal["done", "failed", "died"]
 Settings = dict[str, Any]
@@ -111,18 +111,13 @@ def name_of(function: Callable[..., Any]) -> str:
     """``module.name`` of a function, also of a partial one.
 
     Example:
+        >>> import functools
         >>> name_of(functools.partial(math.pow, 2))
         'math.pow'
     """
-    inner = _inner(function)
+    inner = innermost(function)
     name = getattr(inner, "__qualname__", type(inner).__qualname__)
     return f"{getattr(inner, '__module__', None) or type(inner).__module__}.{name}"
-
-
-def _inner(function: Callable[..., Any]) -> Callable[..., Any]:
-    while isinstance(function, functools.partial):
-        function = function.func
-    return function
 
 
 def _plain(value: Any, name: str) -> Any:

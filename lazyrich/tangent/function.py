@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -58,8 +58,7 @@ class NetworkFunction:
     def __call__(self, parameters: Parameters, x: Tensor) -> Tensor:
         """Outputs (N, K); parameters that are left out keep the module's own values."""
         try:
-            with smooth():
-                out = functional_call(self.model, {**self._constants, **self.parameters, **parameters}, (x,))
+            return self._run({**self._constants, **self.parameters, **parameters}, x)
         except RuntimeError as error:  # NotImplementedError is one
             if not any(words in str(error) for words in UNDIFFERENTIABLE):
                 raise
@@ -67,7 +66,10 @@ class NetworkFunction:
                 f"{type(self.model).__name__} has an operation without a forward derivative ({str(error).splitlines()[0]}); "
                 "write it out in plain operations. ntk_of, which needs backward derivatives alone, may take it as it is"
             ) from error
-        out = _tensor_of(out, self.model)
+
+    def _run(self, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        with smooth():
+            out = _tensor_of(functional_call(self.model, dict(tensors), (x,)), self.model)
         return out.flatten(1) if out.dim() > 1 else out.unsqueeze(1)
 
     def one(self, parameters: Parameters, x: Tensor) -> Tensor:
@@ -102,8 +104,8 @@ class NetworkFunction:
         if x.is_floating_point() and x.dtype != dtype:
             raise TangentError(f"{name} is {x.dtype} but the parameters are {dtype}; call x.to({dtype}) or model.to({x.dtype})")
         try:
-            both = self._tried(x[:2], name)
-            alone = torch.cat([self._tried(one[None], name) for one in x[:2]])
+            both, *each = self._tried([x[:2], *x[:2].split(1)], name)
+            alone = torch.cat(each)
         except (RuntimeError, ValueError, IndexError, TypeError, AssertionError, KeyError, AttributeError) as error:
             line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise TangentError(f"{type(self.model).__name__} does not take {name} of shape {tuple(x.shape)}: {line}") from error
@@ -120,19 +122,19 @@ class NetworkFunction:
                 "batch_first=True where axis 0 would hold positions"
             )
 
-    def _tried(self, x: Tensor, name: str) -> Tensor:
+    def _tried(self, parts: Sequence[Tensor], name: str) -> list[Tensor]:
         """The outputs on copies of everything, which the network must leave as they are."""
-        copies, x = {n: t.clone() for n, t in {**self._constants, **self.parameters}.items()}, x.clone()
-        watched = [(f"'{n}'", t, t._version) for n, t in copies.items()] + [(f"its input {name}", x, x._version)]
-        with torch.no_grad(), smooth():
-            out = _tensor_of(functional_call(self.model, copies, (x,)), self.model)
+        copies, parts = {n: t.clone() for n, t in {**self._constants, **self.parameters}.items()}, [x.clone() for x in parts]
+        watched = [(f"'{n}'", t, t._version) for n, t in copies.items()] + [(f"its input {name}", x, x._version) for x in parts]
+        with torch.no_grad():
+            outs = [self._run(copies, x) for x in parts]
         for what, t, version in watched:
             if t._version != version:
                 raise TangentError(
                     f"{type(self.model).__name__} changes {what} in place as it runs, so it is no fixed function; call "
                     "model.eval(), or work on a copy of the tensor"
                 )
-        return out.flatten(1) if out.dim() > 1 else out.unsqueeze(1)
+        return outs
 
 
 def _tensor_of(out: Any, model: nn.Module) -> Tensor:

@@ -34,6 +34,7 @@ class Hierarchy:
         valid_until: the last asked-for time is within the validity, or the time at which the prediction contradicts itself.
         reason: why it ends there; None where it does not.
         title: what was predicted, for people.
+        first: tangent kernel of the training outputs at the start, (N K, N K).
     """
 
     order: int

@@ -151,15 +151,13 @@ def train_all(
 
 def _engine_of(members: Sequence[Member], loss: Loss, steps: int) -> Engine:
     """The rule for every member, and whether the members go through one vectorised pass at all."""
-    found = engine_for(members[0].model)
-    for member in members:
-        found = engine_for(member.model)
-        if found.name == "loop":
-            return found
-        if any(getattr(member.optimizer, hooks, None) for hooks in OPTIMIZER_HOOKS):
-            return Engine("loop", "its optimizer has hooks")
+    found = [engine_for(m.model) for m in members]
+    hooked = any(getattr(m.optimizer, hooks, None) for m in members for hooks in OPTIMIZER_HOOKS)
+    found += [Engine("loop", "its optimizer has hooks")] if hooked else []
+    if looped := next((engine for engine in found if engine.name == "loop"), None):
+        return looped
     why = _refused(members[0].model, loss, *members[0].batches(0)) if steps > 0 else ""
-    return Engine("loop", why) if why else found
+    return Engine("loop", why) if why else found[0]
 
 
 def _refused(model: nn.Module, loss: Loss, x: Tensor, y: Tensor) -> str:

@@ -32,8 +32,7 @@ def convolve(call: Call) -> Field:
     groups = int(call.get(6, "groups", 1))
     field, at = _channels(call, dims)
     channels = size_of(field.layout.axes[at])
-    groups_differ = 1 < groups < channels and (field.mixed or field.sources == DATA)
-    if groups_differ:
+    if 1 < groups < channels and (field.mixed or field.sources == DATA):
         raise call.refuse(
             "its groups read different channels of the data, or stretches of joined branches with other laws, so their features "
             "are no copies of each other",
