@@ -97,6 +97,8 @@ def _blocks(
         rows = tape(function, x1[i : i + size], found.unknown)
         for j in range(i if x2 is None else 0, len(other), size):
             columns = rows if x2 is None and i == j else tape(function, other[j : j + size], found.unknown)
+            if [use.names for use in rows.uses] != [use.names for use in columns.uses]:  # the blocks go other ways
+                raise Misfit(frozenset().union(*(use.names for use in (*rows.uses, *columns.uses))))
             at = (slice(i * width, (i + rows.shape[0]) * width), slice(j * width, (j + columns.shape[0]) * width))
             parts = {key: array[at] for key, array in whole.items()}
             _add(parts, rows, columns, factors, keys, outputs)

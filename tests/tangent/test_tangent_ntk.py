@@ -393,6 +393,17 @@ def test_wide_tensors_keep_their_digits_in_float32(monkeypatch):
     assert float((got - want).abs().max() / want.abs().max()) < 2e-6
 
 
+def test_blocks_that_go_through_other_experts_are_not_taken_for_one_another():
+    """All of one side go to one expert, all of the other to another; also as two blocks of one batch."""
+    torch.manual_seed(0)
+    model = Experts().double()
+    low, high = torch.randn(3, 4).double(), torch.randn(3, 4).double()
+    low[:, 0], high[:, 0] = -1.0, 2.0
+    close(ntk_of(model, low, high), sum(explicit(model, low, high).values()))
+    both = torch.cat([low, high])
+    close(ntk_of(model, both, block=3), sum(explicit(model, both, both).values()))
+
+
 def test_layers_hold_their_tensors_and_rates_weigh_them():
     model, x = build("dense")
     want = explicit(model, x, x)
