@@ -20,11 +20,11 @@ from lazyrich.lazy.field import Data, Field
 from lazyrich.lazy.need import needs_of, readouts_of
 from lazyrich.lazy.rule.table import Need
 from lazyrich.lazy.run import Moments, Run
-from lazyrich.lazy.tile import keep_freed_memory, squares
+from lazyrich.lazy.tile import keep_freed_memory, squares, strips
 from lazyrich.lazy.weights import Init, Weights, weights_of, weights_of_plan
 from lazyrich.scaling import Plan, Scheme, ntk
 
-TILE = 2**18  # entries of one array of a tile: few enough for the caches, enough to keep all threads busy
+TILE = 2**19  # entries of one array of a tile: few enough for the caches, enough to keep all threads busy
 
 
 @dataclass
@@ -151,7 +151,7 @@ class Kernel:
         return explain(traced.graph, traced.pair, numbers, refusal)
 
     def tiles(self, x1: Tensor, x2: Tensor | None, tangent: bool) -> Iterator[tuple[slice, slice, Field]]:
-        """The matrix in tiles: row slice, column slice, and the field between them; for one batch the upper half."""
+        """The matrix in tiles: row slice, column slice, and the field between them; of one batch at least the upper half."""
         x1 = self._checked(x1)
         x2 = None if x2 is None else self._checked(x2)
         if x2 is not None and (x2.shape[1:] != x1.shape[1:] or x2.dtype != x1.dtype):
@@ -165,23 +165,28 @@ class Kernel:
             second = first if x2 is None else self._moments(traced, x2)
             other = x1 if x2 is None else x2
             keep_freed_memory()
-            for rows, columns in squares(len(x1), len(other), self.tile_size(traced), x2 is None):
+            size = self.tile_size(traced)
+            for rows, columns in strips(len(x1), size * size) if x2 is None else squares(len(x1), len(other), size, False):
                 known = {"first": _sliced(first, rows), "second": _sliced(second, columns)}
-                mirrored = x2 is None and rows == columns
+                mirrored = x2 is None and rows.start == columns.start
                 run = self._run(traced, (x1[rows], other[columns]), tangent, mirrored=mirrored, **known)
                 yield rows, columns, run.output()
 
     def tile_size(self, traced: Traced) -> int:
         """Samples a side, so that the largest array of a tile has about ``TILE`` entries."""
+        return max(1, math.isqrt(TILE // self._pairs(traced, traced.pair)))
+
+    def _pairs(self, traced: Traced, needs: Mapping[str, Need]) -> int:
+        """Pairs of positions in the largest array, for each pair of samples."""
         pairs = 1
         for node in traced.graph:
-            need = traced.pair.get(node.name, Need.NONE)
+            need = needs.get(node.name, Need.NONE)
             if node.op in ("parameter", "constant", "input") or node.shape is None or need is Need.NONE:
                 continue
             sizes = sorted((s for s in node.shape if isinstance(s, int)), reverse=True)
             positions = math.prod(sizes) // max(_features(node.shape), 1)
             pairs = max(pairs, positions**2 if need is Need.ALL else positions)
-        return max(1, math.isqrt(TILE // pairs))
+        return pairs
 
     def traced(self, x: Tensor) -> Traced:
         """The graph for inputs of this shape, traced once."""
@@ -222,7 +227,7 @@ class Kernel:
 
     def _moments(self, traced: Traced, x: Tensor) -> Moments:
         """Variances at every node that needs them, for all samples."""
-        size = self.tile_size(traced)
+        size = max(1, TILE // self._pairs(traced, traced.own))
         blocks = [self._alone(traced, block).first for block in x.split(size)]
         return {key: tuple(torch.cat([b[key][k] for b in blocks]) for k in (0, 1)) for key in blocks[0]}  # type: ignore[misc]
 
@@ -289,11 +294,13 @@ def _row_by_row(node: Node, both: Data, first: Data, second: Data) -> bool:
 
 
 def _place(whole: Tensor, rows: slice, columns: slice, values: Tensor, symmetric: bool) -> None:
-    if symmetric and rows == columns and values.dim() == 2 and not values.requires_grad:
-        values = values.triu_().add(values.triu(1).T)  # products round differently on either side of the diagonal
     whole[rows, columns] = values
-    if symmetric and rows != columns:
-        whole[columns, rows] = values.transpose(0, 1)
+    if symmetric:
+        at = slice(rows.stop if rows.start == columns.start else columns.start, columns.stop)
+        whole[at, rows] = values[:, at.start - columns.start :].transpose(0, 1)
+        if rows.start == columns.start and values.dim() == 2 and not values.requires_grad:
+            square = whole[rows, rows]
+            square.triu_().add_(square.triu(1).T)  # products round differently on either side of the diagonal
 
 
 def _sliced(moments: Moments, at: slice) -> Moments:

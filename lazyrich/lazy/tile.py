@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -17,6 +18,32 @@ def squares(rows: int, columns: int, size: int, symmetric: bool) -> Iterator[tup
     for i in range(0, rows, size):
         for j in range(i if symmetric else 0, columns, size):
             yield slice(i, min(i + size, rows)), slice(j, min(j + size, columns))
+
+
+def strips(n: int, area: int) -> Iterator[tuple[slice, slice]]:
+    """The upper half of a symmetric matrix in tiles of at most ``area`` entries, rows of them from the diagonal to the border.
+
+    Low strips hold less below the diagonal, high ones are fewer: a tile costs as much as a quarter of ``area`` besides its entries.
+
+    Example:
+        >>> [(r.start, r.stop, c.start, c.stop) for r, c in strips(5, 8)]
+        [(0, 1, 0, 5), (1, 2, 1, 5), (2, 3, 2, 5), (3, 4, 3, 5), (4, 5, 4, 5)]
+    """
+
+    def cut(height: int) -> list[tuple[slice, slice]]:
+        found = []
+        for i in range(0, n, height):
+            rows, parts = slice(i, min(i + height, n)), math.ceil((n - i) / (area // height))
+            width = max(math.ceil((n - i) / parts), height)  # the first tile holds all of the diagonal
+            found += [(rows, slice(j, min(j + width, n))) for j in range(i, n, width)]
+        return found
+
+    def cost(tiles: list[tuple[slice, slice]]) -> float:
+        return sum((r.stop - r.start) * (c.stop - c.start) + area / 4 for r, c in tiles)
+
+    root = math.isqrt(area)
+    heights = {math.ceil(n / parts) for parts in range(1, 4 * math.ceil(n / root) + 1)}
+    yield from min((cut(h) for h in sorted(heights) if h <= root), key=cost)
 
 
 def keep_freed_memory() -> None:

@@ -175,14 +175,16 @@ def _slid(k: Tensor, lead: int, axes: list[int], shifts: list[int]) -> Tensor:
     for shift in shifts:
         offset = shift * sum(k.stride(axis) for axis in axes)
         low, high = max(0, -offset), min(size, size - offset)
-        source = flat[:, low + offset : high + offset]
+        source, reached = flat.narrow(1, low + offset, high - low), total.narrow(1, low, high - low)
+        below = reached if base is total else flat.narrow(1, low, high - low)
         if axes == [lead]:  # nothing comes round
-            torch.add(base[:, low:high], source, out=total[:, low:high])
+            torch.add(below, source, out=reached)
         else:
             mask = _inside(tuple(k.shape[lead:]), tuple(axis - lead for axis in axes), shift, k.dtype, k.device)
-            torch.addcmul(base[:, low:high], source, mask[low:high], out=total[:, low:high])
+            torch.addcmul(below, source, mask.narrow(0, low, high - low), out=reached)
         if base is flat:
-            total[:, :low], total[:, high:], base = flat[:, :low], flat[:, high:], total
+            rest = slice(0, low) if low else slice(high, size)
+            total[:, rest], base = flat[:, rest], total
     return total.reshape(k.shape)
 
 
