@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from lazyrich.errors import KernelError
+
+Pair = tuple[Tensor, Tensor | None]
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,15 @@ class Dual:
     def both(self, c: Tensor, q1: Tensor, q2: Tensor) -> tuple[Tensor, Tensor]:
         """Kernel and slope, sharing what they have in common."""
         return self.kernel(c, q1, q2), self.slope(c, q1, q2)
+
+    def prepared(self, q: Tensor) -> tuple[Tensor, ...]:
+        """What kernels need of one batch's variances, made once for all other batches: q first, then what ``between`` takes."""
+        return (q,)
+
+    def between(self, c: Tensor, first: Sequence[Tensor], second: Sequence[Tensor], tangent: bool) -> Pair:
+        """Kernel, and slope if asked for, from what is ``prepared`` of two batches: all behind q where both have more, else q."""
+        (q1,), (q2,) = first, second
+        return self.both(c, q1, q2) if tangent else (self.kernel(c, q1, q2), None)
 
     def variance(self, q: Tensor) -> Tensor:
         """E[phi(sqrt(q) z)^2], z standard normal."""

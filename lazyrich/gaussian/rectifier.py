@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from lazyrich.gaussian.arctangent import arctangent_
-from lazyrich.gaussian.dual import Dual, common_dtype
+from lazyrich.gaussian.dual import Dual, Pair, common_dtype
 
-CHUNK = 1 << 17  # entries a thread that are worked on at a time: they stay in its cache
+CHUNK = 1 << 18  # entries a thread that are worked on at a time: they stay in its cache
 
 
 @dataclass(frozen=True)
@@ -58,16 +58,29 @@ class Rectifier(Dual):
         if self.bend == 0:
             slope = torch.full(np.broadcast_shapes(c.shape, q1.shape, q2.shape), self.half, dtype=dtype, device=c.device)
             return slope * c, slope
-        (small1, large1, zero1), (small2, large2, zero2) = _extent(q1), _extent(q2)
         if torch.is_grad_enabled() and any(t.requires_grad for t in (c, q1, q2)):
             kernel, slope = self._smooth(c.double(), q1.double(), q2.double())
-        elif dtype == torch.float32 and not (small1 * small2 > 1e-30 and large1 * large2 < 1e30):  # products would not fit
-            kernel, slope = self._fresh(c.double(), q1.double(), q2.double(), torch.float64)
         else:
-            kernel, slope = self._fresh(c, q1, q2, dtype)
-        if zero1 or zero2:
-            slope = torch.where((q1 == 0) != (q2 == 0), (self.a + self.b) ** 2 / 4, slope)
+            c_, q1_, q2_ = (t.detach() for t in (c, q1, q2))
+            if dtype == torch.float32 and all(_fits(q) for q in (q1, q2)):
+                kernel, slope = self._fresh(c_, *_root(q1_), *_root(q2_))
+            else:
+                kernel, slope = self._fresh(c_.double(), q1_.double(), q2_.double())
+        zero = (q1 == 0) != (q2 == 0)
+        if bool(zero.any()):
+            slope = torch.where(zero, (self.a + self.b) ** 2 / 4, slope)
         return kernel.to(dtype), slope.to(dtype)
+
+    def prepared(self, q: Tensor) -> tuple[Tensor, ...]:
+        """The variances, and in float32 their roots in two parts where kernels can start from those."""
+        exact = q.requires_grad or q.dtype != torch.float32 or not _fits(q, zeros=False) or self.bend == 0
+        return (q,) if exact else (q, *_root(q))
+
+    def between(self, c: Tensor, first: Sequence[Tensor], second: Sequence[Tensor], tangent: bool) -> Pair:
+        """From roots in two parts, if both batches have them."""
+        if len(first) == len(second) == 2 and not c.requires_grad:
+            return self._fresh(c, *first, *second)
+        return super().between(c, first, second, tangent)
 
     def _smooth(self, c: Tensor, q1: Tensor, q2: Tensor) -> tuple[Tensor, Tensor]:
         """With gradients; on the diagonal that of the angle, which is infinite, counts as zero."""
@@ -80,49 +93,48 @@ class Rectifier(Dual):
         slope = self.half - self.bend * angle
         return self.bend * root + c * slope, slope
 
-    def _fresh(self, c: Tensor, q1: Tensor, q2: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Without gradients, in place on two fresh buffers."""
-        shape = np.broadcast_shapes(c.shape, q1.shape, q2.shape)
-        kernel, slope = (torch.empty(shape, dtype=dtype, device=c.device) for _ in range(2))
+    def _fresh(self, c: Tensor, *scales: Tensor) -> tuple[Tensor, Tensor]:
+        """Without gradients, in place on two fresh buffers, from q1 and q2 or from both parts of both roots."""
+        shape = np.broadcast_shapes(c.shape, scales[0].shape, scales[-1].shape)
+        kernel, slope = (torch.empty(shape, dtype=c.dtype, device=c.device) for _ in range(2))
         with torch.no_grad():
-            c, q1, q2 = (t.detach().to(dtype) for t in (c, q1, q2))
-            if dtype == torch.float32:
-                (high1, low1), (high2, low2) = _root(q1), _root(q2)
-                self._walk((c, high1, low1, high2, low2, high2 + low2), kernel, slope)
-            else:
-                self._walk((c, q1, q2), kernel, slope)
+            self._walk((c, *scales, *((scales[2] + scales[3],) if len(scales) == 4 else ())), kernel, slope)
         return kernel, slope
 
     def _walk(self, given: Sequence[Tensor], kernel: Tensor, slope: Tensor) -> None:
         """In chunks along the first axes."""
         chunk = CHUNK * torch.get_num_threads() if kernel.device.type == "cpu" else 1 << 26
-        given = [t.expand(kernel.shape) for t in given]
         if kernel.numel() <= chunk or kernel.dim() == 0:
-            return self._fill(given, kernel, slope)
+            return self._fill(*given, kernel, slope)
+        given = [t.expand(kernel.shape) for t in given]
         rows = max(1, chunk * len(kernel) // kernel.numel())
         for i in range(0, len(kernel), rows):
             *parts, k, m = (t[i : i + rows] if rows > 1 else t[i] for t in (*given, kernel, slope))
-            (self._fill if rows > 1 else self._walk)(parts, k, m)
+            if rows > 1:
+                self._fill(*parts, k, m)
+            else:
+                self._walk(parts, k, m)
         return None
 
-    def _fill(self, given: Sequence[Tensor], kernel: Tensor, slope: Tensor) -> None:
-        c, *scales = given
+    def _fill(self, c: Tensor, *arrays: Tensor) -> None:
+        first, *scales, kernel, slope = arrays
+        first = first.expand(kernel.shape)
         total, tangent = kernel, slope  # s + c, and t: first s - c
-        if kernel.dtype == torch.float32:  # s - c to the last digit of the inputs, s + c from it
-            high1, low1, high2, low2, root2 = scales
-            torch.mul(high1, high2, out=tangent).sub_(c).addcmul_(high1, low2).addcmul_(low1, root2)
-            torch.add(tangent, c, alpha=2, out=total)
-        else:
-            torch.mul(*scales, out=tangent).sqrt_()
+        if len(scales) == 1:
+            torch.mul(first, *scales, out=tangent).sqrt_()
             torch.add(tangent, c, out=total)
             tangent.sub_(c)
+        else:  # s - c to the last digit of the inputs, s + c from it
+            low1, high2, low2, root2 = scales
+            torch.mul(first, high2, out=tangent).sub_(c).addcmul_(first, low2).addcmul_(low1, root2)
+            torch.add(tangent, c, alpha=2, out=total)
         numbers = torch.finfo(kernel.dtype)
         total.clamp_(min=numbers.tiny)
         torch.div(total, tangent.clamp_(min=0), out=tangent)  # 1/t^2: a reciprocal root costs half a root
         tangent.clamp_(min=numbers.max**-0.5).rsqrt_()  # a bound, so that opposite inputs have no root of inf * 0
         kernel.mul_(tangent)
         arctangent_(tangent)
-        torch.sub(slope.new_tensor(self.half), tangent, alpha=2 * self.bend, out=slope)
+        torch.sub(self.half, tangent, alpha=2 * self.bend, out=slope)
         kernel.mul_(self.bend).addcmul_(c, slope)
 
     def kernel(self, c: Tensor, q1: Tensor, q2: Tensor) -> Tensor:
@@ -146,20 +158,19 @@ class Rectifier(Dual):
         return (self.b - self.a) / math.sqrt(2 * math.pi) * q.sqrt()
 
 
+def _fits(q: Tensor, zeros: bool = True) -> bool:
+    """Whether sums and products of roots neither underflow nor overflow in float32."""
+    if q.numel() == 0:
+        return True
+    low, high = (float(v) for v in q.detach().aminmax())
+    if low == 0 and zeros:
+        low = float(torch.where(q.detach() > 0, q.detach(), 1.0).amin())
+    return low > 1e-15 and high < 1e15
+
+
 def _root(q: Tensor) -> tuple[Tensor, Tensor]:
     """sqrt(q) = high + low in float32, high with half its digits, so that products of two highs are exact (Dekker 1971)."""
     root = q.sqrt()
     large = root * (2.0**12 + 1)
     high = large - (large - root)
     return high, (q - high * high) / (root + high).clamp(min=torch.finfo(q.dtype).tiny)
-
-
-def _extent(q: Tensor) -> tuple[float, float, bool]:
-    """The smallest variance above zero, the largest, and whether one is zero."""
-    if q.numel() == 0:
-        return 1.0, 1.0, False
-    low, high = (float(v) for v in q.detach().aminmax())
-    if low > 0:
-        return low, high, False
-    positive = torch.where(q.detach() > 0, q.detach(), 1.0)
-    return float(positive.amin()), float(positive.amax()), True

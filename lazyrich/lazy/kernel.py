@@ -24,7 +24,7 @@ from lazyrich.lazy.tile import keep_freed_memory, squares, strips
 from lazyrich.lazy.weights import Init, Weights, weights_of, weights_of_plan
 from lazyrich.scaling import Plan, Scheme, ntk
 
-TILE = 2**19  # entries of one array of a tile: few enough for the caches, enough to keep all threads busy
+TILE = 3 * 2**18  # entries of one array of a tile: few enough for the caches, enough to keep all threads busy
 
 
 @dataclass
@@ -229,7 +229,11 @@ class Kernel:
         """Variances at every node that needs them, for all samples."""
         size = max(1, TILE // self._pairs(traced, traced.own))
         blocks = [self._alone(traced, block).first for block in x.split(size)]
-        return {key: tuple(torch.cat([b[key][k] for b in blocks]) for k in (0, 1)) for key in blocks[0]}  # type: ignore[misc]
+        found = {}
+        for key in blocks[0]:
+            q, m = (torch.cat([block[key][i] for block in blocks]) for i in (0, 1))
+            found[key] = (q, m, *(traced.duals[key].prepared(q)[1:] if key in traced.duals else ()))
+        return found
 
     def _alone(self, traced: Traced, x: Tensor, watch: Callable[[Node, Any], None] | None = None) -> Run:
         """The pass of a batch with itself that keeps only what norms and nonlinearities look at."""
@@ -304,7 +308,7 @@ def _place(whole: Tensor, rows: slice, columns: slice, values: Tensor, symmetric
 
 
 def _sliced(moments: Moments, at: slice) -> Moments:
-    return {key: (q[at], m[at]) for key, (q, m) in moments.items()}
+    return {key: tuple(t[at] for t in found) for key, found in moments.items()}
 
 
 def _features(shape: tuple[Any, ...]) -> int:

@@ -23,7 +23,7 @@ from lazyrich.lazy.weights import Drawn, Weights
 
 INPUT = Source("the input")
 UNCHANGED = ("contiguous", "clone", "to", "_to_copy", "alias", "float", "double", "type_as")
-Moments = dict[str, tuple[Tensor, Tensor]]
+Moments = dict[str, tuple[Tensor, ...]]
 
 
 @dataclass
@@ -37,7 +37,8 @@ class Run:
         readouts: tensors of weights that no later weight sums over.
         inputs: one batch (with itself, sample by sample) or two (all pairs).
         tangent: whether tangent kernels are asked for.
-        first, second: variances and means at every node that needs them, of both batches; filled in a pass of one batch.
+        first, second: at every node that needs them variances and means of both batches, filled in a pass of one batch, and
+            behind them what the nonlinearity there prepared of the variances.
         mirrored: the two batches are the same samples, so the arrays' diagonal is known exactly.
         duals: evaluated activations by node, kept between passes.
         used: what every tensor was taken for: its law and rate, and the fan-in that divides both.
@@ -203,16 +204,13 @@ class Run:
         if known is None:
             known = dual(curve.spec[0], **dict(curve.spec[1])) if curve.spec else dual(curve.function)
             self.duals[curve.key] = known
-        base, (q1, q2), _ = self.moments(curve.key, base)
+        base, first, second = self._variances(curve.key, known, base)
         mean = known.mean(base.own_diagonal()) if self.alone else None
-        slope: Tensor | None = None
         if self.alone and not base.full:
             nngp = known.variance(base.nngp)
             slope = known.slope_variance(base.nngp) if self.tangent else None
-        elif self.tangent:
-            nngp, slope = known.both(base.nngp, q1, q2)
         else:
-            nngp = known.kernel(base.nngp, q1, q2)
+            nngp, slope = known.between(base.nngp, first, second, self.tangent)
         if self.mirrored or (self.alone and base.full):
             q = self.first[curve.key][0]
             nngp = _with_diagonal(base, nngp, known.variance(q))
@@ -221,6 +219,19 @@ class Run:
         result = Field(base.layout, base.order, nngp, ntk, base.full, base.sources, mean=mean)
         return result.scaled(curve.scale) if curve.scale != 1.0 else result
 
+    def _variances(self, key: str, known: Dual, value: Field) -> tuple[Field, list[Tensor], list[Tensor]]:
+        """What a nonlinearity needs of both batches' variances, laid out against the arrays; the diagonal made exact."""
+        if self.alone:
+            value, (q1, q2), _ = self.moments(key, value)
+            return value, [q1], [q2]
+        first, second = self.first[key][2:], self.second[key][2:]
+        if not (first and second):
+            value, (q1, q2), _ = self.moments(key, value)
+            return value, [q1], [q2]
+        value = _exact(value, self.first[key][0]) if self.mirrored else value
+        pairs = [value.at_positions(a, b) for a, b in zip(first, second, strict=True)]
+        return value, [a for a, _ in pairs], [b for _, b in pairs]
+
     def moments(self, key: str, value: Field) -> tuple[Field, tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
         """Variances and means of both batches at a node, laid out against the arrays; diagonals made exact."""
         if self.alone:
@@ -228,7 +239,7 @@ class Run:
             m = torch.zeros_like(q) if value.mean is None else value.mean
             self.first[key] = (q, m)
             return value, value.at_positions(q, q), value.at_positions(m, m)
-        (q1, m1), (q2, m2) = self.first[key], self.second[key]
+        (q1, m1, *_), (q2, m2, *_) = self.first[key], self.second[key]
         if self.mirrored:
             value = _exact(value, q1)
         return value, value.at_positions(q1, q2), value.at_positions(m1, m2)
@@ -348,11 +359,10 @@ def _exact(value: Field, q: Tensor) -> Field:
 def _with_diagonal(like: Field, k: Tensor, q: Tensor) -> Tensor:
     """An array of a batch with itself, with these numbers (N, positions) for equal samples at equal positions."""
     k = k.clone() if k.requires_grad or 0 in k.stride() else k
-    diagonal = k.diagonal(dim1=0, dim2=1).movedim(-1, 0) if like.lead == 2 else k  # (N, positions, positions)
-    n = len(like.order)
-    for done in range(n if like.full else 0):
-        diagonal = diagonal.diagonal(dim1=1, dim2=1 + n - done)
-    diagonal.copy_(q)
+    n, lead, step = len(like.order), like.lead, k.stride()
+    sample = step[0] + step[1] if lead == 2 else step[0]
+    positions = [step[lead + i] + (step[lead + n + i] if like.full else 0) for i in range(n)]
+    k.as_strided(q.shape, (sample, *positions), k.storage_offset()).copy_(q)
     return k
 
 

@@ -601,6 +601,96 @@ CASES: dict[str, Case] = {
         ),
         WORDS,
     ),
+    "mask by the sample": Case(
+        lambda n: Net(
+            lambda s, x: s.o(
+                F.relu(s.a((F.relu(s.i(x)) * (m := (x[..., :1] > -0.3).to(x.dtype))).sum(1) / (1 + m.sum(1)))).div(
+                    1 + x[:, 0, :1] ** 2
+                )
+            ),
+            **dense(n),
+        ),
+        WORDS,
+    ),
+    "mask by the sample, filled": Case(
+        lambda n: Net(lambda s, x: s.o(F.relu(s.a(F.relu(s.i(x)).masked_fill(x[..., :1] < -0.3, 0.0))).mean(1)), **dense(n)),
+        WORDS,
+    ),
+    "one of two branches": Case(
+        lambda n: Net(
+            lambda s, x: s.o(F.relu(torch.where(x[..., 1:2] > 0, s.a(F.relu(s.i(x))), s.e(x)))).mean(1), e=L(5, n), **dense(n)
+        ),
+        WORDS,
+    ),
+    "where, nowhere": Case(
+        lambda n: buffered(
+            Net(lambda s, x: s.o(torch.where(s.m, torch.zeros_like(h := F.relu(s.i(x))), h).mean(1)), i=L(5, n), o=L(n, OUT)),
+            m=torch.tensor([True, False, False, True, False, False])[:, None],
+        ),
+        WORDS,
+    ),
+    "elu by hand": Case(
+        lambda n: Net(lambda s, x: s.o(torch.where((h := s.i(x)) > 0, h, 0.7 * h.exp() - 0.7)), i=L(5, n), o=L(n, OUT)), VEC
+    ),
+    "hat by hand": Case(
+        lambda n: Net(
+            lambda s, x: s.o(
+                torch.maximum((1 - (h := s.i(x)).abs()), torch.zeros_like(h)).masked_fill(torch.logical_not(h >= -0.5), 0.5)
+                + torch.min(h, 0.3 * h)
+                + torch.logaddexp(h, torch.ones_like(h)) * torch.logical_and(h < 1, h.ne(0.2)).to(h.dtype)
+            ),
+            i=L(5, n),
+            o=L(n, OUT),
+        ),
+        VEC,
+        rough=1e-2,
+    ),
+    "a mixture compared": Case(
+        lambda n: Net(
+            lambda s, x: s.o((h := torch.cat([s.i(x), s.a(x).tanh()], -1)).maximum(0.2 * h)),
+            i=L(5, n),
+            a=L(5, n),
+            o=L(2 * n, OUT),
+        ),
+        VEC,
+    ),
+    "roots": Case(
+        lambda n: Net(
+            lambda s, x: s.o(
+                ((h := s.i(x)) ** 2 + 1).sqrt()
+                + (h**2 + 1).log()
+                + (h**2 + 1).rsqrt() * (h.abs() + 1).log1p()
+                + (2 + h.sin()).reciprocal()
+            ),
+            i=L(5, n),
+            o=L(n, OUT),
+        ),
+        VEC,
+        rough=1e-4,
+    ),
+    "prelu": Case(lambda n: S(L(5, n), nn.PReLU(n, 0.3), L(n, n), nn.PReLU(), L(n, OUT)), VEC),
+    "prelu by head": Case(
+        lambda n: Net(
+            lambda s, x: s.o(s.p(s.i(x).unflatten(-1, (4, n // 4)).flatten(0, 1)).unflatten(0, (-1, 4)).flatten(1)),
+            i=L(5, n),
+            p=nn.PReLU(init=-0.2),
+            o=L(n, OUT),
+        ),
+        VEC,
+    ),
+    "stacked": Case(
+        lambda n: Net(
+            lambda s, x: s.o(F.relu(s.d(torch.stack([s.a(F.relu(s.i(x))), s.e(x)], 1))).mean(1)),
+            e=L(5, n),
+            d=L(n, n),
+            **dense(n),
+        ),
+        VEC,
+    ),
+    "stacked words": Case(
+        lambda n: Net(lambda s, x: s.o(torch.stack([F.relu(s.i(x)), F.relu(s.a(x))], -2)), i=L(5, n), a=L(5, n), o=L(n, OUT)),
+        WORDS,
+    ),
     "seen twice through dropout": Case(
         lambda n: Net(
             lambda s, x: s.o(F.dropout(h := F.relu(s.i(x)), 0.5, s.training)) + s.a(h), i=L(5, n), o=L(n, OUT), a=L(n, OUT)
@@ -768,6 +858,14 @@ SYNONYMS = {
     "float",
     "instance_norm",
     "lift_fresh_copy",
+    "amin",
+    "fmax",
+    "fmin",
+    "full_like",
+    "le",
+    "eq",
+    "logical_or",
+    "minimum",
     "max",
     "max_pool1d",
     "max_pool2d",

@@ -123,6 +123,41 @@ REFUSED: dict[str, Refusal] = {
         lambda n: S(nn.Conv3d(2, n, 2), nn.MaxPool3d(2), nn.Flatten(), L(n, OUT)), VOL, ("max", "no known kernel", "average")
     ),
     "amax": Refusal(of_dense(lambda s, x: s.o(s.i(x).amax(1))), WORDS, ("no known kernel", "average")),
+    "max over words": Refusal(of_dense(lambda s, x: s.o(s.i(x).max(1).values)), WORDS, ("no known kernel", "average")),
+    "max of two branches": Refusal(
+        lambda n: Net(lambda s, x: s.o(torch.maximum(s.i(x), s.a(x))), i=L(5, n), a=L(5, n), o=L(n, OUT)),
+        VEC,
+        ("not functions of one field",),
+    ),
+    "chosen by another branch": Refusal(
+        lambda n: Net(lambda s, x: s.o(torch.where(s.i(x) > 0, s.a(x), 0.0)), i=L(5, n), a=L(5, n), o=L(n, OUT)),
+        VEC,
+        ("its condition", "a mask"),
+    ),
+    "filled with ones": Refusal(
+        of_dense(lambda s, x: s.o(s.i(x).masked_fill(x[..., :1] > 0, 1.0))),
+        WORDS,
+        ("neither zero nor a branch", "fill with zero"),
+    ),
+    "masked features": Refusal(
+        lambda n: Net(lambda s, x: s.o(s.i(x).masked_fill(x > 0, 0.0)), i=L(5, 5), o=L(5, OUT)), VEC, ("over features",)
+    ),
+    "stacked and summed, dependent": Refusal(
+        of_dense(lambda s, x: s.o(torch.stack([F.relu(h := s.i(x)), F.relu(h) + h], 1).mean(1))), VEC, ("dependent",)
+    ),
+    "stacked with a parameter": Refusal(
+        lambda n: Net(lambda s, x: s.o(torch.stack([h := s.i(x), torch.ones_like(h)], 1)), i=L(5, n), o=L(n, OUT)),
+        VEC,
+        ("parameters or constants",),
+    ),
+    "slopes of words": Refusal(
+        of_dense(lambda s, x: s.o(s.p(s.i(x))), p=lambda n: nn.PReLU(6)), WORDS, ("belong to positions",)
+    ),
+    "random slopes": Refusal(
+        lambda n: Net(lambda s, x: s.o(F.prelu(s.i(x), s.w)), i=L(5, n), w=param(n), o=L(n, OUT)),
+        VEC,
+        ("drawn at random", "one number"),
+    ),
     "not Gaussian: a product": Refusal(
         of_dense(lambda s, x: s.o(F.relu(s.a(h := s.i(x)) * s.b(h)))), VEC, ("not independent Gaussians", "linear layer")
     ),

@@ -170,33 +170,41 @@ def _slid(k: Tensor, lead: int, axes: list[int], shifts: list[int]) -> Tensor:
     Positions are taken as one flat axis, on which a shift along several axes is one offset. What would come round from another
     row is multiplied by zero: one pass over long rows, where slices of the last axis would be short ones.
     """
-    flat = k.flatten(0, lead - 1).flatten(1)
-    total, size, base = torch.empty_like(flat), flat.shape[1], flat
-    for shift in shifts:
-        offset = shift * sum(k.stride(axis) for axis in axes)
-        low, high = max(0, -offset), min(size, size - offset)
-        source, reached = flat.narrow(1, low + offset, high - low), total.narrow(1, low, high - low)
-        below = reached if base is total else flat.narrow(1, low, high - low)
-        if axes == [lead]:  # nothing comes round
+    sizes = tuple(k.shape[lead:])
+    flat = k.view(-1, math.prod(sizes))
+    total = torch.empty_like(flat)
+    for i, shift in enumerate(shifts):
+        start, low, length, mask = _offset(sizes, tuple(axis - lead for axis in axes), shift, k.dtype, k.device)
+        source, reached = flat.narrow(1, start, length), total.narrow(1, low, length)
+        below = reached if i else flat.narrow(1, low, length)
+        if mask is None:
             torch.add(below, source, out=reached)
         else:
-            mask = _inside(tuple(k.shape[lead:]), tuple(axis - lead for axis in axes), shift, k.dtype, k.device)
-            torch.addcmul(below, source, mask.narrow(0, low, high - low), out=reached)
-        if base is flat:
-            rest = slice(0, low) if low else slice(high, size)
-            total[:, rest], base = flat[:, rest], total
-    return total.reshape(k.shape)
+            torch.addcmul(below, source, mask, out=reached)
+        if not i:
+            rest, start = flat.shape[1] - length, 0 if low else length
+            total.narrow(1, start, rest).copy_(flat.narrow(1, start, rest))
+    return total.view(k.shape)
 
 
 @lru_cache(maxsize=64)
-def _inside(sizes: tuple[int, ...], axes: tuple[int, ...], shift: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """One where a shift along these axes stays inside, else zero; flat."""
+def _offset(
+    sizes: tuple[int, ...], axes: tuple[int, ...], shift: int, dtype: torch.dtype, device: torch.device
+) -> tuple[int, int, int, Tensor | None]:
+    """A shift as an offset on the flat axis: where it starts to read and to write, how far, and one where it stays inside."""
     mask = torch.zeros(sizes, dtype=dtype, device=device)
     within = mask
     for axis in axes:
         within = within.narrow(axis, max(0, -shift), sizes[axis] - abs(shift))
     within.fill_(1.0)
-    return mask.flatten()
+    offset = shift * sum(mask.stride(axis) for axis in axes)
+    low, length = max(0, -offset), mask.numel() - abs(offset)
+    return (
+        low + offset,
+        low,
+        length,
+        None if axes == (0,) else mask.flatten().narrow(0, low, length),
+    )  # (0,): nothing comes round
 
 
 def _tap(offset: int, stride: int, size: int, out: int) -> tuple[int, int, int]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from lazyrich.lazy.field import IDENTITY, Curve, Field, Mix
+from lazyrich.lazy.field import IDENTITY, Curve, Data, Field, Mix, Random, Source, Weight, number_of
+from lazyrich.lazy.layout import Kind
 from lazyrich.lazy.rule.table import Call, register
 
 # torch's name -> the activation's name and the names of its parameters in torch's order
@@ -30,7 +32,7 @@ NAMED: dict[str, tuple[str, tuple[str, ...]]] = {
 OTHERS = (
     "softplus", "elu", "selu", "celu", "hardtanh", "relu6", "hardswish", "hardsigmoid", "log_sigmoid", "softshrink",
     "hardshrink", "square", "clamp", "clamp_min", "clamp_max", "threshold", "expm1", "atan", "sinh", "cosh", "asinh", "erfc",
-    "exp2",
+    "exp2", "sqrt", "rsqrt", "log", "log1p", "reciprocal", "logical_not",
 )  # fmt: skip
 
 
@@ -55,6 +57,46 @@ def power(call: Call) -> Any:
     if not isinstance(exponent, (int, float)):
         raise call.refuse("its exponent is no number", "use a constant exponent")
     return through(call, call.args[0], lambda x: x**exponent, None)
+
+
+@register("gt", "ge", "lt", "le", "eq", "ne", "logical_and", "logical_or", "maximum", "minimum", "max", "min", "fmax", "fmin",
+          "logaddexp", says="of functions of one field a function", moments=True)  # fmt: skip
+def compare(call: Call) -> Any:
+    """A function of two variables, of which one may be a number."""
+    target = call.node.target.overloadpacket  # which finds the overload for two tensors
+    if call.node.op in ("max", "min") and not (len(call.args) == 2 and isinstance(call.args[1], (*Random, Data, Weight))):
+        raise call.refuse("the extreme of correlated variables has no known kernel", "use average pooling or strides")
+    whole = joined(call, call.args[:2], lambda a, b: target(a, b).to(a.dtype))
+    if whole is None:
+        raise call.refuse(
+            "it joins two branches that are not functions of one field", "take functions of one field, or numbers"
+        )
+    return whole
+
+
+@register("prelu", says="as leaky_relu at its first slope; Theta + rate E[min(u, 0) min(v, 0)]", moments=True)
+def prelu(call: Call) -> Any:
+    """A leaky rectifier whose slope below zero is learnt, whether one slope serves all features or one each."""
+    value, weight = call.args[0], call.args[1]
+    if not isinstance(weight, Weight):
+        raise call.refuse("its slope is computed from others", "only plain parameters have a known law")
+    call.run.one_way(call, weight.name, "a slope")
+    drawn = call.run.entry(weight.name)
+    if drawn.variance:
+        raise call.refuse(f"the slopes '{weight.name}' are drawn at random", "start all of them at one number")
+    channels = value.layout.axes[min(1, len(value.layout.axes) - 1)]
+    if weight.shape != (1,) and not all(a.kind is Kind.FEATURE for a in channels):
+        raise call.refuse("its slopes belong to positions", "give it the features as channels (axis 1), or one slope for all")
+    spec = ("leaky_relu", (("negative_slope", drawn.mean),))
+    rectified = through(call, value, lambda x: torch.where(x > 0, x, drawn.mean * x), spec)
+    if drawn.rate == 0 or not (call.run.tangent or call.run.alone):
+        return rectified
+    field = call.run.field(rectified, call)
+    below = call.run.field(through(call, value, lambda x: x.clamp(max=0), None, ".below"), call)
+    if any(s.name == weight.name for s in field.sources):
+        raise call.refuse(f"the slope '{weight.name}' acts twice on one branch", "untie the two, or put a linear layer between")
+    ntk = None if field.ntk is None else field.ntk + below.nngp * drawn.rate
+    return replace(field, ntk=ntk, sources=field.sources | {Source(weight.name)}, origin=None)
 
 
 @register("neg", says="covariances unchanged")
@@ -101,24 +143,34 @@ def plus(call: Call, value: Any, offset: float) -> Any:
     return through(call, value, lambda x: x + offset, None)
 
 
-def joined(call: Call, first: Any, second: Any, function: Callable[[Tensor, Tensor], Tensor], part: str = "") -> Any:
-    """A function of two curves over one field, as one curve (of two mixtures part by part); None if there is no such field."""
-    if isinstance(first, Mix) and isinstance(second, Mix) and _shares(first) == _shares(second):
-        both = zip(first.parts, second.parts, strict=True)
-        parts = [joined(call, a, b, function, f".{i}") for i, ((_, a), (_, b)) in enumerate(both)]
-        return None if None in parts else Mix(tuple(zip(_shares(first), parts, strict=True)), first.layout)
-    one, two = _parts(first), _parts(second)
-    if one is None or two is None or one[0] is not two[0]:
+def joined(call: Call, values: Sequence[Any], function: Callable[..., Tensor], part: str = "") -> Any:
+    """A function of numbers and curves over one field, as one curve (of mixtures part by part); None if there is no such field."""
+    mixes = [v for v in values if isinstance(v, Mix)]
+    if mixes:
+        if any(_shares(v) != _shares(mixes[0]) if isinstance(v, Mix) else number_of(v) is None for v in values):
+            return None
+        made = []
+        for i in range(len(mixes[0].parts)):
+            at = [v.parts[i][1] if isinstance(v, Mix) else v for v in values]
+            made.append(joined(call, at, function, f"{part}.{i}"))
+        return None if None in made else Mix(tuple(zip(_shares(mixes[0]), made, strict=True)), mixes[0].layout)
+    parts = [_parts(v) for v in values]
+    fields = [p[0] for p in parts if p is not None and p[0] is not None]
+    if None in parts or not fields or any(f is not fields[0] for f in fields):
         return None
-    f, g = one[1], two[1]
-    return Curve(one[0], call.node.name + part, lambda x: function(f(x), g(x)), None)
+    curves = [p[1] for p in parts if p is not None]
+    return Curve(fields[0], call.node.name + part, lambda x: function(*(f(x) for f in curves)), None)
 
 
 def _shares(mix: Mix) -> list[float]:
     return [share for share, _ in mix.parts]
 
 
-def _parts(value: Any) -> tuple[Field, Callable[[Tensor], Tensor]] | None:
+def _parts(value: Any) -> tuple[Field | None, Callable[[Tensor], Any]] | None:
+    """The field that a value is a function of (none for a number), and the function."""
     if isinstance(value, Curve):
         return value.base, value.curve
-    return (value, _same) if isinstance(value, Field) and value.gaussian else None
+    if isinstance(value, Field):
+        return (value, _same) if value.gaussian else None
+    number = number_of(value)
+    return None if number is None else (None, lambda x: torch.full_like(x, number))

@@ -109,10 +109,10 @@ for _op, _dims in (("upsample_nearest1d", 1), ("upsample_nearest2d", 2), ("upsam
     "max_pool3d",
     "max_pool2d_with_indices",
     "amax",
-    "max",
+    "amin",
     says="refused: no closed form",
     reads=pairs,
 )
-def maximum(call: Call) -> Field:
+def extreme(call: Call) -> Field:
     """The largest of correlated Gaussians has no closed covariance."""
     raise call.refuse("the maximum over correlated positions has no known kernel", "use average pooling or strides")

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lazyrich.graph.node import Batch
 from lazyrich.lazy.field import Data, Field, Mix, Random, Source, Sources, Weight, number_of
 from lazyrich.lazy.layout import Atom, Kind, Layout, size_of
 from lazyrich.lazy.rule.pointwise import joined, plus, through, times
@@ -34,7 +35,7 @@ def add(call: Call) -> Any:
         raise call.refuse("it computes a weight from others", "only plain parameters have a known law")
     if isinstance(second, (Weight, Data)):
         return plus_tensor(call, first, second, alpha)
-    whole = joined(call, first, second, lambda a, b: a + alpha * b)
+    whole = joined(call, (first, second), lambda a, b: a + alpha * b)
     if whole is not None:
         return whole
     a, b = call.run.field(first, call), call.run.field(second, call)
@@ -67,11 +68,13 @@ def multiply(call: Call) -> Any:
         number = number_of(second)
         if not isinstance(first, Random):
             raise call.refuse("it divides by something random or computes a weight from others", "divide by a number")
-        whole = joined(call, first, second, lambda a, b: a / b) if number is None else None
+        whole = joined(call, (first, second), lambda a, b: a / b) if number is None else None
         if whole is not None:
             return whole
+        if isinstance(second, Data):
+            return _mask(call, call.run.field(first, call), replace(second, tensors=tuple(1 / t for t in second.tensors)))
         if number is None:
-            raise call.refuse("it divides by something random or by a tensor", "divide by a number")
+            raise call.refuse("it divides by something random or by a parameter", "divide by a number")
         return times(call, first, 1.0 / number)
     if not isinstance(first, Random):
         first, second = second, first
@@ -89,7 +92,7 @@ def multiply(call: Call) -> Any:
 
 def product(call: Call, first: Any, second: Any) -> Any:
     """Feature by feature: of functions of one field a function, of independent branches the product of covariances."""
-    whole = joined(call, first, second, lambda a, b: a * b)
+    whole = joined(call, (first, second), lambda a, b: a * b)
     if whole is not None:
         return whole
     a, b = _aligned(call, call.run.field(first, call), call.run.field(second, call))
@@ -100,6 +103,43 @@ def product(call: Call, first: Any, second: Any) -> Any:
     mean = None if a.mean is None or b.mean is None else a.mean * b.mean
     return Field(a.layout, a.order, a.nngp * b.nngp, ntk, a.full, a.sources | b.sources, False, a.centred or b.centred, mean,
                  mixed=a.mixed or b.mixed)  # fmt: skip
+
+
+@register("where", "masked_fill", says="of functions of one field a function; masks choose positions", moments=True)
+def choose(call: Call) -> Any:
+    """One of two values, by a condition on the field itself, or by a mask over positions that may depend on the sample."""
+    condition, first, second = call.args if call.node.op == "where" else (call.args[1], call.args[2], call.args[0])
+    whole = joined(call, (condition, first, second), lambda c, a, b: torch.where(c != 0, a, b))
+    if whole is not None:
+        return whole
+    if not isinstance(condition, Data):
+        raise call.refuse(
+            "its condition and its values are not functions of one field", "choose by the field itself, or by a mask"
+        )
+    masks = (condition, replace(condition, tensors=tuple(~t.bool() for t in condition.tensors)))
+    values = [(value, mask) for value, mask in zip((first, second), masks, strict=True) if number_of(value) != 0]
+    if any(not isinstance(value, Random) for value, _ in values):
+        raise call.refuse("it fills positions with something that is neither zero nor a branch", "fill with zero")
+    parts = [_mask(call, call.run.field(value, call), mask) for value, mask in values]
+    return parts[0] if len(parts) == 1 else _sum(call, *parts)
+
+
+@register("zeros_like", "ones_like", "full_like", says="a number")
+def constant_like(call: Call) -> float:
+    """The same number everywhere."""
+    return {"zeros_like": 0.0, "ones_like": 1.0}.get(call.node.op, call.get(1, "fill_value", 0.0))
+
+
+@register("stack", says="branches are positions of a new axis: blocks")
+def stack(call: Call) -> Field:
+    """Branches side by side along a new axis."""
+    parts, dim = list(call.args[0]), call.get(1, "dim", 0)
+    if not all(isinstance(p, Random) for p in parts):
+        raise call.refuse("it stacks branches with parameters or constants", "stack branches that depend on the input")
+    fields = [call.run.field(p, call).merged() for p in parts]
+    at = dim % (len(fields[0].layout.axes) + 1)
+    axes = [field.layout.axes for field in fields]
+    return _blocks(call, [f.laid(Layout((*a[:at], (), *a[at:]))) for f, a in zip(fields, axes, strict=True)], at)
 
 
 @register("cat", says="features side by side average; positions side by side are blocks")
@@ -324,20 +364,21 @@ def gained(call: Call, field: Field, name: str) -> Field:
 
 
 def _mask(call: Call, field: Field, data: Data) -> Field:
-    """A constant factor at every position."""
-    tensor = data.tensors[0]
+    """A factor for every position, or for every sample and position."""
     field = field.merged()
-    layout = field.layout
-    tensor = tensor.reshape((1,) * (len(layout.axes) - tensor.dim()) + tuple(tensor.shape))
-    bad = [i for i, size in enumerate(tensor.shape) if size > 1 and not all(a.kind is Kind.POSITION for a in layout.axes[i])]
-    if not data.constant or bad:
-        raise call.refuse("it multiplies by a tensor over features or samples", "multiply by numbers or by position masks")
-    wanted = [1 if a.kind is not Kind.POSITION else tensor.shape[i] for i, axis in enumerate(layout.axes) for a in axis
-              if a.kind is Kind.POSITION]  # fmt: skip
-    factor = tensor.reshape(wanted).to(field.nngp)
-    n = len(field.order)
-    both = factor.reshape(*factor.shape, *([1] * n)) * factor if field.full else factor * factor
-    return field.mapped(lambda k: k * both, lambda m: m * factor)
+    axes = field.layout.axes
+    shape = (1,) * (len(axes) - len(data.shape)) + tuple(data.shape)
+    batch = [i for i, size in enumerate(shape) if isinstance(size, Batch)]
+    wrong = [
+        i for i, size in enumerate(shape)
+        if any(a.kind is not (Kind.BATCH if i in batch else Kind.POSITION) for a in axes[i]) and size != 1
+    ]  # fmt: skip
+    if wrong or len(shape) > len(axes):
+        raise call.refuse("it multiplies by a tensor over features", "multiply by numbers or by masks over positions")
+    sizes = [shape[i] for i, axis in enumerate(axes) for a in axis if a.kind is Kind.POSITION]
+    factors = [t.to(field.nngp).reshape(-1 if batch else 1, *sizes) for t in data.tensors]
+    first, second = field.at_positions(factors[0], factors[-1])
+    return field.mapped(lambda k: k * (first * second), lambda m: m * factors[0])
 
 
 def _feature_axis(call: Call, layout: Layout) -> int:
