@@ -53,6 +53,9 @@ class Field:
         centred: features have mean zero, so sums with independent fields have no cross terms.
         mean: over the features, (N, positions), in a pass of one batch; None for zero.
         mixed: stretches of the features have other laws than others, and the arrays hold the average.
+        own: gains that were trained on the features: their part of ``ntk`` is ``own`` times the product of the features themselves,
+            which a sum with weights averages to ``own`` times ``nngp``, and a nonlinearity does not.
+        uneven: that part is a product of other features than these (of one branch of a sum), so no nonlinearity can follow.
         origin: the operation that drew the features and what it read; two fields with one origin, one order and the same
             sources are one field. None where something else was done since.
     """
@@ -68,6 +71,8 @@ class Field:
     mean: Tensor | None = None
     origin: tuple[str, ...] | None = None
     mixed: bool = False
+    own: float = 0.0
+    uneven: bool = False
 
     @property
     def lead(self) -> int:

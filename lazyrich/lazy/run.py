@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.func import jvp
 from torch.utils._pytree import tree_map_only
 
 from lazyrich.errors import KernelError
@@ -215,9 +216,39 @@ class Run:
             q = self.first[curve.key][0]
             nngp = _with_diagonal(base, nngp, known.variance(q))
             slope = None if slope is None else _with_diagonal(base, slope, known.slope_variance(q))
-        ntk = None if base.ntk is None or slope is None else _product(slope, base.ntk)
+        ntk = None if slope is None else self._tangent(curve, known, base, slope, call)
         result = Field(base.layout, base.order, nngp, ntk, base.full, base.sources, mean=mean)
         return result.scaled(curve.scale) if curve.scale != 1.0 else result
+
+    def _tangent(self, curve: Curve, known: Dual, base: Field, slope: Tensor, call: Call) -> Tensor | None:
+        """Theta E[phi'(u) phi'(v)]; gains below, whose part of Theta is own u v, give own E[u phi'(u) v phi'(v)]."""
+        if base.ntk is None:
+            return None
+        if base.uneven:
+            raise call.refuse(
+                "a nonlinearity acts on a sum of which one branch has trained gains, whose part of the tangent kernel is not known",
+                "put a linear layer before it, or take the norm of the branch without gains (elementwise_affine=False)",
+            )
+        if not base.own:
+            return _product(slope, base.ntk)
+        return slope * (base.ntk - base.own * base.nngp) + base.own * self._stretched(curve, known, base)
+
+    def _stretched(self, curve: Curve, known: Dual, base: Field) -> Tensor:
+        """E[u phi'(u) v phi'(v)], the kernel of x phi'(x)."""
+        if known.homogeneous is not None:
+            own, factor = known, known.homogeneous**2
+        else:
+            key, factor = f"{curve.key}.stretched", 1.0
+            if key not in self.duals:
+                self.duals[key] = dual(lambda x: jvp(curve.function, (x,), (x,))[1])
+            own = self.duals[key]
+        if self.alone and not base.full:
+            return factor * own.variance(base.nngp)
+        base, (q1, q2), _ = self.moments(curve.key, base)
+        found = own.kernel(base.nngp, q1, q2)
+        if self.mirrored or self.alone:
+            found = _with_diagonal(base, found, own.variance(self.first[curve.key][0]))
+        return factor * found
 
     def _variances(self, key: str, known: Dual, value: Field) -> tuple[Field, list[Tensor], list[Tensor]]:
         """What a nonlinearity needs of both batches' variances, laid out against the arrays; the diagonal made exact."""

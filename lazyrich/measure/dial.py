@@ -26,7 +26,7 @@ from lazyrich.scaling import Plan, richness
 from lazyrich.scaling import plan as make_plan
 from lazyrich.sweep import Executor, Outcome
 from lazyrich.tangent import NetworkFunction, features, linearize, ntk_of, target_alignment
-from lazyrich.train import Loss, Member, loss_for, train_all
+from lazyrich.train import Loss, Member, loss_for, train_all, wrong
 
 RICHNESS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 OCTAVES = (-3, -2, -1, 0, 1, 2)  # of the learning rate around its law, where it is tuned
@@ -217,6 +217,7 @@ def dial(
             f"a dial compares the network with its linearisation, so it must be a fixed function of its weights: {error}; take "
             "it without dropout (p = 0), and with layer or group norm"
         ) from error
+    _refuse_rows_of_readouts(study)
     done = run_trainings(turn, study, trials, study.context, where, many=len(study.richness), so_far=partly if so_far else None)
     return found(done, study.widths)
 
@@ -228,14 +229,15 @@ def turn(study: Study, r: float, width: int, seed: int) -> dict[str, Any]:
     members = [_member(study, study.plan(r, gamma0), width, seed, factor) for gamma0, factor in asked]
     runs = train_all(members, study.loss, study.steps, engine=study.engine)
     losses = [None if run.diverged else _loss(study, m.model, study.data) for run, m in zip(runs, members, strict=True)]
+    start_loss = _loss(study, Centred(members[0].model), study.data)  # of no output at all
     linear: dict[float, nn.Module] = {}  # by learning rate: it does not know the richness
     points = []
     for gamma0 in study.richness:
         mine = [i for i, (g, _) in enumerate(asked) if g == gamma0]
-        best = min(mine, key=lambda i: losses[i] or math.inf)
+        best = min(mine, key=lambda i: math.inf if losses[i] is None else losses[i])
         factor, plan = asked[best][1], study.plan(r, gamma0)
         point = {"r": r, "width": width, "seed": seed, "richness": gamma0, "lr": study.lr * factor, "engine": runs[best].engine}
-        point |= {"diverged": losses[best] is None, "loss": losses[best]}
+        point |= {"diverged": losses[best] is None, "loss": losses[best], "start": start_loss}
         if losses[best] is not None:
             if factor not in linear:
                 linear[factor] = _linearised(study, width, seed, factor)
@@ -245,6 +247,28 @@ def turn(study: Study, r: float, width: int, seed: int) -> dict[str, Any]:
             point |= _measured(study, plan, start, model, linear[factor])
         points.append(point)
     return {"points": points}
+
+
+def _refuse_rows_of_readouts(study: Study) -> None:
+    """Networks whose linearisation sees A, since it divides more than the output: a bottleneck counts as a readout too."""
+    parts: list[dict[str, Tensor]] = []
+    for gamma0 in (study.richness[0], study.richness[-1]):
+        plan = make_plan(study.family, richness(study.r[0], gamma0 * math.sqrt(study.family.base)), "sgd")
+        network = plan.build(study.widths[0], 0).double()
+        rates = {name: setting.lr for name, setting in plan.settings(network).items()}
+        parts.append(ntk_of(network, study.data.x[:4], outputs="trace", rates=rates, per="tensor"))
+    lazy, rich = ({name: float(part.detach().trace()) for name, part in each.items()} for each in parts)
+    changed = [name for name, size in lazy.items() if not math.isclose(size, rich[name], rel_tol=0.01)]
+    if not changed:
+        return
+    readouts = [name for name, info in study.family.tensors.items() if info.role is Role.OUTPUT][:-1]
+    owner = study.family.tensors[readouts[0] if readouts else changed[0]].owner
+    raise UsageError(
+        f"the linearised network sees the richness: from gamma_0 = {study.richness[0]:g} to {study.richness[-1]:g} the tangent "
+        f"kernel changes in {', '.join(changed[:4])}{' ...' if len(changed) > 4 else ''}, since more than the output is divided by "
+        f"A. A bottleneck is no readout; give it the roles of a hidden layer: --roles '{owner}.weight=hidden' "
+        f"'{owner}.bias=vector', or Family(..., roles={{...}})"
+    )
 
 
 def _member(study: Study, plan: Plan, width: int, seed: int, factor: float, linear: bool = False) -> Member:
@@ -310,7 +334,7 @@ def _loss(study: Study, model: nn.Module, data: ArrayData) -> float | None:
 
 def _error(f: Tensor, y: Tensor) -> float | None:
     """The part of wrong classes; None where targets are numbers."""
-    return None if y.is_floating_point() else float((f.argmax(1).cpu() != y).double().mean())
+    return None if y.is_floating_point() else wrong(f, y)
 
 
 def _study(

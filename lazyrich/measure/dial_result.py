@@ -21,7 +21,8 @@ LAWS = {
     "kernel_distance": lambda r: 4 * r - 2,
 }
 QUANTITIES = ("loss", "test_loss", "test_error", "linear_loss", "linear_test_loss", "linear_test_error", "linearisation",
-              "features", "feature_kernel", "kernel", "kernel_distance", "alignment", "alignment_before", "lr")  # fmt: skip
+              "features", "feature_kernel", "kernel", "kernel_distance", "alignment", "alignment_before", "lr",
+              "start")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -161,12 +162,14 @@ def _crossing(richness: Sequence[float], distance: np.ndarray) -> float:
 
 
 def _laws(curves: Sequence[Curve]) -> list[Law]:
-    """Exponents at the largest richness at which every width is still near its linearisation.
+    """Exponents at the largest richness at which every width is still near its linearisation; none where there is no such.
 
     Beyond it movements saturate; far below it terms of odd order in A, whose mean is zero, hide the law.
     """
-    near = [max(c.mean("linearisation")[i] for c in curves) < NEAR for i in range(len(curves[0].richness))]
-    at = max((i for i, is_near in enumerate(near) if is_near), default=0)
+    near = [i for i in range(len(curves[0].richness)) if max(c.mean("linearisation")[i] for c in curves) < NEAR]
+    if not near:
+        return []
+    at = near[-1]
     richness = curves[0].richness[at]
     widths = [c.width for c in curves]
     return [
@@ -185,6 +188,8 @@ def _sentence(curve: Curve, plain: float) -> str:
     place = f"Width {curve.width}, r = {curve.r:g}"
     if not np.isfinite(curve.values["loss"]).any():
         return f"{place}: every training diverged; give a smaller lr."
+    if _grew(curve):
+        return f"{place}: every training ended with a larger loss than without any output; give a smaller lr."
     if curve.leaves == 0:
         where = f"is never lazy down to gamma_0 = {curve.richness[0]:g}"
     elif math.isinf(curve.leaves):
@@ -195,6 +200,12 @@ def _sentence(curve: Curve, plain: float) -> str:
     return f"{place}: the network {where}; the plain one, at {plain:.2g}, is {side}. {_best(curve)}"
 
 
+def _grew(curve: Curve) -> bool:
+    """Whether no richness gained anything over the centred network's start."""
+    start, after = curve.mean("start"), curve.mean("loss")
+    return bool((np.isfinite(start) & ~(after < start)).all())
+
+
 def _best(curve: Curve) -> str:
     classes = np.isfinite(curve.values["test_error"]).any()
     name, word = ("test_error", "test error") if classes else ("test_loss", "test loss")
@@ -203,6 +214,9 @@ def _best(curve: Curve) -> str:
     kernel = curve.mean("linear_" + name)[0]
     show = (lambda v: f"{100 * v:.3g} %") if classes else (lambda v: f"{v:.3g}")
     beside = f"; its tangent kernel at initialisation reaches {show(kernel)}" if math.isfinite(kernel) else ""
+    error = np.nanstd(curve.values[name], 0) / math.sqrt(len(curve.values[name]))
+    if all(not m > mean[at] + 2 * math.hypot(e, error[at]) for m, e in zip(mean, error, strict=True)):
+        return f"It generalises alike at every richness that was tried ({word} {show(mean[at])}){beside}."
     return f"It generalises best at gamma_0 = {curve.richness[at]:g} ({word} {show(mean[at])}){beside}."
 
 

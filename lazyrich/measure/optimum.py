@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,7 +27,7 @@ class Optimum:
 
 
 def optimum(lrs: Sequence[float], losses: Sequence[float] | np.ndarray) -> Optimum:
-    """Fit a parabola to log(loss) against log2(lr) around the lowest point.
+    """Fit a parabola to log(loss) against log2(lr) around the lowest point; to the loss itself where some are not positive.
 
     The fit takes all finite points within 1.5 octaves of the lowest one, at least its two neighbours; where the parabola does
     not open upwards, or its vertex lies outside them, the lowest point itself is the answer.
@@ -44,35 +44,64 @@ def optimum(lrs: Sequence[float], losses: Sequence[float] | np.ndarray) -> Optim
         >>> round(best.lr, 6) == round(0.2 * 2**0.5, 6)
         True
     """
-    x, y = _finite(lrs, losses)
+    x, y, value = _finite(lrs, losses)
     if len(x) == 0:
         return Optimum(math.nan, math.nan, True)
     k = int(np.argmin(y))
     edge = k == 0 or (k == len(x) - 1 and len(x) == len(lrs))
-    near = np.abs(x - x[k]) <= max(REACH, *(abs(x[j] - x[k]) for j in (max(k - 1, 0), min(k + 1, len(x) - 1)))) + 1e-9
-    if near.sum() >= 3 and 0 < k < len(x) - 1:
-        a, b, c = np.polyfit(x[near] - x[k], y[near], 2)
-        shift = -b / (2 * a) if a > 0 else math.inf
-        if x[near][0] <= x[k] + shift <= x[near][-1]:
-            return Optimum(float(2 ** (x[k] + shift)), float(np.exp(c + b * shift / 2)), edge)
-    return Optimum(float(2 ** x[k]), float(np.exp(y[k])), edge)
+    bowl = _bowl(x, y)
+    if bowl is None:
+        return Optimum(float(2 ** x[k]), value(y[k]), edge)
+    return Optimum(float(2**bowl.bottom), value(np.polyval(bowl.fit, bowl.bottom)), edge)
 
 
 def loss_at(lrs: Sequence[float], losses: Sequence[float] | np.ndarray, lr: float) -> float:
-    """The curve at any learning rate: log(loss) linear in log(lr) between neighbours; infinite beyond the last finite run.
+    """The curve at any learning rate: ``optimum``'s parabola where that was fitted, else linear in logarithms between neighbours.
+
+    Infinite beyond the last finite run.
 
     Example:
         >>> loss_at([1.0, 4.0], [1.0, 4.0], 2.0), loss_at([1.0, 2.0], [1.0, math.inf], 1.5)
         (2.0, inf)
     """
-    x, y = _finite(lrs, losses)
+    x, y, value = _finite(lrs, losses)
     at = math.log2(lr) if lr > 0 else math.nan
     if len(x) == 0 or not math.isfinite(at) or at > x[-1] + 1e-9:
         return math.inf
-    return float(round(np.exp(np.interp(at, x, y)), 12))
+    bowl = _bowl(x, y)
+    inside = bowl is not None and bowl.low - 1e-9 <= at <= bowl.high + 1e-9
+    return round(value(np.polyval(bowl.fit, at) if bowl is not None and inside else np.interp(at, x, y)), 12)
 
 
-def _finite(lrs: Sequence[float], losses: Sequence[float] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+@dataclass(frozen=True)
+class Bowl:
+    """A parabola through the points from ``low`` to ``high``, with its bottom between them."""
+
+    fit: np.ndarray
+    low: float
+    high: float
+    bottom: float
+
+
+def _bowl(x: np.ndarray, y: np.ndarray) -> Bowl | None:
+    """Around the lowest point, if there are three points that bend upwards there."""
+    k = int(np.argmin(y))
+    if not 0 < k < len(x) - 1:
+        return None
+    near = np.abs(x - x[k]) <= max(REACH, x[k] - x[k - 1], x[k + 1] - x[k]) + 1e-9
+    a, b, c = np.polyfit(x[near] - x[k], y[near], 2)
+    low, high, bottom = x[near][0], x[near][-1], x[k] - b / (2 * a) if a > 0 else math.inf
+    if not low <= bottom <= high:
+        return None
+    return Bowl(np.array([a, b - 2 * a * x[k], c - b * x[k] + a * x[k] ** 2]), low, high, bottom)
+
+
+def _finite(
+    lrs: Sequence[float], losses: Sequence[float] | np.ndarray
+) -> tuple[np.ndarray, np.ndarray, Callable[[float], float]]:
+    """Octaves, the logarithms of the losses where all are positive (else the losses), and the way back to a loss."""
     x, y = np.log2(np.asarray(lrs, float)), np.asarray(losses, float)
-    kept = np.isfinite(y) & (y > 0)
-    return x[kept], np.log(y[kept])
+    kept = np.isfinite(y)
+    if (y[kept] > 0).all():
+        return x[kept], np.log(y[kept]), lambda v: float(np.exp(v))
+    return x[kept], y[kept], float

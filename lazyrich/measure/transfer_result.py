@@ -14,7 +14,11 @@ from lazyrich.measure.slope import Slope, fit_slope
 from lazyrich.scaling import Plan
 
 STEADY = 0.15  # octaves a doubling of the width within which a learning rate is said to stay put
-CHEAP = 0.01  # part of training's gain that a transferred learning rate may cost
+WIDER = {
+    True: "no width is worse than a narrower one by more than two standard errors",
+    False: "wider is NOT always better",
+    None: "whether wider is better was not measured",
+}
 
 
 @dataclass(frozen=True)
@@ -27,8 +31,10 @@ class Transferred:
         start: loss before training by width.
         best: the smoothed optimum of the seeds' mean curve by width.
         shift: slope of log2(best learning rate) a doubling of the width.
-        regret: by width, (loss at the smallest network's optimum - best loss) / (loss before training - best loss).
-        wider_is_better: whether no width's best loss is worse than a narrower one's by more than its seeds scatter.
+        regret: by width, (loss at the smallest network's optimum - best loss) / (loss before training - best loss), both on
+            the smoothed curve; infinite where training diverges there, NaN where it gains nothing.
+        wider_is_better: whether no width's best loss is worse than a narrower one's by more than two standard errors of their
+            seeds; None where a width has no best loss.
         edges: widths whose best learning rate is an end of the grid.
     """
 
@@ -38,7 +44,7 @@ class Transferred:
     best: Mapping[int, Optimum]
     shift: Slope
     regret: Mapping[int, float]
-    wider_is_better: bool
+    wider_is_better: bool | None
     edges: tuple[int, ...]
 
     @property
@@ -65,6 +71,13 @@ class Transferred:
         if self.transfers:
             cost = self.regret[last]
             word = "costs nothing that can be seen" if cost < 1e-3 else f"costs {100 * cost:.2g} % of what training gains"
+            word = (
+                word
+                if math.isfinite(cost)
+                else "training diverges"
+                if math.isinf(cost)
+                else "training gains nothing at any rate"
+            )
             return (
                 f"{self.name}: it transfers ({moved}). Tune at width {first}, use lr {self.best[first].lr:.3g} at every width: "
                 f"at {last} that {word}."
@@ -81,6 +94,8 @@ class Transferred:
 def _cost(first: int, last: int, regret: float) -> str:
     if math.isfinite(regret):
         return f"keeping width {first}'s costs {100 * regret:.2g} % at {last}"
+    if math.isnan(regret):
+        return f"at {last} training gains nothing at any rate"
     return f"with width {first}'s, training diverges at {last}"
 
 
@@ -98,6 +113,7 @@ class DepthShift:
         width: of the networks.
         best: the smoothed optimum by depth.
         shift: slope of log2(best learning rate) a doubling of the depth.
+        edges: depths whose best learning rate is an end of the grid.
     """
 
     name: str
@@ -105,11 +121,15 @@ class DepthShift:
     width: int
     best: tuple[float, ...]
     shift: Slope
+    edges: tuple[int, ...] = ()
 
     @property
     def sentence(self) -> str:
         """What it means."""
         moved = f"{_shift(self.shift)} a doubling of the depth at width {self.width}"
+        if self.edges:
+            depths = ", ".join(map(str, self.edges))
+            return f"{self.name}: the best learning rate at depth {depths} is an end of the grid; widen it to see the optimum."
         if self.shift.low >= -2 * STEADY and self.shift.high <= 2 * STEADY:
             return f"{self.name}: the best learning rate stays put as the depth grows ({moved})."
         if self.shift.low > STEADY or self.shift.high < -STEADY:
@@ -182,10 +202,7 @@ class TransferResult:
         ]  # fmt: skip
         sizes = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
         table = ["  ".join(c.ljust(n) for c, n in zip(row, sizes, strict=True)).rstrip() for row in [header, *rows]]
-        better = [
-            f"{s.name}: wider is {'always at least as good' if s.wider_is_better else 'NOT always better'}"
-            for s in self.schemes
-        ]
+        better = [f"{s.name}: {WIDER[s.wider_is_better]}" for s in self.schemes]
         rule = "-" * max(map(len, table))
         return "\n".join([self.title, *self.sentences, rule, *table, rule, *better])
 
@@ -199,6 +216,7 @@ def summarise(
     bases = [f"{plan.scheme.name} · {plan.optimizer_name}" for plan in plans]
     many = len(set(depths)) > 1
     names = [f"{name} · depth {depth}" if many else name for name, depth in zip(bases, depths, strict=True)]
+    names = [f"{name} ({names[: i + 1].count(name)})" if names.count(name) > 1 else name for i, name in enumerate(names)]
     found = []
     for p, name in enumerate(names):
         own = [trial for trial in trials if trial["plan"] == p]
@@ -223,7 +241,8 @@ def _along_depth(name: str, found: Mapping[int, Transferred], lrs: Sequence[floa
     width = max(found[depths[0]].curves)
     seeds = range(len(found[depths[0]].curves[width]))
     each = [[optimum(lrs, found[d].curves[width][s]).lr for d in depths] for s in seeds]
-    return DepthShift(name, depths, width, tuple(found[d].best[width].lr for d in depths), fit_slope(depths, each))
+    best, edges = tuple(found[d].best[width].lr for d in depths), tuple(d for d in depths if found[d].best[width].edge)
+    return DepthShift(name, depths, width, best, fit_slope(depths, each), edges)
 
 
 def transferred(name: str, lrs: Sequence[float], curves: Mapping[int, np.ndarray], start: Mapping[int, float]) -> Transferred:
@@ -236,22 +255,24 @@ def transferred(name: str, lrs: Sequence[float], curves: Mapping[int, np.ndarray
     regret = {w: _regret(lrs, _mean(curves[w]), kept, start[w]) for w in widths}
     scatter = [float(np.std([o.loss for o in row]) / math.sqrt(len(row))) for row in each]
     better = all(
-        best[b].loss <= best[a].loss + 2 * math.hypot(scatter[i], scatter[i + 1])
-        for i, (a, b) in enumerate(zip(widths[:-1], widths[1:], strict=True))
+        best[b].loss <= best[a].loss + 2 * math.hypot(scatter[i], scatter[i + 1 + j])
+        for i, a in enumerate(widths)
+        for j, b in enumerate(widths[i + 1 :])
     )
+    better = better if all(math.isfinite(best[w].loss) for w in widths) else None
     return Transferred(name, dict(curves), dict(start), best, shift, regret, better, tuple(w for w in widths if best[w].edge))
 
 
 def _regret(lrs: Sequence[float], losses: np.ndarray, lr: float, start: float) -> float:
-    lowest = min(loss_at(lrs, losses, lr), float(np.nanmin(losses))) if np.isfinite(losses).any() else math.nan
-    gain = start - lowest
-    return (loss_at(lrs, losses, lr) - lowest) / gain if gain > 0 else math.nan
+    """What a rate costs beside the curve's own optimum, as a part of what training gains there."""
+    lowest, got = optimum(lrs, losses).loss, loss_at(lrs, losses, lr)
+    return max(got - lowest, 0.0) / (start - lowest) if start > lowest else math.nan
 
 
 def _mean(curve: np.ndarray) -> np.ndarray:
-    """Geometric mean over seeds; a learning rate at which one seed diverged counts as diverged."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.exp(np.log(curve).mean(0))
+    """Geometric mean over seeds where all are positive, else the mean; a rate at which one seed diverged counts as diverged."""
+    positive = (curve[np.isfinite(curve)] > 0).all()
+    return np.exp(np.log(curve).mean(0)) if positive else curve.mean(0)
 
 
 def _numbers(values: Sequence[float | None]) -> list[float]:

@@ -5,7 +5,7 @@ from lazyrich.train.ensemble import Engine, Member, engine_for, train_all
 from lazyrich.train.flow import flow
 from lazyrich.train.freezing import Alone, only, train_alone
 from lazyrich.train.loop import train
-from lazyrich.train.loss import Loss, loss_for
+from lazyrich.train.loss import Loss, loss_for, wrong
 from lazyrich.train.probe import Probe, Run
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "engine_for",
     "flow",
     "loss_for",
+    "wrong",
     "only",
     "train",
     "train_all",

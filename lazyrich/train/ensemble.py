@@ -137,6 +137,10 @@ def train_all(
         raise TrainError(f"got engine='{engine}', expected 'auto', 'vmap' or 'loop'")
     if chunk is not None and chunk < 1:
         raise TrainError(f"got chunk={chunk}, expected at least 1")
+    if steps < 0:
+        raise TrainError(f"got steps={steps}, expected at least 0")
+    if any(isinstance(m.optimizer, torch.optim.LBFGS) for m in members):
+        raise TrainError("LBFGS evaluates the loss several times a step; take an optimizer that steps once")
     runs: list[Run | None] = [None] * len(members)
     meter = _Meter(progress, len(members) * steps)
     for indices in _chunks(members, chunk):
@@ -154,6 +158,7 @@ def _engine_of(members: Sequence[Member], loss: Loss, steps: int) -> Engine:
     found = [engine_for(m.model) for m in members]
     hooked = any(getattr(m.optimizer, hooks, None) for m in members for hooks in OPTIMIZER_HOOKS)
     found += [Engine("loop", "its optimizer has hooks")] if hooked else []
+    found += [Engine("loop", "its optimizer joins several")] if any(not m.optimizer.defaults for m in members) else []
     if looped := next((engine for engine in found if engine.name == "loop"), None):
         return looped
     why = _refused(members[0].model, loss, *members[0].batches(0)) if steps > 0 else ""
@@ -276,9 +281,6 @@ class Stack:
             for name, whole in self.parameters.items()
             if whole.requires_grad
         ]
-        for optimizer in optimizers:
-            if isinstance(optimizer, torch.optim.LBFGS):
-                raise TrainError("LBFGS evaluates the loss several times a step; take an optimizer that steps once")
         self.optimizer = StackedOptimizer(optimizers, self._trained)
 
         def value(parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:

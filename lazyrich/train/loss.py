@@ -32,9 +32,24 @@ def cross_entropy(output: Tensor, target: Tensor) -> Tensor:
         >>> round(float(cross_entropy(logits, tokens)), 4) == round(float(torch.tensor(7.0).log()), 4)
         True
     """
-    if output.dim() > 2 and output.shape[:-1] == target.shape and target.shape[1:] != output.shape[2:]:
-        output = output.movedim(-1, 1)
-    return F.cross_entropy(output, target)
+    axis = _class_axis(output, target)
+    return F.cross_entropy(output if axis == 1 else output.movedim(axis, 1), target)
+
+
+def wrong(output: Tensor, target: Tensor) -> float:
+    """The part of wrong classes, along the axis that ``cross_entropy`` takes.
+
+    Example:
+        >>> import torch
+        >>> wrong(torch.eye(3), torch.tensor([0, 1, 1])) == 1 / 3
+        True
+    """
+    return float((output.argmax(_class_axis(output, target)) != target.to(output.device)).double().mean())
+
+
+def _class_axis(output: Tensor, target: Tensor) -> int:
+    last = output.dim() > 2 and output.shape[:-1] == target.shape and target.shape[1:] != output.shape[2:]
+    return output.dim() - 1 if last else 1
 
 
 LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy, "mse": mse, "half_mse": half_mse}

@@ -52,6 +52,8 @@ class StackedOptimizer:
             names = ", ".join(sorted(kind.__name__ for kind in kinds))
             raise TrainError(f"optimizers that step together must be of one kind, got {names}")
         self._kind = kinds.pop()
+        if not all(optimizer.defaults for optimizer in optimizers):
+            raise TrainError(f"{self._kind.__name__} joins several optimizers, which do not step together; take engine='loop'")
         self._states = [optimizer.state for optimizer in optimizers]
         settings = [settings_of(optimizer) for optimizer in optimizers]
         self._pieces = [

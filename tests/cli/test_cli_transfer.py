@@ -87,6 +87,6 @@ def test_depths_are_compared_at_the_widest_width(tmp_path, capsys):
     out = tmp_path / "run"
     assert main([*WORDS, "--depths", "2", "3", "--scheme", "mup", "--out", str(out)]) == 0
     said = capsys.readouterr().out
-    assert "a doubling of the depth at width 16" in said
+    assert "the best learning rate at depth 2, 3 is an end of the grid" in said
     assert {p.name for p in out.glob("mup*.json")} == {"mup-adam-depth2.json", "mup-adam-depth3.json"}
     assert "The best learning rate against depth" in (out / "report.html").read_text()

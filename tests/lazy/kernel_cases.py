@@ -482,7 +482,10 @@ CASES: dict[str, Case] = {
     "negative": Case(lambda n: Net(lambda s, x: s.o(-F.relu(-s.i(x)) + 0.5), i=L(5, n), o=L(n, OUT)), VEC, rough=1e-2),
     "layer scale": Case(
         lambda n: Net(
-            lambda s, x: s.o(F.relu((h := s.i(x)) + s.g * s.b(F.relu(s.a(h))))), g=nn.Parameter(0.5 * torch.ones(n)), **dense(n)
+            lambda s, x: s.o(F.relu(s.c((h := s.i(x)) + s.g * s.b(F.relu(s.a(h)))))),
+            g=nn.Parameter(0.5 * torch.ones(n)),
+            c=L(n, n),
+            **dense(n),
         ),
         VEC,
     ),
@@ -601,6 +604,7 @@ CASES: dict[str, Case] = {
         ),
         WORDS,
     ),
+    "a data gate": Case(lambda n: Net(lambda s, x: s.o(s.i(x) * x.sum(-1, keepdim=True)), i=L(5, n), o=L(n, OUT)), VEC),
     "mask by the sample": Case(
         lambda n: Net(
             lambda s, x: s.o(

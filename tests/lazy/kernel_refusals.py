@@ -462,8 +462,10 @@ REFUSED: dict[str, Refusal] = {
         WORDS,
         ("samples are mixed", "axis of their own"),
     ),
-    "a data gate": Refusal(
-        of_dense(lambda s, x: s.o(s.i(x) * x.sum(-1, keepdim=True))), VEC, ("multiplies by", "position masks")
+    "gains before a sum": Refusal(
+        lambda n: Net(lambda s, x: s.o(F.relu(s.g(s.i(x)) + s.a(x))), i=L(5, n), g=nn.LayerNorm(n), a=L(5, n), o=L(n, OUT)),
+        VEC,
+        ("one branch has trained gains", "elementwise_affine=False"),
     ),
     "subtraction from data": Refusal(of_dense(lambda s, x: s.o(torch.rsub(s.i(x), x[:, :1]))), VEC, ("rsub at",)),
 }

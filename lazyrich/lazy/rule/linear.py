@@ -88,7 +88,7 @@ def affine(
         nngp = nngp.add_(b.variance) if not nngp.requires_grad else nngp + b.variance
     return replace(
         field, layout=layout, nngp=nngp, ntk=ntk, sources=frozenset({Source(n) for n in (name, *added)}), gaussian=gaussian,
-        centred=True, mixed=False, mean=None, origin=(call.node.op, *call.node.inputs),
+        centred=True, mixed=False, mean=None, origin=(call.node.op, *call.node.inputs), own=0.0, uneven=False,
     )  # fmt: skip
 
 

@@ -105,7 +105,7 @@ def _affine(call: Call, field: Field, weight: Weight | Data | None, bias: Weight
         ntk = None if field.ntk is None else field.ntk + drawn.rate
         field = replace(
             field, nngp=field.nngp + drawn.variance + drawn.mean**2, ntk=ntk, origin=None,
-            sources=field.sources | {Source(bias.name)},
+            sources=field.sources | {Source(bias.name)}, uneven=field.uneven or bool(field.own and (drawn.mean or drawn.variance)),
         )  # fmt: skip
         if drawn.mean and call.run.alone:
             mean = torch.zeros_like(field.own_diagonal()) if field.mean is None else field.mean

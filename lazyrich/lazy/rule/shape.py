@@ -85,7 +85,7 @@ def detach(call: Call) -> Field:
     if isinstance(call.args[0], Weight):
         raise call.refuse(f"it takes '{call.args[0].name}' out of training", "freeze it, requires_grad_(False)")
     field = call.field()
-    return field if field.ntk is None else replace(field, ntk=torch.zeros_like(field.ntk))
+    return field if field.ntk is None else replace(field, ntk=torch.zeros_like(field.ntk), own=0.0, uneven=False)
 
 
 @register("expand", "expand_as", "repeat", says="positions are repeated")

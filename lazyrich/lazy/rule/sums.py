@@ -201,7 +201,8 @@ def _blocks(call: Call, parts: list[Field], at: int) -> Field:
     sources: Sources = frozenset().union(*(p.sources for p in parts))
     return Field(
         parts[0].layout.replaced(at, (new,)), order, nngp, ntk, full, sources,
-        all(p.gaussian for p in parts), all(p.centred for p in parts), mean, mixed=any(p.mixed for p in parts),
+        all(p.gaussian for p in parts), all(p.centred for p in parts), mean, mixed=any(p.mixed for p in parts), own=first.own,
+        uneven=any(p.uneven or p.own != first.own for p in parts),
     )  # fmt: skip
 
 
@@ -234,6 +235,7 @@ def _sum(call: Call, a: Field, b: Field) -> Field:
     return Field(
         a.layout, a.order, a.nngp + b.nngp, ntk, a.full, a.sources | b.sources,
         a.gaussian and b.gaussian, a.centred and b.centred, mean, mixed=a.mixed or b.mixed,
+        uneven=a.uneven or b.uneven or bool(a.own or b.own),
     )  # fmt: skip
 
 
@@ -349,7 +351,7 @@ def gain(call: Call, field: Field, weight: Weight) -> Field:
 
 
 def gained(call: Call, field: Field, name: str) -> Field:
-    """A field times a gain of its own for each feature."""
+    """A field times a gain of its own for each feature: a gain's derivative is the feature that it multiplies."""
     call.run.one_way(call, name, "a gain")
     if any(s.name == name for s in field.sources):
         raise call.refuse(f"the gain '{name}' acts twice on one branch", "untie the two, or put a linear layer between them")
@@ -357,9 +359,10 @@ def gained(call: Call, field: Field, name: str) -> Field:
     square = drawn.mean**2 + drawn.variance
     ntk = None if field.ntk is None else field.ntk * square + field.nngp * drawn.rate
     mean = None if field.mean is None else field.mean * drawn.mean
+    own = field.own + drawn.rate / drawn.mean**2 if drawn.mean else 0.0
     return replace(
         field, nngp=field.nngp * square, ntk=ntk, mean=mean, gaussian=field.gaussian and drawn.variance == 0, origin=None,
-        sources=field.sources | {Source(name)},
+        sources=field.sources | {Source(name)}, own=own,
     )  # fmt: skip
 
 
