@@ -68,7 +68,9 @@ def run(words: Sequence[str]) -> None:
         family = Family(resolve(factory), base, depth=depth, roles=pairs(roles, "roles"))
         plan = make_plan(family, parse_scheme(scheme), "sgd", init=rules(init))
         given = load(data, root=data_root, target="input" if autoencoder else "labels", flatten=not images)
-        folder = out or Path("runs") / slug("tangent", family.name, plan.scheme.name, given.name, f"width{width or base}")
+        folder = out or Path("runs") / slug(
+            "tangent", family.name, plan.scheme.name, given.name, f"width{base if width is None else width}"
+        )
         with progress("tangent") as show:
             result = tangents(
                 plan, given, width, samples=samples, test=test, few=few, steps=steps, lr=lr, seed=seed, folder=folder,

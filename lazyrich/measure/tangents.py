@@ -82,7 +82,7 @@ def tangents(
         >>> found.moments[-1]["linear_loss"] < found.moments[0]["linear_loss"], len(found.spectra)
         (True, 2)
     """
-    study = _study(plan, load(data), width or plan.base, samples, test, few, steps, lr, seed)
+    study = _study(plan, load(data), plan.base if width is None else width, samples, test, few, steps, lr, seed)
     store = RunFolder(folder, study.settings()) if folder else None
     found: dict[str, Any] = {}
     show = progress or (lambda done, total, what: None)
@@ -301,10 +301,16 @@ def _checked(study: Study) -> Study:
     model = study.build()
     with torch.no_grad():
         try:
-            shape = tuple(model(study.x[:2]).flatten(1).shape[1:])
-        except (RuntimeError, ValueError, IndexError, TypeError) as error:
+            out = model(study.x[:2])
+        except (RuntimeError, ValueError, IndexError, TypeError, AttributeError) as error:
             first = (str(error).splitlines() or [""])[0]
             raise TangentError(f"the network does not take inputs of shape {tuple(study.x.shape[1:])}: {first}") from error
+    if not isinstance(out, torch.Tensor):
+        raise TangentError(
+            f"the network returns {type(out).__name__}, expected one tensor (N, ...); let the factory wrap it in a module that "
+            "returns the output that you mean"
+        )
+    shape = tuple(out.flatten(1).shape[1:])
     if shape != tuple(study.y.shape[1:]):
         raise TangentError(
             f"got a network with {shape[0] if shape else 1} outputs for '{study.data}' with {study.y.shape[1]}; give the factory "

@@ -34,7 +34,7 @@ def target_alignment(kernel: Tensor, y: Tensor, kind: str = "centred") -> float:
         In [0, 1] for positive semi-definite kernels, "unbiased" also below; 0 for a kernel that centring takes away.
 
     Raises:
-        TangentError: for shapes that do not fit, targets that are all equal, or too few samples.
+        TangentError: for shapes that do not fit, a kernel that is not finite, targets that are all equal, or too few samples.
 
     Example:
         >>> labels = torch.tensor([0, 0, 1, 1])
@@ -46,6 +46,10 @@ def target_alignment(kernel: Tensor, y: Tensor, kind: str = "centred") -> float:
         raise TangentError(f"got kind '{kind}', expected one of {', '.join(KINDS)}")
     if kernel.dim() != 2 or kernel.shape[0] != kernel.shape[1]:
         raise TangentError(f"got a kernel of shape {tuple(kernel.shape)}, expected (N, N); ntk_of(outputs='trace') gives one")
+    if not bool(kernel.isfinite().all()):
+        raise TangentError(
+            "the kernel has entries that are not finite: training has diverged, or the network's outputs overflow"
+        )
     return _product(kernel.detach().double(), _target_gram(y, len(kernel), kind).to(kernel.device), kind)
 
 
@@ -80,6 +84,8 @@ def hsic(k: Tensor, other: Tensor) -> Tensor:
 
 def _target_gram(y: Tensor, samples: int, kind: str) -> Tensor:
     """Y Y^T in float64."""
+    if not isinstance(y, Tensor):
+        raise TangentError(f"got targets of type {type(y).__name__}, expected a tensor; torch.as_tensor(y) makes one")
     if len(y) != samples:
         raise TangentError(f"got {len(y)} targets for {samples} samples, expected one a sample")
     least = 4 if kind == "unbiased" else 2

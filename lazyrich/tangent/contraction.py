@@ -13,6 +13,7 @@ from lazyrich.errors import TangentError
 from lazyrich.inference.normalisation import loss_scale
 from lazyrich.tangent.higher import ORDERS
 from lazyrich.tangent.inner import inner
+from lazyrich.tangent.ntk import refuse_large
 from lazyrich.tangent.once import once
 from lazyrich.tangent.outputs import Outputs, Point, following
 
@@ -113,6 +114,9 @@ def ntk_derivatives(outputs: Outputs, r: Tensor, times: int) -> list[Tensor]:
 
     L_V^k (J J^T) = sum_i binom(k, i) (L_V^i J)(L_V^(k-i) J)^T.
     """
+    refuse_large(
+        (times + 1) * len(r) ** 2 * r.element_size(), f"kernels of {len(r)} outputs a side", "fewer samples, or keep=1"
+    )
     v = outputs.pull(outputs.point, r)
     bend = jvp(lambda point: outputs.pull(point, r), (outputs.point,), (v,))[1] if times > 1 else v
     outs = outputs.shape[1]

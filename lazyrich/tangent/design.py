@@ -134,7 +134,10 @@ def design(
         raise TangentError(f"got size {size}, expected a relative movement: positive and finite, for instance 0.1")
     if seeds < 1:
         raise TangentError(f"got seeds {seeds}, expected at least 1")
-    width = width or family.base
+    width = family.base if width is None else width
+    if width < 1:
+        raise TangentError(f"got width {width}, expected at least 1")
+    _refuse_grid(family, sigma_w, sigma_b, r)
     candidates = []
     for w, b, exponent in itertools.product(sigma_w, sigma_b, r):
         init = initialisation(family, w, b)
@@ -148,6 +151,17 @@ def design(
         rich = plan(family, richness(exponent, gamma), "sgd", init=init)
         candidates.append(Candidate(w, b, exponent, gamma, tuple(o.enriched(gamma) for o in found), rich))
     return Designs(size, width, tuple(candidates))
+
+
+def _refuse_grid(family: Family, sigma_w: Any, sigma_b: Any, r: Any) -> None:
+    for name, values in (("sigma_w", sigma_w), ("sigma_b", sigma_b), ("r", r)):
+        if isinstance(values, (int, float, str)) or not len(values):
+            raise TangentError(f"got {name}={values!r}, expected a list of at least one value, for example {name}=[0.5]")
+        if name != "r" and any(v is not None and not 0 <= v < math.inf for v in values):
+            raise TangentError(f"got {name}={list(values)}, expected standard deviations: finite and not negative, or None")
+    biases = any(info.kind in LAYERS and not info.axes.contracted for info in family.tensors.values())
+    if not biases and any(b is not None for b in sigma_b):
+        raise TangentError(f"got sigma_b={list(sigma_b)} for a network whose layers have no biases; leave sigma_b out")
 
 
 def initialisation(family: Family, sigma_w: float | None, sigma_b: float | None) -> dict[str, float]:

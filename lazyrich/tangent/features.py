@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from lazyrich.errors import TangentError
 from lazyrich.tangent.function import NetworkFunction
 from lazyrich.tangent.inner import inner
+from lazyrich.tangent.ntk import refuse_large
 
 
 def features(model: nn.Module, x: Tensor, layers: Sequence[str] | None = None) -> dict[str, Tensor]:
-    """Outputs of modules by path, (N, ...) each, without gradients.
+    """Outputs of modules by path, (N, ...) each, without gradients; of a tuple (recurrent layers, attention) its first tensor.
 
     Args:
         model: any module that treats samples one by one; it stays as it is, hooks included.
@@ -32,6 +33,8 @@ def features(model: nn.Module, x: Tensor, layers: Sequence[str] | None = None) -
     function = NetworkFunction(model)
     function.check(x)
     modules = dict(model.named_modules())
+    if isinstance(layers, str):
+        raise TangentError(f"got layers='{layers}', expected a list of paths: ['{layers}']")
     asked = [path for path, m in modules.items() if path and not any(True for _ in m.children())] if layers is None else layers
     for path in asked:
         if path not in modules or not path:
@@ -71,12 +74,20 @@ def feature_kernel(
     """
     first = features(model, x1, layers)
     second = first if x2 is None else features(model, x2, layers)
+    size = sum(len(x1) * len(second[path]) * h.element_size() for path, h in first.items())
+    refuse_large(size, f"kernels of {len(first)} layers", "fewer samples at a time, or name the layers")
     return {path: inner(h.flatten(1), second[path].flatten(1)) / h[0].numel() for path, h in first.items()}
 
 
 def _kept(out: object) -> object:
     """A copy: an operation in place may come behind the module."""
+    out = first_of(out)
     return out.clone() if isinstance(out, Tensor) else out
+
+
+def first_of(out: object) -> object:
+    """The features among what a module returns."""
+    return out[0] if isinstance(out, tuple) and out and isinstance(out[0], Tensor) else out
 
 
 def _fits(outs: list[object], samples: int) -> bool:

@@ -57,15 +57,8 @@ class NetworkFunction:
 
     def __call__(self, parameters: Parameters, x: Tensor) -> Tensor:
         """Outputs (N, K); parameters that are left out keep the module's own values."""
-        try:
+        with differentiable(self.model):
             return self._run({**self._constants, **self.parameters, **parameters}, x)
-        except RuntimeError as error:  # NotImplementedError is one
-            if not any(words in str(error) for words in UNDIFFERENTIABLE):
-                raise
-            raise TangentError(
-                f"{type(self.model).__name__} has an operation without a forward derivative ({str(error).splitlines()[0]}); "
-                "write it out in plain operations. ntk_of, which needs backward derivatives alone, may take it as it is"
-            ) from error
 
     def _run(self, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
         with smooth():
@@ -104,7 +97,7 @@ class NetworkFunction:
         if x.is_floating_point() and x.dtype != dtype:
             raise TangentError(f"{name} is {x.dtype} but the parameters are {dtype}; call x.to({dtype}) or model.to({x.dtype})")
         try:
-            both, *each = self._tried([x[:2], *x[:2].split(1)], name)
+            both, again, *each = self._tried([x[:2], x[:2], *x[:2].split(1)], name)
             alone = torch.cat(each)
         except (RuntimeError, ValueError, IndexError, TypeError, AssertionError, KeyError, AttributeError) as error:
             line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -115,6 +108,11 @@ class NetworkFunction:
             )
         if not torch.isfinite(both).all():
             raise TangentError(f"{type(self.model).__name__} gives outputs that are not finite on {name}")
+        if not torch.equal(both, again):
+            raise TangentError(
+                f"{type(self.model).__name__} gives other outputs each time on the same {name}: it draws at random, so it is no "
+                "fixed function; call model.eval(), or draw outside of the network"
+            )
         if both.shape != alone.shape or not torch.allclose(both, alone, rtol=1e-3, atol=1e-5 * float(both.abs().max())):
             raise TangentError(
                 f"{type(self.model).__name__} mixes samples: its outputs on the first two of {name} are others than on each alone, "
@@ -218,7 +216,18 @@ def _weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
     return v * (g / v.square().sum(axes, keepdim=True).sqrt())
 
 
+def _lstm(*args: Any) -> Any:
+    """Without oneDNN, whose fused layer has no forward derivative (its public switch warns of graphics cards)."""
+    was = torch._C._get_mkldnn_enabled()
+    torch._C._set_mkldnn_enabled(False)
+    try:
+        return torch.lstm(*args)
+    finally:
+        torch._C._set_mkldnn_enabled(was)
+
+
 WRITTEN: dict[Any, Any] = {
+    torch.lstm: _lstm,
     F.layer_norm: _layer_norm,
     torch.layer_norm: _layer_norm,
     F.instance_norm: _instance_norm,
@@ -227,6 +236,20 @@ WRITTEN: dict[Any, Any] = {
     F.glu: _glu,
     torch._weight_norm: _weight_norm,
 }
+
+
+@contextmanager
+def differentiable(model: nn.Module) -> Iterator[None]:
+    """Within it, torch's complaint of a missing derivative is one of the network."""
+    try:
+        yield
+    except RuntimeError as error:  # NotImplementedError is one
+        if not any(words in str(error) for words in UNDIFFERENTIABLE):
+            raise
+        raise TangentError(
+            f"{type(model).__name__} has an operation without a forward derivative ({str(error).splitlines()[0]}); "
+            "write it out in plain operations. ntk_of, which needs backward derivatives alone, may take it as it is"
+        ) from error
 
 
 @contextmanager

@@ -350,14 +350,17 @@ def _room(n1: int, n2: int, k: int, outputs: Outputs, keys: list[str], function:
     shape = {"full": (n1 * k, n2 * k), "trace": (n1, n2), "diagonal": (n1, n2, k)}[outputs]
     like = next(iter(function.parameters.values()))
     needed = math.prod(shape) * like.element_size() * len(keys)
-    if needed > MOST:
-        smaller = "outputs='trace' or 'diagonal', " if outputs == "full" and k > 1 else ""
-        raise TangentError(
-            f"the kernel of shape {(n1, n2, k, k) if outputs == 'full' else shape} needs {needed / 2**30:.1f} GiB"
-            + (f" for {len(keys)} parts" if len(keys) > 1 else "")
-            + f"; ask for {smaller}fewer samples at a time, or its products with vectors"
-        )
+    smaller = "outputs='trace' or 'diagonal', " if outputs == "full" and k > 1 else ""
+    parts = f" for {len(keys)} parts" if len(keys) > 1 else ""
+    what = f"the kernel of shape {(n1, n2, k, k) if outputs == 'full' else shape}{parts}"
+    refuse_large(needed, what, f"{smaller}fewer samples at a time, or its products with vectors")
     return {key: like.new_zeros(shape) for key in keys}
+
+
+def refuse_large(needed: int, what: str, instead: str) -> None:
+    """Results that do not fit in memory, with what they need and what to ask for instead."""
+    if needed > MOST:
+        raise TangentError(f"{what} needs {needed / 2**30:.1f} GiB; ask for {instead}")
 
 
 def _block(function: NetworkFunction, found: Probe, samples: int) -> int:

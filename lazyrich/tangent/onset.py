@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from scipy.optimize import root_scalar
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from lazyrich.errors import TangentError
 from lazyrich.tangent.contraction import ntk_derivatives
+from lazyrich.tangent.features import first_of
 from lazyrich.tangent.outputs import Outputs, Point, along
 
 
@@ -93,6 +95,8 @@ def onset(
         >>> found.size > 0, sorted(found.features)
         (True, ['1'])
     """
+    if isinstance(features, str):
+        raise TangentError(f"got features='{features}', expected a list of paths: ['{features}']")
     if not 0 < learnt < 1:
         raise TangentError(f"got learnt = {learnt}, expected a share of the loss between 0 and 1")
     outputs = Outputs(model, x, rates, exact=True)
@@ -145,16 +149,15 @@ def _hidden(outputs: Outputs, path: str) -> Callable[[Point], Tensor]:
         raise TangentError(f"got features '{path}', expected a module of the network: {', '.join(p for p in modules if p)}")
 
     def feature(point: Point) -> Tensor:
-        seen: list[Tensor] = []
-        handle = modules[path].register_forward_hook(lambda _module, _args, out: seen.append(out))
+        seen: list[Any] = []
+        handle = modules[path].register_forward_hook(lambda _module, _args, out: seen.append(first_of(out)))
         try:
             outputs(point)
         finally:
             handle.remove()
         if len(seen) != 1 or not isinstance(seen[0], Tensor):
-            raise TangentError(
-                f"module '{path}' gave {len(seen)} outputs in one pass, expected one tensor; name another module"
-            )
+            got = f"{len(seen)} outputs" if len(seen) != 1 else f"a {type(seen[0]).__name__}"
+            raise TangentError(f"module '{path}' gave {got} in one pass, expected one tensor; name another module")
         return seen[0]
 
     return feature

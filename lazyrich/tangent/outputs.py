@@ -80,6 +80,8 @@ class Outputs:
         Raises:
             TangentError: for another shape.
         """
+        if not isinstance(r, Tensor):
+            raise TangentError(f"got {name} of type {type(r).__name__}, expected a tensor; torch.as_tensor({name}) makes one")
         alone = self.shape[1] == 1 and tuple(r.shape) == (self.shape[0],)
         if not (alone or tuple(r.shape) == self.shape):
             raise TangentError(

@@ -12,7 +12,7 @@ from torch.func import jvp
 
 from lazyrich.errors import TangentError
 from lazyrich.functional import functional_call
-from lazyrich.tangent.function import NetworkFunction, Parameters, smooth
+from lazyrich.tangent.function import NetworkFunction, Parameters, differentiable, smooth
 
 HIGHEST = 8  # the cost doubles with every order
 
@@ -42,7 +42,8 @@ def taylor(model: nn.Module, order: int) -> TaylorModel:
 
     Returns:
         A module whose parameters have the network's names and start at theta_0, so that optimizer, learning rates by name,
-        seeds and data order are those of the network.
+        seeds and data order are those of the network. Its state dict holds theta, not theta_0: to go on from one, expand the
+        same network again and load it. Copies and pickles hold both.
 
     Raises:
         TangentError: for an order that makes no expansion, and networks that mix samples or draw at random.
@@ -69,26 +70,43 @@ class TaylorModel(nn.Module):
 
     def __init__(self, model: nn.Module, order: int) -> None:
         super().__init__()
-        NetworkFunction(model)  # refuses what is no fixed function of its samples
+        NetworkFunction(model)  # refuses what is no fixed function of its samples, as far as its modules show it
         own = copy.deepcopy(model)
         self._modules, self._parameters, self._buffers = own._modules, own._parameters, own._buffers
         self._non_persistent_buffers_set = own._non_persistent_buffers_set
         self._network = [own]  # in a list, so that it is no child: what it holds is registered under the network's own names
         self._order = order
         self._point = {name: p.detach().clone() for name, p in own.named_parameters() if p.requires_grad}
+        self._seen: set[tuple[object, ...]] = set()  # kinds of inputs on which it was found to be one
 
     def forward(self, x: Tensor) -> Tensor:
         """Outputs, shaped as the network's."""
         here = dict(self.named_parameters())
+        self._refuse(x, here)
         point = {name: p.to(here[name]) for name, p in self._point.items()}
         step = {name: here[name] - p for name, p in point.items()}
 
         def f(parameters: Parameters) -> Tensor:
             return functional_call(self._network[0], dict(parameters), (x,))
 
-        with smooth():
+        with smooth(), differentiable(self._network[0]):
             terms = directional(f, point, step, self._order)
         return torch.stack([term / math.factorial(j) for j, term in enumerate(terms)]).sum(0)
+
+    def _refuse(self, x: Tensor, here: dict[str, nn.Parameter]) -> None:
+        """What cannot be expanded, on the first inputs of every kind."""
+        thawed = [name for name, p in here.items() if p.requires_grad and name not in self._point]
+        if thawed:
+            raise TangentError(
+                f"'{thawed[0]}' was frozen when the network was expanded; expand it again with all that shall train"
+            )
+        tensor = isinstance(x, Tensor)
+        if torch.compiler.is_compiling() or (tensor and torch._C._functorch.is_functorch_wrapped_tensor(x)):
+            return
+        kind = (tuple(x.shape[1:]), x.dtype, next(iter(here.values())).dtype) if tensor else ()
+        if kind not in self._seen:
+            NetworkFunction(self._network[0]).check(x)
+            self._seen.add(kind)
 
     def train(self, mode: bool = True) -> TaylorModel:
         """Change nothing but ``training``: the modes of the layers are part of the function that was expanded."""

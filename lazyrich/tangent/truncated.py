@@ -228,6 +228,8 @@ def _times(times: Times) -> Tensor:
 
 
 def _targets(y: Tensor, kernels: HigherKernels) -> np.ndarray:
+    if not isinstance(y, Tensor):
+        raise TangentError(f"got y of type {type(y).__name__}, expected a tensor; torch.as_tensor(y) makes one")
     expected = (kernels.samples, kernels.shape[1])
     alone = expected[1] == 1 and tuple(y.shape) == expected[:1]
     if not (alone or tuple(y.shape) == expected):

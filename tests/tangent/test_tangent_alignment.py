@@ -141,6 +141,8 @@ def test_results_are_records_and_a_table() -> None:
         (torch.eye(3), LABELS[:3], "signed", "kind 'signed'"),
         (torch.eye(3), torch.tensor([0.0, 1.0, float("nan")]), "centred", "not finite"),
         (torch.eye(3), torch.tensor([0, -1, 2]), "centred", "classes"),
+        (torch.full((9, 9), float("nan")), LABELS, "centred", "the kernel has entries that are not finite"),
+        (torch.eye(9), LABELS.numpy(), "centred", "type ndarray"),
     ],
 )
 def test_what_has_no_alignment_is_refused(kernel: torch.Tensor, y: torch.Tensor, kind: str, says: str) -> None:

@@ -116,6 +116,9 @@ def test_what_cannot_be_designed_is_refused_with_the_mend():
         nn.init.zeros_(model.hidden[0].bias)
         return model
 
+    def bare(n):
+        return nn.Sequential(nn.Linear(4, n, bias=False), nn.Tanh(), nn.Linear(n, 1, bias=False))
+
     model = family().build(16)
     for call, says in [
         (lambda: design(family(), x, y, 0.0), "got size 0.0"),
@@ -125,6 +128,18 @@ def test_what_cannot_be_designed_is_refused_with_the_mend():
         (lambda: onset(model, torch.ones(4, 4).double(), y, centred=True), "distinct inputs"),
         (lambda: onset(model, x, torch.zeros(4).double(), centred=True), "residual is zero"),
         (lambda: design(lzr.Family(lambda n: Random(n), base=4), x, y, 0.1, seeds=1), "does not move"),
+        (lambda: design(family(), x, y, 0.1, sigma_w=[-1.0]), r"got sigma_w=\[-1.0\], expected standard deviations"),
+        (lambda: design(family(), x, y, 0.1, sigma_b=[float("inf")]), "got sigma_b=.*finite"),
+        (lambda: design(family(), x, y, 0.1, sigma_w=1.0), "got sigma_w=1.0, expected a list"),
+        (lambda: design(family(), x, y, 0.1, sigma_w=[]), "at least one value"),
+        (lambda: design(family(), x, y, 0.1, width=0), "got width 0"),
+        (lambda: design(lzr.Family(bare, base=16), x, y, 0.1, sigma_b=[0.5]), "no biases"),
+        (lambda: onset(model, x, y, features="hidden.0"), "expected a list of paths"),
+        (lambda: onset(model, x, y.numpy()), "got y of type ndarray"),
+        (
+            lambda: onset(nn.Linear(4, 1).double(), torch.randn(40000, 4).double(), torch.randn(40000).double()),
+            "GiB; ask for fewer",
+        ),
     ]:
         with pytest.raises(TangentError, match=says):
             call()

@@ -9,7 +9,7 @@ from torch.func import functional_call, hessian, jacrev
 
 import lazyrich as lzr
 from lazyrich.errors import TangentError
-from lazyrich.tangent import linearize, ntk_of, taylor
+from lazyrich.tangent import features, linearize, ntk_of, taylor
 from lazyrich.tangent.function import smooth
 
 DOUBLE = torch.float64
@@ -157,3 +157,81 @@ def test_train_does_not_wake_dropout():
 def test_an_order_that_makes_no_expansion_is_refused(order):
     with pytest.raises(TangentError, match="from 0 to 8"):
         taylor(nn.Linear(2, 2), order)
+
+
+class Recurrent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner, self.outer = nn.LSTM(4, 5, batch_first=True), nn.Linear(5, 2)
+
+    def forward(self, x):
+        return self.outer(self.inner(x)[0][:, -1])
+
+
+def test_recurrent_networks_expand_in_either_precision():
+    torch.manual_seed(0)
+    model, x = Recurrent(), torch.randn(3, 6, 4)
+    for net, inputs in ((model, x), (copy.deepcopy(model).double(), x.double())):
+        expanded = taylor(net, 2)
+        with torch.no_grad():
+            for p in expanded.parameters():
+                p.add_(0.01)
+            moved = copy.deepcopy(net)
+            for p in moved.parameters():
+                p.add_(0.01)
+        assert float((expanded(inputs) - moved(inputs)).detach().abs().max()) < 1e-4
+    assert features(model, x, ["inner"])["inner"].shape == (3, 6, 5)
+
+
+class Odd(nn.Module):
+    """What no module's kind shows."""
+
+    def __init__(self, way):
+        super().__init__()
+        self.way, self.layer = way, nn.Linear(3, 2)
+        self.register_buffer("count", torch.zeros(2))
+
+    def forward(self, x):
+        h = self.layer(x)
+        if self.way == "draws":
+            return nn.functional.dropout(h, 0.5)
+        if self.way == "mixes":
+            return h - h.mean(0)
+        if self.way == "counts":
+            self.count += 1
+        return {"logits": h} if self.way == "names" else h
+
+
+@pytest.mark.parametrize(
+    ("way", "says"),
+    [
+        ("draws", "draws at random.*eval"),
+        ("mixes", "mixes samples"),
+        ("counts", "changes 'count' in place"),
+        ("names", "returns dict"),
+    ],
+)
+def test_what_is_no_function_of_its_samples_is_refused_on_the_first_inputs(way, says):
+    with pytest.raises(TangentError, match=says):
+        linearize(Odd(way))(torch.randn(4, 3))
+
+
+def test_inputs_that_do_not_fit_are_refused_by_name():
+    expanded = linearize(Odd("plain"))
+    for x, says in ((torch.randn(4, 5), "does not take x of shape"), (torch.randn(4, 3).double(), "x is torch.float64"),
+                    (torch.full((4, 3), float("nan")), "not finite"), (torch.randn(4, 3).numpy(), "got ndarray")):  # fmt: skip
+        with pytest.raises(TangentError, match=says):
+            expanded(x)
+    bag = linearize(nn.Sequential(nn.EmbeddingBag(7, 5), nn.Linear(5, 2)))
+    with pytest.raises(TangentError, match="without a forward derivative"):
+        bag(torch.randint(0, 7, (3, 3)))
+    assert torch.vmap(expanded)(torch.randn(4, 1, 3)).shape == (4, 1, 2)
+
+
+def test_what_was_frozen_at_the_point_cannot_train():
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+    model[0].requires_grad_(False)
+    expanded = linearize(model)
+    expanded.get_submodule("0").requires_grad_(True)
+    with pytest.raises(TangentError, match="'0.weight' was frozen when the network was expanded"):
+        expanded(torch.randn(2, 3))

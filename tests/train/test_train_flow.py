@@ -50,6 +50,20 @@ def test_the_integration_is_of_fourth_order() -> None:
     assert float((coarse - exact).norm() / (fine - exact).norm()) == pytest.approx(16, rel=0.2)
 
 
+def test_fast_modes_get_the_steps_that_they_need() -> None:
+    """Inputs with a large common part: the first mode decays a thousand times faster than what is followed."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 32), nn.Tanh(), nn.Linear(32, 2)).double()
+    x, y = torch.randn(8, 4, dtype=torch.float64) + 3, torch.randn(8, 2, dtype=torch.float64)
+    found, _ = flow(model, x, y, [0.0, 10.0, 20.0])
+    losses = (found - y).square().sum((1, 2))
+    assert losses[0] > losses[1] > losses[2]
+    exact, _ = flow(model, x, y, [0.0, 10.0, 20.0], substeps=4000)
+    torch.testing.assert_close(found, exact, atol=1e-3, rtol=0)
+    with pytest.raises(TrainError, match=r"needs [\d,]+ steps, expected at most 100,000: its fastest mode"):
+        flow(model, x, y, [1e6])
+
+
 @pytest.mark.parametrize("times", [[1.0, 0.5], [float("inf")]])
 def test_bad_times_are_refused(times: list[float]) -> None:
     with pytest.raises(TrainError, match="increasing"):
