@@ -43,8 +43,8 @@ def function_flow(
 
     Args:
         theta_dd: tangent kernel of the training inputs, (N, N) shared by the outputs, or (N, K, N, K).
-        y: targets as the loss wants them: labels (N,) for "cross_entropy" (or probabilities (N, K)); 0 and 1, or -1 and 1,
-            for "logistic"; numbers (N,) or (N, K) otherwise.
+        y: targets as the loss wants them: labels (N,) for "cross_entropy" (or probabilities (N, K)); 0 and 1, -1 and 1,
+            or booleans for "logistic"; numbers (N,) or (N, K) otherwise.
         theta_td: tangent kernel of test with training inputs, (M, N) or (M, K, N, K).
         t: one finite time or several, in steps.
         lr: learning rate.

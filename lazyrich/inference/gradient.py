@@ -11,7 +11,7 @@ from lazyrich.inference.layout import Layout, check_starts, layout_of, precision
 from lazyrich.inference.modes import Modes, modes_of
 from lazyrich.inference.normalisation import loss_scale
 from lazyrich.inference.response import response
-from lazyrich.inference.times import Times, check_rate, times_of
+from lazyrich.inference.times import Times, check_rate, check_ridge, times_of
 
 KINDS = ("ntk", "ntkgp", "readout")
 
@@ -85,8 +85,7 @@ def gradient_flow(
     check_rate(lr, momentum)
     check_starts(theta_td, f0_train, f0_test)
     _check_kind(kind, theta_td, k_dd, k_td, k_tt)
-    if not 0 <= ridge < float("inf"):
-        raise KernelError(f"got ridge {ridge}, expected zero or positive")
+    check_ridge(ridge)
     times, layout = times_of(t), layout_of(y, theta_dd, theta_td, k_dd, k_td)
     theta = layout.gram(theta_dd, "theta_dd")
     cross = None if theta_td is None else layout.cross(theta_td, "theta_td")

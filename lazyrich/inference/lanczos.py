@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
+from scipy.sparse.linalg import ArpackError, ArpackNoConvergence, LinearOperator, eigsh
 from torch import Tensor
 
 from lazyrich.errors import KernelError
-from lazyrich.inference.operator import Operator, columns_of
+from lazyrich.inference.operator import Operator, columns_of, operator_of
 
 
 @dataclass(frozen=True)
@@ -63,19 +63,20 @@ class Density:
         return f"{self.size} eigenvalues, trace {trace:.4g} ± {error:.1g}, largest about {float(self.nodes.max()):.4g}"
 
 
-def top_eigenpairs(operator: Operator, count: int = 10, seed: int = 0) -> tuple[Tensor, Tensor]:
+def top_eigenpairs(operator: Operator | Tensor, count: int = 10, seed: int = 0) -> tuple[Tensor, Tensor]:
     """The largest eigenvalues, (count,), descending, and their eigenvectors in columns, (N, count).
 
     Implicitly restarted Lanczos (ARPACK) on matrix products alone: about two to three products an eigenpair, where the spectrum
     falls fast.
 
     Args:
-        operator: symmetric, of shape (N, N); ``Dense``, ``Streamed``, ``NtkOperator`` or your own.
+        operator: symmetric, of shape (N, N); ``Dense``, ``Streamed``, ``NtkOperator`` or your own, or a matrix.
         count: from 1 to N - 1.
         seed: of the first vector.
 
     Raises:
-        KernelError: for a count that does not fit, or eigenvalues that do not converge, with how many did.
+        KernelError: for a matrix that is not symmetric, a count that does not fit, or eigenvalues that do not converge, with how
+            many did.
 
     Example:
         >>> from lazyrich.inference import Dense
@@ -83,6 +84,7 @@ def top_eigenpairs(operator: Operator, count: int = 10, seed: int = 0) -> tuple[
         >>> [round(v, 6) for v in values.tolist()]
         [50.0, 49.0]
     """
+    operator = operator_of(operator, "gram")
     size = operator.shape[0]
     if not 1 <= count < size:
         raise KernelError(
@@ -94,24 +96,26 @@ def top_eigenpairs(operator: Operator, count: int = 10, seed: int = 0) -> tuple[
         values, vectors = eigsh(product, k=count, which="LA", v0=start)
     except ArpackNoConvergence as error:
         raise KernelError(f"{len(error.eigenvalues)} of {count} eigenvalues converged; ask for fewer") from error
+    except ArpackError as error:
+        raise KernelError(f"got an operator on which Lanczos fails ({error}), expected one that is not zero") from error
     order = np.argsort(values)[::-1].copy()
     return torch.from_numpy(values[order]), torch.from_numpy(vectors[:, order])
 
 
-def density(operator: Operator, probes: int = 10, steps: int = 50, seed: int = 0) -> Density:
+def density(operator: Operator | Tensor, probes: int = 10, steps: int = 50, seed: int = 0) -> Density:
     """The spectral density by stochastic Lanczos quadrature (Ubaru, Chen & Saad 2017, Algorithm 1).
 
     A random start z gives the Gaussian quadrature of z^T f(K) z / z^T z, whose mean over starts is tr f(K) / N; ``probes`` times
     ``steps`` products in all. The starts have entries +-1, and every Lanczos vector is made orthogonal to all before it.
 
     Args:
-        operator: symmetric, of shape (N, N).
+        operator: symmetric, of shape (N, N), or a symmetric matrix.
         probes: random starts; at least 2, from which errors follow.
         steps: nodes a start, at most N.
         seed: of the starts.
 
     Raises:
-        KernelError: for fewer than two starts or one step, and products that are not finite.
+        KernelError: for a matrix that is not symmetric, fewer than two starts or one step, and products that are not finite.
 
     Example:
         >>> from lazyrich.inference import Dense
@@ -122,7 +126,7 @@ def density(operator: Operator, probes: int = 10, steps: int = 50, seed: int = 0
         raise KernelError(
             f"got probes={probes}, steps={steps}; expected at least 2 starts, from which errors follow, and 1 step"
         )
-    draw = torch.Generator().manual_seed(seed)
+    operator, draw = operator_of(operator, "gram"), torch.Generator().manual_seed(seed)
     size = operator.shape[0]
     found = [_quadrature(operator, _signs(size, draw), min(steps, size)) for _ in range(probes)]
     longest = max(len(nodes) for nodes, _ in found)

@@ -38,11 +38,33 @@ def modes_of(matrix: Tensor, name: str, eps: float = _EPS) -> Modes:
         tensor([0., 2.], dtype=torch.float64)
     """
     values, vectors = torch.linalg.eigh(matrix)
-    low, high = float(values[0].detach()), float(values[-1].detach())
-    if low < -max(_EPS**0.5, len(matrix) * eps) * max(abs(low), abs(high)):
-        raise KernelError(
-            f"got an indefinite Gram matrix {name} ({len(matrix)} x {len(matrix)}): smallest eigenvalue {low:.3g}, largest "
-            f"{high:.3g}, expected a positive semi-definite one; check the kernel, or compute it in float64"
-        )
-    floor = len(matrix) * eps * high
+    check_definite(values.detach(), name, rounding(len(matrix), eps))
+    floor = len(matrix) * eps * float(values[-1].detach())
     return Modes(torch.where(values > floor, values, torch.zeros_like(values)), vectors)
+
+
+def rounding(size: int, eps: float = _EPS) -> float:
+    """How far below zero, relative to the largest, an eigenvalue of a Gram of ``size`` samples may lie by rounding.
+
+    Example:
+        >>> rounding(1024, eps=2.0**-20) == 2.0**-10
+        True
+    """
+    return max(_EPS**0.5, size * eps)
+
+
+def check_definite(values: Tensor, name: str, tolerance: float) -> None:
+    """Refuse a Gram with an eigenvalue below zero by more than ``tolerance`` of the largest in size; ``values`` ascend.
+
+    Raises:
+        KernelError: for such a Gram.
+
+    Example:
+        >>> check_definite(torch.tensor([-1e-9, 1.0]), "k", 1e-8)
+    """
+    low, high, size = float(values[0]), float(values[-1]), len(values)
+    if low < -tolerance * max(abs(low), abs(high)):
+        raise KernelError(
+            f"got an indefinite Gram matrix {name} ({size} x {size}): smallest eigenvalue {low:.3g}, largest {high:.3g}, "
+            "expected a positive semi-definite one; check the kernel, or compute it in float64"
+        )

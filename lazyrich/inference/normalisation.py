@@ -20,12 +20,14 @@ def loss_scale(loss: str, samples: int, outputs: int) -> float:
     ==================  ===========================================  =========
 
     Raises:
-        KernelError: for another name.
+        KernelError: for another name, or fewer than one output.
 
     Example:
         >>> loss_scale("mse", samples=4, outputs=10)
         0.05
     """
+    if outputs < 1:
+        raise KernelError(f"got outputs={outputs}, expected at least 1; pass the number of outputs of the network")
     scales = {"sum": 1.0, "mean": 1 / samples, "mse": 2 / (samples * outputs), "neural_tangents": 1 / (samples * outputs)}
     if loss not in scales:
         raise KernelError(f"got loss {loss!r}, expected one of {', '.join(NORMALISATIONS)}; function_flow takes any other loss")

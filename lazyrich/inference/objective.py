@@ -53,7 +53,7 @@ def objective_of(loss: str | Objective) -> tuple[str, Objective]:
 
 
 def target_of(loss: str | Objective, y: Tensor) -> Tensor:
-    """Targets as the loss wants them: labels as int64, +-1 for "logistic" (which takes 0 and 1 as well), else float64.
+    """Targets as the loss wants them: labels as int64, +-1 for "logistic" (which takes 0, 1 and booleans too), else float64.
 
     Raises:
         KernelError: for targets of "logistic" that are not two-valued, and for negative labels.
@@ -66,7 +66,8 @@ def target_of(loss: str | Objective, y: Tensor) -> Tensor:
     if y.is_floating_point() and not bool(torch.isfinite(y).all()):
         raise KernelError("got y with values that are not finite, expected numbers")
     if loss == "logistic":
-        signs = torch.where(y == 0, -torch.ones_like(y), y).to(torch.float64)
+        numbers = y.to(torch.float64)  # first: booleans and bytes have no -1
+        signs = torch.where(numbers == 0, -torch.ones_like(numbers), numbers)
         if not bool((signs.abs() == 1).all()):
             raise KernelError(f"got targets {sorted(set(y.reshape(-1).tolist()))[:5]}, expected 0 and 1, or -1 and 1")
         return signs

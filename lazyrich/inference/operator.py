@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from lazyrich.errors import KernelError
-from lazyrich.inference.layout import finite
+from lazyrich.inference.layout import finite, symmetric, tensor
 
 
 @runtime_checkable
@@ -146,6 +146,21 @@ def _read(gram: np.memmap, start: int, stop: int) -> Tensor:
         return torch.from_numpy(np.array(gram[start:stop]))
     values = np.fromfile(path, gram.dtype, (stop - start) * len(gram), offset=gram.offset + start * row)
     return torch.from_numpy(values.reshape(stop - start, len(gram)))
+
+
+def operator_of(gram: Any, name: str) -> Operator:
+    """An operator as it is, and a matrix in memory as one.
+
+    Raises:
+        KernelError: for what is neither an operator nor a symmetric matrix of finite numbers.
+
+    Example:
+        >>> operator_of(torch.eye(3), "gram").shape
+        (3, 3)
+    """
+    if not isinstance(gram, Tensor) and hasattr(gram, "matvec"):
+        return gram
+    return Dense(symmetric(tensor(gram, name), name).detach().cpu())  # random starts are drawn on the CPU
 
 
 def columns_of(operator: Operator, v: Tensor) -> Tensor:

@@ -10,10 +10,11 @@ from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 from torch import Tensor
 
 from lazyrich.errors import KernelError
-from lazyrich.inference.layout import layout_of, symmetric, tensor
+from lazyrich.inference.layout import layout_of, precision, symmetric, tensor
+from lazyrich.inference.modes import check_definite, rounding
 from lazyrich.inference.normalisation import loss_scale
 from lazyrich.inference.operator import Operator, columns_of
-from lazyrich.inference.times import check_rate
+from lazyrich.inference.times import check_rate, check_ridge
 
 
 def max_learning_rate(
@@ -35,7 +36,8 @@ def max_learning_rate(
         The bound; infinity for a theta of zeros.
 
     Raises:
-        KernelError: for a theta that is not a symmetric Gram.
+        KernelError: for a theta that is not a symmetric positive semi-definite Gram (an operator: one whose eigenvalue of
+            largest size is negative), a ridge that is negative or not finite, and fewer than one output.
 
     Example:
         >>> max_learning_rate(torch.diag(torch.tensor([1.0, 4.0])), momentum=0.5)
@@ -44,8 +46,18 @@ def max_learning_rate(
         1.0
     """
     check_rate(1.0, momentum)
+    check_ridge(ridge)
     largest, samples, outputs = _largest(theta, outputs)
-    curvature = loss_scale(loss, samples, outputs) * (largest + ridge)
+    return largest_rate(loss_scale(loss, samples, outputs) * (largest + ridge), momentum)
+
+
+def largest_rate(curvature: float, momentum: float) -> float:
+    """2 (1 + m) / curvature; infinity where nothing is curved.
+
+    Example:
+        >>> largest_rate(4.0, 0.5)
+        0.75
+    """
     return 2 * (1 + momentum) / curvature if curvature > 0 else float("inf")
 
 
@@ -56,9 +68,16 @@ def _largest(theta: Any, outputs: int) -> tuple[float, int, int]:
     if theta.ndim == 4:
         outputs = theta.shape[1]
         matrix = layout_of(torch.zeros(len(theta), outputs), theta).gram(theta, "theta").detach()
-        return float(torch.linalg.eigvalsh(matrix)[-1]), len(theta), outputs
-    matrix = symmetric(theta, "theta").detach()
-    return float(torch.linalg.eigvalsh(matrix)[-1]), len(matrix), outputs
+    else:
+        matrix = symmetric(theta, "theta").detach()
+    return _last(matrix, precision(theta)), len(theta), outputs
+
+
+def _last(matrix: Tensor, eps: float = torch.finfo(torch.float64).eps) -> float:
+    """The largest eigenvalue of a matrix that has none below zero."""
+    values = torch.linalg.eigvalsh(matrix)
+    check_definite(values, "theta", rounding(len(matrix), eps))
+    return float(values[-1])
 
 
 def _lanczos(theta: Operator) -> float:
@@ -67,12 +86,19 @@ def _lanczos(theta: Operator) -> float:
 
     n = theta.shape[0]
     if n < 3:  # Lanczos needs room
-        return float(torch.linalg.eigvalsh(columns_of(theta, torch.eye(n, dtype=torch.float64)))[-1])
+        return _last(columns_of(theta, torch.eye(n, dtype=torch.float64)))
     build: Any = LinearOperator  # it chooses a subclass in __new__, which hides its arguments from type checkers
     operator = build((n, n), matvec=product, dtype=np.float64)
     start = np.random.default_rng(0).standard_normal(n)
+    if not product(start).any():  # an operator of zeros, on which Lanczos cannot start
+        return 0.0
     try:
-        found = eigsh(operator, 1, which="LA", v0=start, return_eigenvectors=False)
+        found = eigsh(operator, 1, which="LM", v0=start, return_eigenvectors=False)
     except ArpackNoConvergence as error:
         raise KernelError(f"got an operator whose largest eigenvalue Lanczos did not find: {error}") from error
+    if found[0] < 0:
+        raise KernelError(
+            f"got an indefinite operator theta: its eigenvalue of largest size is {found[0]:.3g}, expected a positive "
+            "semi-definite one; check its products"
+        )
     return float(found[0])

@@ -9,7 +9,11 @@ import torch
 from torch import Tensor
 
 from lazyrich.errors import KernelError
-from lazyrich.inference.layout import layout_of, symmetric
+from lazyrich.inference.layout import layout_of, precision, symmetric
+from lazyrich.inference.modes import check_definite, rounding
+
+# part of the largest eigenvalue that a small one may lie below zero: kernels of numerical integrals are good to no more
+_INTEGRALS = 1e-3
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,8 @@ def spectrum(gram: Tensor, y: Tensor | None = None) -> Spectrum:
         y: targets, (N,) or (N, K); the power is summed over outputs.
 
     Raises:
-        KernelError: for a Gram that is not symmetric and finite, or targets that do not fit or are all zero.
+        KernelError: for a Gram that is not symmetric, finite and positive semi-definite up to 1e-3 of its largest eigenvalue
+            (what the errors of numerical integrals explain), or targets that do not fit or are all zero.
 
     Example:
         >>> print(spectrum(torch.diag(torch.tensor([1.0, 3.0])), torch.tensor([0.6, 0.8])))
@@ -89,6 +94,7 @@ def spectrum(gram: Tensor, y: Tensor | None = None) -> Spectrum:
         mode 2           eigenvalue 1           power 0.36        cumulative 1
     """
     values, vectors = torch.linalg.eigh(symmetric(gram, "gram").detach())
+    check_definite(values, "gram", max(_INTEGRALS, rounding(len(values), precision(gram))))
     values, vectors = values.flip(0), vectors.flip(1)
     if float(values.abs().max()) == 0:
         raise KernelError("got a Gram of zeros, expected a kernel with at least one mode")

@@ -7,9 +7,11 @@ from typing import Any
 
 from torch import Tensor
 
+from lazyrich.errors import KernelError
 from lazyrich.inference.layout import precision, symmetric
 from lazyrich.inference.modes import modes_of
 from lazyrich.inference.normalisation import loss_scale
+from lazyrich.inference.rate import largest_rate
 from lazyrich.inference.response import response
 from lazyrich.inference.times import Times, check_rate, times_of
 
@@ -64,11 +66,12 @@ def early_stopping(
         lr: learning rate.
         loss: normalisation of the squared loss, as in ``gradient_flow``.
         momentum: of the heavy ball.
-        discrete: whole steps instead of flow.
+        discrete: whole steps instead of flow; lr must then be below ``max_learning_rate``.
         outputs: K; matters for "mse" and "neural_tangents".
 
     Raises:
-        KernelError: for a theta that is not a symmetric positive semi-definite Gram.
+        KernelError: for a theta that is not a symmetric positive semi-definite Gram, and for steps that diverge, which
+            filter nothing.
 
     Example:
         >>> import torch
@@ -80,8 +83,13 @@ def early_stopping(
     """
     check_rate(lr, momentum)
     times, modes = times_of(t).reshape(-1), modes_of(symmetric(theta, "theta").detach(), "theta", precision(theta))
-    rate = lr * loss_scale(loss, len(modes.values), outputs)
-    values = modes.values.flip(0)
+    scale, values = loss_scale(loss, len(modes.values), outputs), modes.values.flip(0)
+    rate, stable = lr * scale, largest_rate(scale * float(values[0]), momentum)
+    if discrete and lr >= stable:
+        raise KernelError(
+            f"got lr {lr:g} with discrete=True, expected one below {stable:.6g}, the largest at which steps on this theta "
+            "converge (max_learning_rate); lower lr, or pass discrete=False"
+        )
     fitted = values * response(values, times, rate, momentum, discrete)
     return EarlyStopping(times, values, fitted, equivalent_ridge(times, rate / (1 - momentum)), fitted.sum(1))
 

@@ -41,3 +41,13 @@ def check_rate(lr: float, momentum: float) -> None:
         raise KernelError(f"got lr {lr}, expected a learning rate: positive and finite")
     if not 0 <= momentum < 1:
         raise KernelError(f"got momentum {momentum}, expected at least 0 and below 1")
+
+
+def check_ridge(ridge: float) -> None:
+    """Refuse a weight decay that means nothing.
+
+    Raises:
+        KernelError: unless it is finite and zero or positive.
+    """
+    if not 0 <= ridge < float("inf"):
+        raise KernelError(f"got ridge {ridge}, expected a finite number, zero or positive; pass ridge=0 for no weight decay")

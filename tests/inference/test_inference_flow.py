@@ -12,7 +12,7 @@ from scipy.linalg import expm
 from torch import Tensor
 
 from lazyrich.errors import KernelError
-from lazyrich.inference import early_stopping, equivalent_ridge, gradient_flow, max_learning_rate, posterior
+from lazyrich.inference import Dense, early_stopping, equivalent_ridge, gradient_flow, max_learning_rate, posterior
 
 N, M, K, P = 6, 4, 2, 9
 LOSSES = {
@@ -260,6 +260,33 @@ def test_the_largest_learning_rate_of_an_operator_is_that_of_its_matrix(model: L
         max_learning_rate(model.theta[0], "mse", outputs=K), rel=1e-9
     )
     assert max_learning_rate(torch.zeros(2, 2)) == math.inf
+    assert max_learning_rate(Dense(torch.zeros(5, 5))) == math.inf
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"theta": -torch.eye(3)}, "indefinite Gram matrix theta"),
+        ({"theta": torch.diag(torch.tensor([1.0, -3.0]))}, "indefinite Gram matrix theta"),
+        ({"theta": -torch.eye(4).reshape(2, 2, 2, 2)}, "indefinite Gram matrix theta"),
+        ({"theta": Dense(torch.diag(torch.tensor([1.0, -3.0])))}, "indefinite Gram matrix theta"),
+        ({"theta": Dense(torch.diag(torch.tensor([1.0, 2.0, 0.5, -3.0])))}, "indefinite operator theta"),
+        ({"ridge": -5.0}, "got ridge -5.0"),
+        ({"ridge": math.nan}, "got ridge nan"),
+        ({"ridge": math.inf}, "got ridge inf"),
+        ({"loss": "mse", "outputs": 0}, "got outputs=0, expected at least 1"),
+    ],
+)
+def test_a_largest_rate_that_means_nothing_is_refused(change: dict, complaint: str) -> None:
+    with pytest.raises(KernelError, match=complaint):
+        max_learning_rate(**({"theta": torch.eye(3)} | change))
+
+
+def test_what_rounding_leaves_below_zero_is_no_indefinite_theta() -> None:
+    x = torch.randn(40, 2, dtype=torch.float32)
+    theta = x @ x.T
+    assert float(torch.linalg.eigvalsh(theta)[0]) < 0
+    assert max_learning_rate(theta, ridge=1.0) == pytest.approx(2 / (float(torch.linalg.matrix_norm(x, 2)) ** 2 + 1), rel=1e-5)
 
 
 def test_early_stopping_fits_each_mode_in_its_own_time(model: Linear) -> None:
@@ -277,6 +304,17 @@ def test_early_stopping_fits_each_mode_in_its_own_time(model: Linear) -> None:
     assert float(heavy.ridge) == pytest.approx(0.1)
     plain = early_stopping(theta_dd, [1000.0], lr=1e-2)
     torch.testing.assert_close(heavy.filter, plain.filter, rtol=0, atol=0.01)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5])
+def test_early_stopping_refuses_steps_that_diverge(momentum: float) -> None:
+    theta = torch.diag(torch.tensor([2.0, 1.0]))
+    bound = max_learning_rate(theta, "mean", momentum)
+    stable = early_stopping(theta, [0, 300], 0.99 * bound, "mean", momentum, discrete=True)
+    assert float(stable.degrees_of_freedom[-1]) == pytest.approx(2, abs=0.1)
+    with pytest.raises(KernelError, match=rf"got lr {1.5 * bound:g} .* expected one below {bound:g}"):
+        early_stopping(theta, [0, 3], 1.5 * bound, "mean", momentum, discrete=True)
+    assert float(early_stopping(theta, [0, 300], 1.5 * bound, "mean", momentum).degrees_of_freedom[-1]) == pytest.approx(2)
 
 
 def test_the_equivalent_ridge_lets_through_nearly_what_stopping_does() -> None:

@@ -109,6 +109,11 @@ def test_logistic_takes_labels_of_either_kind_and_cross_entropy_probabilities() 
     theta = TRAIN @ TRAIN.T
     signs, bits = (function_flow(theta, y, loss="logistic") for y in (SIGNS[:, 0], (SIGNS[:, 0] > 0).long()))
     torch.testing.assert_close(signs.train, bits.train)
+    for dtype in (torch.bool, torch.uint8):
+        same = function_flow(theta, (SIGNS[:, 0] > 0).to(dtype), loss="logistic")
+        torch.testing.assert_close(same.train, bits.train)
+    two = (SIGNS[:, 0] > 0, (SIGNS[:, 0] > 0).long())
+    torch.testing.assert_close(*(function_flow(theta, y).train for y in two))
     hard = function_flow(theta, LABELS)
     soft = function_flow(theta, F.one_hot(LABELS).double())
     torch.testing.assert_close(hard.train, soft.train, rtol=0, atol=1e-8)

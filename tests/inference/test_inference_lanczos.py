@@ -57,10 +57,25 @@ def test_an_exhausted_space_ends_the_walk():
     assert float(spectrum(gram).eigenvalues.sum()) == pytest.approx(found.trace()[0])
 
 
+def test_a_matrix_is_taken_as_an_operator():
+    gram, values = falling(30)
+    assert torch.allclose(top_eigenpairs(gram, 3)[0], values[:3], rtol=1e-10)
+    assert torch.allclose(density(gram, probes=3).nodes, density(Dense(gram), probes=3).nodes)
+    for wrong, complaint in ((gram.triu(), "not symmetric"), (gram[:4], "square"), ("gram", "expected a tensor")):
+        for ask in (top_eigenpairs, density):
+            with pytest.raises(KernelError, match=complaint):
+                ask(wrong)
+
+
 @pytest.mark.parametrize("count", [0, 5, 9])
 def test_counts_that_do_not_fit_are_refused(count):
     with pytest.raises(KernelError, match="1 to 4 of 5"):
         top_eigenpairs(Dense(torch.eye(5)), count)
+
+
+def test_an_operator_of_zeros_has_no_largest_eigenpairs():
+    with pytest.raises(KernelError, match="expected one that is not zero"):
+        top_eigenpairs(torch.zeros(5, 5), 2)
 
 
 def test_too_few_starts_and_products_that_are_not_finite_are_refused():

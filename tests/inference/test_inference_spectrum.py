@@ -114,6 +114,11 @@ def test_the_spectrum_finds_where_the_targets_lie() -> None:
     assert found.rows()[1]["power"] == pytest.approx(0.36)
 
 
+def test_the_errors_of_integrals_do_not_make_a_gram_indefinite() -> None:
+    found = spectrum(torch.diag(torch.tensor([1.0, 1.0, -1e-4])))
+    assert found.effective_rank == pytest.approx(2)
+
+
 @pytest.mark.parametrize(
     ("gram", "y", "complaint"),
     [
@@ -121,6 +126,8 @@ def test_the_spectrum_finds_where_the_targets_lie() -> None:
         (torch.eye(3), torch.zeros(3), "all zero"),
         (torch.eye(3), torch.ones(4), "4 targets for a Gram of 3"),
         (torch.ones(3, 2), None, "expected a square matrix"),
+        (-torch.eye(3).double(), None, "indefinite Gram matrix gram"),
+        (torch.diag(torch.tensor([1.0, 1.0, -0.1])), torch.ones(3), "indefinite Gram matrix gram"),
     ],
 )
 def test_bad_spectra_are_refused_in_words(gram: Tensor, y: Tensor | None, complaint: str) -> None:
