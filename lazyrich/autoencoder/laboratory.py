@@ -379,5 +379,6 @@ def _laboratory(
     x = whole.x.flatten(1).float()
     principal(x[: min(len(x), 1000)])  # refuses data without variance
     labels = whole.y[len(x) - held :] if not whole.y.is_floating_point() and whole.y.dim() == 1 else None
-    shown, kept = (replace(whole, x=p, y=p.clone(), classes=None) for p in (x[: len(x) - held], x[len(x) - held :]))
+    trained = min(samples, len(x) - held)  # a short held-out part leaves more than was asked for
+    shown, kept = (replace(whole, x=p, y=p.clone(), classes=None) for p in (x[:trained], x[len(x) - held :]))
     return Laboratory(factory, base, shown, kept, labels, lrs, seeds, steps, batch, device, engine, starts, metrics, task)

@@ -170,6 +170,14 @@ def test_what_is_no_study_is_refused_before_anything_is_trained(changes, says):
         study(words.pop("factory"), words.pop("data"), **words)
 
 
+@pytest.mark.parametrize(
+    ("samples", "test", "trained", "held"), [(50, 1000, 50, 350), (200, 90, 200, 90), (9000, 1000, 1198, 599)]
+)
+def test_no_more_samples_are_trained_on_or_held_out_than_asked_for(samples, test, trained, held):
+    found = study(lzr.zoo.autoencoder, "digits", **{**SMALL, "steps": 2, "widths": [8], "samples": samples, "test": test})
+    assert (found.settings["training samples"], found.settings["held out"]) == (trained, held)
+
+
 OWN = """
 import torch
 from torch import nn
