@@ -54,7 +54,7 @@ def refresh_sweep(folder: Path) -> None:
     if studies:
         raise UsageError(
             f"{folder} holds {len(outcomes)} finished trials of {studies[0]} and no result yet; give the command that made it "
-            "again: it continues, and draws the page as soon as two widths are through"
+            "again: it continues, and draws the page as soon as there is something to compare"
         )
     total = max(len(outcomes), sum(known.get("counts", {}).values()))
     found = summarise(

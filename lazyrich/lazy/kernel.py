@@ -229,7 +229,7 @@ class Kernel:
         """Variances at every node that needs them, for all samples."""
         size = max(1, TILE // self._pairs(traced, traced.own))
         blocks = [self._alone(traced, block).first for block in x.split(size)]
-        found = {}
+        found: Moments = {}
         for key in blocks[0]:
             q, m = (torch.cat([block[key][i] for block in blocks]) for i in (0, 1))
             found[key] = (q, m, *(traced.duals[key].prepared(q)[1:] if key in traced.duals else ()))

@@ -52,6 +52,23 @@ class Centred(nn.Module):
         return self.network(x) - self.start(x)
 
 
+class Silent(nn.Module):
+    """No output at all, in a network's shape: where a centred network starts.
+
+    Example:
+        >>> Silent(nn.Linear(3, 2))(torch.ones(1, 3)).tolist()
+        [[0.0, 0.0]]
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Zeros."""
+        return torch.zeros_like(self.network(x))
+
+
 @dataclass(frozen=True)
 class Study:
     """What every training of a dial shares, and the axes."""
@@ -173,7 +190,7 @@ def dial(
         retry_failed: train again what failed.
         trackers: called with the outcome of every r, width and seed, as ``lazyrich.sweep.tracker_for`` makes them.
         progress: called with (trainings done, in all, what is next).
-        so_far: called with the result of the widths that are finished, every few seconds once there is one.
+        so_far: called with the result of what is finished, every few seconds once a width has a seed at every r.
         command: how a person repeats this, for the report.
 
     Raises:
@@ -205,10 +222,10 @@ def dial(
         return summarise(study.family.name, points, study.settings() | {"widths": list(widths)}, reproduce)
 
     def partly(done: Trainings) -> None:
-        seen = [row["points"][0]["width"] for row in done.values]
-        whole = [w for w in study.widths if seen.count(w) == len(study.r) * study.seeds]
-        if so_far and whole:
-            so_far(found(done, whole))
+        seen = {(row["points"][0]["width"], row["points"][0]["r"]) for row in done.values}
+        begun = [w for w in study.widths if all((w, r) in seen for r in study.r)]
+        if so_far and begun:
+            so_far(found(done, begun))
 
     try:
         NetworkFunction(study.family.build(study.widths[0]))
@@ -229,12 +246,13 @@ def turn(study: Study, r: float, width: int, seed: int) -> dict[str, Any]:
     members = [_member(study, study.plan(r, gamma0), width, seed, factor) for gamma0, factor in asked]
     runs = train_all(members, study.loss, study.steps, engine=study.engine)
     losses = [None if run.diverged else _loss(study, m.model, study.data) for run, m in zip(runs, members, strict=True)]
-    start_loss = _loss(study, Centred(members[0].model), study.data)  # of no output at all
+    start_loss = _loss(study, Silent(members[0].model), study.data)
     linear: dict[float, nn.Module] = {}  # by learning rate: it does not know the richness
     points = []
     for gamma0 in study.richness:
         mine = [i for i, (g, _) in enumerate(asked) if g == gamma0]
-        best = min(mine, key=lambda i: math.inf if losses[i] is None else losses[i])
+        reached = [math.inf if losses[i] is None else float(losses[i] or 0.0) for i in mine]
+        best = mine[reached.index(min(reached))]
         factor, plan = asked[best][1], study.plan(r, gamma0)
         point = {"r": r, "width": width, "seed": seed, "richness": gamma0, "lr": study.lr * factor, "engine": runs[best].engine}
         point |= {"diverged": losses[best] is None, "loss": losses[best], "start": start_loss}

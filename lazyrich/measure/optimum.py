@@ -52,7 +52,7 @@ def optimum(lrs: Sequence[float], losses: Sequence[float] | np.ndarray) -> Optim
     bowl = _bowl(x, y)
     if bowl is None:
         return Optimum(float(2 ** x[k]), value(y[k]), edge)
-    return Optimum(float(2**bowl.bottom), value(np.polyval(bowl.fit, bowl.bottom)), edge)
+    return Optimum(float(2**bowl.bottom), value(bowl(bowl.bottom)), edge)
 
 
 def loss_at(lrs: Sequence[float], losses: Sequence[float] | np.ndarray, lr: float) -> float:
@@ -69,8 +69,9 @@ def loss_at(lrs: Sequence[float], losses: Sequence[float] | np.ndarray, lr: floa
     if len(x) == 0 or not math.isfinite(at) or at > x[-1] + 1e-9:
         return math.inf
     bowl = _bowl(x, y)
-    inside = bowl is not None and bowl.low - 1e-9 <= at <= bowl.high + 1e-9
-    return round(value(np.polyval(bowl.fit, at) if bowl is not None and inside else np.interp(at, x, y)), 12)
+    if bowl is not None and bowl.low - 1e-9 <= at <= bowl.high + 1e-9:
+        return round(value(bowl(at)), 12)
+    return round(value(float(np.interp(at, x, y))), 12)
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,10 @@ class Bowl:
     low: float
     high: float
     bottom: float
+
+    def __call__(self, x: float) -> float:
+        """The parabola."""
+        return float(np.polyval(self.fit, x))
 
 
 def _bowl(x: np.ndarray, y: np.ndarray) -> Bowl | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import platform
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -130,7 +130,7 @@ def transfer(
         retry_failed: train again what failed.
         trackers: called with the outcome of every width and seed, as ``lazyrich.sweep.tracker_for`` makes them.
         progress: called with (trainings done, in all, what is next).
-        so_far: called with the result of the widths that are finished, every few seconds once there are two.
+        so_far: called with the result of what is finished, every few seconds once two widths have a seed of every plan.
         command: how a person repeats this, for the report.
 
     Raises:
@@ -164,9 +164,15 @@ def transfer(
         return summarise(grid.plans, widths, grid.lrs, done.values, grid.settings(grid.plans[0]), reproduce)
 
     def partly(done: Trainings) -> None:
-        whole = [w for w in grid.widths if sum(v["width"] == w for v in done.values) == len(grid.plans) * grid.seeds]
-        if so_far and len(whole) > 1:
-            so_far(found(done, whole))
+        seen = {(v["plan"], v["width"], v["seed"]) for v in done.values}
+        each = {
+            w: {s for s in range(grid.seeds) if all((p, w, s) in seen for p in range(len(grid.plans)))} for w in grid.widths
+        }
+        begun = [w for w in grid.widths if each[w]]
+        if so_far and len(begun) > 1:
+            seeds = set.intersection(*(each[w] for w in begun))
+            rows = tuple(v for v in done.values if v["width"] in begun and v["seed"] in seeds)
+            so_far(found(replace(done, values=rows), begun))
 
     done = run_trainings(run_row, grid, trials, grid.context, where, many=len(grid.lrs), so_far=partly if so_far else None)
     return found(done, grid.widths)
@@ -224,6 +230,10 @@ def _grid(
     for plan in given:
         if plan.family is None:
             raise UsageError("a plan was loaded without its family; use Plan.load(path, family=Family(factory, base=...))")
+        plan.optimizer(plan.build(min(widths, default=plan.base)), 1e-3, weight_decay)  # refuses what cannot step
+    prints = [(plan.fingerprint, repr(plan.family)) for plan in given]
+    if twice := [plan for i, plan in enumerate(given) if prints[i] in prints[:i]]:
+        raise UsageError(f"got {twice[0].scheme.name} for {twice[0].optimizer_name} twice, expected every plan once")
     ordered = tuple(int(w) for w in widths)
     if len(ordered) < 2 or any(b <= a for a, b in zip(ordered[:-1], ordered[1:], strict=True)):
         raise UsageError(f"got widths {list(ordered)}, expected at least two increasing ones, for example 64 128 256 512")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
@@ -13,6 +14,8 @@ from lazyrich.report.dial_result import DialCurve
 from lazyrich.report.figure import width_style
 from lazyrich.report.number import brief
 from lazyrich.report.scale import labels, positive, spans, thin
+
+FLAT = 0.25  # decades of loss or error that an axis spans at least
 
 
 def against_richness(
@@ -33,7 +36,9 @@ def against_richness(
         figure, axes = sheet(430, 260, left=54, right=16, top=12, bottom=40)
         shown = [quantity, beside] if beside else [quantity]
         values = positive(v for c in curves for q in shown for v in c.values[q].mean)
-        span = spans([values])[0]
+        span = spans([values], least=FLAT if "loss" in quantity or "error" in quantity else 1.0)[0]
+        if "error" in quantity:
+            span = replace(span, high=min(span.high, 0.02))  # no more than all are wrong
         low, high = span.limits
         _axis(axes, [g for c in curves for g in c.richness])
         axes.axvline(plain, color=tone("muted"), linewidth=1, linestyle=(0, (1, 2)))

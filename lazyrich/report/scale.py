@@ -24,21 +24,27 @@ class Span:
         return 10.0**self.low, 10.0**self.high
 
     def ticks(self, most: int = 5) -> list[float]:
-        """Round numbers inside: powers of ten where there are at least two, else ones, twos and fives.
+        """Round numbers inside: powers of ten where there are at least two, else ones, twos and fives, or finer ones.
 
         Example:
             >>> [round(t, 3) for t in Span(-2.1, -0.9).ticks()]
             [0.01, 0.1]
             >>> [round(t, 3) for t in Span(-1.9, -1.1).ticks()]
             [0.02, 0.05]
+            >>> [round(t, 3) for t in Span(0.25, 0.45).ticks()]
+            [2.0, 2.5]
         """
         powers = range(math.ceil(self.low), math.floor(self.high) + 1)
         if len(powers) >= 2:
             step = math.ceil(len(powers) / most)
             return [10.0**p for p in powers if p % step == 0]
         every = range(math.floor(self.low), math.ceil(self.high) + 1)
-        found = [m * 10.0**p for p in every for m in (1, 2, 5)]
-        return [t for t in found if self.low <= math.log10(t) <= self.high]
+        found: list[float] = []
+        for digits in ((1, 2, 5), (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8), [1 + i / 10 for i in range(90)]):
+            found = [m * 10.0**p for p in every for m in digits if self.low <= math.log10(m * 10.0**p) <= self.high]
+            if len(found) >= 2:
+                break
+        return found[:: math.ceil(len(found) / most)]
 
 
 def positive(values: Iterable[float | None]) -> list[float]:

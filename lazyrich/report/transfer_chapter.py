@@ -50,13 +50,12 @@ def _scheme(scheme: SchemePart, svg: str) -> dict[str, Any]:
         "sentence": scheme.sentence,
         "svg": svg,
         **_slope(scheme),
-        "wider": "yes" if scheme.wider_is_better else "no",
+        "wider": {True: "yes", False: "no", None: "not measured"}[scheme.wider_is_better],
         "rows": [_row(c) for c in scheme.curves],
     }
 
 
 def _row(curve: WidthCurve) -> dict[str, str]:
-    unknown = "—" if curve.best is None else "diverges"
-    cost = unknown if curve.regret is None else f"{100 * curve.regret:.2f}%"
+    cost = "—" if curve.regret is None else f"{100 * curve.regret:.2f}%"
     best = brief(curve.best) + (" (end of grid)" if curve.edge else "")
     return {"width": str(curve.width), "best": best, "loss": brief(curve.loss), "regret": cost}

@@ -13,6 +13,8 @@ from lazyrich.report.number import brief
 from lazyrich.report.scale import Span, labels, positive, spans, thin
 from lazyrich.report.transfer_result import SchemePart
 
+FLAT = 0.25  # decades of loss that an axis spans at least
+
 
 def loss_span(schemes: Sequence[SchemePart]) -> Span:
     """One interval of losses for all panels; what exceeds a hundred times the best is cut off.
@@ -23,9 +25,9 @@ def loss_span(schemes: Sequence[SchemePart]) -> Span:
         >>> loss_span([SchemePart("s", "", True, (0.0, 0.0, 0.0), True, (curve,))]).low < 0
         True
     """
-    values = positive(v for s in schemes for c in s.curves for v in c.mean)
+    values = positive(v for s in schemes for c in s.curves for v in (*c.mean, c.loss))
     best = min(values, default=1.0)
-    return spans([[v for v in values if v < 100 * best]])[0]
+    return spans([[v for v in values if v < 100 * best]], least=FLAT)[0]
 
 
 def curves(scheme: SchemePart, span: Span, key: str) -> str:
@@ -89,10 +91,14 @@ def scheme_style(index: int) -> tuple[str, str, tuple[float, tuple[float, ...] |
         >>> scheme_style(0)[0]
         'update'
     """
-    solid: tuple[float, tuple[float, ...] | None] = (0, None)
-    styles = [("update", "o", solid), ("passthrough", "^", (0, (5, 2))), ("interaction", "D", (0, (1.2, 1.8))),
-              ("layer", "s", (0, (6, 2, 1, 2)))]  # fmt: skip
-    return styles[index % len(styles)]
+    colors = ("update", "passthrough", "interaction", "layer")
+    marks = ("o", "^", "D", "s", "v", "P", "X", "<")
+    dashes: tuple[tuple[float, tuple[float, ...] | None], ...] = ((0, None), (0, (5, 2)), (0, (1.2, 1.8)), (0, (6, 2, 1, 2)))
+    return (
+        colors[index % 4],
+        marks[index % 8],
+        dashes[(index + index // 4) % 4],
+    )  # sixteen before one comes again in another mark
 
 
 def _log(axes: Axes, places: Sequence[float], span: Span) -> None:

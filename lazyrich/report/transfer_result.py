@@ -34,7 +34,7 @@ class SchemePart:
     sentence: str
     transfers: bool | None
     shift: tuple[float | None, float | None, float | None]
-    wider_is_better: bool
+    wider_is_better: bool | None
     curves: tuple[WidthCurve, ...]
 
 
@@ -110,7 +110,7 @@ def _scheme(node: Node) -> SchemePart:
         sentence=node.text("sentence"),
         transfers=node.truth("transfers"),
         shift=_shift(node),
-        wider_is_better=bool(node.truth("wider is better")),
+        wider_is_better=node.truth("wider is better"),
         curves=tuple(_curve(n) for n in node.nodes("curves")),
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ POLL = 0.2  # seconds between looks at trials that another process is running
 
 def sweep(
     function: Callable[..., Any],
-    trials: Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Any]] | Proposer,
+    trials: Mapping[str, Sequence[Any]] | Iterable[Mapping[str, Any]] | Proposer,
     store: str | Path,
     *,
     executor: Executor | str | None = None,
@@ -83,13 +83,20 @@ def sweep(
     with Store(store) as kept, _beating(kept):
         if callable(trials):
             return job.results(kept, _proposed(job, kept, trials))
-        wanted = _part(job.trials(grid(trials) if isinstance(trials, Mapping) else trials), shard)
+        wanted = _part(job.trials(_settings(trials)), shard)
         try:
             job.fill(kept, wanted)
         except BaseException:  # interrupted, or refused: what is finished is shown all the same
             told.last(lambda: job.results(kept, wanted))
             raise
         return job.results(kept, wanted)
+
+
+def _settings(trials: Any) -> Any:
+    """One mapping a trial, from axes or from whatever yields them."""
+    if isinstance(trials, Mapping):
+        return grid(trials)
+    return trials if isinstance(trials, str) else list(trials)
 
 
 class _Told:

@@ -101,7 +101,7 @@ def _target_gram(y: Tensor, samples: int, kind: str) -> Tensor:
 
 
 def targets_of(y: Tensor, classes: int = -1) -> Tensor:
-    """Targets as columns (N, K): classes of whole numbers become one-hot rows, numbers stay what they are.
+    """Targets as columns (N, K): classes of whole numbers become one-hot rows, side by side for several positions; numbers stay.
 
     Example:
         >>> targets_of(torch.tensor([0, 1])).tolist(), targets_of(torch.tensor([0.5, 1.0])).shape
@@ -109,9 +109,9 @@ def targets_of(y: Tensor, classes: int = -1) -> Tensor:
     """
     if y.is_floating_point():
         return y.detach().reshape(len(y), -1)
-    if y.dim() != 1 or int(y.min()) < 0:
-        raise TangentError(f"got targets of {y.dtype} and shape {tuple(y.shape)}, expected classes (N,) from 0, or numbers")
-    return torch.nn.functional.one_hot(y.long(), classes if classes > int(y.max()) else -1).double()
+    if y.dim() < 1 or int(y.min()) < 0:
+        raise TangentError(f"got targets of {y.dtype} and shape {tuple(y.shape)}, expected classes (N, ...) from 0, or numbers")
+    return torch.nn.functional.one_hot(y.long(), classes if classes > int(y.max()) else -1).double().flatten(1)
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,8 @@ class TaylorModel(nn.Module):
                 f"'{thawed[0]}' was frozen when the network was expanded; expand it again with all that shall train"
             )
         tensor = isinstance(x, Tensor)
-        if torch.compiler.is_compiling() or (tensor and torch._C._functorch.is_functorch_wrapped_tensor(x)):
+        traced = torch.compiler.is_compiling() or (tensor and torch._C._functorch.is_functorch_wrapped_tensor(x))
+        if traced or not any(p.requires_grad for p in here.values()):  # a copy that was frozen later has no tangent to check
             return
         kind = (tuple(x.shape[1:]), x.dtype, next(iter(here.values())).dtype) if tensor else ()
         if kind not in self._seen:

@@ -139,3 +139,50 @@ def test_a_killed_dial_continues_and_says_the_same(tmp_path):
 def test_what_makes_no_study_is_refused(options, says):
     with pytest.raises(UsageError, match=says):
         lzr.dial(mlp(), "digits", **({"richness": [0.1, 1.0]} | options))
+
+
+def test_a_bottleneck_is_no_readout():
+    """Divided by A too, it would make the linearised network depend on the richness."""
+    given = {"target": "input"}
+    data = lzr.data.load("digits", **given)
+    family = lzr.Family(lzr.zoo.autoencoder, base=16)
+    with pytest.raises(UsageError, match="sees the richness.*'encoder.readout.weight=hidden' 'encoder.readout.bias=vector'"):
+        lzr.dial(family, data, [0.01, 1.0], widths=[16], **FEW)
+    roles = {"encoder.readout.weight": "hidden", "encoder.readout.bias": "vector"}
+    found = lzr.dial(lzr.Family(lzr.zoo.autoencoder, base=16, roles=roles), data, [0.01, 1.0], widths=[16], **FEW)
+    assert found.points[0]["linearisation"] < 0.1
+
+
+class Words(nn.Module):
+    """As many positions as it knows words."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.inner, self.hidden, self.outer = nn.Embedding(6, width), nn.Linear(width, width), nn.Linear(width, 6)
+
+    def forward(self, x):
+        return self.outer(torch.tanh(self.hidden(self.inner(x))))
+
+
+def test_errors_of_sequences_count_words():
+    x = torch.randint(6, (60, 5), generator=torch.Generator().manual_seed(0))
+    found = lzr.dial(
+        lzr.Family(Words, base=16), (x, x), [0.1, 1.0], widths=[16], **{**FEW, "steps": 60, "samples": 40, "test": 20}
+    )
+    assert [p["test_error"] for p in found.points] == sorted((p["test_error"] for p in found.points), reverse=True)
+    assert found.points[1]["test_error"] < 0.6
+
+
+def test_no_law_is_read_where_no_width_is_near_its_linearisation():
+    points = [point(g, 3.0, width, features=1.0, feature_kernel=1.0, kernel=1.0, kernel_distance=1.0) for g in (0.1, 1.0)
+              for width in (64, 128)]  # fmt: skip
+    assert summed(points, (0.1, 1.0), widths=(64, 128)).laws == ()
+
+
+def test_a_loss_that_grew_and_a_tie_are_told():
+    grown = summed([point(g, 0.01, start=0.5) for g in (0.1, 1.0)], (0.1, 1.0))
+    assert "larger loss than without any output; give a smaller lr" in grown.sentence
+    tied = summed([point(g, 0.01, start=2.0) for g in (0.1, 1.0)], (0.1, 1.0))
+    assert "generalises alike at every richness" in tied.sentence
+    better = summed([point(0.1, 0.01, start=2.0), point(1.0, 0.01, start=2.0, test_loss=0.5)], (0.1, 1.0))
+    assert "generalises best at gamma_0 = 1 (test loss 0.5)" in better.sentence

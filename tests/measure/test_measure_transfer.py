@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import lazyrich as lzr
-from lazyrich.errors import SweepError, Unfinished, UsageError
+from lazyrich.errors import LazyrichError, SweepError, Unfinished, UsageError
 from lazyrich.measure.optimum import loss_at, optimum
-from lazyrich.measure.transfer_result import transferred
+from lazyrich.measure.transfer_result import summarise, transferred
 from lazyrich.sweep import Store
 
 LRS = [2.0**k for k in range(-8, 1)]
@@ -86,6 +86,53 @@ def test_scatter_and_ends_of_the_grid_make_no_claim():
 def test_wider_is_better_is_checked():
     assert study(0.0).wider_is_better
     assert not study(0.0, wider=1.3).wider_is_better
+
+
+def test_a_width_with_a_loss_that_rises_a_little_at_every_doubling_is_worse_than_the_first():
+    def rising(count):
+        curves = {16 * 2**i: np.array([bowl(-3.0, 0.1 * 1.05**i * noise) for noise in (0.95, 1.0, 1.05)]) for i in range(count)}
+        return transferred("s", LRS, curves, dict.fromkeys(curves, 2.3)).wider_is_better
+
+    assert rising(2)
+    assert not rising(6)
+
+
+def test_losses_that_are_zero_or_negative_are_losses():
+    plateau = [1.0, 0.5, 0.1, 0.0, 0.0, 0.0, 0.2, 1.0, 2.0]
+    assert optimum(LRS, plateau).lr == pytest.approx(2.0**-4, rel=0.5)
+    assert loss_at(LRS, plateau, LRS[4]) == pytest.approx(0.0, abs=0.02)
+    below = [0.05 * (math.log2(lr) + 4.3) ** 2 - 5 for lr in LRS]
+    assert math.log2(optimum(LRS, below).lr) == pytest.approx(-4.3, abs=1e-9)
+    assert optimum(LRS, below).loss == pytest.approx(-5.0)
+    curves = {w: np.array([below, below]) for w in (16, 32)}
+    assert transferred("s", LRS, curves, {16: 0.0, 32: 0.0}).transfers
+
+
+def test_the_narrowest_width_has_no_regret_on_any_grid():
+    rough = np.array([[5.0, 1.0, 3.0, 9.0]])
+    found = transferred("s", [0.001, 0.01, 0.1, 1.0], {16: rough, 32: rough}, {16: 9.0, 32: 9.0})
+    assert found.regret[16] == found.regret[32] == 0.0
+
+
+def test_a_width_that_gains_nothing_is_not_said_to_diverge():
+    early, late = [[5, 4, 3.5, 4, 5, 6.0]], [[4, 3.5, 4, 5, 6, 7.0]]
+    lrs, start = [0.01, 0.02, 0.04, 0.08, 0.16, 0.32], {16: 2.3, 32: 2.3, 64: 2.3}
+    moved = transferred("s", lrs, {16: np.array(early), 32: np.array(late), 64: np.array(late)}, start)
+    kept = transferred("s", lrs, {w: np.array(early) for w in start}, start)
+    assert "diverges" not in moved.sentence + kept.sentence
+    assert "training gains nothing" in kept.sentence
+    assert "nan" not in kept.sentence
+    lost = transferred("s", lrs, {16: np.array(early), 32: np.array(early) * math.nan, 64: np.array(early)}, start)
+    assert lost.wider_is_better is None
+
+
+def test_an_end_of_the_grid_makes_no_claim_on_depth():
+    falling = {"losses": [2.0, 1.0, 0.5, 0.4], "start": 3.0}
+    plans = [lzr.plan(lzr.Family(lzr.zoo.residual_mlp, base=8, depth=d), lzr.mup(), "adam") for d in (1, 2)]
+    trials = [{"plan": p, "width": w, "seed": 0, **falling} for p in (0, 1) for w in (8, 16)]
+    found = summarise(plans, [8, 16], [1e-3, 1e-2, 1e-1, 1.0], trials, {}, {})
+    assert found.depths[0].edges == (1, 2)
+    assert "depth 1, 2 is an end of the grid" in found.depths[0].sentence
 
 
 PAIR = lzr.Family(lzr.zoo.mlp, base=8)
@@ -211,3 +258,17 @@ def test_the_shift_with_depth_is_the_slope_of_the_optima(monkeypatch):
     assert "moves with the depth (-1.50" in deep.sentence
     assert found.schemes[1].name == "mup() · adam · depth 4"
     assert found.schemes[1].shift.value == pytest.approx(0, abs=1e-6)
+
+
+def test_one_plan_twice_and_what_cannot_step_are_refused_before_training():
+    plan = lzr.plan(PAIR, lzr.mup(), "adam")
+    with pytest.raises(UsageError, match=r"got mup\(\) for adam twice"):
+        lzr.transfer([plan, plan], **SMALL)
+    with pytest.raises(LazyrichError, match="decay"):
+        lzr.transfer(plan, weight_decay=0.1, **SMALL)
+
+
+def test_joined_optimizers_train_by_themselves():
+    plan = lzr.plan(PAIR, lzr.mup(), "muon")
+    auto, loop = (lzr.transfer(plan, engine=e, **SMALL) for e in ("auto", "loop"))
+    assert np.array_equal(losses(auto), losses(loop))

@@ -296,6 +296,11 @@ def test_executors_by_name():
             call()
 
 
+def test_settings_may_come_from_a_generator(tmp_path):
+    found = sweep(loss, ({"lr": lr} for lr in (1, 2)), tmp_path / "s")
+    assert [outcome.settings["lr"] for outcome in found.outcomes] == [1, 2]
+
+
 def test_names_of_folders_do_not_collide_with_run_folders(tmp_path):
     assert Path(sweep(loss, {"lr": [1]}, str(tmp_path / "s")).folder) == tmp_path / "s"
 

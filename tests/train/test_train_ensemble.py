@@ -362,3 +362,7 @@ def test_an_optimizer_that_wants_a_closure_is_refused():
     model = small(0)
     with pytest.raises(TrainError, match="LBFGS"):
         train_all([Member(model, torch.optim.LBFGS(model.parameters()), regression)], square, 2)
+    with pytest.raises(TrainError, match="LBFGS"):
+        train_all([Member(model, torch.optim.LBFGS(model.parameters()), regression)], square, 2, engine="loop")
+    with pytest.raises(TrainError, match="steps=-1"):
+        train_all([Member(model, torch.optim.SGD(model.parameters(), 0.1), regression)], square, -1)
