@@ -130,5 +130,5 @@ def _percent(value: float) -> str:
 
 
 def _thin(moments: Sequence[Mapping[str, Any]], most: int) -> list[Mapping[str, Any]]:
-    step = max(1, -(-(len(moments) - 1) // (most - 1)))
-    return list(moments)[::-1][::step][::-1]
+    last = len(moments) - 1
+    return [moments[i] for i in sorted({round(k * last / (most - 1)) for k in range(most)})]

@@ -210,6 +210,10 @@ def early_model(
             f"got inputs whose mean of ||x||^2 / d is {scale:.3g}, expected about 1; centre them, then divide by "
             f"{math.sqrt(scale):.3g}"
         )
+    off = float(x.double().mean(0).square().sum()) / d
+    if off > 0.1 + 3 / len(x):
+        raise TangentError(f"got inputs with a mean of ||mean||^2 / d = {off:.2g}, expected centred ones; subtract x.mean(0), then "
+                           "divide by the root of the mean of ||x||^2 / d")  # fmt: skip
     found = averages(activation, kinks)
     nu = found.rise * math.sqrt((_trace_of_square(x) if trace is None else trace) / d)
     return EarlyModel(found, layers, d, nu)

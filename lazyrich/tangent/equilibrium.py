@@ -73,8 +73,9 @@ def equilibrium(
     branches divided by sqrt(L) both are functions of l/L, so l* ~ L.
 
     Args:
-        activation: a name, function or dual, taken at its edge of chaos without biases (``gaussian.critical``), or a
-            ``Signal`` with variances of your own. A residual branch is as in ``x + a L^(-1/2) W phi(x)``.
+        activation: a name, function or dual, taken at its edge of chaos without biases (``gaussian.critical``), or a ``Signal``
+            with variances of your own: smooth activations keep no variance without biases, so they need one, as
+            ``critical("tanh", bias=0.05).signal``. A residual branch is as in ``x + a L^(-1/2) W phi(x)``.
         depth: L, hidden layers or residual blocks.
         correlation: of the two inputs, in [-1, 1).
         residual: a for residual branches a L^(-1/2); None for a plain feed-forward net.
@@ -90,7 +91,7 @@ def equilibrium(
         >>> round(equilibrium("relu", 100, residual=1.0).fraction, 2) == round(equilibrium("relu", 400, residual=1.0).fraction, 2)
         True
     """
-    if depth < 2:
+    if not isinstance(depth, int) or depth < 2:
         raise TangentError(f"got depth {depth}, expected at least 2 layers to balance between")
     if not -1 <= correlation < 1:
         raise TangentError(f"got correlation {correlation}, expected one in [-1, 1): equal inputs cannot be told apart")

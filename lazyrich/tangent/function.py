@@ -154,7 +154,10 @@ def _refuse_mixing(model: nn.Module) -> None:
     for path, module in model.named_modules():
         place = f"{path or 'the model'} ({type(module).__name__})"
         if isinstance(module, _BatchNorm) and (module.training or not module.track_running_stats):
-            raise TangentError(f"{place} mixes the samples of a batch in training mode; call model.eval(), or use another norm")
+            raise TangentError(
+                f"{place} mixes the samples of a batch in training mode; call model.eval() (a factory returns network.eval()), "
+                "or use another norm"
+            )
         if isinstance(module, _DropoutNd) and module.training and module.p > 0:
             raise TangentError(
                 f"{place} draws at random in training mode, so the network is no fixed function; call model.eval()"

@@ -58,6 +58,8 @@ class NtkOperator:
         """Theta v for v of shape (N K, R), in v's dtype; the passes run in the network's."""
         if v.dim() != 2 or len(v) != self.shape[0]:
             raise TangentError(f"got a vector of shape {tuple(v.shape)}, expected ({self.shape[0]}, R): R columns, N K rows")
+        if not v.is_floating_point():
+            raise TangentError(f"got a vector of {v.dtype}, expected real numbers; call v.double()")
         step = {name: g * self._factors[name] for name, g in self.pull(v).items()}
         return self.push(step).to(v.dtype).to(v.device)
 

@@ -160,3 +160,9 @@ def test_networks_and_model_part_less_and_less(activation):
     assert slope <= -0.3
     assert all(gap.test < 0.01 for d, gap in gaps.items() if d >= 50)
     assert all(gap.left < 0.5 for gap in gaps.values())
+
+
+def test_inputs_that_are_not_centred_are_refused():
+    x = torch.rand(500, 20)
+    with pytest.raises(TangentError, match="expected centred ones; subtract x.mean"):
+        early_model(x / x.square().mean().sqrt(), "relu")

@@ -103,3 +103,16 @@ def test_what_does_not_fit_is_refused():
         NtkOperator(model, x, block=0)
     with pytest.raises(TangentError, match="mixes"):
         NtkOperator(nn.BatchNorm1d(4), x)
+
+
+def test_vectors_of_whole_numbers_are_refused():
+    with pytest.raises(TangentError, match="torch.int64, expected real numbers"):
+        NtkOperator(nn.Linear(3, 1), torch.randn(4, 3)).matvec(torch.ones(4, 1, dtype=torch.long))
+
+
+def test_the_features_of_recurrent_layers_are_their_first_tensor_and_large_kernels_are_refused():
+    layer = nn.Sequential(nn.Linear(3, 2))
+    with pytest.raises(TangentError, match="kernels of 1 layers needs .* GiB; ask for fewer samples at a time"):
+        feature_kernel(layer, torch.randn(100_000, 3))
+    with pytest.raises(TangentError, match=r"expected a list of paths: \['0'\]"):
+        features(layer, torch.randn(4, 3), "0")
