@@ -49,6 +49,19 @@ def test_agrees_with_finite_networks(name):
     assert_agree(estimate, *kernel(case.x), slack=case.slack / case.width)
 
 
+@pytest.mark.parametrize("wrap", [lambda y: {"y": y}, lambda y: [y], lambda y: (y, None)], ids=["dict", "list", "tuple"])
+def test_a_tensor_in_a_container_is_drawn_as_it_is_traced(wrap):
+    def factory(n: int, wrap=lambda y: y) -> nn.Module:
+        return Net(lambda s, x: wrap(s.o(F.relu(s.i(x)))), i=nn.Linear(5, n), o=nn.Linear(n, 4))
+
+    found = []
+    for wrapped in (lambda n: factory(n, wrap), factory):
+        kernel = lzr.kernel(wrapped(16), init=lzr.init.variance(1.7, 0.3))
+        found.append(monte_carlo(kernel, wrapped, 32, VEC, draws=2, forward_draws=2))
+    torch.testing.assert_close(found[0].nngp, found[1].nngp)
+    torch.testing.assert_close(found[0].ntk, found[1].ntk)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_agrees_with_wide_networks(name):
