@@ -79,7 +79,7 @@ def _error(found: Tensor) -> Tensor:
 
 def _alone(kernel: Kernel, x: Tensor) -> Run:
     traced: Traced = kernel.traced(x)
-    return Run(traced.graph, kernel.weights, traced.own, traced.readouts, (x[:1],), True)
+    return Run(traced.graph, kernel.weights, traced.own, traced.readouts, (x[:1],), True, duals=traced.duals)
 
 
 class _Drawer:
