@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
@@ -93,10 +94,15 @@ class _KernelEstimator(BaseEstimator):
     def _check_parameters(self) -> None:
         if self.kernel not in KINDS:
             raise EstimatorError(f"got kernel {self.kernel!r}, expected one of {', '.join(KINDS)}")
-        if not self.noise >= 0:
-            raise EstimatorError(f"got noise {self.noise}, expected a variance: zero or positive")
-        if self.time is not None and not self.time > 0:
-            raise EstimatorError(f"got time {self.time}, expected a positive number, or None for training to convergence")
+        if not (isinstance(self.noise, Real) and self.noise >= 0):
+            raise EstimatorError(f"got noise {self.noise!r}, expected a variance: a number, zero or positive")
+        if self.time is not None and not (isinstance(self.time, Real) and self.time > 0):
+            raise EstimatorError(f"got time {self.time!r}, expected a positive number, or None for training to convergence")
+        if self.network is not None and not (isinstance(self.network, str) or callable(self.network)):
+            raise EstimatorError(
+                f"got network {self.network!r}, expected an nn.Module, a function that makes one of a width, a reference to such "
+                "a function (package.module:name), or None for a plain MLP"
+            )
 
     def _kernel_of(self, features: int) -> Kernel:
         rule = None if self.w is None else variance(self.w, self.b)

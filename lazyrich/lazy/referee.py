@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import jacrev, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._pytree import tree_leaves
 
 from lazyrich.family.family import seeded
 from lazyrich.functional import functional_call
@@ -78,7 +79,7 @@ def _error(found: Tensor) -> Tensor:
 
 def _alone(kernel: Kernel, x: Tensor) -> Run:
     traced: Traced = kernel.traced(x)
-    return Run(traced.graph, kernel.weights, traced.own, traced.readouts, (x[:1],), True)
+    return Run(traced.graph, kernel.weights, traced.own, traced.readouts, (x[:1],), True, duals=traced.duals)
 
 
 class _Drawer:
@@ -105,7 +106,8 @@ class _Drawer:
     def outputs(self, parameters: Mapping[str, Tensor], x: Tensor) -> Tensor:
         """(N, outputs, positions)."""
         buffers = {name: b.detach() for name, b in self.model.named_buffers()}
-        f = functional_call(self.model, {**parameters, **buffers}, (x,))
+        returned = functional_call(self.model, {**parameters, **buffers}, (x,))
+        (f,) = [leaf for leaf in tree_leaves(returned) if isinstance(leaf, Tensor)]  # the kernel refuses more than one
         return f.movedim(self.feature[0], 1) if self.feature else f.unsqueeze(1)
 
     def nngp(self) -> Tensor:

@@ -34,7 +34,7 @@ class Net(nn.Module):
 class Case:
     """A network to compare with its infinite-width kernel; ``slack`` is the constant of the 1/width term.
 
-    ``rough`` bounds the relative errors where an expectation is a numerical integral over a kink.
+    ``rough`` bounds the relative errors where an expectation is a numerical integral over a kink, of which users are warned.
     """
 
     factory: Callable[[int], nn.Module]
@@ -842,6 +842,8 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "pow": lambda x: x**3,
     "gelu by tanh": lambda x: F.gelu(x, approximate="tanh"),
 }
+# activations with kinks or jumps away from zero, of which users are warned
+ROUGH = {"clamp", "clamp_max", "clamp_min", "hardshrink", "hardswish", "hardtanh", "softshrink", "threshold"}
 # other names under which torch may trace an operation of the cases, and operations that are refused
 SYNONYMS = {
     "_adaptive_avg_pool1d",

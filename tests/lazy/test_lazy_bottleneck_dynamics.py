@@ -246,6 +246,38 @@ def test_parameterisations_of_one_autoencoder_move_and_slow_down_as_the_theory_s
         assert np.polyfit(np.log(widths), np.log(table[part]).mean(0), 1)[0] == pytest.approx(0, abs=0.1)
 
 
+def test_divergence_that_the_kernel_cannot_follow_names_the_learning_rate_and_the_step():
+    class Erf(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.erf(x)
+
+    def side(inputs: int):
+        net = nn.Sequential(nn.Linear(inputs, 16), Erf(), nn.Linear(16, 1))
+        return lzr.kernel(net, init=lzr.init.variance(1.5, 0.2))
+
+    start = BottleneckDynamics(side(5), side(2), (x := normal(4, 5)), x, 2)
+    with pytest.raises(KernelError, match="at step [1-9][0-9]* with learning_rate=100 .*smaller learning rate"):
+        start.descend(100.0, 200)
+    assert float(start.descend(0.1, 20).loss.diff().max()) < 0
+
+
+def test_a_kernel_that_fails_near_the_start_is_not_taken_for_divergence():
+    class Tired:
+        calls = 0
+
+        def nngp(self, x1: Tensor, x2: Tensor | None = None) -> Tensor:
+            return x1 @ (x1 if x2 is None else x2).T
+
+        def ntk(self, x1: Tensor, x2: Tensor | None = None) -> Tensor:
+            self.calls += 1
+            if self.calls > 3:
+                raise KernelError("tired")
+            return self.nngp(x1, x2)
+
+    with pytest.raises(KernelError, match="^tired$"):
+        BottleneckDynamics(Tired(), Tired(), X, Y, 2, g0=lambda u: u @ u.T @ Y).descend(1e-3, 20)
+
+
 REFUSED = {
     "targets": (lambda: BottleneckDynamics(ENCODER, DECODER, X, Y[:3], 2), "targets of shape"),
     "u0": (lambda: BottleneckDynamics(ENCODER, DECODER, X, Y, 2, u0=X), "u0 of shape"),
@@ -253,7 +285,15 @@ REFUSED = {
     "latents": (lambda: BottleneckDynamics(ENCODER, DECODER, X, Y, 0), "latents=0"),
     "rate": (lambda: closed().descend(-1.0, 3), "learning_rate"),
     "steps": (lambda: closed().descend(1.0, 0), "steps=0"),
-    "divergence": (lambda: closed().descend(1e6, 400), "smaller learning rate"),
+    "divergence": (lambda: closed().descend(1e6, 400), "at step [0-9]+ with learning_rate=1e\\+06 .*smaller learning rate"),
+    "targets in a list": (lambda: BottleneckDynamics(ENCODER, DECODER, X, Y.tolist(), 2), "targets of type list"),
+    "targets of numpy": (lambda: BottleneckDynamics(ENCODER, DECODER, X, Y.numpy(), 2), "targets of type ndarray"),
+    "a network": (
+        lambda: BottleneckDynamics(nn.Linear(4, 2), DECODER, X, Y, 2),
+        "the encoder of type Linear, .*lazyrich.kernel",
+    ),
+    "a decoder's network": (lambda: BottleneckDynamics(ENCODER, nn.Linear(2, 4), X, Y, 2), "the decoder of type Linear"),
+    "start": (lambda: BottleneckDynamics(ENCODER, DECODER, X, Y, 2, g0=lambda u: Y * u.sum() / 0).descend(0.1, 3), "u0 and g0"),
     "times": (lambda: closed().flow([1.0, 2.0]), "begin with 0"),
     "tolerance": (lambda: closed().flow([0.0, 2.0], tolerance=0), "tolerance"),
     "centres": (lambda: closed().flow([0.0, 50.0], most=20), "most=20"),

@@ -306,6 +306,17 @@ REFUSED = {
     "no gradient": (lambda: bottleneck_ntk(Linear(), Broken(torch.Tensor.detach), X, 2, 1), "without gradients"),
     "jumps": (lambda: bottleneck_ntk(Linear(), Dense("sign"), X, 2, 1), "an activation with jumps has none"),
     "one output": (lambda: dependence(torch.zeros(3, 1, 1)), "one output"),
+    "kurtosis of a matrix": (
+        lambda: kurtosis(torch.zeros(3, 2)),
+        "outputs of shape \\(3, 2\\), expected a tensor \\(S, N, d\\)",
+    ),
+    "dependence of a matrix": (lambda: dependence(torch.zeros(3, 2)), "outputs of shape \\(3, 2\\)"),
+    "dependence of a list": (lambda: dependence([[[1.0, 2.0]]]), "outputs of type list"),
+    "a network for a kernel": (
+        lambda: BottleneckPrior(nn.Linear(4, 1), Linear(), 2),
+        "encoder of type Linear, .*lazyrich.kernel",
+    ),
+    "a network behind the latents": (lambda: bottleneck_ntk(Linear(), nn.Linear(2, 1), X, 2, 1), "decoder of type Linear"),
 }
 
 

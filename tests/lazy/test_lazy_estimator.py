@@ -154,7 +154,10 @@ def test_clones_have_the_same_parameters_and_pickles_the_same_predictions():
     [
         ({"kernel": "rbf"}, "got kernel 'rbf', expected one of nngp, ntk"),
         ({"noise": -1.0}, "noise"),
+        ({"noise": "a"}, "got noise 'a', expected a variance"),
         ({"time": 0.0}, "time"),
+        ({"time": "long"}, "got time 'long'"),
+        ({"network": 3}, "got network 3, expected an nn.Module"),
         ({"depth": 0}, "depth"),
         ({"activation": "step"}, "activation 'step'"),
         ({"network": lambda width: None}, "NoneType"),

@@ -14,7 +14,7 @@ from lazyrich.lazy.bottleneck.decoder import Function, TrainedDecoder
 from lazyrich.lazy.bottleneck.drawn import DrawnFunction
 from lazyrich.lazy.bottleneck.gauss import generator, normal, root
 from lazyrich.lazy.bottleneck.path import BottleneckPath
-from lazyrich.lazy.bottleneck.side import Nonlinearity, Side, behind, counted, gram, inputs
+from lazyrich.lazy.bottleneck.side import Nonlinearity, Side, behind, counted, gram, inputs, sided
 from lazyrich.lazy.bottleneck.tableau import DORMAND_PRINCE, EULER, Tableau
 
 
@@ -81,6 +81,9 @@ class BottleneckDynamics:
         seed: int = 0,
     ) -> None:
         x, k = inputs(x), counted(latents, "latents")
+        encoder, decoder = sided(encoder, "the encoder", "nngp", "ntk"), sided(decoder, "the decoder", "nngp", "ntk")
+        if not isinstance(y, Tensor):
+            raise KernelError(f"got targets of type {type(y).__name__}, expected a tensor (N, d); pass torch.as_tensor(y)")
         if y.dim() != 2 or len(y) != len(x) or not bool(torch.isfinite(y).all()):
             raise KernelError(
                 f"got targets of shape {tuple(y.shape)} for {len(x)} inputs, expected ({len(x)}, d), finite; flatten them"
@@ -114,7 +117,8 @@ class BottleneckDynamics:
             The path at times eta * step.
 
         Raises:
-            KernelError: for a learning rate that is not positive, and when training diverges.
+            KernelError: for a learning rate that is not positive, and when training diverges, with the step at which it left
+                what can be computed.
 
         Example:
             >>> class Linear:
@@ -130,7 +134,7 @@ class BottleneckDynamics:
             raise KernelError(f"got learning_rate={learning_rate}, expected a positive number")
         state, rows, every = self._start(), [], counted(every, "every")
         for step in range(counted(steps, "steps") + 1):
-            stage = self._stage(state)
+            stage = self._step(state, learning_rate, step)
             if step % every == 0 or step == steps:
                 rows.append((learning_rate * step, self._latents(state), stage[0]))
             if step < steps:
@@ -190,12 +194,30 @@ class BottleneckDynamics:
     def _latents(self, state: _State) -> Tensor:
         return self.u0 - self.of_encoder @ state.pulled
 
+    def _step(self, state: _State, learning_rate: float, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The stage at a step of descent; what fails far from the start fails because training diverges, and says so."""
+        try:
+            return self._stage(state)
+        except KernelError as error:
+            if not self._far(state):
+                raise
+            raise KernelError(
+                f"got training that diverges: at step {step} with learning_rate={learning_rate:g} latents or outputs are beyond "
+                "what can be computed, expected training that converges; take a smaller learning rate"
+            ) from error
+
+    def _far(self, state: _State) -> bool:
+        """Whether latents or errors have grown a hundredfold since the start, or beyond all numbers."""
+        n, errors = len(self.y), state.decoder.weights  # in descent: e of every step, times the learning rate
+        pairs = ((self._latents(state), self.u0), (errors[-n:], errors[:n]))
+        return any(not now.norm() <= 100 * before.norm() for now, before in pairs)
+
     def _stage(self, state: _State) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """f, e, J^T e and u at a state."""
         u = self._latents(state)
         f, e, back = state.decoder.pull(u, self.y)
         if not bool(torch.isfinite(f).all() & torch.isfinite(back).all()):
-            raise KernelError("got outputs that are not finite, expected training that converges; take a smaller learning rate")
+            raise KernelError("got outputs that are not finite, expected finite ones; check the start, u0 and g0")
         return f, e, back, u
 
     def _moved(self, state: _State, stages: list, weights: Sequence[float], h: float) -> _State:

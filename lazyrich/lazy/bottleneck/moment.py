@@ -58,12 +58,16 @@ def kurtosis(outputs: Tensor) -> Measured:
     Returns:
         Value and standard error (delta method over draws), (N,).
 
+    Raises:
+        KernelError: for outputs of another shape.
+
     Example:
         >>> import torch
         >>> kurtosis(torch.tensor([1.0, -1.0]).reshape(2, 1, 1)).value.tolist()
         [1.0]
     """
-    return _ratio(outputs.double().pow(4).mean(2), outputs.double().square().mean(2))
+    squares = _drawn(outputs).square()
+    return _ratio(squares.square().mean(2), squares.mean(2))
 
 
 def dependence(outputs: Tensor) -> Measured:
@@ -76,19 +80,28 @@ def dependence(outputs: Tensor) -> Measured:
         Value and standard error (delta method over draws), (N,).
 
     Raises:
-        KernelError: for one output.
+        KernelError: for one output, and for outputs of another shape.
 
     Example:
         >>> import torch
         >>> dependence(torch.tensor([[1.0, 1.0], [1.0, -1.0]]).reshape(2, 1, 2)).value.tolist()
         [1.0]
     """
-    d = outputs.shape[2]
+    squares = _drawn(outputs).square()
+    d = squares.shape[2]
     if d < 2:
         raise KernelError("got one output, expected at least 2: dependence is between two")
-    squares = outputs.double().square()
     pairs = (squares.sum(2).square() - squares.square().sum(2)) / (d * (d - 1))
     return _ratio(pairs, squares.mean(2))
+
+
+def _drawn(outputs: Tensor) -> Tensor:
+    if not isinstance(outputs, Tensor) or outputs.dim() != 3:
+        got = f"shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else f"type {type(outputs).__name__}"
+        raise KernelError(
+            f"got outputs of {got}, expected a tensor (S, N, d): draws, inputs, outputs; pass Draws.outputs, or reshape them"
+        )
+    return outputs.double()
 
 
 def _ratio(fourth: Tensor, second: Tensor) -> Measured:

@@ -12,7 +12,7 @@ from lazyrich.errors import KernelError
 from lazyrich.lazy.bottleneck.gauss import generator, normal, root
 from lazyrich.lazy.bottleneck.likelihood import LogLikelihood, Posterior, mean_weight, targets_of
 from lazyrich.lazy.bottleneck.moment import Measured
-from lazyrich.lazy.bottleneck.side import Nonlinearity, Side, behind, counted, gram, inputs, within
+from lazyrich.lazy.bottleneck.side import Nonlinearity, Side, behind, counted, gram, inputs, sided, within
 
 PART = 2**22  # entries of Gram matrices held at a time
 
@@ -44,7 +44,7 @@ class BottleneckPrior:
         bottleneck: phi, if the decoder reads phi(u).
 
     Raises:
-        KernelError: for k below one.
+        KernelError: for k below one, and for an encoder or a decoder that has no kernels.
 
     Example:
         >>> class Linear:
@@ -57,7 +57,10 @@ class BottleneckPrior:
     """
 
     def __init__(self, encoder: Side, decoder: Side, latents: int, bottleneck: Nonlinearity | None = None) -> None:
-        self.encoder, self.decoder = encoder, behind(decoder, bottleneck)
+        self.encoder, self.decoder = (
+            sided(encoder, "the encoder", "nngp"),
+            behind(sided(decoder, "the decoder", "nngp"), bottleneck),
+        )
         self.latents = counted(latents, "latents")
 
     def sample(self, x: Tensor, outputs: int, draws: int = 1, seed: int = 0) -> Draws:

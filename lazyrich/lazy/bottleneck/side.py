@@ -69,6 +69,26 @@ def behind(decoder: Side, phi: Nonlinearity | None) -> Side:
     return decoder if phi is None else After(decoder, phi)
 
 
+def sided(side: Side, name: str, *kernels: str) -> Side:
+    """An encoder or a decoder that has these kernels.
+
+    Raises:
+        KernelError: for anything without them, such as a network.
+
+    Example:
+        >>> sided(torch.nn.Linear(2, 1), "the encoder", "nngp", "ntk")
+        Traceback (most recent call last):
+        ...
+        lazyrich.errors.KernelError: got the encoder of type Linear, expected one with the methods nngp and ntk; pass ...
+    """
+    if not all(callable(getattr(side, kernel, None)) for kernel in kernels):
+        raise KernelError(
+            f"got {name} of type {type(side).__name__}, expected one with the methods {' and '.join(kernels)}; "
+            "pass lazyrich.kernel(network)"
+        )
+    return side
+
+
 def gram(values: Tensor, shape: tuple[int, int], name: str) -> Tensor:
     """A kernel's answer, checked.
 

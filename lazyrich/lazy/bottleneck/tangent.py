@@ -10,7 +10,7 @@ from torch import Tensor
 from lazyrich.lazy.bottleneck.derivative import derivative_covariance
 from lazyrich.lazy.bottleneck.gauss import generator, normal, root
 from lazyrich.lazy.bottleneck.prior import BottleneckPrior
-from lazyrich.lazy.bottleneck.side import TOGETHER, Nonlinearity, Side, counted, gram, inputs, within
+from lazyrich.lazy.bottleneck.side import TOGETHER, Nonlinearity, Side, counted, gram, inputs, sided, within
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def bottleneck_ntk(
         Draws and what they were drawn from, float64.
 
     Raises:
-        KernelError: for kernels that are not (N, N), not positive semidefinite, or without second derivatives.
+        KernelError: for kernels that are missing, not (N, N), not positive semidefinite, or without second derivatives.
 
     Example:
         >>> class Linear:
@@ -81,6 +81,7 @@ def bottleneck_ntk(
         >>> found.theta.shape
         torch.Size([1, 3, 5, 3, 5])
     """
+    encoder, decoder = sided(encoder, "the encoder", "nngp", "ntk"), sided(decoder, "the decoder", "nngp", "ntk")
     prior, n, d = BottleneckPrior(encoder, decoder, latents, bottleneck), len(x), counted(outputs, "outputs")
     x = inputs(x)
     with torch.no_grad():
