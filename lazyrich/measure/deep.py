@@ -43,8 +43,9 @@ def check_depth(
     """Is a plan well-behaved at every depth? Slopes of updates in the number of branches, and a verdict.
 
     Layers outside of branches are compared by name, those inside at the first branch, half of the way and before the last of the
-    shallowest network: the same part of the branches lies below at every depth. Their updates should neither grow nor fade: slope 0. A layer's own part of it, relative to its output, goes as depth^(alpha - 1): constant
-    under CompleteP, fading under Depth-muP (Dey et al. 2025, arXiv:2505.01618).
+    shallowest network: the same part of the branches lies below at every depth. Their updates should neither grow nor fade:
+    slope 0. A layer's own part of it, relative to its output, goes as depth^(alpha - 1): constant under CompleteP, fading under
+    Depth-muP (Dey et al. 2025, arXiv:2505.01618).
 
     Args:
         plan_at: depth -> plan, with ``branches=`` and the same ``base_depth=`` at every depth.
