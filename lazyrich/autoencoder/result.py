@@ -110,7 +110,7 @@ class AutoencoderResult:
         left, probe, linear = mean(best, GOAL), mean(best, "probe"), self.linear[str(best["code"])]
         word = "below" if _or(left, 1.0) < linear else "above"
         said = [
-            f"Best: start {best['start']} under {best['scheme']} with {best['optimizer']} at width {best['width']}"
+            f"Best: start {best['start']} under {self._scheme(best)} with {best['optimizer']} at width {best['width']}"
             + (f", code {best['code']}" if best["code"] else "")
             + f"; it leaves {100 * _or(left, 1):.3g} % of the held-out variance, {word} the {100 * linear:.3g} % of the best "
             + f"linear autoencoder{'' if probe is None else f', and its codes classify {100 * probe:.3g} % by a linear probe'}."
@@ -124,12 +124,16 @@ class AutoencoderResult:
                 f"What goes with success most is '{cause.name}': the more of it, the {side} variance is left (rank correlation "
                 f"{cause.rank:+.2f} over {cause.networks} networks, p = {cause.p_value:.1g}); that is no proof of cause."
             )
-        edges = sum(bool(c["edge"]) for c in self.cells)
+        own = distinct(self.cells, self.settings.get("base"))
+        edges = sum(bool(c["edge"]) for c in own)
         if edges:
-            said.append(
-                f"In {edges} of {len(self.cells)} cells the best learning rate is an end of the grid; widen it to be sure."
-            )
+            said.append(f"In {edges} of {len(own)} cells the best learning rate is an end of the grid; widen it to be sure.")
         return " ".join(said)
+
+    def _scheme(self, cell: Mapping[str, Any]) -> str:
+        """A cell's scheme, or all of them where they are one network."""
+        alike = cell["width"] == self.settings.get("base") and len({c["scheme"] for c in self.cells}) > 1
+        return "every scheme (one network at the base width)" if alike else str(cell["scheme"])
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain JSON values; what ``lazyrich.render`` reads."""
@@ -169,8 +173,9 @@ def summarise(
     cells: Sequence[Mapping[str, Any]], linear: Mapping[str, float], settings: Mapping[str, Any], reproduce: Mapping[str, Any]
 ) -> AutoencoderResult:
     """From finished trainings to comparisons, causes, slopes and sentences."""
-    comparisons = [found for axis in AXES if (found := _compared(cells, axis)) is not None]
-    causes = [found for name in CAUSES if (found := _cause(cells, name)) is not None]
+    base = settings.get("base")
+    comparisons = [found for axis in AXES if (found := _compared(cells, axis, base)) is not None]
+    causes = [found for name in CAUSES if (found := _cause(distinct(cells, base), name)) is not None]
     causes.sort(key=lambda c: -abs(c.rank))
     return AutoencoderResult(
         tuple(cells), dict(linear), tuple(comparisons), tuple(causes), tuple(_movements(cells)), dict(settings), dict(reproduce)
@@ -188,19 +193,42 @@ def mean(cell: Mapping[str, Any], metric: str) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def _compared(cells: Sequence[Mapping[str, Any]], axis: str) -> Comparison | None:
+def distinct(cells: Sequence[Mapping[str, Any]], base: int | None) -> list[Mapping[str, Any]]:
+    """The cells without repetitions: at the base width every scheme's plan is the plain network, so one scheme stands for all.
+
+    Example:
+        >>> one = {"start": "a", "optimizer": "sgd", "code": None}
+        >>> both = [{**one, "scheme": s, "width": w} for w in (8, 16) for s in ("ntk", "mup")]
+        >>> [(c["scheme"], c["width"]) for c in distinct(both, 8)]
+        [('ntk', 8), ('ntk', 16), ('mup', 16)]
+    """
+    kept = {tuple(None if a == "scheme" and c["width"] == base else c[a] for a in AXES): c for c in reversed(cells)}
+    return list(reversed(kept.values()))
+
+
+def _compared(cells: Sequence[Mapping[str, Any]], axis: str, base: int | None = None) -> Comparison | None:
     """The level that leaves least on average against the second, over all pairs that differ in this axis alone."""
     levels = list(dict.fromkeys(c[axis] for c in cells))
     if len(levels) < 2:
         return None
-    at = {level: _keyed(cells, axis, level) for level in levels}
+    own = cells if axis == "width" else distinct(cells, base)
+    at = {level: _keyed(own, axis, level) for level in levels}
     shared = set.intersection(*(set(found) for found in at.values()))
-    if len(shared) < 2:
-        return None
     order = sorted(levels, key=lambda level: sum(at[level][key] for key in shared))
-    gaps = [at[order[1]][key] - at[order[0]][key] for key in shared]
-    half = float(stats.t.ppf(0.975, len(gaps) - 1)) * float(np.std(gaps, ddof=1)) / math.sqrt(len(gaps))
-    return Comparison(axis, order[0], order[1], float(np.mean(gaps)), half, len(gaps))
+    gaps = {key: at[order[1]][key] - at[order[0]][key] for key in shared}
+    pairs = _once(gaps) if axis == "width" and base in order[:2] else list(gaps.values())
+    if len(pairs) < 2:
+        return None
+    half = float(stats.t.ppf(0.975, len(pairs) - 1)) * float(np.std(pairs, ddof=1)) / math.sqrt(len(pairs))
+    return Comparison(axis, order[0], order[1], float(np.mean(pairs)), half, len(pairs))
+
+
+def _once(gaps: Mapping[tuple[Any, ...], float]) -> list[float]:
+    """Differences to networks of the base width, one for each of them: the mean over the schemes that share it."""
+    by: dict[tuple[Any, ...], list[float]] = {}
+    for (start, _, *rest), gap in gaps.items():
+        by.setdefault((start, *rest), []).append(gap)
+    return [sum(found) / len(found) for found in by.values()]
 
 
 def _keyed(cells: Sequence[Mapping[str, Any]], axis: str, level: Any) -> dict[tuple[Any, ...], float]:

@@ -70,10 +70,10 @@ def run(words: Sequence[str]) -> None:
             out: run folder (default: runs/depth-...).
         """
         from lazyrich.data import load
-        from lazyrich.errors import UsageError
         from lazyrich.family import Family
         from lazyrich.files import write_json
         from lazyrich.measure import check_depth
+        from lazyrich.measure.deep import refuse_depths
         from lazyrich.reference import resolve
         from lazyrich.report import render
         from lazyrich.scaling import Plan
@@ -81,8 +81,7 @@ def run(words: Sequence[str]) -> None:
         from lazyrich.scaling import plan as make_plan
         from lazyrich.scaling.obligation import branches as paths
 
-        if not depths:
-            raise UsageError("got no depths, expected two or more increasing ones, for example --depths 4 8 16 32")
+        refuse_depths(depths)
         build = resolve(factory)
 
         def family(layers: int) -> Family:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -174,9 +175,10 @@ def summarise(setup: Setup, trials: Sequence[Trial], command: str = "") -> Check
     lines = _judge(setup, trials, lines, exponents)
     moved = _function_movement(setup, trials, order, exponents)
     diverged = sorted({trial["width"] for trial in trials if trial["diverged"]})
+    lost = sorted({trial["width"] for trial in trials if _lost(trial)})
     theory = setup.plan.scheme.classify(setup.plan.optimizer_name)
     scheme = setup.plan.scheme.name
-    verdict = overall(lines, diverged=diverged, moved=moved, lr=setup.lr, regime=theory.regime, scheme=scheme)
+    verdict = overall(lines, diverged=diverged, moved=moved, lr=setup.lr, regime=theory.regime, scheme=scheme, lost=lost)
     family = setup.plan.family.name if setup.plan.family else "network"
     return CheckResult(
         title=f"{family} · {setup.plan.scheme.name} · {setup.plan.optimizer_name}",
@@ -201,6 +203,11 @@ def summarise(setup: Setup, trials: Sequence[Trial], command: str = "") -> Check
             "date": date.today().isoformat(),
         },
     )
+
+
+def _lost(trial: Trial) -> bool:
+    """Whether an update is not finite; the loss before the last step does not show it."""
+    return any(not math.isfinite(unit.get("update", 0.0)) for records in trial["records"].values() for unit in records.values())
 
 
 def _obligations(setup: Setup) -> list[dict[str, Any]]:

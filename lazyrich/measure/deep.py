@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import date
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ from lazyrich.scaling.obligation import branches
 from lazyrich.sweep import RunFolder, kept
 from lazyrich.train import Loss
 
-PLACES = {"first": 0.0, "middle": 0.5, "last": 1.0}
 Progress = Callable[[int, int, str], None]
 
 
@@ -42,9 +42,10 @@ def check_depth(
 ) -> DepthResult:
     """Is a plan well-behaved at every depth? Slopes of updates in the number of branches, and a verdict.
 
-    Layers outside of branches are compared by name, those inside at the first, the middle and the last branch. Their updates
-    should neither grow nor fade: slope 0. A layer's own part of it, relative to its output, goes as depth^(alpha - 1): constant
-    under CompleteP, fading under Depth-muP (Dey et al. 2025, arXiv:2505.01618).
+    Layers outside of branches are compared by name, those inside at the first branch, half of the way and before the last of the
+    shallowest network: the same part of the branches lies below at every depth. Their updates should neither grow nor fade:
+    slope 0. A layer's own part of it, relative to its output, goes as depth^(alpha - 1): constant under CompleteP, fading under
+    Depth-muP (Dey et al. 2025, arXiv:2505.01618).
 
     Args:
         plan_at: depth -> plan, with ``branches=`` and the same ``base_depth=`` at every depth.
@@ -75,12 +76,12 @@ def check_depth(
         'well-behaved'
     """
     ordered = [int(depth) for depth in depths]
-    if len(ordered) < 2 or any(b <= a for a, b in zip(ordered[:-1], ordered[1:], strict=True)) or ordered[0] < 1:
-        raise UsageError(f"got depths {ordered}, expected two or more increasing ones, for example 4 8 16 32")
+    refuse_depths(ordered)
     setups = {
         depth: _setup(plan_at(depth), data, width, steps, seeds, lr, weight_decay, batch, probe, loss, meet)
         for depth in ordered
     }
+    _refuse_unlike({depth: setup.plan for depth, setup in setups.items()})
     store = RunFolder(folder, {str(depth): setup.settings() for depth, setup in setups.items()}) if folder else None
     jobs, trials = [(depth, seed) for depth in ordered for seed in range(seeds)], {}
     for done, (depth, seed) in enumerate(jobs):
@@ -92,6 +93,22 @@ def check_depth(
         )
     said = command or "lazyrich.check_depth(plan_at, data, ...) with the settings below"
     return replace(_summary(setups, trials, seeds), command=said, date=date.today().isoformat())
+
+
+def refuse_depths(depths: Sequence[int]) -> None:
+    """Raise a UsageError for depths that make no check."""
+    if low := [depth for depth in depths if depth < 1]:
+        raise UsageError(f"got depth {low[0]}, expected at least 1; give depths such as 4 8 16 32")
+    if len(depths) < 2 or any(b <= a for a, b in zip(depths[:-1], depths[1:], strict=True)):
+        raise UsageError(f"got depths {list(depths)}, expected two or more increasing ones, for example 4 8 16 32")
+
+
+def _refuse_unlike(plans: Mapping[int, Plan]) -> None:
+    """Branches tuned at another number at every depth are scaled nowhere."""
+    tuned = {depth: [o.base_size for o in plan.obligations if o.kind == "residual branch"] for depth, plan in plans.items()}
+    if len({tuple(sizes) for sizes in tuned.values()}) > 1:
+        said = "; ".join(f"depth {depth}: {', '.join(f'{size:g}' for size in sizes)}" for depth, sizes in tuned.items())
+        raise UsageError(f"got plans that were tuned at other numbers of branches ({said}), expected one base_depth= for all")
 
 
 def _setup(plan: Plan, data: Any, width: int | None, *rest: Any) -> Setup:
@@ -106,7 +123,8 @@ def _setup(plan: Plan, data: Any, width: int | None, *rest: Any) -> Setup:
 
 def _summary(setups: Mapping[int, Setup], trials: Mapping[tuple[int, int], Trial], seeds: int) -> DepthResult:
     depths, step = list(setups), str(next(iter(setups.values())).steps)
-    renamed = {depth: _names(setup, trials[depth, 0]["order"]) for depth, setup in setups.items()}
+    least = _counts(setups[depths[0]].plan)
+    renamed = {depth: _names(setup, trials[depth, 0]["order"], least) for depth, setup in setups.items()}
     shared = [label for label in renamed[depths[0]] if all(label in renamed[depth] for depth in depths)]
     plan = setups[depths[0]].plan
     exponent = next(-o.exponent for o in plan.obligations if o.kind == "residual branch")
@@ -130,22 +148,36 @@ def _summary(setups: Mapping[int, Setup], trials: Mapping[tuple[int, int], Trial
     return DepthResult(title, tuple(depths), tuple(lines), tuple(diverged), settings)
 
 
-def _names(setup: Setup, order: Sequence[str]) -> dict[str, str]:
-    """Label -> unit: units outside of branches under their own names, those of three branches by place."""
+def _counts(plan: Plan) -> dict[str, int]:
+    """Number of residual branches by pattern."""
+    assert plan.family is not None
+    sketch = plan.family.sketch(plan.base)
+    return {o.where: len(branches(sketch, o.where)) for o in plan.obligations if o.kind == "residual branch"}
+
+
+def _names(setup: Setup, order: Sequence[str], least: Mapping[str, int]) -> dict[str, str]:
+    """Label -> unit: units outside of branches under their own names, those of some branches by place.
+
+    What flows into a branch is the embedding and the sum of the branches below, so branches compare where the same part of all
+    lies below them: the places are those of the shallowest network, whose numbers of branches are ``least``.
+    """
     assert setup.plan.family is not None
     sketch = setup.plan.family.sketch(setup.plan.base)
     found, inside = {}, set()
-    for obligation in setup.plan.obligations:
-        if obligation.kind != "residual branch":
-            continue
-        paths = branches(sketch, obligation.where)
+    for where, few in least.items():
+        paths = branches(sketch, where)
         inside |= {unit for unit in order for path in paths if unit == path or unit.startswith(f"{path}.")}
-        for place, part in PLACES.items():
-            path = paths[round(part * (len(paths) - 1))]
+        for below in sorted({0, few // 2, few - 1}):
+            path = paths[round(below * len(paths) / few)]
             for unit in order:
                 if unit == path or unit.startswith(f"{path}."):
-                    found[f"{place} of {obligation.where}: {unit[len(path) + 1 :] or 'whole'}"] = unit
+                    found[f"{_place(below, few)} {where}: {unit[len(path) + 1 :] or 'whole'}"] = unit
     return {unit: unit for unit in order if unit not in inside} | found
+
+
+def _place(below: int, few: int) -> str:
+    """Where a branch stands, by the part of all branches that lies below it."""
+    return f"{Fraction(below, few)} through" if below else "first of"
 
 
 def _value(trial: Trial, step: str, unit: str, quantity: str) -> float:

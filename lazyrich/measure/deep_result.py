@@ -88,13 +88,19 @@ class DepthResult:
         worst = max(updates, key=lambda line: (line.word == self.word, abs(line.slope.value)))
         said = f"the update of '{worst.layer}' goes as depth^({worst.slope})"
         return {
-            "exploding": f"Exploding {span}: {said}. Scale the branches (branches=, base_depth=) and meet the obligation.",
+            "exploding": f"Exploding {span}: {said}. {self._mend()}",
             "vanishing": f"Vanishing {span}: {said}; what you tune on a shallow network fades in a deep one.",
             "inconclusive": f"Inconclusive {span}: {said}; add depths, seeds or steps.",
             "lazy": f"Well-behaved {span} outside of the branches, whose layers learn less the more there are: {said}. "
             "depth_exponent=1 keeps them learning.",
             "well-behaved": f"Well-behaved {span}: no update grows or fades; at most, {said}.",
         }[self.word]
+
+    def _mend(self) -> str:
+        """What to do against growing updates: a check's plans name their branches, so what may be missing is the hooks."""
+        if not all(one.get("obligations met") for one in self.settings.values()):
+            return "Scale the branches: meet the obligation (meet=True, or --meet)."
+        return "The branches are scaled and the obligations met, so it comes from elsewhere; see which layer grows first."
 
     def rows(self) -> list[dict[str, Any]]:
         """One flat record a line."""

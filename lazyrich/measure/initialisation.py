@@ -21,7 +21,7 @@ from lazyrich.measure.watch import capture, state_of
 from lazyrich.scaling import Plan
 from lazyrich.tangent.ntk import ntk_of
 
-GROWS = 10.0  # factor from the first layer to the last hidden one, from which a signal is said to explode or to vanish
+GROWS = 10.0  # factor between levels of layers from which a signal is said to explode, to vanish or to be uneven
 ALIKE = 0.99  # correlation of different inputs, above which the network cannot tell them apart
 
 
@@ -72,31 +72,51 @@ class SignalResult:
     date: str = ""
 
     @property
+    def hidden(self) -> tuple[SignalLine, ...]:
+        """All layers but the last, whose size is the readout's own matter."""
+        return self.lines[:-1] or self.lines
+
+    @property
     def word(self) -> str:
-        """exploding, vanishing, collapsing (inputs become alike) or steady, from the first layer to the last hidden one."""
-        hidden = self.lines[:-1] if len(self.lines) > 1 else self.lines
-        growth = hidden[-1].level / hidden[0].level if hidden[0].level > 0 else math.nan
-        if not growth < GROWS:
+        """One of exploding or vanishing (from the first layer to the last hidden one), uneven, collapsing and steady.
+
+        Uneven: two hidden layers' levels differ by ``GROWS``. Collapsing: different inputs become alike.
+        """
+        levels = [line.level for line in self.hidden]
+        if not all(map(math.isfinite, levels)) or levels[-1] >= GROWS * levels[0] > 0:
             return "exploding"
-        if growth < 1 / GROWS:
+        if levels[-1] <= levels[0] / GROWS:
             return "vanishing"
-        return "collapsing" if hidden[-1].correlation > ALIKE and self.inputs[1] < ALIKE else "steady"
+        if max(levels) >= GROWS * min(levels):
+            return "uneven"
+        return "collapsing" if self.hidden[-1].correlation > ALIKE and self.inputs[1] < ALIKE else "steady"
 
     @property
     def sentence(self) -> str:
         """The conclusion in words."""
-        hidden = self.lines[:-1] if len(self.lines) > 1 else self.lines
+        first, last = self.hidden[0], self.hidden[-1]
         said = {
             "exploding": "Signals explode",
             "vanishing": "Signals vanish",
+            "uneven": "Signals are uneven on the way",
             "collapsing": "Different inputs become alike",
             "steady": "Signals keep their size",
         }[self.word]
         return (
-            f"{said}: from {hidden[0].layer} to {hidden[-1].layer} the mean square goes from {hidden[0].level:.3g} to "
-            f"{hidden[-1].level:.3g} and the correlation of inputs from {hidden[0].correlation:.2f} to "
-            f"{hidden[-1].correlation:.2f}. {self._against()} {'' if isinstance(self.phase, str) else self.phase.sentence}"
+            f"{said}: from {first.layer} to {last.layer} the mean square goes from {first.level:.3g} to {last.level:.3g}"
+            f"{self._extremes()}, and the correlation of inputs from {first.correlation:.2f} to {last.correlation:.2f}. "
+            f"{self._against()} {'' if isinstance(self.phase, str) else self.phase.sentence}"
         ).strip()
+
+    def _extremes(self) -> str:
+        """The smallest and the largest level of hidden layers, and what counts as much."""
+        low, high = (end(self.hidden, key=lambda line: line.level) for end in (min, max))
+        if len(self.hidden) < 2 or not low.level > 0:
+            return ""
+        return (
+            f" (smallest {low.level:.3g} at {low.layer}, largest {high.level:.3g} at {high.layer}: a factor of "
+            f"{high.level / low.level:.3g}, where {GROWS:g} is judged to be too much)"
+        )
 
     def _against(self) -> str:
         if self.reason:

@@ -118,7 +118,9 @@ class CheckResult:
 
     def __str__(self) -> str:
         header = ["layer", "role", "update ~ width^", "theory", "verdict"]
-        rows = [[line.layer, line.role, str(line.slope), _predicted(line.predicted), line.verdict] for line in self.updates]
+        rows = [
+            [line.layer, line.role, _measured(line.slope), _predicted(line.predicted), line.verdict] for line in self.updates
+        ]
         sizes = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
         table = ["  ".join(c.ljust(n) for c, n in zip(row, sizes, strict=True)).rstrip() for row in [header, *rows]]
         owed = [f"unmet: {o['kind']} at {o['where']}: {o['why']}" for o in self.obligations if not o["met"]]
@@ -126,6 +128,10 @@ class CheckResult:
         rule = "-" * max(map(len, table))
         theory = f"theory: {self.theory['scheme']} under {self.theory['optimizer']} is {self.theory['regime']}"
         return "\n".join([self.title, str(self.verdict), rule, *table, rule, theory, *owed, *mends])
+
+
+def _measured(slope: Slope) -> str:
+    return "undefined" if math.isnan(slope.value) else str(slope)
 
 
 def _predicted(value: float | None) -> str:

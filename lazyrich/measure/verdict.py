@@ -20,6 +20,7 @@ TOLERANCE = 0.13
 WIDEST = 0.25  # half-width of an interval from which nothing can be said
 FADING = -0.25  # functions die out in steps of n^-1/2; above half of that it may be a finite-width drift
 LAZIEST = -0.5  # the kernel regime's features move as n^-1/2; what falls faster does not train
+LARGEST = 1000.0  # relative movement of the function above which slopes that cannot be told mean a rate that is far too large
 SMALLEST = 0.01  # relative movement of the function below which a run shows nothing
 SEVERITY = ("exploding", "vanishing", "frozen", "inconclusive", "lazy", "well-behaved")
 
@@ -138,6 +139,8 @@ def with_mend(update: Line, first: Line, layer: Line, through: Line, cause: Caus
         )
     if update.verdict == "lazy":
         return replace(update, mend=f"{fell}: richness(r) with a larger r moves it more, mup() keeps it at width^0")
+    if update.verdict == "inconclusive" and math.isnan(update.slope.value):
+        return replace(update, mend=f"{update.layer}: no two widths have updates that are finite and not zero")
     if update.verdict == "inconclusive":
         return replace(update, mend=f"{update.layer}: width^{update.slope} is too uncertain; use more seeds or more widths")
     return update
@@ -174,7 +177,16 @@ class Overall:
         return f"{self.word.capitalize()}. {self.sentence}"
 
 
-def overall(lines: Sequence[Line], *, diverged: Sequence[int], moved: float, lr: float, regime: str, scheme: str) -> Overall:
+def overall(
+    lines: Sequence[Line],
+    *,
+    diverged: Sequence[int],
+    moved: float,
+    lr: float,
+    regime: str,
+    scheme: str,
+    lost: Sequence[int] = (),
+) -> Overall:
     """The verdict of a check from its update lines.
 
     Args:
@@ -184,13 +196,15 @@ def overall(lines: Sequence[Line], *, diverged: Sequence[int], moved: float, lr:
         lr: the base learning rate, for the mend.
         regime: what the theory says of the scheme.
         scheme: its name.
+        lost: widths at which some update is not finite.
     """
     judged = [line for line in lines if line.verdict]
     faulty = [line for line in judged if line.verdict in SEVERITY[:3] and line.mend]
     mends = tuple(line.mend for line in sorted(faulty, key=lambda line: SEVERITY.index(line.verdict)))
-    if diverged:
-        note = f"The loss stopped being finite at width {', '.join(map(str, diverged))}"
-        return Overall("exploding", f"{note}.", mends or (f"lower the learning rate (now {lr:g}) and check again",))
+    lower = f"lower the learning rate (now {lr:g}) and check again"
+    if diverged or lost:
+        what, where = ("The loss", diverged) if diverged else ("Updates", lost)
+        return Overall("exploding", f"{what} stopped being finite at width {', '.join(map(str, where))}.", mends or (lower,))
     if moved < SMALLEST:
         return Overall(
             "inconclusive",
@@ -199,14 +213,25 @@ def overall(lines: Sequence[Line], *, diverged: Sequence[int], moved: float, lr:
         )
     word = _worst(judged)
     where = [line.layer for line in judged if line.verdict == word]
+    if word == "inconclusive" and moved > LARGEST:
+        return Overall(word, f"The function moved by {moved:.2g} times its own size, too much to tell anything.", (lower,))
     unsure = [line.layer for line in judged if line.verdict == "inconclusive"] if word != "inconclusive" else []
     sentence = _sentence(word, where, judged)
     if EXPECTED.get(word) == regime:
-        sentence += f" This is what theory says of {scheme}."
+        sentence += f" {_beside(judged, scheme)}"
     if unsure:
         sentence += f" (Too uncertain to judge: {', '.join(unsure[:3])}.)"
     hints = tuple(line.mend for line in judged if line.verdict == word and line.mend)
     return Overall(word, sentence, mends or hints[:3])
+
+
+def _beside(judged: Sequence[Line], scheme: str) -> str:
+    """What theory says where its word is the measured one; exponents that differ from it are named."""
+    off = [f"{line.layer} ({line.slope.value:+.2f}, theory {line.predicted:+.2f})" for line in judged if line.agrees is False]
+    if not off:
+        return f"This is what theory says of {scheme}."
+    more = f" and {len(off) - 4} more" if len(off) > 4 else ""
+    return f"So says theory of {scheme}, but with other exponents for the updates of {', '.join(off[:4])}{more}."
 
 
 EXPECTED = {"well-behaved": "feature learning", "lazy": "kernel", "exploding": "unstable", "vanishing": "trivial"}

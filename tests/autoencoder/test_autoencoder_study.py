@@ -118,6 +118,29 @@ def test_comparisons_are_paired_and_causes_are_ranked():
     assert found.causes[0].rank > 0.5
 
 
+def test_a_network_that_all_schemes_share_counts_once():
+    """At the base width every plan is the plain network: its pairs are no evidence on schemes, and it is one network of many."""
+    found = study(lzr.zoo.autoencoder, "digits", **{**SMALL, "schemes": ["standard", "ntk", "mup"], "widths": [8, 16, 32]})
+    rows = found.rows()
+    for start in SMALL["starts"]:
+        for seed in range(SMALL["seeds"]):
+            alike = [r["unexplained"] for r in rows if (r["start"], r["width"], r["seed"]) == (start, 8, seed)]
+            assert len(alike) == 3
+            assert len(set(alike)) == 1
+    pairs = {c.axis: c.pairs for c in found.comparisons}
+    assert pairs["scheme"] == 2 * 2 * 2  # starts, widths above the base, seeds
+    assert pairs["start"] == (1 + 3 + 3) * 2  # schemes at every width, seeds
+    assert pairs["width"] == (2 * 2 if 8 in _compared_widths(found) else 3 * 2 * 2)
+    assert max(cause.networks for cause in found.causes) == 2 * (1 + 3 + 3) * 2
+    only = summarise([c for c in found.cells if c["width"] == 8], found.linear, found.settings, found.reproduce)
+    assert [c.axis for c in only.comparisons] == ["start"]
+    assert "under every scheme (one network at the base width)" in only.sentence
+
+
+def _compared_widths(found):
+    return next((c.better, c.worse) for c in found.comparisons if c.axis == "width")
+
+
 def test_a_study_gives_the_same_numbers_stacked_single_in_processes_and_in_shards(tmp_path):
     whole = study(lzr.zoo.autoencoder, "digits", **SMALL)
     assert numbers(whole) == numbers(study(lzr.zoo.autoencoder, "digits", executor="processes", workers=2, **SMALL))

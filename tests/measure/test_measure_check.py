@@ -109,6 +109,26 @@ def test_a_diverging_run_is_a_verdict():
     json.dumps(result.to_dict(), allow_nan=False)
 
 
+@pytest.mark.parametrize(("lr", "word", "says"), [(1e30, "exploding", "Updates stopped being finite at width"),
+                                                  (1e9, "inconclusive", "times its own size, too much")])  # fmt: skip
+def test_a_rate_that_is_far_too_large_asks_for_a_smaller_one(lr, word, says):
+    """One step: the loss was taken before it and is finite."""
+    result = check(lzr.mup(), widths=[64, 128], seeds=2, steps=1, lr=lr)
+    assert result.verdict.word == word
+    assert says in result.verdict.sentence
+    assert result.verdict.mends == (f"lower the learning rate (now {lr:g}) and check again",)
+    assert "nan" not in str(result)
+
+
+def test_exponents_that_differ_from_theory_are_named_beside_its_word():
+    result = check(lzr.standard())
+    sentence, off = result.verdict.sentence, line(result, "hidden.1")
+    assert off.agrees is False
+    assert f"hidden.1 ({off.slope.value:+.2f}, theory +1.00)" in sentence
+    assert "hidden.0" not in sentence
+    assert "This is what theory says of mup()." in check(lzr.mup()).verdict.sentence
+
+
 def test_an_autoencoder_keeps_its_code_and_is_judged_beyond_its_bottleneck():
     data = lzr.data.load("digits", target="input")
     rich = check(lzr.mup(), "adam", lzr.zoo.autoencoder, data)

@@ -37,8 +37,8 @@ def test_own_parts_go_as_depth_to_the_exponent_less_one(found, exponent):
     result = found[0][exponent]
     own = {line.layer: line for line in result.lines if line.quantity == "own"}
     inside = [line for line in own.values() if line.inside]
-    assert len(inside) == 9
-    assert len(own) == 12
+    assert len(inside) == 6
+    assert len(own) == 9
     for line in inside:
         assert line.predicted == exponent - 1
         assert line.slope.value == pytest.approx(exponent - 1, abs=0.13), line.layer
@@ -49,10 +49,24 @@ def test_own_parts_go_as_depth_to_the_exponent_less_one(found, exponent):
 
 
 def test_branches_that_are_not_scaled_explode():
-    result = lzr.check_depth(plans(0.5), "digits", meet=False, **SMALL | {"depths": (2, 8, 32)})
+    result = lzr.check_depth(plans(1.0), "digits", meet=False, **SMALL | {"depths": (2, 8, 32)})
     assert result.word == "exploding"
     assert "meet the obligation" in result.sentence
+    met = dataclasses.replace(result, settings={k: {**v, "obligations met": True} for k, v in result.settings.items()})
+    assert "obligations met, so it comes from elsewhere" in met.sentence
     assert max(line.slope.value for line in result.lines if line.quantity == "update") > 0.15
+
+
+@pytest.mark.parametrize("depths", [(2, 8), (4, 8), (3, 6, 12)])
+def test_branches_are_compared_where_the_same_part_of_all_lies_below_them(depths):
+    """A network of two branches has none that sees as much as the fifth of eight but its last."""
+    result = lzr.check_depth(plans(1.0), "digits", **SMALL | {"depths": depths})
+    slopes = {line.layer: line.slope.value for line in result.lines if line.quantity == "update"}
+    places = {2: ["first of", "1/2 through"], 4: ["first of", "1/2 through", "3/4 through"],
+              3: ["first of", "1/3 through", "2/3 through"]}[depths[0]]  # fmt: skip
+    assert [name.partition(" blocks")[0] for name in slopes if name.endswith(": norm")] == places
+    inside = [slope for name, slope in slopes.items() if name.endswith(": norm")]
+    assert max(inside) - min(inside) < 0.13  # seeds and steps move all of them alike
 
 
 def test_the_same_call_continues_and_another_is_refused(found):
@@ -87,6 +101,8 @@ def test_words(found):
     [
         (plans(1.0), {"depths": (4,)}, "two or more increasing"),
         (plans(1.0), {"depths": (8, 4)}, "two or more increasing"),
+        (plans(1.0), {"depths": (0, 4)}, "got depth 0"),
+        (plans(1.0, base_depth=None), {}, "one base_depth= for all"),
         (plans(1.0, branches=(), depth_exponent=0.5), {}, "names no residual branches"),
         (plans(1.0), {"steps": 0}, "steps = 0"),
         (plans(1.0), {"lr": -1.0}, "lr = -1.0"),
@@ -107,7 +123,7 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     assert lines[-1] == "page: run/report.html"
     assert json.loads(Path("run/result.json").read_text())["depths"] == [2, 6]
     page = Path("run/report.html").read_text(encoding="utf-8")
-    assert page.count('<svg class="figure"') == 2 + 12  # both forests, and a panel for every layer
+    assert page.count('<svg class="figure"') == 2 + 9  # both forests, and a panel for every layer
     assert "built-in" not in page
     assert "lazyrich depth lazyrich.zoo:residual_mlp" in page
     assert main(["report", "run", "--out", "again.html"]) == 0

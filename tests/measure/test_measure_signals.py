@@ -75,6 +75,19 @@ def test_words(gain, depth, word):
         assert max(levels) < 0.2
 
 
+def test_a_layer_that_falls_on_the_way_is_named():
+    """The ends agree, a layer between them has a fiftieth of their mean square."""
+    init = {"hidden.*.weight": 1 / 8, "hidden.1.weight": 0.02, "hidden.2.weight": 0.8, "*.bias": 0.0}
+    found = found_for(lambda n: lzr.zoo.MLP(n, depth=4, activation="linear"), init=init, seeds=3)
+    assert found.word == "uneven"
+    low = found.lines[1]
+    assert f"smallest {low.level:.3g} at hidden.1" in found.sentence
+    assert "where 10 is judged to be too much" in found.sentence
+    calm = found_for(lambda n: lzr.zoo.MLP(n, depth=4), init={"*": lzr.init.critical("tanh", bias=0.05)}, seeds=3)
+    assert calm.word == "steady"
+    assert "where 10 is judged to be too much" in calm.sentence
+
+
 def test_a_network_without_a_rule_is_measured_and_says_why():
     found = found_for(lzr.zoo.transformer, seeds=2)
     assert "softmax" in found.reason or "scaled_dot_product_attention" in found.reason

@@ -7,7 +7,11 @@ from typing import Any
 
 def sample_depth(**changes: Any) -> dict[str, Any]:
     """A layer outside and three places inside of branches; one update was not seen."""
-    layers = ["embed", *(f"{place} of body.blocks.*: attention.projection" for place in ("first", "middle", "last")), "readout"]
+    layers = [
+        "embed",
+        *(f"{place} body.blocks.*: attention.projection" for place in ("first of", "1/2 through", "3/4 through")),
+        "readout",
+    ]
     lines = []
     for i, layer in enumerate(layers):
         for quantity, slope in (("update", 0.1 * (i - 2)), ("own", -0.4), ("level", 0.0)):
