@@ -402,6 +402,6 @@ def _split(data: ArrayData, samples: int, test: int) -> tuple[ArrayData, ArrayDa
         raise UsageError(f"got {len(data)} samples, expected at least 4: some to train on, some to hold out")
     whole = data.subset(min(samples + test, len(data)), seed=0)
     held = min(test, len(whole) // 2)
-    cut = len(whole) - held
+    cut, kept = len(whole) - held, min(samples, len(whole) - held)
     x, y = (v.double() if v.is_floating_point() else v for v in (whole.x, whole.y))
-    return replace(whole, x=x[:cut], y=y[:cut]), replace(whole, x=x[cut:], y=y[cut:])
+    return replace(whole, x=x[:kept], y=y[:kept]), replace(whole, x=x[cut:], y=y[cut:])

@@ -24,6 +24,7 @@ def transfer_chapter(result: TransferPage, key: str) -> dict[str, Any]:
         "schemes": [_scheme(s, figure.curves(s, span, f"{key}-curves{i}")) for i, s in enumerate(result.schemes)],
         "swatches": [swatch_of(s.name, *figure.scheme_style(i)) for i, s in enumerate(result.schemes)],
         "depths": [_depth(d) for d in result.depths],
+        "short": all(len(s.name) < 20 for s in result.schemes),  # their table fits beside the figure
         "shifts": figure.shifts(result.schemes, f"{key}-shifts"),
     }
 

@@ -186,3 +186,8 @@ def test_a_loss_that_grew_and_a_tie_are_told():
     assert "generalises alike at every richness" in tied.sentence
     better = summed([point(0.1, 0.01, start=2.0), point(1.0, 0.01, start=2.0, test_loss=0.5)], (0.1, 1.0))
     assert "generalises best at gamma_0 = 1 (test loss 0.5)" in better.sentence
+
+
+def test_no_more_samples_are_trained_on_than_asked():
+    found = lzr.dial(mlp(8), "digits", [0.1, 1.0], widths=[8], **{**FEW, "samples": 40, "test": 300})
+    assert found.settings["train"] == 40
