@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any, Literal
 
 import numpy as np
@@ -98,6 +98,10 @@ class _KernelEstimator(BaseEstimator):
             raise EstimatorError(f"got noise {self.noise!r}, expected a variance: a number, zero or positive")
         if self.time is not None and not (isinstance(self.time, Real) and self.time > 0):
             raise EstimatorError(f"got time {self.time!r}, expected a positive number, or None for training to convergence")
+        if not all(isinstance(value, Real) for value in (0 if self.w is None else self.w, self.b)):
+            raise EstimatorError(f"got w {self.w!r} and b {self.b!r}, expected variances: numbers, zero or positive")
+        if self.depth is not None and not isinstance(self.depth, Integral):
+            raise EstimatorError(f"got depth {self.depth!r}, expected a whole number of at least 1")
         if self.network is not None and not (isinstance(self.network, str) or callable(self.network)):
             raise EstimatorError(
                 f"got network {self.network!r}, expected an nn.Module, a function that makes one of a width, a reference to such "

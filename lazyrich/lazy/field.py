@@ -7,13 +7,17 @@ batch with itself) and between positions: only equal ones (``full`` False), or a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import re
+import warnings
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
 from torch import Tensor
 
+from lazyrich.gaussian import Dual, dual
+from lazyrich.graph import Node
 from lazyrich.lazy.layout import Atom, Axis, Kind, Layout, Split, size_of
 
 
@@ -36,6 +40,7 @@ class Source:
 
 
 Sources = frozenset[Source]
+ROUGH = 1e-4  # error of a numerical integral above which users are told
 
 
 @dataclass(frozen=True)
@@ -192,6 +197,29 @@ class Curve:
     def curve(self, x: Tensor) -> Tensor:
         """The whole function."""
         return self.scale * self.function(self.inner * x)
+
+
+def dual_of(curve: Curve, nodes: Iterable[Node], reader: Node) -> Dual:
+    """The dual activation of a curve among the nodes, or of what a reader reads; users are told where it is not exact.
+
+    Example:
+        >>> import torch
+        >>> field = Field(Layout(()), (), torch.ones(1, 1), None, False, frozenset())
+        >>> dual_of(Curve(field, "sin", torch.sin), [], Node("linear", "linear", None)).error < ROUGH
+        True
+    """
+    if curve.spec:
+        return dual(curve.spec[0], **dict(curve.spec[1]))
+    made = dual(curve.function)
+    if made.error > ROUGH:
+        name = re.split(r"[.|]", curve.key)[0]  # behind it: the part of a mixture, and views
+        node = next((node for node in nodes if node.name == name), reader)
+        warnings.warn(
+            f"got the nonlinearity '{node.op}' at {node.place}, whose kernel is a numerical integral that is good to about "
+            f"{made.error:.1g}; expected a function without jumps or kinks away from zero, take one for more digits",
+            stacklevel=2,
+        )
+    return made
 
 
 IDENTITY: tuple[str, tuple[tuple[str, Any], ...]] = ("identity", ())  # the curve of a Gaussian field times a number

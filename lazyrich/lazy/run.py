@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -18,7 +17,7 @@ from lazyrich.family import Role
 from lazyrich.gaussian import Dual, dual
 from lazyrich.graph import Graph, Node, Ref
 from lazyrich.graph.node import Batch
-from lazyrich.lazy.field import IDENTITY, Curve, Data, Field, Mix, Overlap, Random, Source, Weight, number_of
+from lazyrich.lazy.field import IDENTITY, Curve, Data, Field, Mix, Overlap, Random, Source, Weight, dual_of, number_of
 from lazyrich.lazy.layout import plain
 from lazyrich.lazy.rule.table import RULES, Call, Need
 from lazyrich.lazy.weights import Drawn, Weights
@@ -26,7 +25,6 @@ from lazyrich.lazy.weights import Drawn, Weights
 INPUT = Source("the input")
 UNCHANGED = ("contiguous", "clone", "to", "_to_copy", "alias", "float", "double", "type_as")
 Moments = dict[str, tuple[Tensor, ...]]
-ROUGH = 1e-4  # error of a numerical integral above which users are told
 
 
 @dataclass
@@ -205,10 +203,7 @@ class Run:
             )
         known = self.duals.get(curve.key)
         if known is None:
-            known = dual(curve.spec[0], **dict(curve.spec[1])) if curve.spec else dual(curve.function)
-            self.duals[curve.key] = known
-            if not curve.spec:
-                self._tell_if_rough(known, curve.key)
+            known = self.duals[curve.key] = dual_of(curve, self.graph, call.node)
         base, first, second = self._variances(curve.key, known, base)
         mean = known.mean(base.own_diagonal()) if self.alone else None
         if self.alone and not base.full:
@@ -223,16 +218,6 @@ class Run:
         ntk = None if slope is None else self._tangent(curve, known, base, slope, call)
         result = Field(base.layout, base.order, nngp, ntk, base.full, base.sources, mean=mean)
         return result.scaled(curve.scale) if curve.scale != 1.0 else result
-
-    def _tell_if_rough(self, known: Dual, key: str) -> None:
-        """Warn, once a nonlinearity, where the integral of a function without a formula is not exact."""
-        if known.error > ROUGH:
-            node = self.graph[key.partition(".")[0]]  # parts of a mixture are numbered behind a dot
-            warnings.warn(
-                f"got the nonlinearity '{node.op}' at {node.place}, whose kernel is a numerical integral that is good to about "
-                f"{known.error:.1g}; expected a function without jumps or kinks away from zero, take one for more digits",
-                stacklevel=2,
-            )
 
     def _tangent(self, curve: Curve, known: Dual, base: Field, slope: Tensor, call: Call) -> Tensor | None:
         """Theta E[phi'(u) phi'(v)]; gains below, whose part of Theta is own u v, give own E[u phi'(u) v phi'(v)]."""

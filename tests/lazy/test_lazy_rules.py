@@ -112,11 +112,16 @@ def test_a_rough_nonlinearity_says_once_how_good_its_kernel_is():
     assert len(told) == 1
 
 
-def test_the_warning_names_the_part_of_a_mixture():
-    def forward(s: nn.Module, x: Tensor) -> Tensor:
-        return s.o(torch.cat([s.a(x), 2 * s.b(x)], 1).clamp(-0.3, 0.4))
-
-    net = Net(forward, a=nn.Linear(5, 4), b=nn.Linear(5, 4), o=nn.Linear(8, 1))
+@pytest.mark.parametrize(
+    "forward",
+    [
+        lambda s, x: s.o(torch.cat([s.a(x), 2 * s.b(x)], 1).clamp(-0.3, 0.4)),
+        lambda s, x: s.o(s.c(x).clamp(-0.3, 0.4).unsqueeze(1).flatten(1)),
+    ],
+    ids=["mixture", "view"],
+)
+def test_the_warning_finds_its_nonlinearity(forward):
+    net = Net(forward, a=nn.Linear(5, 4), b=nn.Linear(5, 4), c=nn.Linear(5, 8), o=nn.Linear(8, 1))
     with pytest.warns(UserWarning, match="'clamp' at the network's own forward"):
         lzr.kernel(net, init=lzr.init.variance(1.2, 0.1))(VEC)
 
