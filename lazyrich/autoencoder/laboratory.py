@@ -206,8 +206,12 @@ def study(
     named = {**STARTS, **(more_starts or {})}
     chosen = {name: named[name] if name in named else start_for(name) for name in starts}
     usual = RATES.get(optimizers[0], 0.001)
+    for what, sizes in (("width", widths), ("code", [code for code in codes if code is not None])):
+        if low := [size for size in sizes if size < 1]:
+            raise AutoencoderError(f"got {what} {low[0]}, expected at least 1; give {what}s that a network can have")
+    base = min(widths) if base is None else base
     lab = _laboratory(
-        factory, data, base or min(widths), tuple(lrs or [usual * f for f in OCTAVES]), seeds, steps, batch, samples, test, device,
+        factory, data, base, tuple(lrs or [usual * f for f in OCTAVES]), seeds, steps, batch, samples, test, device,
         engine, chosen, {**METRICS, **(more_metrics or {})}, Task(noise, masked, beta, free_bits, warm_up),
     )  # fmt: skip
     for code in codes:

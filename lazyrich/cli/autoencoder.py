@@ -88,8 +88,9 @@ def run(words: Sequence[str]) -> None:
         from lazyrich.reference import resolve
         from lazyrich.sweep import tracker_for
 
-        starts = {name: resolve(place) for name, place in pairs(add_start, "add-start").items()}
-        metrics = {name: resolve(place) for name, place in pairs(add_metric, "add-metric").items()}
+        own = "name=path/to/file.py:function, for example 'mine=starts.py:mine'"
+        starts = {name: resolve(place) for name, place in pairs(add_start, "add-start", own).items()}
+        metrics = {name: resolve(place) for name, place in pairs(add_metric, "add-metric", own).items()}
         folder = out or Path("runs") / slug("autoencoder", factory.rpartition(":")[2], data)
         with Live(folder) as page, progress("autoencoder") as show:
             result = study(

@@ -80,7 +80,7 @@ def run(words: Sequence[str]) -> None:
         schemes = [parse_scheme(text) for text in scheme]
         plans = [make_plan(family, one, optimizer, init=rules(init)) for one in schemes]
         arrays = load(data, root=data_root, target=target, flatten=not images)
-        folder = out or Path("runs") / slug("check", family.name, *scheme, optimizer)
+        folder = out or Path("runs") / slug("check", family.name, *scheme, optimizer, data)
         results = []
         for made in plans:
             part = folder / slug(made.scheme.name, optimizer)

@@ -47,8 +47,10 @@ def rules(items: Sequence[str]) -> dict[str, Any]:
     return {pattern: parse_rule(text) for pattern, text in pairs(items, "init").items()}
 
 
-def pairs(items: Sequence[str], option: str) -> dict[str, str]:
-    """``name=value`` words as a dictionary.
+def pairs(
+    items: Sequence[str], option: str, expected: str = "tensor-pattern=value, for example 'pos*=vector'"
+) -> dict[str, str]:
+    """``name=value`` words as a dictionary; ``expected`` is what a word should have been.
 
     Raises:
         UsageError: for a word without '='.
@@ -57,7 +59,7 @@ def pairs(items: Sequence[str], option: str) -> dict[str, str]:
     for item in items:
         name, equals, value = item.partition("=")
         if not equals or not name:
-            raise UsageError(f"got --{option} '{item}', expected tensor-pattern=value, for example 'pos*=vector'")
+            raise UsageError(f"got --{option} '{item}', expected {expected}")
         found[name] = value
     return found
 

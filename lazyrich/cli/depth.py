@@ -87,7 +87,7 @@ def run(words: Sequence[str]) -> None:
         def family(layers: int) -> Family:
             return Family(build, base, depth=layers, roles=pairs(roles, "roles"))
 
-        tuned = base_depth or len(paths(family(min(depths)).sketch(base), branches[0]))
+        tuned = len(paths(family(min(depths)).sketch(base), branches[0])) if base_depth is None else base_depth
 
         def plan_at(layers: int) -> Plan:
             return make_plan(
@@ -96,7 +96,9 @@ def run(words: Sequence[str]) -> None:
             )  # fmt: skip
 
         arrays = load(data, root=data_root, target=target, flatten=not images)
-        folder = out or Path("runs") / slug("depth", family(min(depths)).name, scheme, optimizer, f"exponent{depth_exponent:g}")
+        folder = out or Path("runs") / slug(
+            "depth", family(min(depths)).name, scheme, optimizer, f"exponent{depth_exponent:g}", data
+        )
         with progress("depth") as show:
             result = check_depth(
                 plan_at, arrays, depths, width=width, steps=steps, seeds=seeds, lr=lr, weight_decay=weight_decay, batch=batch,

@@ -56,6 +56,10 @@ def run(words: Sequence[str]) -> None:
 
         if width < 1:
             raise UsageError(f"got width {width}, expected a positive one")
+        if base_depth is not None and not branches:
+            raise UsageError(
+                f"got --base-depth {base_depth} without --branches, expected both: --branches 'blocks.*', for example"
+            )
         family = Family(resolve(factory), base, depth=depth, roles=pairs(roles, "roles"))
         made = make_plan(
             family, parse_scheme(scheme), optimizer, init=rules(init), weight_decay=weight_decay, gauge=gauge, branches=branches,

@@ -25,6 +25,7 @@ def run(words: Sequence[str]) -> None:
         from lazyrich.scaling import parse as parse_scheme
 
         found = parse_scheme(name)
+        found.classify("sgd", hidden_layers)  # refuses a number of layers that is none before anything is printed
         print(found.name)
         for optimizer, layers in (("sgd", found.sgd), ("adam", found.entrywise)):
             verdict = found.classify(optimizer, hidden_layers)

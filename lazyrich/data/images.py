@@ -30,13 +30,13 @@ def read_images(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Images (N, 28, 28) and labels (N,) as uint8.
 
-    Looked for in ``root`` and then ``$LAZYRICH_DATA``, each as ``mnist/``, as torchvision's ``MNIST/raw/`` and as files
-    directly in it; then in ``./data`` and in Debian's package folder; then, only when asked, downloaded into the first of
-    these places.
+    Looked for in ``root`` alone where it is given, else in ``$LAZYRICH_DATA``, each as ``mnist/``, as torchvision's
+    ``MNIST/raw/`` and as files directly in it, then in ``./data`` and in Debian's package folder; then, only when asked,
+    downloaded into the first of these places.
 
     Args:
         name: mnist or fashion_mnist.
-        root: a folder to look in first.
+        root: the folder to look in.
         split: train or test.
         download: allow the network, when nothing is found.
         fetch: ``fetch(url) -> bytes``, for tests and proxies.
@@ -56,22 +56,25 @@ def read_images(
     if download:
         images, labels = (_either(tried[0], file) or download_file(name, f"{file}.gz", tried[0], fetch) for file in files)
         return _pair(images, labels, name, split)
+    mend = "give the root= that holds it, or none to look in the usual places" if root else "set $LAZYRICH_DATA or root= to it"
     raise DataError(
-        f"found no {name} ({split}) in {', '.join(_told(place, files) for place in tried)}; set $LAZYRICH_DATA or root= to "
-        "the folder that holds it, allow download=True, or (Debian, Fashion-MNIST) install the package dataset-fashion-mnist"
+        f"found no {name} ({split}) in {', '.join(_told(place, files) for place in tried)}; {mend}, allow "
+        "download=True, or (Debian, Fashion-MNIST) install the package dataset-fashion-mnist"
     )
 
 
 def places(name: str, root: str | Path | None = None) -> list[Path]:
-    """Every folder that is looked in, in order: all that is under ``root`` comes before anything else.
+    """Every folder that is looked in, in order; a ``root`` that was asked for is looked in alone.
 
     Example:
         >>> [place.as_posix() for place in places("mnist", "here")][:3]
         ['here/mnist', 'here/MNIST/raw', 'here']
     """
     debian, torchvision = FOLDERS[name]
-    roots = [Path(r).expanduser() for r in (root, os.environ.get("LAZYRICH_DATA")) if r]
-    under = [place for r in roots for place in (r / debian, r / torchvision, r)]
+    asked = root or os.environ.get("LAZYRICH_DATA")
+    under = [Path(asked).expanduser() / part for part in (debian, torchvision, "")] if asked else []
+    if root:
+        return under
     return list(dict.fromkeys([*under, Path("data") / debian, Path("data") / torchvision, DEBIAN / debian]))
 
 

@@ -38,7 +38,7 @@ def load(
             ``path/to/file.py:function`` to something that returns data, or the data itself: an ArrayData, a pair (x, y) of
             tensors or arrays, inputs alone (with ``target="input"``), or any map-style Dataset, which is read once. Whole
             numbers (int32, int64) in a table (N, T) are tokens and stay whole; all other inputs become float32.
-        root: folder of the image files, looked in first.
+        root: folder of the image files; given, it must hold them.
         split: train or test, for MNIST and Fashion-MNIST; all other data comes whole, as train.
         target: ``labels``, or ``input`` for an autoencoder: y is x, flattened.
         n: keep only so many samples, chosen by ``seed``.
@@ -58,6 +58,10 @@ def load(
     if target not in TARGETS:
         raise DataError(f"got target '{target}', expected one of {', '.join(TARGETS)}")
     name = spec.replace("-", "_") if isinstance(spec, str) else None
+    if root and name not in FOLDERS:
+        raise DataError(
+            f"got root '{root}' for data that is not read from image files; leave it out (it serves {', '.join(FOLDERS)})"
+        )
     if name in FOLDERS:
         data = _images(name, *read_images(name, root, split, download), flatten)
     elif split != "train":

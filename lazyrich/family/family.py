@@ -80,7 +80,11 @@ class Family:
         roles: Mapping[str, Role | str] | None = None,
         _builds: tuple[nn.Module, nn.Module] | None = None,
     ) -> None:
-        if base < 1 or (probe is not None and probe <= base):
+        if base < 1:
+            raise FamilyError(
+                f"got base width {base}, expected at least 1; give the width at which the network was tuned, such as 64"
+            )
+        if probe is not None and probe <= base:
             raise FamilyError(f"got base={base} and probe={probe}, expected 1 <= base < probe")
         self.factory, self.base, self.depth, self.probe = factory, base, depth, probe or 2 * base
         self._builds = _builds

@@ -240,6 +240,8 @@ def setup_of(
     rate = RATES.get(plan.optimizer_name, 0.001) if lr is None else float(lr)
     if not rate > 0:
         raise UsageError(f"got lr = {rate}, expected a positive number")
+    if not 0 <= weight_decay < math.inf:
+        raise UsageError(f"got weight_decay = {weight_decay}, expected a number that is finite and not negative")
     refuse_device(device)
     arrays = data if isinstance(data, ArrayData) else load(data)
     name, function = loss_for(loss, arrays.y)

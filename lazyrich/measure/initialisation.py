@@ -195,6 +195,8 @@ def signals(
     for name, value, least in (("samples", samples, 2), ("seeds", seeds, 2)):
         if value < least:
             raise UsageError(f"got {name} = {value}, expected at least {least}")
+    if width is not None and width < 1:
+        raise UsageError(f"got width = {width}, expected at least 1, such as the plan's base {plan.base}")
     known = load(data)
     chosen = known.subset(min(samples, len(known)), seed)
     width = plan.base if width is None else width

@@ -270,7 +270,13 @@ def _study(
     plan: Plan, data: Any, steps: int, lr: float | None, loss: str, widths: list[int], seeds: int, samples: int, test: int,
     neurons: int, centred: bool | None, seed: int,
 ) -> Study:  # fmt: skip
-    for name, value, least in (("steps", steps, 1), ("seeds", seeds, 1), ("samples", samples, 3), ("test", test, 0)):
+    for name, value, least in (
+        ("steps", steps, 1),
+        ("seeds", seeds, 1),
+        ("samples", samples, 3),
+        ("test", test, 0),
+        ("neurons", neurons, 400),
+    ):
         if value < least:
             raise UsageError(f"got {name} = {value}, expected at least {least}")
     if len(widths) < 2 or widths[0] < plan.base:

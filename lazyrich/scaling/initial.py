@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -75,6 +76,8 @@ def resized(tensor: TensorPlan, factor: float) -> TensorPlan:
 def _started(tensor: TensorPlan, rule: float | Initialiser, family: Family, owners: set[str]) -> TensorPlan | None:
     """The tensor with its rule; None where the rule says nothing of it."""
     if not isinstance(rule, Initialiser):
+        if not 0 <= rule < math.inf:
+            raise PlanError(f"got init= {rule:g} for '{tensor.name}', expected a standard deviation: finite and not negative")
         silent = tensor.std == 0 and rule == 0
         return tensor if silent else resized(tensor, rule / tensor.std if tensor.std else 0.0)
     bias = not tensor.contracted and tensor.mean == 0 and tensor.name.rpartition(".")[0] in owners

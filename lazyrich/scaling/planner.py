@@ -95,6 +95,10 @@ def plan(
             f"got depth_exponent = {depth_exponent:g}, expected 1/2 (Depth-muP) to 1 (CompleteP): below, the sum of the branches "
             "grows with their number; above, they learn nothing"
         )
+    if base_depth is not None and base_depth < 1:
+        raise PlanError(
+            f"got base_depth = {base_depth}, expected at least 1: the number of branches at which the network was tuned"
+        )
     entrywise = is_entrywise(optimizer)
     if readout_alignment is not None and not 0.5 <= readout_alignment <= 1:
         raise PlanError(f"got readout_alignment = {readout_alignment:g}, expected 1/2 (none) to 1 (full)")

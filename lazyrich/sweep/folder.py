@@ -80,7 +80,16 @@ def kept(folder: RunFolder | None, key: str, make: Callable[[], Any]) -> Any:
 def _same_run(path: Path, had: Any, want: dict[str, Any]) -> None:
     if not isinstance(had, dict):
         raise StoreError(f"{path}/settings.json was not written by lazyrich; give a new folder")
+    had, want = _flat(had), _flat(want)
     changed = sorted(k for k in had.keys() | want.keys() if had.get(k) != want.get(k))
     if changed:
         what = ", ".join(f"{k}: {had.get(k)!r} there, {want.get(k)!r} now" for k in changed[:3])
         raise StoreError(f"{path} holds another run ({what}); give a new folder, or repeat the run with its settings")
+
+
+def _flat(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings of several parts as one table, so that what differs can be named."""
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        found |= {f"{key} {k}": v for k, v in value.items()} if isinstance(value, dict) else {key: value}
+    return found

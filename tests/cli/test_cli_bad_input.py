@@ -138,7 +138,8 @@ def test_a_factory_that_cannot_serve_is_refused(factory: str, says: list[str], c
         (["--scheme", "richness(__import__('os'))"], ["expected one of"]),
         (["--optimizer", "lion2"], ["lion2", "adamw"]),
         (["--data", "nowhere"], ["nowhere", "digits"]),
-        (["--data", "mnist", "--data-root", "."], ["mnist"]),
+        (["--data", "mnist", "--data-root", "nowhere"], ["found no mnist", "nowhere/mnist", "root="]),
+        (["--data-root", "nowhere"], ["root 'nowhere'", "not read from image files"]),
         (["--data", "net.py:data"], ["nan"]),
         (["--loss", "hinge"], ["hinge", "cross_entropy"]),
         (["--device", "cuda:99"], ["cuda:99"]),
@@ -147,6 +148,9 @@ def test_a_factory_that_cannot_serve_is_refused(factory: str, says: list[str], c
         (["--roles", "0.weight=boss"], ["boss", "hidden"]),
         (["--roles", "nothing*=hidden"], ["nothing*"]),
         (["--depth", "2"], ["depth"]),
+        (["--weight-decay", "-0.1"], ["weight_decay = -0.1", "not negative"]),
+        (["--init", "*=-1"], ["-1", "standard deviation"]),
+        (["--base", "0"], ["base width 0", "at least 1"]),
     ],
 )
 def test_an_option_that_makes_no_check_is_refused(
@@ -178,6 +182,13 @@ def test_losses_that_are_not_finite_are_a_verdict_not_an_error(capsys: pytest.Ca
     assert main(["check", "net.py:Nan", *TINY, "--out", "run"]) == 0
     assert "The loss stopped being finite at width 8, 16" in capsys.readouterr().out
     assert Path("run/report.html").exists()
+
+
+def test_another_data_set_has_another_default_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("own.py").write_text("import torch\n\n\ndef rows():\n    return torch.randn(40, 64), torch.arange(40) % 10\n")
+    for data in ("digits", "own.py:rows"):
+        assert main(["check", "net.py:good", *TINY, "--data", data]) == 0
+    assert len(list(Path("runs").iterdir())) == 2
 
 
 def test_another_runs_folder_is_refused_and_left_as_it_was(capsys: pytest.CaptureFixture[str]) -> None:
@@ -244,6 +255,37 @@ def test_ctrl_c_keeps_what_is_finished_and_the_same_command_continues(
     assert main([*words[:-1], "whole"]) == 0
     whole = json.loads(Path("whole/result.json").read_text())[0]
     assert continued["lines"] == whole["lines"]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("init net.py:good --width 0", "width = 0"),
+        ("init net.py:good --base 0", "base width 0"),
+        ("plan net.py:good --base 0", "base width 0"),
+        ("plan net.py:good --init *=-1", "init= -1"),
+        ("plan net.py:good --base-depth 3", "--branches"),
+        ("plan lazyrich.zoo:residual_mlp --branches blocks.* --base-depth 0", "base_depth = 0"),
+        ("depth lazyrich.zoo:residual_mlp --depths 0 4", "depth 0"),
+        ("depth lazyrich.zoo:residual_mlp --depths 2 4 --weight-decay -1", "weight_decay = -1.0"),
+        ("autoencoder --codes 0", "code 0"),
+        ("autoencoder --widths 0", "width 0"),
+        ("autoencoder --widths 8 16 --base 0", "base width 0"),
+        ("autoencoder --add-start foo", "name=path/to/file.py:function"),
+        ("autoencoder --add-metric foo", "name=path/to/file.py:function"),
+        ("limit lazyrich.zoo:two_class --classes 3 8 --neurons 0", "neurons = 0"),
+        ("scheme richness(x)", "'x' is no number"),
+    ],
+)
+def test_every_refusal_names_what_was_given(words: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    line = refusal(capsys, *words.split(" "))
+    assert says in line
+    assert "object at 0x" not in line
+
+
+def test_a_question_that_is_refused_prints_no_title(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["scheme", "mup", "--hidden-layers", "0"]) == 2
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize(

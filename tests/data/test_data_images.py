@@ -83,14 +83,16 @@ def test_files_are_found_in_the_working_folder_and_in_debians(tmp_path: Path, na
     assert len(read_images(name)[1]) == 4
 
 
-def test_root_comes_before_the_environment_and_that_before_the_working_folder(
+def test_root_stands_alone_and_the_environment_comes_before_the_working_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LAZYRICH_DATA", str(tmp_path / "env"))
     put(tmp_path / "data" / "mnist", 3)
-    assert len(read_images("mnist", tmp_path / "root")[1]) == 3
+    assert len(read_images("mnist")[1]) == 3
     put(tmp_path / "env" / "mnist", 4)
-    assert len(read_images("mnist", tmp_path / "root")[1]) == 4
+    assert len(read_images("mnist")[1]) == 4
+    with pytest.raises(DataError, match="none to look in the usual places"):
+        read_images("mnist", tmp_path / "root")
     put(tmp_path / "root" / "mnist", 5)
     assert len(read_images("mnist", tmp_path / "root")[1]) == 5
 
@@ -105,7 +107,7 @@ def test_fashion_below_root_is_not_taken_for_mnist(tmp_path: Path) -> None:
 def test_images_without_labels_are_passed_over(tmp_path: Path) -> None:
     put(tmp_path / "here" / "mnist")
     (tmp_path / "here" / "mnist" / "train-labels-idx1-ubyte").unlink()
-    put(tmp_path / "data" / "mnist", 3)
+    put(tmp_path / "here" / "MNIST" / "raw", 3)
     assert len(read_images("mnist", tmp_path / "here")[1]) == 3
 
 
@@ -113,13 +115,12 @@ def test_images_without_labels_are_passed_over(tmp_path: Path) -> None:
 def test_not_found_lists_every_place_and_what_to_do(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LAZYRICH_DATA", str(tmp_path / "env"))
     with pytest.raises(DataError) as caught:
-        read_images(name, tmp_path / "root")
+        read_images(name)
     message = str(caught.value)
-    for place in images.places(name, tmp_path / "root"):
+    for place in images.places(name):
         assert str(place) in message
-    for folder in (tmp_path / "root", tmp_path / "env"):
-        assert f"{folder}," in message
-        assert all(str(folder / layout) in message for layout in FOLDERS[name])
+    assert f"{tmp_path / 'env'}," in message
+    assert all(str(tmp_path / "env" / layout) in message for layout in FOLDERS[name])
     assert "$LAZYRICH_DATA" in message
     assert "download=True" in message
 
@@ -197,7 +198,7 @@ def test_nothing_is_fetched_unless_it_is_allowed(tmp_path: Path) -> None:
 
 def test_nothing_is_fetched_when_the_files_are_there(tmp_path: Path) -> None:
     put(tmp_path / "data" / "mnist", 3)
-    read_images("mnist", tmp_path / "root", download=True, fetch=lambda url: pytest.fail("fetched in vain"))
+    read_images("mnist", download=True, fetch=lambda url: pytest.fail("fetched in vain"))
 
 
 def test_a_download_with_another_checksum_is_refused_and_not_kept(tmp_path: Path, mirror: dict[str, bytes]) -> None:

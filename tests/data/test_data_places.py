@@ -55,14 +55,16 @@ def test_places_are_tried_in_the_stated_order(tmp_path, monkeypatch):
     root, variable = tmp_path / "root", tmp_path / "variable"
     monkeypatch.setenv("LAZYRICH_DATA", str(variable))
     write(tmp_path / "debian" / "mnist", mark=1)
-    assert mark(root=root) == 1
+    assert mark() == 1
     write(Path("data/MNIST/raw"), mark=2)
-    assert mark(root=root) == 2
+    assert mark() == 2
     write(variable, mark=3)
-    assert mark(root=root) == 3
+    assert mark() == 3
     write(variable / "mnist", mark=4)
-    assert mark(root=root) == 4
-    write(root, mark=5)  # files directly in an explicit root still come before anything of the variable
+    assert mark() == 4
+    with pytest.raises(DataError, match="found no mnist"):  # whoever names a root wants no other place's files
+        mark(root=root)
+    write(root, mark=5)
     assert mark(root=root) == 5
     write(root / "MNIST" / "raw", mark=6)
     assert mark(root=root) == 6

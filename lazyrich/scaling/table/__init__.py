@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable
+from typing import Any
 
 from lazyrich.errors import UsageError
 from lazyrich.scaling.scheme import Scheme
@@ -48,11 +49,19 @@ def parse(text: str) -> Scheme:
         raise UsageError(f"got scheme '{text}', {known}")
     positional, named = (call.args, call.keywords) if isinstance(call, ast.Call) else ([], [])
     try:
-        arguments = [ast.literal_eval(node) for node in positional]
-        options = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in named}
+        arguments = [_literal(node) for node in positional]
+        options = {str(keyword.arg): _literal(keyword.value) for keyword in named}
         return SCHEMES[name.id](*arguments, **options)
     except (ValueError, TypeError, IndexError, OverflowError, MemoryError, RecursionError) as error:
         raise UsageError(f"got scheme '{text}': {error}; {known}") from None
+
+
+def _literal(node: ast.expr) -> Any:
+    """The value of a literal; Python's own message for what is none would show an address."""
+    try:
+        return ast.literal_eval(node)
+    except ValueError:
+        raise ValueError(f"'{ast.unparse(node)}' is no number or other literal") from None
 
 
 __all__ = ["SCHEMES", "abc", "mean_field", "mup", "ntk", "parse", "richness", "spectral", "standard"]
