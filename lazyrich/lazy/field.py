@@ -179,7 +179,8 @@ class Field:
 class Curve:
     """A function applied entry by entry to a field and not evaluated yet, so that chains of them stay one function.
 
-    The curve is ``scale * function(inner * x)``; ``spec`` names a known ``function`` and its parameters.
+    The curve is ``scale * function(inner * x)``; ``spec`` names a known ``function`` and its parameters, ``kinks`` says where
+    another one has kinks or jumps beside zero, as far as that is known.
     """
 
     base: Field
@@ -188,11 +189,22 @@ class Curve:
     spec: tuple[str, tuple[tuple[str, Any], ...]] | None = None
     scale: float = 1.0
     inner: float = 1.0
+    kinks: tuple[float, ...] = ()
 
     @property
     def layout(self) -> Layout:
         """The axes of the field below."""
         return self.base.layout
+
+    @property
+    def known_kinks(self) -> tuple[float, ...]:
+        """Kinks of the function, with zero, where a function that tells of none is taken to have one."""
+        return tuple(sorted({0.0, *self.kinks})) if self.kinks else ()
+
+    @property
+    def breaks(self) -> tuple[float, ...]:
+        """Kinks of the whole function."""
+        return tuple(kink / self.inner for kink in self.kinks) if self.inner else ()
 
     def curve(self, x: Tensor) -> Tensor:
         """The whole function."""
@@ -210,8 +222,8 @@ def dual_of(curve: Curve, nodes: Iterable[Node], reader: Node) -> Dual:
     """
     if curve.spec:
         return dual(curve.spec[0], **dict(curve.spec[1]))
-    made = dual(curve.function)
-    if made.error > ROUGH:
+    made = dual(curve.function, kinks=curve.known_kinks)
+    if ROUGH < made.error < float("inf"):  # an infinite kernel is refused where it is found
         name = re.split(r"[.|]", curve.key)[0]  # behind it: the part of a mixture, and views
         node = next((node for node in nodes if node.name == name), reader)
         warnings.warn(

@@ -239,7 +239,7 @@ class Run:
         else:
             key, factor = f"{curve.key}.stretched", 1.0
             if key not in self.duals:
-                self.duals[key] = dual(lambda x: jvp(curve.function, (x,), (x,))[1])
+                self.duals[key] = dual(lambda x: jvp(curve.function, (x,), (x,))[1], kinks=curve.known_kinks)
             own = self.duals[key]
         if self.alone and not base.full:
             return factor * own.variance(base.nngp)

@@ -843,7 +843,6 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu by tanh": lambda x: F.gelu(x, approximate="tanh"),
 }
 # activations with kinks or jumps away from zero, of which users are warned
-ROUGH = {"clamp", "clamp_max", "clamp_min", "hardshrink", "hardswish", "hardtanh", "softshrink", "threshold"}
 # other names under which torch may trace an operation of the cases, and operations that are refused
 SYNONYMS = {
     "_adaptive_avg_pool1d",

@@ -47,7 +47,20 @@ def apply(call: Call) -> Any:
         spec: Any = (name, tuple(sorted(given.items())))
     else:
         spec = None
-    return through(call, call.args[0], lambda x: target(x, *rest, **kwargs), spec)
+    return through(call, call.args[0], lambda x: target(x, *rest, **kwargs), spec, kinks=_kinks(op, (*rest, *kwargs.values())))
+
+
+def _kinks(op: str, given: Sequence[Any]) -> tuple[float, ...]:
+    """Where a function of torch's has kinks or jumps beside zero."""
+    numbers = [float(v) for v in given if isinstance(v, (int, float))]
+    if op in ("softshrink", "hardshrink"):
+        size = numbers[0] if numbers else 0.5
+        return (-size, size)
+    fixed = {"relu6": (6.0,), "hardswish": (-3.0, 3.0), "hardsigmoid": (-3.0, 3.0)}
+    bounded = {"hardtanh": (numbers or [-1.0, 1.0])[:2], "threshold": numbers[:1]} | dict.fromkeys(
+        ("clamp", "clamp_min", "clamp_max"), numbers
+    )
+    return fixed.get(op, tuple(bounded.get(op, ())))
 
 
 @register("pow", says="as a nonlinearity", moments=True)
@@ -105,17 +118,19 @@ def negative(call: Call) -> Any:
     return times(call, call.args[0], -1.0)
 
 
-def through(call: Call, value: Any, function: Callable[[Tensor], Tensor], spec: Any, part: str = "") -> Any:
+def through(
+    call: Call, value: Any, function: Callable[[Tensor], Tensor], spec: Any, part: str = "", kinks: tuple[float, ...] = ()
+) -> Any:
     """A function on top of a field, a curve or a mixture."""
     key = call.node.name + part  # both passes give the same curve the same name
     if isinstance(value, Mix):
-        return _each(value, lambda part, name: through(call, part, function, spec, name))
+        return _each(value, lambda part, name: through(call, part, function, spec, name, kinks))
     if isinstance(value, Curve) and value.spec == IDENTITY:
-        return Curve(value.base, key, function, spec, inner=value.scale)
+        return Curve(value.base, key, function, spec, inner=value.scale, kinks=kinks)
     if isinstance(value, Curve):
         below = value.curve
-        return Curve(value.base, key, lambda x: function(below(x)), None)
-    return Curve(value, key, function, spec)
+        return Curve(value.base, key, lambda x: function(below(x)), None, kinks=value.breaks)
+    return Curve(value, key, function, spec, kinks=kinks)
 
 
 def times(call: Call, value: Any, factor: float, part: str = "") -> Any:
@@ -159,7 +174,8 @@ def joined(call: Call, values: Sequence[Any], function: Callable[..., Tensor], p
     if None in parts or not fields or any(f is not fields[0] for f in fields):
         return None
     curves = [p[1] for p in parts if p is not None]
-    return Curve(fields[0], call.node.name + part, lambda x: function(*(f(x) for f in curves)), None)
+    breaks = tuple(kink for v in values if isinstance(v, Curve) for kink in v.breaks)
+    return Curve(fields[0], call.node.name + part, lambda x: function(*(f(x) for f in curves)), None, kinks=breaks)
 
 
 def _shares(mix: Mix) -> list[float]:
