@@ -46,7 +46,7 @@ def run(words: Sequence[str]) -> None:
         Args:
             factory: package.module:callable or path/to/file.py:callable that builds the network for a width.
             scheme: one or more of standard, ntk, mean_field, mup, richness(0.25), spectral, abc(...).
-            optimizer: sgd, momentum, adam, adamw or signsgd.
+            optimizer: sgd, momentum, adam, adamw, signsgd, lion, adafactor, muon or muon_rms.
             base: width at which the plan is the plain network.
             widths: widths to train, increasing, none below the base.
             steps: training steps a network.

@@ -22,7 +22,16 @@ Factory = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FACTORY")]
 def parse(function: Callable[..., Any], verb: str, words: Sequence[str]) -> Any:
     """Call a function with the words of a command, as tyro reads them from its signature."""
     text = (inspect.getdoc(function) or "").partition("\nArgs:")[0]
+    _say_defaults_once(function)
     return tyro.cli(function, prog=f"lazyrich {verb}", args=list(words), description=text)
+
+
+def _say_defaults_once(function: Callable[..., Any]) -> None:
+    """No "(default: None)" or "(default: )" in the help: what an option that is not given does stands in its own words."""
+    quiet = tyro.conf.arg(help_behavior_hint="")
+    for name, parameter in inspect.signature(function, eval_str=True).parameters.items():
+        known = parameter.default is None or parameter.default == ()
+        function.__annotations__[name] = Annotated[parameter.annotation, quiet] if known else parameter.annotation
 
 
 def command_line(verb: str, words: Sequence[str]) -> str:

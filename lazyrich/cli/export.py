@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
@@ -14,7 +15,11 @@ from lazyrich.errors import UsageError
 def run(words: Sequence[str]) -> None:
     """Read the words and run."""
 
-    def export(store: tyro.conf.Positional[Path], file: tyro.conf.Positional[Path], function: str | None = None) -> None:
+    def export(
+        store: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="STORE")],
+        file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")],
+        function: str | None = None,
+    ) -> None:
         """Write the trials of a store as a table, one row a trial: settings, values, status, error, seconds.
 
         Example:

@@ -44,8 +44,8 @@ def run(words: Sequence[str]) -> None:
             init: pattern=std at the base width, or pattern=rule: 'hidden.*.weight=0.18', '*=critical(tanh, 0.05)', '*=he(relu)',
                 orthogonal, delta_orthogonal, lecun, xavier, spectral, zero, transposed(TENSOR, 0.5), inverse(TENSOR).
             images: give the network images (batch, channels, height, width) instead of flat vectors.
-            samples: inputs.
-            seeds: networks drawn.
+            samples: inputs, at least 2.
+            seeds: networks drawn, at least 2.
             seed: of inputs and networks.
             out: folder of result.json and its page (default: runs/init-...).
         """

@@ -66,7 +66,7 @@ def run(words: Sequence[str]) -> None:
             factory: package.module:callable or path/to/file.py:callable that builds the network for a width.
             data: digits, mnist, fashion_mnist, or module:function, with one class a sample.
             data_root: folder of the image files (default: $LAZYRICH_DATA and the usual places).
-            train: one or more numbers of training samples.
+            train: one or more numbers of training samples, each at least 2.
             test: number of test samples; fewer where the data has fewer left.
             w: draw weights of linear and convolutional layers with variance w/fan-in (default: as the factory draws them).
             b: and their biases with variance b; needs --w.

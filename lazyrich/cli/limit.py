@@ -54,12 +54,12 @@ def run(words: Sequence[str]) -> None:
             init: pattern=std at the base width, or pattern=rule: '*=he(relu)', '*=critical(tanh, 0.05)' ... (see lazyrich init).
             widths: of the finite networks, none below the base.
             seeds: networks a width.
-            samples: training samples; the limit's time grows as their square or faster.
+            samples: training samples, at least 3; the limit's time grows as their square or faster.
             test: more samples, watched and not learnt.
             steps: of full-batch gradient descent.
             lr: learning rate at the base width (default: a quarter of the largest stable one at initialisation).
             loss: half the square, logistic, or cross entropy.
-            neurons: sampled neurons a layer of the limit; its error falls as their root.
+            neurons: sampled neurons a layer of the limit, at least 400; its error falls as their root.
             centred: take the networks' initial outputs off, as is always done in the kernel regime.
             seed: of samples and networks.
             out: run folder (default: runs/limit-...).

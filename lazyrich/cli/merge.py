@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
@@ -13,7 +14,12 @@ from lazyrich.cli.command import parse
 def run(words: Sequence[str]) -> None:
     """Read the words and run."""
 
-    def merge(into: tyro.conf.Positional[Path], parts: tyro.conf.Positional[tuple[Path, ...]]) -> None:
+    def merge(
+        into: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="INTO")],
+        parts: Annotated[
+            tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="FROM ...", help_behavior_hint="(at least one)")
+        ],
+    ) -> None:
         """Bring the finished trials of several stores together; the parts are only read.
 
         Example:

@@ -48,9 +48,9 @@ def run(words: Sequence[str]) -> None:
             init: pattern=std at the base width, or pattern=rule: '*=he(relu)', '*=critical(tanh, 0.05)' ... (see lazyrich init).
             images: give the network images (batch, channels, height, width) instead of flat vectors.
             autoencoder: let the inputs be the targets.
-            samples: training samples; with the outputs they decide the side of the full tangent kernel.
+            samples: training samples, at least 4; with the outputs they decide the side of the full tangent kernel.
             test: held-out samples; fewer where the data has fewer left.
-            few: samples for the corrections to order 4; time grows as their fourth power.
+            few: samples for the corrections to order 4, 2 to 24; time grows as their fourth power.
             steps: of full-batch gradient descent.
             lr: learning rate at the base width (default: a quarter of the linearised network's largest).
             seed: of samples and network.

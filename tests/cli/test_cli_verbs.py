@@ -74,6 +74,31 @@ def test_help_of_a_verb_says_what_it_does_and_explains_every_option(verb: str, c
     assert bare == []
 
 
+@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb not in ("report", "transfer", "dial")])
+def test_help_tells_no_empty_default(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    text = re.sub(r"[\s│|]+", " ", help_of(verb, capsys))
+    assert "(default: )" not in text
+    assert "(default: None)" not in text
+
+
+@pytest.mark.parametrize(
+    ("verb", "says"),
+    [
+        ("merge", ["INTO", "FROM ..."]),
+        ("export", ["STORE", "FILE"]),
+        ("init", ["inputs, at least 2", "drawn, at least 2"]),
+        ("tangent", ["samples, at least 4", "2 to 24"]),
+        ("limit", ["samples, at least 3", "at least 400"]),
+        ("kernel", ["each at least 2"]),
+        ("plan", ["lion", "muon_rms", "adafactor", "soap"]),
+        ("check", ["lion", "muon_rms", "adafactor"]),
+    ],
+)
+def test_help_names_what_an_option_takes(verb: str, says: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    text = re.sub(r"[\s│|]+", " ", help_of(verb, capsys))
+    assert [word for word in says if word not in text] == []
+
+
 @pytest.mark.parametrize("verb", [verb for verb in VERBS if verb not in ("demo", "report")])
 def test_the_example_of_a_verb_runs_as_printed(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     words = example_of(verb, help_of(verb, capsys))
