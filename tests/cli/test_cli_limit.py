@@ -124,7 +124,7 @@ def test_the_example_of_the_help_runs(capsys: pytest.CaptureFixture[str]) -> Non
         (["net.py:relu", *PAIR, "--samples", "5000"], "has 357"),
         (["net.py:relu", *PAIR, "--steps", "0"], "steps = 0"),
         (["net.py:relu", *PAIR, "--lr", "1e9"], "diverges"),
-        (["net.py:relu", *PAIR, "--neurons", "10"], "got 10 samples"),
+        (["net.py:relu", *PAIR, "--neurons", "10"], "got neurons = 10"),
         (["net.py:relu", "--data", "cifar"], "cifar"),
     ],
 )
