@@ -66,9 +66,9 @@ class Rectifier(Dual):
                 kernel, slope = self._fresh(c_, *_root(q1_), *_root(q2_))
             else:
                 kernel, slope = self._fresh(c_.double(), q1_.double(), q2_.double())
-        zero = (q1 == 0) != (q2 == 0)
-        if bool(zero.any()):
-            slope = torch.where(zero, (self.a + self.b) ** 2 / 4, slope)
+        zero1, zero2 = q1 == 0, q2 == 0
+        if bool(zero1.any()) or bool(zero2.any()):
+            slope = torch.where(zero1 != zero2, (self.a + self.b) ** 2 / 4, slope)
         return kernel.to(dtype), slope.to(dtype)
 
     def prepared(self, q: Tensor) -> tuple[Tensor, ...]:

@@ -256,3 +256,21 @@ def test_opposite_inputs_have_the_angle_pi_at_any_scale(dtype, q):
     q = torch.tensor(q, dtype=dtype)
     kernel, slope = dual("relu").both(-q, q, q)
     assert abs(float(slope)) < 3e-4 and abs(float(kernel / q)) < 1e-6  # a root of the rounding of c away from pi
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, DOUBLE])
+def test_rounding_beyond_the_ends_is_taken_for_the_ends(dtype) -> None:
+    """Covariances that exceed their bound by the last digits, tiny and zero variances."""
+    d, eps = dual("relu"), torch.finfo(dtype).eps
+    small = 1e-36 if dtype == torch.float32 else 1e-200
+    c = torch.tensor([1 + eps, -1 - eps, 0.0, small, -small], dtype=dtype)
+    q = torch.tensor([1.0, 1.0, 0.0, small, small], dtype=dtype)
+    kernel, slope = d.both(c, q, q)
+    torch.testing.assert_close(slope, torch.tensor([0.5, 0.0, 0.5, 0.5, 0.0], dtype=dtype), atol=1e-3, rtol=0)
+    torch.testing.assert_close(
+        kernel / q.clamp(min=small), torch.tensor([0.5, 0.0, 0.0, 0.5, 0.0], dtype=dtype), atol=1e-3, rtol=0
+    )
+    prepared = d.prepared(q[:2])
+    again = d.between(c[:2], prepared[1:] or prepared, prepared[1:] or prepared, True)
+    for got, expected in zip(again, d.both(c[:2], q[:2], q[:2]), strict=True):
+        assert torch.equal(got, expected)

@@ -76,24 +76,26 @@ def affine(
     fresh = fresh and not nngp.requires_grad
     if call.run.tangent:
         if ntk is None or field.sources == DATA:
-            ntk = nngp * rate
-        elif fresh:
-            ntk = _times(ntk, variance).add_(nngp, alpha=rate)
+            ntk = _scaled(nngp, rate, b.rate, over=False)
+        elif rate == variance:
+            ntk = _scaled(ntk.add_(nngp) if fresh else ntk + nngp, variance, b.rate, over=fresh)
         else:
-            ntk = torch.add(ntk * variance, nngp, alpha=rate)
-        if b.rate:
-            ntk = ntk.add_(b.rate) if not ntk.requires_grad else ntk + b.rate
-    nngp = _times(nngp, variance) if fresh else nngp * variance
-    if b.variance:
-        nngp = nngp.add_(b.variance) if not nngp.requires_grad else nngp + b.variance
+            ntk = _scaled(ntk, variance, b.rate, over=fresh)
+            ntk = ntk + rate * nngp if ntk.requires_grad else ntk.add_(nngp, alpha=rate)
+    nngp = _scaled(nngp, variance, b.variance, over=fresh)
     return replace(
         field, layout=layout, nngp=nngp, ntk=ntk, sources=frozenset({Source(n) for n in (name, *added)}), gaussian=gaussian,
         centred=True, mixed=False, mean=None, origin=(call.node.op, *call.node.inputs), own=0.0, uneven=False,
     )  # fmt: skip
 
 
-def _times(k: Tensor, factor: float) -> Tensor:
-    return k if factor == 1.0 else k.mul_(factor)
+def _scaled(k: Tensor, factor: float, offset: float, over: bool) -> Tensor:
+    """The array times a factor plus an offset in one pass, written over it if nobody else reads it."""
+    if k.requires_grad:
+        return factor * k + offset
+    if offset:
+        return torch.add(k.new_tensor(offset), k, alpha=factor, **({"out": k} if over else {}))
+    return k.mul_(factor) if over else k * factor
 
 
 def _bias(call: Call, bias: Any, role: Role) -> Drawn:
