@@ -29,21 +29,20 @@ def strips(n: int, area: int) -> Iterator[tuple[slice, slice]]:
         >>> [(r.start, r.stop, c.start, c.stop) for r, c in strips(5, 8)]
         [(0, 1, 0, 5), (1, 2, 1, 5), (2, 3, 2, 5), (3, 4, 3, 5), (4, 5, 4, 5)]
     """
+    least = math.ceil(n / math.isqrt(area))
+    heights = {math.ceil(n / parts) for parts in (least, least + 1, 3 * least // 2 + 1, 2 * least, 3 * least, 4 * least)}
 
-    def cut(height: int) -> list[tuple[slice, slice]]:
-        found = []
-        for i in range(0, n, height):
-            rows, parts = slice(i, min(i + height, n)), math.ceil((n - i) / (area // height))
-            width = max(math.ceil((n - i) / parts), height)  # the first tile holds all of the diagonal
-            found += [(rows, slice(j, min(j + width, n))) for j in range(i, n, width)]
-        return found
+    def parts(i: int, height: int) -> int:
+        return math.ceil((n - i) / (area // height))
 
-    def cost(tiles: list[tuple[slice, slice]]) -> float:
-        return sum((r.stop - r.start) * (c.stop - c.start) + area / 4 for r, c in tiles)
+    def cost(height: int) -> float:
+        return sum(min(height, n - i) * (n - i) + parts(i, height) * area / 4 for i in range(0, n, height))
 
-    root = math.isqrt(area)
-    heights = {math.ceil(n / parts) for parts in range(1, 4 * math.ceil(n / root) + 1)}
-    yield from min((cut(h) for h in sorted(heights) if h <= root), key=cost)
+    height = min(sorted(heights), key=cost)
+    for i in range(0, n, height):
+        width = max(math.ceil((n - i) / parts(i, height)), height)  # the first tile holds all of the diagonal
+        for j in range(i, n, width):
+            yield slice(i, min(i + height, n)), slice(j, min(j + width, n))
 
 
 def keep_freed_memory() -> None:

@@ -13,6 +13,7 @@ import lazyrich as lzr
 from lazyrich.errors import KernelError
 from lazyrich.family.family import seeded
 from lazyrich.lazy import kernel as room
+from lazyrich.lazy.tile import strips
 
 S, L = nn.Sequential, nn.Linear
 DOUBLE = torch.float64
@@ -472,3 +473,20 @@ def test_a_layer_drawn_by_another_law_is_not_taken_for_torchs(seed):
         draw(layer.weight)
         found = lzr.kernel(layer).weights.laws["weight"].std
         assert found == pytest.approx(float(layer.weight.detach().std()), rel=0.01)
+
+
+@pytest.mark.parametrize(("n", "area"), [(1, 1), (5, 8), (7, 1), (9, 4), (40, 64), (100, 961)])
+def test_strips_cover_the_upper_half_once(n, area):
+    seen = torch.zeros(n, n, dtype=torch.long)
+    for rows, columns in strips(n, area):
+        seen[rows, columns] += 1
+        assert (rows.stop - rows.start) * (columns.stop - columns.start) <= area
+        assert columns.start > rows.start or columns.stop >= rows.stop, "the first tile of a strip holds all of its diagonal"
+    assert bool((seen.triu() == torch.ones(n, n, dtype=torch.long).triu()).all())
+    assert int(seen.max()) == 1
+
+
+def test_strips_of_many_samples_are_found_without_listing_all_ways():
+    """A choice among thousands of heights would take minutes before the first tile."""
+    first = next(strips(100_000, 64))
+    assert first[0].start == first[1].start == 0
