@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_map_only
 
 from lazyrich.errors import KernelError
 from lazyrich.family import Role
-from lazyrich.gaussian import Dual, dual
+from lazyrich.gaussian import Dual
 from lazyrich.graph import Graph, Node, Ref
 from lazyrich.graph.node import Batch
 from lazyrich.lazy.field import IDENTITY, Curve, Data, Field, Mix, Overlap, Random, Source, Weight, dual_of, number_of
@@ -230,16 +230,17 @@ class Run:
             )
         if not base.own:
             return _product(slope, base.ntk)
-        return slope * (base.ntk - base.own * base.nngp) + base.own * self._stretched(curve, known, base)
+        return slope * (base.ntk - base.own * base.nngp) + base.own * self._stretched(curve, known, base, call)
 
-    def _stretched(self, curve: Curve, known: Dual, base: Field) -> Tensor:
+    def _stretched(self, curve: Curve, known: Dual, base: Field, call: Call) -> Tensor:
         """E[u phi'(u) v phi'(v)], the kernel of x phi'(x)."""
         if known.homogeneous is not None:
             own, factor = known, known.homogeneous**2
         else:
             key, factor = f"{curve.key}.stretched", 1.0
             if key not in self.duals:
-                self.duals[key] = dual(lambda x: jvp(curve.function, (x,), (x,))[1], kinks=curve.known_kinks)
+                stretched = replace(curve, key=key, function=lambda x: jvp(curve.function, (x,), (x,))[1], spec=None)
+                self.duals[key] = dual_of(stretched, self.graph, call.node)
             own = self.duals[key]
         if self.alone and not base.full:
             return factor * own.variance(base.nngp)
@@ -251,10 +252,7 @@ class Run:
 
     def _variances(self, key: str, known: Dual, value: Field) -> tuple[Field, list[Tensor], list[Tensor]]:
         """What a nonlinearity needs of both batches' variances, laid out against the arrays; the diagonal made exact."""
-        if self.alone:
-            value, (q1, q2), _ = self.moments(key, value)
-            return value, [q1], [q2]
-        first, second = self.first[key][2:], self.second[key][2:]
+        first, second = ((), ()) if self.alone else (self.first[key][2:], self.second[key][2:])
         if not (first and second):
             value, (q1, q2), _ = self.moments(key, value)
             return value, [q1], [q2]

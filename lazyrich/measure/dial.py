@@ -52,23 +52,6 @@ class Centred(nn.Module):
         return self.network(x) - self.start(x)
 
 
-class Silent(nn.Module):
-    """No output at all, in a network's shape: where a centred network starts.
-
-    Example:
-        >>> Silent(nn.Linear(3, 2))(torch.ones(1, 3)).tolist()
-        [[0.0, 0.0]]
-    """
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Zeros."""
-        return torch.zeros_like(self.network(x))
-
-
 @dataclass(frozen=True)
 class Study:
     """What every training of a dial shares, and the axes."""
@@ -246,13 +229,13 @@ def turn(study: Study, r: float, width: int, seed: int) -> dict[str, Any]:
     members = [_member(study, study.plan(r, gamma0), width, seed, factor) for gamma0, factor in asked]
     runs = train_all(members, study.loss, study.steps, engine=study.engine)
     losses = [None if run.diverged else _loss(study, m.model, study.data) for run, m in zip(runs, members, strict=True)]
-    start_loss = _loss(study, Silent(members[0].model), study.data)
+    start_loss = _loss(study, lambda x: torch.zeros_like(members[0].model(x)), study.data)
     linear: dict[float, nn.Module] = {}  # by learning rate: it does not know the richness
     points = []
     for gamma0 in study.richness:
         mine = [i for i, (g, _) in enumerate(asked) if g == gamma0]
-        reached = [math.inf if losses[i] is None else float(losses[i] or 0.0) for i in mine]
-        best = mine[reached.index(min(reached))]
+        reached = {i: loss for i in mine if (loss := losses[i]) is not None}
+        best = min(reached, key=lambda i: reached[i]) if reached else mine[0]
         factor, plan = asked[best][1], study.plan(r, gamma0)
         point = {"r": r, "width": width, "seed": seed, "richness": gamma0, "lr": study.lr * factor, "engine": runs[best].engine}
         point |= {"diverged": losses[best] is None, "loss": losses[best], "start": start_loss}
@@ -345,7 +328,7 @@ def _hidden(family: Family) -> list[str]:
 
 
 @torch.no_grad()
-def _loss(study: Study, model: nn.Module, data: ArrayData) -> float | None:
+def _loss(study: Study, model: Callable[[Tensor], Tensor], data: ArrayData) -> float | None:
     value = float(study.loss(model(data.x.to(study.device)), data.y.to(study.device)))
     return value if math.isfinite(value) else None
 

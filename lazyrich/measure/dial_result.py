@@ -214,10 +214,17 @@ def _best(curve: Curve) -> str:
     kernel = curve.mean("linear_" + name)[0]
     show = (lambda v: f"{100 * v:.3g} %") if classes else (lambda v: f"{v:.3g}")
     beside = f"; its tangent kernel at initialisation reaches {show(kernel)}" if math.isfinite(kernel) else ""
-    error = np.nanstd(curve.values[name], 0) / math.sqrt(len(curve.values[name]))
-    if all(not m > mean[at] + 2 * math.hypot(e, error[at]) for m, e in zip(mean, error, strict=True)):
+    there = [i for i in range(len(mean)) if math.isfinite(mean[i])]
+    error = {i: _standard_error(curve.values[name][:, i]) for i in there}
+    if len(there) == len(mean) and all(mean[i] <= mean[at] + 2 * math.hypot(error[i], error[at]) for i in there):
         return f"It generalises alike at every richness that was tried ({word} {show(mean[at])}){beside}."
     return f"It generalises best at gamma_0 = {curve.richness[at]:g} ({word} {show(mean[at])}){beside}."
+
+
+def _standard_error(values: np.ndarray) -> float:
+    """Of the mean over the seeds that did not diverge."""
+    known = values[np.isfinite(values)]
+    return float(known.std()) / math.sqrt(len(known))
 
 
 def _curve(c: Curve, sentence: str) -> dict[str, Any]:

@@ -69,34 +69,25 @@ class Transferred:
             widths = ", ".join(map(str, self.edges))
             return f"{self.name}: the best learning rate at width {widths} is an end of the grid; widen it to see the optimum."
         if self.transfers:
-            cost = self.regret[last]
-            word = "costs nothing that can be seen" if cost < 1e-3 else f"costs {100 * cost:.2g} % of what training gains"
-            word = (
-                word
-                if math.isfinite(cost)
-                else "training diverges"
-                if math.isinf(cost)
-                else "training gains nothing at any rate"
-            )
             return (
                 f"{self.name}: it transfers ({moved}). Tune at width {first}, use lr {self.best[first].lr:.3g} at every width: "
-                f"at {last} that {word}."
+                f"at {last} {_cost(self.regret[last])}."
             )
         if self.transfers is False:
             factor = 2**self.shift.value
             return (
                 f"{self.name}: it does not transfer ({moved}). Multiply the learning rate by {factor:.2g} at every doubling, or "
-                f"use a scheme that keeps it; {_cost(first, last, self.regret[last])}."
+                f"use a scheme that keeps it; with width {first}'s, at {last} {_cost(self.regret[last])}."
             )
         return f"{self.name}: inconclusive ({moved}); add seeds or widths, or a finer grid of learning rates."
 
 
-def _cost(first: int, last: int, regret: float) -> str:
-    if math.isfinite(regret):
-        return f"keeping width {first}'s costs {100 * regret:.2g} % at {last}"
+def _cost(regret: float) -> str:
     if math.isnan(regret):
-        return f"at {last} training gains nothing at any rate"
-    return f"with width {first}'s, training diverges at {last}"
+        return "training gains nothing at any rate"
+    if math.isinf(regret):
+        return "training diverges"
+    return "that costs nothing that can be seen" if regret < 1e-3 else f"that costs {100 * regret:.2g} % of what training gains"
 
 
 def _shift(shift: Slope) -> str:

@@ -13,9 +13,7 @@ from lazyrich.report.canvas import drawing, inline, sheet, tone
 from lazyrich.report.dial_result import DialCurve
 from lazyrich.report.figure import width_style
 from lazyrich.report.number import brief
-from lazyrich.report.scale import labels, positive, spans, thin
-
-FLAT = 0.25  # decades of loss or error that an axis spans at least
+from lazyrich.report.scale import FLAT, labels, positive, spans, thin
 
 
 def against_richness(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from lazyrich.report.number import brief
 
 _MARGIN = 0.12
+FLAT = 0.25  # decades that an axis of losses or errors spans at least
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,8 @@ from matplotlib.axes import Axes
 from lazyrich.report.canvas import drawing, inline, sheet, tone
 from lazyrich.report.figure import width_style
 from lazyrich.report.number import brief
-from lazyrich.report.scale import Span, labels, positive, spans, thin
+from lazyrich.report.scale import FLAT, Span, labels, positive, spans, thin
 from lazyrich.report.transfer_result import SchemePart
-
-FLAT = 0.25  # decades of loss that an axis spans at least
 
 
 def loss_span(schemes: Sequence[SchemePart]) -> Span:

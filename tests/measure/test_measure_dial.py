@@ -191,3 +191,9 @@ def test_a_loss_that_grew_and_a_tie_are_told():
 def test_no_more_samples_are_trained_on_than_asked():
     found = lzr.dial(mlp(8), "digits", [0.1, 1.0], widths=[8], **{**FEW, "samples": 40, "test": 300})
     assert found.settings["train"] == 40
+
+
+def test_what_diverged_is_neither_a_tie_nor_a_warning():
+    lost = point(1.0, None, start=2.0) | {"loss": None, "test_loss": None, "diverged": True}
+    found = summed([point(0.1, 0.01, start=2.0), lost], (0.1, 1.0))
+    assert "generalises best at gamma_0 = 0.1" in found.sentence
