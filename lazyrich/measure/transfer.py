@@ -169,8 +169,8 @@ def transfer(
             w: {s for s in range(grid.seeds) if all((p, w, s) in seen for p in range(len(grid.plans)))} for w in grid.widths
         }
         begun = [w for w in grid.widths if each[w]]
-        if so_far and len(begun) > 1:
-            seeds = set.intersection(*(each[w] for w in begun))
+        seeds = set.intersection(*(each[w] for w in begun)) if begun else set()
+        if so_far and len(begun) > 1 and seeds:  # workers may have begun other seeds at other widths
             rows = tuple(v for v in done.values if v["width"] in begun and v["seed"] in seeds)
             so_far(found(replace(done, values=rows), begun))
 

@@ -272,3 +272,21 @@ def test_joined_optimizers_train_by_themselves():
     plan = lzr.plan(PAIR, lzr.mup(), "muon")
     auto, loop = (lzr.transfer(plan, engine=e, **SMALL) for e in ("auto", "loop"))
     assert np.array_equal(losses(auto), losses(loop))
+
+
+def test_a_page_is_drawn_of_the_seeds_that_all_begun_widths_share(monkeypatch):
+    """Two workers, each with a seed of its own at a width of its own, have nothing to compare yet."""
+    module, seen = sys.modules["lazyrich.measure.transfer"], []
+    plan = lzr.plan(PAIR, lzr.mup(), "adam")
+
+    def rows(*done):
+        return tuple({"plan": 0, "width": w, "seed": s, "start": 3.0, "losses": bowl(-3.0)[:4]} for w, s in done)
+
+    def trained(function, grid, trials, context, where, many, so_far):
+        for done in (rows((8, 0)), rows((8, 0), (16, 1)), rows((8, 0), (16, 1), (16, 0))):
+            so_far(module.Trainings(done, ()))
+        return module.Trainings(rows((8, 0), (8, 1), (16, 0), (16, 1)), ())
+
+    monkeypatch.setattr(module, "run_trainings", trained)
+    lzr.transfer(plan, so_far=seen.append, **SMALL)
+    assert [len(result.rows()) for result in seen] == [8]
