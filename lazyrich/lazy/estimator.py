@@ -119,7 +119,13 @@ class _KernelEstimator(BaseEstimator):
         network: Any = resolve(self.network) if isinstance(self.network, str) else self.network
         if isinstance(network, nn.Module):
             return network
-        made = network(*([WIDTH] if self.depth is None else [WIDTH, self.depth]))
+        given = [WIDTH] if self.depth is None else [WIDTH, self.depth]
+        try:
+            made = network(*given)
+        except TypeError as error:
+            raise EstimatorError(
+                f"the network factory refuses {tuple(given)}: {error}; write it for (width) or (width, depth), or give an nn.Module"
+            ) from error
         if not isinstance(made, nn.Module):
             raise EstimatorError(f"got a network factory that returns {type(made).__name__}, expected an nn.Module")
         return made

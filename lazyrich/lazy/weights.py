@@ -121,7 +121,8 @@ def weights_of(module: nn.Module, scheme: Scheme, init: Init) -> Weights:
     for pattern, rule in rules.items():
         _refuse_dependent(rule)
         if not fnmatch.filter(names, pattern):
-            raise KernelError(f"init= pattern '{pattern}' matches no tensor; the tensors are {', '.join(names[:8])}")
+            held = f"the tensors are {', '.join(names[:8])}" if names else "the network has no parameters; end it in a readout"
+            raise KernelError(f"init= pattern '{pattern}' matches no tensor; {held}")
     frozen = frozenset(name for name, p in module.named_parameters(remove_duplicate=False) if not p.requires_grad)
     return Weights(own_laws(module), rules, scheme, False, frozen)
 

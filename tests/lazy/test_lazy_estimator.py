@@ -115,6 +115,20 @@ def test_several_targets_are_predicted_as_one_by_one():
     np.testing.assert_allclose(mean[:, 0], one, atol=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("network", "says"),
+    [
+        (nn.ReLU, "has no parameters; end it in a readout"),
+        (nn.Linear, "refuses .*out_features"),
+        (lambda: net(16), "write it for .width. or"),
+        (lambda width: width, "returns int"),
+    ],
+)
+def test_what_makes_no_network_is_refused(network, says):
+    with pytest.raises(KernelError, match=says):
+        KernelRegressor(network).fit(X[TRAIN], NUMBERS[TRAIN])
+
+
 def test_images_are_shaped_for_a_convolutional_network():
     model = KernelClassifier(conv(), "ntk", input_shape=(1, 8, 8)).fit(X[TRAIN], Y[TRAIN])
     assert model.score(X[TEST], Y[TEST]) > 0.8
