@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 import torch
@@ -101,13 +101,32 @@ def deviation(q: Tensor) -> Tensor:
 
 def gaussian_nodes(root: Tensor, f: Integrand) -> tuple[Tensor, Tensor]:
     """Nodes and Gaussian weights for E[f(root z)]: one row a root, or one for all where no panel needs to move."""
-    largest = float(root.detach().max()) if root.numel() else 0.0
-    places = [k for k in f.kinks if k]
-    if not places and largest <= 10 * WIDE:
-        return panels(root.new_zeros(1, 1), PANELS * max(1, math.ceil(largest / WIDE)), f.nodes)
-    places += [s * x for x in (FEATURES if largest > WIDE else ()) for s in (-1, 1)]
+    if count := shared_panels(root, f):
+        return shared_nodes(count, f.nodes, root.device)
+    largest = float(root.detach().max())
+    places = [k for k in f.kinks if k] + [s * x for x in (FEATURES if largest > WIDE else ()) for s in (-1, 1)]
     splits = [torch.zeros_like(root), *(k / root.clamp(min=1e-150) for k in places)]
     return panels(torch.stack(splits, 1), PANELS, f.nodes)
+
+
+def shared_panels(root: Tensor, f: Integrand) -> int:
+    """How many panels serve all roots; 0 where some must be split at places of their own."""
+    largest = float(root.detach().max()) if root.numel() else 0.0
+    return 0 if any(f.kinks) or largest > 10 * WIDE else PANELS * max(1, math.ceil(largest / WIDE))
+
+
+@lru_cache(16)
+@torch.inference_mode(False)  # what is kept must serve callers that differentiate
+def shared_nodes(count: int, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Nodes and Gaussian weights (1, nodes), made once."""
+    return panels(torch.zeros(1, 1, dtype=torch.float64, device=device), count, size)
+
+
+@lru_cache(16)
+@torch.inference_mode(False)
+def shared_basis(count: int, size: int, terms: int, device: torch.device) -> Tensor:
+    """Hermite polynomials at these nodes (nodes, terms), made once: training at infinite width asks a thousand times."""
+    return hermite(shared_nodes(count, size, device)[0][0], terms)
 
 
 def panels(splits: Tensor, count: int, size: int) -> tuple[Tensor, Tensor]:
@@ -133,6 +152,7 @@ def between(edges: Tensor, size: int) -> tuple[Tensor, Tensor]:
 
 
 @cache
+@torch.inference_mode(False)
 def legendre(size: int) -> tuple[Tensor, Tensor]:
     """Gauss-Legendre nodes and weights on [-1, 1]."""
     x, w = np.polynomial.legendre.leggauss(size)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lazyrich.gaussian.quadrature import Integrand, deviation, gaussian_nodes, hermite
+from lazyrich.gaussian.quadrature import Integrand, deviation, gaussian_nodes, hermite, shared_basis, shared_panels
 
 LADDER = (48, 160, 512)
 CHUNK = 1 << 16
@@ -23,13 +23,14 @@ def coefficients(f: Integrand, q: Tensor, terms: int) -> tuple[Tensor, Tensor, T
         >>> a[:, 0].round(decimals=6).abs(), bool(left < 1e-12), round(float(whole), 6)  # x^2 = 1 + sqrt(2) he_2
         (tensor([1.0000, 0.0000, 1.4142, 0.0000], dtype=torch.float64), True, 3.0)
     """
-    shared = gaussian_nodes(deviation(q), f)[0].shape[0] == 1
     found, whole = [], []
-    for root in deviation(q).split(4096 if shared else max(1, (1 << 22) // (1024 * terms))):
+    for root in deviation(q).split(4096 if shared_panels(deviation(q), f) else max(1, (1 << 22) // (1024 * terms))):
         z, w = gaussian_nodes(root, f)
         y = f(root[:, None] * z)
-        basis = hermite(z, terms)
-        found.append((y * w) @ basis[0] if len(z) == 1 else torch.einsum("qn,qnk->qk", y * w, basis))
+        if count := shared_panels(root, f):
+            found.append((y * w) @ shared_basis(count, f.nodes, terms, root.device))
+        else:
+            found.append(torch.einsum("qn,qnk->qk", y * w, hermite(z, terms)))
         whole.append((y * y * w).sum(1))
     a, total = torch.cat(found), torch.cat(whole)
     return a.T.contiguous(), (total - (a * a).sum(1)).clamp(min=0), total

@@ -250,7 +250,8 @@ def kernel(network: nn.Module | Plan, scheme: Scheme | None = None, init: Init =
     """The kernel of a network at infinite width, traced from the module as it is.
 
     The network's own widths do not matter, only its architecture, the laws of its weights and, for the tangent kernel, their
-    learning rates. Biases are trained and counted, as in the literature.
+    learning rates. Biases are trained and counted, as in the literature. All inner widths of a module are taken to grow; of a
+    plan, a bottleneck that stays narrow is known and refused, as its limit is random (``lazyrich.lazy.bottleneck``).
 
     Args:
         network: any module of the traced operations (``Kernel.explain`` lists them), or a plan for SGD.
@@ -259,7 +260,8 @@ def kernel(network: nn.Module | Plan, scheme: Scheme | None = None, init: Init =
             tensor names; None takes the laws that the module itself draws from.
 
     Raises:
-        KernelError: for a scheme whose limit is no kernel; operations without a rule are refused when inputs are given.
+        KernelError: for a scheme whose limit is no kernel; operations without a rule, and bottlenecks, are refused when inputs
+            are given.
 
     Example:
         >>> import lazyrich as lzr

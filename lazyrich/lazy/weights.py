@@ -41,6 +41,7 @@ class Weights:
         planned: rates are those of a plan's own learning rates instead of the literature's.
         frozen: tensors that are not trained.
         rates: constant factors on a plan's learning rates.
+        roles: of a plan's tensors, which tell a fixed width from one that grows.
     """
 
     laws: Mapping[str, Law]
@@ -49,6 +50,7 @@ class Weights:
     planned: bool
     frozen: frozenset[str]
     rates: Mapping[str, float] = field(default_factory=dict)
+    roles: Mapping[str, Role] = field(default_factory=dict)
 
     def summed(self, name: str, fan_in: float, role: Role) -> Drawn:
         """A weight that a sum over ``fan_in`` entries uses (linear and convolutional layers).
@@ -142,7 +144,8 @@ def weights_of_plan(plan: Plan) -> Weights:
     at_base = {name: setting_of(t, t.shape, 1.0, plan.decay_policy, "sgd") for name, t in plan.tensors.items()}
     laws = {name: Law(t.mean, 0.0 if _vanishes(t) else at_base[name].std) for name, t in plan.tensors.items()}
     rates = {name: setting.lr for name, setting in at_base.items()}
-    return Weights(laws, {}, plan.scheme, True, frozenset(), rates)
+    roles = {name: t.role for name, t in plan.tensors.items()}
+    return Weights(laws, {}, plan.scheme, True, frozenset(), rates, roles)
 
 
 def _refuse_dependent(rule: Initialiser) -> None:

@@ -65,7 +65,7 @@ def predict(
 
     Raises:
         RichError: for a scheme that is trivial or unstable, with the reason; networks and optimizers that are not covered.
-        KernelError: for a network without a tangent kernel at infinite width.
+        KernelError: for a network without a tangent kernel at infinite width, as one with a bottleneck of fixed width.
 
     Example:
         >>> import lazyrich as lzr

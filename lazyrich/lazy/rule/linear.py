@@ -67,6 +67,7 @@ def affine(
 
     ``share`` multiplies what was only summed; ``fresh`` arrays are written over.
     """
+    _refuse_bottleneck(call, name, field)
     role = call.run.role(name, field)
     drawn = call.run.summed(name, fan_in, role)
     b = _bias(call, bias, role)
@@ -87,6 +88,18 @@ def affine(
         field, layout=layout, nngp=nngp, ntk=ntk, sources=frozenset({Source(n) for n in (name, *added)}), gaussian=gaussian,
         centred=True, mixed=False, mean=None, origin=(call.node.op, *call.node.inputs), own=0.0, uneven=False,
     )  # fmt: skip
+
+
+def _refuse_bottleneck(call: Call, name: str, field: Field) -> None:
+    """A layer that widens again behind one of a plan's fixed widths: the features there stay random at every width."""
+    roles = call.run.weights.roles
+    made = sorted(source.name for source in field.sources)
+    narrow = [n for role in (Role.OUTPUT, Role.FIXED) for n in made if roles.get(n) is role]
+    if narrow and roles.get(name) is Role.INPUT:
+        raise call.refuse(
+            f"'{name}' reads what '{narrow[0]}' makes of a fixed number of features, a bottleneck: behind it the limit is random",
+            "take lazyrich.lazy.bottleneck with a kernel for either side, or let the bottleneck grow with the width",
+        )
 
 
 def _scaled(k: Tensor, factor: float, offset: float, over: bool) -> Tensor:
