@@ -101,6 +101,7 @@ def run(words: Sequence[str]) -> None:
         plan = make_plan(redrawn, parse_scheme(scheme), "sgd")
         limit = make_kernel(plan)
         split = _split(data, data_root, sorted(set(train)), test, not images, seed)
+        _fits(plan, split, images, finite and not explain)
         if explain:
             print(limit.explain(split.test_x[:2]))
             return
@@ -171,6 +172,24 @@ def _check(
         raise UsageError(f"got --w {w:g} --b {b:g}, expected variances: w positive, b not negative")
     if not 0 <= noise < math.inf:
         raise UsageError(f"got --noise {noise:g}, expected a variance: zero or positive")
+
+
+def _fits(plan: Plan, split: Split, images: bool, classify: bool) -> None:
+    """Refuse, before anything long, a network that does not read these inputs, or has no output for every class."""
+    model, shape = plan.build(plan.base).double(), tuple(split.test_x.shape[1:])
+    try:
+        outputs = _outputs(model, split.test_x[:2])
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        mend = "" if images or len(shape) != 1 else ", --images gives the network images"
+        raise UsageError(
+            f"the network does not take inputs of shape {shape}: {str(error).splitlines()[0]}; give data of the shape that it "
+            f"reads{mend}"
+        ) from error
+    if classify and tuple(outputs.shape[1:]) != (split.classes,):
+        raise UsageError(
+            f"got a network with outputs {tuple(outputs.shape[1:])} for {split.classes} classes, expected ({split.classes},); give "
+            "it that many outputs, or compare with no finite network (--no-finite)"
+        )
 
 
 def _redrawn(factory: Callable[..., nn.Module], w: float, b: float) -> Callable[..., nn.Module]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -25,7 +26,7 @@ def dual(activation: str | Callable[[Tensor], Tensor], kinks: tuple[float, ...] 
     Args:
         activation: a name, a function tensor -> tensor that acts entry by entry, or an activation module.
         kinks: where a function of your own is not smooth (points where it or a derivative jumps). Without them quadrature is
-            good to a few digits only, and ``error`` says so.
+            good to a few digits only, and ``error`` says so. One at zero is found without them.
         parameters: of the named activation, for example ``dual("leaky_relu", negative_slope=0.1)``.
 
     Raises:
@@ -86,7 +87,19 @@ def _integrated(name: str, function: Callable[[Tensor], Tensor], kinks: tuple[fl
             raise KernelError(f"activation '{name}' does not act entry by entry; only functions of one number have a dual")
     if y.dtype != torch.float64:
         raise KernelError(f"activation '{name}' turns float64 into {y.dtype}; expected a function that keeps the dtype")
-    return made
+    return made if kinks or not _jumps_at_zero(made.phi) else replace(made, phi=replace(made.phi, kinks=(0.0,)))
+
+
+def _jumps_at_zero(phi: Integrand) -> bool:
+    """Whether phi, phi' or phi'' does: gradients of the kernel and of its slope must count what is there."""
+    try:
+        for f in (phi, phi.derivative, phi.derivative.derivative):
+            low, high = f(torch.tensor([-1e-7, 1e-7], dtype=torch.float64)).tolist()
+            if abs(high - low) > 1e-3 * (1 + abs(high) + abs(low)):
+                return True
+    except RuntimeError:  # without that many derivatives
+        pass
+    return False
 
 
 def _module(module: nn.Module) -> Dual:

@@ -257,7 +257,9 @@ def kernel(network: nn.Module | Plan, scheme: Scheme | None = None, init: Init =
         network: any module of the traced operations (``Kernel.explain`` lists them), or a plan for SGD.
         scheme: a parameterisation in the kernel regime: ``ntk()`` (default), ``standard(max_stable=True)``, ``richness(r)``.
         init: ``init.variance(w, b)`` for all linear and convolutional layers (variance w / fan_in, biases b), or by pattern of
-            tensor names; None takes the laws that the module itself draws from.
+            tensor names; None takes the laws that the module itself draws from. A tensor whose entries act one by one (token,
+            table, gain) keeps its own law, measured from its entries if its module tells none, but where a pattern is exactly
+            its name: then w is the variance of its entries.
 
     Raises:
         KernelError: for a scheme whose limit is no kernel; operations without a rule, and bottlenecks, are refused when inputs

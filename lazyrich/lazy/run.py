@@ -87,10 +87,12 @@ class Run:
         found = [values[name] for name in node.inputs]
         if len(found) != 1:
             raise KernelError(f"the network returns {len(found)} tensors, expected one; wrap it so that it returns the one")
-        call = Call(node, (found[0],), {}, self)
         if not isinstance(found[0], Random):
             raise KernelError("the network's output holds no random weight, so it has no kernel")
-        return call.field().merged().reduced()
+        field = Call(node, (found[0],), {}, self).field().merged().reduced()
+        if field.mixed:
+            raise KernelError("the outputs join branches of different laws, which have no kernel in common; return one branch")
+        return field
 
     def value(self, node: Node, values: Mapping[str, Any]) -> Any:
         """What an operation makes of the values of others."""
@@ -307,6 +309,8 @@ class Run:
                 f"it reads data of shape {shape}, where samples are mixed with other axes (B is their number)",
                 "keep the samples on an axis of their own until the first layer",
             )
+        if not data.tensors[0].is_floating_point():
+            raise call.refuse(f"it reads data in {data.tensors[0].dtype}, expected real numbers", "give x.float()")
         layout = plain(shape, feature % len(shape))
         tensors = [self._rows(t, shape, feature) for t in data.tensors]
         lead = (len(self.inputs[0]), *((len(self.inputs[1]),) if not self.alone else ()))

@@ -72,8 +72,10 @@ class Weights:
         return Drawn(rule.b, 0.0, self._rate(name, rule.b, role))
 
     def entry(self, name: str, role: Role = Role.VECTOR) -> Drawn:
-        """Any other tensor, whose entries act one by one: gains, tables, positions; drawn by its own law."""
-        law = self.laws[name]
+        """Any other tensor, whose entries act one by one: gains, tables, positions; by its own law, or a rule of its own name."""
+        law, rule = self.laws[name], self.init.get(name)
+        if rule and rule.w is not None:
+            law = Law(0.0, rule.w**0.5)
         constant = law.std == 0
         return Drawn(law.std**2, law.mean, self._rate(name, 1.0 if constant else law.std**2, role))
 

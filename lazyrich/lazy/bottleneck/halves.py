@@ -37,7 +37,7 @@ def halves(plan: Plan, x: Tensor, encoder: str = "encoder", decoder: str = "deco
         >>> import lazyrich as lzr
         >>> from lazyrich.lazy.bottleneck import BottleneckDynamics
         >>> family = lzr.Family(lambda n: lzr.zoo.Autoencoder(n, inputs=3, code=2), base=64)
-        >>> plan = lzr.plan(family, lzr.ntk(), "sgd", init=lzr.init.he("relu"))
+        >>> plan = lzr.plan(family, lzr.ntk(), "sgd", init={"*": lzr.init.lecun()})
         >>> x = torch.eye(3, dtype=torch.float64)
         >>> path = BottleneckDynamics(*halves(plan, x), x, x, latents=2).descend(0.05, steps=20)
         >>> bool(path.loss[-1] < path.loss[0])
@@ -47,7 +47,7 @@ def halves(plan: Plan, x: Tensor, encoder: str = "encoder", decoder: str = "deco
     start = float(plan.scheme.sgd.output.init)
     if start > 0.5:
         raise KernelError(
-            f"got {plan.scheme.name}, whose latents start at width^-{start - 0.5:g}; the closed theory wants them of order one: ntk()"
+            f"got {plan.scheme.name}, whose latents start at width^-{start - 0.5:g}; the closed theory wants order one, as of ntk()"
         )
     model = plan.family.build(plan.base).double().eval()  # type: ignore[union-attr]
     sides = [_part(model, path) for path in (encoder, decoder)]
@@ -57,7 +57,9 @@ def halves(plan: Plan, x: Tensor, encoder: str = "encoder", decoder: str = "deco
     with torch.no_grad():
         whole, composed = model(x.double()), sides[1](sides[0](x.double()))
     if whole.shape != composed.shape or not torch.allclose(whole, composed):
-        raise KernelError(f"the network is not '{decoder}' of '{encoder}'; give modules of which it is: f(x) = decoder(encoder(x))")
+        raise KernelError(
+            f"the network is not '{decoder}' of '{encoder}'; give modules of which it is: f(x) = decoder(encoder(x))"
+        )
     first, second = (Kernel(side, _of(weights, path)) for side, path in zip(sides, (encoder, decoder), strict=True))
     return first, second
 

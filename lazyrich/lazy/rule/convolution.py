@@ -30,14 +30,7 @@ def convolve(call: Call) -> Field:
     stride, dilation = _each(call.get(3, "stride", 1), dims), _each(call.get(5, "dilation", 1), dims)
     padding = _padding(call.get(4, "padding", 0), kernel, dilation, dims)
     groups = int(call.get(6, "groups", 1))
-    field, at = _channels(call, dims)
-    channels = size_of(field.layout.axes[at])
-    if 1 < groups < channels and (field.mixed or field.sources == DATA):
-        raise call.refuse(
-            "its groups read different channels of the data, or stretches of joined branches with other laws, so their features "
-            "are no copies of each other",
-            "use one group, or one for each channel",
-        )
+    field, at, channels = _grouped(call, dims, groups)
     if field.sources == DATA:
         field = replace(field, ntk=None)  # nothing was trained below: no window needs to slide over zeros
     for axis in range(dims):
@@ -63,8 +56,7 @@ def convolve_transposed(call: Call) -> Field:
     stride, padding = _each(call.get(3, "stride", 1), dims), _each(call.get(4, "padding", 0), dims)
     extra, groups = _each(call.get(5, "output_padding", 0), dims), int(call.get(6, "groups", 1))
     dilation = _each(call.get(7, "dilation", 1), dims)
-    field, at = _channels(call, dims)
-    channels = size_of(field.layout.axes[at])
+    field, at, channels = _grouped(call, dims, groups)
     for axis in range(dims):
         field = _spread(field, at + 1 + axis, kernel[axis], stride[axis], padding[axis], dilation[axis], extra[axis])
     layout = field.layout.replaced(at, (Atom(Kind.FEATURE, int(weight.shape[1]) * groups),))
@@ -89,6 +81,19 @@ def pad(call: Call) -> Field:
                 raise call.refuse("it pads an axis that is no position", "pad positions only")
             field = _chosen(field, at, _padded_index(field.layout.axes[at][0].size, low, high, mode))
     return field
+
+
+def _grouped(call: Call, dims: int, groups: int) -> tuple[Field, int, int]:
+    """As ``_channels``, with their number, where groups of them are copies of each other."""
+    field, at = _channels(call, dims)
+    channels = size_of(field.layout.axes[at])
+    if 1 < groups < channels and (field.mixed or field.sources == DATA):
+        raise call.refuse(
+            "its groups read different channels of the data, or stretches of joined branches with other laws, so their features "
+            "are no copies of each other",
+            "use one group, or one for each channel",
+        )
+    return field, at, channels
 
 
 def _channels(call: Call, dims: int) -> tuple[Field, int]:

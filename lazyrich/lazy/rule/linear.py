@@ -74,6 +74,7 @@ def affine(
     added = (bias.name,) if isinstance(bias, Weight) else ()
     variance, rate = drawn.variance * share, drawn.rate * share
     nngp, ntk = field.nngp, field.ntk
+    mixed = not gaussian and (field.mixed or field.sources == DATA)  # every feature goes on by itself
     fresh = fresh and not nngp.requires_grad
     if call.run.tangent:
         if ntk is None or field.sources == DATA:
@@ -86,7 +87,7 @@ def affine(
     nngp = _scaled(nngp, variance, b.variance, over=fresh)
     return replace(
         field, layout=layout, nngp=nngp, ntk=ntk, sources=frozenset({Source(n) for n in (name, *added)}), gaussian=gaussian,
-        centred=True, mixed=False, mean=None, origin=(call.node.op, *call.node.inputs), own=0.0, uneven=False,
+        centred=True, mixed=mixed, mean=None, origin=(call.node.op, *call.node.inputs), own=0.0, uneven=False,
     )  # fmt: skip
 
 

@@ -29,6 +29,7 @@ NAMED: dict[str, tuple[str, tuple[str, ...]]] = {
     "leaky_relu": ("leaky_relu", ("negative_slope",)),
     "gelu": ("gelu", ("approximate",)),
 }
+BENT = ("relu", "leaky_relu", "abs", "sign", "elu", "selu", "celu")  # at zero
 OTHERS = (
     "softplus", "elu", "selu", "celu", "hardtanh", "relu6", "hardswish", "hardsigmoid", "log_sigmoid", "softshrink",
     "hardshrink", "square", "clamp", "clamp_min", "clamp_max", "threshold", "expm1", "atan", "sinh", "cosh", "asinh", "erfc",
@@ -56,7 +57,7 @@ def _kinks(op: str, given: Sequence[Any]) -> tuple[float, ...]:
     if op in ("softshrink", "hardshrink"):
         size = numbers[0] if numbers else 0.5
         return (-size, size)
-    fixed = {"relu6": (6.0,), "hardswish": (-3.0, 3.0), "hardsigmoid": (-3.0, 3.0)}
+    fixed = dict.fromkeys(BENT, (0.0,)) | {"relu6": (0.0, 6.0), "hardswish": (-3.0, 3.0), "hardsigmoid": (-3.0, 3.0)}
     bounded = {"hardtanh": (numbers or [-1.0, 1.0])[:2], "threshold": numbers[:1]} | dict.fromkeys(
         ("clamp", "clamp_min", "clamp_max"), numbers
     )
@@ -129,8 +130,16 @@ def through(
         return Curve(value.base, key, function, spec, inner=value.scale, kinks=kinks)
     if isinstance(value, Curve):
         below = value.curve
-        return Curve(value.base, key, lambda x: function(below(x)), None, kinks=value.breaks)
+        return Curve(value.base, key, lambda x: function(below(x)), None, kinks=(*value.breaks, *_reached(below, kinks)))
     return Curve(value, key, function, spec, kinks=kinks)
+
+
+def _reached(below: Callable[[Tensor], Tensor], kinks: tuple[float, ...]) -> tuple[float, ...]:
+    """Where a function reaches these values, if it is a x + b."""
+    b, a_b, *others = below(torch.tensor([0.0, 1.0, -7.0, 0.3, 11.0], dtype=torch.float64)).tolist()
+    a = a_b - b
+    straight = all(abs(a * x + b - y) <= 1e-12 * (1 + abs(y)) for x, y in zip((-7.0, 0.3, 11.0), others, strict=True))
+    return tuple((kink - b) / a for kink in kinks) if straight and a else ()
 
 
 def times(call: Call, value: Any, factor: float, part: str = "") -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lazyrich.errors import KernelError
 from lazyrich.graph.node import Batch
 from lazyrich.lazy.field import Curve, Data, Field, Mix, Weight
 from lazyrich.lazy.layout import Atom, Kind, Layout, size_of
@@ -66,10 +67,18 @@ def view(call: Call) -> Any:
         return Weight(value.name, shape, value.transposed)
 
     def change(field: Field, layout: Layout | None) -> Any:
-        new, split = (layout or field.layout).viewed(shape)
+        new, split = _viewed(call, layout or field.layout, shape)
         return new if layout else field.laid(new, split)
 
     return over(call, value, change)
+
+
+def _viewed(call: Call, layout: Layout, shape: tuple[Any, ...]) -> Any:
+    try:
+        return layout.viewed(shape)
+    except KernelError as error:
+        mend = "keep samples, positions and features on axes of their own; of joined branches view each before joining"
+        raise call.refuse(str(error), mend) from error
 
 
 @register("contiguous", "clone", "to", "_to_copy", "alias", "lift_fresh_copy", "type_as", "float", "double",
