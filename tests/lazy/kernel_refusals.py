@@ -36,6 +36,16 @@ def looks(n: int, scale: float | None = None) -> nn.Module:
     )
 
 
+def joined(n: int, between: nn.Module, last: Callable[[Tensor], Tensor] = lambda h: h) -> nn.Module:
+    """Two branches of different laws side by side, a layer on both, and a readout of the mean over positions."""
+
+    def forward(s, x):
+        h = last(s.m(torch.cat([3 * F.relu(s.p(x)), s.q(x).tanh()], 1))).mean(-1)
+        return F.linear(h, s.w.weight[:, : h.shape[1]]) if h.shape[1] < 2 * n else s.w(h)
+
+    return Net(forward, p=nn.Conv1d(5, n, 1), q=nn.Conv1d(5, n, 1), m=between, w=L(2 * n, OUT))
+
+
 class Several(nn.Module):
     def __init__(self, n: int) -> None:
         super().__init__()
@@ -70,6 +80,30 @@ REFUSED: dict[str, Refusal] = {
     ),
     "several outputs": Refusal(Several, VEC, ("returns 2 tensors, expected one", "wrap it")),
     "no weight": Refusal(lambda n: Net(lambda s, x: x * 2, **dense(n)), VEC, ("holds no random weight",)),
+    "outputs of different laws": Refusal(
+        of_dense(lambda s, x: torch.cat([s.a(h := F.relu(s.i(x))), 10 * s.b(h)], -1)),
+        VEC,
+        ("different laws", "return one branch"),
+    ),
+    "integers": Refusal(lambda n: S(L(5, n), nn.ReLU(), L(n, OUT)), VEC.round().long(), ("torch.int64", "x.float()")),
+    "a view of joined branches": Refusal(
+        of_dense(lambda s, x: s.o(torch.cat([F.relu(s.i(x)), s.i(x).tanh()], -1).unflatten(-1, (2, -1))[:, 0])),
+        VEC,
+        ("unflatten at", "cannot follow the view", "before joining"),
+    ),
+    "groups of joined branches, transposed": Refusal(
+        lambda n: joined(n, nn.ConvTranspose1d(2 * n, 2 * n, 2, groups=2)),
+        SEQ,
+        ("conv_transpose1d at", "other laws", "one group"),
+    ),
+    "a chunk behind a depthwise layer": Refusal(
+        lambda n: joined(n, nn.Conv1d(2 * n, 2 * n, 3, groups=2 * n), lambda h: h.chunk(2, 1)[0]), SEQ, ("at", "joined")
+    ),
+    "group_norm behind a depthwise layer": Refusal(
+        lambda n: joined(n, S(nn.Conv1d(2 * n, 2 * n, 3, groups=2 * n), nn.GroupNorm(2, 2 * n))),
+        SEQ,
+        ("group_norm at", "joined"),
+    ),
     "dependent branches added": Refusal(
         of_dense(lambda s, x: s.o(s.a(h := s.i(x)) + s.a(F.relu(h)))),
         VEC,

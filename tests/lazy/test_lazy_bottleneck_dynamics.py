@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 import lazyrich as lzr
 from lazyrich.errors import KernelError
-from lazyrich.lazy.bottleneck import BottleneckDynamics, DrawnFunction
+from lazyrich.lazy.bottleneck import BottleneckDynamics, DrawnFunction, halves
 from lazyrich.lazy.bottleneck.tableau import DORMAND_PRINCE
 from lazyrich.reference import resolve
 
@@ -308,3 +309,58 @@ def test_what_does_not_fit_is_refused(what):
     attempt, words = REFUSED[what]
     with pytest.raises(KernelError, match=words):
         attempt()
+
+
+def planned(**more) -> lzr.Plan:
+    family = lzr.Family(lambda n: lzr.zoo.Autoencoder(n, inputs=5, code=2), base=64)
+    return lzr.plan(family, lzr.ntk(), "sgd", init={"*": lzr.init.lecun()}, **more)
+
+
+@pytest.mark.parametrize("ask", ["kernel", "predict"])
+def test_a_plan_with_a_bottleneck_has_no_kernel(ask):
+    x = normal(4, 5)
+    with pytest.raises(KernelError, match=r"linear at module 'decoder.hidden.0' .*'encoder.readout.weight'.*lazy.bottleneck"):
+        lzr.kernel(planned()).ntk(x) if ask == "kernel" else lzr.rich.predict(planned(), (x, x), steps=1, lr=0.1)
+    assert lzr.kernel(planned().family.build(64)).ntk(x).shape == (4, 4)  # of a module, all widths are taken to grow
+
+
+def test_halves_of_a_plan_train_as_its_wide_networks():
+    """Descent by theory from a network's own start, against the network under the plan's optimizer."""
+    plan, x = planned(), normal(6, 5, seed=0)
+    off = []
+    for width in (128, 4096):
+        errors = []
+        for seed in range(3):
+            model = plan.build(width, seed).double()
+            with torch.no_grad():
+                u0 = model.encoder(x)
+            start = copy.deepcopy(model.decoder)
+            path = BottleneckDynamics(*halves(plan, x), x, x, 2, u0=u0, g0=start).descend(0.02, steps=15, every=15)
+            optimizer = plan.optimizer(model, lr=0.02)
+            for _ in range(15):
+                optimizer.zero_grad()
+                ((model(x) - x).square().sum() / (2 * len(x))).backward()
+                optimizer.step()
+            with torch.no_grad():
+                errors.append(float((model.encoder(x) - path.latents[-1]).norm() / (path.latents[-1] - u0).norm()))
+        off.append(np.median(errors))
+    assert off[1] < 0.03
+    assert off[1] < 0.4 * off[0]
+
+
+def test_halves_say_what_is_no_autoencoder():
+    x = normal(3, 5)
+    with pytest.raises(KernelError, match="has no module 'inner', but encoder, decoder"):
+        halves(planned(), x, encoder="inner")
+    with pytest.raises(KernelError, match="is neither in 'encoder' nor in 'encoder'"):
+        halves(planned(), x, decoder="encoder")
+    with pytest.raises(KernelError, match="latents start at width"):
+        family = lzr.Family(lambda n: lzr.zoo.Autoencoder(n, inputs=5, code=2), base=64)
+        halves(lzr.plan(family, lzr.richness(0.25), "sgd"), x)
+
+    class Doubled(lzr.zoo.Autoencoder):
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+    with pytest.raises(KernelError, match="is not 'decoder' of 'encoder'"):
+        halves(lzr.plan(lzr.Family(lambda n: Doubled(n, inputs=5, code=2), base=64), lzr.ntk(), "sgd"), x)

@@ -105,7 +105,7 @@ def test_parts_are_parts_of_the_whole(name):
 
 def test_a_rough_nonlinearity_says_once_how_good_its_kernel_is():
     """A kink that composing functions has hidden."""
-    net = Net(lambda s, x: s.o(s.relu(s.i(x) - 0.3)), i=nn.Linear(5, 4), relu=nn.ReLU(), o=nn.Linear(4, 1))
+    net = Net(lambda s, x: s.o(s.relu(s.i(x).sinh() - 0.3)), i=nn.Linear(5, 4), relu=nn.ReLU(), o=nn.Linear(4, 1))
     kernel = lzr.kernel(net, init=lzr.init.variance(1.2, 0.1))
     with pytest.warns(UserWarning, match=r"'relu' at module 'relu' .* good to about 0\.\d+; expected") as told:
         kernel(VEC)
@@ -116,8 +116,8 @@ def test_a_rough_nonlinearity_says_once_how_good_its_kernel_is():
 @pytest.mark.parametrize(
     "forward",
     [
-        lambda s, x: s.o(F.relu(torch.cat([s.a(x), 2 * s.b(x)], 1) - 0.3)),
-        lambda s, x: s.o(F.relu(s.c(x) - 0.3).unsqueeze(1).flatten(1)),
+        lambda s, x: s.o(F.relu(torch.cat([s.a(x), 2 * s.b(x)], 1).sinh() - 0.3)),
+        lambda s, x: s.o(F.relu(s.c(x).sinh() - 0.3).unsqueeze(1).flatten(1)),
     ],
     ids=["mixture", "view"],
 )
@@ -141,6 +141,47 @@ def test_activations_are_their_duals(name):
         u, v = s[i] * z[:, None], s[j] * (rho * z[:, None] + (1 - rho**2).clamp(min=0).sqrt() * z)
         expected = 1.2 * (function(u.expand_as(v)) * function(v) * weight[:, None] * weight).sum() + 0.1
         assert float(k.nngp(x)[i, j]) == pytest.approx(float(expected), rel=2e-3)
+
+
+BENT = {
+    "elu": F.elu,
+    "selu": F.selu,
+    "celu": lambda h: F.celu(h, 0.5),
+    "maximum": lambda h: torch.maximum(h, 0.2 * h),
+    "where": lambda h: torch.where(h > 0, h, 0.1 * h),
+    "h relu(h)": lambda h: h * F.relu(h),
+    "shifted": lambda h: F.relu(1 - 2 * h),
+}
+
+
+@pytest.mark.parametrize("name", BENT)
+@pytest.mark.parametrize("get", ["nngp", "ntk"])
+def test_gradients_count_what_kinks_add(name, get):
+    """Autograd against central differences in an input."""
+    k = lzr.kernel(dense_net(BENT[name]), init=lzr.init.variance(1.2, 0.1))
+    x = (VEC[:1] / 2).requires_grad_()
+    (slope,) = torch.autograd.grad(getattr(k, get)(x, VEC[2:]).sum(), x)
+    step = 1e-4 * torch.eye(5, dtype=torch.float64)
+    ahead, behind = (getattr(k, get)(x.detach() + s * step, VEC[2:]).sum(1) for s in (1, -1))
+    torch.testing.assert_close(slope[0], (ahead - behind) / 2e-4, rtol=1e-5, atol=1e-5)
+
+
+def dense_net(phi):
+    net = Net(lambda s, x: s.o(phi(s.h(phi(s.i(x))))), i=nn.Linear(5, 4), h=nn.Linear(4, 4), o=nn.Linear(4, 1))
+    return net.double()
+
+
+def test_the_law_of_entries_is_given_by_their_own_name():
+    net = Net(lambda s, x: s.o((s.i(x) + s.token).tanh()), i=nn.Linear(5, 64), o=nn.Linear(64, 1), token=normal_parameter(64))
+    laws = {"*": lzr.init.variance(1.0, 0.0), "token": lzr.init.variance(9.0, 0.0)}
+    found = lzr.kernel(net, init=laws).nngp(VEC)
+    same = nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 1))
+    expected = lzr.kernel(same, init={"*": lzr.init.variance(1.0, 0.0), "0.*": lzr.init.variance(1.0, 9.0)}).nngp(VEC)
+    torch.testing.assert_close(found, expected)
+
+
+def normal_parameter(n: int) -> nn.Parameter:
+    return nn.Parameter(torch.randn(n, generator=torch.Generator().manual_seed(0)))
 
 
 def grid() -> tuple[Tensor, Tensor]:

@@ -51,6 +51,7 @@ from lazyrich.lazy.bottleneck.decoder import TrainedDecoder
 from lazyrich.lazy.bottleneck.derivative import derivative_covariance
 from lazyrich.lazy.bottleneck.drawn import DrawnFunction
 from lazyrich.lazy.bottleneck.dynamics import BottleneckDynamics
+from lazyrich.lazy.bottleneck.halves import halves
 from lazyrich.lazy.bottleneck.likelihood import LogLikelihood
 from lazyrich.lazy.bottleneck.moment import Measured, dependence, homogeneous_dependence, homogeneous_kurtosis, kurtosis
 from lazyrich.lazy.bottleneck.path import BottleneckPath
@@ -71,6 +72,7 @@ __all__ = [
     "TrainedDecoder",
     "bottleneck_ntk",
     "dependence",
+    "halves",
     "derivative_covariance",
     "homogeneous_dependence",
     "homogeneous_kurtosis",
