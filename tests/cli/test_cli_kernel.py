@@ -29,6 +29,10 @@ def conv(width):
     return nn.Sequential(nn.Conv2d(1, width, 3, stride=3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * width, 10))
 
 
+def three(width):
+    return nn.Sequential(nn.Linear(64, width), nn.ReLU(), nn.Linear(width, 3))
+
+
 def numbers():
     import torch
     return torch.randn(40, 64), torch.randn(40)
@@ -145,6 +149,9 @@ def test_explain_tells_the_rule_of_every_operation(capsys: pytest.CaptureFixture
     [
         (["net.py:softmax", "--train", "8"], "softmax"),
         (["net.py:missing"], "missing"),
+        (["net.py:three", "--train", "8"], "outputs (3,) for 10 classes"),
+        (["net.py:conv", "--train", "8"], "--images gives the network images"),
+        (["lazyrich.zoo:autoencoder", "--train", "8", "--no-finite"], "a bottleneck"),
         (["net.py:relu", "--scheme", "mup"], "no kernel"),
         (["net.py:relu", "--scheme", "nonsense"], "nonsense"),
         (["net.py:relu", "--train", "5000"], "1797"),
