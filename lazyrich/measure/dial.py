@@ -205,10 +205,13 @@ def dial(
         return summarise(study.family.name, points, study.settings() | {"widths": list(widths)}, reproduce)
 
     def partly(done: Trainings) -> None:
-        seen = {(row["points"][0]["width"], row["points"][0]["r"]) for row in done.values}
-        begun = [w for w in study.widths if all((w, r) in seen for r in study.r)]
-        if so_far and begun:
-            so_far(found(done, begun))
+        rows = [(row["points"][0], row) for row in done.values]
+        seen = {(p["width"], p["r"], p["seed"]) for p, _ in rows}
+        each = {w: {s for s in range(study.seeds) if all((w, r, s) in seen for r in study.r)} for w in study.widths}
+        begun = [w for w in study.widths if each[w]]
+        seeds = set.intersection(*(each[w] for w in begun)) if begun else set()
+        if so_far and seeds:  # curves are compared on seeds that all of them have
+            so_far(found(replace(done, values=tuple(row for p, row in rows if p["seed"] in seeds)), begun))
 
     try:
         NetworkFunction(study.family.build(study.widths[0]))
@@ -345,7 +348,8 @@ def _study(
 ) -> Study:  # fmt: skip
     _increasing("richness", richness, 2, "0.01 0.1 1 10")
     _increasing("widths", widths, 1, "64 128 256")
-    _increasing("r", [1 + q for q in r], 1, "0 0.25 0.5")
+    if not r or not all(map(math.isfinite, r)) or any(b <= a for a, b in zip(list(r)[:-1], list(r)[1:], strict=True)):
+        raise UsageError(f"got r {list(r)}, expected increasing numbers from 0 to 1/2, for example 0 0.25 0.5")
     if rates not in ("law", "tuned"):
         raise UsageError(f"got rates='{rates}', expected 'law' or 'tuned'")
     for name, value in (("seeds", seeds), ("steps", steps), ("batch", batch), ("samples", samples), ("test", test)):

@@ -46,7 +46,7 @@ def curves(scheme: SchemePart, span: Span, key: str) -> str:
             color, mark, dash = width_style(i, len(scheme.curves))
             under, over = ([min(max(v, low), high) if v is not None else math.nan for v in end] for end in (c.low, c.high))
             axes.fill_between(c.lrs, under, over, color=tone(color), alpha=0.13, linewidth=0)
-            shown = [math.nan if v is None or v > high else v for v in c.mean]
+            shown = [math.nan if v is None else min(v, high) for v in c.mean]
             axes.plot(c.lrs, shown, color=tone(color), marker=mark, markersize=4.5, linewidth=1.7, linestyle=dash)
             if c.best is not None and c.loss is not None:
                 axes.plot([c.best], [c.loss], "o", markersize=11, markerfacecolor="none", markeredgecolor=tone(color))

@@ -74,6 +74,8 @@ def sweep(
         >>> [row["loss"] for row in results.rows()]
         [1, 2, 2, 3]
     """
+    if not callable(function):
+        raise SweepError(f"got {function!r} as the function of the sweep, expected one that is called as function(**settings)")
     if isinstance(executor, str):
         executor = executor_for(executor)
     if isinstance(shard, str):
@@ -82,6 +84,10 @@ def sweep(
     job = _Job(function, name or name_of(function), code or fingerprint(function), executor or Inline(), retry_failed, told)
     with Store(store) as kept, _beating(kept):
         if callable(trials):
+            if shard is not None:
+                raise SweepError(
+                    "got shard= with a function that proposes trials, which sees the outcomes of all; give a grid or a list"
+                )
             return job.results(kept, _proposed(job, kept, trials))
         wanted = _part(job.trials(_settings(trials)), shard)
         try:
@@ -96,7 +102,13 @@ def _settings(trials: Any) -> Any:
     """One mapping a trial, from axes or from whatever yields them."""
     if isinstance(trials, Mapping):
         return grid(trials)
-    return trials if isinstance(trials, str) else list(trials)
+    if isinstance(trials, str):
+        return trials  # which is refused where trials are made
+    if not isinstance(trials, Iterable):
+        raise SweepError(
+            f"got {trials!r} as trials, expected axes {{'lr': [0.1]}}, a list of settings, or a function of outcomes"
+        )
+    return list(trials)
 
 
 class _Told:
@@ -123,7 +135,11 @@ class _Told:
     def of_results(self, results: Callable[[], Results]) -> None:
         start = time.monotonic()
         if self.so_far and start >= self._next:
-            self.so_far(results())
+            try:
+                self.so_far(results())
+            except Exception as error:  # a page that cannot be drawn stops no trial
+                self.so_far = None
+                self.notes.append(f"what is finished could not be shown while trials ran: {type(error).__name__}: {error}")
             self._next = time.monotonic() + max(EVERY, SHARE * (time.monotonic() - start))
 
     def last(self, results: Callable[[], Results]) -> None:
@@ -144,7 +160,8 @@ class _Job:
         self.function, self.name, self.code = function, name, code
         self.executor, self.again, self.told = executor, again, told
 
-    def trials(self, settings: Sequence[Mapping[str, Any]]) -> list[Trial]:
+    def trials(self, settings: Sequence[Mapping[str, Any]], twice: bool = False) -> list[Trial]:
+        """One a settings; equal ones are refused but where ``twice`` allows them."""
         odd = settings if isinstance(settings, str) else next((s for s in settings if not isinstance(s, Mapping)), None)
         if odd is not None:
             raise SweepError(
@@ -153,10 +170,10 @@ class _Job:
         made = [trial_of(s, self.name, self.code) for s in settings]
         if not made:
             raise SweepError("got an empty list of settings, expected at least one, for example [{'lr': 0.1}]")
-        if len({trial.key for trial in made}) < len(made):
+        if not twice and len({trial.key for trial in made}) < len(made):
             seen: set[str] = set()
-            twice = next(trial for trial in made if trial.key in seen or seen.add(trial.key))
-            raise SweepError(f"the settings {twice.settings} are there twice; give every one once")
+            again = next(trial for trial in made if trial.key in seen or seen.add(trial.key))
+            raise SweepError(f"the settings {again.settings} are there twice; give every one once")
         return made
 
     def fill(self, store: Store, wanted: Sequence[Trial]) -> None:
@@ -210,9 +227,9 @@ def _proposed(job: _Job, store: Store, propose: Proposer) -> list[Trial]:
     while True:
         found = store.get([trial.key for trial in last])
         settings = propose([found[trial.key] for trial in last])
-        if not settings:
+        if settings is None or settings == []:
             return list(everything.values())
-        last = [trial_of(s, job.name, job.code) for s in settings]
+        last = job.trials(_settings(settings), twice=True)
         job.fill(store, list({trial.key: trial for trial in last}.values()))
         everything |= {trial.key: trial for trial in last}
 

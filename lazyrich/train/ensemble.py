@@ -139,6 +139,7 @@ def train_all(
         raise TrainError(f"got chunk={chunk}, expected at least 1")
     if steps < 0:
         raise TrainError(f"got steps={steps}, expected at least 0")
+    _refuse_shared(members)
     if any(isinstance(m.optimizer, torch.optim.LBFGS) for m in members):
         raise TrainError("LBFGS evaluates the loss several times a step; take an optimizer that steps once")
     runs: list[Run | None] = [None] * len(members)
@@ -151,6 +152,20 @@ def train_all(
             run.engine = found.name
             runs[i] = run
     return [run for run in runs if run is not None]
+
+
+def _refuse_shared(members: Sequence[Member]) -> None:
+    """A model or an optimizer of two members, which would train on, and an optimizer of another model."""
+    owners: dict[int, int] = {}
+    for i, member in enumerate(members):
+        own = {id(p) for p in member.model.parameters()}
+        if any(owners.setdefault(key, i) != i for key in own):
+            raise TrainError(
+                f"members {next(owners[k] for k in own if owners[k] != i)} and {i} share parameters; copy.deepcopy one"
+            )
+        stepped = [id(p) for group in member.optimizer.param_groups for p in group["params"]]
+        if own and not own.intersection(stepped):
+            raise TrainError(f"the optimizer of member {i} holds no parameter of its model; make it from model.parameters()")
 
 
 def _engine_of(members: Sequence[Member], loss: Loss, steps: int) -> Engine:
@@ -259,7 +274,9 @@ def _batch(sources: Sequence[Batches], step: int) -> tuple[Tensor, Tensor, bool]
     try:
         return torch.stack([x for x, _ in drawn]), torch.stack([y for _, y in drawn]), False
     except RuntimeError as error:
-        raise TrainError(f"members that step together need batches of one shape: {str(error).splitlines()[0]}") from error
+        raise TrainError(
+            f"members that step together need batches of one shape, which engine='loop' does not: {str(error).splitlines()[0]}"
+        ) from error
 
 
 class Stack:

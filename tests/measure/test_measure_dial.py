@@ -1,6 +1,8 @@
 """From lazy to rich: laws that hold exactly, thresholds of known curves, and what a kill leaves."""
 
 import math
+import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -197,3 +199,19 @@ def test_what_diverged_is_neither_a_tie_nor_a_warning():
     lost = point(1.0, None, start=2.0) | {"loss": None, "test_loss": None, "diverged": True}
     found = summed([point(0.1, 0.01, start=2.0), lost], (0.1, 1.0))
     assert "generalises best at gamma_0 = 0.1" in found.sentence
+
+
+def test_a_page_is_drawn_of_the_seeds_that_all_begun_widths_share(monkeypatch):
+    """A second width with its first seed while the first width has two already."""
+    module, seen = sys.modules["lazyrich.measure.dial"], []
+    real = module.run_trainings
+
+    def trained(*given, so_far, **more):
+        done = real(*given, so_far=None, **more)
+        for count in (1, 2, 3, 4):
+            so_far(replace(done, values=done.values[:count]))
+        return done
+
+    monkeypatch.setattr(module, "run_trainings", trained)
+    lzr.dial(mlp(), "digits", [1e-3, 1e-2], widths=[16, 32], **FEW | {"seeds": 2, "steps": 3}, so_far=seen.append)
+    assert [len(result.points) for result in seen] == [2, 4, 4, 8]

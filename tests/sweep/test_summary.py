@@ -3,6 +3,7 @@
 import pytest
 
 from lazyrich import render
+from lazyrich.errors import SweepError
 from lazyrich.sweep import summarise, sweep
 from lazyrich.sweep import sweep as run_sweep
 
@@ -65,3 +66,27 @@ def test_results_so_far_are_shown_while_trials_run(tmp_path, monkeypatch):
     seen = []
     run_sweep(lambda lr: lr, {"lr": [1, 2, 3]}, tmp_path / "s", so_far=lambda r: seen.append((len(r.outcomes), r.total)))
     assert seen == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_a_page_that_cannot_be_drawn_stops_no_trial(tmp_path):
+    def fails(results):
+        raise ValueError("no picture")
+
+    results = run_sweep(lambda lr: lr, {"lr": [1, 2, 3]}, tmp_path / "s", so_far=fails)
+    assert len(results.outcomes) == 3
+    assert results.notes == ("what is finished could not be shown while trials ran: ValueError: no picture",)
+
+
+def test_a_shard_of_proposals_is_refused(tmp_path):
+    with pytest.raises(SweepError, match="function that proposes trials"):
+        run_sweep(lambda lr: lr, lambda outcomes: [], tmp_path / "s", shard="1/2")
+
+
+@pytest.mark.parametrize(
+    "trials", [None, 5, lambda outcomes: 5, lambda outcomes: [1]], ids=["none", "5", "5 proposed", "1 proposed"]
+)
+def test_what_is_no_trial_is_refused(tmp_path, trials):
+    with pytest.raises(SweepError, match="expected"):
+        run_sweep(lambda lr: lr, trials, tmp_path / "s")
+    with pytest.raises(SweepError, match="got 5 as the function"):
+        run_sweep(5, {"lr": [1]}, tmp_path / "s")
