@@ -226,10 +226,11 @@ def _proposed(job: _Job, store: Store, propose: Proposer) -> list[Trial]:
     last: list[Trial] = []
     while True:
         found = store.get([trial.key for trial in last])
-        settings = propose([found[trial.key] for trial in last])
-        if settings is None or settings == []:
+        proposed = propose([found[trial.key] for trial in last])
+        settings = [] if proposed is None else _settings(proposed)
+        if not settings:
             return list(everything.values())
-        last = job.trials(_settings(settings), twice=True)
+        last = job.trials(settings, twice=True)
         job.fill(store, list({trial.key: trial for trial in last}.values()))
         everything |= {trial.key: trial for trial in last}
 
