@@ -74,9 +74,6 @@ def _part(model: nn.Module, path: str) -> nn.Module:
 
 def _of(weights: Weights, path: str) -> Weights:
     """The laws and rates of one module's tensors, under the names that they have in it."""
-    own = path + "."
-    laws, rates = (
-        {name.removeprefix(own): value for name, value in found.items() if name.startswith(own)}
-        for found in (weights.laws, weights.rates)
-    )
-    return replace(weights, laws=laws, rates=rates, roles={})
+    own = {name: name.removeprefix(path + ".") for name in weights.laws if name.startswith(path + ".")}
+    laws = {short: weights.laws[name] for name, short in own.items()}
+    return replace(weights, laws=laws, rates={short: weights.rates[name] for name, short in own.items()}, roles={})
