@@ -1,7 +1,10 @@
 """A network as a function: refusals, and derivatives that are right where torch's fused operations are not."""
 
+import random
+
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.func import jacfwd, jacrev, vmap
 
@@ -89,6 +92,37 @@ def test_a_network_that_centres_its_batch_is_refused():
 
     with pytest.raises(TangentError, match="Centred mixes samples"):
         NetworkFunction(Centred()).check(torch.randn(4, 3))
+
+
+def test_mixing_shows_although_the_first_samples_are_equal():
+    class Centred(nn.Linear):
+        def forward(self, x):
+            h = super().forward(x)
+            return h - h.mean(0)
+
+    x = torch.randn(4, 3)
+    x[1] = x[0]
+    with pytest.raises(TangentError, match="mixes samples"):
+        NetworkFunction(Centred(3, 2)).check(x)
+    NetworkFunction(nn.Linear(3, 2)).check(x[:2])  # all are alike: nothing to tell
+
+
+def test_random_numbers_are_told_by_their_source_whatever_they_give():
+    class DropPath(nn.Linear):
+        def forward(self, x):
+            return super().forward(x) * (torch.rand(len(x), 1) > 1e-9)  # never drops in a test
+
+    class Dropped(nn.Linear):
+        def forward(self, x):
+            return F.dropout(super().forward(x), 0.5)
+
+    class Python(nn.Linear):
+        def forward(self, x):
+            return super().forward(x) * random.random()
+
+    for model in (DropPath(3, 2), Dropped(3, 2), Python(3, 2)):
+        with pytest.raises(TangentError, match="it draws at random"):
+            NetworkFunction(model).check(torch.randn(4, 3))
 
 
 def test_a_module_at_two_paths_keeps_its_parameters():
