@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -148,6 +149,22 @@ def _two(x: Tensor) -> Tensor:
 def _drawn(x: Tensor) -> list[Tensor]:
     """How far torch's random numbers have been drawn, on the processor and where x is."""
     return [torch.get_rng_state(), *([torch.cuda.get_rng_state(x.device)] if x.is_cuda else [])]
+
+
+def copy_of(model: nn.Module) -> nn.Module:
+    """The module anew; results of a forward pass that it holds, as the weights of old weight norms are, as plain numbers.
+
+    Raises:
+        TangentError: where it holds results that cannot be copied.
+    """
+    held = [value for module in model.modules() for value in vars(module).values() if isinstance(value, Tensor)]
+    try:
+        return copy.deepcopy(model, {id(value): value.detach().clone() for value in held if not value.is_leaf})
+    except RuntimeError as error:
+        raise TangentError(
+            f"{type(model).__name__} cannot be copied ({str(error).splitlines()[0]}); let it hold no results of its last "
+            "forward pass, or give what makes it anew"
+        ) from error
 
 
 def _tensor_of(out: Any, model: nn.Module) -> Tensor:

@@ -9,7 +9,7 @@ from torch import nn
 from torch.func import jacfwd, jacrev, vmap
 
 from lazyrich.errors import TangentError
-from lazyrich.tangent import NetworkFunction
+from lazyrich.tangent import NetworkFunction, NtkOperator, linearize, ntk_of
 
 
 def f64(model):
@@ -134,3 +134,19 @@ def test_a_module_at_two_paths_keeps_its_parameters():
     assert torch.allclose(function(changed, x), expected, atol=1e-6)
     assert [name for name, p in model.named_parameters() if p.requires_grad] == ["0.weight", "0.bias"]
     assert model[2].weight is layer.weight
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("norm", [nn.utils.weight_norm, nn.utils.spectral_norm])
+def test_old_norms_that_set_their_weight_anew_leave_the_model_as_it_was(norm):
+    model, x = nn.Sequential(norm(nn.Linear(3, 4)), nn.Tanh(), nn.Linear(4, 1)).eval(), torch.randn(5, 3)
+    kept = model[0].weight
+    v = torch.ones(5, 1)
+    product = NtkOperator(model, x).matvec(v)
+    assert torch.allclose(ntk_of(model, x).reshape(5, 5) @ v, product, rtol=1e-4)
+    assert model[0].weight is kept
+    model(x)  # now the weight is a result, which torch does not copy
+    assert torch.allclose(linearize(model)(x), model(x), atol=1e-6)
+    model.append(nn.Identity())[3].kept = [model(x)]
+    with pytest.raises(TangentError, match="Sequential cannot be copied.*hold no results"):
+        linearize(model)
