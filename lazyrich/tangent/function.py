@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -205,7 +205,7 @@ class _WrittenOut(TorchFunctionMode):
     """Operations written out whose fused forms have wrong or no derivatives under nested transforms (torch 2.13, 2.14).
 
     Wrong are second derivatives of the norms, and per-sample derivatives of PReLU where there are as many samples as outputs;
-    gated units and normalised weights have no second forward derivatives.
+    gated units, normalised weights and some curves have no second forward derivatives.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -246,6 +246,21 @@ def _glu(input: Tensor, dim: int = -1) -> Tensor:
     return first * torch.sigmoid(second)
 
 
+def _curve(formula: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
+    """An activation by its formula, also in place."""
+
+    def written(input: Tensor, inplace: bool = False) -> Tensor:
+        return input.copy_(formula(input.clone())) if inplace else formula(input)
+
+    return written
+
+
+def _rrelu(input: Tensor, lower: float = 1 / 8, upper: float = 1 / 3, training: bool = False, inplace: bool = False) -> Tensor:
+    if training:
+        return F.rrelu(input, lower, upper, training, inplace)
+    return F.leaky_relu(input, (lower + upper) / 2, inplace)
+
+
 def _weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
     axes = [i for i in range(v.dim()) if i != dim % v.dim() or dim == -1]  # -1: all of them
     return v * (g / v.square().sum(axes, keepdim=True).sqrt())
@@ -269,6 +284,10 @@ WRITTEN: dict[Any, Any] = {
     F.prelu: _prelu,
     torch.prelu: _prelu,
     F.glu: _glu,
+    F.silu: _curve(lambda h: h * torch.sigmoid(h)),
+    F.mish: _curve(lambda h: h * torch.tanh(F.softplus(h))),
+    F.hardsigmoid: _curve(lambda h: F.relu6(h + 3) / 6),
+    F.rrelu: _rrelu,
     torch._weight_norm: _weight_norm,
 }
 

@@ -9,7 +9,7 @@ from torch import nn
 from torch.func import jacfwd, jacrev, vmap
 
 from lazyrich.errors import TangentError
-from lazyrich.tangent import NetworkFunction, NtkOperator, linearize, ntk_of
+from lazyrich.tangent import NetworkFunction, NtkOperator, higher_kernels, linearize, ntk_of, taylor
 
 
 def f64(model):
@@ -150,3 +150,16 @@ def test_old_norms_that_set_their_weight_anew_leave_the_model_as_it_was(norm):
     model.append(nn.Identity())[3].kept = [model(x)]
     with pytest.raises(TangentError, match="Sequential cannot be copied.*hold no results"):
         linearize(model)
+
+
+@pytest.mark.parametrize("curve", [nn.SiLU, nn.Mish, nn.Hardsigmoid, nn.RReLU])
+@pytest.mark.parametrize("inplace", [False, True])
+def test_curves_without_fused_second_derivatives_are_expanded_also_without_gradients(curve, inplace):
+    model = f64(nn.Sequential(nn.Linear(3, 4), curve(inplace=inplace), nn.Linear(4, 1)))
+    x = torch.randn(2, 3, dtype=torch.float64)
+    expansion = taylor(model, 2)
+    expansion(x).sum().backward()
+    with torch.no_grad():
+        assert torch.allclose(expansion(x), model(x), rtol=1e-12)
+        kernels = higher_kernels(model, x, order=4)
+    assert torch.allclose(kernels.k2, ntk_of(model, x).reshape(2, 2), rtol=1e-10)
