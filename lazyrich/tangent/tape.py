@@ -304,7 +304,7 @@ def _rest(function: NetworkFunction, x: Tensor, names: list[str]) -> dict[str, T
     chosen = {name: function.parameters[name] for name in names}
     try:
         each = torch.func.vmap(torch.func.jacrev(lambda p, one: function.one(p, one)), (None, 0))(chosen, x)
-    except RuntimeError:  # an operation without a batched form, such as a recurrent layer
+    except (RuntimeError, TangentError):  # an operation without a batched form, such as a recurrent layer, or an own backward
         each = _one_by_one(function, x, chosen)
     return {name: g.reshape(*g.shape[:2], -1) for name, g in each.items()}
 

@@ -404,6 +404,27 @@ def test_blocks_that_go_through_other_experts_are_not_taken_for_one_another():
     close(ntk_of(model, both, block=3), sum(explicit(model, both, both).values()))
 
 
+class Rounded(torch.autograd.Function):
+    """A rounding with the gradient of none, in the old style that transforms of functions do not take."""
+
+    @staticmethod
+    def forward(ctx, w):
+        return w.round()
+
+    @staticmethod
+    def backward(ctx, g):
+        return g
+
+
+def test_weights_with_a_backward_of_their_own_are_taken():
+    class Quantised(nn.Linear):
+        def forward(self, x):
+            return F.linear(x, Rounded.apply(self.weight))
+
+    x = torch.randn(4, 3)
+    close(ntk_of(Quantised(3, 1, bias=False), x)[..., 0, 0], x @ x.T)
+
+
 class Sorted(nn.Module):
     """Samples go through it in the order of their first entry, and are put back."""
 
