@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,6 +20,7 @@ from lazyrich.errors import TangentError
 from lazyrich.functional import functional_call
 
 Parameters = Mapping[str, Tensor]
+RANDOM = "it draws at random, so it is no fixed function; call model.eval(), or draw outside of the network"
 UNDIFFERENTIABLE = ("forward AD", "functorch transforms")  # in torch's words, where it lacks a derivative
 
 
@@ -96,8 +98,9 @@ class NetworkFunction:
         dtype = next(iter(self.parameters.values())).dtype
         if x.is_floating_point() and x.dtype != dtype:
             raise TangentError(f"{name} is {x.dtype} but the parameters are {dtype}; call x.to({dtype}) or model.to({x.dtype})")
+        two = _two(x)
         try:
-            both, again, *each = self._tried([x[:2], x[:2], *x[:2].split(1)], name)
+            both, *each = self._tried([two, *two.split(1)], name)
             alone = torch.cat(each)
         except (RuntimeError, ValueError, IndexError, TypeError, AssertionError, KeyError, AttributeError) as error:
             line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -108,14 +111,11 @@ class NetworkFunction:
             )
         if not torch.isfinite(both).all():
             raise TangentError(f"{type(self.model).__name__} gives outputs that are not finite on {name}")
-        if not torch.equal(both, again):
-            raise TangentError(
-                f"{type(self.model).__name__} gives other outputs each time on the same {name}: it draws at random, so it is no "
-                "fixed function; call model.eval(), or draw outside of the network"
-            )
         if both.shape != alone.shape or not torch.allclose(both, alone, rtol=1e-3, atol=1e-5 * float(both.abs().max())):
+            if not torch.equal(both, self._tried([two], name)[0]):
+                raise TangentError(f"{type(self.model).__name__} gives other outputs each time on the same {name}: {RANDOM}")
             raise TangentError(
-                f"{type(self.model).__name__} mixes samples: its outputs on the first two of {name} are others than on each alone, "
+                f"{type(self.model).__name__} mixes samples: its outputs on two of {name} are others than on each alone, "
                 "so a kernel of two samples does not exist; use a layer that treats samples one by one (layer or group norm), and "
                 "batch_first=True where axis 0 would hold positions"
             )
@@ -124,8 +124,11 @@ class NetworkFunction:
         """The outputs on copies of everything, which the network must leave as they are."""
         copies, parts = {n: t.clone() for n, t in {**self._constants, **self.parameters}.items()}, [x.clone() for x in parts]
         watched = [(f"'{n}'", t, t._version) for n, t in copies.items()] + [(f"its input {name}", x, x._version) for x in parts]
+        drawn = _drawn(parts[0])
         with torch.no_grad():
             outs = [self._run(copies, x) for x in parts]
+        if any(not torch.equal(a, b) for a, b in zip(drawn, _drawn(parts[0]), strict=True)):
+            raise TangentError(f"{type(self.model).__name__} draws random numbers as it runs on {name}: {RANDOM}")
         for what, t, version in watched:
             if t._version != version:
                 raise TangentError(
@@ -133,6 +136,35 @@ class NetworkFunction:
                     "model.eval(), or work on a copy of the tensor"
                 )
         return outs
+
+
+def _two(x: Tensor) -> Tensor:
+    """The first sample and the first that differs from it, if any: two that are alike would not show that they mix."""
+    other = 1
+    while other < len(x) and torch.equal(x[other], x[0]):
+        other += 1
+    return x[[0, other]] if other < len(x) else x[:2]
+
+
+def _drawn(x: Tensor) -> list[Tensor]:
+    """How far torch's random numbers have been drawn, on the processor and where x is."""
+    return [torch.get_rng_state(), *([torch.cuda.get_rng_state(x.device)] if x.is_cuda else [])]
+
+
+def copy_of(model: nn.Module) -> nn.Module:
+    """The module anew; results of a forward pass that it holds, as the weights of old weight norms are, as plain numbers.
+
+    Raises:
+        TangentError: where it holds results that cannot be copied.
+    """
+    held = [value for module in model.modules() for value in vars(module).values() if isinstance(value, Tensor)]
+    try:
+        return copy.deepcopy(model, {id(value): value.detach().clone() for value in held if not value.is_leaf})
+    except RuntimeError as error:
+        raise TangentError(
+            f"{type(model).__name__} cannot be copied ({str(error).splitlines()[0]}); let it hold no results of its last "
+            "forward pass, or give what makes it anew"
+        ) from error
 
 
 def _tensor_of(out: Any, model: nn.Module) -> Tensor:
@@ -173,7 +205,7 @@ class _WrittenOut(TorchFunctionMode):
     """Operations written out whose fused forms have wrong or no derivatives under nested transforms (torch 2.13, 2.14).
 
     Wrong are second derivatives of the norms, and per-sample derivatives of PReLU where there are as many samples as outputs;
-    gated units and normalised weights have no second forward derivatives.
+    gated units, normalised weights and some curves have no second forward derivatives.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -214,6 +246,21 @@ def _glu(input: Tensor, dim: int = -1) -> Tensor:
     return first * torch.sigmoid(second)
 
 
+def _curve(formula: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
+    """An activation by its formula, also in place."""
+
+    def written(input: Tensor, inplace: bool = False) -> Tensor:
+        return input.copy_(formula(input.clone())) if inplace else formula(input)
+
+    return written
+
+
+def _rrelu(input: Tensor, lower: float = 1 / 8, upper: float = 1 / 3, training: bool = False, inplace: bool = False) -> Tensor:
+    if training:
+        return F.rrelu(input, lower, upper, training, inplace)
+    return F.leaky_relu(input, (lower + upper) / 2, inplace)
+
+
 def _weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
     axes = [i for i in range(v.dim()) if i != dim % v.dim() or dim == -1]  # -1: all of them
     return v * (g / v.square().sum(axes, keepdim=True).sqrt())
@@ -237,6 +284,10 @@ WRITTEN: dict[Any, Any] = {
     F.prelu: _prelu,
     torch.prelu: _prelu,
     F.glu: _glu,
+    F.silu: _curve(lambda h: h * torch.sigmoid(h)),
+    F.mish: _curve(lambda h: h * torch.tanh(F.softplus(h))),
+    F.hardsigmoid: _curve(lambda h: F.relu6(h + 3) / 6),
+    F.rrelu: _rrelu,
     torch._weight_norm: _weight_norm,
 }
 

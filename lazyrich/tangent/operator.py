@@ -71,7 +71,7 @@ class NtkOperator:
             signal = v[at].T.reshape(v.shape[1], len(x), self.outputs).to(like)
             _, back, *_ = vjp(lambda p, x=x: self._function(p, x), self._function.parameters)
             for name, g in vmap(lambda s, back=back: back(s)[0])(signal).items():
-                total[name] = total[name].add_(g) if name in total else g
+                total[name] = total[name] + g if name in total else g  # not in place: of unused tensors it is one zero
         return total
 
     def push(self, step: Parameters) -> Tensor:

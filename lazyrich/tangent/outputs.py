@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Mapping
 from functools import cached_property
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from torch.func import jvp, vjp
 
 from lazyrich.errors import TangentError
-from lazyrich.tangent.function import NetworkFunction
+from lazyrich.tangent.function import NetworkFunction, copy_of
 
 Point = dict[str, Tensor]
 
@@ -41,7 +40,7 @@ class Outputs:
 
     def __init__(self, model: nn.Module, x: Tensor, rates: Mapping[str, float] | None = None, exact: bool = False) -> None:
         if exact:
-            model = copy.deepcopy(model).double()
+            model = copy_of(model).double()
             x = x.double() if isinstance(x, Tensor) and x.is_floating_point() else x
         self.function = NetworkFunction(model)
         self.function.check(x)

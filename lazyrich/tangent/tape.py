@@ -31,6 +31,8 @@ WEIGHTED: dict[Callable[..., Any], tuple[int, str]] = {
 WINDOWED = (F.conv1d, F.conv2d, torch.conv1d, torch.conv2d)
 SCALED = (torch.mul, Tensor.mul, Tensor.__mul__, Tensor.__rmul__)
 SHIFTED = (torch.add, Tensor.add, Tensor.__add__, Tensor.__radd__)
+MOVING = ("argsort", "sort", "msort", "topk", "gather", "take_along_dim", "index_select", "scatter", "index_add", "unique")
+PROBED = 16  # samples on which a network is tried
 SILENT = ("__get__", "size", "dim", "numel", "is_floating_point", "requires_grad", "detach")
 
 
@@ -101,10 +103,12 @@ def tape(function: NetworkFunction, x: Tensor, unknown: frozenset[str] | None = 
         x: samples.
         unknown: names whose gradients are taken sample by sample; None finds them out.
     """
-    uses, found, out = _forward(function, x)
+    uses, found, out, moves = _forward(function, x)
     unknown = found if unknown is None else unknown
     uses = [use for use in uses if use.names - unknown]
     if odd := frozenset().union(*(use.names for use in uses if not len(use.a) == len(x) == len(use.out))):
+        raise Misfit(odd)
+    if odd := _elsewhere(function, x, uses, unknown, moves):
         raise Misfit(odd)
     deltas = _backward(out, [use.out for use in uses])
     for use, delta in zip(uses, deltas, strict=True):
@@ -114,6 +118,30 @@ def tape(function: NetworkFunction, x: Tensor, unknown: frozenset[str] | None = 
         use.bias = None if use.bias in unknown else use.bias
     n, k = out.shape
     return Tape(tuple(uses), _rest(function, x, sorted(unknown)), (n, k))
+
+
+def _elsewhere(function: NetworkFunction, x: Tensor, uses: list[Use], unknown: frozenset[str], moves: bool) -> frozenset[str]:
+    """Parameters whose operation does not hold a sample at its own place, as where samples are sorted by their data.
+
+    A pass that looks up places is done again in reverse; of others the last sample and one in the middle are tried as a pair.
+    """
+    if len(x) == 1:
+        return frozenset()
+    at = list(range(len(x)))[::-1] if moves else [len(x) - 1, (len(x) - 1) // 2]
+    other = [use for use in _forward(function, x[at])[0] if use.names - unknown]
+    if [use.names for use in other] != [use.names for use in uses]:  # its course depends on the data
+        return frozenset().union(*(use.names for use in (*uses, *other)))
+    pairs = zip(uses, other, strict=True)
+    return frozenset().union(*(use.names for use, again in pairs if not _agree(use.a[at], again.a)))
+
+
+def _agree(a: Tensor, b: Tensor) -> bool:
+    """Equal rows up to rounding, which depends on how many samples go together; each row has a scale of its own."""
+    if a.shape != b.shape:
+        return False
+    a, b = (t.reshape(len(t), -1).double() for t in (a, b))
+    scale = b.nan_to_num(posinf=0.0, neginf=0.0).abs().amax(1, keepdim=True)
+    return bool(((a == b) | ((a - b).abs() <= 1e-3 * scale)).all())
 
 
 @dataclass(frozen=True)
@@ -136,28 +164,30 @@ class Probe:
 def probe(function: NetworkFunction, x: Tensor) -> Probe:
     """Try out how each parameter is read, and whether axis 0 of what reads it holds the samples.
 
-    With the samples turned round and one more, an operation's input must turn round and get one more row.
+    With the samples turned round and one more, an operation's input must turn round and get one more row. They are spread over
+    the whole batch, as the first few may be alike.
     """
-    some = x[: min(len(x), 3)]
+    some = x[[i * len(x) // PROBED for i in range(PROBED)]] if len(x) > PROBED else x
     n = len(some)
-    uses, unknown, out = _forward(function, some)
+    uses, unknown, out, _ = _forward(function, some)
     turned = _forward(function, torch.cat([some.roll(1, 0), some[:1]]))[0]
     if [use.names for use in uses] != [use.names for use in turned]:  # its course depends on the data
         unknown = unknown.union(*(use.names for use in (*uses, *turned)))
     for use, other in zip(uses, turned, strict=False):
-        fits = len(use.a) == n == len(use.out) and len(other.a) == n + 1 and use.a.shape[1:] == other.a.shape[1:]
-        if not fits or not torch.allclose(use.a.roll(1, 0).double(), other.a[:n].double(), rtol=1e-4, atol=1e-6):
+        fits = len(use.a) == n == len(use.out) and len(other.a) == n + 1
+        if not fits or not _agree(use.a.roll(1, 0), other.a[:n]):
             unknown = unknown | use.names
     known = [use for use in uses if use.names - unknown]
     gradients = frozenset(use.weight for use in known if use.weight and not use.linear)
     return Probe(unknown, gradients, out.shape[1], sum(use.out.numel() // len(some) for use in known))
 
 
-def _forward(function: NetworkFunction, x: Tensor) -> tuple[list[Use], frozenset[str], Tensor]:
+def _forward(function: NetworkFunction, x: Tensor) -> tuple[list[Use], frozenset[str], Tensor, bool]:
+    """What was recorded: the uses, the parameters read in another way, the outputs, and whether places were looked up."""
     live = {name: p.detach().requires_grad_() for name, p in function.parameters.items()}
     with torch.enable_grad(), _Recorder(live) as recorder:
         out = function(live, x)
-    return recorder.uses, frozenset(recorder.unknown), out
+    return recorder.uses, frozenset(recorder.unknown), out, recorder.moves
 
 
 class _Recorder(TorchFunctionMode):
@@ -167,9 +197,11 @@ class _Recorder(TorchFunctionMode):
         self.live = live
         self.uses: list[Use] = []
         self.unknown: set[str] = set()
+        self.moves = False
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        self.moves = self.moves or _moves(func, args)
         out = func(*args, **kwargs)
         read = [name for t in tree_leaves((args, kwargs)) if (name := self.names.get(id(t))) is not None]
         if not read:
@@ -222,6 +254,13 @@ class _Recorder(TorchFunctionMode):
         return out.clone()  # operations in place behind it do not reach the record
 
 
+def _moves(func: Any, args: Any) -> bool:
+    """Whether it may put samples elsewhere by their data."""
+    if func is Tensor.__getitem__:
+        return any(isinstance(t, (Tensor, list)) for t in (args[1] if isinstance(args[1], tuple) else args[1:]))
+    return getattr(func, "__name__", "") in MOVING
+
+
 def _is_plain(args: Any, kwargs: Any) -> bool:
     """An embedding without renormalisation or scaling by frequency, which read or write the whole table."""
     places = {"max_norm": 3, "scale_grad_by_freq": 5}
@@ -265,7 +304,7 @@ def _rest(function: NetworkFunction, x: Tensor, names: list[str]) -> dict[str, T
     chosen = {name: function.parameters[name] for name in names}
     try:
         each = torch.func.vmap(torch.func.jacrev(lambda p, one: function.one(p, one)), (None, 0))(chosen, x)
-    except RuntimeError:  # an operation without a batched form, such as a recurrent layer
+    except (RuntimeError, TangentError):  # an operation without a batched form, such as a recurrent layer, or an own backward
         each = _one_by_one(function, x, chosen)
     return {name: g.reshape(*g.shape[:2], -1) for name, g in each.items()}
 

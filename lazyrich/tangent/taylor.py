@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable
 
@@ -12,7 +11,7 @@ from torch.func import jvp
 
 from lazyrich.errors import TangentError
 from lazyrich.functional import functional_call
-from lazyrich.tangent.function import NetworkFunction, Parameters, differentiable, smooth
+from lazyrich.tangent.function import NetworkFunction, Parameters, copy_of, differentiable, smooth
 
 HIGHEST = 8  # the cost doubles with every order
 
@@ -71,7 +70,7 @@ class TaylorModel(nn.Module):
     def __init__(self, model: nn.Module, order: int) -> None:
         super().__init__()
         NetworkFunction(model)  # refuses what is no fixed function of its samples, as far as its modules show it
-        own = copy.deepcopy(model)
+        own = copy_of(model)
         self._modules, self._parameters, self._buffers = own._modules, own._parameters, own._buffers
         self._non_persistent_buffers_set = own._non_persistent_buffers_set
         self._network = [own]  # in a list, so that it is no child: what it holds is registered under the network's own names

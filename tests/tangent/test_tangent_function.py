@@ -1,12 +1,15 @@
 """A network as a function: refusals, and derivatives that are right where torch's fused operations are not."""
 
+import random
+
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.func import jacfwd, jacrev, vmap
 
 from lazyrich.errors import TangentError
-from lazyrich.tangent import NetworkFunction
+from lazyrich.tangent import NetworkFunction, NtkOperator, higher_kernels, linearize, ntk_of, taylor
 
 
 def f64(model):
@@ -91,6 +94,37 @@ def test_a_network_that_centres_its_batch_is_refused():
         NetworkFunction(Centred()).check(torch.randn(4, 3))
 
 
+def test_mixing_shows_although_the_first_samples_are_equal():
+    class Centred(nn.Linear):
+        def forward(self, x):
+            h = super().forward(x)
+            return h - h.mean(0)
+
+    x = torch.randn(4, 3)
+    x[1] = x[0]
+    with pytest.raises(TangentError, match="mixes samples"):
+        NetworkFunction(Centred(3, 2)).check(x)
+    NetworkFunction(nn.Linear(3, 2)).check(x[:2])  # all are alike: nothing to tell
+
+
+def test_random_numbers_are_told_by_their_source_whatever_they_give():
+    class DropPath(nn.Linear):
+        def forward(self, x):
+            return super().forward(x) * (torch.rand(len(x), 1) > 1e-9)  # never drops in a test
+
+    class Dropped(nn.Linear):
+        def forward(self, x):
+            return F.dropout(super().forward(x), 0.5)
+
+    class Python(nn.Linear):
+        def forward(self, x):
+            return super().forward(x) * random.random()
+
+    for model in (DropPath(3, 2), Dropped(3, 2), Python(3, 2)):
+        with pytest.raises(TangentError, match="it draws at random"):
+            NetworkFunction(model).check(torch.randn(4, 3))
+
+
 def test_a_module_at_two_paths_keeps_its_parameters():
     layer = nn.Linear(3, 3)
     model, x = nn.Sequential(layer, nn.Tanh(), layer), torch.randn(4, 3)
@@ -100,3 +134,32 @@ def test_a_module_at_two_paths_keeps_its_parameters():
     assert torch.allclose(function(changed, x), expected, atol=1e-6)
     assert [name for name, p in model.named_parameters() if p.requires_grad] == ["0.weight", "0.bias"]
     assert model[2].weight is layer.weight
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("norm", [nn.utils.weight_norm, nn.utils.spectral_norm])
+def test_old_norms_that_set_their_weight_anew_leave_the_model_as_it_was(norm):
+    model, x = nn.Sequential(norm(nn.Linear(3, 4)), nn.Tanh(), nn.Linear(4, 1)).eval(), torch.randn(5, 3)
+    kept = model[0].weight
+    v = torch.ones(5, 1)
+    product = NtkOperator(model, x).matvec(v)
+    assert torch.allclose(ntk_of(model, x).reshape(5, 5) @ v, product, rtol=1e-4)
+    assert model[0].weight is kept
+    model(x)  # now the weight is a result, which torch does not copy
+    assert torch.allclose(linearize(model)(x), model(x), atol=1e-6)
+    model.append(nn.Identity())[3].kept = [model(x)]
+    with pytest.raises(TangentError, match="Sequential cannot be copied.*hold no results"):
+        linearize(model)
+
+
+@pytest.mark.parametrize("curve", [nn.SiLU, nn.Mish, nn.Hardsigmoid, nn.RReLU])
+@pytest.mark.parametrize("inplace", [False, True])
+def test_curves_without_fused_second_derivatives_are_expanded_also_without_gradients(curve, inplace):
+    model = f64(nn.Sequential(nn.Linear(3, 4), curve(inplace=inplace), nn.Linear(4, 1)))
+    x = torch.randn(2, 3, dtype=torch.float64)
+    expansion = taylor(model, 2)
+    expansion(x).sum().backward()
+    with torch.no_grad():
+        assert torch.allclose(expansion(x), model(x), rtol=1e-12)
+        kernels = higher_kernels(model, x, order=4)
+    assert torch.allclose(kernels.k2, ntk_of(model, x).reshape(2, 2), rtol=1e-10)

@@ -404,6 +404,48 @@ def test_blocks_that_go_through_other_experts_are_not_taken_for_one_another():
     close(ntk_of(model, both, block=3), sum(explicit(model, both, both).values()))
 
 
+class Rounded(torch.autograd.Function):
+    """A rounding with the gradient of none, in the old style that transforms of functions do not take."""
+
+    @staticmethod
+    def forward(ctx, w):
+        return w.round()
+
+    @staticmethod
+    def backward(ctx, g):
+        return g
+
+
+def test_weights_with_a_backward_of_their_own_are_taken():
+    class Quantised(nn.Linear):
+        def forward(self, x):
+            return F.linear(x, Rounded.apply(self.weight))
+
+    x = torch.randn(4, 3)
+    close(ntk_of(Quantised(3, 1, bias=False), x)[..., 0, 0], x @ x.T)
+
+
+class Sorted(nn.Module):
+    """Samples go through it in the order of their first entry, and are put back."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(3, 4), nn.Linear(4, 1)
+
+    def forward(self, x):
+        order = x[:, 0].argsort(stable=True)
+        return self.b(torch.tanh(self.a(x[order]))[order.argsort()])
+
+
+@pytest.mark.parametrize("first", [[1.0, 1, 1, 3, 0, 2], [0.0] * 14 + [-1.0] + [0.0] * 25])
+def test_a_network_that_sorts_its_samples_is_not_taken_for_one_that_does_not(first):
+    model, x = Sorted().double(), torch.randn(len(first), 3, dtype=torch.float64)
+    x[:, 0] = torch.tensor(first) / len(first)  # the first ones tie, or all but one of many
+    want = sum(explicit(model, x, x).values())
+    close(ntk_of(model, x), want)
+    close(ntk_of(model, x, block=5), want)
+
+
 def test_layers_hold_their_tensors_and_rates_weigh_them():
     model, x = build("dense")
     want = explicit(model, x, x)

@@ -27,6 +27,13 @@ def test_products_are_those_of_the_matrix_whatever_the_block(block):
     assert torch.allclose(NtkOperator(model, x, block=block).matvec(v), matrix(model, x) @ v, rtol=1e-10)
 
 
+def test_a_tensor_that_is_not_used_counts_nothing_in_any_block():
+    model, x, v = nn.Linear(4, 3).to(DOUBLE), torch.randn(7, 4, dtype=DOUBLE), torch.randn(21, 2, dtype=DOUBLE)
+    want = NtkOperator(model, x).matvec(v)
+    model.unused = nn.Parameter(torch.ones(5, dtype=DOUBLE))
+    assert torch.allclose(NtkOperator(model, x, block=2).matvec(v), want, rtol=1e-10)
+
+
 def test_rates_weigh_the_tensors():
     model, x, v = dense(), torch.randn(5, 4, dtype=DOUBLE), torch.randn(15, 1, dtype=DOUBLE)
     rates = {"0.weight": 0.25, "3.bias": 0.0}
