@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -33,14 +33,14 @@ def functional_call(
         for name, own in (*module._parameters.items(), *module._buffers.items()):
             if own is not None and id(own) in new:
                 places[f"{path}.{name}" if path else name] = new[id(own)]
-    with _as_it_was(model):
+    hooked = [module for module in model.modules() if module._forward_pre_hooks]
+    with _as_they_were(hooked) if hooked else nullcontext():
         return torch.func.functional_call(model, places, args, kwargs, tie_weights=False)
 
 
 @contextmanager
-def _as_it_was(model: nn.Module) -> Iterator[None]:
+def _as_they_were(hooked: Sequence[nn.Module]) -> Iterator[None]:
     """Take away what hooks before a forward leave on their modules: old weight norms set ``weight`` anew, here of other tensors."""
-    hooked = [module for module in model.modules() if module._forward_pre_hooks]
     before = [{name: value for name, value in vars(module).items() if isinstance(value, Tensor)} for module in hooked]
     try:
         yield
