@@ -21,7 +21,14 @@ from lazyrich.functional import functional_call
 
 Parameters = Mapping[str, Tensor]
 RANDOM = "it draws at random, so it is no fixed function; call model.eval(), or draw outside of the network"
-UNDIFFERENTIABLE = ("forward AD", "functorch transforms")  # in torch's words, where it lacks a derivative
+WRITE_OUT = "write it out in plain operations. ntk_of, which needs backward derivatives alone, may take it as it is"
+CHECKPOINTS = "it is run under torch.utils.checkpoint; switch checkpointing off where tangents are taken"
+# torch's words where it lacks a derivative, and the mend
+UNDIFFERENTIABLE = {
+    "saved tensor hooks": CHECKPOINTS,
+    "forward AD": WRITE_OUT,
+    "functorch transforms": f"switch torch.utils.checkpoint off, if that is it, or {WRITE_OUT}",
+}
 
 
 class NetworkFunction:
@@ -88,6 +95,15 @@ class NetworkFunction:
                 raise TangentError(f"got rate {rate} for '{name}', expected a learning-rate factor: finite and not negative")
         return {name: float((rates or {}).get(name, 1.0)) for name in self.parameters}
 
+    def real(self) -> None:
+        """Refuse complex parameters, whose gradients would make complex kernels."""
+        for name, p in self.parameters.items():
+            if p.is_complex():
+                raise TangentError(
+                    f"'{name}' is {p.dtype}, expected real parameters; hold its parts, torch.view_as_real(w), as the parameter, "
+                    "and let the forward pass make torch.view_as_complex of them"
+                )
+
     def check(self, x: Tensor, name: str = "x") -> None:
         """Refuse inputs that the network does not take, that are not finite, or that it mixes with one another."""
         if not isinstance(x, Tensor) or x.dim() < 1 or len(x) == 0:
@@ -95,7 +111,7 @@ class NetworkFunction:
             raise TangentError(f"{name}: got {got}, expected a tensor (N, ...) with at least one sample")
         if x.is_floating_point() and not torch.isfinite(x).all():
             raise TangentError(f"{name} has entries that are not finite; remove those samples")
-        dtype = next(iter(self.parameters.values())).dtype
+        dtype = next((p.dtype for p in self.parameters.values() if not p.is_complex()), x.dtype)
         if x.is_floating_point() and x.dtype != dtype:
             raise TangentError(f"{name} is {x.dtype} but the parameters are {dtype}; call x.to({dtype}) or model.to({x.dtype})")
         two = _two(x)
@@ -298,11 +314,11 @@ def differentiable(model: nn.Module) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # NotImplementedError is one
-        if not any(words in str(error) for words in UNDIFFERENTIABLE):
+        mend = next((mend for words, mend in UNDIFFERENTIABLE.items() if words in str(error)), None)
+        if mend is None:
             raise
         raise TangentError(
-            f"{type(model).__name__} has an operation without a forward derivative ({str(error).splitlines()[0]}); "
-            "write it out in plain operations. ntk_of, which needs backward derivatives alone, may take it as it is"
+            f"{type(model).__name__} has an operation without a forward derivative ({str(error).splitlines()[0]}); {mend}"
         ) from error
 
 

@@ -68,6 +68,7 @@ def ntk_of(
     if block is not None and (not isinstance(block, int) or block < 1):
         raise TangentError(f"got block={block!r}, expected a number of samples, at least 1")
     function = NetworkFunction(model)
+    function.real()
     function.check(x1, "x1")
     if x2 is not None:
         function.check(x2, "x2")

@@ -43,6 +43,7 @@ class NtkOperator:
         if not isinstance(block, int) or block < 1:
             raise TangentError(f"got block={block}, expected at least one sample a pass")
         self._function = NetworkFunction(model)
+        self._function.real()
         self._function.check(x)
         self._factors = self._function.rates(rates)
         self._x, self._block = x, block

@@ -7,9 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.func import jacfwd, jacrev, vmap
+from torch.utils.checkpoint import checkpoint
 
 from lazyrich.errors import TangentError
-from lazyrich.tangent import NetworkFunction, NtkOperator, higher_kernels, linearize, ntk_of, taylor
+from lazyrich.tangent import NetworkFunction, NtkOperator, hierarchy, higher_kernels, linearize, ntk_of, taylor
 
 
 def f64(model):
@@ -163,3 +164,33 @@ def test_curves_without_fused_second_derivatives_are_expanded_also_without_gradi
         assert torch.allclose(expansion(x), model(x), rtol=1e-12)
         kernels = higher_kernels(model, x, order=4)
     assert torch.allclose(kernels.k2, ntk_of(model, x).reshape(2, 2), rtol=1e-10)
+
+
+class Checkpointed(nn.Linear):
+    def forward(self, x):
+        return checkpoint(super().forward, x, use_reentrant=False)
+
+
+class Waves(nn.Linear):
+    def __init__(self, *sizes):
+        super().__init__(*sizes)
+        self.waves = nn.Parameter(torch.ones(sizes[1], dtype=torch.complex64))
+
+    def forward(self, x):
+        return (super().forward(x) * self.waves).real
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda x: NtkOperator(Checkpointed(3, 2), x).matvec(torch.ones(8, 1)), "Checkpointed.*switch checkpointing off"),
+        (lambda x: hierarchy(Checkpointed(3, 2), x, torch.ones(4, 2), times=[1]), "Checkpointed.*switch checkpointing off"),
+        (lambda x: linearize(Checkpointed(3, 2))(x), "Checkpointed.*switch checkpointing off"),
+        (lambda x: linearize(nn.Bilinear(3, 3, 2))(x, x), "got 2 inputs for Bilinear.*one tensor and splits it"),
+        (lambda x: ntk_of(Waves(3, 2), x), "'waves' is torch.complex64.*view_as_real"),
+        (lambda x: NtkOperator(Waves(3, 2), x), "'waves' is torch.complex64.*view_as_real"),
+    ],
+)
+def test_what_torch_cannot_take_is_told_with_the_mend(call, says):
+    with pytest.raises(TangentError, match=says):
+        call(torch.randn(4, 3))
