@@ -247,6 +247,7 @@ def align(kernels: Mapping[str, Tensor], y: Tensor, speeds: Mapping[str, float] 
 def _speeds(model: nn.Module, x: Tensor, y: Tensor, rates: Mapping[str, float]) -> dict[str, float]:
     """-dL/dt with one layer trained alone."""
     function = NetworkFunction(model)
+    rates = function.rates(rates)
     parameters = {name: p.detach().requires_grad_() for name, p in function.parameters.items()}
     with torch.enable_grad():
         outputs = function(parameters, x)
@@ -258,6 +259,6 @@ def _speeds(model: nn.Module, x: Tensor, y: Tensor, rates: Mapping[str, float]) 
     found: dict[str, float] = {}
     for name, gradient in zip(parameters, gradients, strict=True):
         layer = name.rpartition(".")[0]
-        square = 0.0 if gradient is None else rates.get(name, 1.0) * float(gradient.double().square().sum())
+        square = 0.0 if gradient is None else rates[name] * float(gradient.double().square().sum())
         found[layer] = found.get(layer, 0.0) + square
     return found

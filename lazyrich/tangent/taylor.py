@@ -12,7 +12,7 @@ from torch.func import jvp
 
 from lazyrich.errors import TangentError
 from lazyrich.functional import functional_call
-from lazyrich.tangent.function import NetworkFunction, Parameters, copy_of, differentiable, smooth
+from lazyrich.tangent.function import NetworkFunction, Parameters, copy_of, differentiable, refuse_frequency, smooth
 
 HIGHEST = 8  # the cost doubles with every order
 
@@ -71,6 +71,7 @@ class TaylorModel(nn.Module):
     def __init__(self, model: nn.Module, order: int) -> None:
         super().__init__()
         NetworkFunction(model)  # refuses what is no fixed function of its samples, as far as its modules show it
+        refuse_frequency(model)
         own = copy_of(model)
         self._modules, self._parameters, self._buffers = own._modules, own._parameters, own._buffers
         self._non_persistent_buffers_set = own._non_persistent_buffers_set

@@ -2,6 +2,7 @@
 
 import random
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,7 +11,7 @@ from torch.func import jacfwd, jacrev, vmap
 from torch.utils.checkpoint import checkpoint
 
 from lazyrich.errors import TangentError
-from lazyrich.tangent import NetworkFunction, NtkOperator, hierarchy, higher_kernels, linearize, ntk_of, taylor
+from lazyrich.tangent import NetworkFunction, NtkOperator, hierarchy, higher_kernels, layer_alignment, linearize, ntk_of, taylor
 
 
 def f64(model):
@@ -194,3 +195,41 @@ class Waves(nn.Linear):
 def test_what_torch_cannot_take_is_told_with_the_mend(call, says):
     with pytest.raises(TangentError, match=says):
         call(torch.randn(4, 3))
+
+
+def under_inference(call):
+    with torch.inference_mode():
+        return call()
+
+
+def tokens(**options):
+    return nn.Sequential(nn.Embedding(5, 2, **options), nn.Flatten(), nn.Linear(6, 1))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda x: under_inference(lambda: ntk_of(nn.Linear(3, 1), x)), "use torch.no_grad"),
+        (lambda x: ntk_of(nn.Linear(3, 1), under_inference(x.clone), x), "'x1' was made under torch.inference_mode"),
+        (lambda x: ntk_of(nn.DataParallel(nn.Linear(3, 1)), x), r"the model \(DataParallel\).*model.module"),
+        (lambda x: linearize(torch.jit.script(nn.Linear(3, 1))), "give the unscripted model"),
+        (lambda x: ntk_of(tokens(max_norm=0.1), x.long()), r"0 \(Embedding\) shortens.*max_norm to None"),
+        (lambda x: linearize(tokens(scale_grad_by_freq=True)), r"0 \(Embedding\) scales its gradients"),
+        (lambda x: NtkOperator(tokens(scale_grad_by_freq=True), x.long()), r"0 \(Embedding\) scales its gradients"),
+        (lambda x: higher_kernels(tokens(scale_grad_by_freq=True), x.long()), r"0 \(Embedding\) scales its gradients"),
+        (lambda x: ntk_of(nn.Linear(3, 1), x, block=True), "block=True"),
+        (lambda x: NtkOperator(nn.Linear(3, 1), x, block=True), "block=True"),
+    ],
+)
+def test_what_has_a_plain_mend_is_refused_with_it(call, says):
+    with pytest.raises(TangentError, match=says):
+        call(torch.rand(4, 3))
+
+
+def test_rates_may_be_numbers_of_numpy_and_torch():
+    function = NetworkFunction(nn.Linear(3, 1))
+    rates = function.rates({"weight": np.float32(0.5), "bias": torch.tensor(0.25)})
+    assert rates == {"weight": 0.5, "bias": 0.25}
+    found = layer_alignment(function.model, torch.randn(4, 3), torch.rand(4, 1), {"weight": torch.tensor(0.5)})
+    assert isinstance(found.whole.speed, float)
