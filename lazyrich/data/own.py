@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -53,10 +54,23 @@ def from_object(value: Any, name: str, alone: bool) -> ArrayData:
         return _inputs_alone(value, name, alone)
     if isinstance(value, (tuple, list)) and len(value) == 2 and not hasattr(value, "__getitems__"):
         return ArrayData(_inputs(value[0], name), _targets(value[1], name), name)
-    plain = isinstance(value, (str, bytes, dict))
+    if isinstance(value, Mapping):
+        raise DataError(_of_names(value, name))
+    plain = isinstance(value, (str, bytes))
     if not plain and hasattr(value, "__len__") and hasattr(value, "__getitem__"):
         return _from_dataset(value, name, alone)
     raise DataError(f"got data of type {type(value).__name__} for '{name}', {_EXPECTED}")
+
+
+def _of_names(value: Mapping[str, Any], name: str) -> str:
+    """What to return instead of arrays by name, such as a dictionary or what np.load reads from an archive."""
+    names = [*value]
+    pair = sorted(names, key=lambda key: key != "x") if len(names) == 2 else ["x", "y"]
+    known = ", ".join(repr(key) for key in names[:8]) or "nothing"
+    return (
+        f"got data of type {type(value).__name__} for '{name}', which holds {known}, expected a pair (x, y); "
+        f"return (d[{pair[0]!r}], d[{pair[1]!r}])"
+    )
 
 
 def _inputs_alone(value: Any, name: str, alone: bool) -> ArrayData:

@@ -204,7 +204,7 @@ def layer_alignment(model: nn.Module, x: Tensor, y: Tensor, rates: Mapping[str, 
 
 
 def layer_kernels(model: nn.Module, x: Tensor, rates: Mapping[str, float] | None = None) -> dict[str, Tensor]:
-    """Every layer's tangent kernel, traced over outputs, by module path in the network's order.
+    """Every layer's tangent kernel, traced over outputs, by module path in the order of their first calls.
 
     Example:
         >>> kernels = layer_kernels(nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 2)), torch.randn(6, 3))
@@ -212,8 +212,29 @@ def layer_kernels(model: nn.Module, x: Tensor, rates: Mapping[str, float] | None
         [('0', (6, 6)), ('2', (6, 6))]
     """
     found = ntk_of(model, x, outputs="trace", per="layer", rates=rates)
-    order = dict.fromkeys(name.rpartition(".")[0] for name, _ in model.named_parameters())
-    return {layer: found[layer] for layer in order if layer in found}
+    return {layer: found[layer] for layer in _order(model, x) if layer in found}
+
+
+def _order(model: nn.Module, x: Tensor) -> list[str]:
+    """Layers in the order of their first calls; those that are not called themselves stay behind the one before them."""
+    registered = dict.fromkeys(name.rpartition(".")[0] for name, _ in model.named_parameters())
+    modules, called = dict(model.named_modules()), dict[int, int]()
+
+    def note(module: nn.Module, _: Any) -> None:
+        called.setdefault(id(module), len(called))
+
+    hooks = [modules[layer].register_forward_pre_hook(note) for layer in registered]
+    try:
+        function = NetworkFunction(model)
+        with torch.no_grad():
+            function(function.parameters, x[:1])
+    finally:
+        for hook in hooks:
+            hook.remove()
+    places, place = {}, -1
+    for layer in registered:
+        places[layer] = place = called.get(id(modules[layer]), place)
+    return sorted(registered, key=places.__getitem__)
 
 
 def align(kernels: Mapping[str, Tensor], y: Tensor, speeds: Mapping[str, float] | None = None) -> Alignments:
@@ -247,6 +268,7 @@ def align(kernels: Mapping[str, Tensor], y: Tensor, speeds: Mapping[str, float] 
 def _speeds(model: nn.Module, x: Tensor, y: Tensor, rates: Mapping[str, float]) -> dict[str, float]:
     """-dL/dt with one layer trained alone."""
     function = NetworkFunction(model)
+    rates = function.rates(rates)
     parameters = {name: p.detach().requires_grad_() for name, p in function.parameters.items()}
     with torch.enable_grad():
         outputs = function(parameters, x)
@@ -258,6 +280,6 @@ def _speeds(model: nn.Module, x: Tensor, y: Tensor, rates: Mapping[str, float]) 
     found: dict[str, float] = {}
     for name, gradient in zip(parameters, gradients, strict=True):
         layer = name.rpartition(".")[0]
-        square = 0.0 if gradient is None else rates.get(name, 1.0) * float(gradient.double().square().sum())
+        square = 0.0 if gradient is None else rates[name] * float(gradient.double().square().sum())
         found[layer] = found.get(layer, 0.0) + square
     return found

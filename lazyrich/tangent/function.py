@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import numbers
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -21,7 +22,14 @@ from lazyrich.functional import functional_call
 
 Parameters = Mapping[str, Tensor]
 RANDOM = "it draws at random, so it is no fixed function; call model.eval(), or draw outside of the network"
-UNDIFFERENTIABLE = ("forward AD", "functorch transforms")  # in torch's words, where it lacks a derivative
+WRITE_OUT = "write it out in plain operations. ntk_of, which needs backward derivatives alone, may take it as it is"
+CHECKPOINTS = "it is run under torch.utils.checkpoint; switch checkpointing off where tangents are taken"
+# torch's words where it lacks a derivative, and the mend
+UNDIFFERENTIABLE = {
+    "saved tensor hooks": CHECKPOINTS,
+    "forward AD": WRITE_OUT,
+    "functorch transforms": f"switch torch.utils.checkpoint off, if that is it, or {WRITE_OUT}",
+}
 
 
 class NetworkFunction:
@@ -47,6 +55,7 @@ class NetworkFunction:
     def __init__(self, model: nn.Module) -> None:
         if not isinstance(model, nn.Module):
             raise TangentError(f"got {type(model).__name__}, expected an nn.Module")
+        _refuse_wrapped(model)
         _refuse_lazy(model)
         _refuse_mixing(model)
         trained = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
@@ -79,23 +88,34 @@ class NetworkFunction:
         """
         if rates is not None and not isinstance(rates, Mapping):
             raise TangentError(f"got rates {type(rates).__name__}, expected numbers by tensor name, as {{'0.weight': 1.0}}")
-        for name, rate in (rates or {}).items():
-            if not isinstance(rate, (int, float)):
+        given = {n: r.item() if isinstance(r, Tensor) and r.dim() == 0 else r for n, r in (rates or {}).items()}
+        for name, rate in given.items():
+            if not isinstance(rate, numbers.Real):
                 raise TangentError(f"got rate {rate!r} for '{name}', expected a number (of a plan's settings, their lr)")
             if name not in self.parameters and name not in self._constants:
                 raise TangentError(f"got a rate for '{name}', expected a tensor of the module: {', '.join(self.parameters)}")
             if not 0 <= rate < math.inf:
                 raise TangentError(f"got rate {rate} for '{name}', expected a learning-rate factor: finite and not negative")
-        return {name: float((rates or {}).get(name, 1.0)) for name in self.parameters}
+        return {name: float(given.get(name, 1.0)) for name in self.parameters}
+
+    def real(self) -> None:
+        """Refuse complex parameters, whose gradients would make complex kernels."""
+        for name, p in self.parameters.items():
+            if p.is_complex():
+                raise TangentError(
+                    f"'{name}' is {p.dtype}, expected real parameters; hold its parts, torch.view_as_real(w), as the parameter, "
+                    "and let the forward pass make torch.view_as_complex of them"
+                )
 
     def check(self, x: Tensor, name: str = "x") -> None:
         """Refuse inputs that the network does not take, that are not finite, or that it mixes with one another."""
         if not isinstance(x, Tensor) or x.dim() < 1 or len(x) == 0:
             got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
             raise TangentError(f"{name}: got {got}, expected a tensor (N, ...) with at least one sample")
+        self._refuse_inference(x, name)
         if x.is_floating_point() and not torch.isfinite(x).all():
             raise TangentError(f"{name} has entries that are not finite; remove those samples")
-        dtype = next(iter(self.parameters.values())).dtype
+        dtype = next((p.dtype for p in self.parameters.values() if not p.is_complex()), x.dtype)
         if x.is_floating_point() and x.dtype != dtype:
             raise TangentError(f"{name} is {x.dtype} but the parameters are {dtype}; call x.to({dtype}) or model.to({x.dtype})")
         two = _two(x)
@@ -118,6 +138,16 @@ class NetworkFunction:
                 f"{type(self.model).__name__} mixes samples: its outputs on two of {name} are others than on each alone, "
                 "so a kernel of two samples does not exist; use a layer that treats samples one by one (layer or group norm), and "
                 "batch_first=True where axis 0 would hold positions"
+            )
+
+    def _refuse_inference(self, x: Tensor, name: str) -> None:
+        if torch.is_inference_mode_enabled():
+            raise TangentError("called under torch.inference_mode(), which allows no derivatives; use torch.no_grad() instead")
+        made = {name: x, **self.parameters, **self._constants}
+        if odd := [what for what, t in made.items() if t.is_inference()]:
+            raise TangentError(
+                f"'{odd[0]}' was made under torch.inference_mode(), which allows no derivatives; make it under torch.no_grad(), or "
+                "give its clone()"
             )
 
     def _tried(self, parts: Sequence[Tensor], name: str) -> list[Tensor]:
@@ -176,6 +206,25 @@ def _tensor_of(out: Any, model: nn.Module) -> Tensor:
     return out
 
 
+def _refuse_wrapped(model: nn.Module) -> None:
+    for path, module in model.named_modules():
+        place = f"{path or 'the model'} ({type(module).__name__})"
+        if isinstance(module, nn.DataParallel):
+            raise TangentError(f"{place} sends samples to several devices by itself; give what it wraps, model.module")
+        if isinstance(module, torch.jit.ScriptModule):
+            raise TangentError(f"{place} is compiled, so its tensors cannot be replaced; give the unscripted model")
+
+
+def refuse_frequency(model: nn.Module) -> None:
+    """Tables whose gradients are scaled by how often a batch reads a row: those of a batch are no sums over its samples."""
+    for path, module in model.named_modules():
+        if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and module.scale_grad_by_freq:
+            raise TangentError(
+                f"{path or 'the model'} ({type(module).__name__}) scales its gradients by how often the batch reads a row, so they "
+                "belong to no function of a sample; set its scale_grad_by_freq to False"
+            )
+
+
 def _refuse_lazy(model: nn.Module) -> None:
     for name, p in model.named_parameters():
         if isinstance(p, nn.parameter.UninitializedParameter):
@@ -193,6 +242,11 @@ def _refuse_mixing(model: nn.Module) -> None:
         if isinstance(module, _DropoutNd) and module.training and module.p > 0:
             raise TangentError(
                 f"{place} draws at random in training mode, so the network is no fixed function; call model.eval()"
+            )
+        if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and module.max_norm is not None:
+            raise TangentError(
+                f"{place} shortens the rows that it reads in place, in every mode, so the network is no fixed function; shorten "
+                "its table once (torch.renorm), and set its max_norm to None"
             )
         random = (nn.MultiheadAttention, nn.RNNBase)
         if isinstance(module, random) and module.training and module.dropout > 0:
@@ -298,11 +352,11 @@ def differentiable(model: nn.Module) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # NotImplementedError is one
-        if not any(words in str(error) for words in UNDIFFERENTIABLE):
+        mend = next((mend for words, mend in UNDIFFERENTIABLE.items() if words in str(error)), None)
+        if mend is None:
             raise
         raise TangentError(
-            f"{type(model).__name__} has an operation without a forward derivative ({str(error).splitlines()[0]}); "
-            "write it out in plain operations. ntk_of, which needs backward derivatives alone, may take it as it is"
+            f"{type(model).__name__} has an operation without a forward derivative ({str(error).splitlines()[0]}); {mend}"
         ) from error
 
 

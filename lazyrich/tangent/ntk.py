@@ -65,9 +65,10 @@ def ntk_of(
     """
     if outputs not in ("full", "trace", "diagonal") or per not in (None, "tensor", "layer"):
         raise TangentError(f"got outputs={outputs!r}, per={per!r}; outputs is full, trace or diagonal, per is tensor or layer")
-    if block is not None and (not isinstance(block, int) or block < 1):
+    if block is not None and (not isinstance(block, int) or isinstance(block, bool) or block < 1):
         raise TangentError(f"got block={block!r}, expected a number of samples, at least 1")
     function = NetworkFunction(model)
+    function.real()
     function.check(x1, "x1")
     if x2 is not None:
         function.check(x2, "x2")

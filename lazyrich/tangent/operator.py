@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.func import jvp, vjp, vmap
 
 from lazyrich.errors import TangentError
-from lazyrich.tangent.function import NetworkFunction, Parameters
+from lazyrich.tangent.function import NetworkFunction, Parameters, refuse_frequency
 
 
 class NtkOperator:
@@ -40,9 +40,11 @@ class NtkOperator:
     """
 
     def __init__(self, model: nn.Module, x: Tensor, rates: Mapping[str, float] | None = None, block: int = 256) -> None:
-        if not isinstance(block, int) or block < 1:
+        if not isinstance(block, int) or isinstance(block, bool) or block < 1:
             raise TangentError(f"got block={block}, expected at least one sample a pass")
         self._function = NetworkFunction(model)
+        self._function.real()
+        refuse_frequency(model)
         self._function.check(x)
         self._factors = self._function.rates(rates)
         self._x, self._block = x, block

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.func import jvp, vjp
 
 from lazyrich.errors import TangentError
-from lazyrich.tangent.function import NetworkFunction, copy_of
+from lazyrich.tangent.function import NetworkFunction, copy_of, refuse_frequency
 
 Point = dict[str, Tensor]
 
@@ -43,6 +43,7 @@ class Outputs:
             model = copy_of(model).double()
             x = x.double() if isinstance(x, Tensor) and x.is_floating_point() else x
         self.function = NetworkFunction(model)
+        refuse_frequency(model)
         self.function.check(x)
         self.x = x
         self._roots = _roots(self.function.rates(rates))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import ExitStack
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from torch.func import jvp
 
 from lazyrich.errors import TangentError
 from lazyrich.functional import functional_call
-from lazyrich.tangent.function import NetworkFunction, Parameters, copy_of, differentiable, smooth
+from lazyrich.tangent.function import NetworkFunction, Parameters, copy_of, differentiable, refuse_frequency, smooth
 
 HIGHEST = 8  # the cost doubles with every order
 
@@ -70,6 +71,7 @@ class TaylorModel(nn.Module):
     def __init__(self, model: nn.Module, order: int) -> None:
         super().__init__()
         NetworkFunction(model)  # refuses what is no fixed function of its samples, as far as its modules show it
+        refuse_frequency(model)
         own = copy_of(model)
         self._modules, self._parameters, self._buffers = own._modules, own._parameters, own._buffers
         self._non_persistent_buffers_set = own._non_persistent_buffers_set
@@ -78,8 +80,13 @@ class TaylorModel(nn.Module):
         self._point = {name: p.detach().clone() for name, p in own.named_parameters() if p.requires_grad}
         self._seen: set[tuple[object, ...]] = set()  # kinds of inputs on which it was found to be one
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *more: object, **named: object) -> Tensor:
         """Outputs, shaped as the network's."""
+        if more or named:
+            raise TangentError(
+                f"got {1 + len(more) + len(named)} inputs for {type(self._network[0]).__name__}, expected one tensor (N, ...); "
+                "expand a module that takes all of them side by side in one tensor and splits it"
+            )
         here = dict(self.named_parameters())
         self._refuse(x, here)
         point = {name: p.to(here[name]) for name, p in self._point.items()}
@@ -105,13 +112,26 @@ class TaylorModel(nn.Module):
             return
         kind = (tuple(x.shape[1:]), x.dtype, next(iter(here.values())).dtype) if tensor else ()
         if kind not in self._seen:
-            NetworkFunction(self._network[0]).check(x)
+            function = NetworkFunction(self._network[0])
+            function.check(x)
+            _refuse_hooks(function, x[:1])
             self._seen.add(kind)
 
     def train(self, mode: bool = True) -> TaylorModel:
         """Change nothing but ``training``: the modes of the layers are part of the function that was expanded."""
         self.training = mode
         return self
+
+
+def _refuse_hooks(function: NetworkFunction, x: Tensor) -> None:
+    """Checkpointing, which forgets the directions that a backward pass would need: it is seen by its hooks."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(torch.autograd.graph.disable_saved_tensors_hooks("saved tensor hooks are at work"))
+        except RuntimeError:  # somebody's else are, around the whole
+            return
+        stack.enter_context(torch.enable_grad())
+        function({name: p.detach().requires_grad_() for name, p in function.parameters.items()}, x)
 
 
 def directional(f: Callable[[Parameters], Tensor], point: Parameters, step: Parameters, order: int) -> list[Tensor]:

@@ -111,6 +111,7 @@ def test_a_dataset_that_cannot_be_data_is_refused(dataset, told):
         ((np.ones((0, 2)), []), "is empty"),
         ((np.ones((2, 2)), None), "no array of numbers"),
         ({"x": np.ones((2, 2))}, "got data of type dict"),
+        ({"y": [0, 1], "x": np.ones((2, 2))}, r"which holds 'y', 'x', expected a pair.*return \(d\['x'\], d\['y'\]\)"),
         (42, "got data of type int"),
         (None, "got data of type NoneType"),
         ("cifar", r"got data 'cifar', expected digits, mnist, fashion_mnist, or module:function .path/to/file.py:function"),
@@ -136,6 +137,13 @@ def test_a_function_in_a_file_gives_data(tmp_path, returned):
     data = load(f"{file}:data", n=3)
     assert data.x.tolist() == [[1, 1]] * 3
     assert data.classes == 4
+
+
+def test_a_function_that_gives_an_archive_is_told_what_to_return(tmp_path):
+    np.savez(tmp_path / "d.npz", images=np.ones((2, 2)), labels=[0, 1])
+    (tmp_path / "mine.py").write_text(f"import numpy as np\ndef make():\n    return np.load({str(tmp_path / 'd.npz')!r})\n")
+    with pytest.raises(DataError, match=r"'images', 'labels', .*return \(d\['images'\], d\['labels'\]\)"):
+        load(f"{tmp_path / 'mine.py'}:make")
 
 
 def test_a_function_that_crashes_or_gives_no_data_is_told_by_its_reference(tmp_path):

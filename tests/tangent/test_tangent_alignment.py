@@ -8,7 +8,7 @@ from torch import nn
 from torch.func import functional_call, jacrev
 
 from lazyrich.errors import TangentError
-from lazyrich.tangent.alignment import layer_alignment, target_alignment
+from lazyrich.tangent.alignment import layer_alignment, layer_kernels, target_alignment
 
 LABELS = torch.tensor([0, 1, 2, 0, 1, 2, 0, 0, 1])
 
@@ -148,3 +148,26 @@ def test_results_are_records_and_a_table() -> None:
 def test_what_has_no_alignment_is_refused(kernel: torch.Tensor, y: torch.Tensor, kind: str, says: str) -> None:
     with pytest.raises(TangentError, match=says.replace("(", r"\(").replace(")", r"\)")):
         target_alignment(kernel, y, kind)
+
+
+def test_layers_come_in_the_order_of_their_first_calls():
+    class Normed(nn.Module):
+        """A norm that is registered last and used before each layer."""
+
+        def __init__(self):
+            super().__init__()
+            self.first, self.attention, self.last = (
+                nn.Linear(4, 4),
+                nn.MultiheadAttention(4, 2, batch_first=True),
+                nn.Linear(4, 1),
+            )
+            self.norm = nn.LayerNorm(4)
+
+        def forward(self, x):
+            h = self.norm(self.first(self.norm(x)))[:, None]
+            return self.last(self.norm(self.attention(h, h, h)[0][:, 0]))
+
+    model = Normed()
+    found = list(layer_kernels(model, torch.randn(5, 4)))
+    assert found == ["norm", "first", "attention", "attention.out_proj", "last"]
+    assert not any(module._forward_pre_hooks for module in model.modules())

@@ -2,14 +2,16 @@
 
 import random
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.func import jacfwd, jacrev, vmap
+from torch.utils.checkpoint import checkpoint
 
 from lazyrich.errors import TangentError
-from lazyrich.tangent import NetworkFunction, NtkOperator, higher_kernels, linearize, ntk_of, taylor
+from lazyrich.tangent import NetworkFunction, NtkOperator, hierarchy, higher_kernels, layer_alignment, linearize, ntk_of, taylor
 
 
 def f64(model):
@@ -163,3 +165,71 @@ def test_curves_without_fused_second_derivatives_are_expanded_also_without_gradi
         assert torch.allclose(expansion(x), model(x), rtol=1e-12)
         kernels = higher_kernels(model, x, order=4)
     assert torch.allclose(kernels.k2, ntk_of(model, x).reshape(2, 2), rtol=1e-10)
+
+
+class Checkpointed(nn.Linear):
+    def forward(self, x):
+        return checkpoint(super().forward, x, use_reentrant=False)
+
+
+class Waves(nn.Linear):
+    def __init__(self, *sizes):
+        super().__init__(*sizes)
+        self.waves = nn.Parameter(torch.ones(sizes[1], dtype=torch.complex64))
+
+    def forward(self, x):
+        return (super().forward(x) * self.waves).real
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda x: NtkOperator(Checkpointed(3, 2), x).matvec(torch.ones(8, 1)), "Checkpointed.*switch checkpointing off"),
+        (lambda x: hierarchy(Checkpointed(3, 2), x, torch.ones(4, 2), times=[1]), "Checkpointed.*switch checkpointing off"),
+        (lambda x: linearize(Checkpointed(3, 2))(x), "Checkpointed.*switch checkpointing off"),
+        (lambda x: linearize(nn.Bilinear(3, 3, 2))(x, x), "got 2 inputs for Bilinear.*one tensor and splits it"),
+        (lambda x: ntk_of(Waves(3, 2), x), "'waves' is torch.complex64.*view_as_real"),
+        (lambda x: NtkOperator(Waves(3, 2), x), "'waves' is torch.complex64.*view_as_real"),
+    ],
+)
+def test_what_torch_cannot_take_is_told_with_the_mend(call, says):
+    with pytest.raises(TangentError, match=says):
+        call(torch.randn(4, 3))
+
+
+def under_inference(call):
+    with torch.inference_mode():
+        return call()
+
+
+def tokens(**options):
+    return nn.Sequential(nn.Embedding(5, 2, **options), nn.Flatten(), nn.Linear(6, 1))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda x: under_inference(lambda: ntk_of(nn.Linear(3, 1), x)), "use torch.no_grad"),
+        (lambda x: ntk_of(nn.Linear(3, 1), under_inference(x.clone), x), "'x1' was made under torch.inference_mode"),
+        (lambda x: ntk_of(nn.DataParallel(nn.Linear(3, 1)), x), r"the model \(DataParallel\).*model.module"),
+        (lambda x: linearize(torch.jit.script(nn.Linear(3, 1))), "give the unscripted model"),
+        (lambda x: ntk_of(tokens(max_norm=0.1), x.long()), r"0 \(Embedding\) shortens.*max_norm to None"),
+        (lambda x: linearize(tokens(scale_grad_by_freq=True)), r"0 \(Embedding\) scales its gradients"),
+        (lambda x: NtkOperator(tokens(scale_grad_by_freq=True), x.long()), r"0 \(Embedding\) scales its gradients"),
+        (lambda x: higher_kernels(tokens(scale_grad_by_freq=True), x.long()), r"0 \(Embedding\) scales its gradients"),
+        (lambda x: ntk_of(nn.Linear(3, 1), x, block=True), "block=True"),
+        (lambda x: NtkOperator(nn.Linear(3, 1), x, block=True), "block=True"),
+    ],
+)
+def test_what_has_a_plain_mend_is_refused_with_it(call, says):
+    with pytest.raises(TangentError, match=says):
+        call(torch.rand(4, 3))
+
+
+def test_rates_may_be_numbers_of_numpy_and_torch():
+    function = NetworkFunction(nn.Linear(3, 1))
+    rates = function.rates({"weight": np.float32(0.5), "bias": torch.tensor(0.25)})
+    assert rates == {"weight": 0.5, "bias": 0.25}
+    found = layer_alignment(function.model, torch.randn(4, 3), torch.rand(4, 1), {"weight": torch.tensor(0.5)})
+    assert isinstance(found.whole.speed, float)
