@@ -60,8 +60,8 @@ class _Derivative:
 
     def __call__(self, x: Tensor) -> Tensor:
         tracked = torch.is_grad_enabled() and x.requires_grad
-        with torch.enable_grad():
-            at = x if tracked else x.detach().requires_grad_()
+        with torch.inference_mode(False), torch.enable_grad():
+            at = x if tracked else (x.clone() if x.is_inference() else x.detach()).requires_grad_()
             value = self.function(at)
             if not value.requires_grad:  # constant pieces only
                 return torch.zeros_like(x)

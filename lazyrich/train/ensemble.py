@@ -155,16 +155,14 @@ def train_all(
 
 
 def _refuse_shared(members: Sequence[Member]) -> None:
-    """A model or an optimizer of two members, which would train on, and an optimizer of another model."""
+    """Trained parameters of two members, which would go on training, and an optimizer of another model."""
     owners: dict[int, int] = {}
     for i, member in enumerate(members):
         own = {id(p) for p in member.model.parameters()}
-        if any(owners.setdefault(key, i) != i for key in own):
-            raise TrainError(
-                f"members {next(owners[k] for k in own if owners[k] != i)} and {i} share parameters; copy.deepcopy one"
-            )
-        stepped = [id(p) for group in member.optimizer.param_groups for p in group["params"]]
-        if own and not own.intersection(stepped):
+        stepped = own.intersection(id(p) for group in member.optimizer.param_groups for p in group["params"])
+        if first := [owners[key] for key in stepped if owners.setdefault(key, i) != i]:
+            raise TrainError(f"members {first[0]} and {i} train the same parameters; give each a copy.deepcopy of the model")
+        if own and not stepped:
             raise TrainError(f"the optimizer of member {i} holds no parameter of its model; make it from model.parameters()")
 
 

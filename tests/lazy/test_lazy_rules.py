@@ -264,3 +264,12 @@ def test_the_kernel_of_gains_is_not_independent_of_the_nonlinearity_behind_them(
     assert error(total, kernel.ntk(x)) < 0.015
     assert torch.allclose(kernel.ntk(x), kernel.ntk(x, x.clone()), atol=1e-7)
     assert torch.allclose(kernel.ntk(x).diagonal(), kernel.diagonal(x, "ntk"), atol=1e-12)
+
+
+@pytest.mark.parametrize("phi", [torch.tanh, F.elu], ids=["tanh", "elu"])
+def test_inference_mode_changes_no_number(phi):
+    """Derivatives are taken by autograd, which torch's inference mode switches off without a word."""
+    given = lzr.init.variance(1.2, 0.1)
+    with torch.inference_mode():
+        inside = lzr.kernel(dense_net(phi), init=given).ntk(VEC.clone())
+    torch.testing.assert_close(inside, lzr.kernel(dense_net(phi), init=given).ntk(VEC))

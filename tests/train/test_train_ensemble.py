@@ -38,7 +38,7 @@ def test_members_of_one_model_and_optimizers_of_another_are_refused():
     model, other = (nn.Linear(5, 3).double() for _ in range(2))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     for engine in ("vmap", "loop"):
-        with pytest.raises(TrainError, match="members 0 and 1 share parameters; copy"):
+        with pytest.raises(TrainError, match="members 0 and 1 train the same parameters; give each a copy"):
             train_all([Member(model, optimizer, batches)] * 2, F.cross_entropy, 1, engine=engine)
         with pytest.raises(TrainError, match="optimizer of member 1 holds no parameter of its model"):
             train_all([Member(m, optimizer, batches) for m in (model, other)], F.cross_entropy, 1, engine=engine)
