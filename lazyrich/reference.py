@@ -102,4 +102,6 @@ def _parent(parent: str, place: str) -> Any:
 
 def _crashed(place: str, error: BaseException) -> UsageError:
     first = (str(error).splitlines() or [""])[0]
-    return UsageError(f"'{place}' crashed while it was imported: {type(error).__name__}: {first}; mend it and try again")
+    inside = isinstance(error, ImportError) and "relative import" in first
+    mend = "name it as a module of its package, package.module:callable" if inside else "mend it and try again"
+    return UsageError(f"'{place}' crashed while it was imported: {type(error).__name__}: {first}; {mend}")

@@ -98,3 +98,9 @@ def test_a_missing_name_is_told_with_the_names_there_are_ones_own_first(write):
         resolve(f"{file}:narrow")
     assert "NUMBER" not in str(caught.value)
     assert "_hidden" not in str(caught.value)
+
+
+def test_relative_imports_in_a_file_say_to_name_its_package(tmp_path):
+    (tmp_path / "core.py").write_text("from .parts import layer\n")
+    with pytest.raises(UsageError, match=r"relative import .*package\.module:callable"):
+        resolve(f"{tmp_path / 'core.py'}:make")

@@ -247,17 +247,33 @@ def _grid(
         or not all(map(math.isfinite, rates))
         or any(b <= a for a, b in zip(rates[:-1], rates[1:], strict=True))
     ):
-        raise UsageError(f"got learning rates {list(rates)}, expected at least four increasing positive ones, an octave apart")
+        raise UsageError(f"got learning rates {list(rates)}, expected four or more, positive and increasing")
     for name, value in (("seeds", seeds), ("steps", steps), ("batch", batch), ("evaluate", evaluate)):
         if value < 1:
             raise UsageError(f"got {name} = {value}, expected at least 1")
     refuse_device(device)
     arrays = data if isinstance(data, ArrayData) else load(data)
     name, function = loss_for(loss, arrays.y)
+    for plan in given:
+        _try(plan, ordered[0], arrays)
     return Grid(
         given, arrays, name, function, ordered, rates, seeds, steps, batch, min(evaluate, len(arrays)), float(weight_decay),
         device, meet, engine,
     )  # fmt: skip
+
+
+def _try(plan: Plan, width: int, data: ArrayData) -> None:
+    """Refuse a network that does not read the data before all of its trainings fail."""
+    model, x = plan.build(width).eval(), data.x[:2]
+    try:
+        with torch.no_grad():
+            model(x)
+    except Exception as error:  # whatever a user's forward raises
+        line = (str(error).splitlines() or [""])[0]
+        raise UsageError(
+            f"the network of width {width} does not take inputs of shape {tuple(x.shape[1:])} {x.dtype}: {line}; "
+            "give data of the shape that it reads (--images for images)"
+        ) from error
 
 
 def _version() -> str:

@@ -101,7 +101,9 @@ def _file(path: Path) -> Path:
     if file.is_file():
         return file
     if path.is_dir():
-        raise ReportError(f"got the folder {path} without {FILE}, expected a run's folder; run lazyrich check into it")
+        raise ReportError(
+            f"got the folder {path} without {FILE}, expected a run's folder, as lazyrich's studies write it with --out"
+        )
     raise ReportError(f"got {path}, which does not exist, expected a run's folder; check the path")
 
 

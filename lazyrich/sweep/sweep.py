@@ -217,7 +217,8 @@ class _Job:
         older = sum(n for (name, code), n in store.functions().items() if name == self.name and code != self.code)
         if not older:
             return ()
-        return (f"The code of {self.name} has changed: {older} outcomes of other code are in {store.path} and were not used.",)
+        said = "1 outcome of other code is" if older == 1 else f"{older} outcomes of other code are"
+        return (f"The code of {self.name} has changed: {said} in {store.path} and not used.",)
 
 
 def _proposed(job: _Job, store: Store, propose: Proposer) -> list[Trial]:

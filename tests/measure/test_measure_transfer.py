@@ -224,9 +224,9 @@ def toy():
     [
         ({"widths": [8]}, "at least two increasing"),
         ({"widths": [16, 8]}, "at least two increasing"),
-        ({"lrs": [0.1, 0.2, 0.4]}, "at least four increasing"),
-        ({"lrs": [0.1, 0.2, 0.4, 0.3]}, "at least four increasing"),
-        ({"lrs": [-0.1, 0.2, 0.4, 0.8]}, "at least four increasing"),
+        ({"lrs": [0.1, 0.2, 0.4]}, "four or more, positive and increasing"),
+        ({"lrs": [0.1, 0.2, 0.4, 0.3]}, "four or more, positive and increasing"),
+        ({"lrs": [-0.1, 0.2, 0.4, 0.8]}, "four or more, positive and increasing"),
         ({"seeds": 0}, "seeds = 0"),
         ({"steps": 0}, "steps = 0"),
         ({"device": "nothing"}, "device 'nothing'"),
@@ -266,6 +266,12 @@ def test_one_plan_twice_and_what_cannot_step_are_refused_before_training():
         lzr.transfer([plan, plan], **SMALL)
     with pytest.raises(LazyrichError, match="decay"):
         lzr.transfer(plan, weight_decay=0.1, **SMALL)
+
+
+def test_a_network_that_does_not_read_the_data_is_refused_before_training():
+    family = lzr.Family(lambda n: torch.nn.Sequential(torch.nn.Linear(7, n), torch.nn.Tanh(), torch.nn.Linear(n, 10)), base=8)
+    with pytest.raises(UsageError, match=r"network of width 8 does not take inputs of shape \(64,\)"):
+        lzr.transfer(lzr.plan(family, lzr.mup(), "adam"), **SMALL)
 
 
 def test_joined_optimizers_train_by_themselves():

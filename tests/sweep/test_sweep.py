@@ -88,7 +88,7 @@ def test_changed_code_runs_again_and_says_so(tmp_path):
     sweep(loss, {"lr": [1]}, tmp_path / "s", code="old")
     results = sweep(loss, {"lr": [1]}, tmp_path / "s", code="new")
     assert "The code of" in str(results)
-    assert "1 outcomes of other code" in str(results)
+    assert "1 outcome of other code is" in str(results)
     with Store(tmp_path / "s") as store:
         assert len(store.all()) == 2
 
