@@ -32,7 +32,7 @@ def test_a_study_ends_with_plans_and_a_page(tmp_path, capsys):
     ("words", "says"),
     [
         (["--widths", "8"], "at least two increasing"),
-        (["--lrs", "0.1"], "at least four increasing"),
+        (["--lrs", "0.1"], "four or more, positive and increasing"),
         (["--scheme", "nonsense"], "nonsense"),
         (["--samples", "0"], "n = 0"),
     ],
