@@ -21,7 +21,7 @@ from lazyrich.fingerprint import fingerprint
 from lazyrich.measure.check import RATES, refuse_device
 from lazyrich.measure.dial_result import DialResult, summarise
 from lazyrich.measure.movement import feature_movement, kernel_distance, kernel_movement
-from lazyrich.measure.trainings import Progress, Trainings, Where, run_trainings
+from lazyrich.measure.trainings import Progress, Trainings, Where, comparable, run_trainings
 from lazyrich.scaling import Plan, richness
 from lazyrich.scaling import plan as make_plan
 from lazyrich.sweep import Executor, Outcome
@@ -206,11 +206,8 @@ def dial(
 
     def partly(done: Trainings) -> None:
         rows = [(row["points"][0], row) for row in done.values]
-        seen = {(p["width"], p["r"], p["seed"]) for p, _ in rows}
-        each = {w: {s for s in range(study.seeds) if all((w, r, s) in seen for r in study.r)} for w in study.widths}
-        begun = [w for w in study.widths if each[w]]
-        seeds = set.intersection(*(each[w] for w in begun)) if begun else set()
-        if so_far and seeds:  # curves are compared on seeds that all of them have
+        begun, seeds = comparable({(p["r"], p["width"], p["seed"]) for p, _ in rows}, study.r, study.widths, study.seeds)
+        if so_far and seeds:
             so_far(found(replace(done, values=tuple(row for p, row in rows if p["seed"] in seeds)), begun))
 
     try:

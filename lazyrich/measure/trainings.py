@@ -48,6 +48,22 @@ class Trainings:
     notes: tuple[str, ...]
 
 
+def comparable(
+    seen: set[tuple[Any, int, int]], parts: Sequence[Any], widths: Sequence[int], seeds: int
+) -> tuple[list[int], set[int]]:
+    """Of finished (part, width, seed): the widths that have a seed of every part, and the seeds that all these widths share.
+
+    Workers begin other seeds at other widths; curves are compared on what all of them have.
+
+    Example:
+        >>> comparable({("a", 8, 0), ("a", 8, 1), ("a", 16, 1)}, ["a"], [8, 16, 32], 2)
+        ([8, 16], {1})
+    """
+    each = {w: {s for s in range(seeds) if all((part, w, s) in seen for part in parts)} for w in widths}
+    begun = [w for w in widths if each[w]]
+    return begun, set.intersection(*(each[w] for w in begun)) if begun else set()
+
+
 def run_trainings(
     function: Callable[..., Mapping[str, Any]],
     study: Any,

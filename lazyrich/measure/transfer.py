@@ -17,7 +17,7 @@ from lazyrich.data import ArrayData, load
 from lazyrich.errors import UsageError
 from lazyrich.fingerprint import fingerprint
 from lazyrich.measure.check import RATES, refuse_device
-from lazyrich.measure.trainings import Progress, Trainings, Where, run_trainings
+from lazyrich.measure.trainings import Progress, Trainings, Where, comparable, run_trainings
 from lazyrich.measure.transfer_result import TransferResult, summarise
 from lazyrich.scaling import Plan
 from lazyrich.sweep import Executor, Outcome
@@ -165,12 +165,8 @@ def transfer(
 
     def partly(done: Trainings) -> None:
         seen = {(v["plan"], v["width"], v["seed"]) for v in done.values}
-        each = {
-            w: {s for s in range(grid.seeds) if all((p, w, s) in seen for p in range(len(grid.plans)))} for w in grid.widths
-        }
-        begun = [w for w in grid.widths if each[w]]
-        seeds = set.intersection(*(each[w] for w in begun)) if begun else set()
-        if so_far and len(begun) > 1 and seeds:  # workers may have begun other seeds at other widths
+        begun, seeds = comparable(seen, range(len(grid.plans)), grid.widths, grid.seeds)
+        if so_far and len(begun) > 1 and seeds:
             rows = tuple(v for v in done.values if v["width"] in begun and v["seed"] in seeds)
             so_far(found(replace(done, values=rows), begun))
 
