@@ -174,3 +174,16 @@ def test_multipliers_with_the_other_gauges_groups_train_another_function(optimiz
     one = train(plan, plain, 0.01, x, y)
     two = train(other, multiplied, 0.01, x, y, groups=lambda model: plan.optimizer(model, 0.01))
     assert difference(one, two) > CLEARLY_DIFFERENT
+
+
+@pytest.mark.parametrize("r", [0.0, 0.25, 0.5])
+def test_the_table_of_richness_is_the_shifted_scheme(r):
+    """g_l = A, A / sqrt(n), 1 / sqrt(n), sigma_l = 1/A and one learning rate, from width 64 to 1024; A = n^r."""
+    family = lzr.Family(lambda n: lzr.zoo.MLP(n, 2, 4, 1), base=64)
+    plan = lzr.plan(family, lzr.richness(r).shift(-r), "sgd", gauge="multipliers")
+    small, large = plan.settings(64), plan.settings(1024)
+    a = 16**r
+    for name, g in (("hidden.0.weight", a), ("hidden.1.weight", a / 4), ("readout.weight", 1 / 4)):
+        assert large[name].multiplier / small[name].multiplier == pytest.approx(g)
+        assert large[name].std / small[name].std == pytest.approx(1 / a)
+        assert large[name].lr == pytest.approx(small[name].lr)
