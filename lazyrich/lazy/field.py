@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from lazyrich.gaussian import Dual, dual
@@ -205,6 +206,13 @@ class Curve:
     def breaks(self) -> tuple[float, ...]:
         """Kinks of the whole function."""
         return tuple(kink / self.inner for kink in self.kinks) if self.inner else ()
+
+    @property
+    def odd(self) -> bool:
+        """Whether f(-x) = -f(x), so that its values have the mean zero wherever the field has."""
+        x = torch.tensor([0.1, 0.9, 2.3, 7.0], dtype=torch.float64)
+        there, back = self.function(x), self.function(-x)
+        return bool(torch.allclose(there, -back, rtol=1e-12, atol=1e-15))
 
     def curve(self, x: Tensor) -> Tensor:
         """The whole function."""

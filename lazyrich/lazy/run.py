@@ -218,7 +218,7 @@ class Run:
             nngp = _with_diagonal(base, nngp, known.variance(q))
             slope = None if slope is None else _with_diagonal(base, slope, known.slope_variance(q))
         ntk = None if slope is None else self._tangent(curve, known, base, slope, call)
-        result = Field(base.layout, base.order, nngp, ntk, base.full, base.sources, mean=mean)
+        result = Field(base.layout, base.order, nngp, ntk, base.full, base.sources, False, base.centred and curve.odd, mean)
         return result.scaled(curve.scale) if curve.scale != 1.0 else result
 
     def _tangent(self, curve: Curve, known: Dual, base: Field, slope: Tensor, call: Call) -> Tensor | None:

@@ -450,6 +450,14 @@ CASES: dict[str, Case] = {
     "rms_norm": Case(
         lambda n: S(L(5, n), nn.ReLU(), nn.RMSNorm(n), L(n, n), nn.RMSNorm(n, eps=0.1), nn.ReLU(), L(n, OUT)), VEC
     ),
+    "residual branches of odd functions": Case(
+        lambda n: Net(
+            lambda s, x: s.o((h := (g := s.i(x)) + s.a(s.n(g)).tanh()) + s.b(s.n(h)).erf()),
+            n=nn.LayerNorm(n, elementwise_affine=False),
+            **dense(n),
+        ),
+        VEC,
+    ),
     "group_norm before": Case(lambda n: conv2(n, S(nn.Conv2d(n, n, 3), nn.GroupNorm(2, n)), 9), IMG, width=64, slack=6),
     "group_norm after": Case(lambda n: conv2(n, S(nn.GroupNorm(2, n), nn.Conv2d(n, n, 3)), 9), IMG, width=64, slack=6),
     "group_norm of vectors": Case(lambda n: S(L(5, n), nn.ReLU(), nn.GroupNorm(2, n), L(n, n), nn.ReLU(), L(n, OUT)), VEC),
