@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -13,14 +13,14 @@ from torch import Tensor, nn
 
 from lazyrich.errors import TangentError
 from lazyrich.tangent.function import NetworkFunction
+from lazyrich.tangent.gradient import slices
 from lazyrich.tangent.inner import inner
+from lazyrich.tangent.pairs import paired, pairs_pay
 from lazyrich.tangent.tape import Misfit, Probe, Tape, Use, probe, tape
 
 Outputs = Literal["full", "trace", "diagonal"]
 BUDGET = 2**26  # entries of the largest temporary array of a block
-MOVED = 60  # products that take as long as one number to memory and back, measured
-MET = 2**20  # entries of signals that met activations, worked on at a time: they stay in the caches
-STRIPS = 4  # of a diagonal block, of which only what lies right of the diagonal is multiplied
+STRIPS = 8  # of a diagonal block, of which only what lies right of the diagonal is multiplied
 MOST = 2**32  # bytes of a result beyond which it is refused
 
 
@@ -123,6 +123,7 @@ def _add(
 ) -> None:
     """Add every tensor's part of a block, times its rate, to the array of its key; of a diagonal block perhaps the upper half."""
     reads = Counter(name for use in rows.uses for name in use.names)
+    n, m, same = rows.shape[0], columns.shape[0], rows is columns
     products = set()
     for first, second in zip(rows.uses, columns.uses, strict=True):
         if first.linear and first.a.dim() == 2 and all(reads[name] == 1 for name in first.names):
@@ -137,14 +138,15 @@ def _add(
         if name in products or factor == 0:
             continue
         first, second = _read(rows, name), _read(columns, name)
-        if name in rows.rest:
-            part = _gram([(rows.rest[name], columns.rest[name])], outputs)
-        elif _pairs_pay(name, first, outputs):
-            part = _pairs(first, second, outputs)
+        strips = _strips(n, m, same)
+        if pairs_pay(name, first, outputs):
+            found = paired(first, second, outputs, strips)
         else:
-            part = _gram(_slices(name, first, second), outputs)
-        if part is not None:
-            parts[keys[name]].add_(part, alpha=factor)
+            given = [(rows.rest[name], columns.rest[name])] if name in rows.rest else slices(name, first, second)
+            found = _grams(given, outputs, list(strips))
+        width = rows.shape[1] if outputs == "full" else 1
+        for i, j, part in found:
+            parts[keys[name]][_wide(i, width), _wide(j, width)].add_(part, alpha=factor)
 
 
 def _read(record: Tape, name: str) -> list[Use]:
@@ -166,180 +168,48 @@ def _add_product(
     d2 = d1 if first is second else second.delta.transpose(0, 1).flatten(1)
     k = first.delta.shape[0] if outputs == "full" else 1
     d1, d2 = d1.reshape(len(d1) * k, -1), d2.reshape(len(d2) * k, -1)
-    strip = -(-len(gram) // STRIPS) if first is second else len(gram)
-    for low in range(0, len(gram), strip):
-        high, right = low + strip, low if first is second else 0
-        signals = inner(d1[low * k : high * k], d2[right * k :])
+    for i, j in _strips(*gram.shape[:2], same=first is second):
+        signals = inner(d1[_wide(i, k)], d2[_wide(j, k)])
         for key, by in factor.items():
-            part = parts[key][low * k : high * k, right * k :]
-            by = by[low:high, right:].repeat_interleave(k, 1)
-            part.unflatten(0, (-1, k)).addcmul_(signals.unflatten(0, (-1, k)), by[:, None])
+            part = parts[key][_wide(i, k), _wide(j, k)]
+            part.unflatten(0, (-1, k)).addcmul_(signals.unflatten(0, (-1, k)), by[i, j].repeat_interleave(k, 1)[:, None])
+
+
+def _strips(n: int, m: int, same: bool) -> Iterator[tuple[slice, slice]]:
+    """Rows and columns of a block: all of it, or of one on the diagonal what lies right of the diagonal, in strips."""
+    step = _strip(n) if same else n
+    for low in range(0, n, step):
+        yield slice(low, min(low + step, n)), slice(low if same else 0, m)
+
+
+def _strip(n: int) -> int:
+    """Samples a strip, a multiple of four, with which products are faster."""
+    return 4 * -(-n // (4 * STRIPS))
+
+
+def _wide(samples: slice, k: int) -> slice:
+    """Rows of a matrix that has k for a sample."""
+    return slice(samples.start * k, samples.stop * k)
 
 
 def _mirror(part: Tensor, width: int) -> None:
     """The lower half of a diagonal block from its upper one, in the strips in which products are added."""
-    step = -(-len(part) // width // STRIPS) * width
+    step = _strip(len(part) // width) * width
     for low in range(0, len(part), step):
         part[low + step :, low : low + step] = part[low : low + step, low + step :].transpose(0, 1)
 
 
-def _pairs_pay(name: str, uses: list[Use], outputs: Outputs) -> bool:
-    """Whether pairs of positions cost less than gradients of the size of the tensor.
-
-    In products a pair of n samples, for a matrix O x I read at P places: P K O (P + K) + P^2 I, and ``MOVED`` for each of the
-    P K O numbers that are written on the way; against K^2 O I, K P O I / n, and ``MOVED`` for K O I / n numbers.
-    """
-    sums = all(use.weight == name and (use.linear or (use.window is not None and use.window[3] == 1)) for use in uses)
-    if outputs == "diagonal" or not uses or not sums:
-        return False
-    (k, n), o = uses[0].delta.shape[:2], uses[0].shape_of_weight[0]
-    i, p = math.prod(uses[0].shape_of_weight[1:]), sum(use.delta[0, 0].numel() for use in uses) // o
-    kept = k if outputs == "full" else 1
-    return p * k * o * (p + kept + MOVED) + p * p * i < k * o * i * (kept + (p + MOVED) / n)
-
-
-def _pairs(first: list[Use], second: list[Use], outputs: Outputs) -> Tensor:
-    """Sum over pairs of positions of (a_p a'_q) (delta_kp delta'_lq): (n K, m K), or (n, m) for the trace.
-
-    The activations' Gram acts on the second signals, one matrix a sample, and what comes out meets the first signals.
-    """
-    a1, d1 = _positions(first)
-    a2, d2 = (a1, d1) if first[0] is second[0] else _positions(second)
-    k, p, o = d1.shape[1:]
-    m = len(d2)
-    spread = d2.transpose(1, 2).reshape(m, p, k * o)
-    found = []
-    for a, d in zip(*(t.split(max(1, MET // (m * p * k * o))) for t in (a1, d1)), strict=True):
-        gram = (a.flatten(0, 1) @ a2.flatten(0, 1).T).view(-1, m, p).transpose(0, 1)  # (m, c p, q)
-        met = (gram @ spread).view(m, len(a), p, k, o).permute(1, 0, 3, 2, 4)  # (c, m, l, p, o)
-        if outputs == "trace":
-            found.append((met * d[:, None]).sum((2, 3, 4)))
-        else:
-            found.append((d.flatten(2) @ met.reshape(len(a), m * k, p * o).mT).flatten(0, 1))
-    return torch.cat(found)
-
-
-def _positions(uses: list[Use]) -> tuple[Tensor, Tensor]:
-    """What a matrix met at every place where it was read, (n, P, I), and the signals that came back there, (n, K, P, O)."""
-    met, signals = [], []
-    for use in uses:
-        if use.linear:
-            met.append(use.a.flatten(1, -2) if use.a.dim() > 2 else use.a[:, None])
-            delta = use.delta if use.delta.dim() > 3 else use.delta.unsqueeze(2)
-            signals.append(delta.flatten(2, -2).transpose(0, 1))
-        else:
-            met.append(_unfolded(use).mT)
-            signals.append(use.delta.flatten(3).permute(1, 0, 3, 2))
-    return torch.cat(met, 1), torch.cat(signals, 2)
-
-
-def _slices(name: str, first: list[Use], second: list[Use]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Per-sample gradients (n, K, entries) of both sides, a slice of the tensor at a time, summed over its uses."""
-    if not first:
-        return
-    if all(use.linear and use.weight == name for use in first):
-        k, n = first[0].delta.shape[:2]
-        width = first[0].a.shape[-1]
-        step = max(1, BUDGET // (k * max(n, second[0].delta.shape[1]) * width))
-        for low in range(0, first[0].delta.shape[-1], step):
-            yield _both(first, second, lambda use, low=low: _dense(use, low, low + step))  # type: ignore[misc]
-    else:
-        yield _both(first, second, lambda use: _local(use, name))
-
-
-def _both(first: list[Use], second: list[Use], gradient: Callable[[Use], Tensor]) -> tuple[Tensor, Tensor]:
-    """A tensor's gradients on both sides, summed over all places where it is read."""
-    one = sum((gradient(use) for use in first[1:]), gradient(first[0]))
-    if first[0] is second[0]:
-        return one, one
-    return one, sum((gradient(use) for use in second[1:]), gradient(second[0]))
-
-
-def _bias(use: Use) -> Tensor:
-    """Backward signals summed over positions, (n, K, O)."""
-    delta = use.delta if use.linear else use.delta.movedim(2, -1)
-    return delta.flatten(2, -2).sum(2).transpose(0, 1) if delta.dim() > 3 else delta.transpose(0, 1)
-
-
-def _rows(use: Use, untrained: int) -> Tensor:
-    """Gradients of a table: each signal falls on the row that its position looked up, (n, K, entries)."""
-    k, n, size = use.delta.shape[0], len(use.a), use.shape_of_weight[1]
-    index = use.a.reshape(n, 1, -1, 1).expand(n, k, -1, size)
-    delta = use.delta.transpose(0, 1).reshape(n, k, -1, size)
-    table = delta.new_zeros(n, k, *use.shape_of_weight).scatter_add_(2, index, delta)
-    if untrained >= 0:
-        table[:, :, untrained] = 0
-    return table.flatten(2)
-
-
-def _entries(use: Use) -> Tensor:
-    """Gradients of a gain or an offset, summed over the axes along which it is spread, (n, K, entries)."""
-    delta = (use.delta * use.a if use.weight else use.delta).transpose(0, 1)  # (n, K, ...)
-    shape = (1,) * (delta.dim() - 2 - len(use.shape_of_weight)) + use.shape_of_weight[-(delta.dim() - 2) :]
-    spread = [i + 2 for i, size in enumerate(shape) if size == 1 and delta.shape[i + 2] > 1]
-    return (delta.sum(spread, keepdim=True) if spread else delta).flatten(2)
-
-
-def _dense(use: Use, low: int, high: int) -> Tensor:
-    """Gradients of some rows of a dense weight, (n, K, rows * I)."""
-    a, delta = _positions([use])
-    return torch.einsum("nkpo,npi->nkoi", delta[..., low:high], a).flatten(2)
-
-
-def _local(use: Use, name: str) -> Tensor:
-    """Gradients through the operation itself, sample by sample, (n, K, entries): convolutions, and mixed uses."""
-    if use.entrywise:
-        return _entries(use)
-    if use.lookup is not None:
-        return _rows(use, use.lookup)
-    if use.bias == name:
-        return _bias(use)
-    if use.linear:
-        return _dense(use, 0, use.delta.shape[-1])
-    if use.window is not None:
-        return _patches(use)
-    weight_shape = use.shape_of_weight
-
-    def one(a: Tensor, delta: Tensor) -> Tensor:
-        pull = torch.func.vjp(lambda w: use.call(a[None], w)[0], a.new_zeros(weight_shape))[1]
-        return torch.func.vmap(lambda d: pull(d)[0])(delta)
-
-    return torch.func.vmap(one)(use.a, use.delta.transpose(0, 1)).flatten(2)
-
-
-def _patches(use: Use) -> Tensor:
-    """Gradients of a convolution's weight, (n, K, O * I * taps): signals times the patches that each position reads."""
-    read, groups = _unfolded(use), use.window[3]  # type: ignore[index]
-    k, n, o = use.delta.shape[:3]
-    delta = use.delta.reshape(k, n, groups, o // groups, -1).permute(1, 2, 0, 3, 4).reshape(n * groups, k * o // groups, -1)
-    found = delta @ read.reshape(n * groups, -1, read.shape[-1]).mT
-    return found.reshape(n, groups, k, -1).transpose(1, 2).flatten(2)
-
-
-def _unfolded(use: Use) -> Tensor:
-    """The patches that a convolution reads, (n, I * taps, P)."""
-    stride, padding, dilation, _ = use.window  # type: ignore[misc]
-    one = use.a.dim() == 3  # a convolution over one axis is one over two of which the first has a single place
-    taps = use.shape_of_weight[2:]
-    sizes = [(fill, *_each(v, 1)) if one else _each(v, 2) for v, fill in ((taps, 1), (dilation, 1), (padding, 0), (stride, 1))]
-    return torch.nn.functional.unfold(use.a.unsqueeze(2) if one else use.a, *sizes)
-
-
-def _each(value: Any, axes: int) -> tuple[int, ...]:
-    return (int(value),) * axes if isinstance(value, int) else tuple(int(v) for v in value)
-
-
-def _gram(pairs: Any, outputs: Outputs) -> Tensor | None:
-    """Gram of per-sample gradients (n, K, P), summed over slices: (n K, m K), (n, m) or (n, m, K)."""
-    total: Tensor | None = None
+def _grams(
+    pairs: Iterable[tuple[Tensor, Tensor]], outputs: Outputs, strips: Sequence[tuple[slice, slice]]
+) -> Iterator[tuple[slice, slice, Tensor]]:
+    """Gram of per-sample gradients (n, K, P), slice by slice and strip by strip: (n K, m K), (n, m) or (n, m, K)."""
     for g1, g2 in pairs:
-        if outputs == "diagonal":
-            part = torch.einsum("nkp,mkp->nmk", g1, g2)
-        else:
-            g1, g2 = (g.flatten(1) if outputs == "trace" else g.flatten(0, 1) for g in (g1, g2))
-            part = inner(g1, g2)
-        total = part if total is None else total.add_(part)
-    return total
+        for i, j in strips:
+            if outputs == "diagonal":
+                yield i, j, torch.einsum("nkp,mkp->nmk", g1[i], g2[j])
+            else:
+                one, other = (g.flatten(1) if outputs == "trace" else g.flatten(0, 1) for g in (g1[i], g2[j]))
+                yield i, j, inner(one, other)
 
 
 def _key(name: str, per: str | None) -> str:
@@ -374,4 +244,5 @@ def _block(function: NetworkFunction, found: Probe, samples: int) -> int:
             f"one sample's gradients of {found.outputs} outputs need {needed / 2**30:.1f} GiB; wrap the network so that it returns "
             "fewer outputs at a time, or ask for products with vectors (NtkOperator)"
         )
-    return max(1, min(samples, 512, BUDGET // (found.outputs * max([found.signals, *whole, 1]))))
+    most = max(1, min(512, BUDGET // (found.outputs * max([found.signals, *whole, 1]))))
+    return -(-samples // -(-samples // most))  # blocks of one size

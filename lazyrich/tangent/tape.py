@@ -32,6 +32,7 @@ WINDOWED = (F.conv1d, F.conv2d, torch.conv1d, torch.conv2d)
 SCALED = (torch.mul, Tensor.mul, Tensor.__mul__, Tensor.__rmul__)
 SHIFTED = (torch.add, Tensor.add, Tensor.__add__, Tensor.__radd__)
 MOVING = ("argsort", "sort", "msort", "topk", "gather", "take_along_dim", "index_select", "scatter", "index_add", "unique")
+TOGETHER = 2**22  # entries of a layer's signals that go back together: they stay in the caches
 PROBED = 16  # samples on which a network is tried
 SILENT = ("__get__", "size", "dim", "numel", "is_floating_point", "requires_grad", "detach")
 
@@ -65,6 +66,11 @@ class Use:
     window: tuple[Any, ...] | None = None
     lookup: int | None = None
     entrywise: bool = False
+
+    @property
+    def sums(self) -> bool:
+        """Whether the weight's gradient is the sum over places of signal times activation: dense, and ungrouped windows."""
+        return self.linear or (self.window is not None and self.window[3] == 1)
 
     @property
     def names(self) -> frozenset[str]:
@@ -150,7 +156,7 @@ class Probe:
 
     Attributes:
         unknown: parameters that something else than a weighted operation reads, or whose operation has its samples elsewhere.
-        gradients: weights whose gradients are taken sample by sample.
+        gradients: weights whose gradients are taken sample by sample, as wholes.
         outputs: number of outputs.
         signals: entries of all backward signals of one sample and output.
     """
@@ -178,7 +184,7 @@ def probe(function: NetworkFunction, x: Tensor) -> Probe:
         if not fits or not _agree(use.a.roll(1, 0), other.a[:n]):
             unknown = unknown | use.names
     known = [use for use in uses if use.names - unknown]
-    gradients = frozenset(use.weight for use in known if use.weight and not use.linear)
+    gradients = frozenset(use.weight for use in known if use.weight and not use.sums)
     return Probe(unknown, gradients, out.shape[1], sum(use.out.numel() // len(some) for use in known))
 
 
@@ -289,12 +295,28 @@ def _backward(out: Tensor, at: list[Tensor]) -> list[Tensor]:
         return [next(found) if t.requires_grad else t.new_zeros(out.shape[1], *t.shape) for t in at]
     k = out.shape[1]
     seeds = torch.eye(k, dtype=out.dtype, device=out.device)[:, None, :].expand(k, *out.shape)
-    try:
-        found = torch.autograd.grad(out, at, seeds, is_grads_batched=True, allow_unused=True, retain_graph=True)
-    except RuntimeError:  # some backward has no batched form
-        single = [torch.autograd.grad(out, at, seed, allow_unused=True, retain_graph=True) for seed in seeds]
-        found = tuple(None if g[0] is None else torch.stack(g) for g in zip(*single, strict=True))
-    return [t.new_zeros(k, *t.shape) if g is None else g.detach() for g, t in zip(found, at, strict=True)]
+    passes = min(k, -(-k * max(t.numel() for t in at) // TOGETHER))
+    if passes == 1:
+        found = _gradients(out, at, seeds)
+        return [t.new_zeros(k, *t.shape) if g is None else g.detach() for g, t in zip(found, at, strict=True)]
+    deltas = [t.new_zeros(k, *t.shape) for t in at]
+    for rows in torch.arange(k).tensor_split(passes):
+        some = slice(int(rows[0]), int(rows[-1]) + 1)
+        for delta, g in zip(deltas, _gradients(out, at, seeds[some]), strict=True):
+            if g is not None:
+                delta[some] = g
+    return deltas
+
+
+def _gradients(out: Tensor, at: list[Tensor], seeds: Tensor) -> tuple[Tensor | None, ...]:
+    """Of some outputs, (k, N, ...); None where they do not depend on a tensor."""
+    if len(seeds) > 1:
+        try:
+            return torch.autograd.grad(out, at, seeds, is_grads_batched=True, allow_unused=True, retain_graph=True)
+        except RuntimeError:  # some backward has no batched form
+            pass
+    single = [torch.autograd.grad(out, at, seed, allow_unused=True, retain_graph=True) for seed in seeds]
+    return tuple(None if g[0] is None else torch.stack(g) for g in zip(*single, strict=True))
 
 
 def _rest(function: NetworkFunction, x: Tensor, names: list[str]) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import lazyrich as lzr
 from lazyrich.errors import TangentError
-from lazyrich.tangent import NetworkFunction
+from lazyrich.tangent import NetworkFunction, gradient, pairs
 from lazyrich.tangent.ntk import ntk_of
 from lazyrich.tangent.tape import probe, tape
 
@@ -354,24 +354,32 @@ def test_every_tensor_agrees_with_explicit_jacobians(name):
     "name", ["dense of positions", "conv1d", "convolution of one group", "tied convolution", "unrolled", "attention"]
 )
 def test_pairs_of_positions_and_gradients_agree(name, pay, monkeypatch):
-    """Either way of shared weights, whatever the rule would choose; the pairs in chunks of one sample."""
-    room = sys.modules["lazyrich.tangent.ntk"]
-    rule, asked = room._pairs_pay, []
+    """Either way of shared weights, whatever the rule would choose, all outputs at once and one by one, in tiles of every size."""
+    room, asked = sys.modules["lazyrich.tangent.ntk"], []
+    rule = room.pairs_pay
 
     def forced(name, uses, outputs):
-        can = outputs != "diagonal" and all(u.weight == name and (u.linear or (u.window and u.window[3] == 1)) for u in uses)
+        can = bool(uses) and all(u.weight == name and (u.linear or (u.window and u.window[3] == 1)) for u in uses)
         asked.append(can)
         return pay and can
 
-    monkeypatch.setattr(room, "MET", 1)
     model, x = build(name)
+    x = torch.cat([x, x.flip(0), x.roll(1, 0)])[:11] if x.is_floating_point() else x
     want = explicit(model, x, x)
-    for choose in (forced, rule):
-        monkeypatch.setattr(room, "_pairs_pay", choose)
-        got = ntk_of(model, x, per="tensor", block=3)
-        for tensor in want:
-            close(got[tensor], want[tensor])
-        close(ntk_of(model, x[:2], x[1:], outputs="trace"), torch.einsum("nmkk->nm", sum(want.values())[:2, 1:]))
+    total = sum(want.values())
+    for choose, met in ((forced, 1), (forced, 2**9), (rule, pairs.MET)):
+        monkeypatch.setattr(room, "pairs_pay", choose)
+        monkeypatch.setattr(pairs, "MET", met)
+        monkeypatch.setattr(gradient, "SLICE", met)
+        monkeypatch.setattr(sys.modules["lazyrich.tangent.tape"], "TOGETHER", met)
+        for block in (3, None):
+            got = ntk_of(model, x, per="tensor", block=block)
+            for tensor in want:
+                close(got[tensor], want[tensor])
+        close(ntk_of(model, x, outputs="trace"), torch.einsum("nmkk->nm", total))
+        close(ntk_of(model, x[:2], x[1:]), total[:2, 1:])
+        close(ntk_of(model, x[:2], x[1:], outputs="trace"), torch.einsum("nmkk->nm", total[:2, 1:]))
+        close(ntk_of(model, x[:2], x[1:], outputs="diagonal"), torch.einsum("nmkk->nmk", total[:2, 1:]))
     assert any(asked)
 
 
@@ -379,12 +387,12 @@ def test_pairs_of_positions_and_gradients_agree(name, pay, monkeypatch):
 def test_few_positions_are_paired_and_many_are_not(positions, pays):
     use = next(u for u in tape(NetworkFunction(S(L(256, 256), nn.Flatten(), L(256 * positions, 10))),
                                torch.randn(4, positions, 256)).uses if u.weight == "0.weight")  # fmt: skip
-    assert sys.modules["lazyrich.tangent.ntk"]._pairs_pay("0.weight", [use], "full") is pays
+    assert pairs.pairs_pay("0.weight", [use], "full") is pays
 
 
 def test_wide_tensors_keep_their_digits_in_float32(monkeypatch):
     """Gradients of one sign: the trace sums four million products an entry, of which a plain sum loses digits."""
-    monkeypatch.setattr(sys.modules["lazyrich.tangent.ntk"], "_pairs_pay", lambda *_: False)
+    monkeypatch.setattr(sys.modules["lazyrich.tangent.ntk"], "pairs_pay", lambda *_: False)
     torch.manual_seed(0)
     model, x = S(L(1024, 1024, bias=False), nn.Flatten(), L(2048, 4, bias=False)), torch.rand(4, 2, 1024)
     model[2].weight.data.abs_()
