@@ -4,7 +4,8 @@
 
 How to make the peer's environment is told in peer_neural_tangents.py. The recipe is vmap(jacrev) of all parameters and a product
 of Jacobians. Also shown: the share of the flop limit that the dense case reaches, the limit being its Gram products at the rate
-of a large product, and the time and peak memory of N = 1024.
+of a large product, and the time and peak memory of N = 1024. Of networks that share weights two sizes are shown: of the small
+ones, what both ways have to do (signals of every output through every layer) is most of the work.
 """
 
 import argparse
@@ -20,6 +21,7 @@ from torch import nn
 from torch.func import functional_call, jacrev, vmap
 
 from lazyrich.family.zoo import transformer
+from lazyrich.family.zoo.transformer import Block
 from lazyrich.tangent.ntk import ntk_of
 
 PEER = """
@@ -53,9 +55,25 @@ def mlp():
     return nn.Sequential(*layers, nn.Linear(512, 10))
 
 
-def conv():
-    layers = [layer for i in range(4) for layer in (nn.Conv2d(3 if i == 0 else 32, 32, 3, padding=1), nn.ReLU())]
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10))
+def conv(channels, stride):
+    pairs = zip([3, *channels], channels, strict=False)
+    layers = [layer for i, o in pairs for layer in (nn.Conv2d(i, o, 3, stride, 1), nn.ReLU())]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels[-1], 10))
+
+
+class Vision(nn.Module):
+    """Patches of 7 x 7 pixels, blocks of attention, the mean over patches."""
+
+    def __init__(self, width, depth):
+        super().__init__()
+        self.patches, self.blocks = nn.Linear(49, width), nn.Sequential(*(Block(width, 6) for _ in range(depth)))
+        self.places, self.norm = nn.Parameter(torch.randn(1, 16, width) / 50), nn.LayerNorm(width)
+        self.readout = nn.Linear(width, 10)
+
+    def forward(self, x):
+        """Logits of (N, 1, 28, 28)."""
+        patches = self.patches(nn.functional.unfold(x, 7, stride=7).mT)
+        return self.readout(self.norm(self.blocks(patches + self.places)).mean(1))
 
 
 def recipe(model, x):
@@ -102,10 +120,12 @@ def main():
     subprocess.run([sys.executable, __file__, "--large", "--threads", str(words.threads)], check=True)
     cases = [
         ("dense 784-512x4-10", mlp(), torch.randn(64, 784), 100),
-        ("conv 4 x 32 channels", conv(), torch.randn(16, 3, 16, 16), 5),
-        ("transformer, width 32", transformer(32), torch.rand(16, 64), 5),
+        ("conv 64-128-256-256, 32 x 32", conv((64, 128, 256, 256), 2), torch.randn(32, 3, 32, 32), 5),
+        ("conv 4 x 32, 16 x 16", conv((32,) * 4, 1), torch.randn(16, 3, 16, 16), ""),
+        ("vision transformer, width 384", Vision(384, 4), torch.randn(16, 1, 28, 28), 5),
+        ("transformer, width 32", transformer(32), torch.rand(16, 64), ""),
     ]
-    print(f"{'network':24}{'N':>4} {'ours s':>9} {'recipe s':>9} {'ratio':>7} {'claim':>6}  largest difference")
+    print(f"{'network':30}{'N':>4} {'ours s':>9} {'recipe s':>9} {'ratio':>7} {'claim':>6}  largest difference")
     for name, model, x, claim in cases:
         model.eval()
         ours = ntk_of(model, x)
@@ -113,11 +133,11 @@ def main():
         theirs = recipe(model, x)  # its first call also sets torch.func up, so it is timed afterwards
         other = best_of(lambda model=model, x=x: recipe(model, x), 2)
         apart = float((ours - theirs).abs().max() / theirs.abs().max())
-        print(f"{name:24}{len(x):4} {seconds:9.3f} {other:9.3f} {other / seconds:7.1f} {claim:6} {apart:.1e}", flush=True)
+        print(f"{name:30}{len(x):4} {seconds:9.3f} {other:9.3f} {other / seconds:7.1f} {claim:6} {apart:.1e}", flush=True)
         if name.startswith("dense"):
             n, k = 64, 10
             flops = 2 * sum((n * k) ** 2 * o + n * n * i for i, o in [(784, 512), *[(512, 512)] * 3, (512, 10)])
-            print(f"{'':24}Gram products alone {flops / peak():.3f} s: we reach {100 * flops / peak() / seconds:.0f} % of that")
+            print(f"{'':30}Gram products alone {flops / peak():.3f} s: we reach {100 * flops / peak() / seconds:.0f} % of that")
             if words.peer:
                 run = subprocess.run([words.peer, "-c", PEER], capture_output=True, text=True,
                                      env=os.environ | {"JAX_PLATFORMS": "cpu", "OMP_NUM_THREADS": str(words.threads)})  # fmt: skip
@@ -126,7 +146,7 @@ def main():
                 found = {name: t for name, t in json.loads(run.stdout.splitlines()[-1]).items() if t}
                 fastest = min(found, key=found.get)
                 print(
-                    f"{'':24}neural-tangents' best: {found[fastest]:.3f} s ({fastest}), {found[fastest] / seconds:.1f} times ours"
+                    f"{'':30}neural-tangents' best: {found[fastest]:.3f} s ({fastest}), {found[fastest] / seconds:.1f} times ours"
                 )
 
 
