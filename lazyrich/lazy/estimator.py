@@ -189,6 +189,16 @@ class _KernelEstimator(BaseEstimator):
             return (prior - (cross * weights).sum(0)).clamp_min(0)
         return (prior + (weights * (own @ weights)).sum(0) - 2 * (weights * prior_cross).sum(0)).clamp_min(0)
 
+    def _covariance(self, x: Any) -> Tensor:
+        """Between all pairs of samples, (M, M), of which ``_predict`` gives the diagonal."""
+        inputs, train = self._inputs(validate_data(self, x, dtype=np.float64, reset=False)), self._inputs(self.X_fit_)
+        cross = self.kernel_(inputs, train, get=(self.kernel,))[0]
+        weights, prior = self.response_.solve(cross.T), self.kernel_.nngp(inputs)
+        if not self._of_ensemble:
+            return prior - cross @ weights
+        mixed = self.kernel_.nngp(inputs, train) @ weights
+        return prior + weights.T @ (self.kernel_.nngp(train) @ weights) - mixed - mixed.T
+
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the traced network, which is made again."""
         return {name: value for name, value in super().__getstate__().items() if name != "kernel_"}
@@ -251,14 +261,23 @@ class KernelRegressor(RegressorMixin, _KernelEstimator):
         self.dual_coef_ = self._dual.reshape(targets.shape).numpy()
         return self
 
-    def predict(self, X: Any, return_std: bool = False) -> Any:
-        """The prediction, (M,) or (M, K), and on request its standard deviation, of the same shape.
+    def predict(self, X: Any, return_std: bool = False, return_cov: bool = False) -> Any:
+        """The prediction, (M,) or (M, K), and on request its standard deviation, of the same shape, or its covariance.
 
-        The deviation is that of the noise-free function: the posterior's for ``kernel="nngp"``; else the spread over
-        initialisations of trained networks (Lee et al. 2019, arXiv:1902.06720, eq. 15).
+        Both are those of the noise-free function: the posterior's for ``kernel="nngp"``; else the spread over initialisations of
+        trained networks (Lee et al. 2019, arXiv:1902.06720, eq. 15). The covariance between samples is (M, M), or (M, M, K).
         """
+        if return_std and return_cov:
+            raise EstimatorError(
+                "got return_std=True and return_cov=True, expected one of them; deviations are the covariance's"
+            )
         mean, spread = self._predict(X, return_std)
         shape = (len(mean), *self.dual_coef_.shape[1:])
+        if return_cov:
+            covariance = self._covariance(X)
+            outputs = self.dual_coef_.shape[1:]
+            each = covariance.expand(*outputs, *covariance.shape)
+            return mean.reshape(shape).numpy(), (each.movedim(0, -1) if outputs else each).numpy()
         if spread is None:
             return mean.reshape(shape).numpy()
         return mean.reshape(shape).numpy(), spread.sqrt()[:, None].expand_as(mean).reshape(shape).numpy()

@@ -62,6 +62,9 @@ def test_the_nngp_is_the_posterior(grams):
     expected = posterior(own, torch.from_numpy(NUMBERS[TRAIN]), cross, prior, noise=0.01)
     np.testing.assert_allclose(mean, expected.mean.numpy(), atol=1e-9)
     np.testing.assert_allclose(std, expected.deviation.numpy(), atol=1e-8)
+    np.testing.assert_allclose(model.predict(X[TEST], return_cov=True)[1], expected.covariance.numpy(), atol=1e-9)
+    with pytest.raises(KernelError, match="expected one of them"):
+        model.predict(X[TEST], return_std=True, return_cov=True)
     assert model.log_marginal_likelihood_ == pytest.approx(float(expected.log_marginal))
     assert model.dual_coef_.shape == (120,)
     assert model.predict(X[TEST]).dtype == np.float64
@@ -81,6 +84,7 @@ def test_training_is_the_gradient_flow_with_the_ensembles_spread(grams, kind, ti
     )  # fmt: skip
     np.testing.assert_allclose(mean, flow.test.numpy(), atol=1e-7)
     np.testing.assert_allclose(std, flow.test_covariance.diagonal().clamp_min(0).sqrt().numpy(), atol=1e-6)
+    np.testing.assert_allclose(model.predict(X[TEST], return_cov=True)[1], flow.test_covariance.numpy(), atol=1e-7)
 
 
 def test_the_classifier_is_the_argmax_of_centred_targets(grams):
@@ -110,6 +114,8 @@ def test_several_targets_are_predicted_as_one_by_one():
     model = KernelRegressor(depth=1, noise=0.01).fit(X[TRAIN], both)
     mean, std = model.predict(X[TEST], return_std=True)
     assert mean.shape == std.shape == (50, 2)
+    covariance = model.predict(X[TEST], return_cov=True)[1]
+    np.testing.assert_allclose(np.sqrt(np.diagonal(covariance).T), std, atol=1e-6)
     np.testing.assert_allclose(mean[:, 1], -2 * mean[:, 0], atol=1e-9)
     one = KernelRegressor(depth=1, noise=0.01).fit(X[TRAIN], both[:, 0]).predict(X[TEST])
     np.testing.assert_allclose(mean[:, 0], one, atol=1e-9)
