@@ -245,6 +245,7 @@ def dual_of(curve: Curve, nodes: Iterable[Node], reader: Node) -> Dual:
 
 
 IDENTITY: tuple[str, tuple[tuple[str, Any], ...]] = ("identity", ())  # the curve of a Gaussian field times a number
+SQUARE: tuple[str, tuple[tuple[str, Any], ...]] = ("monomial", (("degree", 2),))  # whose mean is known of any field
 
 
 @dataclass(frozen=True)

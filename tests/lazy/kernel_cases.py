@@ -30,6 +30,20 @@ class Net(nn.Module):
         return self.written(self, x)
 
 
+def root_mean_square(h: Tensor) -> Tensor:
+    return h * torch.rsqrt(h.pow(2).mean(-1, keepdim=True) + 1e-6)
+
+
+def centred_norm(h: Tensor) -> Tensor:
+    variance, mean = torch.var_mean(h, -1, keepdim=True)
+    return (h - mean) / torch.sqrt(variance + 1e-5)
+
+
+def by_deviation(h: Tensor) -> Tensor:
+    spread, mean = torch.std_mean(h, -1, keepdim=True)
+    return (h - mean) / (spread + 0.1)
+
+
 @dataclass(frozen=True)
 class Case:
     """A network to compare with its infinite-width kernel; ``slack`` is the constant of the 1/width term.
@@ -455,6 +469,28 @@ CASES: dict[str, Case] = {
             lambda s, x: s.o((h := (g := s.i(x)) + s.a(s.n(g)).tanh()) + s.b(s.n(h)).erf()),
             n=nn.LayerNorm(n, elementwise_affine=False),
             **dense(n),
+        ),
+        VEC,
+    ),
+    "norms by hand": Case(
+        lambda n: Net(
+            lambda s, x: s.o(centred_norm(F.relu(s.a(s.g * root_mean_square(F.relu(s.i(x)))))).mean(1)),
+            g=nn.Parameter(torch.ones(n)),
+            **dense(n),
+        ),
+        WORDS,
+    ),
+    "norms by hand of random features": Case(
+        lambda n: Net(lambda s, x: s.o(F.relu(s.a(by_deviation(root_mean_square(s.i(x)).tanh())))), **dense(n)), VEC
+    ),
+    "a number of the data for all features": Case(
+        lambda n: Net(lambda s, x: s.o(F.relu(s.i(x)) - 0.5 * x.mean(-1, keepdim=True)), i=L(5, n), o=L(n, OUT)), VEC
+    ),
+    "features less their variance": Case(
+        lambda n: Net(
+            lambda s, x: s.o(F.relu(h := s.i(x)) + h.var(-1, keepdim=True).log() / h.std(-1, keepdim=True)),
+            i=L(5, n),
+            o=L(n, OUT),
         ),
         VEC,
     ),

@@ -414,7 +414,20 @@ REFUSED: dict[str, Refusal] = {
         WORDS,
         ("channel axis", "convolve over positions"),
     ),
-    "mean over features": Refusal(of_dense(lambda s, x: s.o(s.i(x).mean(-1, keepdim=True) + s.a(s.i(x)))), VEC, ("features",)),
+    "sum over features": Refusal(of_dense(lambda s, x: s.o(s.i(x).sum(-1, keepdim=True) + s.a(s.i(x)))), VEC, ("features",)),
+    "variance over positions": Refusal(
+        lambda n: Net(lambda s, x: s.o(s.i(x).var(1)), i=L(5, n), o=L(n, OUT)), WORDS, ("no variance over all features",)
+    ),
+    "variance of squares": Refusal(
+        of_dense(lambda s, x: s.o((h := F.relu(s.i(x)) - x.mean(-1, keepdim=True)) / (1 + (h * h).var(-1, keepdim=True)))),
+        VEC,
+        ("not independent Gaussians",),
+    ),
+    "mean over the features of a head": Refusal(
+        of_dense(lambda s, x: s.o((h := F.relu(s.i(x)).unflatten(-1, (2, -1))).sub(h.mean(-1, keepdim=True)).flatten(1))),
+        VEC,
+        ("features",),
+    ),
     "mean over samples": Refusal(of_dense(lambda s, x: s.o(s.i(x) + s.i(x).mean(0))), VEC, ("samples",)),
     "some samples": Refusal(of_dense(lambda s, x: s.o(s.i(x)[1:] - s.i(x)[:-1])), VEC, ("samples",)),
     "one sample": Refusal(of_dense(lambda s, x: s.o(s.i(x) + s.a(s.i(x))[0])), VEC, ("samples out of the batch",)),

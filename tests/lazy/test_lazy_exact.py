@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 import lazyrich as lzr
 from lazyrich.errors import KernelError
@@ -135,6 +135,58 @@ def test_layer_norm_makes_every_variance_one():
     v = (kernel - mean[:, None] * mean).diagonal()
     close(k.nngp(X), 1.5 * (kernel - mean[:, None] * mean) / (v[:, None] * v).sqrt(), 1e-7)
     close(k.nngp(X).diagonal(), torch.full((5,), 1.5, dtype=DOUBLE), 1e-12)
+
+
+def over(h: Tensor, dims) -> Tensor:
+    v, m = torch.var_mean(h, dims, correction=0, keepdim=True)
+    return (h - m) * torch.rsqrt(v + 1e-5)
+
+
+def squares(h: Tensor, dims) -> Tensor:
+    h = h - h.mean(dims, keepdim=True)
+    return h / (h**2).mean(dims, keepdim=True).add(1e-5).sqrt()
+
+
+def root_mean_square(h: Tensor, dims) -> Tensor:
+    return h / (h.to(h.dtype).square().mean(dims).unsqueeze(-1) + 1e-5) ** 0.5
+
+
+def deviation(h: Tensor, dims) -> Tensor:
+    return (h - h.mean(dims, keepdim=True)) / (h.std(dims, keepdim=True) ** 2 + h.new_tensor(1e-5)).sqrt()
+
+
+BY_HAND = {
+    "var_mean": (over, -1, lambda h: F.layer_norm(h, h.shape[-1:])),
+    "squares": (squares, -1, lambda h: F.layer_norm(h, h.shape[-1:])),
+    "std": (deviation, (-1,), lambda h: F.layer_norm(h, h.shape[-1:])),
+    "root mean square": (root_mean_square, -1, lambda h: F.rms_norm(h, h.shape[-1:], eps=1e-5)),
+    "channels": (over, 1, lambda h: F.layer_norm(h.movedim(1, -1), h.shape[1:2]).movedim(-1, 1)),
+    "channels and positions": (squares, (1, 2, 3), lambda h: F.group_norm(h, 1)),
+}
+
+
+@pytest.mark.parametrize("after", [torch.relu, torch.tanh, lambda h: h], ids=["relu", "tanh", "nothing"])
+@pytest.mark.parametrize("name", BY_HAND)
+def test_norms_by_hand_are_torchs_norms(name, after):
+    """Of Gaussian features and of others, in both kernels, within a batch, between two and in tiles."""
+    hand, dims, norm = BY_HAND[name]
+    images = name.startswith("channels")
+    first, last = (nn.Conv2d(3, 8, 3), nn.Conv2d(8, 2, 1)) if images else (L(7, 8), L(8, 2))
+    x = IMG if images else normal(5, 3, 7)
+
+    class Normed(nn.Module):
+        def __init__(self, norm):
+            super().__init__()
+            self.first, self.last, self.norm = first, last, norm
+
+        def forward(self, x):
+            h = torch.relu(self.last(self.norm(after(self.first(x)))))
+            return h.mean((2, 3)) if images else h.mean(1)
+
+    by_hand, own = (lzr.kernel(Normed(f), init=lzr.init.variance(1.5, 0.2)) for f in (lambda h: hand(h, dims), norm))
+    for a, b in zip((*by_hand(x), *by_hand(x[:2], x[1:])), (*own(x), *own(x[:2], x[1:])), strict=True):
+        close(a, b, 1e-12)
+    close(by_hand.diagonal(x, "ntk"), own.diagonal(x, "ntk"), 1e-12)
 
 
 def test_gated_unit_is_the_product():

@@ -1,6 +1,19 @@
 """One rule a file: what an operation of a network does to a random field."""
 
-from lazyrich.lazy.rule import attention, convolution, dropout, embedding, linear, norm, pointwise, pool, product, shape, sums
+from lazyrich.lazy.rule import (
+    attention,
+    convolution,
+    dropout,
+    embedding,
+    linear,
+    norm,
+    pointwise,
+    pool,
+    product,
+    shape,
+    statistic,
+    sums,
+)
 from lazyrich.lazy.rule.table import RULES, Call, Need, Rule, register
 
 __all__ = [
@@ -19,5 +32,6 @@ __all__ = [
     "product",
     "register",
     "shape",
+    "statistic",
     "sums",
 ]

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lazyrich.lazy.field import IDENTITY, Curve, Data, Field, Mix, Random, Source, Weight, number_of
+from lazyrich.lazy.field import IDENTITY, SQUARE, Curve, Data, Field, Mix, Random, Source, Weight, number_of
 from lazyrich.lazy.layout import Kind
 from lazyrich.lazy.rule.table import Call, register
 
@@ -47,7 +47,7 @@ def apply(call: Call) -> Any:
         given = dict(zip(parameters, rest, strict=False)) | {k: v for k, v in kwargs.items() if k in parameters}
         spec: Any = (name, tuple(sorted(given.items())))
     else:
-        spec = None
+        spec = SQUARE if op == "square" else None
     return through(call, call.args[0], lambda x: target(x, *rest, **kwargs), spec, kinks=_kinks(op, (*rest, *kwargs.values())))
 
 
@@ -70,7 +70,7 @@ def power(call: Call) -> Any:
     exponent = call.args[1]
     if not isinstance(exponent, (int, float)):
         raise call.refuse("its exponent is no number", "use a constant exponent")
-    return through(call, call.args[0], lambda x: x**exponent, None)
+    return through(call, call.args[0], lambda x: x**exponent, SQUARE if exponent == 2 else None)
 
 
 @register("gt", "ge", "lt", "le", "eq", "ne", "logical_and", "logical_or", "maximum", "minimum", "max", "min", "fmax", "fmin",

@@ -5,25 +5,30 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lazyrich.lazy.field import Field
+from lazyrich.lazy.field import Data, Field
 from lazyrich.lazy.layout import Kind
 from lazyrich.lazy.rule.convolution import _with_atom
 from lazyrich.lazy.rule.linear import along
+from lazyrich.lazy.rule.statistic import averaged, over_features
 from lazyrich.lazy.rule.table import Call, pairs, register
 
 
-@register("mean", "sum", says="mean (sum) over positions of K and Theta, all pairs of positions", reads=pairs)
-def reduce(call: Call) -> Field:
-    """Mean or sum over whole axes of positions."""
-    field = call.field().merged()
-    dims = call.get(1, "dim")
+@register("mean", "sum", says="mean (sum) over positions of K and Theta, all pairs of positions; a mean over features is a number",
+          reads=pairs, moments=True)  # fmt: skip
+def reduce(call: Call) -> Field | Data:
+    """Mean or sum over whole axes of positions, or the mean over all features."""
+    layout, dims = call.args[0].layout, call.get(1, "dim")
     keep = bool(call.get(2, "keepdim", False))
-    dims = range(len(field.layout.axes)) if dims is None else ([dims] if isinstance(dims, int) else dims)
-    axes = sorted((field.layout.axis(d) for d in dims), reverse=True)
+    dims = range(len(layout.axes)) if dims is None else ([dims] if isinstance(dims, int) else dims)
+    axes = sorted((layout.axis(d) for d in dims), reverse=True)
+    if call.node.op == "mean" and over_features(layout, set(axes)):
+        return averaged(call, set(axes), keep)
+    field = call.field().merged()
     for at in axes:
         if any(a.kind is not Kind.POSITION for a in field.layout.axes[at]):
             raise call.refuse(
-                "it reduces over samples or features", "reduce over positions; sum over features with a linear layer"
+                "it reduces over samples or features",
+                "reduce over positions; take the mean over all features, or sum over features with a linear layer",
             )
     field = _collapsed(field, [at for at in axes if field.layout.axes[at]], mean=call.node.op == "mean")
     for at in axes:

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from lazyrich.graph.node import Batch
-from lazyrich.lazy.field import Data, Field, Mix, Random, Source, Sources, Weight, number_of
+from lazyrich.lazy.field import SQUARE, Data, Field, Mix, Random, Source, Sources, Weight, number_of
 from lazyrich.lazy.layout import Atom, Kind, Layout, size_of
 from lazyrich.lazy.rule.pointwise import joined, plus, through, times
 from lazyrich.lazy.rule.shape import halves
 from lazyrich.lazy.rule.table import Call, register
 
 
-@register("add", "sub", says="covariances of independent branches add")
+@register("add", "sub", says="covariances of independent branches add", moments=True)
 def add(call: Call) -> Any:
     """The sum of two branches, or with a constant."""
     first, second = call.args[0], call.args[1]
@@ -95,6 +95,8 @@ def product(call: Call, first: Any, second: Any) -> Any:
     whole = joined(call, (first, second), lambda a, b: a * b)
     if whole is not None:
         return whole
+    if first is second and isinstance(first, Field):
+        return through(call, first, torch.square, SQUARE)
     a, b = _aligned(call, call.run.field(first, call), call.run.field(second, call))
     _refuse_dependent(call, a, b, "multiplied")
     if a.mixed and b.mixed:
@@ -303,6 +305,10 @@ def plus_tensor(call: Call, value: Any, tensor: Weight | Data, alpha: float) -> 
     if isinstance(tensor, Weight):
         return _sum(call, field, table(call, tensor, field))
     feature = _feature_axis(call, field.layout) - len(field.layout.axes)
+    if number_of(tensor) == 0:
+        return value
+    if -feature > len(tensor.shape) or tensor.shape[feature] == 1:
+        return _shifted(call, field, tensor, alpha)
     other = call.run.as_field(tensor, feature, field.full, call)
     return _sum(call, field, other if alpha == 1 else other.scaled(alpha))
 
@@ -366,9 +372,26 @@ def gained(call: Call, field: Field, name: str) -> Field:
     )  # fmt: skip
 
 
+def _shifted(call: Call, field: Field, data: Data, alpha: float) -> Field:
+    """One number added to all features, K -> K + m d' + d m' + d d', for every position, or for every sample and position."""
+    field, _, (m1, m2) = call.run.moments(call.node.name, field)
+    numbers, d1, d2 = _numbers(call, field, data)
+    nngp = field.nngp + alpha * (m1 * d2 + d1 * m2) + alpha**2 * d1 * d2
+    mean = None
+    if call.run.alone:
+        mean = alpha * numbers + (torch.zeros_like(field.own_diagonal()) if field.mean is None else field.mean)
+    return replace(field, nngp=nngp, mean=mean, gaussian=False, centred=False, origin=None)
+
+
 def _mask(call: Call, field: Field, data: Data) -> Field:
     """A factor for every position, or for every sample and position."""
     field = field.merged()
+    factors, first, second = _numbers(call, field, data)
+    return field.mapped(lambda k: k * (first * second), lambda m: m * factors)
+
+
+def _numbers(call: Call, field: Field, data: Data) -> tuple[Tensor, Tensor, Tensor]:
+    """Numbers for positions, (N or 1, positions) of the first batch, and of both laid out against a field's arrays."""
     axes = field.layout.axes
     shape = (1,) * (len(axes) - len(data.shape)) + tuple(data.shape)
     batch = [i for i, size in enumerate(shape) if isinstance(size, Batch)]
@@ -377,11 +400,10 @@ def _mask(call: Call, field: Field, data: Data) -> Field:
         if any(a.kind is not (Kind.BATCH if i in batch else Kind.POSITION) for a in axes[i]) and size != 1
     ]  # fmt: skip
     if wrong or len(shape) > len(axes):
-        raise call.refuse("it multiplies by a tensor over features", "multiply by numbers or by masks over positions")
+        raise call.refuse("it combines with a tensor over features", "take numbers or masks over positions")
     sizes = [shape[i] for i, axis in enumerate(axes) for a in axis if a.kind is Kind.POSITION]
     factors = [t.to(field.nngp).reshape(-1 if batch else 1, *sizes) for t in data.tensors]
-    first, second = field.at_positions(factors[0], factors[-1])
-    return field.mapped(lambda k: k * (first * second), lambda m: m * factors[0])
+    return factors[0], *field.at_positions(factors[0], factors[-1])
 
 
 def _feature_axis(call: Call, layout: Layout) -> int:
