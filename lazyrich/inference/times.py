@@ -13,7 +13,7 @@ from lazyrich.inference.layout import tensor
 Times = float | Sequence[float] | Tensor
 
 
-def times_of(t: Times) -> Tensor:
+def times_of(t: Times, name: str = "t") -> Tensor:
     """Times as float64, of shape () for one time or (T,).
 
     Raises:
@@ -23,7 +23,7 @@ def times_of(t: Times) -> Tensor:
         >>> times_of([0, float("inf")])
         tensor([0., inf], dtype=torch.float64)
     """
-    found = tensor(t, "t").to(torch.float64)
+    found = tensor(t, name).to(torch.float64)
     if found.ndim > 1 or not found.numel():
         raise KernelError(f"got times of shape {tuple(found.shape)}, expected a number or a list of numbers")
     if not bool((found >= 0).all()):

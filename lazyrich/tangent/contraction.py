@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from numbers import Integral
 
 import torch
 from torch import Tensor, nn
@@ -54,7 +55,7 @@ def contracted(
         >>> bool(torch.allclose(matrix @ r, vector, atol=1e-5))
         True
     """
-    if order not in ORDERS or keep not in (1, 2):
+    if not isinstance(order, Integral) or order not in ORDERS or keep not in (1, 2):
         raise TangentError(f"got order {order!r} and keep {keep!r}, expected order 2, 3 or 4 and keep 1 or 2")
     outputs = Outputs(model, x, rates)
     weights = outputs.cotangent(r)

@@ -128,6 +128,8 @@ class EarlyModel:
         psi, targets = self.features(x), y.reshape(len(y), -1).to(x)
         if len(targets) != len(x) or not len(x):
             raise TangentError(f"got {len(x)} inputs and {len(targets)} targets, expected one target for every input")
+        if not torch.isfinite(targets).all():
+            raise TangentError("y has entries that are not finite; remove those samples")
         values, vectors = torch.linalg.eigh(psi.double().T @ psi.double() / len(x))
         largest = float(values[-1])
         if not 0 < lr * largest < 2:
@@ -199,10 +201,11 @@ def early_model(
     """
     if layers not in get_args(Layers):
         raise TangentError(f"got layers={layers!r}, expected one of {', '.join(get_args(Layers))}")
-    if x.dim() != 2 or len(x) < 2:
-        raise TangentError(
-            f"got x of shape {tuple(x.shape)}, expected (n, d) with n at least 2; flatten inputs with x.flatten(1)"
-        )
+    if not isinstance(x, Tensor) or x.dim() != 2 or len(x) < 2:
+        got = f"shape {tuple(x.shape)}" if isinstance(x, Tensor) else f"type {type(x).__name__}"
+        raise TangentError(f"got x of {got}, expected a tensor (n, d) with n at least 2; flatten inputs with x.flatten(1)")
+    if not torch.isfinite(x).all():
+        raise TangentError("x has entries that are not finite; remove those samples")
     d = x.shape[1]
     scale = float(x.double().square().sum(1).mean()) / d
     if not 1 / SCALED < scale < SCALED:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -91,12 +92,12 @@ def equilibrium(
         >>> round(equilibrium("relu", 100, residual=1.0).fraction, 2) == round(equilibrium("relu", 400, residual=1.0).fraction, 2)
         True
     """
-    if not isinstance(depth, int) or depth < 2:
-        raise TangentError(f"got depth {depth}, expected at least 2 layers to balance between")
-    if not -1 <= correlation < 1:
-        raise TangentError(f"got correlation {correlation}, expected one in [-1, 1): equal inputs cannot be told apart")
-    if residual is not None and not 0 < residual < math.inf:
-        raise TangentError(f"got residual {residual}, expected a branch factor: positive and finite, or None for a plain net")
+    if not isinstance(depth, Integral) or depth < 2:
+        raise TangentError(f"got depth {depth!r}, expected a whole number, at least 2 layers to balance between")
+    if not isinstance(correlation, Real) or not -1 <= correlation < 1:
+        raise TangentError(f"got correlation {correlation!r}, expected one in [-1, 1): equal inputs cannot be told apart")
+    if residual is not None and (not isinstance(residual, Real) or not 0 < residual < math.inf):
+        raise TangentError(f"got residual {residual!r}, expected a branch factor: positive and finite, or None for a plain net")
     net, q = _net(activation)
     if not 0 < q < math.inf:
         raise TangentError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Integral
 
 import torch
 from torch import Tensor, nn
@@ -89,7 +90,7 @@ def higher_kernels(
         >>> bool(torch.allclose(kernels.k3, kernels.dntk + kernels.dntk.transpose(0, 1)))
         True
     """
-    if order not in ORDERS:
+    if not isinstance(order, Integral) or order not in ORDERS:
         raise TangentError(f"got order {order!r}, expected one of {', '.join(map(str, ORDERS))}")
     everything = x if x_test is None else _joined(x, x_test)
     outputs = Outputs(model, everything, rates, exact=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from numbers import Integral
+
 import torch
 from torch import Tensor
 
@@ -74,8 +76,10 @@ class TangentDirections:
         with torch.no_grad():
             values, vectors = torch.linalg.eigh(tangent_kernel(self.at, self.at).double())
         rank = int((values > values[-1] * len(values) * torch.finfo(self.at.x.dtype).eps).sum())
-        if not 1 <= top <= rank:
-            raise TangentError(f"got top={top}, expected 1 to {rank}, the rank of the tangent kernel on these {len(x)} inputs")
+        if not isinstance(top, Integral) or not 1 <= top <= rank:
+            raise TangentError(
+                f"got top={top!r}, expected 1 to {rank} of them, the rank of the tangent kernel on these {len(x)} inputs"
+            )
         self.values = values.flip(0)[:top].to(self.at.x)
         self.vectors = vectors.flip(1)[:, :top].to(self.at.x)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Real
 from typing import Any
 
 import torch
@@ -97,8 +98,8 @@ def onset(
     """
     if isinstance(features, str):
         raise TangentError(f"got features='{features}', expected a list of paths: ['{features}']")
-    if not 0 < learnt < 1:
-        raise TangentError(f"got learnt = {learnt}, expected a share of the loss between 0 and 1")
+    if not isinstance(learnt, Real) or not 0 < learnt < 1:
+        raise TangentError(f"got learnt = {learnt!r}, expected a share of the loss between 0 and 1")
     outputs = Outputs(model, x, rates, exact=True)
     targets = outputs.cotangent(y, "y")
     start = -targets if centred else outputs.start - targets

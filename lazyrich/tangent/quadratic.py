@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Integral, Real
 
 import torch
 from torch import Tensor, nn
@@ -66,12 +67,13 @@ class TwoLayerExpansion(nn.Module):
 
     def __init__(self, inputs: int, width: int, activation: str | Activation = "shifted_sigmoid", seed: int = 0) -> None:
         super().__init__()
-        if inputs < 1 or width < 2 or width % 2:
+        whole = all(isinstance(number, Integral) for number in (inputs, width, seed))
+        if not whole or inputs < 1 or width < 2 or width % 2:
             raise TangentError(
-                f"got inputs={inputs}, width={width}, expected at least one input and an even width (units in pairs)"
+                f"got inputs={inputs!r}, width={width!r}, seed={seed!r}, expected whole numbers: at least one input and an even "
+                "width (units in pairs)"
             )
         self.activation = curved(activation)
-        self.seed = seed
         dtype = torch.get_default_dtype()
         half = torch.randn(width // 2, inputs, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
         self.register_buffer("w0", torch.cat([half, half]).to(dtype))
@@ -115,8 +117,9 @@ class TwoLayerExpansion(nn.Module):
 
     def _check(self, x: Tensor) -> None:
         inputs = self.w0.shape[1]
-        if x.dim() != 2 or x.shape[1] != inputs:
-            raise TangentError(f"got x of shape {tuple(x.shape)}, expected (N, {inputs}); flatten inputs with x.flatten(1)")
+        if not isinstance(x, Tensor) or x.dim() != 2 or x.shape[1] != inputs:
+            got = f"shape {tuple(x.shape)}" if isinstance(x, Tensor) else f"type {type(x).__name__}"
+            raise TangentError(f"got x of {got}, expected a tensor (N, {inputs}); flatten inputs with x.flatten(1)")
         if x.dtype != self.w0.dtype:
             raise TangentError(
                 f"x is {x.dtype} but the model is {self.w0.dtype}; call x.to({self.w0.dtype}) or model.to({x.dtype})"
@@ -131,7 +134,7 @@ class QuadNTK(TwoLayerExpansion):
     E_s[L(f_{W0 + WS})] + lambda ||W||_{2,4}^8 trains f_Q.
 
     In training mode the module is f_{W0 + WS}, in evaluation mode f_Q. Signs come from ``seed`` and the count of forwards
-    so far (``draws``), which is in the state dict: a loaded model draws on where it stopped.
+    so far (``draws``), which are in the state dict: a loaded model draws on where it stopped.
 
     Args:
         inputs: d; inputs of norm about 1, as in the paper.
@@ -151,12 +154,16 @@ class QuadNTK(TwoLayerExpansion):
     """
 
     draws: Tensor
+    seed: Tensor
 
     def __init__(
         self, inputs: int, width: int, activation: str | Activation = "shifted_sigmoid", seed: int = 0, start: float = 1.0
     ) -> None:
         super().__init__(inputs, width, activation, seed)
+        if not isinstance(start, Real) or not 0 < start < math.inf:
+            raise TangentError(f"got start={start!r}, expected a positive size of W's rows: W = 0 is a saddle of f_Q")
         self.register_buffer("draws", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("seed", torch.tensor(int(seed)))
         scale = start * width**-0.25 / math.sqrt(inputs)
         drawn = torch.randn(width, inputs, generator=self._generator(0), dtype=torch.float64)
         self.weight.data = (scale * drawn).to(self.weight.dtype)
@@ -176,7 +183,7 @@ class QuadNTK(TwoLayerExpansion):
         return penalty_2_4(self.weight)
 
     def _generator(self, count: int) -> torch.Generator:
-        return torch.Generator().manual_seed((self.seed + 1) * 1_000_003 + count)  # apart from w0's own seed
+        return torch.Generator().manual_seed((int(self.seed) + 1) * 1_000_003 + count)  # apart from w0's own seed
 
 
 def penalty_2_4(weight: Tensor) -> Tensor:

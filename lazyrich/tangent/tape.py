@@ -171,9 +171,10 @@ def probe(function: NetworkFunction, x: Tensor) -> Probe:
     """Try out how each parameter is read, and whether axis 0 of what reads it holds the samples.
 
     With the samples turned round and one more, an operation's input must turn round and get one more row. They are spread over
-    the whole batch, as the first few may be alike.
+    the whole batch, as the first few may be alike; of two, one goes twice, as turning two round is the same as rolling them.
     """
     some = x[[i * len(x) // PROBED for i in range(PROBED)]] if len(x) > PROBED else x
+    some = torch.cat([some, some[:1]]) if len(some) == 2 else some
     n = len(some)
     uses, unknown, out, _ = _forward(function, some)
     turned = _forward(function, torch.cat([some.roll(1, 0), some[:1]]))[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -111,9 +112,9 @@ def hierarchy(
         (torch.Size([3, 2, 1]), True)
     """
     when = _times(times)
-    if not 0 < lr < math.inf:
-        raise TangentError(f"got lr {lr}, expected a learning rate: positive and finite")
-    if order not in ORDERS:
+    if not isinstance(lr, Real) or not 0 < lr < math.inf:
+        raise TangentError(f"got lr {lr!r}, expected a learning rate: positive and finite")
+    if not isinstance(order, Integral) or order not in ORDERS:
         raise TangentError(f"got order {order!r}, expected one of {', '.join(map(str, ORDERS))}")
     if kernels is not None and rates is not None:
         raise TangentError("got kernels and rates: rates are in the kernels already; give them to higher_kernels(rates=...)")
@@ -219,7 +220,7 @@ def _verdict(found: Any, last: float) -> tuple[str | None, float]:
 
 
 def _times(times: Times) -> Tensor:
-    when = times_of(times).reshape(-1)
+    when = times_of(times, "times").reshape(-1)
     if not torch.isfinite(when).all():
         raise TangentError("got an infinite time, expected finite ones: the truncated hierarchy has no limit to go to")
     if not bool((when.diff() > 0).all()):

@@ -77,7 +77,7 @@ class Alone:
         return min((run.diverged, run.losses[-1], layer) for layer, run in self.runs.items())[2]
 
     def rows(self) -> list[dict[str, Any]]:
-        """One record a layer, and one named ``(all)``: ``layer``, ``first`` and ``last`` loss, ``diverged``."""
+        """One record a layer, and one named ``(all)``: ``layer``, loss before the ``first`` and the ``last`` step, ``diverged``."""
         return [
             {"layer": layer, "first": run.losses[0], "last": run.losses[-1], "diverged": run.diverged}
             for layer, run in (*self.runs.items(), ("(all)", self.whole))
@@ -132,6 +132,8 @@ def train_alone(
     """
     if steps < 1:
         raise TrainError(f"got steps = {steps}, expected at least 1")
+    if isinstance(layers, str) or (layers is not None and not layers):
+        raise TrainError(f"got layers={layers!r}, expected a list of module paths such as {layers_of(model)[:1]}")
     chosen = list(layers_of(model) if layers is None else layers)
 
     def run(name: str, kept: Sequence[str]) -> Run:

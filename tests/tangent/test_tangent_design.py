@@ -135,6 +135,7 @@ def test_what_cannot_be_designed_is_refused_with_the_mend():
         (lambda: design(family(), x, y, 0.1, width=0), "got width 0"),
         (lambda: design(lzr.Family(bare, base=16), x, y, 0.1, sigma_b=[0.5]), "no biases"),
         (lambda: onset(model, x, y, features="hidden.0"), "expected a list of paths"),
+        (lambda: onset(model, x, y, learnt="a"), "got learnt = 'a'"),
         (lambda: onset(model, x, y.numpy()), "got y of type ndarray"),
         (
             lambda: onset(nn.Linear(4, 1).double(), torch.randn(40000, 4).double(), torch.randn(40000).double()),

@@ -111,6 +111,8 @@ def test_rows_and_words() -> None:
     ("activation", "depth", "options", "error", "says"),
     [
         ("relu", 1, {}, TangentError, "depth 1"),
+        ("relu", 10.0, {}, TangentError, "depth 10.0, expected a whole number"),
+        ("relu", 9, {"correlation": "a"}, TangentError, "correlation 'a'"),
         ("relu", 9, {"correlation": 1.0}, TangentError, "correlation 1"),
         ("relu", 9, {"residual": -1.0}, TangentError, "residual -1"),
         ("tanh", 9, {}, TangentError, "critical\\('tanh', bias=0.05\\)"),

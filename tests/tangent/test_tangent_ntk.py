@@ -445,6 +445,21 @@ class Sorted(nn.Module):
         return self.b(torch.tanh(self.a(x[order]))[order.argsort()])
 
 
+class Rolled(Sorted):
+    """Samples go through it one place further on, and are put back."""
+
+    def forward(self, x):
+        return self.b(torch.tanh(self.a(x.roll(1, 0))).roll(-1, 0))
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 6])
+def test_a_network_that_rolls_its_samples_is_not_taken_for_one_that_does_not(n):
+    model, x = Rolled().double(), torch.randn(n, 3, dtype=torch.float64)
+    want = sum(explicit(model, x, x).values())
+    close(ntk_of(model, x), want)
+    close(ntk_of(model, x, block=2), want)
+
+
 @pytest.mark.parametrize("first", [[1.0, 1, 1, 3, 0, 2], [0.0] * 14 + [-1.0] + [0.0] * 25])
 def test_a_network_that_sorts_its_samples_is_not_taken_for_one_that_does_not(first):
     model, x = Sorted().double(), torch.randn(len(first), 3, dtype=torch.float64)

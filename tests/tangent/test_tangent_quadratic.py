@@ -71,7 +71,7 @@ def test_training_draws_fresh_signs_and_evaluation_is_the_quadratic_term():
     outputs = [model(x) for _ in range(3)]
     assert not torch.equal(outputs[0], outputs[1])
     assert all(torch.equal(again(x), out) for out in outputs)  # from the seed alone
-    resumed = QuadNTK(4, 64).double()
+    resumed = QuadNTK(4, 64, seed=7).double()
     resumed.load_state_dict(model.state_dict())
     assert torch.equal(resumed(x), model(x))
     assert torch.equal(model.eval()(x), model.quadratic(x))
@@ -119,7 +119,11 @@ def test_what_does_not_fit_is_refused():
         (lambda: QuadNTK(3, 7), "width=7.*even"),
         (lambda: QuadNTK(0, 8), "inputs=0"),
         (lambda: QuadNTK(3, 8, "sigmoid"), "got activation 'sigmoid', expected one of"),
-        (lambda: model(torch.ones(5, 4)), r"got x of shape \(5, 4\), expected \(N, 3\)"),
+        (lambda: model(torch.ones(5, 4)), r"got x of shape \(5, 4\), expected a tensor \(N, 3\)"),
+        (lambda: model(torch.ones(5, 3).numpy()), "got x of type ndarray"),
+        (lambda: QuadNTK(3.0, 8), "got inputs=3.0, .*whole numbers"),
+        (lambda: QuadNTK(3, "8"), "width='8'"),
+        (lambda: QuadNTK(3, 8, start=0), "got start=0, expected a positive size"),
         (lambda: model(torch.ones(5, 3, 1)), "flatten"),
         (lambda: model(torch.ones(5, 3).double()), "model.to"),
     ]:

@@ -131,6 +131,8 @@ def test_what_does_not_fit_is_refused_with_the_mend():
     for call, says in [
         (lambda: lzr.hierarchy(model, x, y, 5, times=[1.0]), "got order 5"),
         (lambda: lzr.hierarchy(model, x, y[:, 0], times=[1.0]), r"got y of shape \(3,\), expected \(3, 2\).*one-hot"),
+        (lambda: lzr.hierarchy(model, x, y, 2.0, times=[1.0]), "got order 2.0"),
+        (lambda: lzr.hierarchy(model, x, y, times=[1.0], lr="a"), "got lr 'a'"),
         (lambda: lzr.hierarchy(model, x, y * torch.nan, times=[1.0]), "y has entries that are not finite"),
         (lambda: lzr.hierarchy(model, x, y, times=[1.0, float("inf")]), "infinite time"),
         (lambda: lzr.hierarchy(model, x, y, times=[2.0, 1.0]), "expected increasing"),

@@ -82,14 +82,18 @@ def test_probes_of_every_run_and_chosen_layers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "says"), [({"layers": ["head"]}, "'head'"), ({"layers": []}, "no layer"), ({"steps": 0}, "steps = 0")]
+    ("options", "says"),
+    [
+        ({"layers": ["head"]}, "'head'"),
+        ({"layers": "readout"}, "got layers='readout', expected a list of module paths"),
+        ({"layers": []}, "got layers=\\[\\], expected a list"),
+        ({"steps": 0}, "steps = 0"),
+    ],
 )
 def test_bad_input(options: dict, says: str) -> None:
     x, y = data()
-    if options.get("layers") == []:
-        with pytest.raises(TrainError, match=says), only(net()):
-            pass
-        return
+    with pytest.raises(TrainError, match="no layer"), only(net()):
+        pass
     with pytest.raises(TrainError, match=says):
         train_alone(net(), sgd, lambda _: (x, y), half_mse, **{"steps": 2, **options})
 
