@@ -19,9 +19,9 @@ from torch.func import vmap
 from torch.nn.modules.dropout import _DropoutNd
 from torch.overrides import TorchFunctionMode
 
-from lazyrich.errors import TrainError
+from lazyrich.errors import TangentError, TrainError
 from lazyrich.functional import functional_call
-from lazyrich.train.likeness import likeness
+from lazyrich.train.likeness import changed, likeness
 from lazyrich.train.loop import Batches, train
 from lazyrich.train.loss import Loss
 from lazyrich.train.optimizers import StackedOptimizer, key_of, settings_of
@@ -41,7 +41,8 @@ class Member:
 
     Attributes:
         model: trained in place.
-        optimizer: any torch optimizer over parameters of this model, with its own groups.
+        optimizer: any torch optimizer over parameters of this model, with its own groups. Members with optimizers of a kind that is
+            none of torch's, or that step other tensors too, are trained one by one.
         batches: ``batches(step) -> (x, y)``; members that share the object share the data.
         probes: what looks on.
         seed: of random layers.
@@ -147,6 +148,8 @@ def train_all(
     for indices in _chunks(members, chunk):
         some = [members[i] for i in indices]
         found = _engine_of(some, loss, steps) if engine == "auto" else Engine(engine, "asked for")
+        if engine == "vmap" and (why := _elsewhere(some) or (_state(some[0]) if steps > 0 else "")):
+            raise TrainError(f"got engine='vmap', which cannot be: {why}; take engine='auto', or 'loop' for such members")
         trained = _loop(some, loss, steps, meter) if found.name == "loop" else _together(some, loss, steps, compile, meter)
         for i, run in zip(indices, trained, strict=True):
             run.engine = found.name
@@ -159,11 +162,13 @@ def _refuse_shared(members: Sequence[Member]) -> None:
     owners: dict[int, int] = {}
     for i, member in enumerate(members):
         own = {id(p) for p in member.model.parameters()}
-        stepped = own.intersection(id(p) for group in member.optimizer.param_groups for p in group["params"])
-        if first := [owners[key] for key in stepped if owners.setdefault(key, i) != i]:
-            raise TrainError(f"members {first[0]} and {i} train the same parameters; give each a copy.deepcopy of the model")
-        if own and not stepped:
+        stepped = {id(p) for group in member.optimizer.param_groups for p in group["params"]}
+        if own and not own & stepped:
             raise TrainError(f"the optimizer of member {i} holds no parameter of its model; make it from model.parameters()")
+        if first := [owners[key] for key in stepped if owners.setdefault(key, i) != i]:
+            raise TrainError(
+                f"members {first[0]} and {i} train the same parameters; give each a copy.deepcopy of the model, and of a loss's own"
+            )
 
 
 def _engine_of(members: Sequence[Member], loss: Loss, steps: int) -> Engine:
@@ -172,10 +177,38 @@ def _engine_of(members: Sequence[Member], loss: Loss, steps: int) -> Engine:
     hooked = any(getattr(m.optimizer, hooks, None) for m in members for hooks in OPTIMIZER_HOOKS)
     found += [Engine("loop", "its optimizer has hooks")] if hooked else []
     found += [Engine("loop", "its optimizer joins several")] if any(not m.optimizer.defaults for m in members) else []
+    found += [Engine("loop", why)] if (why := _elsewhere(members) or _own_kind(members)) else []
     if looped := next((engine for engine in found if engine.name == "loop"), None):
         return looped
-    why = _refused(members[0].model, loss, *members[0].batches(0)) if steps > 0 else ""
+    why = (_state(members[0]) or _refused(members[0].model, loss, *members[0].batches(0))) if steps > 0 else ""
     return Engine("loop", why) if why else found[0]
+
+
+def _own_kind(members: Sequence[Member]) -> str:
+    """Whether an optimizer may look at all that it steps, or keep a state that stacking does not know of."""
+    kinds = {type(member.optimizer) for member in members}
+    odd = sorted(kind.__name__ for kind in kinds if not kind.__module__.startswith(("torch.optim", "lazyrich.")))
+    return f"its optimizer, {odd[0]}, is none of torch's" if odd else ""
+
+
+def _elsewhere(members: Sequence[Member]) -> str:
+    """Whether an optimizer steps more than the tensors that are stacked."""
+    for member in members:
+        own = {id(p) for p in member.model.parameters()}
+        if any(id(p) not in own for group in member.optimizer.param_groups for p in group["params"]):
+            return "its optimizer steps tensors that are none of the model's, such as a loss's own"
+    return ""
+
+
+def _state(member: Member) -> str:
+    """What of a member's model a forward pass changes that stacked members would share, or nothing."""
+    try:
+        state = changed(member.model, member.batches(0)[0])
+    except TangentError as error:
+        return f"its model is not copied: {error}"
+    except RAISED:  # which training says better
+        return ""
+    return f"its forward pass changes {state}, which stacked members would share" if state else ""
 
 
 def _refused(model: nn.Module, loss: Loss, x: Tensor, y: Tensor) -> str:
@@ -185,7 +218,8 @@ def _refused(model: nn.Module, loss: Loss, x: Tensor, y: Tensor) -> str:
     ]
 
     def value(parameters: dict[str, Tensor], buffers: dict[str, Tensor]) -> Tensor:
-        return loss(functional_call(model, {**parameters, **buffers}, (x,)), y)
+        with _WeightsFirst():
+            return loss(functional_call(model, {**parameters, **buffers}, (x,)), y)
 
     try:
         with torch.no_grad():
@@ -348,7 +382,7 @@ class _WeightsFirst(TorchFunctionMode):
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is not nn.functional.linear or kwargs or args[0].dim() != 2:
+        if func is not nn.functional.linear or kwargs or not args[0].dim() == args[1].dim() == 2:
             return func(*args, **(kwargs or {}))
         x, weight, bias = (*args, None)[:3]
         out = torch.mm(weight, x.T)

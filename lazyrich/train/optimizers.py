@@ -55,7 +55,7 @@ class StackedOptimizer:
         if not all(optimizer.defaults for optimizer in optimizers):
             raise TrainError(f"{self._kind.__name__} joins several optimizers, which do not step together; take engine='loop'")
         self._states = [optimizer.state for optimizer in optimizers]
-        settings = [settings_of(optimizer) for optimizer in optimizers]
+        settings = [{p: s for p, s in settings_of(optimizer).items() if p.requires_grad} for optimizer in optimizers]
         self._pieces = [
             (at, span, whole.detach()[_index(span)], [parts[i] for i in span])
             for at, (whole, parts) in enumerate(tensors)
@@ -95,8 +95,9 @@ class StackedOptimizer:
                     self._states[i][p] = {key: _own(value, tensor, k, len(span)) for key, value in state.items()}
 
     def _now(self) -> list[Any]:
-        """The settings of every group of every member, to see whether they change."""
-        return [
+        """The settings of every group of every member and what is trained, to see whether they change."""
+        trained = [part.requires_grad for _, parts in self._tensors for part in parts]
+        return trained + [
             id(value) if isinstance(value, Tensor) else value
             for optimizer in self._optimizers
             for group in optimizer.param_groups

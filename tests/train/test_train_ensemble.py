@@ -1,6 +1,7 @@
 """Stacked members do what each would do alone, whoever is trained beside them."""
 
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ import lazyrich as lzr
 from lazyrich.errors import TrainError
 from lazyrich.train import Member, engine_for, train, train_all
 from lazyrich.train.likeness import likeness
+from lazyrich.train.probe import Probe
 
 X, Y = torch.randn(6, 16, 5, dtype=torch.float64), torch.randint(3, (6, 16))
 
@@ -376,3 +378,108 @@ def test_an_optimizer_that_wants_a_closure_is_refused():
         train_all([Member(model, torch.optim.LBFGS(model.parameters()), regression)], square, 2, engine="loop")
     with pytest.raises(TrainError, match="steps=-1"):
         train_all([Member(model, torch.optim.SGD(model.parameters(), 0.1), regression)], square, -1)
+
+
+class Remembers(nn.Module):
+    """A mean that the forward pass binds anew, or a count that it keeps."""
+
+    def __init__(self, what):
+        super().__init__()
+        self.a, self.what, self.count = nn.Linear(5, 4), what, 0
+        self.register_buffer("mean", torch.zeros(4))
+
+    def forward(self, x):
+        h = self.a(x)
+        if self.what == "count":
+            self.count += 1
+            return h * min(1.0, self.count / 4)
+        self.mean = 0.9 * self.mean + 0.1 * h.detach().mean(0)
+        return h - self.mean
+
+
+class Clipped(torch.optim.SGD):
+    """Looks at all that it steps."""
+
+    def step(self, closure=None):
+        nn.utils.clip_grad_norm_([p for group in self.param_groups for p in group["params"]], 0.1)
+        return super().step(closure)
+
+
+def some_of(make, optimizer=torch.optim.SGD, extra=()):
+    made = []
+    for i in range(2):
+        torch.manual_seed(i)
+        model = make()
+        made.append(Member(model, optimizer([*model.parameters(), *[e[i] for e in extra]], lr=0.1), drawn(i)))
+    return made
+
+
+def drawn(i):
+    data = torch.Generator().manual_seed(i)
+    x, y = torch.randn(8, 5, generator=data), torch.randn(8, 4, generator=data)
+    return lambda step: (x, y)
+
+
+@pytest.mark.parametrize("what", ["mean", "count"])
+def test_what_a_forward_pass_keeps_is_each_members_own(what):
+    runs, alone = (train_all(some_of(lambda: Remembers(what)), F.mse_loss, 6, engine=engine) for engine in ("auto", "loop"))
+    assert [run.engine for run in runs] == ["loop", "loop"]
+    assert [run.losses for run in runs] == [run.losses for run in alone]
+    assert [run.model.count for run in runs] == [6 * (what == "count")] * 2  # the trial counted on a copy
+    with pytest.raises(TrainError, match=f"changes '{what}' of the model .Remembers.*engine='auto'"):
+        train_all(some_of(lambda: Remembers(what)), F.mse_loss, 6, engine="vmap")
+
+
+def test_optimizers_of_ones_own_go_to_the_loop():
+    runs = train_all(some_of(lambda: nn.Linear(5, 4), Clipped), F.mse_loss, 5)
+    alone = train_all(some_of(lambda: nn.Linear(5, 4), Clipped), F.mse_loss, 5, engine="loop")
+    assert [run.losses for run in runs] == [run.losses for run in alone]
+    assert {run.engine for run in runs} == {"loop"}
+
+
+def test_a_losss_own_parameter_is_trained():
+    scales = [nn.Parameter(torch.zeros(())) for _ in range(2)]
+    some = some_of(lambda: nn.Linear(5, 4), extra=[scales])
+    assert {run.engine for run in train_all(some, lambda f, y: (-scales[0]).exp() * F.mse_loss(f, y) + scales[0], 4)} == {
+        "loop"
+    }
+    assert abs(float(scales[0].detach())) > 1e-3
+    with pytest.raises(TrainError, match="cannot be: its optimizer steps tensors that are none of the model's"):
+        train_all(some, F.mse_loss, 1, engine="vmap")
+    with pytest.raises(TrainError, match=r"members 0 and 1 train the same parameters.*of a loss's own"):
+        train_all(some_of(lambda: nn.Linear(5, 4), extra=[[scales[0]] * 2]), F.mse_loss, 1)
+
+
+def test_what_is_frozen_on_the_way_stays():
+    class Freeze(Probe):
+        def after(self, run):
+            if run.step == 2:
+                run.model.weight.requires_grad_(False)
+                kept.append(run.model.weight.detach().clone())
+
+    for engine in ("vmap", "loop"):
+        kept = []
+        runs = train_all(
+            [replace(member, probes=[Freeze()]) for member in some_of(lambda: nn.Linear(5, 4))], F.mse_loss, 5, engine=engine
+        )
+        for run, weight in zip(runs, kept, strict=True):
+            assert torch.equal(run.model.weight, weight)
+            assert run.losses[-1] < run.losses[2]  # the bias goes on
+
+
+def test_a_vector_for_a_weight_is_stacked():
+    class Vector(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w = nn.Parameter(torch.randn(5))
+
+        def forward(self, x):
+            return F.linear(x, self.w)
+
+    def loss(f, y):
+        return F.mse_loss(f, y[:, 0])
+
+    found, alone = (train_all(some_of(Vector), loss, 3, engine=engine) for engine in ("auto", "loop"))
+    assert {run.engine for run in found} == {"vmap"}
+    for run, other in zip(found, alone, strict=True):
+        assert run.losses == pytest.approx(other.losses)
