@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,7 @@ from lazyrich.sweep import Executor, Outcome
 from lazyrich.train import Loss, Member, loss_for, train_all
 
 OCTAVES = range(-6, 6)  # of the default grid, around a rate that moves small networks
+OF_PLAN = ("family", "network", "scheme", "optimizer", "base", "plan")  # settings that are one plan's own
 
 
 @dataclass(frozen=True)
@@ -48,8 +52,13 @@ class Grid:
     @property
     def context(self) -> dict[str, Any]:
         """What decides the numbers of a training beside its plan, width and seed; more of those continue a study."""
-        apart = ("widths", "seeds")
-        return {str(p): {k: v for k, v in self.settings(plan).items() if k not in apart} for p, plan in enumerate(self.plans)}
+        return {k: v for k, v in self.settings(self.plans[0]).items() if k not in (*OF_PLAN, "widths", "seeds")}
+
+    @cached_property
+    def names(self) -> list[str]:
+        """Of every plan, by what it is, so that a study goes on with other plans beside it."""
+        own = [json.dumps([self.settings(plan)[k] for k in OF_PLAN]) for plan in self.plans]
+        return [hashlib.sha256(text.encode()).hexdigest()[:8] for text in own]
 
     def settings(self, plan: Plan) -> dict[str, Any]:
         """The settings that decide every number of one plan's trainings."""
@@ -147,9 +156,9 @@ def transfer(
     """
     grid = _grid(plans, data, widths, lrs, seeds, steps, batch, evaluate, weight_decay, loss, device, meet, engine)
     trials = [
-        {"plan": p, "scheme": plan.scheme.name, "width": width, "seed": seed}
+        {"plan": name, "scheme": plan.scheme.name, "width": width, "seed": seed}
         for width in grid.widths
-        for p, plan in enumerate(grid.plans)
+        for name, plan in zip(grid.names, grid.plans, strict=True)
         for seed in range(grid.seeds)
     ]
     where = Where(folder, executor, workers, shard, retry_failed, progress, trackers)
@@ -161,11 +170,12 @@ def transfer(
             "date": date.today().isoformat(),
             "notes": list(done.notes),
         }
-        return summarise(grid.plans, widths, grid.lrs, done.values, grid.settings(grid.plans[0]), reproduce)
+        values = [value | {"plan": grid.names.index(value["plan"])} for value in done.values]
+        return summarise(grid.plans, widths, grid.lrs, values, grid.settings(grid.plans[0]), reproduce)
 
     def partly(done: Trainings) -> None:
         seen = {(v["plan"], v["width"], v["seed"]) for v in done.values}
-        begun, seeds = comparable(seen, range(len(grid.plans)), grid.widths, grid.seeds)
+        begun, seeds = comparable(seen, grid.names, grid.widths, grid.seeds)
         if so_far and len(begun) > 1 and seeds:
             rows = tuple(v for v in done.values if v["width"] in begun and v["seed"] in seeds)
             so_far(found(replace(done, values=rows), begun))
@@ -174,9 +184,9 @@ def transfer(
     return found(done, grid.widths)
 
 
-def run_row(grid: Grid, plan: int, scheme: str, width: int, seed: int) -> dict[str, Any]:
+def run_row(grid: Grid, plan: str, scheme: str, width: int, seed: int) -> dict[str, Any]:
     """One width and seed of a plan at every learning rate, trained together; plain numbers, ready for JSON."""
-    chosen = grid.plans[plan]
+    chosen = grid.plans[grid.names.index(plan)]
     models = [chosen.build(width, seed, grid.device, meet=grid.meet) for _ in grid.lrs]
     x, y = (t.to(grid.device) for t in _fixed(grid))
 

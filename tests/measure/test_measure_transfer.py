@@ -246,7 +246,7 @@ def test_the_shift_with_depth_is_the_slope_of_the_optima(monkeypatch):
     module, best = sys.modules["lazyrich.measure.transfer"], {2: -3.0, 4: -4.5, 8: -6.0}
 
     def known(grid, plan, scheme, width, seed):
-        losses = bowl(best[grid.plans[plan].family.depth])
+        losses = bowl(best[grid.plans[grid.names.index(plan)].family.depth])
         return {"plan": plan, "scheme": scheme, "width": width, "seed": seed, "start": 2.3, "losses": losses}
 
     monkeypatch.setattr(module, "run_row", known)
@@ -258,6 +258,23 @@ def test_the_shift_with_depth_is_the_slope_of_the_optima(monkeypatch):
     assert "moves with the depth (-1.50" in deep.sentence
     assert found.schemes[1].name == "mup() · adam · depth 4"
     assert found.schemes[1].shift.value == pytest.approx(0, abs=1e-6)
+
+
+def test_a_study_goes_on_with_other_schemes_in_any_order(tmp_path, monkeypatch):
+    module, trained = sys.modules["lazyrich.measure.transfer"], []
+
+    def counted(grid, plan, scheme, width, seed, row=module.run_row):
+        trained.append((scheme, width, seed))
+        return row(grid, plan, scheme, width, seed)
+
+    monkeypatch.setattr(module, "run_row", counted)
+    one, other = (lzr.plan(PAIR, scheme, "adam") for scheme in (lzr.standard(), lzr.mup()))
+    alone = lzr.transfer(one, folder=tmp_path, **SMALL)
+    both = lzr.transfer([other, one], folder=tmp_path, **SMALL)
+    assert len(trained) == len(set(trained))
+    assert [scheme.name for scheme in both.schemes] == ["mup() · adam", "standard() · adam"]
+    assert both.schemes[1].best == alone.schemes[0].best
+    assert both.reproduce["notes"] == []
 
 
 def test_one_plan_twice_and_what_cannot_step_are_refused_before_training():
@@ -285,13 +302,13 @@ def test_a_page_is_drawn_of_the_seeds_that_all_begun_widths_share(monkeypatch):
     module, seen = sys.modules["lazyrich.measure.transfer"], []
     plan = lzr.plan(PAIR, lzr.mup(), "adam")
 
-    def rows(*done):
-        return tuple({"plan": 0, "width": w, "seed": s, "start": 3.0, "losses": bowl(-3.0)[:4]} for w, s in done)
+    def rows(*done, name=""):
+        return tuple({"plan": name, "width": w, "seed": s, "start": 3.0, "losses": bowl(-3.0)[:4]} for w, s in done)
 
     def trained(function, grid, trials, context, where, many, so_far):
-        for done in (rows((8, 0)), rows((8, 0), (16, 1)), rows((8, 0), (16, 1), (16, 0))):
-            so_far(module.Trainings(done, ()))
-        return module.Trainings(rows((8, 0), (8, 1), (16, 0), (16, 1)), ())
+        for done in ([(8, 0)], [(8, 0), (16, 1)], [(8, 0), (16, 1), (16, 0)]):
+            so_far(module.Trainings(rows(*done, name=trials[0]["plan"]), ()))
+        return module.Trainings(rows((8, 0), (8, 1), (16, 0), (16, 1), name=trials[0]["plan"]), ())
 
     monkeypatch.setattr(module, "run_trainings", trained)
     lzr.transfer(plan, so_far=seen.append, **SMALL)
