@@ -44,7 +44,8 @@ def paired(
     a2, d2 = (a1, d1) if first[0] is second[0] else (t.contiguous() for t in positions(second))
     k, p, o = d1.shape[1:]
     meets = outputs == "full" and k > 1
-    size = _even(math.isqrt(MET // (k * p * o if meets else p * p)))
+    entries = k * p * o if meets else p * p * (k if outputs == "diagonal" else 1)  # a pair of samples
+    size = _even(math.isqrt(MET // entries))
     space = d1.new_empty(size**2 * k * p * o if meets else 0)
     for rows, columns in strips:
         for i in _steps(rows, size):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": torch.relu,
     "tanh": torch.tanh,
+    "erf": torch.erf,
     "gelu": nn.functional.gelu,
     "silu": nn.functional.silu,
     "linear": lambda x: x,
