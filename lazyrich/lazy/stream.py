@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +13,7 @@ from torch import Tensor
 
 from lazyrich.errors import KernelError
 from lazyrich.files import read_json, write_json
+from lazyrich.lazy.identity import identity_of
 from lazyrich.lazy.kernel import Kernel
 from lazyrich.lazy.tile import squares
 
@@ -67,7 +66,7 @@ def write_gram(
         raise KernelError(f"got get='{get}', expected 'nngp' or 'ntk'")
     path, n = Path(path), len(x)
     blocks = list(squares(n, n, block, symmetric=True))
-    settings = {"shape": [n, n], "get": get, "block": block, "identity": _identity(kernel, x, get)}
+    settings = {"shape": [n, n], "get": get, "block": block, "identity": identity_of(kernel, x, get)}
     done = _begin(path, x, settings)
     try:
         gram = np.lib.format.open_memmap(path, mode="r+")
@@ -122,14 +121,6 @@ def _reserve(path: Path) -> None:
     if hasattr(os, "posix_fallocate"):
         with path.open("r+b") as file:
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-
-
-def _identity(kernel: Kernel, x: Tensor, get: str) -> str:
-    """A hash of the inputs and of a corner of the kernel: another network or other inputs give another."""
-    corner = kernel(x[:2], get=(get,))[0].detach().double()
-    text = json.dumps([[f"{v:.9e}" for v in row] for row in corner.flatten(1).tolist()])
-    data = x.detach().cpu().contiguous().numpy().tobytes()
-    return hashlib.sha256(data + text.encode()).hexdigest()[:16]
 
 
 def _beside(path: Path) -> Path:

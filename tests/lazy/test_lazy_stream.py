@@ -99,6 +99,53 @@ def test_another_matrix_does_not_continue_this_one(tmp_path, again, says):
     assert np.array_equal(np.load(path), before)
 
 
+BLIND = {"zeros": torch.zeros(6, 5, dtype=torch.float64), "alike": torch.ones(6, 5, dtype=torch.float64)}
+BLIND["first"] = torch.cat([torch.zeros(5, 5), inputs(1, torch.float32)])
+
+
+@pytest.mark.parametrize("data", BLIND)
+def test_data_that_is_blind_to_the_network_does_not_continue_another_one(tmp_path, data):
+    x = BLIND[data]
+    ours, other = (lzr.kernel(nn.Sequential(nn.Linear(5, 8), f, nn.Linear(8, 1))) for f in (nn.ReLU(), nn.LeakyReLU(0.3)))
+    write_gram(ours, x, tmp_path / "gram.npy")
+    write_gram(ours, x, tmp_path / "gram.npy")
+    with pytest.raises(KernelError, match="holds another matrix .its identity differs"):
+        write_gram(other, x, tmp_path / "gram.npy")
+
+
+class Words(nn.Module):
+    """Reads token indices: the first two of the samples below look the same in any table."""
+
+    def __init__(self, slope):
+        super().__init__()
+        self.table, self.first, self.last = nn.Embedding(9, 8), nn.Linear(8, 8), nn.Linear(8, 1)
+        self.slope = slope
+
+    def forward(self, x):
+        return self.last(nn.functional.leaky_relu(self.first(self.table(x).mean(1)), self.slope))
+
+
+def test_token_indices_tell_networks_apart_by_their_operations(tmp_path):
+    x = torch.zeros(12, 3, dtype=torch.long)
+    x[1] = 4  # between the samples that are looked at
+    torch.manual_seed(0)
+    write_gram(lzr.kernel(Words(0.1)), x, tmp_path / "gram.npy")
+    write_gram(lzr.kernel(Words(0.1)), x, tmp_path / "gram.npy")
+    with pytest.raises(KernelError, match="holds another matrix"):
+        write_gram(lzr.kernel(Words(0.2)), x, tmp_path / "gram.npy")
+
+
+def test_a_network_that_reads_no_random_numbers_is_known_by_its_data(tmp_path):
+    class Lookup(Words):
+        def forward(self, x):
+            return super().forward(x.long())
+
+    x = torch.arange(8.0).reshape(4, 2)
+    write_gram(lzr.kernel(Lookup(0.1)), x, tmp_path / "gram.npy")
+    with pytest.raises(KernelError, match="holds another matrix"):
+        write_gram(lzr.kernel(Lookup(0.2)), x, tmp_path / "gram.npy")
+
+
 def test_a_file_of_somebody_else_is_not_written_over(tmp_path):
     np.save(tmp_path / "gram.npy", np.eye(3))
     with pytest.raises(KernelError, match="not a matrix of ours"):
