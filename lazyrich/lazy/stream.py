@@ -95,17 +95,18 @@ def write_gram(
 def _begin(path: Path, x: Tensor, settings: dict[str, Any]) -> set[int]:
     """Blocks that are done already; a new file is made with its whole size reserved, so a full disk shows at once."""
     beside = _beside(path)
+    dtype = np.dtype(str(x.dtype if x.is_floating_point() else torch.get_default_dtype()).removeprefix("torch."))
     if beside.exists() and path.exists():
-        found = read_json(beside)
+        found = _record(beside)
         if any(found.get(key) != value for key, value in settings.items()):
             odd = next(key for key, value in settings.items() if found.get(key) != value)
             raise KernelError(f"{path} holds another matrix (its {odd} differs); give another path, or remove both files")
+        _check_file(path, dtype, tuple(settings["shape"]))
         return set(found["done"])
     if path.exists():
         raise KernelError(f"{path} exists and is not a matrix of ours (no {beside.name}); give another path")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        dtype = np.dtype(str(x.dtype if x.is_floating_point() else torch.get_default_dtype()).removeprefix("torch."))
         gram = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=tuple(settings["shape"]))
         gram.flush()
         _reserve(path)
@@ -114,6 +115,33 @@ def _begin(path: Path, x: Tensor, settings: dict[str, Any]) -> set[int]:
         raise KernelError(f"cannot make {path}: {error.strerror or error}; free space or give another path") from error
     write_json(beside, settings | {"done": []})
     return set()
+
+
+def _record(beside: Path) -> dict[str, Any]:
+    """What stands beside a matrix."""
+    found = read_json(beside)
+    if not isinstance(found, dict):
+        raise KernelError(f"got {beside} with a {type(found).__name__}, expected the record of a matrix; remove both files")
+    done = found.get("done")
+    if not isinstance(done, list) or not all(type(i) is int and i >= 0 for i in done):
+        raise KernelError(
+            f"got {beside} with 'done': {done!r}, expected the numbers of the blocks that are done; remove both files, to begin "
+            "afresh"
+        )
+    return found
+
+
+def _check_file(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+    """Refuse a file that is no longer what was begun: cut short by a copy, or written over."""
+    mend = "delete it to begin afresh"
+    try:
+        found = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise KernelError(
+            f"got {path} of {path.stat().st_size} bytes that is no whole .npy file ({error}), expected {shape} {dtype}; {mend}"
+        ) from error
+    if (found.shape, found.dtype) != (shape, dtype):
+        raise KernelError(f"got {path} of shape {found.shape} {found.dtype}, expected {shape} {dtype}; {mend}")
 
 
 def _reserve(path: Path) -> None:

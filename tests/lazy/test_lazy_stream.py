@@ -146,6 +146,32 @@ def test_a_network_that_reads_no_random_numbers_is_known_by_its_data(tmp_path):
         write_gram(lzr.kernel(Lookup(0.2)), x, tmp_path / "gram.npy")
 
 
+def truncated(path):
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+SPOILT = {
+    "truncated": (truncated, r"got .*gram.npy of 1000 bytes that is no whole .npy file .*expected \(23, 23\) float64"),
+    "empty": (lambda path: path.write_bytes(b""), "of 0 bytes that is no whole .npy file"),
+    "shape": (lambda path: np.save(path, np.zeros((23, 4))), r"of shape \(23, 4\) float64, expected \(23, 23\) float64"),
+    "dtype": (lambda path: np.save(path, np.zeros((23, 23), np.float32)), r"\(23, 23\) float32, expected \(23, 23\) float64"),
+}
+
+
+@pytest.mark.parametrize("done", [10, 4])
+@pytest.mark.parametrize("spoil", SPOILT)
+def test_a_file_that_was_spoilt_is_not_trusted(tmp_path, spoil, done):
+    path, (change, says) = tmp_path / "gram.npy", SPOILT[spoil]
+    write_gram(network(), inputs(), path, block=6)
+    record = tmp_path / "gram.npy.json"
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"done": list(range(done))}))
+    change(path)
+    with pytest.raises(KernelError, match=says + ".*delete it to begin afresh"):
+        write_gram(network(), inputs(), path, block=6)
+    path.unlink()
+    np.testing.assert_allclose(write_gram(network(), inputs(), path, block=6), network().ntk(inputs()), rtol=1e-12)
+
+
 def test_a_file_of_somebody_else_is_not_written_over(tmp_path):
     np.save(tmp_path / "gram.npy", np.eye(3))
     with pytest.raises(KernelError, match="not a matrix of ours"):
