@@ -48,7 +48,8 @@ def write_gram(
         The matrix, mapped from disk, read-only.
 
     Raises:
-        KernelError: if the file holds another matrix, or the disk is full (finished blocks stay).
+        KernelError: if the file holds another matrix or was spoilt, the disk is full (finished blocks stay), or the network
+            returns more than one number a sample.
 
     Example:
         >>> import lazyrich as lzr, tempfile, os
@@ -64,7 +65,9 @@ def write_gram(
     """
     if get not in ("nngp", "ntk"):
         raise KernelError(f"got get='{get}', expected 'nngp' or 'ntk'")
-    path, n = Path(path), len(x)
+    if isinstance(block, bool) or not isinstance(block, (int, np.integer)) or block < 1:
+        raise KernelError(f"got block={block!r}, expected a whole number of samples a side, at least 1; the default is 2000")
+    path, n, block = Path(path), len(x), int(block)
     blocks = list(squares(n, n, block, symmetric=True))
     settings = {"shape": [n, n], "get": get, "block": block, "identity": identity_of(kernel, x, get)}
     done = _begin(path, x, settings)

@@ -243,3 +243,10 @@ def test_a_file_that_is_no_gram_is_refused(tmp_path):
 def test_what_is_asked_for_must_exist():
     with pytest.raises(KernelError, match="got get='gram'"):
         write_gram(network(), inputs(), "nowhere.npy", "gram")
+
+
+@pytest.mark.parametrize("block", [-1, 0, 2.5, True, "6"])
+def test_a_block_is_a_whole_number_of_samples(tmp_path, block):
+    with pytest.raises(KernelError, match=f"got block={block!r}, expected a whole number"):
+        write_gram(network(), inputs(), tmp_path / "gram.npy", block=block)
+    assert not list(tmp_path.iterdir())
