@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lazyrich.errors import KernelError
+from lazyrich.errors import KernelError, StoreError
+from lazyrich.files import read_json
 from lazyrich.inference.layout import finite, symmetric, tensor
 
 
@@ -88,7 +91,8 @@ class Streamed:
         The file is read, not mapped, so that no more than a block of it counts as memory.
 
         Raises:
-            KernelError: if the file is missing, no .npy file, or not square.
+            KernelError: if the file is missing, no .npy file, not square, or half written: blocks are missing in the record
+                that ``write_gram`` keeps beside it.
 
         Example:
             >>> import tempfile
@@ -104,6 +108,8 @@ class Streamed:
         if found.ndim != 2 or found.shape[0] != found.shape[1]:
             name = found.filename if isinstance(gram, np.memmap) else gram
             raise KernelError(f"{name} holds an array of shape {found.shape}, expected (N, N)")
+        if isinstance(found, np.memmap) and found.filename is not None:
+            _refuse_half_written(Path(found.filename), len(found))
         return cls(lambda i, j: _read(found, i, j), len(found), block)
 
     @property
@@ -137,6 +143,26 @@ class Streamed:
                 f"got rows({start}, {stop}) of shape {tuple(found.shape)}, expected ({stop - start}, {self.samples})"
             )
         return found.to(torch.float64)
+
+
+def _refuse_half_written(path: Path, n: int) -> None:
+    """By the record of ``write_gram`` beside the file; a matrix without one, or with another file of that name, is the user's."""
+    beside = path.with_name(path.name + ".json")
+    try:
+        found = read_json(beside)
+    except StoreError:
+        return
+    if not isinstance(found, dict) or not {"identity", "block", "done"} <= set(found):
+        return
+    block, done = found["block"], found["done"]
+    if type(block) is not int or block < 1 or not isinstance(done, list):
+        raise KernelError(f"got {beside} with block {block!r} and done {done!r}, expected numbers of blocks; remove both files")
+    side = math.ceil(n / block)
+    if missing := side * (side + 1) // 2 - len(set(done)):
+        raise KernelError(
+            f"got {path} with {missing} of its {side * (side + 1) // 2} blocks missing, expected a whole Gram matrix; the same "
+            "call of write_gram finishes it"
+        )
 
 
 def _read(gram: np.memmap, start: int, stop: int) -> Tensor:

@@ -232,6 +232,24 @@ def test_a_posterior_from_the_file_is_the_posterior(tmp_path):
     torch.testing.assert_close(k.ntk(test, x) @ found.x, want, rtol=1e-6, atol=1e-8)
 
 
+def test_a_half_written_file_is_not_solved_with(tmp_path):
+    path, record = tmp_path / "gram.npy", tmp_path / "gram.npy.json"
+    gram = write_gram(network(), inputs(), path, block=6)
+    whole = json.loads(record.read_text())
+    record.write_text(json.dumps(whole | {"done": [0, 1, 2, 3, 4]}))
+    for given in (path, gram):
+        with pytest.raises(KernelError, match="with 5 of its 10 blocks missing.*same call of write_gram finishes it"):
+            Streamed.mapped(given)
+    record.write_text(json.dumps(whole | {"done": None}))
+    with pytest.raises(KernelError, match="done None, expected numbers of blocks"):
+        Streamed.mapped(path)
+    for own in ('{"made by": "hand"}', "[]", "no json"):
+        record.write_text(own)
+        assert Streamed.mapped(path).shape == (23, 23)
+    record.unlink()
+    assert Streamed.mapped(path).shape == (23, 23)
+
+
 def test_a_file_that_is_no_gram_is_refused(tmp_path):
     np.save(tmp_path / "thin.npy", np.zeros((3, 4)))
     (tmp_path / "text.npy").write_text("hello")
