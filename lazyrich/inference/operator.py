@@ -109,7 +109,7 @@ class Streamed:
             name = found.filename if isinstance(gram, np.memmap) else gram
             raise KernelError(f"{name} holds an array of shape {found.shape}, expected (N, N)")
         if isinstance(found, np.memmap) and found.filename is not None:
-            _refuse_half_written(Path(found.filename), len(found))
+            _refuse_half_written(Path(found.filename))
         return cls(lambda i, j: _read(found, i, j), len(found), block)
 
     @property
@@ -145,23 +145,25 @@ class Streamed:
         return found.to(torch.float64)
 
 
-def _refuse_half_written(path: Path, n: int) -> None:
+def _refuse_half_written(path: Path) -> None:
     """By the record of ``write_gram`` beside the file; a matrix without one, or with another file of that name, is the user's."""
     beside = path.with_name(path.name + ".json")
     try:
         found = read_json(beside)
     except StoreError:
         return
-    if not isinstance(found, dict) or not {"identity", "block", "done"} <= set(found):
+    if not isinstance(found, dict) or not {"identity", "shape", "block", "done"} <= set(found):
         return
-    block, done = found["block"], found["done"]
-    if type(block) is not int or block < 1 or not isinstance(done, list):
-        raise KernelError(f"got {beside} with block {block!r} and done {done!r}, expected numbers of blocks; remove both files")
-    side = math.ceil(n / block)
-    if missing := side * (side + 1) // 2 - len(set(done)):
+    try:
+        side = math.ceil(found["shape"][0] / found["block"])
+        done = {int(i) for i in found["done"]}
+    except (TypeError, ValueError, ArithmeticError, LookupError) as error:
+        raise KernelError(f"got {beside}, expected the record of a matrix's blocks ({error}); remove both files") from error
+    whole = side * (side + 1) // 2
+    if missing := len(set(range(whole)) - done):
         raise KernelError(
-            f"got {path} with {missing} of its {side * (side + 1) // 2} blocks missing, expected a whole Gram matrix; the same "
-            "call of write_gram finishes it"
+            f"got {path} with {missing} of its {whole} blocks missing, expected a whole Gram matrix; the same call of write_gram "
+            "finishes it"
         )
 
 

@@ -235,13 +235,14 @@ def test_a_posterior_from_the_file_is_the_posterior(tmp_path):
 def test_a_half_written_file_is_not_solved_with(tmp_path):
     path, record = tmp_path / "gram.npy", tmp_path / "gram.npy.json"
     gram = write_gram(network(), inputs(), path, block=6)
+    assert Streamed.mapped(gram[:5, :5]).shape == (5, 5)
     whole = json.loads(record.read_text())
     record.write_text(json.dumps(whole | {"done": [0, 1, 2, 3, 4]}))
     for given in (path, gram):
         with pytest.raises(KernelError, match="with 5 of its 10 blocks missing.*same call of write_gram finishes it"):
             Streamed.mapped(given)
     record.write_text(json.dumps(whole | {"done": None}))
-    with pytest.raises(KernelError, match="done None, expected numbers of blocks"):
+    with pytest.raises(KernelError, match="gram.npy.json, expected the record of a matrix's blocks"):
         Streamed.mapped(path)
     for own in ('{"made by": "hand"}', "[]", "no json"):
         record.write_text(own)
@@ -261,6 +262,32 @@ def test_a_file_that_is_no_gram_is_refused(tmp_path):
 def test_what_is_asked_for_must_exist():
     with pytest.raises(KernelError, match="got get='gram'"):
         write_gram(network(), inputs(), "nowhere.npy", "gram")
+
+
+def test_a_network_with_outputs_at_positions_is_refused_before_anything_is_written(tmp_path):
+    net = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 1))
+    with pytest.raises(KernelError, match=r"outputs at \(3,\) positions, expected one number a pair.*end it with a readout"):
+        write_gram(lzr.kernel(net), torch.randn(4, 3, 5), tmp_path / "gram.npy")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda found: [], "got .*gram.npy.json with a list, expected the record of a matrix; remove both files"),
+        (
+            lambda found: {k: v for k, v in found.items() if k != "done"},
+            "with 'done': None, expected the numbers of the blocks",
+        ),
+        (lambda found: found | {"done": [0.5]}, r"with 'done': \[0.5\], expected the numbers of the blocks"),
+    ],
+)
+def test_a_record_that_is_none_is_refused_in_words(tmp_path, change, says):
+    write_gram(network(), inputs(), tmp_path / "gram.npy", block=12)
+    record = tmp_path / "gram.npy.json"
+    record.write_text(json.dumps(change(json.loads(record.read_text()))))
+    with pytest.raises(KernelError, match=says):
+        write_gram(network(), inputs(), tmp_path / "gram.npy", block=12)
 
 
 @pytest.mark.parametrize("block", [-1, 0, 2.5, True, "6"])
