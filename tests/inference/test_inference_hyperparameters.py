@@ -63,6 +63,27 @@ def test_a_kernel_without_gradients_is_searched_by_differences(detached: str) ->
     assert unseen.log_marginal == pytest.approx(seen.log_marginal, abs=1e-3)
 
 
+@pytest.mark.parametrize(("below", "step"), [(0.0, 0.0), (1e-6, 1e-4)])
+def test_the_jitter_of_a_singular_gram_is_a_part_of_the_gradient(below: float, step: float) -> None:
+    """Of rank 4 without noise, the targets' likelihood is decided by the jitter, which grows as the Gram does."""
+    x, y = torch.cat([X, X[:, :1] ** 2], 1)[:20], torch.randn(20, generator=torch.Generator().manual_seed(2)).double()
+
+    def gram(w: Tensor) -> Tensor:
+        return w * (x @ x.T + 1 - below * torch.eye(20))
+
+    def value(w: Tensor | float) -> Tensor:
+        return log_marginal(gram(torch.as_tensor(w, dtype=torch.float64)), y, jitter="auto")
+
+    w = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(value(w), w)
+    # a factor of two rounds nothing, where a small step would be lost in the rounding; the likelihood falls as 1/w there
+    want = (value(1 + step) - value(1 - step)) / (2 * step) if step else 2 * (value(2.0) - value(1.0))
+    assert float(gradient) == pytest.approx(float(want), rel=1e-4 if step else 1e-2)
+    fit = fit_hyperparameters(gram, {"w": 1.0}, y, bounds={"w": (0.1, 1e3)})
+    assert fit.at_bound == ("w",), "not the start"
+    assert fit.values["w"] == pytest.approx(1e3)
+
+
 def test_the_grid_finds_the_depth_and_lists_every_combination() -> None:
     y = drawn(noise=0.01, outputs=20, depth=3)
     fit = fit_hyperparameters(kernel, START, y, grid={"depth": [0, 1, 3]})
