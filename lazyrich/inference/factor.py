@@ -60,6 +60,16 @@ def ridge_of(matrix: Tensor, noise: float | Tensor, relative: bool) -> Tensor:
     return found * matrix.diagonal().mean() if relative else found
 
 
+def check_jitter(jitter: Jitter) -> None:
+    """Refuse what is no jitter.
+
+    Example:
+        >>> check_jitter("auto")
+    """
+    if jitter != "auto" and not (isinstance(jitter, (int, float)) and 0 <= jitter < float("inf")):
+        raise KernelError(f"got jitter {jitter!r}, expected a number that is zero or positive, or 'auto'")
+
+
 def factorise(matrix: Tensor, ridge: Tensor, jitter: Jitter = 0.0, eps: float = _EPS) -> Factor:
     """Factorise K + ridge + jitter.
 
@@ -79,8 +89,7 @@ def factorise(matrix: Tensor, ridge: Tensor, jitter: Jitter = 0.0, eps: float = 
         >>> factorise(ones, torch.tensor(0.0), jitter="auto").jitter > 0
         True
     """
-    if jitter != "auto" and not (isinstance(jitter, (int, float)) and 0 <= jitter < float("inf")):
-        raise KernelError(f"got jitter {jitter!r}, expected a number that is zero or positive, or 'auto'")
+    check_jitter(jitter)
     noisy = matrix + torch.diag_embed(ridge.expand(len(matrix)))
     for added in _ladder(noisy, jitter):  # tensors: a jitter in units of the Gram is a part of its gradient
         candidate = noisy + added * torch.eye(len(matrix), dtype=noisy.dtype, device=noisy.device)
