@@ -34,6 +34,8 @@ def identity_of(kernel: Kernel, x: Tensor, get: str) -> str:
         >>> one == other
         False
     """
+    if not isinstance(x, Tensor):
+        raise KernelError(f"got inputs {type(x).__name__}, expected a tensor (N, ...); torch.as_tensor makes one")
     state = hashlib.sha256(f"{get} {tuple(x.shape)} {x.dtype}".encode())
     state.update(_bytes(x))
     state.update(json.dumps(_numbers(_probed(kernel, x, get))).encode())
@@ -47,7 +49,7 @@ def identity_of(kernel: Kernel, x: Tensor, get: str) -> str:
 def _probed(kernel: Kernel, x: Tensor, get: str) -> Tensor:
     spread = x[torch.linspace(0, len(x) - 1, min(_SPREAD, len(x)), dtype=torch.float64).round().long()].detach()
     if spread.is_floating_point():
-        # double, and each by the scale of the data, so that rounding is the same with any number of threads
+        # in double, so that nine digits are the same with any number of threads
         drawn = torch.randn(_DRAWN, *x.shape[1:], generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         try:
             return _square(kernel, torch.cat([spread.double(), drawn.to(x.device)]), get)

@@ -290,6 +290,11 @@ def test_a_record_that_is_none_is_refused_in_words(tmp_path, change, says):
         write_gram(network(), inputs(), tmp_path / "gram.npy", block=12)
 
 
+def test_inputs_are_a_tensor(tmp_path):
+    with pytest.raises(KernelError, match="got inputs ndarray, expected a tensor"):
+        write_gram(network(), inputs().numpy(), tmp_path / "gram.npy")
+
+
 @pytest.mark.parametrize("block", [-1, 0, 2.5, True, "6"])
 def test_a_block_is_a_whole_number_of_samples(tmp_path, block):
     with pytest.raises(KernelError, match=f"got block={block!r}, expected a whole number"):
