@@ -60,6 +60,16 @@ def ridge_of(matrix: Tensor, noise: float | Tensor, relative: bool) -> Tensor:
     return found * matrix.diagonal().mean() if relative else found
 
 
+def check_jitter(jitter: Jitter) -> None:
+    """Refuse what is no jitter.
+
+    Example:
+        >>> check_jitter("auto")
+    """
+    if jitter != "auto" and not (isinstance(jitter, (int, float)) and 0 <= jitter < float("inf")):
+        raise KernelError(f"got jitter {jitter!r}, expected a number that is zero or positive, or 'auto'")
+
+
 def factorise(matrix: Tensor, ridge: Tensor, jitter: Jitter = 0.0, eps: float = _EPS) -> Factor:
     """Factorise K + ridge + jitter.
 
@@ -79,25 +89,24 @@ def factorise(matrix: Tensor, ridge: Tensor, jitter: Jitter = 0.0, eps: float = 
         >>> factorise(ones, torch.tensor(0.0), jitter="auto").jitter > 0
         True
     """
-    if jitter != "auto" and not (isinstance(jitter, (int, float)) and 0 <= jitter < float("inf")):
-        raise KernelError(f"got jitter {jitter!r}, expected a number that is zero or positive, or 'auto'")
+    check_jitter(jitter)
     noisy = matrix + torch.diag_embed(ridge.expand(len(matrix)))
-    for added in _ladder(noisy, jitter):
+    for added in _ladder(noisy, jitter):  # tensors: a jitter in units of the Gram is a part of its gradient
         candidate = noisy + added * torch.eye(len(matrix), dtype=noisy.dtype, device=noisy.device)
         lower, info = torch.linalg.cholesky_ex(candidate)
         if not int(info) and _pivots_are_sound(candidate, lower, eps):
-            return Factor(candidate, lower, added)
+            return Factor(candidate, lower, float(added.detach()))
     raise KernelError(_refusal(noisy.detach(), jitter, eps))
 
 
-def _ladder(matrix: Tensor, jitter: Jitter) -> list[float]:
+def _ladder(matrix: Tensor, jitter: Jitter) -> list[Tensor]:
     if jitter != "auto":
-        return [float(jitter)]
-    scale = float(matrix.detach().diagonal().abs().mean())
-    rungs, added = [0.0], 10 * len(matrix) * _EPS
-    while added <= _LARGEST_JITTER:
-        rungs.append(added * scale)
-        added *= 10
+        return [matrix.new_tensor(float(jitter))]
+    scale = matrix.diagonal().abs().mean()
+    rungs, relative = [scale.new_zeros(())], 10 * len(matrix) * _EPS
+    while relative <= _LARGEST_JITTER:
+        rungs.append(relative * scale)
+        relative *= 10
     return rungs
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +15,8 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 from lazyrich.errors import KernelError
-from lazyrich.inference.factor import Jitter
+from lazyrich.inference.factor import Jitter, check_jitter
+from lazyrich.inference.layout import layout_of, tensor
 from lazyrich.inference.likelihood import log_marginal
 
 _REACH = 1e6  # how far from its start a hyper-parameter may go, as a factor
@@ -85,6 +87,9 @@ def fit_hyperparameters(
     """
     grid, bounds = grid or {}, bounds or {}
     _check(start, grid, bounds)
+    _check_names(kernel_fn, [name for name in (*start, *grid) if name != "noise" or name in grid])
+    check_jitter(jitter)
+    layout_of(y).columns(y, "y")
     found = []
     for choice in itertools.product(*grid.values()):
         found.append(_search(kernel_fn, start, dict(zip(grid, choice, strict=True)), y, bounds, jitter, max_iterations))
@@ -108,8 +113,11 @@ def _search(
     def value(logs: Tensor) -> Tensor:
         given: dict[str, Any] = dict(zip(names, logs.exp(), strict=True))
         noise = given.pop("noise", 0.0)
+        gram = tensor(kernel_fn(**given, **fixed), "the Gram of kernel_fn")
+        if bool(gram.isfinite().all()):  # one that does not fit the targets does so everywhere: no bounds mend it
+            layout_of(y, gram).gram(gram, "k_dd")
         try:
-            return log_marginal(kernel_fn(**given, **fixed), y, noise, jitter=jitter)
+            return log_marginal(gram, y, noise, jitter=jitter)
         except KernelError as error:
             where = ", ".join(f"{name} {v:.3g}" for name, v in zip(names, logs.exp().tolist(), strict=True))
             raise KernelError(f"{error}; this was at {where}: pass bounds= to keep the search away from it") from error
@@ -142,16 +150,49 @@ def _gradient(value: Callable[[Tensor], Tensor], leaf: Tensor, found: Tensor, na
 
 
 def _check(start: Mapping[str, float], grid: Mapping[str, Sequence[int]], bounds: Mapping[str, tuple[float, float]]) -> None:
+    for said, given in (("start", start), ("grid", grid), ("bounds", bounds)):
+        if not isinstance(given, Mapping):
+            raise KernelError(f"got {said}={given!r}, expected a dictionary by the names of the hyper-parameters")
     if not start:
         raise KernelError("got no hyper-parameters to fit, expected start={'sigma_w2': 1.0, ...}")
     for name, value in start.items():
-        if not 0 < float(value) < float("inf"):
+        if not 0 < _number(value) < math.inf:
             raise KernelError(f"got {name} = {value} to start from, expected a positive number: the search is in its logarithm")
-    for name, (low, high) in bounds.items():
+    for name, ends in bounds.items():
         if name not in start:
             raise KernelError(f"got bounds for '{name}', expected one of {', '.join(start)}")
-        if not 0 < low < high < float("inf"):
-            raise KernelError(f"got bounds {(low, high)} for '{name}', expected 0 < low < high")
+        pair = tuple(_number(end) for end in ends) if isinstance(ends, (tuple, list)) else ()
+        if len(pair) != 2 or not 0 < pair[0] < pair[1] < math.inf:
+            raise KernelError(f"got bounds {ends} for '{name}', expected a pair (low, high) with 0 < low < high")
     for name, values in grid.items():
+        if isinstance(values, str) or not hasattr(values, "__len__") or not hasattr(values, "__iter__"):
+            raise KernelError(f"got grid '{name}' = {values!r}, expected a list of the values to try; pass [{values}] for one")
         if name in start or not len(values):
             raise KernelError(f"got grid '{name}' = {list(values)}, expected values for a name that is not in start")
+
+
+def _number(value: Any) -> float:
+    """As a float; what is none compares as false."""
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError):
+        return math.nan
+
+
+def _check_names(kernel_fn: Callable[..., Tensor], names: list[str]) -> None:
+    """Whether the kernel takes the hyper-parameters by their names, where its signature tells."""
+    if not callable(kernel_fn):
+        raise KernelError(
+            f"got kernel_fn {type(kernel_fn).__name__}, expected a function of {', '.join(names)} that gives a Gram"
+        )
+    try:
+        signature = inspect.signature(kernel_fn)
+    except (TypeError, ValueError):  # of compiled code
+        return
+    try:
+        signature.bind(**dict.fromkeys(names))
+    except TypeError as error:
+        raise KernelError(
+            f"got a kernel_fn{signature} to call with {', '.join(names) or 'nothing'} ({error}), expected one that takes the names "
+            "of start (but noise) and of grid; rename them, or bind the rest with functools.partial"
+        ) from error

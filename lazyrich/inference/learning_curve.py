@@ -65,7 +65,10 @@ def learning_curve(gram: Tensor, y: Tensor, sizes: Sequence[int], ridge: float =
     E_test = n/(n - sum_i L_i^2) (sum_i (1 - L_i)^2 v_i^2 + noise);  E_train = (ridge/(n kappa))^2 E_test
     (Bordelon, Canatar & Pehlevan 2020, arXiv:2002.02561, eq. 4-5; Simon et al. 2021, arXiv:2110.03922, section 4).
     The theory averages over draws of n samples and treats eigenfunctions as Gaussian; with n no longer small against P the
-    sample knows too little of the kernel's tail, and predictions without a ridge are low by about n/P.
+    sample knows too little of the kernel's tail, and predictions of the error on new inputs are low by several times n/P. On
+    rectifier and Gaussian kernels, without a ridge: by 10 to 60 % at n/P = 7 %, at 13 % by up to all of it (smooth kernels of few
+    inputs); with a ridge of 0.1 and no noise by up to 15 % for rectifiers, 45 % for smooth kernels. Noise on the targets helps
+    only together with a ridge. Keep n below a few percent of P where the number matters.
 
     Args:
         gram: of P samples, (P, P); they stand for the whole distribution.
@@ -123,6 +126,10 @@ def _kappa(values: Tensor, n: int, ridge: float) -> float:
 
 
 def _check(sizes: Sequence[int], ridge: float, noise: float) -> None:
+    try:
+        list(sizes)
+    except TypeError as error:
+        raise KernelError(f"got sizes {sizes!r}, expected a list of numbers of samples; pass [n] for one") from error
     if not len(sizes) or any(n < 1 or n % 1 for n in sizes):
         raise KernelError(f"got sizes {list(sizes)}, expected whole numbers from 1")
     for name, value in (("ridge", ridge), ("noise", noise)):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lazyrich.errors import KernelError
+from lazyrich.errors import KernelError, StoreError
+from lazyrich.files import read_json
 from lazyrich.inference.layout import finite, symmetric, tensor
 
 
@@ -88,7 +91,8 @@ class Streamed:
         The file is read, not mapped, so that no more than a block of it counts as memory.
 
         Raises:
-            KernelError: if the file is missing, no .npy file, or not square.
+            KernelError: if the file is missing, no .npy file, not square, or half written: blocks are missing in the record
+                that ``write_gram`` keeps beside it.
 
         Example:
             >>> import tempfile
@@ -104,6 +108,8 @@ class Streamed:
         if found.ndim != 2 or found.shape[0] != found.shape[1]:
             name = found.filename if isinstance(gram, np.memmap) else gram
             raise KernelError(f"{name} holds an array of shape {found.shape}, expected (N, N)")
+        if isinstance(found, np.memmap) and found.filename is not None:
+            _refuse_half_written(Path(found.filename))
         return cls(lambda i, j: _read(found, i, j), len(found), block)
 
     @property
@@ -137,6 +143,28 @@ class Streamed:
                 f"got rows({start}, {stop}) of shape {tuple(found.shape)}, expected ({stop - start}, {self.samples})"
             )
         return found.to(torch.float64)
+
+
+def _refuse_half_written(path: Path) -> None:
+    """By the record of ``write_gram`` beside the file; a matrix without one, or with another file of that name, is the user's."""
+    beside = path.with_name(path.name + ".json")
+    try:
+        found = read_json(beside)
+    except StoreError:
+        return
+    if not isinstance(found, dict) or not {"identity", "shape", "block", "done"} <= set(found):
+        return
+    try:
+        side = math.ceil(found["shape"][0] / found["block"])
+        done = {int(i) for i in found["done"]}
+    except (TypeError, ValueError, ArithmeticError, LookupError) as error:
+        raise KernelError(f"got {beside}, expected the record of a matrix's blocks ({error}); remove both files") from error
+    whole = side * (side + 1) // 2
+    if missing := len(set(range(whole)) - done):
+        raise KernelError(
+            f"got {path} with {missing} of its {whole} blocks missing, expected a whole Gram matrix; the same call of write_gram "
+            "finishes it"
+        )
 
 
 def _read(gram: np.memmap, start: int, stop: int) -> Tensor:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +13,7 @@ from torch import Tensor
 
 from lazyrich.errors import KernelError
 from lazyrich.files import read_json, write_json
+from lazyrich.lazy.identity import identity_of
 from lazyrich.lazy.kernel import Kernel
 from lazyrich.lazy.tile import squares
 
@@ -49,7 +48,8 @@ def write_gram(
         The matrix, mapped from disk, read-only.
 
     Raises:
-        KernelError: if the file holds another matrix, or the disk is full (finished blocks stay).
+        KernelError: if the file holds another matrix or was spoilt, the disk is full (finished blocks stay), or the network
+            returns more than one number a sample.
 
     Example:
         >>> import lazyrich as lzr, tempfile, os
@@ -65,9 +65,11 @@ def write_gram(
     """
     if get not in ("nngp", "ntk"):
         raise KernelError(f"got get='{get}', expected 'nngp' or 'ntk'")
-    path, n = Path(path), len(x)
+    if isinstance(block, bool) or not isinstance(block, (int, np.integer)) or block < 1:
+        raise KernelError(f"got block={block!r}, expected a whole number of samples a side, at least 1; the default is 2000")
+    path, n, block = Path(path), len(x), int(block)
     blocks = list(squares(n, n, block, symmetric=True))
-    settings = {"shape": [n, n], "get": get, "block": block, "identity": _identity(kernel, x, get)}
+    settings = {"shape": [n, n], "get": get, "block": block, "identity": identity_of(kernel, x, get)}
     done = _begin(path, x, settings)
     try:
         gram = np.lib.format.open_memmap(path, mode="r+")
@@ -96,17 +98,18 @@ def write_gram(
 def _begin(path: Path, x: Tensor, settings: dict[str, Any]) -> set[int]:
     """Blocks that are done already; a new file is made with its whole size reserved, so a full disk shows at once."""
     beside = _beside(path)
+    dtype = np.dtype(str(x.dtype if x.is_floating_point() else torch.get_default_dtype()).removeprefix("torch."))
     if beside.exists() and path.exists():
-        found = read_json(beside)
+        found = _record(beside)
         if any(found.get(key) != value for key, value in settings.items()):
             odd = next(key for key, value in settings.items() if found.get(key) != value)
             raise KernelError(f"{path} holds another matrix (its {odd} differs); give another path, or remove both files")
+        _check_file(path, dtype, tuple(settings["shape"]))
         return set(found["done"])
     if path.exists():
         raise KernelError(f"{path} exists and is not a matrix of ours (no {beside.name}); give another path")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        dtype = np.dtype(str(x.dtype if x.is_floating_point() else torch.get_default_dtype()).removeprefix("torch."))
         gram = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=tuple(settings["shape"]))
         gram.flush()
         _reserve(path)
@@ -117,19 +120,38 @@ def _begin(path: Path, x: Tensor, settings: dict[str, Any]) -> set[int]:
     return set()
 
 
+def _record(beside: Path) -> dict[str, Any]:
+    """What stands beside a matrix."""
+    found = read_json(beside)
+    if not isinstance(found, dict):
+        raise KernelError(f"got {beside} with a {type(found).__name__}, expected the record of a matrix; remove both files")
+    done = found.get("done")
+    if not isinstance(done, list) or not all(type(i) is int and i >= 0 for i in done):
+        raise KernelError(
+            f"got {beside} with 'done': {done!r}, expected the numbers of the blocks that are done; remove both files, to begin "
+            "afresh"
+        )
+    return found
+
+
+def _check_file(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+    """Refuse a file that is no longer what was begun: cut short by a copy, or written over."""
+    mend = "delete it to begin afresh"
+    try:
+        found = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise KernelError(
+            f"got {path} of {path.stat().st_size} bytes that is no whole .npy file ({error}), expected {shape} {dtype}; {mend}"
+        ) from error
+    if (found.shape, found.dtype) != (shape, dtype):
+        raise KernelError(f"got {path} of shape {found.shape} {found.dtype}, expected {shape} {dtype}; {mend}")
+
+
 def _reserve(path: Path) -> None:
     """Claim the file's blocks: writing into a hole of a mapped file on a full disk would kill the process."""
     if hasattr(os, "posix_fallocate"):
         with path.open("r+b") as file:
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-
-
-def _identity(kernel: Kernel, x: Tensor, get: str) -> str:
-    """A hash of the inputs and of a corner of the kernel: another network or other inputs give another."""
-    corner = kernel(x[:2], get=(get,))[0].detach().double()
-    text = json.dumps([[f"{v:.9e}" for v in row] for row in corner.flatten(1).tolist()])
-    data = x.detach().cpu().contiguous().numpy().tobytes()
-    return hashlib.sha256(data + text.encode()).hexdigest()[:16]
 
 
 def _beside(path: Path) -> Path:

@@ -58,7 +58,7 @@ class Weights:
         The sum is taken to be Gaussian, which it is for normal entries, or for many: of torch's uniform entries over five
         inputs the tangent kernel is off by 3 % at every width.
         """
-        law, rule = self.laws[name], self._rule(name)
+        law, rule = self.laws[name], self.rule(name)
         if rule is None and law.mean != 0:
             raise KernelError(f"'{name}' has the mean {law.mean:g}; weights that are summed over a width need mean zero")
         variance = rule.w if rule and rule.w is not None else law.std**2 * fan_in
@@ -66,7 +66,7 @@ class Weights:
 
     def added(self, name: str, role: Role = Role.VECTOR) -> Drawn:
         """A bias of a linear or convolutional layer."""
-        rule = self._rule(name)
+        rule = self.rule(name)
         if rule is None or rule.b is None:
             return self.entry(name, role)
         return Drawn(rule.b, 0.0, self._rate(name, rule.b, role))
@@ -79,7 +79,7 @@ class Weights:
         constant = law.std == 0
         return Drawn(law.std**2, law.mean, self._rate(name, 1.0 if constant else law.std**2, role))
 
-    def _rule(self, name: str) -> Initialiser | None:
+    def rule(self, name: str) -> Initialiser | None:
         """The last that matches, as in a plan's ``init=``."""
         found = [rule for pattern, rule in self.init.items() if fnmatch.fnmatch(name, pattern)]
         return found[-1] if found else None

@@ -63,6 +63,27 @@ def test_a_kernel_without_gradients_is_searched_by_differences(detached: str) ->
     assert unseen.log_marginal == pytest.approx(seen.log_marginal, abs=1e-3)
 
 
+@pytest.mark.parametrize(("below", "step"), [(0.0, 0.0), (1e-6, 1e-4)])
+def test_the_jitter_of_a_singular_gram_is_a_part_of_the_gradient(below: float, step: float) -> None:
+    """Of rank 4 without noise, the targets' likelihood is decided by the jitter, which grows as the Gram does."""
+    x, y = torch.cat([X, X[:, :1] ** 2], 1)[:20], torch.randn(20, generator=torch.Generator().manual_seed(2)).double()
+
+    def gram(w: Tensor) -> Tensor:
+        return w * (x @ x.T + 1 - below * torch.eye(20))
+
+    def value(w: Tensor | float) -> Tensor:
+        return log_marginal(gram(torch.as_tensor(w, dtype=torch.float64)), y, jitter="auto")
+
+    w = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(value(w), w)
+    # a factor of two rounds nothing, where a small step would be lost in the rounding; the likelihood falls as 1/w there
+    want = (value(1 + step) - value(1 - step)) / (2 * step) if step else 2 * (value(2.0) - value(1.0))
+    assert float(gradient) == pytest.approx(float(want), rel=1e-4 if step else 1e-2)
+    fit = fit_hyperparameters(gram, {"w": 1.0}, y, bounds={"w": (0.1, 1e3)})
+    assert fit.at_bound == ("w",), "not the start"
+    assert fit.values["w"] == pytest.approx(1e3)
+
+
 def test_the_grid_finds_the_depth_and_lists_every_combination() -> None:
     y = drawn(noise=0.01, outputs=20, depth=3)
     fit = fit_hyperparameters(kernel, START, y, grid={"depth": [0, 1, 3]})
@@ -88,7 +109,21 @@ def test_a_bound_that_is_reached_is_named() -> None:
         ({"bounds": {"noise": (0.0, 2)}}, "0 < low < high"),
         ({"grid": {"noise": [1]}}, "got grid 'noise'"),
         ({"grid": {"depth": []}}, "got grid 'depth'"),
-        ({"y": torch.ones(N - 1)}, "expected one for 59"),
+        ({"y": torch.ones(N - 1)}, "expected one for 59 training samples$"),
+        ({"y": torch.full((N,), torch.nan)}, r"got y with 60 values that are not finite .*expected numbers$"),
+        ({"kernel_fn": lambda **_: X}, "expected a square matrix with a row a sample$"),
+        ({"kernel_fn": lambda **_: LINEAR.triu()}, "not symmetric.*with themselves$"),
+        ({"kernel_fn": lambda **_: -LINEAR}, "an indefinite Gram matrix.*this was at sigma_w2 0.6, .*: pass bounds="),
+        ({"kernel_fn": lambda **_: LINEAR * torch.inf}, "not finite.*: pass bounds="),
+        ({"kernel_fn": lambda sigma_w2: LINEAR}, r"kernel_fn\(sigma_w2\) to call with sigma_w2, sigma_b2 .*rename them"),
+        ({"kernel_fn": lambda sigma_w2, sigma_b2, width: LINEAR}, "missing a required argument: 'width'"),
+        ({"kernel_fn": LINEAR}, "got kernel_fn Tensor, expected a function of sigma_w2, sigma_b2"),
+        ({"grid": {"depth": 3}}, r"got grid 'depth' = 3, expected a list of the values to try; pass \[3\] for one"),
+        ({"bounds": {"noise": 3.0}}, r"got bounds 3.0 for 'noise', expected a pair \(low, high\)"),
+        ({"bounds": {"noise": (1.0, None)}}, r"got bounds \(1.0, None\) for 'noise'"),
+        ({"start": {"sigma_w2": "one"}}, "sigma_w2 = one to start from"),
+        ({"start": [1.0]}, r"got start=\[1.0\], expected a dictionary"),
+        ({"jitter": -1.0}, "got jitter -1.0, expected a number that is zero or positive, or 'auto'$"),
     ],
 )
 def test_bad_searches_are_refused_in_words(change: dict, complaint: str) -> None:

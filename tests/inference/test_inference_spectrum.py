@@ -13,15 +13,20 @@ from lazyrich.errors import KernelError
 from lazyrich.inference import learning_curve, one_hot_targets, posterior, spectrum
 
 
+def rectifier(x: Tensor) -> Tensor:
+    """The Gram of an infinitely wide rectifier network with one hidden layer (arc-cosine kernel)."""
+    size = torch.outer(x.norm(dim=1), x.norm(dim=1))
+    c = (x @ x.T / size).clamp(-1, 1)
+    return size * (torch.sqrt(1 - c**2) + (math.pi - torch.acos(c)) * c) / math.pi
+
+
 @pytest.fixture(scope="module")
 def digits() -> tuple[Tensor, Tensor]:
     """The Gram of an infinitely wide rectifier network with one hidden layer (arc-cosine kernel) on digits, and targets."""
     pixels, labels = load_digits(return_X_y=True)
     x = torch.as_tensor(pixels)
     x = x / x.norm(dim=1, keepdim=True)
-    c = (x @ x.T).clamp(-1, 1)
-    gram = (torch.sqrt(1 - c**2) + (math.pi - torch.acos(c)) * c) / math.pi
-    return gram, one_hot_targets(torch.as_tensor(labels))
+    return rectifier(x), one_hot_targets(torch.as_tensor(labels))
 
 
 def measured(gram: Tensor, y: Tensor, n: int, ridge: float, noise: float = 0.0, draws: int = 10) -> tuple[float, float]:
@@ -66,6 +71,19 @@ def test_the_eigenframework_is_exact_for_gaussian_features() -> None:
         assert predicted == pytest.approx(measured(gram, y, n, 1e-3, noise=0.1, draws=40)[0], rel=0.05)
 
 
+def test_without_a_ridge_the_curve_is_low_by_several_times_the_share_that_is_seen() -> None:
+    """As the docstring says: of new inputs, not of the rest of the sample that the curve was made from."""
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(4, 400, 3, generator=g, dtype=torch.float64)
+    y, n, low = torch.sin(2 * x[..., 0]) + x[..., 1], 28, []
+    for mine, other, f, f_other in zip(x, x.roll(1, 0), y, y.roll(1, 0), strict=True):
+        to = rectifier(torch.cat([mine, other]))
+        seen = posterior(to[:n, :n], f[:n], to[400:, :n]).mean
+        predicted = learning_curve(to[:400, :400], f, [n]).test_error[0]
+        low.append(float(1 - predicted / (seen - f_other).square().mean()))
+    assert 0.1 < sum(low) / len(low) < 0.6
+
+
 def test_kappa_and_the_conservation_of_learnability(digits: tuple[Tensor, Tensor]) -> None:
     gram, y = digits
     curve = learning_curve(gram[:300, :300], y[:300], [5, 50], ridge=0.1)
@@ -80,6 +98,7 @@ def test_kappa_and_the_conservation_of_learnability(digits: tuple[Tensor, Tensor
     ("change", "complaint"),
     [
         ({"sizes": [4]}, "a Gram of rank 4, expected fewer samples without a ridge"),
+        ({"sizes": 2}, r"got sizes 2, expected a list of numbers of samples; pass \[n\] for one"),
         ({"sizes": []}, "whole numbers from 1"),
         ({"sizes": [1.5]}, "whole numbers from 1"),
         ({"ridge": -1.0}, "got ridge"),

@@ -99,6 +99,79 @@ def test_another_matrix_does_not_continue_this_one(tmp_path, again, says):
     assert np.array_equal(np.load(path), before)
 
 
+BLIND = {"zeros": torch.zeros(6, 5, dtype=torch.float64), "alike": torch.ones(6, 5, dtype=torch.float64)}
+BLIND["first"] = torch.cat([torch.zeros(5, 5), inputs(1, torch.float32)])
+
+
+@pytest.mark.parametrize("data", BLIND)
+def test_data_that_is_blind_to_the_network_does_not_continue_another_one(tmp_path, data):
+    x = BLIND[data]
+    ours, other = (lzr.kernel(nn.Sequential(nn.Linear(5, 8), f, nn.Linear(8, 1))) for f in (nn.ReLU(), nn.LeakyReLU(0.3)))
+    write_gram(ours, x, tmp_path / "gram.npy")
+    write_gram(ours, x, tmp_path / "gram.npy")
+    with pytest.raises(KernelError, match="holds another matrix .its identity differs"):
+        write_gram(other, x, tmp_path / "gram.npy")
+
+
+class Words(nn.Module):
+    """Reads token indices: the first two of the samples below look the same in any table."""
+
+    def __init__(self, slope):
+        super().__init__()
+        self.table, self.first, self.last = nn.Embedding(9, 8), nn.Linear(8, 8), nn.Linear(8, 1)
+        self.slope = slope
+
+    def forward(self, x):
+        return self.last(nn.functional.leaky_relu(self.first(self.table(x).mean(1)), self.slope))
+
+
+def test_token_indices_tell_networks_apart_by_their_operations(tmp_path):
+    x = torch.zeros(12, 3, dtype=torch.long)
+    x[1] = 4  # between the samples that are looked at
+    torch.manual_seed(0)
+    write_gram(lzr.kernel(Words(0.1)), x, tmp_path / "gram.npy")
+    write_gram(lzr.kernel(Words(0.1)), x, tmp_path / "gram.npy")
+    with pytest.raises(KernelError, match="holds another matrix"):
+        write_gram(lzr.kernel(Words(0.2)), x, tmp_path / "gram.npy")
+
+
+def test_a_network_that_reads_no_random_numbers_is_known_by_its_data(tmp_path):
+    class Lookup(Words):
+        def forward(self, x):
+            return super().forward(x.long())
+
+    x = torch.arange(8.0).reshape(4, 2)
+    write_gram(lzr.kernel(Lookup(0.1)), x, tmp_path / "gram.npy")
+    with pytest.raises(KernelError, match="holds another matrix"):
+        write_gram(lzr.kernel(Lookup(0.2)), x, tmp_path / "gram.npy")
+
+
+def truncated(path):
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+SPOILT = {
+    "truncated": (truncated, r"got .*gram.npy of 1000 bytes that is no whole .npy file .*expected \(23, 23\) float64"),
+    "empty": (lambda path: path.write_bytes(b""), "of 0 bytes that is no whole .npy file"),
+    "shape": (lambda path: np.save(path, np.zeros((23, 4))), r"of shape \(23, 4\) float64, expected \(23, 23\) float64"),
+    "dtype": (lambda path: np.save(path, np.zeros((23, 23), np.float32)), r"\(23, 23\) float32, expected \(23, 23\) float64"),
+}
+
+
+@pytest.mark.parametrize("done", [10, 4])
+@pytest.mark.parametrize("spoil", SPOILT)
+def test_a_file_that_was_spoilt_is_not_trusted(tmp_path, spoil, done):
+    path, (change, says) = tmp_path / "gram.npy", SPOILT[spoil]
+    write_gram(network(), inputs(), path, block=6)
+    record = tmp_path / "gram.npy.json"
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"done": list(range(done))}))
+    change(path)
+    with pytest.raises(KernelError, match=says + ".*delete it to begin afresh"):
+        write_gram(network(), inputs(), path, block=6)
+    path.unlink()
+    np.testing.assert_allclose(write_gram(network(), inputs(), path, block=6), network().ntk(inputs()), rtol=1e-12)
+
+
 def test_a_file_of_somebody_else_is_not_written_over(tmp_path):
     np.save(tmp_path / "gram.npy", np.eye(3))
     with pytest.raises(KernelError, match="not a matrix of ours"):
@@ -159,6 +232,25 @@ def test_a_posterior_from_the_file_is_the_posterior(tmp_path):
     torch.testing.assert_close(k.ntk(test, x) @ found.x, want, rtol=1e-6, atol=1e-8)
 
 
+def test_a_half_written_file_is_not_solved_with(tmp_path):
+    path, record = tmp_path / "gram.npy", tmp_path / "gram.npy.json"
+    gram = write_gram(network(), inputs(), path, block=6)
+    assert Streamed.mapped(gram[:5, :5]).shape == (5, 5)
+    whole = json.loads(record.read_text())
+    record.write_text(json.dumps(whole | {"done": [0, 1, 2, 3, 4]}))
+    for given in (path, gram):
+        with pytest.raises(KernelError, match="with 5 of its 10 blocks missing.*same call of write_gram finishes it"):
+            Streamed.mapped(given)
+    record.write_text(json.dumps(whole | {"done": None}))
+    with pytest.raises(KernelError, match="gram.npy.json, expected the record of a matrix's blocks"):
+        Streamed.mapped(path)
+    for own in ('{"made by": "hand"}', "[]", "no json"):
+        record.write_text(own)
+        assert Streamed.mapped(path).shape == (23, 23)
+    record.unlink()
+    assert Streamed.mapped(path).shape == (23, 23)
+
+
 def test_a_file_that_is_no_gram_is_refused(tmp_path):
     np.save(tmp_path / "thin.npy", np.zeros((3, 4)))
     (tmp_path / "text.npy").write_text("hello")
@@ -170,3 +262,41 @@ def test_a_file_that_is_no_gram_is_refused(tmp_path):
 def test_what_is_asked_for_must_exist():
     with pytest.raises(KernelError, match="got get='gram'"):
         write_gram(network(), inputs(), "nowhere.npy", "gram")
+
+
+def test_a_network_with_outputs_at_positions_is_refused_before_anything_is_written(tmp_path):
+    net = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 1))
+    with pytest.raises(KernelError, match=r"outputs at \(3,\) positions, expected one number a pair.*end it with a readout"):
+        write_gram(lzr.kernel(net), torch.randn(4, 3, 5), tmp_path / "gram.npy")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda found: [], "got .*gram.npy.json with a list, expected the record of a matrix; remove both files"),
+        (
+            lambda found: {k: v for k, v in found.items() if k != "done"},
+            "with 'done': None, expected the numbers of the blocks",
+        ),
+        (lambda found: found | {"done": [0.5]}, r"with 'done': \[0.5\], expected the numbers of the blocks"),
+    ],
+)
+def test_a_record_that_is_none_is_refused_in_words(tmp_path, change, says):
+    write_gram(network(), inputs(), tmp_path / "gram.npy", block=12)
+    record = tmp_path / "gram.npy.json"
+    record.write_text(json.dumps(change(json.loads(record.read_text()))))
+    with pytest.raises(KernelError, match=says):
+        write_gram(network(), inputs(), tmp_path / "gram.npy", block=12)
+
+
+def test_inputs_are_a_tensor(tmp_path):
+    with pytest.raises(KernelError, match="got inputs ndarray, expected a tensor"):
+        write_gram(network(), inputs().numpy(), tmp_path / "gram.npy")
+
+
+@pytest.mark.parametrize("block", [-1, 0, 2.5, True, "6"])
+def test_a_block_is_a_whole_number_of_samples(tmp_path, block):
+    with pytest.raises(KernelError, match=f"got block={block!r}, expected a whole number"):
+        write_gram(network(), inputs(), tmp_path / "gram.npy", block=block)
+    assert not list(tmp_path.iterdir())
