@@ -17,7 +17,7 @@ from lazyrich.family import Law
 from lazyrich.lazy import Kernel, kernel
 from lazyrich.measure.phase import Phase, PhasePoint, phase_of
 from lazyrich.measure.table import table
-from lazyrich.measure.watch import capture, state_of
+from lazyrich.measure.watch import capture, columns, state_of
 from lazyrich.scaling import Plan
 from lazyrich.tangent.ntk import ntk_of
 
@@ -227,7 +227,7 @@ def _drawn(plan: Plan, width: int, seed: int, x: Tensor) -> dict[str, tuple[floa
     model = plan.build(width, seed).double().eval()
     _, calls = capture(model, state_of(model), x)
     with torch.no_grad():
-        outputs = model(x).flatten(1).shape[1]
+        outputs = columns(model(x)).shape[1]
     tensors = ntk_of(model, x, outputs="trace", per="layer")
     norms = {path: float(gram.diagonal().mean()) / outputs for path, gram in tensors.items()}
     return {
@@ -259,7 +259,7 @@ def _predicted(plan: Plan, width: int, x: Tensor) -> tuple[dict[str, tuple[float
 
 def _second(h: Tensor) -> Tensor:
     """Mean products a coordinate of all pairs of samples, (N, N)."""
-    flat = h.detach().flatten(1)
+    flat = columns(h.detach())
     return flat @ flat.T / flat.shape[1]
 
 
