@@ -84,7 +84,7 @@ def _predictors(result: TangentPage) -> list[dict[str, str]]:
 
 def _moved(result: TangentPage) -> list[dict[str, str]]:
     last = result.moments[-1]
-    rows = [("tangent kernel", last.movement), ("tangent kernel, scale apart", last.distance), *last.features]
+    rows = [("tangent kernel", last.movement), ("tangent kernel, scale apart", last.turned), *last.features]
     return [{"name": name, "value": percent(value), "code": "yes" if i > 1 else ""} for i, (name, value) in enumerate(rows)]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -42,6 +43,14 @@ class Moment:
     distance: Number
     features: tuple[tuple[str, Number], ...]
     alignment: tuple[Aligned, ...]
+
+    @property
+    def turned(self) -> Number:
+        """Relative movement of the kernel that no scale takes away, min over c of ||c Theta_t - Theta_0|| / ||Theta_0||.
+
+        It is the sine of the angle between both, sqrt(2 S - S^2) with S = 1 - cos of Fort et al., which is second order.
+        """
+        return None if self.distance is None else math.sqrt(max(0.0, self.distance * (2 - self.distance)))
 
     @property
     def layers(self) -> tuple[Aligned, ...]:

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from sample_tangent import sample_tangent
 
 from lazyrich.errors import ReportError
+from lazyrich.measure.movement import kernel_distance
 from lazyrich.report import render
 
 
@@ -28,6 +30,16 @@ def test_numbers_and_words_are_on_the_page(tmp_path: Path) -> None:
     assert any("tangent kernel 40.0%" in d for d in descriptions)
     assert "None" not in page
     assert "nan" not in re.sub(r"<style.*?</style>", "", page, flags=re.S)
+
+
+def test_the_kernels_movement_apart_from_scale_is_a_movement(tmp_path: Path) -> None:
+    before, after = torch.eye(2), torch.tensor([[3.0, 1.0], [1.0, 2.0]])
+    found = sample_tangent()
+    found["moments"][-1]["ntk_distance"] = kernel_distance(before, after)
+    best = (before * after).sum() / after.square().sum()
+    cell = re.search(r"tangent kernel, scale apart</th><td class=\"n\">([0-9.]+)%", page_of(found, tmp_path))
+    assert cell
+    assert float(cell[1]) == pytest.approx(100 * float((best * after - before).norm() / before.norm()), abs=0.051)
 
 
 def test_many_layers_and_no_classes(tmp_path: Path) -> None:
