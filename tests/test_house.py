@@ -17,7 +17,7 @@ import lazyrich
 HOUSE = Path(lazyrich.__file__).parent
 STOREYS = (
     {"errors"},
-    {"files", "fingerprint", "functional", "reference"},
+    {"files", "fingerprint", "functional", "layer", "reference"},
     {"gaussian", "inference", "data", "sweep"},
     {"family", "graph"},
     {"init"},

@@ -14,6 +14,7 @@ from torch import Tensor
 from lazyrich.data import load
 from lazyrich.errors import KernelError, UsageError
 from lazyrich.family import Law
+from lazyrich.layer import shown
 from lazyrich.lazy import Kernel, kernel
 from lazyrich.measure.phase import Phase, PhasePoint, phase_of
 from lazyrich.measure.table import table
@@ -103,7 +104,8 @@ class SignalResult:
             "steady": "Signals keep their size",
         }[self.word]
         return (
-            f"{said}: from {first.layer} to {last.layer} the mean square goes from {first.level:.3g} to {last.level:.3g}"
+            f"{said}: from {shown(first.layer)} to {shown(last.layer)} the mean square goes from {first.level:.3g} to "
+            f"{last.level:.3g}"
             f"{self._extremes()}, and the correlation of inputs from {first.correlation:.2f} to {last.correlation:.2f}. "
             f"{self._against()} {'' if isinstance(self.phase, str) else self.phase.sentence}"
         ).strip()
@@ -114,7 +116,7 @@ class SignalResult:
         if len(self.hidden) < 2 or not low.level > 0:
             return ""
         return (
-            f" (smallest {low.level:.3g} at {low.layer}, largest {high.level:.3g} at {high.layer}: a factor of "
+            f" (smallest {low.level:.3g} at {shown(low.layer)}, largest {high.level:.3g} at {shown(high.layer)}: a factor of "
             f"{high.level / low.level:.3g}, where {GROWS:g} is judged to be too much)"
         )
 
@@ -146,7 +148,7 @@ class SignalResult:
         rows = [["inputs", f"{self.inputs[0]:.3g}", "", f"{self.inputs[1]:+.3f}", "", "", "", *([""] * (len(header) - 7))]]
         rows += [
             [
-                line.layer, f"{line.level:.3g} ± {line.level_spread:.1g}", _shown(line.level_predicted),
+                shown(line.layer), f"{line.level:.3g} ± {line.level_spread:.1g}", _shown(line.level_predicted),
                 f"{line.correlation:+.3f} ± {line.correlation_spread:.1g}", _shown(line.correlation_predicted, "+.3f"),
                 f"{line.gradient:.3g} ± {line.gradient_spread:.1g}", _shown(line.gradient_predicted),
                 *([f"{p.chi_perp:.3f}", f"{p.chi_parallel:.3f}"] if (p := places.get(line.layer)) else [""] * (len(header) - 7)),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lazyrich.errors import ReportError
+from lazyrich.layer import shown
 from lazyrich.report.kernel_result import Modes, read_modes
 from lazyrich.report.node import Node
 from lazyrich.report.result import pairs
@@ -120,7 +121,7 @@ def read_tangent(value: Mapping[str, Any], path: str = "result") -> TangentPage:
     return TangentPage(
         title=node.text("title"),
         sentence=node.text("sentence"),
-        peak=node.text("peak"),
+        peak=shown(node.text("peak")),
         moments=moments,
         spectra=tuple(read_modes(n) for n in node.nodes("spectra")),
         few=_few(node.node("few")),
@@ -141,9 +142,9 @@ def _moment(node: Node) -> Moment:
     return Moment(
         step,
         *(node.number(key) for key in (*keys, "ntk_movement", "ntk_distance")),
-        features=tuple((name, features.number(name)) for name in features.value),
+        features=tuple((shown(name), features.number(name)) for name in features.value),
         alignment=tuple(
-            Aligned(n.text("layer"), *(n.number(key) for key in ("centred", "uncentred", "unbiased", "share")))
+            Aligned(shown(n.text("layer")), *(n.number(key) for key in ("centred", "uncentred", "unbiased", "share")))
             for n in node.nodes("alignment")
         ),
     )

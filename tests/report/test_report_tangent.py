@@ -42,6 +42,18 @@ def test_the_kernels_movement_apart_from_scale_is_a_movement(tmp_path: Path) -> 
     assert float(cell[1]) == pytest.approx(100 * float((best * after - before).norm() / before.norm()), abs=0.051)
 
 
+def test_a_layer_of_the_networks_own_tensors_has_a_name_for_people(tmp_path: Path) -> None:
+    found = sample_tangent(peak="")
+    for moment in found["moments"]:
+        moment["alignment"][0]["layer"] = ""
+        moment["features"] = {"": moment["features"].pop("hidden.0"), **moment["features"]}
+    page = page_of(found, tmp_path)
+    assert 'peaks at <span class="name">(network)</span>' in page
+    assert page.count('<th scope="row" class="name">(network)</th>') == 2
+    assert page.count("<strong>0.700</strong>") == 1
+    assert not re.search(r'<(?:th|span) [^>]*class="name[^"]*"></', page)
+
+
 def test_many_layers_and_no_classes(tmp_path: Path) -> None:
     many = sample_tangent(layers=30)
     for moment in many["moments"]:

@@ -65,6 +65,16 @@ def test_what_was_frozen_before_stays_frozen() -> None:
     assert start.hidden[0].weight.requires_grad
 
 
+def test_a_networks_own_tensors_are_a_layer_with_a_name_for_people() -> None:
+    start, (x, y) = net(), data()
+    start.register_parameter("loose", nn.Parameter(torch.ones(1)))
+    found = train_alone(start, sgd, lambda _: (x, y), half_mse, steps=1)
+    assert list(found.runs) == ["", "hidden.0", "hidden.1", "readout"]
+    assert str(found).splitlines()[1].startswith("(network)  ")
+    with pytest.raises(TrainError, match=r"expected layers .*: \(network\), hidden.0"), only(start, "head"):
+        pass
+
+
 def test_probes_of_every_run_and_chosen_layers() -> None:
     start, (x, y) = net(), data()
     probes: dict[str, AlignmentProbe] = {}
