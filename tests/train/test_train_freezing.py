@@ -66,12 +66,19 @@ def test_what_was_frozen_before_stays_frozen() -> None:
 
 
 def test_a_networks_own_tensors_are_a_layer_with_a_name_for_people() -> None:
-    start, (x, y) = net(), data()
-    start.register_parameter("loose", nn.Parameter(torch.ones(1)))
+    class Shifted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.shift, self.last = nn.Parameter(torch.zeros(4)), nn.Linear(4, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.last(x + self.shift)
+
+    start, (x, y) = Shifted().double(), data()
     found = train_alone(start, sgd, lambda _: (x, y), half_mse, steps=1)
-    assert list(found.runs) == ["", "hidden.0", "hidden.1", "readout"]
+    assert list(found.runs) == ["", "last"]
     assert str(found).splitlines()[1].startswith("(network)  ")
-    with pytest.raises(TrainError, match=r"expected layers .*: \(network\), hidden.0"), only(start, "head"):
+    with pytest.raises(TrainError, match=r"expected layers .*: \(network\), last"), only(start, "head"):
         pass
 
 
