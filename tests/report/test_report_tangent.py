@@ -54,6 +54,23 @@ def test_a_layer_of_the_networks_own_tensors_has_a_name_for_people(tmp_path: Pat
     assert not re.search(r'<(?:th|span) [^>]*class="name[^"]*"></', page)
 
 
+@pytest.mark.parametrize(
+    ("names", "drawn"),
+    [
+        ("inp rec inp#2 rec#2 inp#3 rec#3 inp#4 rec#4 out", "inp rec rec#3 inp#4 rec#4 out"),
+        ("inp rec inp#2 rec#2 out", "inp rec inp#2 rec#2 out"),
+        ("a b c d e f a#2 b#2", "c d e f a#2 b#2"),
+        ("a b c d e f g h i j", "a c e f h j"),
+    ],
+)
+def test_every_module_is_drawn_before_one_is_drawn_twice(names: str, drawn: str, tmp_path: Path) -> None:
+    found = sample_tangent()
+    for moment in found["moments"]:
+        moment["features"] = dict.fromkeys(names.split(), 0.3)
+    legend = re.findall(r"</svg>([^<]+)</li>", page_of(found, tmp_path).partition("What moves</h")[2].partition("</ul>")[0])
+    assert [name for name in legend if name != "tangent kernel"] == drawn.split()
+
+
 def test_many_layers_and_no_classes(tmp_path: Path) -> None:
     many = sample_tangent(layers=30)
     for moment in many["moments"]:
