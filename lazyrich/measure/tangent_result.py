@@ -112,7 +112,7 @@ class TangentResult:
             f"p = {p} has ended" if error is None else f"p = {p} is off by {_percent(error)}"
             for p, error in zip(self.few["orders"], self.few["at_half"], strict=True)
         )
-        return f"hierarchy on {self.few['samples']} samples, when half of the loss is learnt: {errors}"
+        return f"hierarchy on {self.few['samples']} samples trained by themselves, when half of the loss is learnt: {errors}"
 
     def _limit(self) -> str:
         if self.limit.get("reason"):

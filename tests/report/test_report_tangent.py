@@ -71,6 +71,14 @@ def test_every_module_is_drawn_before_one_is_drawn_twice(names: str, drawn: str,
     assert [name for name in legend if name != "tangent kernel"] == drawn.split()
 
 
+def test_the_headline_and_the_hierarchy_are_said_to_be_two_trainings(tmp_path: Path) -> None:
+    page = page_of(sample_tangent(), tmp_path)
+    assert "all samples and outputs for 100 steps, which left 10.0% of the loss; so its errors need not be those at" in page
+    unknown = sample_tangent()
+    unknown["moments"][-1]["loss"] = None
+    assert "all samples and outputs for 100 steps; so its errors need not be those at" in page_of(unknown, tmp_path)
+
+
 def test_many_layers_and_no_classes(tmp_path: Path) -> None:
     many = sample_tangent(layers=30)
     for moment in many["moments"]:
