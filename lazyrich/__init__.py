@@ -13,7 +13,7 @@ _FACE = {
     # what a network is
     "Family": ("lazyrich.family", "Family"),
     "Role": ("lazyrich.family", "Role"),
-    "zoo": ("lazyrich.family.zoo", ""),
+    "zoo": ("lazyrich.zoo", ""),
     # how it scales
     "standard": ("lazyrich.scaling", "standard"),
     "ntk": ("lazyrich.scaling", "ntk"),

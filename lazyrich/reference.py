@@ -16,8 +16,8 @@ from lazyrich.errors import UsageError
 def resolve(reference: str) -> Any:
     """The callable that a reference names.
 
-    A file is run once in a process: every reference to it leads to the same module. ``lazyrich.zoo:mlp`` works although
-    ``zoo`` is a name on the package's face rather than a module of its own.
+    A file is run once in a process: every reference to it leads to the same module. A module that is no file but an
+    attribute of its package, as ``os.path``, serves too.
 
     Args:
         reference: ``package.module:callable`` or ``path/to/file.py:callable``.

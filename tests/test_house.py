@@ -17,10 +17,10 @@ import lazyrich
 HOUSE = Path(lazyrich.__file__).parent
 STOREYS = (
     {"errors"},
-    {"files", "fingerprint", "functional", "reference"},
+    {"files", "fingerprint", "functional", "layer", "reference"},
     {"gaussian", "inference", "data", "sweep"},
     {"family", "graph"},
-    {"init"},
+    {"init", "zoo"},
     {"scaling"},
     {"lazy", "tangent"},
     {"rich", "train"},
@@ -309,6 +309,12 @@ def is_alias(value: object) -> bool:
 
 def test_every_name_of_the_face_is_listed_by_dir() -> None:
     assert set(lazyrich.__all__) <= set(dir(lazyrich))
+
+
+def test_the_zoo_can_be_imported_by_the_name_that_people_write() -> None:
+    code = "import lazyrich.zoo\nfrom lazyrich.zoo import MLP, mlp\nfrom lazyrich.family import zoo\n"
+    code += "assert lazyrich.zoo.MLP is MLP is zoo.MLP and mlp is zoo.mlp and lazyrich.zoo.__all__ == zoo.__all__"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
 def test_an_unknown_name_of_the_face_is_an_attribute_error_that_lists_the_known_ones() -> None:

@@ -25,7 +25,7 @@ from torch.nn.parameter import UninitializedParameter
 from lazyrich.errors import FamilyError, LazyrichError
 from lazyrich.family.base_shapes import candidates, read_base_shapes, width_of
 from lazyrich.family.law import Law, LawRecorder, measure_laws
-from lazyrich.family.role import Axes, Role, axes_for, grown, role_of
+from lazyrich.family.role import Axes, Role, axes_for, giving, grown, role_of
 from lazyrich.family.semantics import read_axes
 from lazyrich.fingerprint import fingerprint
 
@@ -331,7 +331,7 @@ def _inform(
         said = ", ".join(f"'{n}' as {use}" for n, use in zip(names, uses, strict=True))
         raise FamilyError(
             f"one tied tensor is used in roles that no scheme reconciles: {said}. "
-            f"Untie it, or say which role counts: Family(..., roles={{'{name}': 'input'}})"
+            f"Untie it, or say which role counts: {giving(name, Role.INPUT)}"
         )
     kind = type(model.get_submodule(owner)).__name__ if owner else type(model).__name__
     return TensorInfo(name, owner, kind, base, probe, role, axes, tuple(names[1:]), uses)
@@ -348,7 +348,7 @@ def _reading(
     if "parametrizations" in owner.split("."):
         raise FamilyError(
             f"tensor '{name}' is the hidden original of a parametrization, so its shape does not tell what it scales; "
-            f"give its role: Family(..., roles={{'{name}': 'vector'}}), or plan the network without the parametrization"
+            f"give its role: {giving(name, Role.VECTOR)}; or plan the network without the parametrization"
         )
     axes = read_axes(module, leaf, base)
     if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and 0 in grown(base, probe):

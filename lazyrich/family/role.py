@@ -99,8 +99,18 @@ def _plain(name: str, grows: tuple[int, ...], base: tuple[int, ...], probe: tupl
 def _unclear(name: str, base: tuple[int, ...], probe: tuple[int, ...], reading: str) -> FamilyError:
     return FamilyError(
         f"cannot tell the role of tensor '{name}': got shape {base} at the base width and {probe} at the probe width; "
-        f"{reading}. Say which: Family(..., roles={{'{name}': 'vector'}}) (or 'input', 'hidden', 'output', 'fixed')."
+        f"{reading}. Say which: {giving(name, Role.VECTOR)} (or input, hidden, output, fixed)."
     )
+
+
+def giving(name: str, role: Role) -> str:
+    """How a person gives a tensor its role, in Python and on the command line.
+
+    Example:
+        >>> giving("pos", Role.VECTOR)
+        "Family(..., roles={'pos': 'vector'}), on the command line --roles 'pos=vector'"
+    """
+    return f"Family(..., roles={{'{name}': '{role.value}'}}), on the command line --roles '{name}={role.value}'"
 
 
 def axes_for(role: Role, base: tuple[int, ...], probe: tuple[int, ...]) -> Axes:

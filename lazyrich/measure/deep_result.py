@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from lazyrich.layer import shown
 from lazyrich.measure.slope import Slope
 from lazyrich.measure.table import table
 from lazyrich.measure.verdict import TOLERANCE
@@ -86,7 +87,7 @@ class DepthResult:
         if not updates:
             return f"Inconclusive {span}: nothing moved."
         worst = max(updates, key=lambda line: (line.word == self.word, abs(line.slope.value)))
-        said = f"the update of '{worst.layer}' goes as depth^({worst.slope})"
+        said = f"the update of '{shown(worst.layer)}' goes as depth^({worst.slope})"
         return {
             "exploding": f"Exploding {span}: {said}. {self._mend()}",
             "vanishing": f"Vanishing {span}: {said}; what you tune on a shallow network fades in a deep one.",
@@ -128,7 +129,7 @@ class DepthResult:
         for layer in layers:
             update, own, level = (by.get((layer, quantity)) for quantity in ("update", "own", "level"))
             predicted = f"{own.predicted:+.2f}" if own and own.predicted is not None else ""
-            rows.append([layer, _slope(update), update.word if update else "", _slope(own), predicted, _slope(level)])
+            rows.append([shown(layer), _slope(update), update.word if update else "", _slope(own), predicted, _slope(level)])
         return "\n".join([self.title, self.sentence, "", *table(header, rows, numbers=False)])
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lazyrich.errors import TangentError
 from lazyrich.inference import gradient_flow
+from lazyrich.measure.watch import columns
 from lazyrich.tangent.higher import higher_kernels
 from lazyrich.tangent.truncated import hierarchy
 from lazyrich.train.flow import flow
@@ -37,7 +38,7 @@ class Contrast(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, 1)."""
-        return (self.network(x).flatten(1) @ self.direction).unsqueeze(1)
+        return (columns(self.network(x)) @ self.direction).unsqueeze(1)
 
 
 def few_predictions(

@@ -14,10 +14,11 @@ from torch import Tensor
 from lazyrich.data import load
 from lazyrich.errors import KernelError, UsageError
 from lazyrich.family import Law
+from lazyrich.layer import shown
 from lazyrich.lazy import Kernel, kernel
 from lazyrich.measure.phase import Phase, PhasePoint, phase_of
 from lazyrich.measure.table import table
-from lazyrich.measure.watch import capture, state_of
+from lazyrich.measure.watch import capture, columns, state_of
 from lazyrich.scaling import Plan
 from lazyrich.tangent.ntk import ntk_of
 
@@ -103,7 +104,8 @@ class SignalResult:
             "steady": "Signals keep their size",
         }[self.word]
         return (
-            f"{said}: from {first.layer} to {last.layer} the mean square goes from {first.level:.3g} to {last.level:.3g}"
+            f"{said}: from {shown(first.layer)} to {shown(last.layer)} the mean square goes from {first.level:.3g} to "
+            f"{last.level:.3g}"
             f"{self._extremes()}, and the correlation of inputs from {first.correlation:.2f} to {last.correlation:.2f}. "
             f"{self._against()} {'' if isinstance(self.phase, str) else self.phase.sentence}"
         ).strip()
@@ -114,7 +116,7 @@ class SignalResult:
         if len(self.hidden) < 2 or not low.level > 0:
             return ""
         return (
-            f" (smallest {low.level:.3g} at {low.layer}, largest {high.level:.3g} at {high.layer}: a factor of "
+            f" (smallest {low.level:.3g} at {shown(low.layer)}, largest {high.level:.3g} at {shown(high.layer)}: a factor of "
             f"{high.level / low.level:.3g}, where {GROWS:g} is judged to be too much)"
         )
 
@@ -146,7 +148,7 @@ class SignalResult:
         rows = [["inputs", f"{self.inputs[0]:.3g}", "", f"{self.inputs[1]:+.3f}", "", "", "", *([""] * (len(header) - 7))]]
         rows += [
             [
-                line.layer, f"{line.level:.3g} ± {line.level_spread:.1g}", _shown(line.level_predicted),
+                shown(line.layer), f"{line.level:.3g} ± {line.level_spread:.1g}", _shown(line.level_predicted),
                 f"{line.correlation:+.3f} ± {line.correlation_spread:.1g}", _shown(line.correlation_predicted, "+.3f"),
                 f"{line.gradient:.3g} ± {line.gradient_spread:.1g}", _shown(line.gradient_predicted),
                 *([f"{p.chi_perp:.3f}", f"{p.chi_parallel:.3f}"] if (p := places.get(line.layer)) else [""] * (len(header) - 7)),
@@ -227,7 +229,7 @@ def _drawn(plan: Plan, width: int, seed: int, x: Tensor) -> dict[str, tuple[floa
     model = plan.build(width, seed).double().eval()
     _, calls = capture(model, state_of(model), x)
     with torch.no_grad():
-        outputs = model(x).flatten(1).shape[1]
+        outputs = columns(model(x)).shape[1]
     tensors = ntk_of(model, x, outputs="trace", per="layer")
     norms = {path: float(gram.diagonal().mean()) / outputs for path, gram in tensors.items()}
     return {
@@ -259,7 +261,7 @@ def _predicted(plan: Plan, width: int, x: Tensor) -> tuple[dict[str, tuple[float
 
 def _second(h: Tensor) -> Tensor:
     """Mean products a coordinate of all pairs of samples, (N, N)."""
-    flat = h.detach().flatten(1)
+    flat = columns(h.detach())
     return flat @ flat.T / flat.shape[1]
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from lazyrich.layer import shown
 from lazyrich.measure.slope import Slope
 from lazyrich.measure.verdict import Line, Overall
 
@@ -119,7 +120,8 @@ class CheckResult:
     def __str__(self) -> str:
         header = ["layer", "role", "update ~ width^", "theory", "verdict"]
         rows = [
-            [line.layer, line.role, _measured(line.slope), _predicted(line.predicted), line.verdict] for line in self.updates
+            [shown(line.layer), line.role, _measured(line.slope), _predicted(line.predicted), line.verdict]
+            for line in self.updates
         ]
         sizes = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
         table = ["  ".join(c.ljust(n) for c, n in zip(row, sizes, strict=True)).rstrip() for row in [header, *rows]]

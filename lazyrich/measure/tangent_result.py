@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lazyrich.layer import shown
 from lazyrich.measure.table import table
 
 LAZY, RICH = 0.1, 0.5  # relative movement and error, below and above which a network is called so
@@ -99,10 +100,10 @@ class TangentResult:
         lines = [self.title, self.sentence, "", *table(list(columns.values()), rows), ""]
         last, first = self.moments[-1]["alignment"], self.moments[0]["alignment"]
         layers = [
-            [a["layer"], f"{b['centred']:.3f}", f"{a['centred']:.3f}", f"{a['share']:.1%}"]
+            [shown(a["layer"]), f"{b['centred']:.3f}", f"{a['centred']:.3f}", f"{a['share']:.1%}"]
             for a, b in zip(last, first, strict=True)
         ]
-        lines += [*table(["alignment of", "before", "after", "of the kernel"], layers), f"peak: {self.peak}", ""]
+        lines += [*table(["alignment of", "before", "after", "of the kernel"], layers), f"peak: {shown(self.peak)}", ""]
         lines += [self._few(), self._limit()]
         return "\n".join(lines)
 
@@ -111,7 +112,7 @@ class TangentResult:
             f"p = {p} has ended" if error is None else f"p = {p} is off by {_percent(error)}"
             for p, error in zip(self.few["orders"], self.few["at_half"], strict=True)
         )
-        return f"hierarchy on {self.few['samples']} samples, when half of the loss is learnt: {errors}"
+        return f"hierarchy on {self.few['samples']} samples trained by themselves, when half of the loss is learnt: {errors}"
 
     def _limit(self) -> str:
         if self.limit.get("reason"):

@@ -20,7 +20,7 @@ from lazyrich.lazy import kernel
 from lazyrich.measure.few import few_predictions
 from lazyrich.measure.movement import feature_movement, kernel_distance, kernel_movement
 from lazyrich.measure.tangent_result import TangentResult
-from lazyrich.measure.watch import capture, state_of
+from lazyrich.measure.watch import capture, columns, state_of
 from lazyrich.scaling import Plan
 from lazyrich.sweep import RunFolder, kept
 from lazyrich.tangent.alignment import align, layer_kernels
@@ -244,7 +244,7 @@ class _Watch:
         kernels = layer_kernels(model, study.x, study.rates)
         gram = torch.stack(list(kernels.values())).sum(0)
         out, calls = capture(model, state_of(model), study.x)
-        features = {path: call.output.flatten(1) for path, call in calls.items()}
+        features = {path: columns(call.output) for path, call in calls.items()}
         if run.step == 0:
             self.first, self.features = gram, features
         self.last = gram
@@ -310,10 +310,10 @@ def _checked(study: Study) -> Study:
             f"the network returns {type(out).__name__}, expected one tensor (N, ...); let the factory wrap it in a module that "
             "returns the output that you mean"
         )
-    shape = tuple(out.flatten(1).shape[1:])
+    shape = tuple(columns(out).shape[1:])
     if shape != tuple(study.y.shape[1:]):
         raise TangentError(
-            f"got a network with {shape[0] if shape else 1} outputs for '{study.data}' with {study.y.shape[1]}; give the factory "
+            f"got a network with {shape[0]} outputs for '{study.data}' with {study.y.shape[1]}; give the factory "
             "as many outputs, or other data"
         )
     return study

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from lazyrich.layer import shown
 from lazyrich.measure.slope import Slope
 
 Word = Literal["well-behaved", "lazy", "exploding", "vanishing", "frozen", "inconclusive"]
@@ -110,10 +111,11 @@ def with_mend(update: Line, first: Line, layer: Line, through: Line, cause: Caus
         inherited: whether a layer below already has the same verdict and passes it on.
     """
     early = first.slope.value > max(update.slope.value, TOLERANCE) or math.isnan(update.slope.value)
-    said = f"{update.layer}: {'first ' if early else ''}update grows as width^{(first if early else update).slope}, expected 0"
+    grown, slope = f"{'first ' if early else ''}update", (first if early else update).slope
+    said = f"{shown(update.layer)}: {grown} grows as width^{slope}, expected 0"
     if update.verdict == "exploding":
         if cause.owed:
-            return replace(update, mend=f"{said}: meet the plan's obligation at '{update.layer}' (meet=True, or --meet)")
+            return replace(update, mend=f"{said}: meet the plan's obligation at '{shown(update.layer)}' (meet=True, or --meet)")
         if cause.outside and not inherited:
             return replace(update, mend=f"{said}: forward() sums over the width outside any layer; divide that sum by it")
         own = layer.slope.value > TOLERANCE or (early and cause.rate > 0.01)
@@ -127,12 +129,14 @@ def with_mend(update: Line, first: Line, layer: Line, through: Line, cause: Caus
         if through.slope.value > TOLERANCE and cause.init > 0.01:
             steps.append(f"its initial weights must shrink as {_power(-cause.init)}")
         return replace(update, mend=_close(said, steps))
-    fell = f"{update.layer}: update falls as width^{update.slope}"
+    fell = f"{shown(update.layer)}: update falls as width^{update.slope}"
     if update.verdict in ("vanishing", "frozen"):
         worst = layer if update.verdict == "frozen" else update
         if math.isnan(worst.slope.value):
-            return replace(update, mend=f"{update.layer}: its tensors did not move; are they in the graph and trainable?")
-        text = f"{update.layer}: its own update falls as width^{worst.slope}"
+            return replace(
+                update, mend=f"{shown(update.layer)}: its tensors did not move; are they in the graph and trainable?"
+            )
+        text = f"{shown(update.layer)}: its own update falls as width^{worst.slope}"
         return replace(
             update,
             mend=_close(text, [f"its learning rate must {_change(cause.rate)}"] if abs(cause.rate) > 0.01 else []),
@@ -140,9 +144,11 @@ def with_mend(update: Line, first: Line, layer: Line, through: Line, cause: Caus
     if update.verdict == "lazy":
         return replace(update, mend=f"{fell}: richness(r) with a larger r moves it more, mup() keeps it at width^0")
     if update.verdict == "inconclusive" and math.isnan(update.slope.value):
-        return replace(update, mend=f"{update.layer}: no two widths have updates that are finite and not zero")
+        return replace(update, mend=f"{shown(update.layer)}: no two widths have updates that are finite and not zero")
     if update.verdict == "inconclusive":
-        return replace(update, mend=f"{update.layer}: width^{update.slope} is too uncertain; use more seeds or more widths")
+        return replace(
+            update, mend=f"{shown(update.layer)}: width^{update.slope} is too uncertain; use more seeds or more widths"
+        )
     return update
 
 
@@ -212,10 +218,10 @@ def overall(
             (f"raise the learning rate (now {lr:g}), say tenfold, or train more steps",),
         )
     word = _worst(judged)
-    where = [line.layer for line in judged if line.verdict == word]
+    where = [shown(line.layer) for line in judged if line.verdict == word]
     if word == "inconclusive" and moved > LARGEST:
         return Overall(word, f"The function moved by {moved:.2g} times its own size, too much to tell anything.", (lower,))
-    unsure = [line.layer for line in judged if line.verdict == "inconclusive"] if word != "inconclusive" else []
+    unsure = [shown(line.layer) for line in judged if line.verdict == "inconclusive"] if word != "inconclusive" else []
     sentence = _sentence(word, where, judged)
     if EXPECTED.get(word) == regime:
         sentence += f" {_beside(judged, scheme)}"
@@ -227,7 +233,11 @@ def overall(
 
 def _beside(judged: Sequence[Line], scheme: str) -> str:
     """What theory says where its word is the measured one; exponents that differ from it are named."""
-    off = [f"{line.layer} ({line.slope.value:+.2f}, theory {line.predicted:+.2f})" for line in judged if line.agrees is False]
+    off = [
+        f"{shown(line.layer)} ({line.slope.value:+.2f}, theory {line.predicted:+.2f})"
+        for line in judged
+        if line.agrees is False
+    ]
     if not off:
         return f"This is what theory says of {scheme}."
     more = f" and {len(off) - 4} more" if len(off) > 4 else ""

@@ -111,6 +111,16 @@ def first_float(output: Any) -> Tensor:
     raise TrainError(f"a layer or the network returned {type(output).__name__} without a floating tensor, expected one")
 
 
+def columns(output: Tensor) -> Tensor:
+    """Outputs (N, ...) as (N, K); a network that returns (N,) has one.
+
+    Example:
+        >>> columns(torch.ones(3)).shape, columns(torch.ones(3, 2, 2)).shape
+        (torch.Size([3, 1]), torch.Size([3, 4]))
+    """
+    return output.flatten(1) if output.dim() > 1 else output.reshape(-1, 1)
+
+
 def moved_inputs(old: Any, new: Any, cast: torch.dtype | None = None) -> tuple[Any, Any]:
     """Two recorded inputs with their floating tensors cast alike."""
 

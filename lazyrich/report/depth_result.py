@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lazyrich.errors import ReportError
+from lazyrich.layer import shown
 from lazyrich.report.node import Node
 from lazyrich.report.result import VERDICTS, pairs
 
@@ -79,5 +80,5 @@ def _row(node: Node, depths: int) -> DepthRow:
         raise ReportError(f"{node.path}.values: expected {depths} numbers a seed, one a depth; run lazyrich depth again")
     slope, low, high, predicted = (node.number(k) for k in ("slope", "low", "high", "predicted"))
     return DepthRow(
-        node.text("layer"), node.text("quantity"), slope, low, high, predicted, node.text("verdict", ""), tuple(values)
+        shown(node.text("layer")), node.text("quantity"), slope, low, high, predicted, node.text("verdict", ""), tuple(values)
     )

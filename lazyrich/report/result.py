@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lazyrich.errors import ReportError
+from lazyrich.layer import shown
 from lazyrich.report.node import Node
 
 VERDICTS = ("well-behaved", "lazy", "exploding", "vanishing", "frozen", "inconclusive")
@@ -202,7 +203,7 @@ def _theory(node: Node) -> Theory:
 
 def _line(node: Node) -> Line:
     return Line(
-        layer=node.text("layer"),
+        layer=shown(node.text("layer")),
         tensors=node.texts("tensors"),
         role=node.text("role", ""),
         quantity=node.text("quantity"),
@@ -228,7 +229,7 @@ def _curve(node: Node) -> Curve:
             f"{node.path}.mean: got {len(mean)} numbers, expected {len(widths)}, one a width; use null where diverged"
         )
     return Curve(
-        node.text("layer"),
+        shown(node.text("layer")),
         node.text("quantity"),
         int(node.number("step", required=False) or 0),
         known,

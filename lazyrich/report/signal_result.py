@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lazyrich.errors import ReportError
+from lazyrich.layer import shown
 from lazyrich.report.node import Node
 from lazyrich.report.result import pairs
 
@@ -65,7 +66,7 @@ def read_signals(value: Mapping[str, Any], path: str = "result") -> SignalPage:
     """
     node = Node(value, path)
     rows = tuple(
-        SignalRow(n.text("layer"), *(_drawn(n, what) for what in ("level", "correlation", "gradient")))
+        SignalRow(shown(n.text("layer")), *(_drawn(n, what) for what in ("level", "correlation", "gradient")))
         for n in node.nodes("lines")
     )
     if not rows:
@@ -85,7 +86,7 @@ def _phase(node: Node) -> PhasePlane | None:
         return None
     n = node.node("phase")
     points = tuple(
-        (p.text("layer"), p.number("weight"), p.number("bias"), p.number("chi_perp"), p.number("chi_parallel"))
+        (shown(p.text("layer")), p.number("weight"), p.number("bias"), p.number("chi_perp"), p.number("chi_parallel"))
         for p in n.nodes("points")
     )
     rows = [Node({"row": row}, f"{n.path}.edge[{i}]").numbers("row") for i, row in enumerate(n.value.get("edge") or [])]

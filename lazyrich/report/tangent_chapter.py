@@ -59,8 +59,20 @@ def tangent_chapter(result: TangentPage, key: str) -> dict[str, Any]:
             {"order": name, "half": percent(half, "has ended"), "end": percent(row[-1], "has ended")}
             for name, half, row in zip(hierarchy, few.at_half, few.errors, strict=True)
         ],
+        "headline": _headline(result),
         "distance": percent(result.limit.distance),
     }
+
+
+def _headline(result: TangentPage) -> str:
+    """How the headline's training differs from that of the few samples, since the two need not leave the linearisation alike."""
+    first, last = result.moments[0], result.moments[-1]
+    left = last.loss / first.loss if first.loss and last.loss is not None else None
+    rest = "" if left is None else f", which left {percent(left)} of the loss"
+    return (
+        "on these samples and one output until nearly all is learnt, while the headline is about all samples and outputs for "
+        f"{last.step:g} steps{rest}"
+    )
 
 
 def _swatches(names: Sequence[str]) -> list[dict[str, str]]:
@@ -84,7 +96,7 @@ def _predictors(result: TangentPage) -> list[dict[str, str]]:
 
 def _moved(result: TangentPage) -> list[dict[str, str]]:
     last = result.moments[-1]
-    rows = [("tangent kernel", last.movement), ("tangent kernel, scale apart", last.distance), *last.features]
+    rows = [("tangent kernel", last.movement), ("tangent kernel, scale apart", last.turned), *last.features]
     return [{"name": name, "value": percent(value), "code": "yes" if i > 1 else ""} for i, (name, value) in enumerate(rows)]
 
 

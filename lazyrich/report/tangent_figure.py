@@ -68,9 +68,31 @@ def movement(moments: Sequence[Moment], key: str) -> str:
 
 
 def shown_layers(moments: Sequence[Moment]) -> list[str]:
-    """The layers that a figure shows: all, or some of many, evenly along the depth."""
-    names = [name for name, _ in moments[-1].features]
-    return [names[int(i)] for i in thin(range(len(names)), WIDTH_TONES)]
+    """The layers that a figure shows, in the order of calls: all, or some of many.
+
+    A module that is called again has a name a call, and evenly spaced ones would fall on one module wherever modules take turns;
+    so every module's last call comes first, then every one's first call, then one half-way.
+
+    Example:
+        >>> turns = tuple((name, 0.1) for i in ("", "#2", "#3", "#4") for name in ("inp" + i, "rec" + i))
+        >>> shown_layers([Moment(1, .5, .4, .5, .5, None, None, .1, .1, .1, .0, turns, ())])
+        ['inp', 'rec', 'inp#3', 'rec#3', 'inp#4', 'rec#4']
+    """
+    names, calls = [name for name, _ in moments[-1].features], dict[str, list[int]]()
+    for i, name in enumerate(names):
+        calls.setdefault(name.partition("#")[0], []).append(i)
+    ranked = [list(dict.fromkeys([own[-1], own[0], own[len(own) // 2], *own])) for own in calls.values()]
+    chosen: list[int] = []
+    for place in range(max(map(len, ranked), default=0)):
+        chosen += _evenly([own[place] for own in ranked if len(own) > place], WIDTH_TONES - len(chosen))
+    return [names[i] for i in sorted(chosen)]
+
+
+def _evenly(places: Sequence[int], most: int) -> list[int]:
+    """At most ``most`` of the places, with the last kept."""
+    if len(places) <= most:
+        return list(places)
+    return [places[-1 - round(i * (len(places) - 1) / max(1, most - 1))] for i in range(most)]
 
 
 def styles(moments: Sequence[Moment]) -> dict[str, Style]:

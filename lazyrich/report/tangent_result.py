@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from lazyrich.errors import ReportError
+from lazyrich.layer import shown
 from lazyrich.report.kernel_result import Modes, read_modes
 from lazyrich.report.node import Node
 from lazyrich.report.result import pairs
@@ -42,6 +44,14 @@ class Moment:
     distance: Number
     features: tuple[tuple[str, Number], ...]
     alignment: tuple[Aligned, ...]
+
+    @property
+    def turned(self) -> Number:
+        """Relative movement of the kernel that no scale takes away, min over c of ||c Theta_t - Theta_0|| / ||Theta_0||.
+
+        It is the sine of the angle between both, sqrt(2 S - S^2) with S = 1 - cos of Fort et al., which is second order.
+        """
+        return None if self.distance is None else math.sqrt(max(0.0, self.distance * (2 - self.distance)))
 
     @property
     def layers(self) -> tuple[Aligned, ...]:
@@ -111,7 +121,7 @@ def read_tangent(value: Mapping[str, Any], path: str = "result") -> TangentPage:
     return TangentPage(
         title=node.text("title"),
         sentence=node.text("sentence"),
-        peak=node.text("peak"),
+        peak=shown(node.text("peak")),
         moments=moments,
         spectra=tuple(read_modes(n) for n in node.nodes("spectra")),
         few=_few(node.node("few")),
@@ -132,9 +142,9 @@ def _moment(node: Node) -> Moment:
     return Moment(
         step,
         *(node.number(key) for key in (*keys, "ntk_movement", "ntk_distance")),
-        features=tuple((name, features.number(name)) for name in features.value),
+        features=tuple((shown(name), features.number(name)) for name in features.value),
         alignment=tuple(
-            Aligned(n.text("layer"), *(n.number(key) for key in ("centred", "uncentred", "unbiased", "share")))
+            Aligned(shown(n.text("layer")), *(n.number(key) for key in ("centred", "uncentred", "unbiased", "share")))
             for n in node.nodes("alignment")
         ),
     )

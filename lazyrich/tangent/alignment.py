@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lazyrich.errors import TangentError
+from lazyrich.layer import shown
 from lazyrich.tangent.function import NetworkFunction
 from lazyrich.tangent.ntk import ntk_of
 
@@ -119,7 +120,7 @@ class LayerAlignment:
     """One layer's tangent kernel against the targets.
 
     Attributes:
-        layer: module path that owns the tensors.
+        layer: module path that owns the tensors; empty where the network itself owns them.
         centred: alignment with both Grams centred.
         uncentred: without centring.
         unbiased: centred, free of the bias of few samples; None below four samples.
@@ -166,16 +167,16 @@ class Alignments:
 
     def __str__(self) -> str:
         rows = self.rows()
-        size = max(len(row["layer"]) for row in rows)
+        size = max(len(shown(row["layer"])) for row in rows)
         header = f"{'layer':<{size}}  {'centred':>8}  {'uncentred':>9}  {'unbiased':>8}  {'share':>6}  {'speed':>9}"
         lines = [header, "-" * len(header)]
         for row in rows:
-            cells = [row["layer"].ljust(size)]
+            cells = [shown(row["layer"]).ljust(size)]
             for name, wide, form in (("centred", 8, ".3f"), ("uncentred", 9, ".3f"), ("unbiased", 8, ".3f"), ("share", 6, ".1%"),
                                      ("speed", 9, ".3g")):  # fmt: skip
                 cells.append(f"{'' if row[name] is None else format(row[name], form):>{wide}}")
             lines.append("  ".join(cells))
-        return "\n".join([*lines, f"peak: {self.peak}"])
+        return "\n".join([*lines, f"peak: {shown(self.peak)}"])
 
 
 def layer_alignment(model: nn.Module, x: Tensor, y: Tensor, rates: Mapping[str, float] | None = None) -> Alignments:

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from lazyrich.errors import TrainError
+from lazyrich.layer import shown
 from lazyrich.train.loop import Batches, train
 from lazyrich.train.loss import Loss
 from lazyrich.train.probe import Probe, Run
@@ -48,7 +49,7 @@ def only(model: nn.Module, *layers: str) -> Iterator[list[nn.Parameter]]:
     unknown = [layer for layer in layers if layer not in known]
     if unknown or not layers:
         got = f"'{unknown[0]}'" if unknown else "no layer"
-        raise TrainError(f"got {got}, expected layers with trainable tensors: {', '.join(known) or 'none is left'}")
+        raise TrainError(f"got {got}, expected layers with trainable tensors: {', '.join(map(shown, known)) or 'none is left'}")
     before = {name: p.requires_grad for name, p in model.named_parameters()}
     try:
         for name, p in model.named_parameters():
@@ -85,11 +86,11 @@ class Alone:
 
     def __str__(self) -> str:
         rows = self.rows()
-        size = max(len(row["layer"]) for row in rows)
+        size = max(len(shown(row["layer"])) for row in rows)
         lines = [f"{'trained':<{size}}  {'first loss':>10}  {'last loss':>10}"]
         for row in rows:
             last = "diverged" if row["diverged"] else f"{row['last']:.4g}"
-            lines.append(f"{row['layer']:<{size}}  {row['first']:>10.4g}  {last:>10}")
+            lines.append(f"{shown(row['layer']):<{size}}  {row['first']:>10.4g}  {last:>10}")
         return "\n".join(lines)
 
 

@@ -15,7 +15,7 @@ Loss = Callable[[Any, Tensor], Tensor]
 
 def half_mse(output: Tensor, target: Tensor) -> Tensor:
     """(1/2) mean over samples of the squared distance: 1/(2N) sum_i ||f_i - y_i||^2."""
-    return 0.5 * (output - target.reshape(output.shape)).square().flatten(1).sum(1).mean()
+    return 0.5 * (output - target.reshape(output.shape)).square().reshape(len(output), -1).sum(1).mean()
 
 
 def mse(output: Tensor, target: Tensor) -> Tensor:

@@ -111,7 +111,7 @@ def refusal(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         ("net.py:stubborn", ["width"]),
         ("net.py:lazy", ["azy"]),
         ("net.py:nothing", ["NoneType", "Module"]),
-        ("net.py:unclear", ["table", "roles"]),
+        ("net.py:unclear", ["'table'", "on the command line --roles 'table=vector'"]),
         ("net.py:wrong_input", ["64", "63"]),
         ("net.py:wrong_output", ["(16, 3)", "targets (16,)"]),
         ("net.py:returns_text", ["str"]),

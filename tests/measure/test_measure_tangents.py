@@ -133,6 +133,35 @@ def test_a_regression_and_a_network_of_one_output() -> None:
     assert wide.few["what"] == "the main direction of the targets"
 
 
+class Flat(nn.Module):
+    """Its outputs are (N,)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.inner = lzr.zoo.MLP(width, 2, outputs=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.inner(x).squeeze(-1)
+
+
+def test_a_network_that_returns_a_number_a_sample() -> None:
+    data = (x := torch.randn(30, 64), x[:, 0])
+    options = {"samples": 10, "test": 20, "few": 2, "steps": 5}
+    flat = tangents(lzr.plan(lzr.Family(Flat, base=16), lzr.ntk(), "sgd"), data, **options)
+    known = tangents(plan(outputs=1), data, **options)
+    assert flat.limit["reason"] == ""
+    assert flat.moments[-1]["test_error"] == pytest.approx(known.moments[-1]["test_error"])
+    assert flat.few["losses"] == pytest.approx(known.few["losses"])
+    assert flat.limit["distance"] == pytest.approx(known.limit["distance"])
+    assert lzr.signals(lzr.plan(lzr.Family(Flat, base=16), lzr.ntk(), "sgd"), data, samples=4, seeds=2).lines
+
+
+def test_outputs_without_an_axis_of_samples_are_refused() -> None:
+    family = lzr.Family(lambda n: nn.Sequential(nn.Linear(64, n), nn.Tanh(), nn.Linear(n, 10), nn.Flatten(0)), base=16)
+    with pytest.raises(TangentError, match="outputs for"):
+        tangents(lzr.plan(family, lzr.ntk(), "sgd"), "digits", **SMALL)
+
+
 def test_a_run_folder_continues(tmp_path, found) -> None:
     first = tangents(plan(), "digits", 32, **SMALL, folder=tmp_path / "run")
     assert first.moments == found.moments

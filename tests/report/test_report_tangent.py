@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from sample_tangent import sample_tangent
 
 from lazyrich.errors import ReportError
+from lazyrich.measure.movement import kernel_distance
 from lazyrich.report import render
 
 
@@ -28,6 +30,53 @@ def test_numbers_and_words_are_on_the_page(tmp_path: Path) -> None:
     assert any("tangent kernel 40.0%" in d for d in descriptions)
     assert "None" not in page
     assert "nan" not in re.sub(r"<style.*?</style>", "", page, flags=re.S)
+
+
+def test_the_kernels_movement_apart_from_scale_is_a_movement(tmp_path: Path) -> None:
+    before, after = torch.eye(2), torch.tensor([[3.0, 1.0], [1.0, 2.0]])
+    found = sample_tangent()
+    found["moments"][-1]["ntk_distance"] = kernel_distance(before, after)
+    best = (before * after).sum() / after.square().sum()
+    cell = re.search(r"tangent kernel, scale apart</th><td class=\"n\">([0-9.]+)%", page_of(found, tmp_path))
+    assert cell
+    assert float(cell[1]) == pytest.approx(100 * float((best * after - before).norm() / before.norm()), abs=0.051)
+
+
+def test_a_layer_of_the_networks_own_tensors_has_a_name_for_people(tmp_path: Path) -> None:
+    found = sample_tangent(peak="")
+    for moment in found["moments"]:
+        moment["alignment"][0]["layer"] = ""
+        moment["features"] = {"": moment["features"].pop("hidden.0"), **moment["features"]}
+    page = page_of(found, tmp_path)
+    assert 'peaks at <span class="name">(network)</span>' in page
+    assert page.count('<th scope="row" class="name">(network)</th>') == 2
+    assert page.count("<strong>0.700</strong>") == 1
+    assert not re.search(r'<(?:th|span) [^>]*class="name[^"]*"></', page)
+
+
+@pytest.mark.parametrize(
+    ("names", "drawn"),
+    [
+        ("inp rec inp#2 rec#2 inp#3 rec#3 inp#4 rec#4 out", "inp rec rec#3 inp#4 rec#4 out"),
+        ("inp rec inp#2 rec#2 out", "inp rec inp#2 rec#2 out"),
+        ("a b c d e f a#2 b#2", "c d e f a#2 b#2"),
+        ("a b c d e f g h i j", "a c e f h j"),
+    ],
+)
+def test_every_module_is_drawn_before_one_is_drawn_twice(names: str, drawn: str, tmp_path: Path) -> None:
+    found = sample_tangent()
+    for moment in found["moments"]:
+        moment["features"] = dict.fromkeys(names.split(), 0.3)
+    legend = re.findall(r"</svg>([^<]+)</li>", page_of(found, tmp_path).partition("What moves</h")[2].partition("</ul>")[0])
+    assert [name for name in legend if name != "tangent kernel"] == drawn.split()
+
+
+def test_the_headline_and_the_hierarchy_are_said_to_be_two_trainings(tmp_path: Path) -> None:
+    page = page_of(sample_tangent(), tmp_path)
+    assert "all samples and outputs for 100 steps, which left 10.0% of the loss; so its errors need not be those at" in page
+    unknown = sample_tangent()
+    unknown["moments"][-1]["loss"] = None
+    assert "all samples and outputs for 100 steps; so its errors need not be those at" in page_of(unknown, tmp_path)
 
 
 def test_many_layers_and_no_classes(tmp_path: Path) -> None:

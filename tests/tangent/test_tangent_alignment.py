@@ -9,6 +9,7 @@ from torch.func import functional_call, jacrev
 
 from lazyrich.errors import TangentError
 from lazyrich.tangent.alignment import layer_alignment, layer_kernels, target_alignment
+from lazyrich.tangent.ntk import ntk_of
 
 LABELS = torch.tensor([0, 1, 2, 0, 1, 2, 0, 0, 1])
 
@@ -171,3 +172,23 @@ def test_layers_come_in_the_order_of_their_first_calls():
     found = list(layer_kernels(model, torch.randn(5, 4)))
     assert found == ["norm", "first", "attention", "attention.out_proj", "last"]
     assert not any(module._forward_pre_hooks for module in model.modules())
+
+
+def test_tensors_of_the_network_itself_are_named_for_people_and_keyed_by_the_empty_path() -> None:
+    class Raw(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w, self.last = nn.Parameter(torch.randn(4, 5)), nn.Linear(5, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.last(torch.tanh(x @ self.w))
+
+    model, x = Raw(), torch.randn(len(LABELS), 4)
+    assert list(layer_kernels(model, x)) == ["", "last"]
+    assert list(ntk_of(model, x, outputs="trace", per="layer")) == ["", "last"]
+    model.last.requires_grad_(False)
+    found = layer_alignment(model, x, LABELS)
+    assert found.peak == found.rows()[0]["layer"] == ""
+    lines = str(found).splitlines()
+    assert lines[2].startswith("(network)  ")
+    assert lines[-1] == "peak: (network)"

@@ -65,6 +65,23 @@ def test_what_was_frozen_before_stays_frozen() -> None:
     assert start.hidden[0].weight.requires_grad
 
 
+def test_a_networks_own_tensors_are_a_layer_with_a_name_for_people() -> None:
+    class Shifted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.shift, self.last = nn.Parameter(torch.zeros(4)), nn.Linear(4, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.last(x + self.shift)
+
+    start, (x, y) = Shifted().double(), data()
+    found = train_alone(start, sgd, lambda _: (x, y), half_mse, steps=1)
+    assert list(found.runs) == ["", "last"]
+    assert str(found).splitlines()[1].startswith("(network)  ")
+    with pytest.raises(TrainError, match=r"expected layers .*: \(network\), last"), only(start, "head"):
+        pass
+
+
 def test_probes_of_every_run_and_chosen_layers() -> None:
     start, (x, y) = net(), data()
     probes: dict[str, AlignmentProbe] = {}
