@@ -36,6 +36,20 @@ def test_a_sweep_ends_with_a_table_and_a_page_and_continues(words, tmp_path, cap
     assert json.loads((out / "result.json").read_text())["counts"]["done"] == 8
 
 
+def test_an_interruption_while_the_first_page_is_drawn_is_one(words, tmp_path, capsys, monkeypatch):
+    drawn = []
+
+    def render(*_, **__):
+        drawn.append(1)
+        if len(drawn) == 1:
+            raise KeyboardInterrupt
+        raise ImportError("cannot import name 'Figure' from partially initialized module")  # as matplotlib does from then on
+
+    monkeypatch.setattr("lazyrich.report.render", render)
+    assert main([*words, "lr=0.5,1", "--out", str(tmp_path / "run")]) == 130
+    assert len(drawn) > 1 and "ImportError" not in capsys.readouterr().err
+
+
 def test_an_interrupted_sweep_shows_what_is_finished(tmp_path, capsys):
     (tmp_path / "stop.py").write_text(
         "def train(lr):\n    if lr == 3:\n        raise KeyboardInterrupt\n    return {'loss': lr, 'error': 2 * lr}\n"
