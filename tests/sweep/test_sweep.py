@@ -370,3 +370,25 @@ def test_studies_are_told_numbers_of_one_objective(tmp_path):
     proposals = Proposals(optuna.create_study(), lambda t: {"lr": t.suggest_float("lr", 0.0, 1.0)}, "loss", 4, 1)
     with pytest.raises(SweepError, match="'loss' is 'low', expected a number"):
         sweep(lambda lr: {"loss": "low"}, proposals, tmp_path / "s")
+
+
+def test_samplers_that_have_tried_everything_end_the_search(tmp_path):
+    optuna = pytest.importorskip("optuna")
+    optuna.logging.set_verbosity(optuna.logging.CRITICAL)
+    for sampler in (optuna.samplers.GridSampler({"a": list(range(6))}), optuna.samplers.BruteForceSampler(seed=0)):
+        study = optuna.create_study(sampler=sampler)
+        propose = Proposals(study, lambda t: {"a": t.suggest_int("a", 0, 5)}, "value", trials=50)
+        results = sweep(lambda a: a, propose, tmp_path / type(sampler).__name__)
+        assert sorted(row["a"] for row in results.rows()) == list(range(6)) and study.best_value == 0
+        assert len(study.trials) < 20 and all(t.state.name == "COMPLETE" for t in study.trials)
+
+
+def test_a_space_that_prunes_is_refused(tmp_path):
+    optuna = pytest.importorskip("optuna")
+    optuna.logging.set_verbosity(optuna.logging.CRITICAL)
+
+    def space(asked):
+        raise optuna.TrialPruned
+
+    with pytest.raises(SweepError, match="the space raised TrialPruned for Optuna's trial 0, expected settings"):
+        sweep(lambda a: a, Proposals(optuna.create_study(), space, "value", 4), tmp_path / "s")
