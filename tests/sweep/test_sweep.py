@@ -362,6 +362,15 @@ def test_tables_without_numbers_or_with_several_kinds(tmp_path):
         results.write(tmp_path / "rows.parquet")
 
 
+@pytest.mark.parametrize("huge", [2**70, [1, -(2**70)], {"steps": 2**70}])
+def test_integers_of_more_than_64_bits_are_refused_by_column(tmp_path, huge):
+    pytest.importorskip("pyarrow")
+    results = sweep(lambda lr: {"loss": lr, "count": huge}, {"lr": [1, 2]}, tmp_path / "s")
+    with pytest.raises(SweepError, match="column 'count' holds an integer of more than 64 bits"):
+        results.write(tmp_path / "rows.parquet")
+    assert str(2**70) in results.write(tmp_path / "rows.csv").read_text()
+
+
 def test_studies_are_told_numbers_of_one_objective(tmp_path):
     optuna = pytest.importorskip("optuna")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
