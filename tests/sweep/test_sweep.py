@@ -381,6 +381,7 @@ def test_studies_are_told_numbers_of_one_objective(tmp_path):
         sweep(lambda lr: {"loss": "low"}, proposals, tmp_path / "s")
 
 
+@pytest.mark.filterwarnings("ignore")  # brute force is experimental
 def test_samplers_that_have_tried_everything_end_the_search(tmp_path):
     optuna = pytest.importorskip("optuna")
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)
