@@ -6,7 +6,7 @@ import inspect
 import re
 import shlex
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -91,7 +91,8 @@ class Live:
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         if kind is not None and self._last is not None:
-            self._write(self._last)
+            with suppress(Exception):  # what stopped the run is told, not that its page could not be drawn again
+                self._write(self._last)
 
     def draw(self, result: Any) -> None:
         """The result so far; its page loads itself again."""

@@ -59,7 +59,7 @@ def run(words: Sequence[str]) -> None:
             seeds: networks a width and richness.
             optimizer: sgd, momentum, adam, adamw or signsgd.
             lr: learning rate of the plain network at the base width.
-            rates: law scales it by the known powers of gamma_0; tuned takes the best of six octaves around that.
+            rates: law scales it by the known powers of gamma_0; tuned takes the best of six octaves around that, which lr moves.
             steps: training steps a network.
             batch: samples a step.
             data: digits, mnist, fashion_mnist, or module:function.

@@ -39,6 +39,8 @@ def run(words: Sequence[str]) -> None:
             place = store_in(into)
         except StoreError:  # a run folder keeps its store beside its page
             place = into / "trials" if any(s.name == "trials" for s in stores) else into
+        for part in stores:
+            Store(part).close()  # refuses one of another version, before a folder is made for it
         with Store(place) as store:
             new = store.merge(*stores)
             print(f"{sum(store.functions().values())} trials in {place}, {new} of them new")

@@ -36,7 +36,8 @@ def refresh_sweep(folder: Path) -> None:
     """Bring result.json of a sweep's folder up to what its store holds.
 
     Raises:
-        UsageError: for trials of a study without a result yet, which only its own command can draw.
+        UsageError: where no trial is finished yet, and for trials of a study without a result yet, which only its own command
+            can draw.
     """
     from lazyrich.files import read_json, write_json
     from lazyrich.sweep import Results, Store, summarise
@@ -49,8 +50,14 @@ def refresh_sweep(folder: Path) -> None:
     with Store(trials) as store:
         names, outcomes = {name for name, _ in store.functions()}, store.latest()
     studies = [name for name in names if name.startswith("lazyrich.")]
-    if known.get("kind", "sweep") != "sweep" or not outcomes:
+    if known.get("kind", "sweep") != "sweep":
         return
+    if not outcomes and known:
+        return
+    if not outcomes:
+        raise UsageError(
+            f"no trial of {folder} is finished yet, so there is nothing to draw; give the command again once one is"
+        )
     if studies:
         raise UsageError(
             f"{folder} holds {len(outcomes)} finished trials of {studies[0]} and no result yet; give the command that made it "

@@ -157,7 +157,8 @@ def dial(
         optimizer: sgd, momentum, adam, adamw or signsgd.
         lr: learning rate of the plain network at the base width.
         rates: "law" multiplies it by the known powers of gamma_0 (gamma_0^2 below 1, gamma_0^(2/D) above, D layers with weights;
-            their square roots for Adam); "tuned" takes the best of six octaves around that, by the loss after training.
+            their square roots for Adam); "tuned" takes the best of six octaves around that, by the loss after training; where
+            it is an end of them the result says so, and another ``lr`` moves them.
         steps: of every training.
         batch: samples a step.
         samples: training samples.
@@ -239,6 +240,7 @@ def turn(study: Study, r: float, width: int, seed: int) -> dict[str, Any]:
         factor, plan = asked[best][1], study.plan(r, gamma0)
         point = {"r": r, "width": width, "seed": seed, "richness": gamma0, "lr": study.lr * factor, "engine": runs[best].engine}
         point |= {"diverged": losses[best] is None, "loss": losses[best], "start": start_loss}
+        point |= {"edge": (best == mine[-1]) - (best == mine[0]) if reached else None}  # of the octaves: -1 or 1
         if losses[best] is not None:
             if factor not in linear:
                 linear[factor] = _linearised(study, width, seed, factor)

@@ -22,7 +22,7 @@ LAWS = {
 }
 QUANTITIES = ("loss", "test_loss", "test_error", "linear_loss", "linear_test_loss", "linear_test_error", "linearisation",
               "features", "feature_kernel", "kernel", "kernel_distance", "alignment", "alignment_before", "lr",
-              "start")  # fmt: skip
+              "start", "edge")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,11 @@ class Curve:
         table = self.values[quantity]
         there = np.isfinite(table)
         return np.where(there.any(0), np.where(there, table, 0).sum(0) / np.maximum(there.sum(0), 1), math.nan)
+
+    def ends(self, side: int) -> tuple[float, ...]:
+        """Richnesses where a seed's best learning rate is the smallest (-1) or the largest (1) that was tried."""
+        there = (self.values["edge"] == side).any(0)
+        return tuple(g for g, end in zip(self.richness, there, strict=True) if end)
 
 
 @dataclass(frozen=True)
@@ -107,13 +112,32 @@ class DialResult:
         }
 
     def __str__(self) -> str:
-        header = ["r", "width", "gamma_0", "loss", "test loss", "test error", "linearised", "distance", "features", "kernel"]
+        header = [
+            "r",
+            "width",
+            "gamma_0",
+            "loss",
+            "test loss",
+            "test error",
+            "linearised test error",
+            "distance",
+            "features",
+            "kernel",
+        ]
         names = ("loss", "test_loss", "test_error", "linear_test_error", "linearisation", "features", "kernel")
         if all(p.get("test_error") is None for p in self.points):
-            header[5:7] = ["linearised"]
+            header[5:7] = ["linearised test loss"]
             names = ("loss", "test_loss", "linear_test_loss", "linearisation", "features", "kernel")
+        tuned = self.settings.get("rates") == "tuned"
+        header[3:3] = ["lr"] if tuned else []
         rows = [
-            [f"{c.r:g}", str(c.width), f"{g:g}", *(_brief(c.mean(name)[i]) for name in names)]
+            [
+                f"{c.r:g}",
+                str(c.width),
+                f"{g:g}",
+                *([_rate(c, i)] if tuned else []),
+                *(_brief(c.mean(name)[i]) for name in names),
+            ]
             for c in self.curves
             for i, g in enumerate(c.richness)
         ]
@@ -197,7 +221,25 @@ def _sentence(curve: Curve, plain: float) -> str:
     else:
         where = f"is lazy up to gamma_0 = {curve.leaves:.2g}"
     side = "lazy" if plain < curve.leaves else "not lazy"
-    return f"{place}: the network {where}; the plain one, at {plain:.2g}, is {side}. {_best(curve)}"
+    return f"{place}: the network {where}; the plain one, at {plain:.2g}, is {side}. {_best(curve)}{_ends(curve)}"
+
+
+def _ends(curve: Curve) -> str:
+    """What to do where tuned rates are no optimum."""
+    said = ""
+    for side, end, mend in ((-1, "smallest", "smaller"), (1, "largest", "larger")):
+        if curve.ends(side):
+            at = ", ".join(f"{g:g}" for g in curve.ends(side))
+            said += (
+                f" At gamma_0 = {at} the best learning rate is the {end} of its octaves (end of grid); a {mend} lr (--lr) shows "
+                "the optimum."
+            )
+    return said
+
+
+def _rate(curve: Curve, at: int) -> str:
+    end = curve.richness[at] in (*curve.ends(-1), *curve.ends(1))
+    return _brief(curve.mean("lr")[at]) + (" (end of grid)" if end else "")
 
 
 def _grew(curve: Curve) -> bool:

@@ -62,9 +62,17 @@ def _rows(curve: DialCurve, quantity: str) -> list[dict[str, str]]:
     names = {"loss": "loss", "test": quantity, "linear": f"linear_{quantity}", "distance": "linearisation",
              "features": "features", "kernel": "kernel", "lr": "lr"}  # fmt: skip
     return [
-        {"width": str(curve.width), "richness": brief(g)} | {k: brief(curve.values[q].mean[i]) for k, q in names.items()}
+        {"width": str(curve.width), "richness": brief(g)}
+        | {k: brief(curve.values[q].mean[i]) for k, q in names.items()}
+        | {"end": " (end of grid)" if _at_an_end(curve, i) else ""}
         for i, g in enumerate(curve.richness)
     ]
+
+
+def _at_an_end(curve: DialCurve, at: int) -> bool:
+    """Whether a seed's best learning rate is an end of those that were tried; results of older versions do not say."""
+    edge = curve.values.get("edge")
+    return edge is not None and any((edge.low[at], edge.high[at]))
 
 
 def _law(law: DialLaw) -> dict[str, str]:

@@ -21,6 +21,8 @@ class Proposals:
         trials: in all.
         batch: proposed at a time.
 
+    A sampler that has nothing left to try (a grid, brute force) ends the search before that many trials.
+
     Raises:
         SweepError: for numbers below 1.
 
@@ -50,8 +52,27 @@ class Proposals:
             result = outcome.value[self.value] if outcome.status == "done" else None
             if result is not None and (isinstance(result, bool) or not isinstance(result, (int, float))):
                 raise SweepError(f"'{self.value}' is {result!r}, expected a number to tell the study")
-            self.study.tell(asked, result, state=TrialState.FAIL if result is None else None)
+            self._tell(asked, result, TrialState.FAIL if result is None else None)
         size = min(self.batch, self.left)
         self.left -= size
         self._asked = [self.study.ask() for _ in range(size)]
-        return [self.space(asked) for asked in self._asked]
+        return [self._settings(asked) for asked in self._asked]
+
+    def _tell(self, asked: Any, result: float | None, state: Any) -> None:
+        try:
+            self.study.tell(asked, result, state=state)
+        except RuntimeError as error:  # what a sampler meets that stops the study once it has tried all; the result is kept
+            if "Study.stop" not in str(error):
+                raise
+            self.left = 0
+
+    def _settings(self, asked: Any) -> Settings:
+        from optuna import TrialPruned
+
+        try:
+            return self.space(asked)
+        except TrialPruned as error:
+            raise SweepError(
+                f"the space raised TrialPruned for Optuna's trial {asked.number}, expected settings; narrow what it suggests, or "
+                f"let the function return a bad '{self.value}' for settings that are not worth a training"
+            ) from error

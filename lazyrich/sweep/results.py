@@ -117,6 +117,12 @@ class Results:
             part.replace(path)
         except OSError as error:
             raise SweepError(f"cannot write {path}: {error.strerror or error}") from error
+        except OverflowError as error:
+            columns = dict.fromkeys(name for row in self.rows() for name, value in row.items() if _huge(value))
+            raise SweepError(
+                f"column '{', '.join(columns) or '?'}' holds an integer of more than 64 bits, which no column of a Parquet file "
+                "takes; return it as text or as a float, or export to .csv or .json"
+            ) from error
         except (ValueError, TypeError, NotImplementedError) as error:  # pyarrow's own errors are of these kinds
             raise SweepError(
                 f"the returned values do not fit the columns of a Parquet file ({str(error).splitlines()[0]}); return the same "
@@ -168,6 +174,13 @@ def _needed(name: str) -> Any:
         return importlib.import_module(name)
     except ImportError as error:
         raise SweepError(f"{name} is not installed; run: pip install 'lazyrich[export]'") from error
+
+
+def _huge(value: Any) -> bool:
+    """Whether there is an integer in it that 64 bits do not hold."""
+    if isinstance(value, (list, tuple, dict)):
+        return any(map(_huge, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, int) and not -(2**63) <= value < 2**63
 
 
 def _known(value: Any) -> Any:

@@ -303,6 +303,12 @@ def _batch(sources: Sequence[Batches], step: int) -> tuple[Tensor, Tensor, bool]
     if all(source is sources[0] for source in sources):
         return (*sources[0](step), True)
     drawn = [source(step) for source in sources]
+    odd = next((part for pair in drawn for part in pair if not isinstance(part, Tensor)), None)
+    if odd is not None:
+        raise TrainError(
+            f"members that step together and have batches of their own need tensors to stack, got a {type(odd).__name__} in the "
+            f"batch of step {step}; give all members one batches function, or engine='loop'"
+        )
     try:
         return torch.stack([x for x, _ in drawn]), torch.stack([y for _, y in drawn]), False
     except RuntimeError as error:

@@ -2,10 +2,12 @@
 
 import csv
 import json
+import sqlite3
 
 import pytest
 
 from lazyrich.cli import main
+from lazyrich.sweep import Store
 
 FILE = """
 import os, signal
@@ -34,6 +36,20 @@ def test_a_sweep_ends_with_a_table_and_a_page_and_continues(words, tmp_path, cap
     assert "8 trials: 8 done" in capsys.readouterr().out
     assert main(["report", str(out)]) == 0
     assert json.loads((out / "result.json").read_text())["counts"]["done"] == 8
+
+
+def test_an_interruption_while_the_first_page_is_drawn_is_one(words, tmp_path, capsys, monkeypatch):
+    drawn = []
+
+    def render(*_, **__):
+        drawn.append(1)
+        if len(drawn) == 1:
+            raise KeyboardInterrupt
+        raise ImportError("cannot import name 'Figure' from partially initialized module")  # as matplotlib does from then on
+
+    monkeypatch.setattr("lazyrich.report.render", render)
+    assert main([*words, "lr=0.5,1", "--out", str(tmp_path / "run")]) == 130
+    assert len(drawn) > 1 and "ImportError" not in capsys.readouterr().err
 
 
 def test_an_interrupted_sweep_shows_what_is_finished(tmp_path, capsys):
@@ -135,3 +151,21 @@ def test_a_table_of_an_unknown_kind_is_refused(words, tmp_path, capsys):
     assert main([*words, "lr=1", "--out", str(tmp_path / "run")]) == 0
     assert main(["export", str(tmp_path / "run"), str(tmp_path / "t.xls")]) == 2
     assert "expected one that ends in .parquet, .csv or .json" in capsys.readouterr().err
+
+
+def test_a_report_before_the_first_trial_is_told_so(tmp_path, capsys):
+    Store(tmp_path / "run" / "trials").close()
+    assert main(["report", str(tmp_path / "run")]) == 2
+    said = capsys.readouterr().err
+    assert "no trial of" in said and "is finished yet" in said and len(said.strip().splitlines()) == 1
+
+
+def test_a_merge_of_another_version_leaves_no_folder(tmp_path, capsys):
+    for name in ("good", "old"):
+        Store(tmp_path / name / "trials").close()
+    with sqlite3.connect(tmp_path / "old" / "trials" / "trials.sqlite") as db:
+        db.execute("UPDATE meta SET value='0'")
+    db.close()
+    assert main(["merge", *(str(tmp_path / name) for name in ("new", "good", "old"))]) == 2
+    assert "written by another version" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()

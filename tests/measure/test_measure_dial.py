@@ -111,6 +111,42 @@ def test_tuned_rates_are_never_worse_than_the_law():
         assert math.log2(b["lr"] / a["lr"]) in (-3, -2, -1, 0, 1, 2)
 
 
+def test_a_best_rate_at_an_end_of_the_octaves_is_marked(tmp_path):
+    few = FEW | {"steps": 10}
+    found = lzr.dial(mlp(), "digits", [0.1, 1.0], widths=[16], rates="tuned", lr=1e-4, **few)
+    assert [p["edge"] for p in found.points] == [1, 1]
+    assert "At gamma_0 = 0.1, 1 the best learning rate is the largest of its octaves (end of grid); a larger lr (--lr)" in str(
+        found
+    )
+    assert str(found).count("(end of grid)") == 3
+    assert lzr.render(found, tmp_path / "page.html").read_text().count("(end of grid)") >= 3
+    law = lzr.dial(mlp(), "digits", [0.1, 1.0], widths=[16], lr=1e-4, **few)
+    assert [p["edge"] for p in law.points] == [0, 0] and "end of grid" not in str(law)
+    small = summed([point(g, 0.01, start=2.0, edge=-1 if g < 1 else 0) for g in (0.1, 1.0)], (0.1, 1.0))
+    assert (
+        "At gamma_0 = 0.1 the best learning rate is the smallest of its octaves (end of grid); a smaller lr" in small.sentence
+    )
+
+
+def test_an_alignment_stands_on_a_plain_axis_and_columns_say_what_they_hold(tmp_path):
+    values = {
+        "features": 0.1,
+        "kernel": 0.1,
+        "alignment": 0.9,
+        "alignment_before": 0.3,
+        "linear_test_error": 0.5,
+        "test_error": 0.4,
+    }
+    found = summed([point(g, 0.01, start=2.0, lr=0.1, **values) for g in (0.1, 1.0)], (0.1, 1.0))
+    found = replace(found, reproduce={"command": "lazyrich dial", "versions": {}, "notes": []})
+    page = lzr.render(found, tmp_path / "page.html").read_text()
+    drawn = page.partition("alignment of the tangent kernel with the targets")[2].partition("</figure>")[0]
+    assert ">0.8<" in drawn and ">0<" in drawn and ">2<" not in drawn
+    assert "linearised test error" in str(found) and ">linearised test error<" in page
+    losses = summed([point(g, 0.01, start=2.0) for g in (0.1, 1.0)], (0.1, 1.0))
+    assert "linearised test loss" in str(losses)
+
+
 def test_a_killed_dial_continues_and_says_the_same(tmp_path):
     seen = []
 

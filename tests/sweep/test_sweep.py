@@ -362,6 +362,15 @@ def test_tables_without_numbers_or_with_several_kinds(tmp_path):
         results.write(tmp_path / "rows.parquet")
 
 
+@pytest.mark.parametrize("huge", [2**70, [1, -(2**70)], {"steps": 2**70}])
+def test_integers_of_more_than_64_bits_are_refused_by_column(tmp_path, huge):
+    pytest.importorskip("pyarrow")
+    results = sweep(lambda lr: {"loss": lr, "count": huge}, {"lr": [1, 2]}, tmp_path / "s")
+    with pytest.raises(SweepError, match="column 'count' holds an integer of more than 64 bits"):
+        results.write(tmp_path / "rows.parquet")
+    assert str(2**70) in results.write(tmp_path / "rows.csv").read_text()
+
+
 def test_studies_are_told_numbers_of_one_objective(tmp_path):
     optuna = pytest.importorskip("optuna")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -370,3 +379,26 @@ def test_studies_are_told_numbers_of_one_objective(tmp_path):
     proposals = Proposals(optuna.create_study(), lambda t: {"lr": t.suggest_float("lr", 0.0, 1.0)}, "loss", 4, 1)
     with pytest.raises(SweepError, match="'loss' is 'low', expected a number"):
         sweep(lambda lr: {"loss": "low"}, proposals, tmp_path / "s")
+
+
+@pytest.mark.filterwarnings("ignore")  # brute force is experimental
+def test_samplers_that_have_tried_everything_end_the_search(tmp_path):
+    optuna = pytest.importorskip("optuna")
+    optuna.logging.set_verbosity(optuna.logging.CRITICAL)
+    for sampler in (optuna.samplers.GridSampler({"a": list(range(6))}), optuna.samplers.BruteForceSampler(seed=0)):
+        study = optuna.create_study(sampler=sampler)
+        propose = Proposals(study, lambda t: {"a": t.suggest_int("a", 0, 5)}, "value", trials=50)
+        results = sweep(lambda a: a, propose, tmp_path / type(sampler).__name__)
+        assert sorted(row["a"] for row in results.rows()) == list(range(6)) and study.best_value == 0
+        assert len(study.trials) < 20 and all(t.state.name == "COMPLETE" for t in study.trials)
+
+
+def test_a_space_that_prunes_is_refused(tmp_path):
+    optuna = pytest.importorskip("optuna")
+    optuna.logging.set_verbosity(optuna.logging.CRITICAL)
+
+    def space(asked):
+        raise optuna.TrialPruned
+
+    with pytest.raises(SweepError, match="the space raised TrialPruned for Optuna's trial 0, expected settings"):
+        sweep(lambda a: a, Proposals(optuna.create_study(), space, "value", 4), tmp_path / "s")

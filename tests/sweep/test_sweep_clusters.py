@@ -2,11 +2,12 @@
 
 import os
 import signal
+import time
 
 import pytest
 
 from lazyrich.errors import SweepError
-from lazyrich.sweep import executor_for, sweep
+from lazyrich.sweep import Store, executor_for, sweep
 
 
 def once_dead(a, folder):
@@ -50,6 +51,24 @@ def test_a_trial_that_kills_its_dask_worker_takes_no_other_with_it(tmp_path):
     results = sweep(always_dead, {"a": list(range(10))}, tmp_path / "s", executor=executor_for("dask", workers=2))
     assert [o.settings["a"] for o in results.failures] == [3] and results.failures[0].status == "died"
     assert sorted(o.value["value"] for o in results.outcomes if o.status == "done") == [a for a in range(10) if a != 3]
+
+
+def nap(a):
+    time.sleep(0.05 if a < 2 else 0.5)
+    return a
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("count", [4, 40])  # all of them under way, or some still to be given
+def test_a_dask_scheduler_that_is_gone_leaves_its_trials_unfinished(tmp_path, count):
+    distributed = pytest.importorskip("distributed")
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0", silence_logs=50) as cluster:
+        where = executor_for(f"dask://{cluster.scheduler_address.removeprefix('tcp://')}")
+        with pytest.raises(SweepError, match="the Dask scheduler '127.0.0.1:.* is gone .*repeat the same command"):
+            sweep(nap, {"a": list(range(count))}, tmp_path / "s", executor=where, callbacks=[lambda outcome: cluster.close()])
+    with Store(tmp_path / "s") as store:
+        kept = store.all()
+    assert 0 < len(kept) < count and {o.status for o in kept} == {"done"}
 
 
 @pytest.mark.ray

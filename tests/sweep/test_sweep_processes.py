@@ -78,6 +78,18 @@ def test_a_trial_that_takes_too_long_dies(tmp_path):
     assert "took longer than 1 s" in results.failures[0].error
 
 
+def test_an_answer_that_waits_for_a_busy_parent_is_not_too_late(tmp_path):
+    def nap(a):
+        time.sleep(0.1 + 0.1 * (a % 2))  # no two answers at once
+        return a
+
+    results = sweep(
+        nap, {"a": list(range(6))}, tmp_path / "s", executor=Processes(2, retries=0, timeout=0.7),
+        callbacks=[lambda outcome: time.sleep(1.0)],
+    )  # fmt: skip
+    assert [o.error for o in results.failures] == []
+
+
 def test_functions_that_cannot_travel_are_refused(tmp_path):
     lock = threading.Lock()
     with pytest.raises(SweepError, match="cannot be sent to another process.*lock"):

@@ -483,3 +483,34 @@ def test_a_vector_for_a_weight_is_stacked():
     assert {run.engine for run in found} == {"vmap"}
     for run, other in zip(found, alone, strict=True):
         assert run.losses == pytest.approx(other.losses)
+
+
+class Summed(nn.Module):
+    """Of a pair, or of two tensors by name."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(3, 1)
+
+    def forward(self, x):
+        a, b = x.values() if isinstance(x, dict) else x
+        return self.inner(a + b)
+
+
+@pytest.mark.parametrize("kind", ["tuple", "dict"])
+def test_batches_of_several_tensors_step_together_where_they_are_shared(kind):
+    def pairs(shared):
+        def batches(step):
+            a, b = torch.ones(4, 3), torch.arange(12.0).reshape(4, 3)
+            return (a, b) if kind == "tuple" else {"a": a, "b": b}, torch.zeros(4, 1)
+
+        models = [Summed() for _ in range(2)]
+        own = [batches if shared else (lambda step: batches(step)) for _ in models]
+        return [Member(m, torch.optim.SGD(m.parameters(), lr=0.01), b) for m, b in zip(models, own, strict=True)]
+
+    with pytest.raises(
+        TrainError, match=f"got a {kind} in the batch of step 0; give all members one batches function, or engine"
+    ):
+        train_all(pairs(shared=False), nn.functional.mse_loss, 2, engine="vmap")
+    assert all(not run.diverged for run in train_all(pairs(shared=False), nn.functional.mse_loss, 2, engine="loop"))
+    assert all(not run.diverged for run in train_all(pairs(shared=True), nn.functional.mse_loss, 2, engine="vmap"))

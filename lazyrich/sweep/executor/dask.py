@@ -8,12 +8,17 @@ installed, and whatever the function imports.
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import CancelledError
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from lazyrich.errors import SweepError
 from lazyrich.sweep.packed import attempt_packed, packed
 from lazyrich.sweep.trial import Outcome, Trial
+
+BEAT = 0.1  # seconds between looks at the connection to the scheduler
 
 
 class Dask:
@@ -38,38 +43,63 @@ class Dask:
         self.address, self.workers = address, workers
 
     def run(self, function: Callable[..., Any], trials: Iterator[Trial]) -> Generator[Outcome, None, None]:
-        """Outcomes as they finish; closing the iterator cancels the rest."""
+        """Outcomes as they finish; closing the iterator cancels the rest.
+
+        Raises:
+            SweepError: if the scheduler is gone; trials that were under way stay unfinished.
+        """
         client = self._connect()
         try:
-            data = client.submit(_held, packed(function), pure=False)  # made anew where every worker that held it is gone
-            finished = self._distributed.as_completed(loop=client.loop)
-            names: dict[str, Trial] = {}
-            slots = 2 * max(1, sum(client.ncores().values()))
-            suspects: list[Trial] = []
-
-            def submit(trial: Trial, again: str = "") -> None:
-                future = client.submit(attempt_packed, data, trial, key=f"trial-{trial.key}{again}", pure=False)
-                names[future.key] = trial
-                finished.add(future)
-
-            while True:
-                for trial in itertools.islice(trials, slots - len(names)):
-                    submit(trial)
-                alone = not names
-                if alone and suspects:
-                    submit(suspects.pop(0), "-alone")
-                if not names:
-                    return
-                future = next(finished)
-                outcome = _outcome(future, names.pop(future.key))
-                if outcome.status == "died" and not alone:
-                    suspects.append(Trial(outcome.key, outcome.settings))
-                else:
-                    yield outcome
+            yield from self._outcomes(client, function, trials)
         finally:
-            client.close()
+            with _silent(), suppress(TimeoutError, OSError):  # of a scheduler that is gone
+                client.close()
             if self.address is None and client.cluster is not None:
                 client.cluster.close()
+
+    def _outcomes(self, client: Any, function: Callable[..., Any], trials: Iterator[Trial]) -> Iterator[Outcome]:
+        with self._there(client):
+            data = client.submit(_held, packed(function), pure=False)  # made anew where every worker that held it is gone
+            slots = 2 * max(1, sum(client.ncores().values()))
+        finished = self._distributed.as_completed(loop=client.loop)
+        names: dict[str, Trial] = {}
+        suspects: list[Trial] = []
+
+        def submit(trial: Trial, again: str = "") -> None:
+            with self._there(client):
+                future = client.submit(attempt_packed, data, trial, key=f"trial-{trial.key}{again}", pure=False)
+            names[future.key] = trial
+            finished.add(future)
+
+        while True:
+            for trial in itertools.islice(trials, slots - len(names)):
+                submit(trial)
+            alone = not names
+            if alone and suspects:
+                submit(suspects.pop(0), "-alone")
+            if not names:
+                return
+            with self._there(client):
+                future = _next(client, finished)
+                outcome = _outcome(client, future, names.pop(future.key))
+            if outcome.status == "died" and not alone:
+                suspects.append(Trial(outcome.key, outcome.settings))
+            else:
+                yield outcome
+
+    @contextmanager
+    def _there(self, client: Any) -> Iterator[None]:
+        """What a client raises that has lost its scheduler, in words."""
+        try:
+            yield
+        except Exception as error:
+            if _connected(client) and not isinstance(error, CancelledError):
+                raise
+            place = f"'{self.address}'" if self.address else "of this machine"
+            raise SweepError(
+                f"the Dask scheduler {place} is gone ({type(error).__name__}); finished trials are kept, those under way are not: "
+                "start it and its workers again, then repeat the same command"
+            ) from error
 
     def _connect(self) -> Any:
         try:
@@ -90,8 +120,37 @@ def _held(data: bytes) -> bytes:
     return data
 
 
-def _outcome(future: Any, trial: Trial) -> Outcome:
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Without the traceback that Dask logs where a client is closed that looks for its scheduler."""
+    log = logging.getLogger("distributed.client")
+    before, log.disabled = log.disabled, True
+    try:
+        yield
+    finally:
+        log.disabled = before
+
+
+def _connected(client: Any) -> bool:
+    """Whether the scheduler still listens; a client does not say so where it was closed in good order."""
+    comm = client.scheduler_comm
+    return client.status == "running" and comm is not None and not comm.closed()
+
+
+def _next(client: Any, finished: Any) -> Any:
+    """The next future that ended; as_completed alone would wait for a scheduler that is gone."""
+    while not finished.has_ready():
+        if not _connected(client):
+            raise ConnectionError("no scheduler")
+        with finished.thread_condition:
+            finished.thread_condition.wait(BEAT)
+    return next(finished)
+
+
+def _outcome(client: Any, future: Any, trial: Trial) -> Outcome:
     try:
         return future.result()
     except Exception as error:  # KilledWorker and its kin
+        if isinstance(error, CancelledError) or not _connected(client):
+            raise  # no fault of the trial
         return Outcome(trial.key, trial.settings, "died", error=f"{type(error).__name__}: {error}")

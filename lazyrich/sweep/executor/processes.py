@@ -106,7 +106,8 @@ class _Team:
             if outcome is not None:
                 yield outcome
         for worker in [w for w in self.workers if w.ready and w.trial and time.monotonic() - w.since > limit]:
-            outcome = self._bury(worker, f"took longer than {limit:g} s")
+            answered = worker.connection.poll()  # while whoever took the last outcome was busy
+            outcome = self._listen(worker) if answered else self._bury(worker, f"took longer than {limit:g} s")
             if outcome is not None:
                 yield outcome
 
