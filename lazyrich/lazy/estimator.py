@@ -30,6 +30,7 @@ from lazyrich.scaling import parse as parse_scheme
 KINDS = ("nngp", "ntk")
 WIDTH = 64  # that a factory is asked for; it does not matter to the kernel
 DEPTH = 2
+ACTIVATION = "relu"
 BLOCK = 1000  # test samples whose Gram with the training samples is held at a time
 
 
@@ -74,7 +75,7 @@ class _KernelEstimator(BaseEstimator):
         w: float | None = 2.0,
         b: float = 0.1,
         depth: int | None = None,
-        activation: str = "relu",
+        activation: str = ACTIVATION,
         scheme: str | Scheme | None = None,
         noise: float = 1e-3,
         time: float | None = None,
@@ -106,6 +107,23 @@ class _KernelEstimator(BaseEstimator):
             raise EstimatorError(
                 f"got network {self.network!r}, expected an nn.Module, a function that makes one of a width, a reference to such "
                 "a function (package.module:name), or None for a plain MLP"
+            )
+        self._refuse_unread()
+
+    def _refuse_unread(self) -> None:
+        """What was set but nothing reads: a search over it would compare equal networks."""
+        if self.network is None:
+            return
+        network = resolve(self.network) if isinstance(self.network, str) else self.network
+        if isinstance(network, nn.Module) and self.depth is not None:
+            raise EstimatorError(
+                f"got depth {self.depth} for a network that is a module ({type(network).__name__}), expected depth=None: a module "
+                "has its own; give a factory(width, depth), or leave depth out"
+            )
+        if self.activation != ACTIVATION:
+            raise EstimatorError(
+                f"got activation {self.activation!r} for a network of your own, expected the default {ACTIVATION!r}: only the "
+                "plain MLP (network=None) reads it; write it into the network, or leave activation out"
             )
 
     def _kernel_of(self, features: int) -> Kernel:
@@ -328,7 +346,7 @@ class KernelClassifier(ClassifierMixin, _KernelEstimator):
         w: float | None = 2.0,
         b: float = 0.1,
         depth: int | None = None,
-        activation: str = "relu",
+        activation: str = ACTIVATION,
         scheme: str | Scheme | None = None,
         noise: float = 1e-3,
         time: float | None = None,
