@@ -36,6 +36,11 @@ def three(width):
 def numbers():
     import torch
     return torch.randn(40, 64), torch.randn(40)
+
+
+def one():
+    import torch
+    return torch.randn(1, 64), torch.tensor([0])
 """
 SMALL = ["--base", "16", "--finite-width", "32", "--seeds", "2", "--steps", "60", "--train", "24", "96", "--test", "200"]
 
@@ -142,6 +147,12 @@ def test_explain_tells_the_rule_of_every_operation(capsys: pytest.CaptureFixture
     assert not Path("runs").exists()
     assert main(["kernel", "--explain", "net.py:softmax"]) == 0
     assert "No kernel" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("data", ["one", "numbers"])
+def test_explain_needs_no_more_than_a_sample(data: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["kernel", "--explain", "net.py:relu", "--data", f"net.py:{data}"]) == 0
+    assert "the kernel can be computed" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
