@@ -23,6 +23,7 @@ from lazyrich.inference.factor import Factor, factorise, ridge_of
 from lazyrich.inference.likelihood import log_density
 from lazyrich.init import Initialiser, variance
 from lazyrich.lazy.kernel import Kernel, kernel
+from lazyrich.lazy.sample import sample_shape, shaped
 from lazyrich.reference import resolve
 from lazyrich.scaling import Scheme
 from lazyrich.scaling import parse as parse_scheme
@@ -149,15 +150,8 @@ class _KernelEstimator(BaseEstimator):
         return made
 
     def _inputs(self, x: np.ndarray) -> Tensor:
-        tensor = torch.from_numpy(np.ascontiguousarray(x, dtype=np.float64))
-        if self.input_shape is None:
-            return tensor
-        shape = tuple(self.input_shape)
-        if int(np.prod(shape)) != x.shape[1]:
-            raise EstimatorError(
-                f"got {x.shape[1]} features and input_shape {shape}, expected {int(np.prod(shape))}; correct one of them"
-            )
-        return tensor.reshape(len(x), *shape)
+        tensor = torch.from_numpy(np.require(x, np.float64, ["C", "W"]))  # a copy of what is read-only, as joblib's memmaps
+        return shaped(tensor, sample_shape(self.input_shape, EstimatorError), EstimatorError)
 
     def _fit(self, x: np.ndarray, targets: Tensor) -> None:
         """Dual weights of targets (N, K)."""
@@ -363,8 +357,7 @@ class KernelClassifier(ClassifierMixin, _KernelEstimator):
         """Fit to inputs (N, d) and labels (N,)."""
         X, y = validate_data(self, X, y, dtype=np.float64)
         check_classification_targets(y)
-        if self.temperature == "loo" and self.time is not None:
-            raise EstimatorError(f"got temperature 'loo' with time {self.time}, expected time=None; give a number")
+        self._check_temperature()
         self.classes_, labels = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise EstimatorError(f"got one class ({self.classes_[0]!r}), expected at least two classes to tell apart")
@@ -373,6 +366,15 @@ class KernelClassifier(ClassifierMixin, _KernelEstimator):
         self.dual_coef_ = self._dual.numpy()
         self.temperature_ = self._loo(targets, labels) if self.temperature == "loo" else float(self.temperature)
         return self
+
+    def _check_temperature(self) -> None:
+        if self.temperature == "loo":
+            if self.time is not None:
+                raise EstimatorError(f"got temperature 'loo' with time {self.time}, expected time=None; give a number")
+        elif not (isinstance(self.temperature, Real) and 0 < self.temperature < float("inf")):
+            raise EstimatorError(
+                f"got temperature {self.temperature!r}, expected a positive number, or 'loo' to fit it to leave-one-out predictions"
+            )
 
     def _loo(self, targets: Tensor, labels: np.ndarray) -> float:
         inverse = self.response_.solve(torch.eye(len(targets), dtype=targets.dtype)).diagonal()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from numbers import Integral
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from lazyrich.errors import KernelError
 from lazyrich.init import Initialiser, variance
 from lazyrich.lazy.kernel import Kernel, kernel
+from lazyrich.lazy.sample import sample_shape, shaped
 from lazyrich.scaling import Scheme
 
 try:
@@ -85,7 +85,7 @@ class NetworkKernel(Base):  # type: ignore[misc,valid-type]
                 f"got batch_shape={tuple(options['batch_shape'])}, expected none: there is one w and one b; make one kernel a batch"
             )
         super().__init__(**options)
-        self.get, self.input_shape = get, _shape(input_shape)
+        self.get, self.input_shape = get, sample_shape(input_shape)
         object.__setattr__(
             self, "traced", kernel(network, scheme, variance(w, b))
         )  # the network is no submodule: its weights are drawn
@@ -157,23 +157,7 @@ class NetworkKernel(Base):  # type: ignore[misc,valid-type]
         """Inputs as the network reads them; gradients reach the variances only where they reach the inputs."""
         if torch.is_grad_enabled() and not x.requires_grad and list(self.parameters()):
             x = x.detach().requires_grad_()
-        if self.input_shape is None:
-            return x
-        if math.prod(self.input_shape) != x.shape[1]:
-            raise KernelError(
-                f"got {x.shape[1]} features and input_shape {self.input_shape}, expected {math.prod(self.input_shape)}; correct "
-                "one of them"
-            )
-        return x.reshape(len(x), *self.input_shape)
-
-
-def _shape(given: Sequence[int] | None) -> tuple[int, ...] | None:
-    if given is None:
-        return None
-    shape = tuple(given) if isinstance(given, Sequence) and not isinstance(given, str) else ()
-    if not shape or not all(isinstance(size, Integral) and size > 0 for size in shape):
-        raise KernelError(f"got input_shape {given!r}, expected the shape of one sample, such as (1, 8, 8)")
-    return tuple(int(size) for size in shape)
+        return shaped(x, self.input_shape)
 
 
 def _plain(found: Tensor, axes: int) -> Tensor:
