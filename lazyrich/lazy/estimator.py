@@ -232,12 +232,13 @@ class KernelRegressor(RegressorMixin, _KernelEstimator):
 
     Args:
         network: an ``nn.Module``, a factory ``factory(width)``, or a reference to one (``package.module:name``); None: a plain
-            MLP of ``depth`` hidden layers (default 2) with ``activation`` (relu, tanh, gelu, silu, linear).
+            MLP of ``depth`` hidden layers (default 2) with ``activation`` (relu, tanh, gelu, silu, linear). Its own
+            initialisation is replaced by the variances ``w`` and ``b``, here 2 and 0.1, unless ``w=None``.
         kernel: "nngp" or "ntk".
         w: sigma_w^2 of all linear and convolutional layers (variance w / fan_in); None takes the network's own laws.
         b: sigma_b^2, the variance of the biases; without effect when w is None.
-        depth: second argument of the factory, or hidden layers of the plain MLP.
-        activation: of the plain MLP.
+        depth: second argument of the factory, or hidden layers of the plain MLP; refused for a module.
+        activation: of the plain MLP; refused for another network.
         scheme: parameterisation, a scheme or its name; ``ntk()`` by default.
         noise: variance of the targets' noise.
         time: None for convergence, else learning rate x steps of gradient descent on 1/(2N) sum (f - y)^2.
@@ -299,15 +300,17 @@ class KernelClassifier(ClassifierMixin, _KernelEstimator):
     """Classification by an infinitely wide network: regression on centred one-hot targets, argmax of the prediction.
 
     As in Lee et al. 2018 (arXiv:1711.00165, section 3): targets 1 - 1/C and -1/C for C classes. Parameters, and the meaning
-    of ``noise`` and ``time``, as of ``KernelRegressor``.
+    of ``noise`` and ``time``, as of ``KernelRegressor``. Probabilities use a variance for each sample, so they rank samples
+    otherwise than ``decision_function``; of one sample they rank the classes alike.
 
     Args:
-        network: an ``nn.Module``, a factory or a reference to one; None: a plain MLP.
+        network: an ``nn.Module``, a factory or a reference to one; None: a plain MLP. ``w`` and ``b`` replace its own
+            initialisation unless ``w=None``.
         kernel: "nngp" or "ntk".
         w: sigma_w^2; None takes the network's own laws.
         b: sigma_b^2.
-        depth: second argument of the factory, or hidden layers of the plain MLP.
-        activation: of the plain MLP.
+        depth: second argument of the factory, or hidden layers of the plain MLP; refused for a module.
+        activation: of the plain MLP; refused for another network.
         scheme: parameterisation; ``ntk()`` by default.
         noise: variance of the targets' noise.
         time: None for convergence, else learning rate x steps.
