@@ -309,7 +309,7 @@ def _spectrum(name: str, gram: Tensor, split: Split) -> dict[str, Any]:
 
 
 def _matrix(name: str, gram: Tensor, split: Split) -> dict[str, Any]:
-    """The correlations of a training Gram, sorted by class and averaged over cells, the diagonal left out."""
+    """The correlations of a training Gram, sorted by class and averaged over cells, the diagonal left out: None if no more is."""
     import torch
 
     order = torch.argsort(split.y, stable=True)
@@ -321,9 +321,12 @@ def _matrix(name: str, gram: Tensor, split: Split) -> dict[str, Any]:
     sums = torch.zeros(cells, cells, dtype=whole.dtype).index_add_(0, at, sums)
     size = torch.bincount(at, minlength=cells).to(whole)
     counts = size[:, None] * size[None, :] - torch.diag(size)
-    shown = torch.where(counts > 0, sums / counts.clamp(min=1), torch.ones_like(sums))
+    shown = [
+        [round(v, 4) if n > 0 else None for v, n in zip(*row, strict=True)]
+        for row in zip((sums / counts.clamp(min=1)).tolist(), counts.tolist(), strict=True)
+    ]
     bounds = [int((split.y[order] < c).sum()) / n for c in range(split.classes + 1)]
-    return {"kernel": name, "cells": [[round(v, 4) for v in row] for row in shown.tolist()], "bounds": bounds}
+    return {"kernel": name, "cells": shown, "bounds": bounds}
 
 
 def _sentence(row: dict[str, Any], settings: dict[str, Any]) -> str:

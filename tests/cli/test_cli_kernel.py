@@ -120,6 +120,22 @@ def test_the_page_is_one_file_with_the_figures_and_can_be_drawn_again(finished: 
     assert Path("again.html").read_text(encoding="utf-8") == page
 
 
+def test_one_network_has_no_range_and_a_sample_with_itself_no_cell(finished: Path) -> None:
+    result = json.loads((finished / "result.json").read_text())
+    cells = result["matrices"][0]["cells"]  # 96 samples in 96 cells
+    assert all((value is None) == (i == j) for i, row in enumerate(cells) for j, value in enumerate(row))
+    page = (finished / "report.html").read_text(encoding="utf-8")
+    assert "cells of one sample with itself are blank" in page
+    assert "the band is the range over several" in page
+    for row in result["rows"]:
+        row["network"]["low"] = row["network"]["high"] = row["network"]["mean"]
+    result["matrices"] = [{**m, "cells": [[0.5] * 4] * 4} for m in result["matrices"]]
+    alone = render([result], "alone.html").read_text(encoding="utf-8")
+    assert "width 32 is trained by SGD from its own draw, with its output before training taken off.</p>" in alone
+    for word in ("band", ">range<", "its range", "blank"):
+        assert word not in alone.partition("<body")[2], word
+
+
 def test_results_of_both_kinds_share_a_page(finished: Path, small_run: Path) -> None:
     both = [json.loads((finished / "result.json").read_text()), *json.loads((small_run / "result.json").read_text())]
     page = render(both, "both.html").read_text(encoding="utf-8")
