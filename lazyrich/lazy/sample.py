@@ -25,7 +25,7 @@ def sample_shape(given: Any, refusal: type[KernelError] = KernelError) -> tuple[
     if given is None:
         return None
     shape = tuple(given) if isinstance(given, Iterable) else ()
-    if not shape or not all(isinstance(size, Integral) and size > 0 for size in shape):
+    if not shape or not all(isinstance(size, Integral) and int(size) > 0 for size in shape):
         raise refusal(f"got input_shape {given!r}, expected the shape of one sample in whole numbers, such as (1, 8, 8)")
     return tuple(int(size) for size in shape)
 
