@@ -7,7 +7,6 @@ import math
 import os
 import platform
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -15,12 +14,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from lazyrich.cli.command import Factory, command_line, pairs, parse, progress, slug
+from lazyrich.cli.split import Split, few_of, split_of
 from lazyrich.errors import StoreError, UsageError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from lazyrich.data import ArrayData
     from lazyrich.scaling import Plan
     from lazyrich.sweep import RunFolder
 
@@ -100,11 +99,13 @@ def run(words: Sequence[str]) -> None:
         redrawn = given if w is None else Family(_redrawn(built, w, b), base, depth=depth, roles=pairs(roles, "roles"))
         plan = make_plan(redrawn, parse_scheme(scheme), "sgd")
         limit = make_kernel(plan)
-        split = _split(data, data_root, sorted(set(train)), test, not images, seed)
-        _fits(plan, split, images, finite and not explain)
         if explain:
-            print(limit.explain(split.test_x[:2]))
+            few = few_of(data, data_root, not images)
+            _fits(plan, few, images)
+            print(limit.explain(few))
             return
+        split = split_of(data, data_root, sorted(set(train)), test, not images, seed)
+        _fits(plan, split.test_x[:2], images, split.classes if finite else None)
         settings: dict[str, Any] = {
             "family": given.name, "network": given.fingerprint, "scheme": plan.scheme.name,
             "w": w, "b": b if w is not None else None, "base": base, "depth": depth,
@@ -139,20 +140,6 @@ def run(words: Sequence[str]) -> None:
     parse(kernel, "kernel", words)
 
 
-@dataclass(frozen=True)
-class Split:
-    """Nested training sets (the first n of ``x``) and a test set, in double precision."""
-
-    x: Tensor
-    y: Tensor
-    test_x: Tensor
-    test_y: Tensor
-    sizes: tuple[int, ...]
-    classes: int
-    name: str
-    fingerprint: str
-
-
 def _check(
     train: Sequence[int], test: int, kernel: Sequence[str], w: float | None, b: float, noise: float, steps: int, seeds: int,
     finite_width: int, base: int,
@@ -174,20 +161,20 @@ def _check(
         raise UsageError(f"got --noise {noise:g}, expected a variance: zero or positive")
 
 
-def _fits(plan: Plan, split: Split, images: bool, classify: bool) -> None:
+def _fits(plan: Plan, x: Tensor, images: bool, classes: int | None = None) -> None:
     """Refuse, before anything long, a network that does not read these inputs, or has no output for every class."""
-    model, shape = plan.build(plan.base).double(), tuple(split.test_x.shape[1:])
+    model, shape = plan.build(plan.base).double(), tuple(x.shape[1:])
     try:
-        outputs = _outputs(model, split.test_x[:2])
+        outputs = _outputs(model, x)
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         mend = "" if images or len(shape) != 1 else ", --images gives the network images"
         raise UsageError(
             f"the network does not take inputs of shape {shape}: {str(error).splitlines()[0]}; give data of the shape that it "
             f"reads{mend}"
         ) from error
-    if classify and tuple(outputs.shape[1:]) != (split.classes,):
+    if classes is not None and tuple(outputs.shape[1:]) != (classes,):
         raise UsageError(
-            f"got a network with outputs {tuple(outputs.shape[1:])} for {split.classes} classes, expected ({split.classes},); give "
+            f"got a network with outputs {tuple(outputs.shape[1:])} for {classes} classes, expected ({classes},); give "
             "it that many outputs, or compare with no finite network (--no-finite)"
         )
 
@@ -209,37 +196,6 @@ def _redrawn(factory: Callable[..., nn.Module], w: float, b: float) -> Callable[
 
     build.__name__ = getattr(factory, "__name__", "network")
     return build
-
-
-def _split(spec: str, root: str | None, sizes: Sequence[int], test: int, flatten: bool, seed: int) -> Split:
-    from lazyrich.data import load
-    from lazyrich.data.images import FOLDERS
-
-    data = load(spec, root=root, flatten=flatten)
-    if data.classes is None or data.y.dim() != 1 or data.classes < 2:
-        raise UsageError(f"got data '{spec}' without classes, expected one label a sample; kernels are compared as classifiers")
-    rest: ArrayData
-    if spec.replace("-", "_") in FOLDERS:
-        if sizes[-1] > len(data):
-            raise UsageError(f"got --train {sizes[-1]}, expected at most the {len(data)} samples of {spec}")
-        few, rest = data.subset(sizes[-1], seed), load(spec, root=root, split="test", flatten=flatten)
-        rest = rest.subset(min(test, len(rest)), seed)
-    else:
-        if sizes[-1] >= len(data):
-            raise UsageError(
-                f"got --train {sizes[-1]} of the {len(data)} samples of {spec}, expected fewer: the rest is the test set; "
-                f"try --train {' '.join(str(n) for n in sizes if n < len(data)) or len(data) // 2}"
-            )
-        shuffled = data.subset(len(data), seed)
-        few, rest = shuffled, data
-        kept = slice(sizes[-1], min(len(data), sizes[-1] + test))
-        return _of(few.x[: sizes[-1]], few.y[: sizes[-1]], shuffled.x[kept], shuffled.y[kept], sizes, data)
-    return _of(few.x, few.y, rest.x, rest.y, sizes, data)
-
-
-def _of(x: Tensor, y: Tensor, test_x: Tensor, test_y: Tensor, sizes: Sequence[int], data: ArrayData) -> Split:
-    wide = (t.double() if t.is_floating_point() else t for t in (x, test_x))
-    return Split(next(wide), y, next(wide), test_y, tuple(sizes), data.classes or 0, data.name, data.fingerprint())
 
 
 def _grams(limit: Any, split: Split, kernels: Sequence[str], show: Any) -> dict[str, tuple[Tensor, Tensor]]:
@@ -353,7 +309,7 @@ def _spectrum(name: str, gram: Tensor, split: Split) -> dict[str, Any]:
 
 
 def _matrix(name: str, gram: Tensor, split: Split) -> dict[str, Any]:
-    """The correlations of a training Gram, sorted by class and averaged over cells, the diagonal left out."""
+    """The correlations of a training Gram, sorted by class and averaged over cells, the diagonal left out: None if no more is."""
     import torch
 
     order = torch.argsort(split.y, stable=True)
@@ -365,9 +321,12 @@ def _matrix(name: str, gram: Tensor, split: Split) -> dict[str, Any]:
     sums = torch.zeros(cells, cells, dtype=whole.dtype).index_add_(0, at, sums)
     size = torch.bincount(at, minlength=cells).to(whole)
     counts = size[:, None] * size[None, :] - torch.diag(size)
-    shown = torch.where(counts > 0, sums / counts.clamp(min=1), torch.ones_like(sums))
+    shown = [
+        [round(v, 4) if n > 0 else None for v, n in zip(*row, strict=True)]
+        for row in zip((sums / counts.clamp(min=1)).tolist(), counts.tolist(), strict=True)
+    ]
     bounds = [int((split.y[order] < c).sum()) / n for c in range(split.classes + 1)]
-    return {"kernel": name, "cells": [[round(v, 4) for v in row] for row in shown.tolist()], "bounds": bounds}
+    return {"kernel": name, "cells": shown, "bounds": bounds}
 
 
 def _sentence(row: dict[str, Any], settings: dict[str, Any]) -> str:

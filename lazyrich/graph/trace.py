@@ -16,6 +16,7 @@ from torch.fx import Node as FxNode
 from torch.utils._pytree import tree_map_only
 
 from lazyrich.errors import KernelError
+from lazyrich.graph.failure import failure
 from lazyrich.graph.node import Batch, Graph, Node, Ref
 
 
@@ -77,18 +78,7 @@ def _export(module: nn.Module, example: Tensor) -> Any:
             batch = torch.export.Dim("batch")
             return torch.export.export(module, (pair,), dynamic_shapes=({0: batch},), strict=False)
     except Exception as error:  # the tracer raises errors of every kind; all mean the same here
-        first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        branch = "data-dependent" in str(error) or "GuardOnDataDependent" in type(error).__name__
-        why = "a branch depends on the data, so there is no one graph" if branch else first.strip()
-        why = (
-            "it does not take any number of samples (it picks, joins or counts some: write x.shape[0] for len(x))"
-            if "Constraints violated" in first
-            else why
-        )
-        raise KernelError(
-            f"{type(module).__name__} cannot be traced on inputs of shape (batch, {', '.join(map(str, example.shape[1:]))}) "
-            f"{example.dtype}: {why}; give inputs of the shape that it reads, and keep Python branches off tensor values"
-        ) from error
+        raise failure(module, example, error) from error
     finally:
         logging.disable(quiet)
 

@@ -14,7 +14,7 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
-from lazyrich.errors import KernelError
+from lazyrich.errors import InitError, KernelError
 from lazyrich.inference.factor import Jitter, check_jitter
 from lazyrich.inference.layout import layout_of, tensor
 from lazyrich.inference.likelihood import log_marginal
@@ -65,8 +65,8 @@ def fit_hyperparameters(
 
     Args:
         kernel_fn: ``kernel_fn(**hyperparameters)`` -> Gram of the training inputs, (N, N) or (N, K, N, K). Positive ones
-            come as float64 scalars that carry gradients, those of the grid as ints. Where the Gram carries no gradient,
-            central differences are used.
+            come as float64 scalars that carry gradients, those of the grid as ints. Where the Gram carries no gradient, or a
+            rule such as ``lzr.init.variance`` refuses to lose it, central differences are used.
         start: a positive number for each name. ``noise`` is the variance of the targets' noise: it is added to the diagonal
             here and not passed to ``kernel_fn``.
         y: targets, (N,) or (N, K).
@@ -124,7 +124,7 @@ def _search(
 
     def cost(logs: np.ndarray) -> tuple[float, np.ndarray]:
         leaf = torch.tensor(logs, dtype=torch.float64, requires_grad=True)
-        found = value(leaf)
+        found = _seen(value, leaf)
         gradient = _gradient(value, leaf, found, names)
         return -float(found.detach()), -gradient
 
@@ -135,6 +135,15 @@ def _search(
     best = {name: math.exp(v) for name, v in zip(names, result.x, strict=True)}
     at_bound = tuple(n for n, v, ends in zip(names, result.x, logs, strict=True) if min(abs(v - e) for e in ends) < 1e-6)
     return Hyperparameters({**best, **fixed}, -float(result.fun), bool(result.success), at_bound, ())
+
+
+def _seen(value: Callable[[Tensor], Tensor], leaf: Tensor) -> Tensor:
+    """With its gradient, unless the kernel refuses scalars that carry one: a part of the gradient would be a wrong one."""
+    try:
+        return value(leaf)
+    except InitError:  # any other fault of a rule is raised again without gradients
+        with torch.no_grad():
+            return value(leaf)
 
 
 def _gradient(value: Callable[[Tensor], Tensor], leaf: Tensor, found: Tensor, names: list[str]) -> np.ndarray:

@@ -21,11 +21,21 @@ Activation = str | Callable[[Tensor], Tensor]
 def variance(w: float = 2.0, b: float = 0.0) -> Initialiser:
     """Weights of variance w / fan_in and biases of variance b, drawn from the factory's own distribution.
 
+    Raises:
+        InitError: for tensors that carry a gradient, which a rule of plain numbers would lose.
+
     Example:
         >>> rule = variance(w=2.0, b=0.01)
         >>> rule.w, rule.b
         (2.0, 0.01)
     """
+    for name, value in (("w", w), ("b", b)):
+        if isinstance(value, Tensor) and value.requires_grad and torch.is_grad_enabled():
+            raise InitError(
+                f"got {name} = {float(value.detach()):g} as a tensor that carries a gradient, expected a number: the gradient "
+                f"would be lost; give float({name}), or learn it by lazyrich.inference.fit_hyperparameters or by "
+                "lazyrich.lazy.gaussian_process.NetworkKernel"
+            )
     return Initialiser(float(w), float(b))
 
 

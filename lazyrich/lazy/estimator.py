@@ -23,6 +23,7 @@ from lazyrich.inference.factor import Factor, factorise, ridge_of
 from lazyrich.inference.likelihood import log_density
 from lazyrich.init import Initialiser, variance
 from lazyrich.lazy.kernel import Kernel, kernel
+from lazyrich.lazy.sample import sample_shape, shaped
 from lazyrich.reference import resolve
 from lazyrich.scaling import Scheme
 from lazyrich.scaling import parse as parse_scheme
@@ -30,6 +31,7 @@ from lazyrich.scaling import parse as parse_scheme
 KINDS = ("nngp", "ntk")
 WIDTH = 64  # that a factory is asked for; it does not matter to the kernel
 DEPTH = 2
+ACTIVATION = "relu"
 BLOCK = 1000  # test samples whose Gram with the training samples is held at a time
 
 
@@ -74,7 +76,7 @@ class _KernelEstimator(BaseEstimator):
         w: float | None = 2.0,
         b: float = 0.1,
         depth: int | None = None,
-        activation: str = "relu",
+        activation: str = ACTIVATION,
         scheme: str | Scheme | None = None,
         noise: float = 1e-3,
         time: float | None = None,
@@ -107,6 +109,23 @@ class _KernelEstimator(BaseEstimator):
                 f"got network {self.network!r}, expected an nn.Module, a function that makes one of a width, a reference to such "
                 "a function (package.module:name), or None for a plain MLP"
             )
+        self._refuse_unread()
+
+    def _refuse_unread(self) -> None:
+        """What was set but nothing reads: a search over it would compare equal networks."""
+        if self.network is None:
+            return
+        network = resolve(self.network) if isinstance(self.network, str) else self.network
+        if isinstance(network, nn.Module) and self.depth is not None:
+            raise EstimatorError(
+                f"got depth {self.depth} for a network that is a module ({type(network).__name__}), expected depth=None: a module "
+                "has its own; give a factory(width, depth), or leave depth out"
+            )
+        if self.activation != ACTIVATION:
+            raise EstimatorError(
+                f"got activation {self.activation!r} for a network of your own, expected the default {ACTIVATION!r}: only the "
+                "plain MLP (network=None) reads it; write it into the network, or leave activation out"
+            )
 
     def _kernel_of(self, features: int) -> Kernel:
         rule = None if self.w is None else variance(self.w, self.b)
@@ -131,15 +150,8 @@ class _KernelEstimator(BaseEstimator):
         return made
 
     def _inputs(self, x: np.ndarray) -> Tensor:
-        tensor = torch.from_numpy(np.ascontiguousarray(x, dtype=np.float64))
-        if self.input_shape is None:
-            return tensor
-        shape = tuple(self.input_shape)
-        if int(np.prod(shape)) != x.shape[1]:
-            raise EstimatorError(
-                f"got {x.shape[1]} features and input_shape {shape}, expected {int(np.prod(shape))}; correct one of them"
-            )
-        return tensor.reshape(len(x), *shape)
+        tensor = torch.from_numpy(np.require(x, np.float64, ["C", "W"]))  # a copy of what is read-only, as joblib's memmaps
+        return shaped(tensor, sample_shape(self.input_shape, EstimatorError), EstimatorError)
 
     def _fit(self, x: np.ndarray, targets: Tensor) -> None:
         """Dual weights of targets (N, K)."""
@@ -220,12 +232,13 @@ class KernelRegressor(RegressorMixin, _KernelEstimator):
 
     Args:
         network: an ``nn.Module``, a factory ``factory(width)``, or a reference to one (``package.module:name``); None: a plain
-            MLP of ``depth`` hidden layers (default 2) with ``activation`` (relu, tanh, gelu, silu, linear).
+            MLP of ``depth`` hidden layers (default 2) with ``activation`` (relu, tanh, gelu, silu, linear). Its own
+            initialisation is replaced by the variances ``w`` and ``b``, here 2 and 0.1, unless ``w=None``.
         kernel: "nngp" or "ntk".
         w: sigma_w^2 of all linear and convolutional layers (variance w / fan_in); None takes the network's own laws.
         b: sigma_b^2, the variance of the biases; without effect when w is None.
-        depth: second argument of the factory, or hidden layers of the plain MLP.
-        activation: of the plain MLP.
+        depth: second argument of the factory, or hidden layers of the plain MLP; refused for a module.
+        activation: of the plain MLP; refused for another network.
         scheme: parameterisation, a scheme or its name; ``ntk()`` by default.
         noise: variance of the targets' noise.
         time: None for convergence, else learning rate x steps of gradient descent on 1/(2N) sum (f - y)^2.
@@ -287,15 +300,17 @@ class KernelClassifier(ClassifierMixin, _KernelEstimator):
     """Classification by an infinitely wide network: regression on centred one-hot targets, argmax of the prediction.
 
     As in Lee et al. 2018 (arXiv:1711.00165, section 3): targets 1 - 1/C and -1/C for C classes. Parameters, and the meaning
-    of ``noise`` and ``time``, as of ``KernelRegressor``.
+    of ``noise`` and ``time``, as of ``KernelRegressor``. Probabilities use a variance for each sample, so they rank samples
+    otherwise than ``decision_function``; of one sample they rank the classes alike.
 
     Args:
-        network: an ``nn.Module``, a factory or a reference to one; None: a plain MLP.
+        network: an ``nn.Module``, a factory or a reference to one; None: a plain MLP. ``w`` and ``b`` replace its own
+            initialisation unless ``w=None``.
         kernel: "nngp" or "ntk".
         w: sigma_w^2; None takes the network's own laws.
         b: sigma_b^2.
-        depth: second argument of the factory, or hidden layers of the plain MLP.
-        activation: of the plain MLP.
+        depth: second argument of the factory, or hidden layers of the plain MLP; refused for a module.
+        activation: of the plain MLP; refused for another network.
         scheme: parameterisation; ``ntk()`` by default.
         noise: variance of the targets' noise.
         time: None for convergence, else learning rate x steps.
@@ -328,7 +343,7 @@ class KernelClassifier(ClassifierMixin, _KernelEstimator):
         w: float | None = 2.0,
         b: float = 0.1,
         depth: int | None = None,
-        activation: str = "relu",
+        activation: str = ACTIVATION,
         scheme: str | Scheme | None = None,
         noise: float = 1e-3,
         time: float | None = None,
@@ -345,8 +360,7 @@ class KernelClassifier(ClassifierMixin, _KernelEstimator):
         """Fit to inputs (N, d) and labels (N,)."""
         X, y = validate_data(self, X, y, dtype=np.float64)
         check_classification_targets(y)
-        if self.temperature == "loo" and self.time is not None:
-            raise EstimatorError(f"got temperature 'loo' with time {self.time}, expected time=None; give a number")
+        self._check_temperature()
         self.classes_, labels = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise EstimatorError(f"got one class ({self.classes_[0]!r}), expected at least two classes to tell apart")
@@ -355,6 +369,15 @@ class KernelClassifier(ClassifierMixin, _KernelEstimator):
         self.dual_coef_ = self._dual.numpy()
         self.temperature_ = self._loo(targets, labels) if self.temperature == "loo" else float(self.temperature)
         return self
+
+    def _check_temperature(self) -> None:
+        if self.temperature == "loo":
+            if self.time is not None:
+                raise EstimatorError(f"got temperature 'loo' with time {self.time}, expected time=None; give a number")
+        elif not (isinstance(self.temperature, Real) and 0 < self.temperature < float("inf")):
+            raise EstimatorError(
+                f"got temperature {self.temperature!r}, expected a positive number, or 'loo' to fit it to leave-one-out predictions"
+            )
 
     def _loo(self, targets: Tensor, labels: np.ndarray) -> float:
         inverse = self.response_.solve(torch.eye(len(targets), dtype=targets.dtype)).diagonal()

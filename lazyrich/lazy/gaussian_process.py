@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,7 +12,8 @@ from torch import Tensor, nn
 
 from lazyrich.errors import KernelError
 from lazyrich.init import Initialiser, variance
-from lazyrich.lazy.kernel import kernel
+from lazyrich.lazy.kernel import Kernel, kernel
+from lazyrich.lazy.sample import sample_shape, shaped
 from lazyrich.scaling import Scheme
 
 try:
@@ -28,7 +30,9 @@ class NetworkKernel(Base):  # type: ignore[misc,valid-type]
     positivity constraint (``raw_w``, ``raw_b``), and gradients of the kernel reach them and the inputs. b = 0 stays fixed at
     zero, and so do both for the NTK, whose gradients reach the inputs alone. Wrap it in ``gpytorch.kernels.ScaleKernel`` for
     a learnable output scale, and take the noise of the likelihood; for a rectifier network without biases w and the output
-    scale say the same. Use it in double precision: Gram matrices of deep networks are close to singular.
+    scale say the same. Set w and b by ``k.w = 1.2`` or ``k.initialize(w=1.2)``.
+
+    Use it in double precision: Gram matrices of deep networks are close to singular.
 
     Args:
         network: any ``nn.Module`` with a kernel.
@@ -38,9 +42,11 @@ class NetworkKernel(Base):  # type: ignore[misc,valid-type]
         learn: whether w and b are learnt; by default those of the NNGP are.
         scheme: a parameterisation in the kernel regime; ``ntk()`` by default.
         input_shape: shape of one sample as the network reads it; flat features by default.
+        options: of ``gpytorch.kernels.Kernel``, such as ``active_dims``.
 
     Raises:
-        KernelError: without GPyTorch, for another ``get``, for ``learn`` with the NTK, or for inputs with batch axes.
+        KernelError: without GPyTorch, for another ``get``, for ``learn`` with the NTK, for inputs with batch axes or that do
+            not fill ``input_shape``, or for a network that returns positions.
 
     Example:
         >>> import pytest; _ = pytest.importorskip("gpytorch")
@@ -62,6 +68,7 @@ class NetworkKernel(Base):  # type: ignore[misc,valid-type]
         learn: bool | None = None,
         scheme: Scheme | None = None,
         input_shape: Sequence[int] | None = None,
+        **options: Any,
     ) -> None:
         if Positive is None:
             raise KernelError(
@@ -73,8 +80,12 @@ class NetworkKernel(Base):  # type: ignore[misc,valid-type]
             raise KernelError(
                 "got learn=True with get='ntk', expected get='nngp': the variances of an NTK are fixed; leave learn out"
             )
-        super().__init__()
-        self.get, self.input_shape = get, input_shape
+        if options.get("batch_shape"):
+            raise KernelError(
+                f"got batch_shape={tuple(options['batch_shape'])}, expected none: there is one w and one b; make one kernel a batch"
+            )
+        super().__init__(**options)
+        self.get, self.input_shape = get, sample_shape(input_shape)
         object.__setattr__(
             self, "traced", kernel(network, scheme, variance(w, b))
         )  # the network is no submodule: its weights are drawn
@@ -95,31 +106,64 @@ class NetworkKernel(Base):  # type: ignore[misc,valid-type]
         raw = getattr(self, f"raw_{name}", None)
         return getattr(self, f"fixed_{name}") if raw is None else getattr(self, f"raw_{name}_constraint").transform(raw)
 
+    def _set(self, name: str, value: float | Tensor) -> None:
+        learnt = hasattr(self, f"raw_{name}")
+        least, number = "positive" if learnt else "not negative", float(value)
+        if not math.isfinite(number) or number < 0 or (learnt and number == 0):
+            raise KernelError(f"got {name} = {number:g}, expected a variance: finite and {least}")
+        held = getattr(self, f"raw_{name}" if learnt else f"fixed_{name}")
+        target = torch.as_tensor(number).to(held)
+        if learnt:
+            self.initialize(**{f"raw_{name}": getattr(self, f"raw_{name}_constraint").inverse_transform(target)})
+        else:
+            held.copy_(target)
+
     @property
     def w(self) -> Tensor:
         """sigma_w^2."""
         return self._variance("w")
+
+    @w.setter
+    def w(self, value: float | Tensor) -> None:
+        self._set("w", value)
 
     @property
     def b(self) -> Tensor:
         """sigma_b^2."""
         return self._variance("b")
 
+    @b.setter
+    def b(self, value: float | Tensor) -> None:
+        self._set("b", value)
+
     def forward(self, x1: Tensor, x2: Tensor, diag: bool = False, last_dim_is_batch: bool = False, **options: Any) -> Tensor:
         """The Gram matrix (N1, N2), or its diagonal (N,)."""
         if x1.dim() != 2 or x2.dim() != 2 or last_dim_is_batch:
             raise KernelError(f"got inputs {tuple(x1.shape)} and {tuple(x2.shape)}, expected (N, features) without batch axes")
-        rule: Any = Initialiser(self.w, self.b)  # type: ignore[arg-type]
-        self.traced.weights = replace(self.traced.weights, init={"*": rule})
-        same = x1.shape == x2.shape and torch.equal(x1, x2)
+        made, same = self._kernel(), x1.shape == x2.shape and torch.equal(x1, x2)
         first = self._sample(x1)
         if diag and same:
-            return self.traced.diagonal(first, self.get)
-        found = self.traced(first, None if same else self._sample(x2), get=(self.get,))[0]
+            return _plain(made.diagonal(first, self.get), 1)
+        found = _plain(made(first, None if same else self._sample(x2), get=(self.get,))[0], 2)
         return found.diagonal() if diag else found
+
+    def _kernel(self) -> Kernel:
+        """Under the variances of now: tensors where they carry a gradient, else numbers, which nothing has to keep."""
+        w, b = (value if value.requires_grad else float(value) for value in (self.w, self.b))
+        rule: Any = Initialiser(w, b)  # type: ignore[arg-type]
+        return self.traced.reweighted(replace(self.traced.weights, init={"*": rule}))
 
     def _sample(self, x: Tensor) -> Tensor:
         """Inputs as the network reads them; gradients reach the variances only where they reach the inputs."""
         if torch.is_grad_enabled() and not x.requires_grad and list(self.parameters()):
             x = x.detach().requires_grad_()
-        return x if self.input_shape is None else x.reshape(len(x), *self.input_shape)
+        return shaped(x, self.input_shape)
+
+
+def _plain(found: Tensor, axes: int) -> Tensor:
+    """A Gram matrix or its diagonal, of a network with one output a sample."""
+    if found.dim() != axes:
+        raise KernelError(
+            f"got a network with outputs at {tuple(found.shape[axes:])} positions, expected none; end it with a readout"
+        )
+    return found

@@ -51,6 +51,25 @@ class Kernel:
         self.module, self.weights = module, weights
         self._traced: dict[tuple[Any, ...], Traced] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but the traces, which hold operators that cannot be copied and are made again."""
+        return {**self.__dict__, "_traced": {}}
+
+    def reweighted(self, weights: Weights) -> Kernel:
+        """The same network under other laws, with the traces made so far.
+
+        Example:
+            >>> from lazyrich.init import variance
+            >>> k = kernel(nn.Linear(2, 1), init=variance(2.0, 0.0))
+            >>> other = k.reweighted(replace(k.weights, init={"*": variance(6.0, 0.0)}))
+            >>> x = torch.eye(2, dtype=torch.float64)
+            >>> k.nngp(x)[0, 0].item(), other.nngp(x)[0, 0].item()
+            (1.0, 3.0)
+        """
+        made = Kernel(self.module, weights)
+        made._traced = self._traced
+        return made
+
     def nngp(self, x1: Tensor, x2: Tensor | None = None) -> Tensor:
         """Covariance of the outputs at initialisation."""
         return self(x1, x2, get=("nngp",))[0]

@@ -17,6 +17,7 @@ def kernel_chapter(result: KernelResult, key: str) -> dict[str, Any]:
         Plain text, numbers in words, and figures as SVG (the only values that are markup already).
     """
     finite = any(row.mean is not None for row in result.rows)
+    ranged = any(row.low is not None and row.high is not None and row.high > row.low for row in result.rows)
     series = [(name, figure.NAMES.get(name, name)) for name in result.kernels]
     series += [("network", f"width {result.width}")] if finite else []
     swatches = [swatch_of(label, *figure.STYLES.get(name, ("ink", "o", (0, None)))) for name, label in series]
@@ -26,6 +27,8 @@ def kernel_chapter(result: KernelResult, key: str) -> dict[str, Any]:
         "verb": "kernel",
         "result": result,
         "finite": finite,
+        "ranged": ranged,
+        "blank": any(None in row for m in result.matrices for row in m.cells),
         "names": [label for _, label in series],
         "swatches": swatches,
         "accuracy": figure.accuracy(result.rows, result.kernels, result.width, f"{key}-accuracy") if result.rows else "",

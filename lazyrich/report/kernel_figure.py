@@ -130,13 +130,17 @@ def matrix(shown: Matrix, key: str) -> str:
     Example:
         >>> "correlations from 0.1 to 0.9" in matrix(Matrix("ntk", ((0.9, 0.1), (0.1, 0.9)), (0, 0.5, 1)), "f1")
         True
+        >>> "correlations from 0.1 to 0.1" in matrix(Matrix("ntk", ((None, 0.1), (0.1, None)), (0, 0.5, 1)), "f1")
+        True
     """
-    values = [v for row in shown.cells for v in row]
-    low, high = (min(values), max(values)) if values else (0.0, 1.0)
+    values = [v for row in shown.cells for v in row if v is not None]
+    least, most = (min(values), max(values)) if values else (0.0, 1.0)
+    low, high = (least, most) if most - least > 1e-6 else (least - 0.01, most + 0.01)  # of two samples there is one correlation
+    cells = [[math.nan if v is None else v for v in row] for row in shown.cells]
     with drawing():
         figure, axes = sheet(380, 330, left=26, right=74, top=10, bottom=34)
         axes.imshow(
-            shown.cells, cmap="cividis", vmin=low, vmax=max(high, low + 1e-9), extent=(0, 1, 1, 0), interpolation="none",
+            cells, cmap="cividis", vmin=low, vmax=high, extent=(0, 1, 1, 0), interpolation="none",
             aspect="auto",
         )  # fmt: skip
         for bound in shown.bounds[1:-1]:
@@ -161,7 +165,7 @@ def matrix(shown: Matrix, key: str) -> str:
         name = NAMES.get(shown.kernel, shown.kernel)
         return inline(
             figure, key, f"The {name} between training samples, sorted by class",
-            f"{len(shown.bounds) - 1} classes, correlations from {brief(round(low, 3))} to {brief(round(high, 3))}.",
+            f"{len(shown.bounds) - 1} classes, correlations from {brief(round(least, 3))} to {brief(round(most, 3))}.",
         )  # fmt: skip
 
 

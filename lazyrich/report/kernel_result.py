@@ -38,10 +38,13 @@ class Modes:
 
 @dataclass(frozen=True)
 class Matrix:
-    """Correlations of a Gram sorted by class, in square cells, and where classes begin and end, as parts of the side."""
+    """Correlations of a Gram sorted by class, in square cells, and where classes begin and end, as parts of the side.
+
+    A cell of one sample with itself, of which nothing is left without the diagonal, is None.
+    """
 
     kernel: str
-    cells: tuple[tuple[float, ...], ...]
+    cells: tuple[tuple[float | None, ...], ...]
     bounds: tuple[float, ...]
 
 
@@ -120,10 +123,11 @@ def read_modes(node: Node) -> Modes:
 def _matrix(node: Node) -> Matrix:
     rows = node.get("cells")
     cells = [Node({"row": row}, f"{node.path}.cells[{i}]").numbers("row") for i, row in enumerate(rows)]
-    if any(len(row) != len(cells) or None in row for row in cells):
+    apart = [v for i, row in enumerate(cells) for j, v in enumerate(row) if i != j]
+    if any(len(row) != len(cells) for row in cells) or None in apart:
         raise ReportError(f"{node.path}.cells: got rows that make no square of numbers, expected {len(cells)} in each")
     return Matrix(
         node.text("kernel"),
-        tuple(tuple(v for v in row if v is not None) for row in cells),
+        tuple(cells),
         tuple(v for v in node.numbers("bounds") if v is not None),
     )

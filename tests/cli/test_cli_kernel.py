@@ -36,6 +36,11 @@ def three(width):
 def numbers():
     import torch
     return torch.randn(40, 64), torch.randn(40)
+
+
+def one():
+    import torch
+    return torch.randn(1, 64), torch.tensor([0])
 """
 SMALL = ["--base", "16", "--finite-width", "32", "--seeds", "2", "--steps", "60", "--train", "24", "96", "--test", "200"]
 
@@ -115,6 +120,22 @@ def test_the_page_is_one_file_with_the_figures_and_can_be_drawn_again(finished: 
     assert Path("again.html").read_text(encoding="utf-8") == page
 
 
+def test_one_network_has_no_range_and_a_sample_with_itself_no_cell(finished: Path) -> None:
+    result = json.loads((finished / "result.json").read_text())
+    cells = result["matrices"][0]["cells"]  # 96 samples in 96 cells
+    assert all((value is None) == (i == j) for i, row in enumerate(cells) for j, value in enumerate(row))
+    page = (finished / "report.html").read_text(encoding="utf-8")
+    assert "cells of one sample with itself are blank" in page
+    assert "the band is the range over several" in page
+    for row in result["rows"]:
+        row["network"]["low"] = row["network"]["high"] = row["network"]["mean"]
+    result["matrices"] = [{**m, "cells": [[0.5] * 4] * 4} for m in result["matrices"]]
+    alone = render([result], "alone.html").read_text(encoding="utf-8")
+    assert "width 32 is trained by SGD from its own draw, with its output before training taken off.</p>" in alone
+    for word in ("band", ">range<", "its range", "blank"):
+        assert word not in alone.partition("<body")[2], word
+
+
 def test_results_of_both_kinds_share_a_page(finished: Path, small_run: Path) -> None:
     both = [json.loads((finished / "result.json").read_text()), *json.loads((small_run / "result.json").read_text())]
     page = render(both, "both.html").read_text(encoding="utf-8")
@@ -142,6 +163,12 @@ def test_explain_tells_the_rule_of_every_operation(capsys: pytest.CaptureFixture
     assert not Path("runs").exists()
     assert main(["kernel", "--explain", "net.py:softmax"]) == 0
     assert "No kernel" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("data", ["one", "numbers"])
+def test_explain_needs_no_more_than_a_sample(data: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["kernel", "--explain", "net.py:relu", "--data", f"net.py:{data}"]) == 0
+    assert "the kernel can be computed" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

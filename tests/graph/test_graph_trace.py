@@ -198,3 +198,28 @@ def test_modules_in_other_precisions_and_modes():
     for training in (True, False):
         dropout = next(node for node in trace(net.train(training), X) if node.op == "dropout")
         assert dropout.args[2] is training
+
+
+class Branch(nn.Module):
+    def forward(self, x):
+        return x if x.sum() > 0 else -x
+
+
+@pytest.mark.parametrize(
+    ("inner", "says", "mend"),
+    [
+        (
+            Branch(),
+            r"at module '1.0' \(Branch\), test_graph_trace.py:\d+: a branch depends on the data",
+            "branches off tensor values",
+        ),
+        (nn.Linear(5, 4), r"at module '1.0' \(Linear\): .*\[5, 4\]", "give inputs of the shape that it reads"),
+        (nn.Conv2d(1, 4, 3), r"at module '1.0' \(Conv2d\)", "give inputs of the shape that it reads"),
+        (nn.Embedding(4, 4), r"at module '1.0' \(Embedding\)", "give inputs of the dtype that it reads"),
+    ],
+    ids=["branch", "size", "dimensions", "dtype"],
+)
+def test_a_failed_trace_names_the_module_and_its_line(inner, says, mend):
+    with pytest.raises(KernelError, match=says) as caught:
+        trace(nn.Sequential(nn.Linear(3, 4), nn.Sequential(inner, nn.ReLU()), nn.Linear(4, 1)), X)
+    assert str(caught.value).endswith(mend)

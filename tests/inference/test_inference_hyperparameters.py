@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+import lazyrich as lzr
 from lazyrich.errors import KernelError
 from lazyrich.inference import fit_hyperparameters, log_marginal
 
@@ -129,3 +130,17 @@ def test_a_bound_that_is_reached_is_named() -> None:
 def test_bad_searches_are_refused_in_words(change: dict, complaint: str) -> None:
     with pytest.raises(KernelError, match=complaint):
         fit_hyperparameters(**({"kernel_fn": kernel, "start": START, "y": torch.ones(N)} | change))
+
+
+@pytest.mark.parametrize("outside", [lambda k, w: k + w, lambda k, w: (1 + w) * k], ids=["sum", "product"])
+def test_a_kernel_that_would_lose_a_part_of_the_gradient_is_searched_by_differences(outside) -> None:
+    net = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 1))
+    y = drawn(noise=0.05, outputs=5)
+
+    def traced(w: Tensor) -> Tensor:
+        return outside(lzr.kernel(net, init=lzr.init.variance(w, 0.1)).nngp(X), w) + 0.05 * torch.eye(N).double()
+
+    fit = fit_hyperparameters(traced, {"w": 0.5}, y)
+    near = [float(log_marginal(traced(torch.tensor(fit.values["w"] * f)), y, jitter="auto")) for f in (0.97, 1.03)]
+    assert fit.converged
+    assert max(near) < fit.log_marginal

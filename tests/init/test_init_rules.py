@@ -290,3 +290,14 @@ def test_the_last_of_overlapping_patterns_counts_and_overrides_come_on_top():
     assert table["hidden.0.weight"].std == pytest.approx(2 * math.sqrt(2 / 64))
     twice = lzr.plan(family, lzr.mup(), init={"hidden.*": 0.1, "hidden.1.weight": 0.3}).settings(32)
     assert twice["hidden.1.weight"].std == pytest.approx(0.3)
+
+
+def test_a_variance_that_carries_a_gradient_is_refused_and_a_plain_one_is_a_number():
+    w = torch.tensor(1.5, requires_grad=True)
+    with pytest.raises(InitError, match=r"got w = 1.5 as a tensor that carries a gradient"):
+        rules.variance(w)
+    with pytest.raises(InitError, match=r"give float\(b\)"):
+        rules.variance(2.0, w * 2)
+    with torch.no_grad():
+        assert rules.variance(w).w == 1.5
+    assert rules.variance(w.detach()).w == 1.5

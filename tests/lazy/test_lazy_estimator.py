@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import warnings
 
 import numpy as np
@@ -185,10 +186,15 @@ def test_clones_have_the_same_parameters_and_pickles_the_same_predictions():
         ({"activation": "step"}, "activation 'step'"),
         ({"network": lambda width: None}, "NoneType"),
         ({"input_shape": (1, 7, 7)}, "expected 49"),
+        ({"input_shape": 3}, "got input_shape 3, expected the shape of one sample"),
+        ({"input_shape": (8.5, 8)}, "got input_shape (8.5, 8), expected the shape of one sample in whole numbers"),
+        ({"network": net(), "depth": 2}, "got depth 2 for a network that is a module (Sequential)"),
+        ({"network": net(), "activation": "tanh"}, "got activation 'tanh' for a network of your own"),
+        ({"network": net, "depth": 2, "activation": "tanh"}, "only the plain MLP (network=None) reads it"),
     ],
 )
 def test_bad_parameters_are_refused_in_the_terms_of_both_houses(parameters, says):
-    with pytest.raises(EstimatorError, match=says.replace("(", r"\(")) as refused:
+    with pytest.raises(EstimatorError, match=re.escape(says)) as refused:
         KernelRegressor(**parameters).fit(X[TRAIN], NUMBERS[TRAIN])
     assert isinstance(refused.value, (ValueError, KernelError))
 
@@ -202,3 +208,18 @@ def test_other_refusals():
         KernelClassifier().fit(X[TRAIN], np.zeros(120))
     with pytest.raises(KernelError, match="no rule"):
         KernelRegressor(nn.Sequential(nn.Linear(64, 8), nn.Softmax(1), nn.Linear(8, 1))).fit(X[TRAIN], NUMBERS[TRAIN])
+
+
+@pytest.mark.parametrize("temperature", ["auto", 0, None, float("nan")])
+def test_a_temperature_is_refused_at_fit(temperature):
+    with pytest.raises(EstimatorError, match=f"got temperature {temperature!r}, expected a positive number, or 'loo'"):
+        KernelClassifier(temperature=temperature).fit(X[TRAIN], Y[TRAIN])
+
+
+def test_read_only_samples_are_no_matter():
+    x = X[TRAIN].copy()
+    x.flags.writeable = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = KernelRegressor(depth=1, noise=0.01).fit(x, NUMBERS[TRAIN])
+        np.testing.assert_array_equal(model.predict(x), model.predict(X[TRAIN]))
