@@ -232,7 +232,7 @@ class KernelRegressor(RegressorMixin, _KernelEstimator):
 
     Args:
         network: an ``nn.Module``, a factory ``factory(width)``, or a reference to one (``package.module:name``); None: a plain
-            MLP of ``depth`` hidden layers (default 2) with ``activation`` (relu, tanh, gelu, silu, linear). Its own
+            MLP of ``depth`` hidden layers (default 2) with ``activation`` (relu, tanh, erf, gelu, silu, linear). Its own
             initialisation is replaced by the variances ``w`` and ``b``, here 2 and 0.1, unless ``w=None``.
         kernel: "nngp" or "ntk".
         w: sigma_w^2 of all linear and convolutional layers (variance w / fan_in); None takes the network's own laws.
