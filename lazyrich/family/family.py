@@ -80,6 +80,11 @@ class Family:
         roles: Mapping[str, Role | str] | None = None,
         _builds: tuple[nn.Module, nn.Module] | None = None,
     ) -> None:
+        if isinstance(factory, nn.Module) or not (callable(factory) or factory is None):
+            raise FamilyError(
+                f"got {type(factory).__name__}, expected a function that makes the network for a width, such as "
+                "lambda width: Net(width); of two built networks Family.from_builds(small, large) makes a family"
+            )
         if base < 1:
             raise FamilyError(
                 f"got base width {base}, expected at least 1; give the width at which the network was tuned, such as 64"
@@ -263,6 +268,23 @@ class Family:
 
 def _call_text(arguments: tuple[int, ...]) -> str:
     return "width " + str(arguments[0]) + (f", depth {arguments[1]}" if len(arguments) > 1 else "")
+
+
+def as_family(value: Any) -> Family:
+    """The value, if it is a family.
+
+    Raises:
+        FamilyError: if it is something else, such as a factory by itself.
+
+    Example:
+        >>> as_family(lambda width: nn.Linear(4, width))
+        Traceback (most recent call last):
+        ...
+        lazyrich.errors.FamilyError: got function, expected a family: lazyrich.Family(factory, base=64)
+    """
+    if not isinstance(value, Family):
+        raise FamilyError(f"got {type(value).__name__}, expected a family: lazyrich.Family(factory, base=64)")
+    return value
 
 
 def _as_role(pattern: str, role: Role | str) -> Role:

@@ -21,7 +21,7 @@ from lazyrich.measure.result import CheckResult, Trial
 from lazyrich.measure.slope import Slope, fit_slope
 from lazyrich.measure.updates import FUNCTION, UpdateProbe
 from lazyrich.measure.verdict import Cause, Line, overall, with_mend, word_for
-from lazyrich.scaling import Plan, mup
+from lazyrich.scaling import Plan, as_plan, mup
 from lazyrich.scaling.optimizer import is_entrywise
 from lazyrich.sweep import RunFolder, kept
 from lazyrich.train import Loss, loss_for, train
@@ -124,7 +124,7 @@ def check(
         >>> check(plan, "digits", widths=[32, 64, 128, 256], lr=0.003).verdict.word
         'well-behaved'
     """
-    setup = setup_of(plan, data, widths, steps, seeds, lr, weight_decay, batch, probe, loss, device, meet)
+    setup = setup_of(as_plan(plan), data, widths, steps, seeds, lr, weight_decay, batch, probe, loss, device, meet)
     store = RunFolder(folder, setup.settings()) if folder else None
     jobs = [(width, seed) for width in setup.widths for seed in range(seeds)]
     trials = []

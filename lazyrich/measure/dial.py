@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from lazyrich.data import ArrayData, load
 from lazyrich.errors import TangentError, UsageError
-from lazyrich.family import Family, Role
+from lazyrich.family import Family, Role, as_family
 from lazyrich.fingerprint import fingerprint
 from lazyrich.measure.check import RATES, refuse_device
 from lazyrich.measure.dial_result import DialResult, summarise
@@ -190,7 +190,8 @@ def dial(
         (True, True)
     """
     study = _study(
-        family, data, richness, widths, seeds, r, optimizer, lr, rates, steps, batch, samples, test, loss, device, meet, engine
+        as_family(family), data, richness, widths, seeds, r, optimizer, lr, rates, steps, batch, samples, test, loss, device, meet,
+        engine,
     )  # fmt: skip
     trials = [{"r": q, "width": width, "seed": seed} for width in study.widths for q in study.r for seed in range(study.seeds)]
     where = Where(folder, executor, workers, shard, retry_failed, progress, trackers)

@@ -19,7 +19,7 @@ from lazyrich.lazy import Kernel, kernel
 from lazyrich.measure.phase import Phase, PhasePoint, phase_of
 from lazyrich.measure.table import table
 from lazyrich.measure.watch import capture, columns, state_of
-from lazyrich.scaling import Plan
+from lazyrich.scaling import Plan, as_plan
 from lazyrich.tangent.ntk import ntk_of
 
 GROWS = 10.0  # factor between levels of layers from which a signal is said to explode, to vanish or to be uneven
@@ -194,6 +194,7 @@ def signals(
         >>> found.word, [line.layer for line in found.lines][:2]
         ('vanishing', ['hidden.0', 'hidden.1'])
     """
+    as_plan(plan)
     for name, value, least in (("samples", samples, 2), ("seeds", seeds, 2)):
         if value < least:
             raise UsageError(f"got {name} = {value}, expected at least {least}")

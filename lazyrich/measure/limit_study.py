@@ -23,7 +23,7 @@ from lazyrich.rich.curve import Curve, curve_of
 from lazyrich.rich.fixed import descend
 from lazyrich.rich.objective import LOSSES, Objective
 from lazyrich.rich.planned import LARGE, targets_of
-from lazyrich.scaling import Plan
+from lazyrich.scaling import Plan, as_plan
 from lazyrich.scaling.optimizer import momentum_of
 from lazyrich.sweep import RunFolder, kept
 from lazyrich.tangent.alignment import target_alignment
@@ -89,7 +89,7 @@ def limit(
         >>> found.widths[1]["width"], found.loss["limit"][3] < found.loss["limit"][0]
         (64, True)
     """
-    study = _study(plan, data, steps, lr, loss, sorted(set(widths)), seeds, samples, test, neurons, centred, seed)
+    study = _study(as_plan(plan), data, steps, lr, loss, sorted(set(widths)), seeds, samples, test, neurons, centred, seed)
     store = RunFolder(folder, study.settings()) if folder else None
     show = progress or (lambda done, total, what: None)
 

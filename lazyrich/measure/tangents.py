@@ -21,7 +21,7 @@ from lazyrich.measure.few import few_predictions
 from lazyrich.measure.movement import feature_movement, kernel_distance, kernel_movement
 from lazyrich.measure.tangent_result import TangentResult
 from lazyrich.measure.watch import capture, columns, state_of
-from lazyrich.scaling import Plan
+from lazyrich.scaling import Plan, as_plan
 from lazyrich.sweep import RunFolder, kept
 from lazyrich.tangent.alignment import align, layer_kernels
 from lazyrich.tangent.ntk import ntk_of
@@ -82,7 +82,7 @@ def tangents(
         >>> found.moments[-1]["linear_loss"] < found.moments[0]["linear_loss"], len(found.spectra)
         (True, 2)
     """
-    study = _study(plan, load(data), plan.base if width is None else width, samples, test, few, steps, lr, seed)
+    study = _study(as_plan(plan), load(data), plan.base if width is None else width, samples, test, few, steps, lr, seed)
     store = RunFolder(folder, study.settings()) if folder else None
     found: dict[str, Any] = {}
     show = progress or (lambda done, total, what: None)

@@ -22,7 +22,7 @@ from lazyrich.fingerprint import fingerprint
 from lazyrich.measure.check import RATES, refuse_device
 from lazyrich.measure.trainings import Progress, Trainings, Where, comparable, run_trainings
 from lazyrich.measure.transfer_result import TransferResult, summarise
-from lazyrich.scaling import Plan
+from lazyrich.scaling import Plan, as_plan
 from lazyrich.sweep import Executor, Outcome
 from lazyrich.train import Loss, Member, loss_for, train_all
 
@@ -230,7 +230,7 @@ def _grid(
     plans: Plan | Sequence[Plan], data: Any, widths: Sequence[int], lrs: Sequence[float] | None, seeds: int, steps: int,
     batch: int, evaluate: int, weight_decay: float, loss: str | Loss | None, device: str, meet: bool, engine: str,
 ) -> Grid:  # fmt: skip
-    given = (plans,) if isinstance(plans, Plan) else tuple(plans)
+    given = tuple(map(as_plan, plans if isinstance(plans, (list, tuple)) else (plans,)))
     if not given:
         raise UsageError("got no plan, expected at least one from lazyrich.plan(family, scheme, optimizer)")
     for plan in given:

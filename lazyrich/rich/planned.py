@@ -17,7 +17,7 @@ from lazyrich.rich.dynamics import Dynamics
 from lazyrich.rich.network import Activation, Layer, Network
 from lazyrich.rich.noise import Start, Starts
 from lazyrich.rich.solver import solve
-from lazyrich.scaling import Plan, mup
+from lazyrich.scaling import Plan, as_plan, mup
 from lazyrich.scaling import plan as plan_for
 from lazyrich.scaling.optimizer import GRADIENT, momentum_of
 from lazyrich.scaling.tensor import Setting
@@ -55,7 +55,7 @@ def dmft(
         >>> limit.network.depth, bool(limit.loss[3] < limit.loss[0])
         (2, True)
     """
-    plan = plan_for(family, mup(), "sgd") if isinstance(family, Family) else family
+    plan = plan_for(family, mup(), "sgd") if isinstance(family, Family) else as_plan(family)
     known = load(data)
     network, maps = _read(plan, known.x, width)
     if width is None and (regime := plan.scheme.classify("sgd").regime) != "feature learning":

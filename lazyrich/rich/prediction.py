@@ -15,7 +15,7 @@ from lazyrich.rich.dynamics import Dynamics
 from lazyrich.rich.fixed import FixedKernel, descend
 from lazyrich.rich.objective import Objective
 from lazyrich.rich.planned import dmft, targets_of
-from lazyrich.scaling import Plan
+from lazyrich.scaling import Plan, as_plan
 from lazyrich.scaling.optimizer import GRADIENT, momentum_of
 
 
@@ -75,7 +75,7 @@ def predict(
         >>> lazy.regime, type(lazy.training).__name__
         ('kernel', 'FixedKernel')
     """
-    if plan.optimizer_name not in GRADIENT:
+    if as_plan(plan).optimizer_name not in GRADIENT:
         raise RichError(f"the plan is for {plan.optimizer_name}; limits are predicted of gradient descent, plan(..., 'sgd')")
     verdict = plan.scheme.classify("sgd")
     if verdict.regime == "kernel":

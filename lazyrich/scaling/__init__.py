@@ -3,7 +3,7 @@
 from lazyrich.scaling.dichotomy import Verdict, classify
 from lazyrich.scaling.exponents import Exponents, Layers
 from lazyrich.scaling.obligation import Obligation, release_
-from lazyrich.scaling.plan import Plan, Setting
+from lazyrich.scaling.plan import Plan, Setting, as_plan
 from lazyrich.scaling.planner import plan
 from lazyrich.scaling.schedule import flattens
 from lazyrich.scaling.scheme import Scheme
@@ -18,6 +18,7 @@ __all__ = [
     "Setting",
     "Verdict",
     "abc",
+    "as_plan",
     "classify",
     "flattens",
     "mean_field",

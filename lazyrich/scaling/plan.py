@@ -255,3 +255,20 @@ def _rounded(value: Any) -> Any:
     if isinstance(value, tuple):
         return tuple(map(_rounded, value))
     return float(f"{value:.12g}") if isinstance(value, float) else value
+
+
+def as_plan(value: Any) -> Plan:
+    """The value, if it is a plan.
+
+    Raises:
+        PlanError: if it is something else, such as a family.
+
+    Example:
+        >>> as_plan("mup")
+        Traceback (most recent call last):
+        ...
+        lazyrich.errors.PlanError: got str, expected a plan: lazyrich.plan(family, lazyrich.mup(), "adam")
+    """
+    if not isinstance(value, Plan):
+        raise PlanError(f'got {type(value).__name__}, expected a plan: lazyrich.plan(family, lazyrich.mup(), "adam")')
+    return value

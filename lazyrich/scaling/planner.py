@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from lazyrich.errors import PlanError
-from lazyrich.family import Family, Law, Role, TensorInfo
+from lazyrich.family import Family, Law, Role, TensorInfo, as_family
 from lazyrich.family.role import grown
 from lazyrich.init import Initialiser
 from lazyrich.scaling.duty import duties
@@ -86,6 +86,11 @@ def plan(
         >>> print(lzr.plan(lzr.Family(lzr.zoo.mlp), lzr.mup(), "sgd"))
         mup() for sgd, base width 64, 6 tensors
     """
+    as_family(family)
+    if not isinstance(scheme, Scheme):
+        raise PlanError(
+            f"got scheme {scheme!r}, expected one such as lazyrich.mup(), lazyrich.ntk() or lazyrich.richness(0.25)"
+        )
     _choice("alignment", alignment, ("full", "none"))
     _choice("epsilon", epsilon, ("gradient", "hidden", "unscaled"))
     _choice("weight_decay", weight_decay, DECAY_POLICIES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -350,6 +351,8 @@ def test_halves_of_a_plan_train_as_its_wide_networks():
 
 def test_halves_say_what_is_no_autoencoder():
     x = normal(3, 5)
+    with pytest.raises(KernelError, match="loaded without its family; use Plan.load"):
+        halves(replace(planned(), family=None), x)
     with pytest.raises(KernelError, match="has no module 'inner', but encoder, decoder"):
         halves(planned(), x, encoder="inner")
     with pytest.raises(KernelError, match="is neither in 'encoder' nor in 'encoder'"):

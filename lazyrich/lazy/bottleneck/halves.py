@@ -49,7 +49,9 @@ def halves(plan: Plan, x: Tensor, encoder: str = "encoder", decoder: str = "deco
         raise KernelError(
             f"got {plan.scheme.name}, whose latents start at width^-{start - 0.5:g}; the closed theory wants order one, as of ntk()"
         )
-    model = plan.family.build(plan.base).double().eval()  # type: ignore[union-attr]
+    if plan.family is None:
+        raise KernelError("this plan was loaded without its family; use Plan.load(path, family=Family(factory, base=...))")
+    model = plan.family.build(plan.base).double().eval()
     sides = [_part(model, path) for path in (encoder, decoder)]
     strays = [name for name in plan.tensors if not name.startswith((encoder + ".", decoder + "."))]
     if strays:
