@@ -66,7 +66,8 @@ def fit_hyperparameters(
     Args:
         kernel_fn: ``kernel_fn(**hyperparameters)`` -> Gram of the training inputs, (N, N) or (N, K, N, K). Positive ones
             come as float64 scalars that carry gradients, those of the grid as ints. Where the Gram carries no gradient, or a
-            rule such as ``lzr.init.variance`` refuses to lose it, central differences are used.
+            rule such as ``lzr.init.variance`` refuses to lose it, central differences are used. Of a network,
+            ``lambda w, b: k.redrawn(lzr.init.variance(w, b)).nngp(x)`` with ``k = lzr.kernel(network)`` traces it once.
         start: a positive number for each name. ``noise`` is the variance of the targets' noise: it is added to the diagonal
             here and not passed to ``kernel_fn``.
         y: targets, (N,) or (N, K).

@@ -38,6 +38,9 @@ class Traced:
     duals: dict[str, Dual] = field(default_factory=dict)
 
 
+_NO_INIT = "got init {}, expected lzr.init.variance(w, b), or such by pattern of tensor names"
+
+
 class Kernel:
     """NNGP and NTK of a module in the kernel regime, for inputs of any shape that the module reads.
 
@@ -69,6 +72,24 @@ class Kernel:
         made = Kernel(self.module, weights)
         made._traced = self._traced
         return made
+
+    def redrawn(self, init: Initialiser | Mapping[str, Initialiser]) -> Kernel:
+        """The same network under other variances, ``init`` as of ``lzr.kernel``: searches over them trace it once.
+
+        Raises:
+            KernelError: for the kernel of a plan, whose laws are the plan's.
+
+        Example:
+            >>> from lazyrich.init import variance
+            >>> k, x = kernel(nn.Linear(2, 1)), torch.eye(2, dtype=torch.float64)
+            >>> [k.redrawn(variance(w, 0.0)).nngp(x)[0, 0].item() for w in (2.0, 6.0)]
+            [1.0, 3.0]
+        """
+        if self.weights.planned:
+            raise KernelError("a plan has laws of its own; make another plan, or lzr.kernel(module, scheme, init)")
+        if not isinstance(init, (Initialiser, Mapping)):
+            raise KernelError(_NO_INIT.format(type(init).__name__))
+        return self.reweighted(weights_of(self.module, self.weights.scheme, init))
 
     def nngp(self, x1: Tensor, x2: Tensor | None = None) -> Tensor:
         """Covariance of the outputs at initialisation."""
@@ -303,9 +324,7 @@ def kernel(network: nn.Module | Plan, scheme: Scheme | None = None, init: Init =
     if scheme is not None and not isinstance(scheme, Scheme):
         raise KernelError(f"got scheme {type(scheme).__name__}, expected a scheme as lzr.ntk(); laws are given as init=...")
     if init is not None and not isinstance(init, (Initialiser, Mapping)):
-        raise KernelError(
-            f"got init {type(init).__name__}, expected lzr.init.variance(w, b), or such by pattern of tensor names"
-        )
+        raise KernelError(_NO_INIT.format(type(init).__name__))
     return Kernel(network, weights_of(network, scheme or ntk(), init))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 
 import pytest
 import torch
@@ -318,6 +319,24 @@ def test_standard_trains_the_hidden_and_output_matrices_only():
 def test_a_scheme_without_a_kernel_is_refused(scheme):
     with pytest.raises(KernelError, match=r"under SGD is .* no kernel; take ntk\(\)"):
         lzr.kernel(mlp(), scheme)
+
+
+def test_a_kernel_redrawn_is_that_of_the_other_variances_and_traces_nothing(monkeypatch):
+    k = lzr.kernel(convnet(), init=lzr.init.variance(1.0, 0.1))
+    before = k.nngp(IMG)
+    inits = (lzr.init.variance(2.0, 0.3), {"*": lzr.init.variance(1.5, 0.2), "0.*": lzr.init.variance(3.0, 0.0)})
+    want = [lzr.kernel(k.module, init=init)(IMG) for init in inits]
+    monkeypatch.setattr(sys.modules["lazyrich.lazy.kernel"], "trace", None)
+    for init, kernels in zip(inits, want, strict=True):
+        for got, expected in zip(k.redrawn(init)(IMG), kernels, strict=True):
+            close(got, expected)
+    close(k.nngp(IMG), before)
+    with pytest.raises(KernelError, match="got init float, expected lzr.init.variance"):
+        k.redrawn(2.0)
+    monkeypatch.undo()
+    planned = lzr.kernel(lzr.plan(lzr.Family(lzr.zoo.mlp, base=8), lzr.ntk(), "sgd"))
+    with pytest.raises(KernelError, match="a plan has laws of its own"):
+        planned.redrawn(lzr.init.variance(2.0, 0.0))
 
 
 def test_frozen_tensors_contribute_nothing():
