@@ -18,13 +18,15 @@ from torch.utils._pytree import tree_map_only
 from lazyrich.errors import KernelError
 from lazyrich.graph.failure import failure
 from lazyrich.graph.node import Batch, Graph, Node, Ref
+from lazyrich.graph.recurrent import unrolled
 
 
 def trace(module: nn.Module, example: Tensor) -> Graph:
     """The operations of a module on inputs like an example, whatever their number.
 
     The module is exported without being run on real numbers (``torch.export``, non-strict) with a symbolic batch. In-place
-    operations become plain ones, tied tensors are one node, and every node keeps its module and its line.
+    operations become plain ones, plain recurrent layers are unrolled, tied tensors are one node, and every node keeps its module
+    and its line.
 
     Args:
         module: as it is, in its own train or eval mode.
@@ -76,7 +78,7 @@ def _export(module: nn.Module, example: Tensor) -> Any:
         with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             batch = torch.export.Dim("batch")
-            return torch.export.export(module, (pair,), dynamic_shapes=({0: batch},), strict=False)
+            return unrolled(torch.export.export(module, (pair,), dynamic_shapes=({0: batch},), strict=False))
     except Exception as error:  # the tracer raises errors of every kind; all mean the same here
         raise failure(module, example, error) from error
     finally:

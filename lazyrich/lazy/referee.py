@@ -124,7 +124,12 @@ class _Drawer:
         def some(p: Mapping[str, Tensor], one: Tensor) -> Tensor:
             return self.outputs({**drawn, **p}, one.unsqueeze(0))[0, :outputs]
 
-        jacobian = vmap(jacrev(some), (None, 0), randomness="different")(trained, self.x)
+        each = jacrev(some)
+        try:
+            jacobian = vmap(each, (None, 0), randomness="different")(trained, self.x)
+        except RuntimeError:  # recurrent layers take no batch of transforms
+            rows = [each(trained, one) for one in self.x]
+            jacobian = {name: torch.stack([row[name] for row in rows]) for name in trained}
         total: Tensor | float = 0.0
         for name, j in jacobian.items():
             law, fan_in = self.used[name]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -177,6 +178,29 @@ def rnn(n: int, zeros: bool = False) -> nn.Module:
         return s.o(h)
 
     return Net(forward, u=L(5, n), w=L(n, n), o=L(n, OUT))
+
+
+class Recurrent(nn.Module):
+    """torch's recurrent layer (or cell), and a readout of its last states."""
+
+    def __init__(self, n: int, **kwargs: Any) -> None:
+        super().__init__()
+        self.layers = nn.RNN(5, n, batch_first=True, **kwargs)
+        self.o = L(n * (2 if kwargs.get("bidirectional") else 1), OUT)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The state after the last step."""
+        return self.o(self.layers(x)[0][:, -1])
+
+
+def cell(n: int) -> nn.Module:
+    def forward(s, x):
+        h = None
+        for step in x.unbind(1):
+            h = s.c(step, h)
+        return s.o(h)
+
+    return Net(forward, c=nn.RNNCell(5, n, nonlinearity="relu"), o=L(n, OUT))
 
 
 def class_token(n: int) -> nn.Module:
@@ -760,6 +784,10 @@ CASES: dict[str, Case] = {
     "dropout, train": Case(lambda n: S(L(5, n), nn.ReLU(), nn.Dropout(0.4), L(n, n), nn.ReLU(), L(n, OUT)), VEC, train=True),
     "rnn": Case(rnn, WORDS),
     "rnn from zeros": Case(lambda n: rnn(n, zeros=True), WORDS),
+    "nn.RNN": Case(Recurrent, WORDS),
+    "nn.RNN, two ways": Case(lambda n: Recurrent(n, bidirectional=True, nonlinearity="relu"), WORDS),
+    "nn.RNN, two layers with dropout": Case(lambda n: Recurrent(n, num_layers=2, dropout=0.3, bias=False), WORDS, train=True),
+    "nn.RNNCell": Case(cell, WORDS),
     "sizes of the batch": Case(
         lambda n: Net(
             lambda s, x: s.o((h := F.relu(s.i(x))).view(h.shape[0] * h.shape[1], n)).view(x.shape[0], 6, OUT),
@@ -911,6 +939,10 @@ SYNONYMS = {
     "fmax",
     "fmin",
     "full_like",
+    "gru",
+    "gru_cell",
+    "lstm",
+    "lstm_cell",
     "le",
     "eq",
     "logical_or",

@@ -514,5 +514,18 @@ REFUSED: dict[str, Refusal] = {
         VEC,
         ("one branch has trained gains", "elementwise_affine=False"),
     ),
+    "gates of a layer": Refusal(
+        of_dense(lambda s, x: s.o(s.r(x)[0][:, -1]), r=lambda n: nn.LSTM(5, n, batch_first=True)),
+        WORDS,
+        ("lstm at module 'r' (LSTM)", "dependent features", "nn.RNN"),
+    ),
+    "gates of a cell": Refusal(
+        of_dense(lambda s, x: s.o(s.r(x)), r=lambda n: nn.GRUCell(5, n)), VEC, ("gru_cell at module 'r' (GRUCell)", "nn.RNN")
+    ),
+    "states at several times": Refusal(
+        of_dense(lambda s, x: s.o(s.r(x)[0].mean(1)), r=lambda n: nn.RNN(5, n, batch_first=True)),
+        WORDS,
+        ("dependent branches",),
+    ),
     "subtraction from data": Refusal(of_dense(lambda s, x: s.o(torch.rsub(s.i(x), x[:, :1]))), VEC, ("rsub at",)),
 }

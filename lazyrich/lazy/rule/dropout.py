@@ -16,7 +16,7 @@ def dropout(call: Call) -> Any:
     p, training = float(call.args[1]), bool(call.args[2])
     if not training or p == 0:
         return call.args[0]
-    if call.node.op != "dropout":
+    if call.node.op not in ("dropout", "native_dropout"):
         raise call.refuse("only plain dropout has a rule in training", "put the network in eval mode, model.eval()")
     field, scale = call.field(), 1 / (1 - p)
     if field.full:
@@ -26,6 +26,12 @@ def dropout(call: Call) -> Any:
     if not call.run.mirrored:
         return replace(field, gaussian=False, origin=None)
     return field.mapped(lambda k: _own(k, scale), None, gaussian=False)
+
+
+@register("native_dropout", says="as dropout")
+def between_layers(call: Call) -> list[Any]:
+    """What recurrent layers of several layers have between them, which returns its mask too."""
+    return [dropout(call), None]
 
 
 def _own(k: Tensor, scale: float) -> Tensor:

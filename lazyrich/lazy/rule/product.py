@@ -53,6 +53,16 @@ def einsum(call: Call) -> Any:
     return contract(call, factors[0], factors[1], parts[0], parts[1], out)
 
 
+@register("gru", "lstm", "gru_cell", "lstm_cell", says="refused")
+def gates(call: Call) -> Any:
+    """Gates of one step and the states that they multiply are made by the same weights."""
+    raise call.refuse(
+        "its gates multiply states that the same weights made a step before; products of such dependent features have no kernel in "
+        "closed form",
+        "take a plain recurrent layer (nn.RNN)",
+    )
+
+
 def contract(call: Call, left: Any, right: Any, of_left: Labels, of_right: Labels, out: Labels) -> Any:
     """The sum over the one axis that both factors name and the result does not."""
     summed = [name for name in of_left if name in of_right and name not in out]
