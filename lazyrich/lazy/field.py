@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lazyrich.errors import KernelError
 from lazyrich.gaussian import Dual, dual
 from lazyrich.graph import Node
 from lazyrich.lazy.layout import Atom, Axis, Kind, Layout, Split, size_of
@@ -174,6 +175,16 @@ class Field:
     def own_diagonal(self) -> Tensor:
         """Of a field of one batch with itself: the variances (N, positions)."""
         return self.reduced().nngp
+
+
+@dataclass(frozen=True)
+class Turned(Field):
+    """A field whose features fixed numbers have acted on one by one: its arrays are those from before, and its law is not known.
+
+    ``reason`` is the error to raise where the law is asked for.
+    """
+
+    reason: KernelError = KernelError("its law is not known")
 
 
 BOTH_WAYS = torch.tensor([0.1, 0.9, 2.3, 7.0, -0.1, -0.9, -2.3, -7.0], dtype=torch.float64)

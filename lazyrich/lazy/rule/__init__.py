@@ -13,6 +13,7 @@ from lazyrich.lazy.rule import (
     shape,
     statistic,
     sums,
+    turned,
 )
 from lazyrich.lazy.rule.table import RULES, Call, Need, Rule, register
 
@@ -34,4 +35,5 @@ __all__ = [
     "shape",
     "statistic",
     "sums",
+    "turned",
 ]
