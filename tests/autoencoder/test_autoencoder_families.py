@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import lazyrich as lzr
-from lazyrich.autoencoder import Vae, collapse, coupled, halves, importance_bound, mirrors, plain, study
+from lazyrich.autoencoder import Pair, Vae, collapse, coupled, halves, importance_bound, mirrors, plain, study
 from lazyrich.autoencoder.mirror import cosine
 from lazyrich.errors import AutoencoderError, LazyrichError
 
@@ -127,7 +127,7 @@ def test_denoising_shows_disturbed_inputs_and_asks_for_the_clean_ones():
     ("changes", "says"),
     [({"noise": -1.0}, "gaussian = -1"), ({"warm_up": 5}, "which has no objective"),
      ({"masked": 1.0}, "masked = 1"), ({"beta": -1.0}, "beta = -1"),
-     ({"factory": lzr.autoencoder.vae, "starts": ["transposed"]}, "no mirror images")],
+     ({"factory": lambda n: Pair(nn.Linear(64, 4), lzr.zoo.MLP(n, 2, 4, 64)), "starts": ["transposed"]}, "no mirror images")],
 )  # fmt: skip
 def test_tasks_and_starts_that_do_not_fit_are_refused_before_training(changes, says):
     words = {"factory": lzr.zoo.autoencoder, "starts": ["default"], **FEW, **changes}
