@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lazyrich.autoencoder.evaluated import evaluated
+from lazyrich.autoencoder.latent import codes as read_codes
 from lazyrich.autoencoder.linear import principal
 from lazyrich.autoencoder.metric import METRICS, Metric, Trained, measured
 from lazyrich.autoencoder.noise import noisy
@@ -338,9 +340,9 @@ def _curve(losses: Sequence[Sequence[float]]) -> list[list[float]]:
 
 def _pictures(lab: Laboratory, run: Trained) -> dict[str, Any]:
     """Some held-out inputs, their reconstructions, and the codes' two widest directions, as small numbers."""
-    with torch.no_grad():
+    with torch.no_grad(), evaluated(run.after):
         back = run.after(run.x[:SHOWN]).flatten(1)
-        z = halves(run.after)[0].eval()(run.x[:SCATTERED]).flatten(1).double()
+        z = read_codes(halves(run.after)[0], run.x[:SCATTERED]).double()
     _, _, turn = torch.linalg.svd(z - z.mean(0), full_matrices=False)
     flat = (z - z.mean(0)) @ turn[:2].T
     labels = [] if run.labels is None else run.labels[:SCATTERED].tolist()

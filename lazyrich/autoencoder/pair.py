@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lazyrich.autoencoder.evaluated import evaluated
 from lazyrich.errors import AutoencoderError
 
 
@@ -62,9 +63,10 @@ def fit(model: nn.Module, x: Tensor) -> tuple[int, int]:
     """
     encoder, decoder = halves(model)
     few = x[:2]
-    code = _tried(encoder, few, "encoder", "the data")
-    latent = code[0] if isinstance(code, tuple) else code
-    out = _tried(decoder, latent, "decoder", "what the encoder gives")
+    with evaluated(model):
+        code = _tried(encoder, few, "encoder", "the data")
+        latent = code[0] if isinstance(code, tuple) else code
+        out = _tried(decoder, latent, "decoder", "what the encoder gives")
     sizes = [t[0].numel() for t in (latent, few, out)]
     if sizes[2] != sizes[1]:
         raise AutoencoderError(

@@ -132,6 +132,43 @@ def test_codes_and_stretches():
         stretch(net.decoder, z[0])
 
 
+def test_a_code_wider_than_the_outputs_has_directions_that_are_lost():
+    decoder, z = nn.Linear(6, 3), torch.zeros(2, 6)
+    found = stretch(decoder, z)
+    assert found.smallest.tolist() == [0.0, 0.0]
+    assert found.condition == math.inf
+    assert found.volume.tolist() == [-math.inf, -math.inf]
+    torch.testing.assert_close(found.largest, torch.linalg.svdvals(decoder.weight.detach())[:1].expand(2))
+    assert stretch(lambda code: 0 * code, z).condition == math.inf
+
+
+def shaky(inputs, outputs):
+    """A network that is another map of every call while it trains, and moves its statistics."""
+    body = nn.Linear(inputs, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Tanh()
+    return nn.Sequential(*body, nn.Linear(8, outputs), nn.Dropout(0.5).eval())
+
+
+MEASURES = {
+    "iterate": lambda net, x: iterate(net, x, steps=9).last,
+    "jacobian": jacobian,
+    "spectral_radius": spectral_radius,
+    "memory": lambda net, x: memory(net, x, steps=9).error,
+    "stretch": lambda net, x: stretch(net, x).largest,
+    "codes": codes,
+}
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_networks_are_measured_in_evaluation_mode_and_keep_their_modes(name):
+    torch.manual_seed(0)
+    net, x = shaky(6, 6), torch.randn(4, 6)
+    found = MEASURES[name](net, x)
+    assert [m.training for m in net] == [True, True, True, True, True, False]
+    assert not net[1].running_mean.any()
+    torch.testing.assert_close(found, MEASURES[name](net.eval(), x))
+    assert not net.training
+
+
 def test_noise_disturbs_inputs_alone_and_the_same_way_twice():
     batches = noisy(lambda step: (torch.ones(50, 40), torch.ones(50, 40)), gaussian=0.5, masked=0.25)
     (x, y), (again, _), (other, _) = batches(3), batches(3), batches(4)
