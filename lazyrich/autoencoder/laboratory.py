@@ -23,7 +23,7 @@ from lazyrich.autoencoder.noise import noisy
 from lazyrich.autoencoder.pair import fit, halves
 from lazyrich.autoencoder.result import AutoencoderResult, summarise
 from lazyrich.autoencoder.start import STARTS, Start, start_for
-from lazyrich.autoencoder.variational import Vae, objective, plain
+from lazyrich.autoencoder.variational import Vae, objective, plain, refuse_impossible
 from lazyrich.data import ArrayData, load
 from lazyrich.errors import AutoencoderError
 from lazyrich.family import Family
@@ -219,6 +219,9 @@ def study(
     for code in codes:
         model = lab.family(code).build(lab.base, 0)
         fit(plain(model), lab.train.x)
+        if isinstance(model, Vae):
+            for what, part in (("training", lab.train), ("held-out", lab.test)):
+                refuse_impossible(part.x, model.likelihood, f"{what} inputs of '{part.name}'")
         if lab.task.variational and not isinstance(model, Vae):
             raise AutoencoderError(
                 f"got beta, free_bits or warm_up for a {type(model).__name__}, which has no objective that they are of; leave "

@@ -207,7 +207,7 @@ METRICS: dict[str, Metric] = {
 
 
 def measured(run: Trained, metrics: dict[str, Metric]) -> dict[str, float | None]:
-    """Every metric of a run, in evaluation mode and without gradients of weights; None where it is undefined for network or data."""
+    """Every metric of a run, in evaluation mode, without gradients of weights; None where it is undefined for network or data."""
     found: dict[str, float | None] = {}
     with ExitStack() as looking, torch.no_grad():
         for model in (run.before, run.early, run.after, run.network):

@@ -30,7 +30,7 @@ class Vae(nn.Module):
         encoder: (samples, ...) to (samples, 2 k), means first.
         decoder: (samples, k) to as many numbers as the inputs have.
         noise: decoder variance sigma^2 of the Gaussian likelihood; None learns it, as one number ``log_noise``.
-        likelihood: "gaussian" or "bernoulli" (decoder outputs are logits).
+        likelihood: "gaussian" or "bernoulli" (decoder outputs are logits, and what is modelled lies in [0, 1]).
 
     Raises:
         AutoencoderError: for another likelihood, or a noise that is not positive.
@@ -130,9 +130,29 @@ class Variational:
 
 def _log_likelihood(out: Tensor, x: Tensor, log_noise: Tensor, likelihood: str) -> Tensor:
     if likelihood == "bernoulli":
+        refuse_impossible(x, likelihood)
         return -F.binary_cross_entropy_with_logits(out, x.expand_as(out), reduction="none").sum(-1)
     error = (out - x).square() * torch.exp(-log_noise)
     return -0.5 * (error + log_noise + math.log(2 * math.pi)).sum(-1)
+
+
+def refuse_impossible(x: Tensor, likelihood: str, what: str = "values") -> None:
+    """Refuses what a likelihood cannot give: outside [0, 1] the Bernoulli one exceeds one and grows without bound.
+
+    Raises:
+        AutoencoderError: for such values.
+
+    Example:
+        >>> refuse_impossible(torch.tensor([0.0, 0.5, 1.0]), "bernoulli")
+    """
+    if likelihood != "bernoulli" or not x.numel():
+        return
+    low, high = (float(v) for v in x.aminmax())
+    if not (low >= 0 and high <= 1):
+        raise AutoencoderError(
+            f"got {what} from {low:g} to {high:g} for a bernoulli likelihood, expected them in [0, 1]; rescale them, "
+            "(x - x.min()) / (x.max() - x.min()), or take Vae(..., likelihood='gaussian')"
+        )
 
 
 def objective(beta: float = 1.0, free_bits: float = 0.0, warm_up: int = 0) -> Callable[[Variational, Tensor], Tensor]:

@@ -102,6 +102,27 @@ def test_a_variational_study_trains_the_bound_and_reads_the_means():
     assert "beta" not in found.settings
 
 
+def bernoulli(width, inputs=64, code=4):
+    return Vae(lzr.zoo.MLP(width, 1, inputs, 2 * code), lzr.zoo.MLP(width, 1, code, inputs), likelihood="bernoulli")
+
+
+def test_a_bernoulli_likelihood_refuses_values_outside_zero_and_one():
+    net, x = bernoulli(8), torch.linspace(0, 1, 128).reshape(2, 64)
+    loss = lzr.autoencoder.objective()
+    assert float(loss(net(x), x).detach()) > 0
+    assert bool((importance_bound(net, x, 3) < 0).all())
+    for bad in (x - 0.5, 2 * x, x * torch.nan):
+        for call in (lambda bad=bad: loss(net(x), bad), lambda bad=bad: importance_bound(net, bad, 3)):
+            with pytest.raises(AutoencoderError, match=r"for a bernoulli likelihood, expected them in \[0, 1\]; rescale them"):
+                call()
+    wide = lzr.data.ArrayData(3 * torch.rand(60, 64), torch.zeros(60, dtype=torch.long), "wide")
+    with pytest.raises(AutoencoderError, match="training inputs of 'wide' from .* to 2.9.* for a bernoulli"):
+        study(bernoulli, wide, ["default"], **FEW)
+    tame = lzr.data.ArrayData(wide.x / 3, wide.y, "tame")
+    found = study(bernoulli, tame, ["default"], **{**FEW, "steps": 3, "widths": [8], "seeds": 1})
+    assert found.cells[0]["seeds"][0]["evidence bound"] < 0
+
+
 def test_means_of_a_variational_network_share_its_tensors():
     net = lzr.autoencoder.vae(16)
     read = plain(net)
