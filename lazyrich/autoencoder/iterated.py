@@ -161,6 +161,11 @@ def memory(model: Map, x: Tensor, disturbance: float = 0.1, steps: int = 500, se
 
 def _same(model: Map, x: Tensor) -> Tensor:
     out = model(x)
+    if not isinstance(out, Tensor):
+        raise AutoencoderError(
+            f"the map returns a {type(out).__name__}, expected a tensor of as many numbers as it is given; of a variational "
+            "autoencoder give its means, lazyrich.autoencoder.plain(model)"
+        )
     if out.numel() != x.numel():
         raise AutoencoderError(
             f"the map sends shape {tuple(x.shape)} to {tuple(out.shape)}, expected as many numbers; only maps of a space into "

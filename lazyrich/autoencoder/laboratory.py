@@ -104,6 +104,10 @@ class Laboratory:
         """The family with one size of the code."""
         return Family(Sized(self.factory, self.train.x[0].numel(), code), self.base)
 
+    def wide(self, model: nn.Module) -> bool:
+        """Whether a code may be wider than the data: noise keeps the identity from being a solution."""
+        return isinstance(model, Vae) or self.task.noise > 0 or self.task.masked > 0
+
     def settings(self) -> dict[str, Any]:
         """What decides the numbers of a training beside its cell."""
         return {
@@ -218,7 +222,7 @@ def study(
     )  # fmt: skip
     for code in codes:
         model = lab.family(code).build(lab.base, 0)
-        fit(plain(model), lab.train.x)
+        fit(plain(model), lab.train.x, lab.wide(model))
         if isinstance(model, Vae):
             for what, part in (("training", lab.train), ("held-out", lab.test)):
                 refuse_impossible(part.x, model.likelihood, f"{what} inputs of '{part.name}'")
@@ -363,7 +367,8 @@ def _theory(lab: Laboratory, values: Sequence[dict[str, Any]]) -> dict[str, floa
     total = (lab.test.x - directions.mean).square().sum()
     found = {}
     for code in {value["code"] for value in values}:
-        k, _ = fit(plain(lab.family(code).build(lab.base, 0)), lab.train.x)
+        model = lab.family(code).build(lab.base, 0)
+        k, _ = fit(plain(model), lab.train.x, lab.wide(model))
         error = (lab.test.x - directions.reconstruct(lab.test.x, k)).square().sum()
         found[str(code)] = float(error / total)
     return found

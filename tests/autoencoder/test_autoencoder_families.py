@@ -123,6 +123,50 @@ def test_a_bernoulli_likelihood_refuses_values_outside_zero_and_one():
     assert found.cells[0]["seeds"][0]["evidence bound"] < 0
 
 
+class Own(nn.Module):
+    """A variational autoencoder as people write it."""
+
+    def __init__(self, width, inputs=64, code=4):
+        super().__init__()
+        self.encoder, self.decoder = lzr.zoo.MLP(width, 1, inputs, width), lzr.zoo.MLP(width, 1, code, inputs)
+        self.mean, self.log_variance = nn.Linear(width, code), nn.Linear(width, code)
+
+    def forward(self, x):
+        mean, log_variance = (part(self.encoder(x)) for part in (self.mean, self.log_variance))
+        return self.decoder(mean + torch.randn_like(mean) * (log_variance / 2).exp()), mean, log_variance
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        collapse,
+        importance_bound,
+        lambda net, x: lzr.autoencoder.objective()(net(x), x),
+        lambda net, x: study(Own, "digits", ["default"], **FEW),
+    ],
+)
+def test_variational_networks_of_other_kinds_are_told_how_to_be_wrapped(call):
+    with pytest.raises(AutoencoderError, match=r"lazyrich.autoencoder.Vae.*means and log-variances side by side"):
+        call(Own(8), torch.zeros(3, 64))
+
+
+def wide(width):
+    return Pair(lzr.zoo.MLP(width, 1, 64, 70), lzr.zoo.MLP(width, 1, 70, 64))
+
+
+@pytest.mark.parametrize(
+    ("factory", "words"), [(wide, {"noise": 0.5}), (wide, {"masked": 0.3}), (lambda n: lzr.autoencoder.vae(n, code=70), {})]
+)
+def test_codes_wider_than_the_data_are_for_tasks_that_the_identity_does_not_solve(factory, words):
+    few = {**FEW, "steps": 5, "widths": [8], "seeds": 1}
+    found = study(factory, "digits", ["default", "cascading", "inverse"], **few, **words)
+    assert len(found.cells) == 3
+    assert all(cell["seeds"][0]["stretch"] is None for cell in found.cells)
+    assert "Best: start" in str(found)
+    with pytest.raises(AutoencoderError, match=r"70 numbers a sample, more than the data's 64.*denoising \(noise or masked\)"):
+        study(wide, "digits", ["default"], **few)
+
+
 def test_means_of_a_variational_network_share_its_tensors():
     net = lzr.autoencoder.vae(16)
     read = plain(net)

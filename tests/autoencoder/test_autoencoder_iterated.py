@@ -108,11 +108,46 @@ def test_pairs_of_any_halves_fit_or_say_why():
         (Pair(nn.Linear(5, 2), nn.Linear(2, 6)), "the encoder does not take the data, of shape \\(2, 6\\)"),
         (Pair(nn.Linear(6, 2), nn.Linear(2, 5)), "returns 5 numbers a sample where the data has 6"),
         (Pair(nn.Linear(6, 8), nn.Linear(8, 6)), "the code has 8 numbers a sample, more than the data's 6"),
+        (Pair(nn.Linear(6, 4), nn.Linear(2, 6)), "a variational autoencoder is given as lazyrich.autoencoder.Vae"),
+        (Tied(), "a Tied whose decoder is a method, expected a module; for tied weights .*tied_autoencoder"),
+        (Both(), "the model returns a tuple, expected the reconstruction alone, a tensor; a variational"),
         (nn.Sequential(nn.Linear(6, 6)), "expected the modules 'encoder' and 'decoder'"),
     ]
     for model, says in cases:
         with pytest.raises(AutoencoderError, match=says):
             fit(model, x)
+    assert fit(Pair(nn.Linear(6, 8), nn.Linear(8, 6)), x, wide=True) == (8, 6)
+
+
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.encoder = nn.Linear(6, 2)
+
+    def decoder(self, z):
+        return nn.functional.linear(z, self.encoder.weight.T)
+
+    def forward(self, x):
+        return self.decoder(self.encoder(x))
+
+
+class Both(Pair):
+    """Returns the code beside the reconstruction."""
+
+    def __init__(self):
+        super().__init__(nn.Linear(6, 2), nn.Linear(2, 6))
+
+    def forward(self, x):
+        z = self.encoder(x)
+        return self.decoder(z), z
+
+
+@pytest.mark.parametrize("call", [iterate, jacobian, spectral_radius, memory])
+def test_maps_that_return_no_tensor_say_what_to_give(call):
+    for model, name in ((lzr.autoencoder.vae(8, 6, 2), "Variational"), (Both(), "tuple")):
+        with pytest.raises(AutoencoderError, match=f"returns a {name}, expected a tensor .*autoencoder.plain\\(model\\)"):
+            call(model, torch.zeros(4, 6))
+    assert call(lzr.autoencoder.plain(lzr.autoencoder.vae(8, 6, 2)), torch.ones(4, 6)) is not None
 
 
 def test_codes_and_stretches():
