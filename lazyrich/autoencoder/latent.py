@@ -77,9 +77,14 @@ def stretch(decoder: nn.Module, z: Tensor) -> Stretch:
 def used(z: Tensor, floor: float = 1e-3) -> int:
     """Directions of the code with more than ``floor`` of its largest variance.
 
+    Raises:
+        AutoencoderError: for codes that are not (samples, k), or none.
+
     Example:
         >>> used(torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.5, 0.0]]))
         1
     """
+    if z.dim() != 2 or not z.numel():
+        raise AutoencoderError(f"got codes of shape {tuple(z.shape)}, expected (samples, k) with at least one of each")
     values = torch.linalg.svdvals((z - z.mean(0)).double()).square()
     return 0 if float(values[0]) == 0 else int((values > floor * values[0]).sum())

@@ -91,13 +91,41 @@ def test_random_tied_autoencoders_return_signal_and_noise_as_predicted(phi, dept
         assert float(values.mean()) == pytest.approx(getattr(theory, name), rel=0.03, abs=slack)
 
 
+def test_a_decoder_of_another_nonlinearity_is_drawn_as_it_is_predicted():
+    x = torch.randn(3000, generator=torch.Generator().manual_seed(6), dtype=torch.float64)
+    x = x / x.square().mean().sqrt()
+    theory = tied_signal(torch.tanh, 2, 1.5, 0.1, 0.05, decoder=torch.relu)
+    found = tied_draw(torch.tanh, x, 2, 1.5, 0.1, 0.05, decoder=torch.relu)
+    assert found.signal == pytest.approx(theory.signal, rel=0.1)
+    assert found.noise == pytest.approx(theory.noise, rel=0.05)
+    assert abs(tied_signal(torch.tanh, 2, 1.5, 0.1, 0.05).signal - theory.signal) > 0.2 * theory.signal
+
+
+@pytest.mark.parametrize("phi", [torch.tanh, torch.relu, torch.sigmoid])
+@pytest.mark.parametrize("depth", [1, 3])
+def test_an_input_of_zero_is_the_limit_of_small_ones(phi, depth):
+    zero, small = (tied_signal(phi, depth, 1.5, mean_square=size) for size in (0.0, 1e-8))
+    assert zero.signal == pytest.approx(small.signal, rel=1e-5)
+    assert zero.noise == pytest.approx(small.noise, rel=1e-3, abs=1e-3)
+    if phi is torch.relu:  # knows no scale
+        assert zero.signal == pytest.approx(tied_signal(phi, depth, 1.5).signal, rel=1e-6)
+
+
 def test_deep_tied_autoencoders_keep_their_input_longest_near_unit_weights():
     """Trainable deep tied tanh networks start with weights of variance about 1 / n (Li & Nguyen 2019)."""
     kept = {weight: tied_signal(torch.tanh, 60, weight).signal for weight in (0.7, 1.2, 3.0)}
     assert kept[1.2] > 10 * kept[0.7]
     assert kept[1.2] > 10 * kept[3.0]
-    with pytest.raises(AutoencoderError, match="depth = 0"):
-        tied_signal(torch.tanh, 0, 1.0)
+    for words, says in (
+        ({"depth": 0}, "depth = 0, expected"),
+        ({"out_bias": -1.0}, "got out_bias = -1.0, expected"),
+        ({"mean_square": -2.0, "weight": 0.0}, "got weight = 0.0, mean_square = -2.0, expected"),
+    ):
+        with pytest.raises(AutoencoderError, match=says):
+            tied_signal(torch.tanh, **{"depth": 1, "weight": 1.0, **words})
+    for x in (torch.zeros(5), torch.ones(2, 5)):
+        with pytest.raises(AutoencoderError, match="expected one, \\(n_0,\\), that is not zero"):
+            tied_draw(torch.tanh, x, 1, 1.0)
 
 
 def test_pairs_of_any_halves_fit_or_say_why():
@@ -163,6 +191,9 @@ def test_codes_and_stretches():
     torch.testing.assert_close(found.smallest, referee[:, -1])
     assert used(torch.cat([z, 0 * z], 1)) == used(z)
     assert used(torch.zeros(3, 2)) == 0
+    for bad in (z[0], torch.zeros(0, 3)):
+        with pytest.raises(AutoencoderError, match="expected \\(samples, k\\) with at least one"):
+            used(bad)
     with pytest.raises(AutoencoderError, match="expected \\(samples, k\\)"):
         stretch(net.decoder, z[0])
 
