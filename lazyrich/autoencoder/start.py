@@ -15,7 +15,7 @@ from lazyrich.autoencoder.evaluated import evaluated
 from lazyrich.autoencoder.linear import principal
 from lazyrich.autoencoder.mirror import images
 from lazyrich.autoencoder.weighted import Weighted, weighted
-from lazyrich.errors import AutoencoderError
+from lazyrich.errors import AutoencoderError, InitError
 from lazyrich.family import Family
 from lazyrich.init import Form, Initialiser, formed
 from lazyrich.init import transposed as by_transpose
@@ -127,7 +127,10 @@ def _coupled(form: Form) -> Start:
 
     def start(model: nn.Module, x: Tensor, seed: int) -> None:
         for encoder, decoder in images(model):
-            _give(decoder, form, encoder)
+            try:
+                _give(decoder, form, encoder)
+            except InitError as error:
+                raise AutoencoderError(f"{decoder} cannot start as {form.name} of {encoder}: {error}") from error
 
     return start
 

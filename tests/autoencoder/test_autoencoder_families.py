@@ -92,6 +92,7 @@ def test_a_variational_study_trains_the_bound_and_reads_the_means():
     assert cell["curve"][-1][1] < cell["curve"][0][1]
     for seed in cell["seeds"]:
         assert 0 <= seed["active latents"] <= 8
+        assert seed["mirror after"] is not None
         assert seed["code rate"] >= 0
         assert seed["evidence bound"] is not None
     assert "evidence bound" in str(found)

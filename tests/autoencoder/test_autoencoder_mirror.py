@@ -100,6 +100,10 @@ def test_pairs_that_are_no_mirror_images_say_which_and_what_is():
         AutoencoderError, match=r"'decoder' \(Conv2d, 1 x 4 x 1 x 3\) does not undo 'encoder'.*Conv2d\(b, a, k\)"
     ):
         mirrored(kernels)
+    with pytest.raises(
+        AutoencoderError, match=r"'decoder.6' \(Conv2d, .*\) cannot start as inverse of 'encoder.1'.*expected matrices"
+    ):
+        STARTS["inverse"](Up(4), torch.zeros(1, 64), 0)
 
 
 def test_of_a_variational_head_the_means_mirror_the_decoder():
