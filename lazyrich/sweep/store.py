@@ -33,7 +33,7 @@ TABLES = (
     "CREATE TABLE claims (key TEXT PRIMARY KEY, owner TEXT) WITHOUT ROWID",
 )
 PATIENCE = 60.0  # seconds to wait for another process's lock
-COLUMNS = "key, settings, status, value, arrays, error, seconds, attempts"
+COLUMNS = "key, settings, status, value, arrays, error, seconds, attempts, function, code"
 
 
 class Store:
@@ -131,14 +131,16 @@ class Store:
             StoreError: if the disk is full or gone; what was kept before stays.
         """
         self._refuse_copy()
-        names = self._write_arrays(outcome) if outcome.arrays else []
         row = (
             outcome.key, function, code, json.dumps(outcome.settings), outcome.status, json.dumps(outcome.value),
-            json.dumps(names), outcome.error, outcome.seconds, outcome.attempts, time.time(),
+            json.dumps(list(outcome.arrays)), outcome.error, outcome.seconds, outcome.attempts, time.time(),
         )  # fmt: skip
-        with self._transaction() as db:
-            db.execute("DELETE FROM trials WHERE key=? AND status<>'done'", (outcome.key,))
-            new = db.execute(f"INSERT OR IGNORE INTO trials VALUES ({', '.join('?' * len(row))})", row).rowcount == 1
+        with self._drafted(outcome) as draft, self._transaction() as db:
+            new = not db.execute("SELECT 1 FROM trials WHERE key=? AND status='done'", (outcome.key,)).fetchone()
+            if new and draft:
+                _moved(draft, self._array_file(outcome.key))
+            if new:
+                db.execute(f"INSERT OR REPLACE INTO trials VALUES ({', '.join('?' * len(row))})", row)
             db.execute("DELETE FROM claims WHERE key=?", (outcome.key,))
         return new
 
@@ -188,10 +190,13 @@ class Store:
         with self._said():
             return _outcomes(self._db.execute(f"SELECT {COLUMNS} FROM trials {where} ORDER BY finished", words).fetchall())
 
-    def latest(self) -> list[Outcome]:
-        """All outcomes of the function and code that finished last."""
+    def latest(self, function: str | None = None) -> list[Outcome]:
+        """All outcomes of the function and code that finished last, or of one function's code that did."""
+        where, words = ("WHERE function=?", (function,)) if function else ("", ())
         with self._said():
-            last = self._db.execute("SELECT function, code FROM trials ORDER BY finished DESC LIMIT 1").fetchone()
+            last = self._db.execute(
+                f"SELECT function, code FROM trials {where} ORDER BY finished DESC LIMIT 1", words
+            ).fetchone()
             if last is None:
                 return []
             rows = self._db.execute(
@@ -230,10 +235,13 @@ class Store:
     def _merge_one(self, path: Path) -> int:
         new = 0
         with Store(store_in(path)) as other:
-            rows = other._db.execute(f"SELECT {COLUMNS}, function, code FROM trials ORDER BY finished").fetchall()
-            for row, outcome in zip(rows, _outcomes([row[:8] for row in rows]), strict=True):
+            rows = other._db.execute(f"SELECT {COLUMNS} FROM trials ORDER BY finished").fetchall()
+            done = {key for key, status in self.status([row[0] for row in rows]).items() if status == "done"}
+            for row, outcome in zip(rows, _outcomes(rows), strict=True):
+                if outcome.key in done:
+                    continue
                 arrays = {name: other.array(row[0], name) for name in json.loads(row[4])}
-                new += self.put(replace(outcome, arrays=arrays), row[8], row[9])
+                new += self.put(replace(outcome, arrays=arrays), outcome.function, outcome.code)
         return new
 
     def _select(self, columns: str, keys: Sequence[str]) -> list[tuple[Any, ...]]:
@@ -244,23 +252,25 @@ class Store:
     def _array_file(self, key: str) -> Path:
         return self.path / "arrays" / f"{key}.npz"
 
-    def _write_arrays(self, outcome: Outcome) -> list[str]:
-        """Before the row, which then never names a file that is not wholly there."""
-        file, temporary = self._array_file(outcome.key), ""
+    @contextmanager
+    def _drafted(self, outcome: Outcome) -> Iterator[str]:
+        """The arrays in a file of another name, wholly there before the row that names them; whoever keeps the row moves it."""
+        draft = ""
         try:
-            file.parent.mkdir(exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=file.parent, suffix=".part")
-            with os.fdopen(handle, "wb") as stream:
-                np.savez(stream, *outcome.arrays.values())  # by number: names may be anything
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(temporary, file)
+            if outcome.arrays:
+                folder = self._array_file(outcome.key).parent
+                folder.mkdir(exist_ok=True)
+                handle, draft = tempfile.mkstemp(dir=folder, suffix=".part")
+                with os.fdopen(handle, "wb") as stream:
+                    np.savez(stream, *outcome.arrays.values())  # by number: names may be anything
+                    stream.flush()
+                    os.fsync(stream.fileno())
+            yield draft
         except OSError as error:
             raise StoreError(_full(self.path, error)) from error
         finally:
-            if temporary and os.path.exists(temporary):
-                os.unlink(temporary)
-        return list(outcome.arrays)
+            if draft and os.path.exists(draft):
+                os.unlink(draft)
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -297,6 +307,16 @@ def store_in(folder: str | Path) -> Path:
     raise StoreError(f"{path} is no store of trials, and holds none; expected {path / FILE} or {path / 'trials' / FILE}")
 
 
+def _moved(draft: str, file: Path) -> None:
+    """Under its name for good: also the folder is brought to the disk."""
+    os.replace(draft, file)
+    folder = os.open(file.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
 def _full(path: Path, error: Exception) -> str:
     mend = "end the process that holds it" if "locked" in str(error) else "make room"
     return f"cannot write in {path}: {error}; finished trials are kept: {mend}, then repeat the same command"
@@ -318,8 +338,8 @@ def _write_ahead(db: sqlite3.Connection) -> None:
 def _outcomes(rows: Sequence[Sequence[Any]]) -> list[Outcome]:
     settings, values = (_loaded([row[i] for row in rows]) for i in (1, 3))
     return [
-        Outcome(key, given, status, value, {}, error, seconds, attempts)
-        for (key, _, status, _, _, error, seconds, attempts), given, value in zip(rows, settings, values, strict=True)
+        Outcome(key, given, status, value, {}, *rest)
+        for (key, _, status, _, _, *rest), given, value in zip(rows, settings, values, strict=True)
     ]
 
 

@@ -42,6 +42,8 @@ class Outcome:
         error: what was raised, or how the process ended.
         seconds: that the last attempt took.
         attempts: how often it was tried.
+        function: whose outcome it is, by name, once a store has kept it.
+        code: fingerprint of that function's code.
     """
 
     key: str
@@ -52,6 +54,8 @@ class Outcome:
     error: str = ""
     seconds: float = math.nan
     attempts: int = 1
+    function: str = ""
+    code: str = ""
 
 
 def trial_of(settings: Mapping[str, Any], function: str, code: str) -> Trial:

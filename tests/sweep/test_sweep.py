@@ -248,6 +248,38 @@ def test_the_first_outcome_of_a_trial_stays(tmp_path):
         assert store.get(["k"])["k"].value == {"a": 1}
 
 
+def test_the_arrays_of_the_first_outcome_stay_too(tmp_path):
+    def kept(folder, **arrays):
+        with Store(tmp_path / folder) as store:
+            store.put(Outcome("k", {}, "done", {}, arrays), "f", "c")
+
+    kept("a", first=np.ones(2), second=np.zeros(3))
+    kept("b", second=np.full(4, 7.0), first=np.full(5, 8.0))
+    kept("a", second=np.full(4, 7.0))
+    with Store(tmp_path / "a") as store:
+        assert store.merge(tmp_path / "b") == 0
+        np.testing.assert_array_equal(store.array("k", "first"), [1, 1])
+        np.testing.assert_array_equal(store.array("k", "second"), [0, 0, 0])
+    assert [file.name for file in (tmp_path / "a" / "arrays").iterdir()] == ["k.npz"]
+
+
+def test_an_outcome_is_on_the_disk_before_it_counts(tmp_path, monkeypatch):
+    """What a power cut would show, and no kill does: rows are synced by SQLite, arrays before their row."""
+    synced, sync = [], os.fsync
+
+    def noted(handle):
+        synced.append((os.readlink(f"/proc/self/fd/{handle}"), os.fstat(handle).st_size, len(store.all())))
+        sync(handle)
+
+    with Store(tmp_path / "s") as store:
+        assert store._db.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
+        monkeypatch.setattr(os, "fsync", noted)
+        store.put(Outcome("k", {}, "done", {}, {"a": np.ones(1000)}), "f", "c")
+        monkeypatch.undo()
+    (array, size, before), (folder, _, meanwhile) = synced
+    assert array.endswith(".part") and size > 8000 and folder == str(tmp_path / "s" / "arrays") and before == meanwhile == 0
+
+
 def test_a_trial_is_claimed_by_one_process_until_that_is_gone(tmp_path):
     trial = trial_of({"lr": 1}, "f", "c")
     first, second = Store(tmp_path / "s"), Store(tmp_path / "s")
