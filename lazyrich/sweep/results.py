@@ -45,10 +45,15 @@ class Results:
     def rows(self) -> list[dict[str, Any]]:
         """One record a finished trial: settings, values, status, error and seconds.
 
-        A returned value named like a setting or like one of the last three is ``returned_...``; those are ``trial_...`` where an
-        axis has the name.
+        Outcomes of several functions or codes, as a whole store has them, are told apart by the columns ``function`` and
+        ``code``. A returned value named like a setting or like one of these is ``returned_...``; those are ``trial_...`` where
+        an axis has the name.
         """
-        return [_row(o) for o in self.outcomes]
+        mixed = self._mixed()
+        return [_row(o, mixed) for o in self.outcomes]
+
+    def _mixed(self) -> bool:
+        return len({(o.function, o.code) for o in self.outcomes}) > 1
 
     def array(self, settings: Settings, name: str) -> np.ndarray:
         """An array that the trial with these settings returned."""
@@ -136,6 +141,7 @@ class Results:
         """The returned values as an ``xarray.Dataset`` over the axes."""
         _needed("xarray")
         axes = list(dict.fromkeys(name for o in self.outcomes for name in o.settings))
+        axes += [f"trial_{name}" if name in axes else name for name in ("function", "code") if self._mixed()]
         table = self.to_pandas()
         try:
             return table.set_index(axes).to_xarray()
@@ -188,8 +194,9 @@ def _known(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _row(outcome: Outcome) -> dict[str, Any]:
+def _row(outcome: Outcome, mixed: bool) -> dict[str, Any]:
     own = {"status": outcome.status, "error": outcome.error, "seconds": outcome.seconds}
+    own |= {"function": outcome.function, "code": outcome.code} if mixed else {}
     taken = {*outcome.settings, *own}
     values = {f"returned_{name}" if name in taken else name: value for name, value in outcome.value.items()}
     return {**outcome.settings, **values, **{f"trial_{n}" if n in outcome.settings else n: v for n, v in own.items()}}

@@ -17,7 +17,7 @@ import torch
 
 from lazyrich.errors import StoreError, SweepError
 from lazyrich.fingerprint import fingerprint
-from lazyrich.sweep import Futures, Inline, Outcome, Processes, Proposals, Store, executor_for, grid, shard_of, sweep
+from lazyrich.sweep import Futures, Inline, Outcome, Processes, Proposals, Results, Store, executor_for, grid, shard_of, sweep
 from lazyrich.sweep.trial import name_of, trial_of
 
 
@@ -210,6 +210,19 @@ def test_export(tmp_path):
     data = results.to_xarray()
     assert isinstance(data, xarray.Dataset)
     assert float(data["loss"].sel(lr=0.25, seed=1)) == 1.25
+
+
+def test_tables_tell_outcomes_of_several_codes_apart(tmp_path):
+    xarray = pytest.importorskip("xarray")
+    for code in ("old", "new"):
+        results = sweep(lambda lr, code=code: {"loss": len(code) * lr}, {"lr": [1, 2]}, tmp_path / "s", name="f", code=code)
+    assert "code" not in results.to_pandas()
+    with Store(tmp_path / "s") as store:
+        mixed = Results(tuple(store.all()), 4, tmp_path / "s")
+    assert [(row["function"], row["code"]) for row in mixed.rows()] == [("f", "old")] * 2 + [("f", "new")] * 2
+    assert (
+        isinstance(data := mixed.to_xarray(), xarray.Dataset) and float(data["loss"].sel(lr=2, function="f", code="old")) == 6
+    )
 
 
 def test_results_refuse_names_that_are_not_there(tmp_path):
