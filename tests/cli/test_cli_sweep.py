@@ -156,20 +156,21 @@ def test_a_table_of_an_unknown_kind_is_refused(words, tmp_path, capsys):
 def test_an_export_is_of_the_latest_code_and_says_what_it_left_out(words, tmp_path, capsys):
     run, table = str(tmp_path / "run"), tmp_path / "t.csv"
     assert main([*words, "lr=1,2", "--out", run]) == 0
-    (tmp_path / "train.py").write_text(FILE.replace("lr - 1", "lr - 11"))
-    assert main([*words, "lr=1", "--out", run]) == 0
+    with sqlite3.connect(tmp_path / "run" / "trials" / "trials.sqlite") as db:
+        db.execute("UPDATE trials SET key = 'o' || key, code = 'old'")
+    db.close()
+    assert main([*words, "lr=3", "--out", run]) == 0
 
-    def losses(*more):
+    def rows(*more):
         assert main(["export", run, str(table), *more]) == 0
-        return [(row["loss"], row.get("code")) for row in csv.DictReader(table.read_text().splitlines())]
+        return [(row["lr"], row.get("code")) for row in csv.DictReader(table.read_text().splitlines())]
 
     capsys.readouterr()
-    assert losses() == [("100", None)]
+    assert rows() == [("3", None)]
     assert "2 more of other functions or older code left out: --every-code writes them too" in capsys.readouterr().out
-    assert losses("--function", "train.train") == [("100", None)]
+    assert rows("--function", "train.train") == [("3", None)]
     assert "2 more of older code left out" in capsys.readouterr().out
-    rows = losses("--every-code")
-    assert [loss for loss, _ in rows] == ["0", "1", "100"] and rows[0][1] == rows[1][1] != rows[2][1]
+    assert [code == "old" for _, code in rows("--every-code")] == [True, True, False]
     assert "left out" not in capsys.readouterr().out
 
 
