@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ import numpy as np
 from lazyrich.errors import SweepError
 from lazyrich.files import write_json, write_text
 from lazyrich.sweep.store import Store
-from lazyrich.sweep.trial import Outcome, Settings
+from lazyrich.sweep.trial import Outcome, Settings, plain_settings
 
 SHOWN = 5  # failures that are printed
 
@@ -57,9 +58,11 @@ class Results:
 
     def array(self, settings: Settings, name: str) -> np.ndarray:
         """An array that the trial with these settings returned."""
-        found = next((o for o in self.outcomes if o.settings == settings), None)
-        if found is None:
+        plain = plain_settings(settings)
+        alike = [o for o in self.outcomes if o.settings == plain]
+        if not alike:
             raise SweepError(f"no finished trial has the settings {settings}")
+        found = max(alike, key=lambda o: _kinds(o.settings) == _kinds(plain))
         with Store(self.folder) as store:
             return store.array(found.key, name)
 
@@ -160,6 +163,11 @@ class Results:
         if len(self.failures) > SHOWN:
             lines.append(f"  and {len(self.failures) - SHOWN} more")
         return "\n".join(lines + list(self.notes))
+
+
+def _kinds(settings: Settings) -> str:
+    """Text that tells 1, 1.0 and True apart."""
+    return json.dumps(settings, sort_keys=True)
 
 
 def _mean(values: list[float]) -> float:

@@ -39,6 +39,7 @@ def test_a_grid_is_the_product_of_its_axes():
         ({"lr": [1, 2, 1]}, "axis 'lr' has 1 twice"),
         ({"a": range(2000), "b": range(2000)}, "4,000,000 trials"),
         ({"model": [object()]}, "axis 'model' holds a object"),
+        ({"z": [np.complex64(1)]}, "axis 'z' holds a complex"),
     ],
 )
 def test_axes_that_span_nothing_are_refused(axes, says, tmp_path):
@@ -122,9 +123,17 @@ def test_what_a_function_raises_is_an_outcome_and_can_be_tried_again(tmp_path):
 
 @pytest.mark.parametrize(
     ("returned", "says"),
-    [(object(), "returned a object for 'value'"), ({"x": {1, 2}}, "returned a set for 'x'"),
-     (np.array([object()]), "array of objects")],
-)  # fmt: skip
+    [
+        (object(), "returned a object for 'value'"),
+        ({"x": {1, 2}}, "returned a set for 'x'"),
+        (np.array([object()]), "array of objects"),
+        ({"layers": {"fc": torch.ones(2)}}, "a ndarray of shape (2,) for 'layers/fc', expected"),
+        ({"z": [np.complex64(1j)]}, "returned a complex for 'z'"),
+        ({"when": np.datetime64("2020-01-01")}, "returned a date for 'when'"),
+        ({"w": torch.eye(2).to_sparse()}, "'w' is a sparse tensor, expected one that is an array; return its to_dense()"),
+        ({"h": {1: "int", "1": "str"}}, "among the names of 'h' is 1 twice"),
+    ],
+)
 def test_what_cannot_be_kept_is_a_failure(returned, says, tmp_path):
     results = sweep(lambda lr: returned, {"lr": [1]}, tmp_path / "s")
     assert says in results.failures[0].error
@@ -137,6 +146,26 @@ def test_numbers_of_any_kind_are_kept(tmp_path):
     row = sweep(kinds, {"lr": [1]}, tmp_path / "s").rows()[0]
     assert (row["t"], row["n"], row["text"], row["list"]) == (1.5, 2.0, "a", [1])
     assert math.isnan(row["nan"])
+
+
+def test_tensors_of_one_number_and_of_few_bits_are_kept(tmp_path):
+    def kinds(lr):
+        return {
+            "losses": [torch.tensor(2.0), np.float32(1)], "layers": {"fc": torch.tensor(3)},
+            "half": torch.tensor(1.5, dtype=torch.bfloat16), "many": torch.ones(2, dtype=torch.bfloat16),
+        }  # fmt: skip
+
+    results = sweep(kinds, {"lr": [1]}, tmp_path / "s")
+    assert results.outcomes[0].value == {"losses": [2.0, 1.0], "layers": {"fc": 3}, "half": 1.5}
+    np.testing.assert_array_equal(results.array({"lr": 1}, "many"), [1, 1])
+
+
+def test_settings_are_found_as_they_were_given(tmp_path):
+    results = sweep(lambda x: {"a": np.full(2, str(x))}, {"x": [(1, 2), 1, True, np.float32(0.5)]}, tmp_path / "s")
+    for x, word in ((1, 2), "[1, 2]"), (True, "True"), (1, "1"), (np.float32(0.5), "0.5"):
+        assert results.array({"x": x}, "a")[0] == word
+    with pytest.raises(SweepError, match="among the names of the settings is 1 twice"):
+        trial_of({"1": 0, 1: 0}, "f", "c")
 
 
 def test_shards_part_the_trials_and_merge(tmp_path):
