@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -54,7 +56,8 @@ def sweep(
         executor: where trials run; in this process by default. See ``executor_for``.
         name: of the function, in keys; ``module.name`` by default.
         code: fingerprint of its code, in keys; that of the file that defines it by default.
-        shard: (i, n): only trials i, i + n, i + 2n, ...; merge the stores of all shards afterwards.
+        shard: (i, n): only the i-th of n parts, of equal size and mixed by a digest of the settings, so that no part has all the
+            costly ones; merge the stores of all shards afterwards.
         retry_failed: run trials again that failed or died.
         progress: called with (trials finished, in all, what came last).
         callbacks: called with every outcome once it is kept, such as those of ``tracker_for``; one that raises is not called
@@ -258,7 +261,9 @@ def _part(trials: list[Trial], shard: tuple[int, int] | None) -> list[Trial]:
     part, parts = shard
     if not 1 <= part <= parts:
         raise SweepError(f"got shard {part}/{parts}, expected i/n with i from 1 to n")
-    return trials[part - 1 :: parts]
+    mixed = sorted(trials, key=lambda trial: hashlib.sha256(json.dumps(trial.settings, sort_keys=True).encode()).digest())
+    mine = {trial.key for trial in mixed[part - 1 :: parts]}  # in the order of the grid, one part would have all the wide ones
+    return [trial for trial in trials if trial.key in mine]
 
 
 @contextmanager

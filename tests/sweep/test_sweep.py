@@ -187,6 +187,15 @@ def test_shards_part_the_trials_and_merge(tmp_path):
         Store(tmp_path / "new").merge(tmp_path / "nothing")
 
 
+def test_shards_share_the_costly_values_of_every_axis(tmp_path):
+    axes = {"seed": list(range(10)), "width": [1, 2, 4, 8]}
+    parts = [sweep(lambda seed, width: 0, axes, tmp_path / f"{i}", shard=(i, 4)).rows() for i in (1, 2, 3, 4)]
+    assert [len(rows) for rows in parts] == [10] * 4
+    assert all(1 <= sum(row["width"] == 8 for row in rows) <= 5 for rows in parts)
+    assert len({(row["seed"], row["width"]) for rows in parts for row in rows}) == 40
+    assert parts[0] == sorted(parts[0], key=lambda row: (row["seed"], row["width"]))
+
+
 def test_a_proposer_sees_what_came_of_its_last_proposals(tmp_path):
     seen = []
 
