@@ -367,10 +367,15 @@ def test_a_full_disk_stops_the_sweep_and_keeps_what_is_finished(tmp_path):
 
 def test_executors_by_name():
     assert isinstance(executor_for(), Inline)
-    assert executor_for("processes", 3, 1, 5.0).timeout == 5.0
+    assert executor_for("processes", 3, 1, 5.0).timeout == 5.0 and executor_for("processes").retries == 2
     for call, says in [
         (lambda: executor_for("slurm"), "got executor 'slurm', expected inline, processes, ray"),
         (lambda: executor_for("inline", timeout=1.0), "timeout"),
+        (lambda: executor_for(workers=4), "workers=4 for executor 'inline', which starts none; take processes"),
+        (lambda: executor_for(retries=7), "retries=7 for executor 'inline', which does not count them; take processes or ray"),
+        (lambda: executor_for("dask", 2, 9), "retries=9 for executor 'dask'.*allowed-failures"),
+        (lambda: executor_for("dask://h:1", 2), "workers=2 for executor 'dask://h:1', which starts none; start the cluster"),
+        (lambda: executor_for("ray://h:1", 2), "workers=2 for executor 'ray://h:1'"),
         (lambda: Processes(0), "workers=0"),
         (lambda: Futures(None, 0), "slots=0"),
         (lambda: Proposals(None, lambda t: {}, "loss", 0), "trials=0"),
