@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from lazyrich.errors import SweepError
-from lazyrich.files import write_json, write_text
+from lazyrich.files import write_bytes, write_json, write_text
 from lazyrich.sweep.store import Store
 from lazyrich.sweep.trial import Outcome, Settings, plain_settings
 
@@ -88,9 +88,9 @@ class Results:
                 if not isinstance(outcome.value[value], (int, float)):
                     got = type(outcome.value[value]).__name__
                     raise SweepError(f"'{value}' is a {got} in a trial, expected numbers; take rows() or to_pandas()")
-                groups[key := repr(rest)].append(float(outcome.value[value]))
+                groups[key := repr(rest)].append(_float(outcome.value[value], value))
                 kept[key] = rest
-        return [{**kept[key], "mean": _mean(v), "std": _std(v), "count": len(v)} for key, v in groups.items()]
+        return [{**kept[key], "mean": mean_of(v), "std": _std(v), "count": len(v)} for key, v in groups.items()]
 
     def write(self, path: str | Path) -> Path:
         """The rows as a table whose kind its name's end tells: .parquet, .csv or .json; written whole or not at all.
@@ -118,13 +118,8 @@ class Results:
     def to_parquet(self, path: str | Path) -> Path:
         """The rows in a Parquet file, written whole or not at all."""
         _needed("pyarrow")
-        path = Path(path)
-        part = path.with_name(f".{path.name}.part")
         try:
-            self.to_pandas().to_parquet(part, index=False)
-            part.replace(path)
-        except OSError as error:
-            raise SweepError(f"cannot write {path}: {error.strerror or error}") from error
+            content = self.to_pandas().to_parquet(None, index=False)
         except OverflowError as error:
             columns = dict.fromkeys(name for row in self.rows() for name, value in row.items() if _huge(value))
             raise SweepError(
@@ -136,9 +131,7 @@ class Results:
                 f"the returned values do not fit the columns of a Parquet file ({str(error).splitlines()[0]}); return the same "
                 "kind under a name in every trial, or export to .csv or .json"
             ) from error
-        finally:
-            part.unlink(missing_ok=True)
-        return path
+        return write_bytes(path, content)
 
     def to_xarray(self) -> Any:
         """The returned values as an ``xarray.Dataset`` over the axes."""
@@ -170,15 +163,40 @@ def _kinds(settings: Settings) -> str:
     return json.dumps(settings, sort_keys=True)
 
 
-def _mean(values: list[float]) -> float:
-    return math.fsum(values) / len(values)
+def mean_of(values: Sequence[float]) -> float:
+    """The mean, also of numbers whose sum no float holds, and as floats have it where some are infinite.
+
+    Example:
+        >>> mean_of([1e308, 1e308]), mean_of([math.inf, -math.inf])
+        (1e+308, nan)
+    """
+    try:
+        return math.fsum(values) / len(values)
+    except (OverflowError, ValueError):
+        pass
+    if not all(map(math.isfinite, values)):
+        return sum(values) / len(values)
+    scale = max(map(abs, values))
+    return scale * (math.fsum(v / scale for v in values) / len(values))
 
 
 def _std(values: list[float]) -> float:
-    if len(values) < 2:
+    if len(values) < 2 or not all(map(math.isfinite, values)):
         return math.nan
-    mean = _mean(values)
-    return math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1))
+    mean = mean_of(values)
+    away = [v - mean for v in values]
+    try:
+        return math.sqrt(math.fsum(v**2 for v in away) / (len(values) - 1))
+    except OverflowError:
+        scale = max(map(abs, away))
+        return scale * math.sqrt(math.fsum((v / scale) ** 2 for v in away) / (len(values) - 1))
+
+
+def _float(value: float, name: str) -> float:
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise SweepError(f"'{name}' is an integer that no float holds in a trial; take rows() or to_pandas()") from error
 
 
 def _needed(name: str) -> Any:

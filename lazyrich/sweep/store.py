@@ -25,6 +25,7 @@ from lazyrich.sweep.trial import Outcome, Trial
 VERSION = "1"
 FILE = "trials.sqlite"
 SILENT = 120.0  # seconds without a sign of life after which another machine's process counts as gone
+DAY = 86_400.0  # seconds of silence after which it is forgotten
 TABLES = (
     "CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID",
     "CREATE TABLE trials (key TEXT PRIMARY KEY, function TEXT, code TEXT, settings TEXT, status TEXT, value TEXT, arrays TEXT, "
@@ -106,8 +107,16 @@ class Store:
                     f"{self.file} was written by another version of lazyrich (store version {found[0] if found else '?'}, "
                     f"expected {VERSION}); use that version, or give a new folder"
                 )
+            self._forget_the_gone()
             me = (self.owner, socket.gethostname(), os.getpid(), _born(os.getpid()), time.time())
             db.execute("INSERT INTO owners VALUES (?, ?, ?, ?, ?)", me)
+
+    def _forget_the_gone(self) -> None:
+        """Processes that were killed never sign out; those of other machines may only be slow, so they are given a day."""
+        for owner, host, beat in self._db.execute("SELECT owner, host, beat FROM owners").fetchall():
+            if not self._alive(owner) and (host == socket.gethostname() or time.time() - beat > DAY):
+                self._db.execute("DELETE FROM claims WHERE owner=?", (owner,))
+                self._db.execute("DELETE FROM owners WHERE owner=?", (owner,))
 
     def close(self) -> None:
         """Give up what this process had claimed, and close."""

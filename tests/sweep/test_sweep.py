@@ -344,6 +344,13 @@ def test_a_trial_is_claimed_by_one_process_until_that_is_gone(tmp_path):
         check=False,
     )  # fmt: skip
     assert gone.returncode == 7
+
+    def owners():
+        return second._db.execute("SELECT COUNT(*) FROM owners").fetchone()[0]
+
+    assert owners() == 2
+    Store(tmp_path / "s").close()
+    assert owners() == 1  # whoever opens the store next forgets it
     assert second.claim(trial_of({"lr": 2}, "f", "c"))
     second._db.execute("INSERT INTO owners VALUES ('far', 'another machine', 1, '', 0)")
     second._db.execute("INSERT INTO claims VALUES ('k3', 'far')")
@@ -440,6 +447,26 @@ def test_a_damaged_array_is_named(tmp_path):
             (tmp_path / "s" / "arrays" / f"{outcome.key}.npz").write_bytes(content)
             with pytest.raises(StoreError, match="there is no array 'curve'"):
                 store.array(outcome.key, "curve")
+
+
+def test_means_of_numbers_that_hardly_fit_are_means(tmp_path):
+    given = {"large": [1e308, 1e308], "far": [1e200, -1e200], "ends": [math.inf, -math.inf], "up": [math.inf, 1.0]}
+    results = sweep(lambda seed: {k: v[seed] for k, v in given.items()} | {"huge": 2**2000}, {"seed": [0, 1]}, tmp_path / "s")
+    found = {name: results.mean(name)[0] for name in given}
+    assert found["large"]["mean"] == 1e308 and found["large"]["std"] == 0.0
+    assert found["far"]["mean"] == 0.0 and found["far"]["std"] == pytest.approx(math.sqrt(2) * 1e200)
+    assert math.isnan(found["ends"]["mean"]) and found["up"]["mean"] == math.inf
+    with pytest.raises(SweepError, match="'huge' is an integer that no float holds"):
+        results.mean("huge")
+
+
+def test_tables_of_several_exporters_do_not_meet(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    results = sweep(loss, {"lr": [1, 2]}, tmp_path / "s")
+    deep = tmp_path / "deep" / "rows.parquet"
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(results.to_parquet, [deep] * 8)) == [deep] * 8
+    assert len(pandas.read_parquet(deep)) == 2 and [file.name for file in deep.parent.iterdir()] == ["rows.parquet"]
 
 
 def test_tables_without_numbers_or_with_several_kinds(tmp_path):
