@@ -37,12 +37,16 @@ def run(words: Sequence[str]) -> None:
         place = store_in(store)
         with Store(place) as kept:
             outcomes = kept.all(function) if every_code else kept.latest(function)
-            counts = kept.functions()
+            counts, arrays = kept.functions(), kept.array_names([outcome.key for outcome in outcomes])
         if function and not outcomes:
             known = ", ".join(sorted({name for name, _ in counts}))
             raise UsageError(f"got function '{function}', expected one of the store: {known or 'it holds none'}")
         written = Results(tuple(outcomes), len(outcomes), place).write(file)
         print(f"{len(outcomes)} trials in {written}")
+        if arrays:
+            print(
+                f"arrays are not in the table: {', '.join(arrays)}; lazyrich.sweep.Store('{place}').array(key, name) reads them"
+            )
         others = sum(n for (name, _), n in counts.items() if function in (None, name)) - len(outcomes)
         if others and not every_code:
             what = "of other functions or older code" if function is None else "of older code"

@@ -48,7 +48,7 @@ class Results:
 
         Outcomes of several functions or codes, as a whole store has them, are told apart by the columns ``function`` and
         ``code``. A returned value named like a setting or like one of these is ``returned_...``; those are ``trial_...`` where
-        an axis has the name.
+        an axis has the name. Arrays are in no row and no table: ``array_names`` tells which there are, ``array`` reads them.
         """
         mixed = self._mixed()
         return [_row(o, mixed) for o in self.outcomes]
@@ -65,6 +65,11 @@ class Results:
         found = max(alike, key=lambda o: _kinds(o.settings) == _kinds(plain))
         with Store(self.folder) as store:
             return store.array(found.key, name)
+
+    def array_names(self) -> list[str]:
+        """Names of the arrays that trials returned."""
+        with Store(self.folder) as store:
+            return store.array_names([o.key for o in self.outcomes])
 
     def mean(self, value: str, over: str | Sequence[str] = "seed") -> list[dict[str, Any]]:
         """Mean, standard deviation and count of a returned value over some axes, one record a combination of the others.

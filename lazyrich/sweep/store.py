@@ -233,15 +233,48 @@ class Store:
         except (OSError, IndexError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise StoreError(f"there is no array '{name}' of trial {key} in {file} ({error})") from error
 
+    def array_names(self, keys: Sequence[str]) -> list[str]:
+        """Names of the arrays that these outcomes have."""
+        rows = [json.loads(row[0]) for chunk in _chunks(keys) for row in self._select("arrays", chunk)]
+        return list(dict.fromkeys(name for names in rows for name in names))
+
+    def forget(self, keys: Sequence[str]) -> int:
+        """Remove outcomes and their arrays, all at once or none; how many there were. Their trials run again when asked for.
+
+        Example:
+            >>> import tempfile
+            >>> store = Store(tempfile.mkdtemp() + "/store")
+            >>> store.put(Outcome("k", {"lr": 0.1}, "done", {"loss": 2.0}), "train", "v1")
+            True
+            >>> store.forget(["k", "other"]), store.all()
+            (1, [])
+        """
+        self._refuse_copy()
+        with self._transaction() as db:
+            gone = sum(db.execute("DELETE FROM trials WHERE key=?", (key,)).rowcount for key in keys)
+        with self._transaction():  # once the rows are gone for good, and while nobody puts the same trial again
+            there = self.status(keys)
+            for key in keys:
+                if key not in there:
+                    self._array_file(key).unlink(missing_ok=True)
+        return gone
+
     def merge(self, *others: str | Path) -> int:
         """Take over the outcomes of other stores that are not done here; how many were new. They are only read.
 
         Raises:
-            StoreError: if one of them is no store.
+            StoreError: if one of them is no store; or, once all else is taken over, if arrays of some outcomes cannot be read.
         """
-        return sum(self._merge_one(Path(other)) for other in others)
+        damaged: list[str] = []
+        new = sum(self._merge_one(Path(other), damaged) for other in others)
+        if damaged:
+            more = f" (and {len(damaged) - 1} more such)" if len(damaged) > 1 else ""
+            raise StoreError(
+                f"{new} new trials were taken over, {len(damaged)} left out: {damaged[0]}{more}; run what is left out again"
+            )
+        return new
 
-    def _merge_one(self, path: Path) -> int:
+    def _merge_one(self, path: Path, damaged: list[str]) -> int:
         new = 0
         with Store(store_in(path)) as other:
             rows = other._db.execute(f"SELECT {COLUMNS} FROM trials ORDER BY finished").fetchall()
@@ -249,7 +282,11 @@ class Store:
             for row, outcome in zip(rows, _outcomes(rows), strict=True):
                 if outcome.key in done:
                     continue
-                arrays = {name: other.array(row[0], name) for name in json.loads(row[4])}
+                try:
+                    arrays = {name: other.array(row[0], name) for name in json.loads(row[4])}
+                except StoreError as error:
+                    damaged.append(str(error))
+                    continue
                 new += self.put(replace(outcome, arrays=arrays), outcome.function, outcome.code)
         return new
 

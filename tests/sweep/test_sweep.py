@@ -331,6 +331,22 @@ def test_an_outcome_is_on_the_disk_before_it_counts(tmp_path, monkeypatch):
     assert array.endswith(".part") and size > 8000 and folder == str(tmp_path / "s" / "arrays") and before == meanwhile == 0
 
 
+def test_forgotten_trials_run_again_and_leave_no_arrays(tmp_path):
+    calls = []
+
+    def counted(lr):
+        calls.append(lr)
+        return {"curve": np.ones(lr)}
+
+    results = sweep(counted, {"lr": [1, 2]}, tmp_path / "s", code="1")
+    assert results.array_names() == ["curve"]
+    with Store(tmp_path / "s") as store:
+        assert store.forget([results.outcomes[0].key]) == 1
+        assert [file.stem for file in (tmp_path / "s" / "arrays").iterdir()] == [results.outcomes[1].key]
+    assert sweep(counted, {"lr": [1, 2]}, tmp_path / "s", code="1").array({"lr": 1}, "curve").shape == (1,)
+    assert calls == [1, 2, 1]
+
+
 def test_a_trial_is_claimed_by_one_process_until_that_is_gone(tmp_path):
     trial = trial_of({"lr": 1}, "f", "c")
     first, second = Store(tmp_path / "s"), Store(tmp_path / "s")
