@@ -148,12 +148,12 @@ class _NotPlain(Exception):
 
     def __init__(self, value: Any, place: str) -> None:
         super().__init__(place)
-        self.place, self.array = place, isinstance(value, np.ndarray)
-        self.kind = f"{type(value).__name__} of shape {value.shape}" if self.array else type(value).__name__
+        self.place, self.array = place, hasattr(value, "shape") and not isinstance(value, np.generic)
+        self.kind = type(value).__name__ + (f" of shape {tuple(value.shape)}" if self.array else "")
 
 
-def _plain(value: Any, place: str) -> Any:
-    value = _opened(value, place)
+def _plain(given: Any, place: str) -> Any:
+    value = _opened(given, place)
     if isinstance(value, str):
         return printable(value)
     if isinstance(value, PLAIN):
@@ -162,7 +162,7 @@ def _plain(value: Any, place: str) -> Any:
         return [_plain(v, place) for v in value]
     if isinstance(value, Mapping):
         return {name: _plain(v, f"{place}/{name}") for name, v in _by_text(value, f"'{place}'").items()}
-    raise _NotPlain(value, place)
+    raise _NotPlain(given if isinstance(value, np.ndarray) else value, place)
 
 
 def _opened(value: Any, place: str) -> Any:

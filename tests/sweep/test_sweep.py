@@ -127,7 +127,7 @@ def test_what_a_function_raises_is_an_outcome_and_can_be_tried_again(tmp_path):
         (object(), "returned a object for 'value'"),
         ({"x": {1, 2}}, "returned a set for 'x'"),
         (np.array([object()]), "array of objects"),
-        ({"layers": {"fc": torch.ones(2)}}, "a ndarray of shape (2,) for 'layers/fc', expected"),
+        ({"layers": {"fc": torch.ones(2)}}, "a Tensor of shape (2,) for 'layers/fc', expected"),
         ({"z": [np.complex64(1j)]}, "returned a complex for 'z'"),
         ({"when": np.datetime64("2020-01-01")}, "returned a date for 'when'"),
         ({"w": torch.eye(2).to_sparse()}, "'w' is a sparse tensor, expected one that is an array; return its to_dense()"),
