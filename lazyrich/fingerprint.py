@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from lazyrich.reference import module_name
+
 
 def fingerprint(function: Callable[..., Any]) -> str:
     """A hash of a function's code and state: another file, closure, bound argument, default or attribute gives another.
@@ -72,7 +74,7 @@ def _compiled(code: Any) -> tuple[Any, ...]:
 
 def _hold(state: Any, value: Any, seen: set[int]) -> None:
     """Add what a value holds to a hash; what was seen on the way is not looked into again."""
-    state.update(f"<{type(value).__module__}.{type(value).__qualname__}>".encode())
+    state.update(f"<{module_name(type(value).__module__)}.{type(value).__qualname__}>".encode())
     if value is None or isinstance(value, (str, bytes, int, float, complex)):
         state.update(repr(value).encode())
     elif isinstance(value, functools.partial):
@@ -80,9 +82,9 @@ def _hold(state: Any, value: Any, seen: set[int]) -> None:
     elif isinstance(value, (set, frozenset)):
         state.update(repr(sorted(map(_words, value))).encode())
     elif inspect.ismodule(value) or inspect.isbuiltin(value):
-        state.update(repr(value.__name__).encode())
+        state.update(repr(module_name(value.__name__)).encode())
     elif inspect.isclass(value):
-        state.update(f"{value.__module__}.{value.__qualname__}{'' if _code(value) else _own(value)}".encode())
+        state.update(f"{module_name(value.__module__)}.{value.__qualname__}{'' if _code(value) else _own(value)}".encode())
     elif inspect.ismethod(value):
         _hold(state, (value.__func__.__qualname__, value.__self__), seen)
     elif hasattr(getattr(value, "dtype", None), "hasobject") and not value.dtype.hasobject:  # numpy

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -39,6 +40,16 @@ def resolve(reference: str) -> Any:
     if not callable(found):
         raise UsageError(f"'{reference}' is {type(found).__name__}, expected a callable such as def {name}(width)")
     return found
+
+
+def module_name(name: str) -> str:
+    """The name of a module without the place of its file, which is another on every machine.
+
+    Example:
+        >>> module_name("math"), module_name("_lazyrich_net_0123abcd")
+        ('math', 'net')
+    """
+    return re.sub(r"^_lazyrich_(.+)_[0-9a-f]{8}$", r"\1", name)
 
 
 def _callables(module: Any) -> list[str]:

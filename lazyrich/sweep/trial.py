@@ -15,6 +15,7 @@ import numpy as np
 
 from lazyrich.errors import SweepError
 from lazyrich.fingerprint import innermost
+from lazyrich.reference import module_name
 
 Status = Literal["done", "failed", "died"]
 Settings = dict[str, Any]
@@ -140,7 +141,7 @@ def name_of(function: Callable[..., Any]) -> str:
     """
     inner = innermost(function)
     name = getattr(inner, "__qualname__", type(inner).__qualname__)
-    return f"{getattr(inner, '__module__', None) or type(inner).__module__}.{name}"
+    return f"{module_name(getattr(inner, '__module__', None) or type(inner).__module__)}.{name}"
 
 
 class _NotPlain(Exception):
