@@ -17,7 +17,7 @@ from lazyrich.errors import UsageError
 def resolve(reference: str) -> Any:
     """The callable that a reference names.
 
-    A file is run once in a process: every reference to it leads to the same module. A module that is no file but an
+    A file is run once in a process: every reference to it leads to the same module, until the file is changed. A module that is no file but an
     attribute of its package, as ``os.path``, serves too.
 
     Args:
@@ -64,7 +64,7 @@ def _from_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise UsageError(f"there is no file '{path}'; give the path of a Python file as seen from {Path.cwd()}")
     path = path.resolve()
-    name = f"_lazyrich_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    name = f"_lazyrich_{path.stem}_{hashlib.sha256(str(path).encode() + _text(path)).hexdigest()[:8]}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
@@ -85,6 +85,13 @@ def _from_file(path: Path) -> ModuleType:
         if folder in sys.path:
             sys.path.remove(folder)
     return module
+
+
+def _text(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"'{path}' cannot be read: {error.strerror}") from error
 
 
 def _from_package(place: str) -> Any:
