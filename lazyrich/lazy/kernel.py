@@ -260,7 +260,8 @@ class Kernel:
     def _checked(self, x: Tensor) -> Tensor:
         if not isinstance(x, Tensor) or x.dim() < 1 or len(x) < 1:
             got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
-            raise KernelError(f"got inputs {got}, expected a tensor (N, ...) with N at least 1")
+            mend = "" if isinstance(x, Tensor) else "; of several inputs make one, and split it in a module around the network"
+            raise KernelError(f"got inputs {got}, expected a tensor (N, ...) with N at least 1{mend}")
         if x.is_floating_point() and not (bool(x.sum().isfinite()) or bool(torch.isfinite(x).all())):  # a sum is quicker
             raise KernelError(f"the inputs {tuple(x.shape)} hold values that are not finite; clean them")
         return x

@@ -215,9 +215,14 @@ class Branch(nn.Module):
         ),
         (nn.Linear(5, 4), r"at module '1.0' \(Linear\): .*\[5, 4\]", "give inputs of the shape that it reads"),
         (nn.Conv2d(1, 4, 3), r"at module '1.0' \(Conv2d\)", "give inputs of the shape that it reads"),
+        (
+            nn.Bilinear(4, 4, 4),
+            "missing a required argument: 'input2'",
+            "a module whose forward takes one tensor and splits it",
+        ),
         (nn.Embedding(4, 4), r"at module '1.0' \(Embedding\)", "give inputs of the dtype that it reads"),
     ],
-    ids=["branch", "size", "dimensions", "dtype"],
+    ids=["branch", "size", "dimensions", "two inputs", "dtype"],
 )
 def test_a_failed_trace_names_the_module_and_its_line(inner, says, mend):
     with pytest.raises(KernelError, match=says) as caught:
