@@ -514,3 +514,42 @@ def test_batches_of_several_tensors_step_together_where_they_are_shared(kind):
         train_all(pairs(shared=False), nn.functional.mse_loss, 2, engine="vmap")
     assert all(not run.diverged for run in train_all(pairs(shared=False), nn.functional.mse_loss, 2, engine="loop"))
     assert all(not run.diverged for run in train_all(pairs(shared=True), nn.functional.mse_loss, 2, engine="vmap"))
+
+
+class Turned(nn.Module):
+    """Looks at its data."""
+
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Linear(5, 4)
+
+    def forward(self, x):
+        return self.a(x) if x.mean() > 0 else -self.a(x)
+
+
+@pytest.mark.parametrize("what", ["branch", "sizes", "pairs"])
+def test_batches_of_ones_own_that_do_not_stack_are_looped(what):
+    def some():
+        made = []
+        for i, member in enumerate(some_of(Turned if what == "branch" else lambda: nn.Linear(5, 4))):
+            x, y = member.batches(0)
+            cut = len(x) - i * (what == "sizes")
+            given = ((x[:cut], y[:cut]), ({"x": x}, y))[what == "pairs"]
+            model = Named(member.model) if what == "pairs" else member.model
+            made.append(replace(member, model=model, batches=lambda step, given=given: given))
+        return made
+
+    found, alone = (train_all(some(), F.mse_loss, 3, engine=engine) for engine in ("auto", "loop"))
+    assert [run.engine for run in found] == ["loop", "loop"]
+    assert [run.losses for run in found] == [run.losses for run in alone]
+    with pytest.raises(TrainError, match="engine='loop'"):
+        train_all(some(), F.mse_loss, 3, engine="vmap")
+
+
+class Named(nn.Module):
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x):
+        return self.inner(x["x"])
