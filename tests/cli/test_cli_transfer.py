@@ -90,3 +90,16 @@ def test_depths_are_compared_at_the_widest_width(tmp_path, capsys):
     assert "the best learning rate at depth 2, 3 is an end of the grid" in said
     assert {p.name for p in out.glob("mup*.json")} == {"mup-adam-depth2.json", "mup-adam-depth3.json"}
     assert "The best learning rate against depth" in (out / "report.html").read_text()
+
+
+def test_a_loss_of_ones_own_is_named_and_its_code_is_part_of_the_key(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = [*WORDS[:-5], "--seeds", "1", "--scheme", "mup", "--out", "run", "--lrs", *WORDS[-4:]]
+    for i, factor in enumerate((1, 2)):  # a process runs a file once, so the changed one has another name
+        file = tmp_path / f"mine{i}.py"
+        file.write_text(
+            f"from torch.nn.functional import cross_entropy\ndef mine(f, y):\n    return {factor} * cross_entropy(f, y)\n"
+        )
+        assert main([*words, "--loss", f"mine{i}.py:mine"]) == 0
+        assert json.loads((tmp_path / "run" / "result.json").read_text())["settings"]["loss"] == "mine"
+        assert ("finished trials of other settings" in capsys.readouterr().out) is bool(i)
