@@ -395,7 +395,7 @@ class _WeightsFirst(TorchFunctionMode):
             return func(*args, **(kwargs or {}))
         x, weight, bias = (*args, None)[:3]
         out = torch.mm(weight, x.T)
-        return (out if bias is None else out + bias[:, None]).T
+        return (out if bias is None else out + bias[:, None].to(out.dtype)).T  # autocast multiplies matrices, and adds as given
 
 
 def _stacked(models: Sequence[nn.Module], name: str, kind: str) -> Tensor:

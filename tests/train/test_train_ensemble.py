@@ -553,3 +553,22 @@ class Named(nn.Module):
 
     def forward(self, x):
         return self.inner(x["x"])
+
+
+def test_autocast_gives_the_dtype_that_it_gives_alone():
+    seen = []
+
+    class Half(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = nn.Linear(5, 4)
+
+        def forward(self, x):
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                seen.append(self.a(x).dtype)
+                return self.a(x).float()
+
+    found, alone = (train_all(some_of(Half), F.mse_loss, 3, engine=engine) for engine in ("vmap", "loop"))
+    assert set(seen) == {torch.bfloat16}
+    for run, other in zip(found, alone, strict=True):
+        assert run.losses == pytest.approx(other.losses, rel=0.02)
