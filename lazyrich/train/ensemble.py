@@ -8,7 +8,9 @@ live optimizers, so probes see no difference.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -147,14 +149,27 @@ def train_all(
     meter = _Meter(progress, len(members) * steps)
     for indices in _chunks(members, chunk):
         some = [members[i] for i in indices]
-        found = _engine_of(some, loss, steps) if engine == "auto" else Engine(engine, "asked for")
+        with _quiet():
+            found = _engine_of(some, loss, steps) if engine == "auto" else Engine(engine, "asked for")
         if engine == "vmap" and (why := _elsewhere(some) or (_state(some[0]) if steps > 0 else "")):
             raise TrainError(f"got engine='vmap', which cannot be: {why}; take engine='auto', or 'loop' for such members")
-        trained = _loop(some, loss, steps, meter) if found.name == "loop" else _together(some, loss, steps, compile, meter)
+        if found.name == "loop":
+            trained = _loop(some, loss, steps, meter)
+        else:
+            with _quiet():
+                trained = _together(some, loss, steps, compile, meter)
         for i, run in zip(indices, trained, strict=True):
             run.engine = found.name
             runs[i] = run
     return [run for run in runs if run is not None]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without torch's remark on operations that a vectorised pass takes member by member, which asks for nothing of a user."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "There is a performance drop because we have not yet implemented the batching rule")
+        yield
 
 
 def _refuse_shared(members: Sequence[Member]) -> None:

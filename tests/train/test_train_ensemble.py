@@ -1,6 +1,7 @@
 """Stacked members do what each would do alone, whoever is trained beside them."""
 
 import re
+import warnings
 from dataclasses import replace
 
 import pytest
@@ -572,3 +573,21 @@ def test_autocast_gives_the_dtype_that_it_gives_alone():
     assert set(seen) == {torch.bfloat16}
     for run, other in zip(found, alone, strict=True):
         assert run.losses == pytest.approx(other.losses, rel=0.02)
+
+
+class Attends(nn.Module):
+    """torch has no batching rule for its attention, and says so."""
+
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Linear(5, 4)
+
+    def forward(self, x):
+        h = self.a(x)[:, None, None].contiguous()
+        return F.scaled_dot_product_attention(h, h, h)[:, 0, 0]
+
+
+def test_torchs_remark_on_its_batching_rules_is_not_passed_on(recwarn):
+    warnings.simplefilter("always")
+    assert {run.engine for run in train_all(some_of(Attends), F.mse_loss, 2)} == {"vmap"}
+    assert [str(w.message) for w in recwarn if "batching rule" in str(w.message)] == []
