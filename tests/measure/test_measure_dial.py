@@ -223,7 +223,9 @@ def test_a_loss_that_grew_and_a_tie_are_told():
     tied = summed([point(g, 0.01, start=2.0) for g in (0.1, 1.0)], (0.1, 1.0))
     assert "generalises alike at every richness" in tied.sentence
     better = summed([point(0.1, 0.01, start=2.0), point(1.0, 0.01, start=2.0, test_loss=0.5)], (0.1, 1.0))
-    assert "generalises best at gamma_0 = 1 (test loss 0.5)" in better.sentence
+    assert "generalises best at gamma_0 = 1, the largest that was tried (test loss 0.5)" in better.sentence
+    inside = summed([point(g, 0.01, start=2.0, test_loss=abs(g - 0.1) + 0.5) for g in (0.01, 0.1, 1.0)], (0.01, 0.1, 1.0))
+    assert "generalises best at gamma_0 = 0.1 (test loss 0.5)" in inside.sentence
 
 
 def test_no_more_samples_are_trained_on_than_asked():
