@@ -1,6 +1,7 @@
 """Stacked members do what each would do alone, whoever is trained beside them."""
 
 import re
+import shutil
 import warnings
 from dataclasses import replace
 
@@ -16,6 +17,7 @@ from lazyrich.train.likeness import likeness
 from lazyrich.train.probe import Probe
 
 X, Y = torch.randn(6, 16, 5, dtype=torch.float64), torch.randint(3, (6, 16))
+NEEDS_COMPILER = pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
 
 
 def batches(step):
@@ -591,3 +593,23 @@ def test_torchs_remark_on_its_batching_rules_is_not_passed_on(recwarn):
     warnings.simplefilter("always")
     assert {run.engine for run in train_all(some_of(Attends), F.mse_loss, 2)} == {"vmap"}
     assert [str(w.message) for w in recwarn if "batching rule" in str(w.message)] == []
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=[pytest.mark.slow, NEEDS_COMPILER])])
+def test_compiled_members_do_what_the_others_do(backend, monkeypatch):
+    used = []
+
+    def compiled(function, real=torch.compile):
+        used.append(function)
+        return real(function, backend=backend)
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    found = []
+    for compile in (True, False):
+        some = members("mlp", "adam")
+        some[1].optimizer.param_groups[0]["lr"] = float("nan")  # retires, so that the others are stacked anew
+        found.append(train_all(some, F.cross_entropy, 4, engine="vmap", compile=compile))
+    assert used
+    for run, other in zip(*found, strict=True):
+        assert (run.diverged, run.losses) == (other.diverged, pytest.approx(other.losses, rel=1e-9, nan_ok=True))
