@@ -1,12 +1,13 @@
 """``lazyrich transfer`` from the outside: the page, the plans, continuing, and one clear line on bad input."""
 
+import importlib
 import json
-import sys
 
 import pytest
 
 from lazyrich.cli import main
 from lazyrich.cli.command import Live
+from lazyrich.cli.report import refresh_sweep
 
 WORDS = ["transfer", "lazyrich.zoo:mlp", "--base", "8", "--widths", "8", "16", "--steps", "5", "--seeds", "2", "--lrs",
          "0.001", "0.004", "0.016", "0.064"]  # fmt: skip
@@ -64,23 +65,28 @@ def test_shards_are_merged_by_the_command_line(tmp_path, capsys):
 
 
 def test_the_page_is_there_while_trainings_run_and_says_what_is_missing(tmp_path, monkeypatch, capsys):
-    module, out, pages = sys.modules["lazyrich.sweep.sweep"], tmp_path / "run", []
+    module, out, pages = importlib.import_module("lazyrich.sweep.sweep"), tmp_path / "run", []
+    partly = []
     monkeypatch.setattr(module, "EVERY", 0.0)
     monkeypatch.setattr(module, "SHARE", 0.0)
     drawn = Live.draw
 
     def watched(self, result):
         drawn(self, result)
+        partly.append(refresh_sweep(out))
         pages.append((out / "report.html").read_text())
 
     monkeypatch.setattr(Live, "draw", watched)
     assert main([*WORDS[:-5], "--widths", "8", "16", "24", "--lrs", *WORDS[-4:], "--out", str(out)]) == 0
     assert 'http-equiv="refresh"' in pages[0]
+    assert "and to draw them, give its command again: lazyrich transfer" in partly[0]
+    assert "its store holds 7 finished trials by now" in partly[0]
     assert "Not finished: 7 of 12 trials are in." in pages[0]
     assert "24" not in pages[0].split("Optima by scheme and width")[1].split("</table>")[0]
     last = (out / "report.html").read_text()
     assert 'http-equiv="refresh"' not in last
     assert "Not finished" not in last
+    assert refresh_sweep(out) == ""
 
 
 def test_depths_are_compared_at_the_widest_width(tmp_path, capsys):
