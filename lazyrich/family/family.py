@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
+import inspect
 import math
 import random
 from collections.abc import Callable, Mapping
@@ -247,7 +248,7 @@ class Family:
             first = (str(error).splitlines() or [""])[0]
             raise FamilyError(
                 f"the factory '{self.name}' failed at {_call_text(arguments)}: {type(error).__name__}: {first}. "
-                "It must return an nn.Module for the base width and every wider one that is asked for."
+                f"{_mend(self.factory, arguments)}"
             ) from error
         if not isinstance(model, nn.Module):
             raise FamilyError(
@@ -264,6 +265,22 @@ class Family:
 
     def __repr__(self) -> str:
         return f"Family({self.name}, base={self.base})"
+
+
+def _mend(factory: Callable[..., nn.Module], arguments: tuple[int, ...]) -> str:
+    """What a factory that failed must do: be called at all, first."""
+    try:
+        inspect.signature(factory).bind(*arguments)
+    except TypeError:
+        given = ("width", "depth")[: len(arguments)]
+        named = ", ".join(f"NAME={name}" for name in given)
+        return (
+            f"A factory is called by position, as factory({', '.join(given)}): give a function that takes it so, such as "
+            f"lambda {', '.join(given)}: factory({named})."
+        )
+    except ValueError:  # a callable without a signature
+        pass
+    return "It must return an nn.Module for the base width and every wider one that is asked for."
 
 
 def _call_text(arguments: tuple[int, ...]) -> str:
