@@ -17,8 +17,8 @@ from lazyrich.errors import UsageError
 def resolve(reference: str) -> Any:
     """The callable that a reference names.
 
-    A file is run once in a process: every reference to it leads to the same module, until the file is changed. A module that is no file but an
-    attribute of its package, as ``os.path``, serves too.
+    A file is run once in a process: every reference to it leads to the same module, until the file is changed. A module that is
+    no file but an attribute of its package, as ``os.path``, serves too.
 
     Args:
         reference: ``package.module:callable`` or ``path/to/file.py:callable``.
