@@ -17,7 +17,18 @@ from lazyrich.rich.curve import NAMED, curve_of
 from lazyrich.rich.network import Activation
 
 Maps = list[tuple[str, str | None]]  # weight and bias names of the affine maps
-PASSED = ("flatten", "view", "reshape", "dropout", "feature_dropout", "alpha_dropout", "identity", "contiguous", "alias")
+PASSED = (
+    "flatten",
+    "view",
+    "reshape",
+    "squeeze",
+    "dropout",
+    "feature_dropout",
+    "alpha_dropout",
+    "identity",
+    "contiguous",
+    "alias",
+)
 COVERED = "the rich limit covers fully connected networks: linear layers with one function of one number between them"
 POINTS = torch.linspace(-4.1, 4.3, 96, dtype=torch.float64).reshape(8, 12)  # where two functions must agree to be one
 

@@ -13,6 +13,7 @@ from lazyrich.data import ArrayData, load
 from lazyrich.errors import RichError
 from lazyrich.family import Family
 from lazyrich.graph import Graph, trace
+from lazyrich.layer import shown
 from lazyrich.rich.chain import COVERED, Maps, chain_of
 from lazyrich.rich.dynamics import Dynamics
 from lazyrich.rich.network import Activation, Layer, Network
@@ -55,7 +56,7 @@ def dmft(
     """
     plan = plan_for(family, mup(), "sgd") if isinstance(family, Family) else as_plan(family)
     known = load(data)
-    network, maps = _read(plan, known.x, width)
+    network, maps = read(plan, known.x, width)
     if width is None and (regime := plan.scheme.classify("sgd").regime) != "feature learning":
         raise RichError(
             f"{plan.scheme.name} under SGD is in the {regime} regime, whose limit is lzr.kernel(plan); features move in the limit "
@@ -108,7 +109,7 @@ def network_of(plan: Plan, x: Tensor, width: int | None = None) -> Network:
         >>> round(network_of(plan, x, 64).gamma0 / network_of(plan, x, 1024).gamma0, 6)
         2.0
     """
-    return _read(plan, x, width)[0]
+    return read(plan, x, width)[0]
 
 
 def hidden_layers(plan: Plan, x: Tensor) -> list[str]:
@@ -120,7 +121,20 @@ def hidden_layers(plan: Plan, x: Tensor) -> list[str]:
         >>> hidden_layers(plan, torch.zeros(2, 5))
         ['hidden.0', 'hidden.1']
     """
-    return [weight.rpartition(".")[0] for weight, _ in _read(plan, x, None)[1][:-1]]
+    return names_of(read(plan, x)[1])
+
+
+def names_of(maps: Maps) -> list[str]:
+    """Of the hidden layers: their modules, or their weights where one module holds several.
+
+    Example:
+        >>> names_of([("first.weight", None), ("readout.weight", None)]), names_of([("v", None), ("readout.weight", None)])
+        (['first'], ['(network)'])
+        >>> names_of([("v", None), ("w", "b"), ("readout.weight", None)])
+        ['v', 'w']
+    """
+    paths = [weight.rpartition(".")[0] for weight, _ in maps[:-1]]
+    return [shown(path) if paths.count(path) == 1 else weight for path, (weight, _) in zip(paths, maps, strict=False)]
 
 
 def random_offset(plan: Plan, x: Tensor) -> str | None:
@@ -136,7 +150,8 @@ def random_offset(plan: Plan, x: Tensor) -> str | None:
     return bias if bias is not None and plan.settings(plan.base)[bias].std > 0 else None
 
 
-def _read(plan: Plan, x: Tensor, width: int | None) -> tuple[Network, Maps]:
+def read(plan: Plan, x: Tensor, width: int | None = None) -> tuple[Network, Maps]:
+    """``network_of`` with the names of the tensors that its layers have in the plan's networks."""
     if plan.optimizer_name not in GRADIENT:
         raise RichError(f"the plan is for {plan.optimizer_name}; the rich limit is that of gradient descent, plan(..., 'sgd')")
     verdict = plan.scheme.classify("sgd")
