@@ -33,7 +33,9 @@ def dmft(
     """Train a network at infinite width as its plan says, with the learning rate that its finite networks have.
 
     Args:
-        family: a plan for SGD (``lzr.mup()``, ``lzr.richness(0.5, gamma)``); or a family, planned by muP.
+        family: a plan for SGD (``lzr.mup()``, ``lzr.richness(0.5, gamma)``); or a family, planned by muP. Its networks are linear
+            layers of one width with one function of one number between them, by name or written out, or none; they are taken
+            in the mode in which the factory returns them.
         data: what ``lzr.data.load`` takes. Labels become +-1 for a network of one output, rows of ones and zeros for more.
         steps: of gradient descent on all samples.
         lr: of the base-width network, as in ``plan.optimizer(model, lr)``.

@@ -47,9 +47,9 @@ def off(a, b):
 class Straight(nn.Module):
     """Three linear layers and nothing between them."""
 
-    def __init__(self, n, inputs):
+    def __init__(self, n, inputs, bias=True):
         super().__init__()
-        self.first, self.mid, self.readout = nn.Linear(inputs, n), nn.Linear(n, n), nn.Linear(n, 1)
+        self.first, self.mid, self.readout = (nn.Linear(a, b, bias) for a, b in ((inputs, n), (n, n), (n, 1)))
 
     def forward(self, x):
         return self.readout(self.mid(self.first(x)))
@@ -242,6 +242,36 @@ def test_linear_networks_are_exact():
         inner, outer = inner + torch.outer(outer, pull) * first.rates[0] / first.weight, outer + turned
     assert off(limit.outputs[:, :, 0], torch.stack(f)) < 1e-6
     assert limit.movement(1) > 0.05
+
+
+def test_deep_linear_networks_are_exact():
+    """Two hidden layers: a Gaussian matrix W is, from each vector that it starts at, an infinite bidiagonal matrix of ones.
+
+    That is the Golub-Kahan form of Catalan moments u.(W'W)^k u, u any column of the first layer; W' has it from the readout.
+    So the limit is gradient descent on a small network whose W is a block for each, longer than training reaches.
+    """
+    x, y = data()
+    plan = lzr.plan(lzr.Family(lambda n: Straight(n, 5, bias=False), base=64), lzr.richness(0.5, gamma=2.0), "sgd")
+    limit = lzr.dmft(plan, (x, y), STEPS, lr=0.05, samples=400)
+    length, f = 3 * STEPS, []
+    chain = torch.eye(length).double() + torch.eye(length).double().roll(1, 1).triu()
+    middle = torch.block_diag(*5 * [chain], chain.T)
+    first, readout = torch.eye(len(middle)).double()[:, : 5 * length : length], torch.eye(len(middle)).double()[5 * length]
+    gamma, layers = limit.network.gamma0, limit.network.layers
+    sizes = [layer.weight**0.5 for layer in layers]
+    rates = [0.05 * gamma * layer.rates[0] / layer.weight for layer in layers]
+    inputs = sizes[0] * x.double().T / 5**0.5
+    for _ in range(STEPS + 1):
+        below = first @ inputs
+        above = sizes[1] * middle @ below
+        f.append(sizes[2] * readout @ above / gamma)
+        pull = sizes[2] * (y[:, 0] - f[-1]) / len(x)
+        back = sizes[1] * middle.T @ readout
+        steps = torch.outer(back, inputs @ pull), sizes[1] * torch.outer(readout, below @ pull), above @ pull
+        first, middle, readout = (w + r * s for w, r, s in zip((first, middle, readout), rates, steps, strict=True))
+    assert off(limit.outputs[:, :, 0], torch.stack(f)) < 1e-6
+    assert torch.allclose(limit.features(2), above.T @ above, rtol=1e-5)
+    assert limit.movement(2) > 0.5
 
 
 def test_momentum_is_the_plans():
