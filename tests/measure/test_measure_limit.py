@@ -115,6 +115,9 @@ def test_networks_that_diverge_are_a_result(rich):
     assert one.widths[0]["diverged"] == 3
     assert "diverged" in str(one)
     assert one.slope.value == pytest.approx(-0.5, abs=0.3)
+    exact = dataclasses.replace(found, theory=found.theory | {"accuracy": 3e-16})
+    assert "± 0%" in str(exact)
+    assert "± 0%" not in str(found)
     gone = dataclasses.replace(found, runs=[run for run in runs if run["width"] == 64])
     assert "diverged at this learning rate" in gone.sentence
     assert gone.to_dict()["widest"]["width"] is None
