@@ -75,8 +75,10 @@ def test_a_networks_own_tensors_are_a_layer_with_a_name_for_people() -> None:
             return self.last(x + self.shift)
 
     start, (x, y) = Shifted().double(), data()
-    found = train_alone(start, sgd, lambda _: (x, y), half_mse, steps=1)
+    told: list[str] = []
+    found = train_alone(start, sgd, lambda _: (x, y), half_mse, steps=1, probes=lambda layer: told.append(layer) or [])
     assert list(found.runs) == ["", "last"]
+    assert told == ["(network)", "last", ""]  # the last is the whole network
     assert str(found).splitlines()[1].startswith("(network)  ")
     with pytest.raises(TrainError, match=r"expected layers .*: \(network\), last"), only(start, "head"):
         pass
