@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lazyrich import __version__
 from lazyrich.errors import SweepError, Unfinished
 from lazyrich.sweep import Executor, Outcome, Results, Store, executor_for, shard_of, sweep
 
@@ -107,7 +108,7 @@ def run_trainings(
             folder,
             executor=executor,
             name=name,
-            code=_version(),
+            code=__version__,
             shard=part,
             retry_failed=where.retry_failed,
             progress=show,
@@ -135,9 +136,3 @@ def _partial(results: Results) -> Trainings:
 
 def _called(function: Callable[..., Any], study: Any, /, **settings: Any) -> Any:
     return function(study, **{name: value for name, value in settings.items() if name != "study"})
-
-
-def _version() -> str:
-    from lazyrich import __version__
-
-    return __version__
