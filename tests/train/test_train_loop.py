@@ -59,3 +59,11 @@ def test_losses_are_found_by_name_and_by_target():
     assert torch.isclose(half(f, y), 0.5 * (f - y).square().sum(1).mean())
     with pytest.raises(TrainError, match="got loss 'hinge'.*cross_entropy"):
         loss_for("hinge", y)
+
+
+@pytest.mark.parametrize("name", ["mse", "half_mse"])
+def test_a_squared_loss_refuses_targets_of_another_shape(name):
+    loss = loss_for(name, torch.zeros(2))[1]
+    assert loss(torch.ones(3, 1), torch.zeros(3)) == loss(torch.ones(3), torch.zeros(3, 1)) > 0
+    with pytest.raises(TrainError, match=r"targets \(2, 5\) for outputs \(5, 2\)"):
+        loss(torch.ones(5, 2), torch.zeros(2, 5))
