@@ -202,7 +202,21 @@ def test_a_disk_that_cannot_hold_it_is_refused_at_once_and_nothing_is_left(tmp_p
     assert found.returncode == 0, found.stderr
     assert "cannot make" in found.stdout
     assert "free space or give another path" in found.stdout
-    assert not path.exists()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("where", ["_reserve", "write_json", "os.replace"])
+def test_a_stop_while_the_file_is_made_is_continued(tmp_path, monkeypatch, where):
+    def stopped(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(f"lazyrich.lazy.stream.{where}", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            write_gram(network(), inputs(), tmp_path / "gram.npy", block=6)
+    gram = write_gram(network(), inputs(), tmp_path / "gram.npy", block=6)
+    np.testing.assert_allclose(gram, network().ntk(inputs()), rtol=1e-12)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["gram.npy", "gram.npy.json"]
 
 
 def test_a_disk_that_fills_under_the_list_of_blocks_keeps_what_is_done(tmp_path, monkeypatch):
