@@ -11,13 +11,23 @@ from lazyrich.functional import functional_call
 
 
 def feature_movement(before: Tensor, after: Tensor) -> float:
-    """RMS(h_t - h_0) / RMS(h_0), for features of shape (samples, units).
+    """RMS(h_t - h_0) / RMS(h_0), for features of shape (samples, units); 0 where nothing moved, infinite from zero on.
 
     Example:
         >>> feature_movement(torch.ones(2, 3), 1.5 * torch.ones(2, 3))
         0.5
     """
-    return float((after - before).norm() / before.norm())
+    return relative(after - before, before)
+
+
+def relative(change: Tensor, size: Tensor) -> float:
+    """||change|| / ||size||; of no change 0, also where there is no size.
+
+    Example:
+        >>> relative(torch.zeros(3), torch.zeros(3)), relative(torch.ones(3), torch.zeros(3))
+        (0.0, inf)
+    """
+    return float(change.norm() / size.norm()) if bool(change.any()) else 0.0
 
 
 def kernel_movement(before: Tensor, after: Tensor) -> float:

@@ -7,6 +7,8 @@ from torch.nn import functional as F
 
 from lazyrich.family.zoo.residual import Branch
 from lazyrich.measure import decompose
+from lazyrich.measure.decompose import from_corners
+from lazyrich.measure.movement import feature_movement
 
 
 class Residual(nn.Module):
@@ -89,3 +91,10 @@ def test_small_updates_keep_their_digits_in_float64():
     parts = decompose(block, {k: v.double() for k, v in old.items()}, new, x0, x0)
     assert parts.error < 1e-6
     assert parts.layer.norm() / (1e-9 * F.linear(x0.double(), old["weight"].double()).norm()) == pytest.approx(1, abs=0.2)
+
+
+def test_where_nothing_moves_the_error_and_the_movement_are_zero():
+    nothing = torch.zeros(3, 2)
+    assert from_corners(nothing, nothing, nothing, nothing).error == 0
+    assert feature_movement(nothing, nothing) == 0
+    assert feature_movement(nothing, nothing + 1) == float("inf")

@@ -71,6 +71,12 @@ def test_it_predicts_what_a_little_training_moves():
     assert found.features["hidden.1"] == pytest.approx(float((seen["h"] - h).norm() / h.norm()), rel=0.05)
 
 
+def test_features_that_are_zero_and_stay_so_have_not_moved():
+    model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 1))
+    nn.init.constant_(model[0].bias, -9.0)
+    assert onset(model, torch.zeros(2, 4), torch.ones(2), features=["1"]).features == {"1": 0.0}
+
+
 def test_richness_enters_every_order_by_one_more_power():
     x, y = data()
     plain, rich = (lzr.plan(family(), lzr.richness(0.25, gamma), "sgd") for gamma in (1.0, 3.0))
