@@ -18,7 +18,8 @@ class Optimum:
     Attributes:
         lr: where the smoothed curve is lowest.
         loss: its value there.
-        edge: whether the lowest point is the first or last that did not diverge before the grid's own end.
+        edge: whether a better rate may lie beyond the grid: the lowest point is the first that did not diverge, or the last of a
+            grid on which none did.
     """
 
     lr: float

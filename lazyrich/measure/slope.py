@@ -71,13 +71,13 @@ def fit_slope(widths: Sequence[float], values: Sequence[Sequence[float]], confid
     sxx = float((dx**2).sum())
     if sxx == 0:  # no seed has two widths left
         return Slope(math.nan, math.nan, math.nan, int(usable.sum()))
-    slope = float((dx * dy).sum()) / sxx
+    slope = round(float((dx * dy).sum()) / sxx, 12)  # rounding of logarithms makes no exponent
     points, freedom = int(usable.sum()), int(usable.sum()) - int(rows.sum()) - 1
     if freedom < 1:
         return Slope(slope, -math.inf, math.inf, points)
     residual = float((np.where(usable, dy - slope * dx, 0.0) ** 2).sum())
     reach = float(stats.t.ppf((1 + confidence) / 2, freedom)) * math.sqrt(residual / freedom / sxx)
-    return Slope(round(slope, 12), slope - reach, slope + reach, points)
+    return Slope(slope, slope - reach, slope + reach, points)
 
 
 def _within_rows(v: np.ndarray, usable: np.ndarray) -> np.ndarray:

@@ -32,7 +32,7 @@ class Hierarchy:
         test: outputs on the test inputs, (T, M, K); None without any.
         ntk: tangent kernel of the training outputs, (T, N K, N K).
         losses: training loss, in the normalisation that was asked for, (T,).
-        valid_until: the last asked-for time is within the validity, or the time at which the prediction contradicts itself.
+        valid_until: the last time that was asked for, or the earlier one at which the prediction contradicts itself.
         reason: why it ends there; None where it does not.
         title: what was predicted, for people.
         first: tangent kernel of the training outputs at the start, (N K, N K).

@@ -47,7 +47,8 @@ def flow(
         lr: learning rate.
         rates: learning-rate factor by tensor name, 1 where it is not given.
         substeps: Runge-Kutta steps from each time to the next at the least; more are taken where a step would exceed
-            1 / (lr c lambda_max), with lambda_max the tangent kernel's largest eigenvalue and c the scale of the loss.
+            0.7 / (lr c lambda_max), with lambda_max the largest eigenvalue of the tangent kernel at the earlier of the two
+            times, rates included, and c the scale of the loss.
 
     Returns:
         Outputs on x, (T, N, K), and on x_test, (T, M, K) or None; float64.
