@@ -85,6 +85,13 @@ def test_nothing_of_the_block_changes():
     assert all(torch.equal(v, before[k]) for k, v in block.state_dict().items())
 
 
+def test_the_seed_is_that_of_random_layers():
+    block, old, new, x0, x1 = moved(nn.Sequential(nn.Linear(7, 5), nn.Dropout(0.5)), (3, 7), torch.float64)
+    one, same, other = (decompose(block, old, new, x0, x1, seed=seed) for seed in (1, 1, 2))
+    assert torch.equal(one.total, same.total)
+    assert not torch.equal(one.total == 0, other.total == 0)
+
+
 def test_small_updates_keep_their_digits_in_float64():
     block, old, _, x0, _ = moved(nn.Linear(64, 64), (8, 64), torch.float32)
     new = {k: v.double() * (1 + 1e-9) for k, v in old.items()}

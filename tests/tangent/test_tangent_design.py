@@ -103,6 +103,14 @@ def test_a_designed_network_starts_at_the_wanted_size():
     assert found.rows()[0]["sigma_w"] == 1.0
 
 
+def test_a_design_takes_the_share_that_is_learnt_and_foretells_features():
+    x, y = data()
+    (found,) = design(family(1), x, y, 0.2, learnt=0.2, features=["hidden.0"], seeds=1).candidates
+    want = onset(found.plan.build(16, 0), x, y, rates=rated(found.plan, 16), learnt=0.2, centred=True, features=["hidden.0"])
+    assert want.size == pytest.approx(0.2, rel=1e-3)
+    assert found.features("hidden.0") == pytest.approx(want.features["hidden.0"], rel=1e-3)
+
+
 def test_sigmas_are_those_of_layers_at_the_base_width():
     assert initialisation(family(), 2.0, 0.5) == {
         "hidden.0.weight": 1.0,
