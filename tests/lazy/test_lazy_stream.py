@@ -146,6 +146,22 @@ def test_a_network_that_reads_no_random_numbers_is_known_by_its_data(tmp_path):
         write_gram(lzr.kernel(Lookup(0.2)), x, tmp_path / "gram.npy")
 
 
+def test_a_lack_of_memory_gives_a_network_no_other_name(tmp_path, monkeypatch):
+    identity, calls = sys.modules["lazyrich.lazy.identity"], []
+    square = identity._square
+
+    def full(*args):
+        calls.append(1)
+        if len(calls) == 1:
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory")
+        return square(*args)
+
+    monkeypatch.setattr(identity, "_square", full)
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
+        write_gram(network(), inputs(), tmp_path / "gram.npy")
+    assert not list(tmp_path.iterdir())
+
+
 def truncated(path):
     path.write_bytes(path.read_bytes()[:1000])
 
