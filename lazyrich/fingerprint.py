@@ -56,10 +56,11 @@ def _code(function: Any) -> str:
 
 def _own(function: Any) -> str:
     """The source of one function or class, or its compiled form."""
+    code = getattr(function, "__code__", None)
     try:
-        return inspect.getsource(function)
+        source = inspect.getsource(function)
+        return source if source.count("lambda") < 2 or code is None else source + repr(_compiled(code))  # two on one line
     except (OSError, TypeError):
-        code = getattr(function, "__code__", None)
         if code is not None:
             return repr(_compiled(code))
     methods = [f"{name} {_compiled(m.__code__)}" for name, m in vars(function).items() if hasattr(m, "__code__")]
@@ -68,8 +69,13 @@ def _own(function: Any) -> str:
 
 def _compiled(code: Any) -> tuple[Any, ...]:
     """Bytecode and constants, without addresses."""
-    constants = tuple(_compiled(c) if hasattr(c, "co_code") else repr(c) for c in code.co_consts)
+    constants = tuple(_compiled(c) if hasattr(c, "co_code") else _constant(c) for c in code.co_consts)
     return code.co_code, code.co_names, constants
+
+
+def _constant(value: Any) -> str:
+    """A constant in words, sets in an order that no hash decides."""
+    return repr(sorted(map(repr, value))) if isinstance(value, frozenset) else repr(value)
 
 
 def _hold(state: Any, value: Any, seen: set[int]) -> None:

@@ -47,7 +47,9 @@ def written(text):
 
 
 NET = "class Net(nn.Module):\n    def forward(self, x):\n        return x.{}()\ndef made(n):\n    return Net()"
+LINE = (lambda x: x / 2), (lambda x: x / 3)
 PAIRS = {
+    "lambdas of one line": (lambda: LINE[0], lambda: LINE[1]),
     "closures": (lambda: closed(1), lambda: closed(2)),
     "attributes of a bound method": (lambda: Trainer(1).run, lambda: Trainer(2).run),
     "attributes of an object": (lambda: Trainer(1), lambda: Trainer(2)),

@@ -171,7 +171,7 @@ class Kernel:
         found = {}
         for name in names:
             alone = replace(self.weights, planned=True, rates={}, frozen=frozenset(names) - {name})
-            found[name] = Kernel(self.module, alone).diagonal(x, "ntk")
+            found[name] = self.reweighted(alone).diagonal(x, "ntk")
         return found
 
     def explain(self, x: Tensor) -> Explanation:

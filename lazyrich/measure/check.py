@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lazyrich import __version__
 from lazyrich.data import ArrayData, load
 from lazyrich.errors import UsageError
 from lazyrich.family import Role
@@ -203,7 +204,7 @@ def summarise(setup: Setup, trials: Sequence[Trial], command: str = "") -> Check
         obligations=_obligations(setup),
         reproduce={
             "command": command or "lazyrich.check(plan, data, ...) with the settings above",
-            "versions": {"lazyrich": _version(), "torch": torch.__version__, "python": platform.python_version()},
+            "versions": {"lazyrich": __version__, "torch": torch.__version__, "python": platform.python_version()},
             "date": date.today().isoformat(),
         },
     )
@@ -352,9 +353,3 @@ def _function_movement(
         if record:
             moves[trial["width"]].append(record["update"] / record["level"] if record["level"] > 0 else record["update"] > 0)
     return max((sum(m) / len(m) for m in moves.values() if m), default=0.0)
-
-
-def _version() -> str:
-    from lazyrich import __version__
-
-    return __version__

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lazyrich import __version__
 from lazyrich.data import ArrayData, load
 from lazyrich.errors import TangentError, UsageError
 from lazyrich.family import Family, Role, as_family
@@ -199,7 +200,7 @@ def dial(
     def found(done: Trainings, widths: Sequence[int]) -> DialResult:
         reproduce = {
             "command": command or "lazyrich.dial(family, data, ...) with the settings above",
-            "versions": {"torch": torch.__version__, "python": platform.python_version()},
+            "versions": {"lazyrich": __version__, "torch": torch.__version__, "python": platform.python_version()},
             "date": date.today().isoformat(),
             "notes": list(done.notes),
         }

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lazyrich import __version__
 from lazyrich.data import load
 from lazyrich.errors import DivergedError, RichError, UsageError
 from lazyrich.measure.limit_result import LimitResult
@@ -107,7 +108,7 @@ def limit(
             {"width": width}
             | kept(store, f"width{width}-seed{own}", lambda w=width, s=own, t=told: study.network(w, s, theory, t))
         )
-    versions = {"torch": torch.__version__, "python": platform.python_version()}
+    versions = {"lazyrich": __version__, "torch": torch.__version__, "python": platform.python_version()}
     settings = study.settings() | {"lr": float(f"{theory['lr']:.4g}")}
     reproduce = {"command": command, "versions": versions, "date": date.today().isoformat()}
     title = f"{plan.family.name if plan.family else 'network'} · {plan.scheme.name} · {study.data}"

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lazyrich import __version__
 from lazyrich.errors import SweepError, Unfinished
 from lazyrich.sweep import Executor, Outcome, Results, Store, executor_for, shard_of, sweep
 from lazyrich.sweep.store import FILE
@@ -119,7 +120,7 @@ def run_trainings(
             folder,
             executor=executor,
             name=name,
-            code=_version(),
+            code=__version__,
             shard=part,
             retry_failed=where.retry_failed,
             progress=show,
@@ -155,9 +156,3 @@ def _digest(context: Mapping[str, Any]) -> str:
 
 def _name(function: Callable[..., Any]) -> str:
     return f"{function.__module__}.{function.__name__}"
-
-
-def _version() -> str:
-    from lazyrich import __version__
-
-    return __version__

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lazyrich import __version__
 from lazyrich.data import ArrayData, load
 from lazyrich.errors import UsageError
 from lazyrich.fingerprint import fingerprint
@@ -163,7 +164,7 @@ def transfer(
     def found(done: Trainings, widths: Sequence[int]) -> TransferResult:
         reproduce = {
             "command": command or "lazyrich.transfer(plans, data, ...) with the settings above",
-            "versions": {"lazyrich": _version(), "torch": torch.__version__, "python": platform.python_version()},
+            "versions": {"lazyrich": __version__, "torch": torch.__version__, "python": platform.python_version()},
             "date": date.today().isoformat(),
             "notes": list(done.notes),
         }
@@ -320,9 +321,3 @@ def _try(plan: Plan, width: int, data: ArrayData) -> None:
             f"the network of width {width} does not take inputs of shape {tuple(x.shape[1:])} {x.dtype}: {line}; "
             "give data of the shape that it reads (--images for images)"
         ) from error
-
-
-def _version() -> str:
-    from lazyrich import __version__
-
-    return __version__

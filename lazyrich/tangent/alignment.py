@@ -59,13 +59,18 @@ def _product(kernel: Tensor, target: Tensor, kind: str) -> float:
     if kind == "unbiased":
         both, own, other = (float(hsic(a, b)) for a, b in ((kernel, target), (kernel, kernel), (target, target)))
         return both / (own * other) ** 0.5 if own > 0 and other > 0 else 0.0
-    a, b = (kernel, target) if kind == "uncentred" else (_centre(kernel), _centre(target))
+    a, b = (kernel, target) if kind == "uncentred" else (centre(kernel), centre(target))
     scale = float(a.norm() * b.norm())
     return min(float((a * b).sum()) / scale, 1.0) if scale > 1e-14 * float(kernel.norm() * target.norm()) else 0.0
 
 
-def _centre(kernel: Tensor) -> Tensor:
-    """H K H."""
+def centre(kernel: Tensor) -> Tensor:
+    """H K H, with H = I - 11^T/N: a Gram as of features without their mean.
+
+    Example:
+        >>> centre(torch.eye(2)).tolist()
+        [[0.5, -0.5], [-0.5, 0.5]]
+    """
     return kernel - kernel.mean(0, keepdim=True) - kernel.mean(1, keepdim=True) + kernel.mean()
 
 

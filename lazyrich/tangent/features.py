@@ -76,7 +76,17 @@ def feature_kernel(
     second = first if x2 is None else features(model, x2, layers)
     size = sum(len(x1) * len(second[path]) * h.element_size() for path, h in first.items())
     refuse_large(size, f"kernels of {len(first)} layers", "fewer samples at a time, or name the layers")
-    return {path: inner(h.flatten(1), second[path].flatten(1)) / h[0].numel() for path, h in first.items()}
+    return {path: feature_gram(h, second[path]) for path, h in first.items()}
+
+
+def feature_gram(h: Tensor, g: Tensor) -> Tensor:
+    """H G^T / n of features of a layer, (N1, ...) and (N2, ...), n entries a sample.
+
+    Example:
+        >>> feature_gram(torch.ones(2, 5), torch.ones(2, 5)).tolist()
+        [[1.0, 1.0], [1.0, 1.0]]
+    """
+    return inner(h.flatten(1), g.flatten(1)) / h[0].numel()
 
 
 def _kept(out: object) -> object:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from lazyrich.errors import TangentError
+from lazyrich.errors import TangentError, out_of_memory
 from lazyrich.tangent.function import NetworkFunction
 
 # torch's function -> place of the weight among its arguments, and its name
@@ -314,8 +314,9 @@ def _gradients(out: Tensor, at: list[Tensor], seeds: Tensor) -> tuple[Tensor | N
     if len(seeds) > 1:
         try:
             return torch.autograd.grad(out, at, seeds, is_grads_batched=True, allow_unused=True, retain_graph=True)
-        except RuntimeError:  # some backward has no batched form
-            pass
+        except RuntimeError as error:  # some backward has no batched form
+            if out_of_memory(error):
+                raise
     single = [torch.autograd.grad(out, at, seed, allow_unused=True, retain_graph=True) for seed in seeds]
     return tuple(None if g[0] is None else torch.stack(g) for g in zip(*single, strict=True))
 
@@ -327,7 +328,9 @@ def _rest(function: NetworkFunction, x: Tensor, names: list[str]) -> dict[str, T
     chosen = {name: function.parameters[name] for name in names}
     try:
         each = torch.func.vmap(torch.func.jacrev(lambda p, one: function.one(p, one)), (None, 0))(chosen, x)
-    except (RuntimeError, TangentError):  # an operation without a batched form, such as a recurrent layer, or an own backward
+    except (RuntimeError, TangentError) as error:  # an operation without a batched form, such as a recurrent layer
+        if out_of_memory(error):
+            raise
         each = _one_by_one(function, x, chosen)
     return {name: g.reshape(*g.shape[:2], -1) for name, g in each.items()}
 

@@ -16,12 +16,22 @@ Loss = Callable[[Any, Tensor], Tensor]
 
 def half_mse(output: Tensor, target: Tensor) -> Tensor:
     """(1/2) mean over samples of the squared distance: 1/(2N) sum_i ||f_i - y_i||^2."""
-    return 0.5 * (output - target.reshape(output.shape)).square().reshape(len(output), -1).sum(1).mean()
+    return 0.5 * (output - _shaped(target, output)).square().reshape(len(output), -1).sum(1).mean()
 
 
 def mse(output: Tensor, target: Tensor) -> Tensor:
     """Mean over samples and outputs of the squared error, as ``torch.nn.MSELoss``."""
-    return F.mse_loss(output, target.reshape(output.shape))
+    return F.mse_loss(output, _shaped(target, output))
+
+
+def _shaped(target: Tensor, output: Tensor) -> Tensor:
+    """The target in the output's shape: (N,) and (N, 1) are one, any other difference is a mistake."""
+    if target.shape != output.shape and {target.shape, output.shape} != {output.shape[:1], (*output.shape[:1], 1)}:
+        raise TrainError(
+            f"got targets {tuple(target.shape)} for outputs {tuple(output.shape)}, expected equal shapes; (N,) and (N, 1) are "
+            "equal, reshape any others"
+        )
+    return target.reshape(output.shape)
 
 
 def cross_entropy(output: Tensor, target: Tensor) -> Tensor:

@@ -230,6 +230,15 @@ def test_a_changed_network_is_another_run(tmp_path):
         check(lzr.mup(), factory=lambda n: lzr.zoo.MLP(n, depth=3), **options)
 
 
+def test_a_changed_loss_is_another_run(tmp_path):
+    plan = lzr.plan(lzr.Family(lzr.zoo.mlp, base=8), lzr.mup())
+    options = {"widths": (8, 16), "seeds": 1, "steps": 1, "folder": tmp_path / "run"}
+    halves, thirds = (lambda out, y: out.square().mean() / 2), (lambda out, y: out.square().mean() / 3)
+    lzr.check(plan, "digits", loss=halves, **options)
+    with pytest.raises(StoreError, match="another run .code of the loss"):
+        lzr.check(plan, "digits", loss=thirds, **options)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

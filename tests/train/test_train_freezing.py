@@ -130,5 +130,9 @@ def test_the_probe_looks_without_changing_the_run() -> None:
     assert len(probe.rows()) == 3 * 4
     torch.manual_seed(0)
     assert probe.records[0] == layer_alignment(net(), x, y)
+    rated = AlignmentProbe(x, y, rates={"readout.weight": 0.0, "readout.bias": 0.0})
+    train(net(), sgd(list(net().parameters())), lambda _: (x, y), half_mse, 1, probes=[rated])
+    torch.manual_seed(0)
+    assert [layer.layer for layer in rated.records[0].layers if layer.share == 0] == ["readout"]
     with pytest.raises(TrainError, match="every = 0"):
         AlignmentProbe(x, y, every=0)

@@ -69,3 +69,11 @@ def test_losses_are_found_by_reference(tmp_path):
         loss_for(f"{tmp_path / 'mine.py'}:gone", torch.ones(2))
     with pytest.raises(TrainError, match="got the class Kept as loss, expected a function"):
         loss_for(f"{tmp_path / 'mine.py'}:Kept", torch.ones(2))
+
+
+@pytest.mark.parametrize("name", ["mse", "half_mse"])
+def test_a_squared_loss_refuses_targets_of_another_shape(name):
+    loss = loss_for(name, torch.zeros(2))[1]
+    assert loss(torch.ones(3, 1), torch.zeros(3)) == loss(torch.ones(3), torch.zeros(3, 1)) > 0
+    with pytest.raises(TrainError, match=r"targets \(2, 5\) for outputs \(5, 2\)"):
+        loss(torch.ones(5, 2), torch.zeros(2, 5))
