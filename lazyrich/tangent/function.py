@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from lazyrich.errors import TangentError
 from lazyrich.functional import functional_call
+from lazyrich.tangent import lengths, matrices
 
 Parameters = Mapping[str, Tensor]
 RANDOM = "it draws at random, so it is no fixed function; call model.eval(), or draw outside of the network"
@@ -259,7 +260,7 @@ class _WrittenOut(TorchFunctionMode):
     """Operations written out whose fused forms have wrong or no derivatives under nested transforms (torch 2.13, 2.14).
 
     Wrong are second derivatives of the norms, and per-sample derivatives of PReLU where there are as many samples as outputs;
-    gated units, normalised weights and some curves have no second forward derivatives.
+    gated units, normalised weights and some curves have no second forward derivatives. Of matrices and lengths see there.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -343,6 +344,8 @@ WRITTEN: dict[Any, Any] = {
     F.hardsigmoid: _curve(lambda h: F.relu6(h + 3) / 6),
     F.rrelu: _rrelu,
     torch._weight_norm: _weight_norm,
+    **lengths.WRITTEN,
+    **matrices.WRITTEN,
 }
 
 
