@@ -145,6 +145,7 @@ def _agree(a: Tensor, b: Tensor) -> bool:
     """Equal rows up to rounding, which depends on how many samples go together; each row has a scale of its own."""
     if a.shape != b.shape:
         return False
+    a, b = (torch.view_as_real(t.resolve_conj()) if t.is_complex() else t for t in (a, b))
     a, b = (t.reshape(len(t), -1).double() for t in (a, b))
     scale = b.nan_to_num(posinf=0.0, neginf=0.0).abs().amax(1, keepdim=True)
     return bool(((a == b) | ((a - b).abs() <= 1e-3 * scale)).all())
