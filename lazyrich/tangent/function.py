@@ -22,12 +22,18 @@ from lazyrich.functional import functional_call
 from lazyrich.tangent import lengths, matrices
 
 Parameters = Mapping[str, Tensor]
+TRIED = 16  # samples a pass where it is tried whether anything moves the outputs
 RANDOM = "it draws at random, so it is no fixed function; call model.eval(), or draw outside of the network"
 WRITE_OUT = "write it out in plain operations. ntk_of, which needs backward derivatives alone, may take it as it is"
 CHECKPOINTS = "it is run under torch.utils.checkpoint; switch checkpointing off where tangents are taken"
+STILL = (
+    "the outputs do not depend on any parameter in a way that can be differentiated (a sign, a rounding, a comparison, detach() or "
+    "no_grad() in the forward pass, or units that are all dead); a tangent kernel does not exist"
+)
 # torch's words where it lacks a derivative, and the mend
 UNDIFFERENTIABLE = {
     "saved tensor hooks": CHECKPOINTS,
+    "use_reentrant=True": CHECKPOINTS,
     "forward AD": WRITE_OUT,
     "functorch transforms": f"switch torch.utils.checkpoint off, if that is it, or {WRITE_OUT}",
 }
@@ -140,6 +146,31 @@ class NetworkFunction:
                 "so a kernel of two samples does not exist; use a layer that treats samples one by one (layer or group norm), and "
                 "batch_first=True where axis 0 would hold positions"
             )
+
+    def refuse_still(self, x: Tensor) -> None:
+        """Refuse outputs whose gradients are zero at every sample and parameter, here and nearby: off a saddle they are not."""
+        if self._moves(self.parameters, x):
+            return
+        draw = torch.Generator().manual_seed(0)
+
+        def near(t: Tensor) -> Tensor:
+            size = 0.1 * (t.abs().mean() + 0.1) if t.is_floating_point() else 0
+            return t + size * torch.randn(t.shape, generator=draw).to(t) if size else t
+
+        if not self._moves({name: near(p) for name, p in self.parameters.items()}, near(x)):
+            raise TangentError(f"{type(self.model).__name__}: {STILL}")
+
+    def _moves(self, parameters: Parameters, x: Tensor) -> bool:
+        """Whether any gradient of any output is not zero."""
+        live = {name: p.detach().requires_grad_() for name, p in parameters.items()}
+        for some in x.split(TRIED):
+            with torch.enable_grad(), differentiable(self.model):
+                out = self(live, some)
+                weights = torch.rand(out.shape, generator=torch.Generator().manual_seed(0)).to(out)
+                found = torch.autograd.grad(out, list(live.values()), weights, allow_unused=True) if out.requires_grad else ()
+            if any(g is not None and bool(g.any()) for g in found):
+                return True
+        return False
 
     def _refuse_inference(self, x: Tensor, name: str) -> None:
         if torch.is_inference_mode_enabled():

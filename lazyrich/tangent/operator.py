@@ -46,6 +46,7 @@ class NtkOperator:
         self._function.real()
         refuse_frequency(model)
         self._function.check(x)
+        self._function.refuse_still(x)
         self._factors = self._function.rates(rates)
         self._x, self._block = x, block
         self.outputs = self._function(self._function.parameters, x[:1]).shape[1]

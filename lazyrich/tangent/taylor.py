@@ -114,6 +114,8 @@ class TaylorModel(nn.Module):
         if kind not in self._seen:
             function = NetworkFunction(self._network[0])
             function.check(x)
+            if self._order:
+                function.refuse_still(x)
             _refuse_hooks(function, x[:1])
             self._seen.add(kind)
 
