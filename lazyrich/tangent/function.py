@@ -116,9 +116,9 @@ class NetworkFunction:
 
     def check(self, x: Tensor, name: str = "x") -> None:
         """Refuse inputs that the network does not take, that are not finite, or that it mixes with one another."""
-        if not isinstance(x, Tensor) or x.dim() < 1 or len(x) == 0:
-            got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
-            raise TangentError(f"{name}: got {got}, expected a tensor (N, ...) with at least one sample")
+        refuse_untensored(x, name)
+        if x.dim() < 1 or len(x) == 0:
+            raise TangentError(f"{name}: got {tuple(x.shape)}, expected a tensor (N, ...) with at least one sample")
         self._refuse_inference(x, name)
         if x.is_floating_point() and not torch.isfinite(x).all():
             raise TangentError(f"{name} has entries that are not finite; remove those samples")
@@ -198,6 +198,15 @@ class NetworkFunction:
                     "model.eval(), or work on a copy of the tensor"
                 )
         return outs
+
+
+def refuse_untensored(x: Any, name: str) -> None:
+    """Inputs that are no tensor, with how to give one."""
+    if not isinstance(x, Tensor):
+        mend = f"torch.as_tensor({name}) makes one"
+        if isinstance(x, (Mapping, tuple, list)):
+            mend = "wrap the network in a module that takes all of its inputs side by side in one tensor and splits it"
+        raise TangentError(f"{name}: got {type(x).__name__}, expected a tensor (N, ...); {mend}")
 
 
 def _two(x: Tensor) -> Tensor:

@@ -83,6 +83,23 @@ def test_inputs_are_refused_with_the_mend():
             function.check(x)
 
 
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda m, x: ntk_of(m, {"x": x}), "x1: got dict, expected a tensor.*wrap the network"),
+        (lambda m, x: ntk_of(m, x, "a"), "x2: got str, expected a tensor"),
+        (lambda m, x: NtkOperator(m, x.numpy()), r"x: got ndarray.*torch.as_tensor\(x\)"),
+        (lambda m, x: layer_alignment(m, {"x": x}, torch.arange(4)), "x: got dict, expected a tensor.*wrap the network"),
+        (lambda m, x: higher_kernels(m, {"x": x}), "x: got dict, expected a tensor.*wrap the network"),
+        (lambda m, x: higher_kernels(m, x, x.numpy()), r"x_test: got ndarray.*torch.as_tensor\(x_test\)"),
+        (lambda m, x: linearize(m)({"x": x}), "x: got dict, expected a tensor.*wrap the network"),
+    ],
+)
+def test_inputs_that_are_no_tensor_are_refused_with_how_to_give_one(call, says):
+    with pytest.raises(TangentError, match=says):
+        call(nn.Linear(3, 2), torch.randn(4, 3))
+
+
 def test_a_network_that_centres_its_batch_is_refused():
     class Centred(nn.Module):
         def __init__(self):

@@ -129,9 +129,11 @@ def test_what_does_not_fit_is_refused():
         NtkOperator(nn.BatchNorm1d(4), x)
 
 
-def test_vectors_of_whole_numbers_are_refused():
+def test_vectors_of_whole_numbers_and_arrays_are_refused():
     with pytest.raises(TangentError, match="torch.int64, expected real numbers"):
         NtkOperator(nn.Linear(3, 1), torch.randn(4, 3)).matvec(torch.ones(4, 1, dtype=torch.long))
+    with pytest.raises(TangentError, match="ndarray, expected a tensor; torch.as_tensor"):
+        NtkOperator(nn.Linear(3, 1), torch.randn(4, 3)).matvec(torch.ones(4, 1).numpy())
 
 
 def test_the_features_of_recurrent_layers_are_their_first_tensor_and_large_kernels_are_refused():
