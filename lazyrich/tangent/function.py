@@ -361,6 +361,17 @@ def _weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
     return v * (g / v.square().sum(axes, keepdim=True).sqrt())
 
 
+def _scatter_reduce(input: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str, *, include_self: bool = True) -> Tensor:
+    """Products, a place of the axis at a time, at which none meet: their own forward derivative is wrong."""
+    if reduce != "prod":
+        return torch.scatter_reduce(input, dim, index, src, reduce, include_self=include_self)
+    out = input if include_self else input.scatter(dim, index, 1.0)
+    src = src[tuple(slice(size) for size in index.shape)]
+    for at, value in zip(index.split(1, dim), src.split(1, dim), strict=True):
+        out = out.scatter(dim, at, out.gather(dim, at) * value)
+    return out
+
+
 def _lstm(*args: Any) -> Any:
     """Without oneDNN, whose fused layer has no forward derivative (its public switch warns of graphics cards)."""
     was = torch._C._get_mkldnn_enabled()
@@ -384,6 +395,9 @@ WRITTEN: dict[Any, Any] = {
     F.hardsigmoid: _curve(lambda h: F.relu6(h + 3) / 6),
     F.rrelu: _rrelu,
     torch._weight_norm: _weight_norm,
+    torch.scatter_reduce: _scatter_reduce,
+    Tensor.scatter_reduce: _scatter_reduce,
+    Tensor.scatter_reduce_: lambda input, *args, **kwargs: input.copy_(_scatter_reduce(input.clone(), *args, **kwargs)),
     **lengths.WRITTEN,
     **matrices.WRITTEN,
 }

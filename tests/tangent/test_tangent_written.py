@@ -35,7 +35,17 @@ def definite(t):
     return square(t) @ square(t).mT + torch.eye(4, **f64)
 
 
+def multiplied(t, **options):
+    index = torch.tensor([[0, 1, 2, 3], [0, 0, 2, 1], [0, 1, 2, 1]])
+    return square(t).scatter_reduce(0, index, drawn(4, 5, seed=2) + t, "prod", **options)
+
+
 LINES = {
+    "scattered products": multiplied,
+    "scattered products alone": lambda t: multiplied(t, include_self=False),
+    "products scattered in place": lambda t: (
+        square(t).clone().scatter_reduce_(1, torch.zeros(4, 4).long(), square(2 * t), "prod")
+    ),
     "reflections": reflected,
     "solve": lambda t: torch.linalg.solve(square(t), drawn(4, 2) * (1 + t)),
     "solve a vector from the right": lambda t: torch.linalg.solve(square(t), drawn(2, 4) * (1 + t), left=False),
