@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lazyrich.errors import TangentError
 from lazyrich.layer import shown
-from lazyrich.tangent.function import NetworkFunction
+from lazyrich.tangent.function import NetworkFunction, refuse_untensored
 from lazyrich.tangent.ntk import ntk_of
 
 KINDS = ("centred", "uncentred", "unbiased")
@@ -205,6 +205,7 @@ def layer_alignment(model: nn.Module, x: Tensor, y: Tensor, rates: Mapping[str, 
         >>> round(sum(layer.share for layer in found.layers), 6)
         1.0
     """
+    refuse_untensored(x, "x")
     _target_gram(y, len(x), "centred")  # refuses early
     return align(layer_kernels(model, x, rates), y, _speeds(model, x, y, rates or {}))
 

@@ -45,6 +45,7 @@ class Outputs:
         self.function = NetworkFunction(model)
         refuse_frequency(model)
         self.function.check(x)
+        self.function.refuse_still(x)
         self.x = x
         self._roots = _roots(self.function.rates(rates))
         self.point: Point = {

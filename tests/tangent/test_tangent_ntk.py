@@ -94,6 +94,20 @@ class Custom(nn.Module):
         return torch.sin(self.scale * self.dense(x)) @ self.mix
 
 
+class Waves(nn.Module):
+    """Real gains and offsets of complex activations, and a real one beside them."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.gain, self.offset = nn.Linear(4, 6), nn.Linear(6, 2), *(nn.Parameter(torch.randn(4)) for _ in "ab")
+        self.real = nn.Parameter(torch.randn(6))
+
+    def forward(self, x):
+        waves = torch.fft.rfft(torch.tanh(self.a(x)), dim=1)
+        waves = (waves * self.gain + self.offset).conj() * self.gain
+        return self.b(torch.tanh(torch.fft.irfft(waves, n=6, dim=1)) * self.real)
+
+
 class PositionsFirst(nn.Module):
     """Axis 0 of the layer's input holds positions, and there are as many as samples."""
 
@@ -261,6 +275,7 @@ CASES = {
     ),
     "tied convolution": (TiedTwice, numbers(2, 6)),
     "custom": (Custom, numbers(4)),
+    "waves": (Waves, numbers(4)),
     "positions first": (PositionsFirst, numbers(5, 5)),
     "in place": (InPlace, numbers(4)),
     "recurrent": (Recurrent, numbers(3, 4)),
