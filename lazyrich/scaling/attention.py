@@ -45,6 +45,9 @@ class Heads:
     by_hand: bool
 
 
+NONE = Heads(0, 0.0, False)
+
+
 def head_size(module: nn.Module) -> int | None:
     """The size of a module's heads: its ``head_dim``, else what it does on the meta device, else a usual name; None if none tells.
 
@@ -57,7 +60,8 @@ def head_size(module: nn.Module) -> int | None:
     if not attends(module):
         return None
     seen = watched(module) or watched(module, real=True)  # a forward that fetches numbers has none on the meta device
-    return seen.size if seen else next((size for name in NAMES if (size := _number(module, name)) is not None), None)
+    named = next((size for name in NAMES if (size := _number(module, name)) is not None), None)
+    return named if seen is None else seen.size or None
 
 
 def attends(module: nn.Module) -> bool:
@@ -74,8 +78,14 @@ def attends(module: nn.Module) -> bool:
     return TORCHS in names or (soft and bool(MOVES & names))
 
 
+def refuses(module: nn.Module) -> bool:
+    """Whether a module that may attend takes none of our inputs, or goes around its call to torch's attention with them."""
+    seen = watched(module) or watched(module, real=True)
+    return attends(module) and (seen is None or (seen == NONE and TORCHS in _names(type(module))))
+
+
 def watched(module: nn.Module, real: bool = False) -> Heads | None:
-    """Run a module by itself on inputs of our own, and see its attention; None if there is none or it takes other inputs.
+    """Run a module by itself on inputs of our own, and see its attention: ``NONE`` if it has none, None if it takes other inputs.
 
     Args:
         module: is left as it is.
@@ -86,16 +96,18 @@ def watched(module: nn.Module, real: bool = False) -> Heads | None:
     generator = torch.Generator().manual_seed(0)
     known = [*module.named_parameters(), *module.named_buffers()]
     state = {name: _stand_in(name, tensor, generator) if real else tensor.detach().to("meta") for name, tensor in known}
+    found = None
     for args in _inputs(module, generator if real else None):
         watch = _Watch()
         try:
             with torch.no_grad(), torch.random.fork_rng(devices=[]), torch.device("cpu" if real else "meta"), watch:
                 functional_call(module, state, args)
+                found = NONE
         except Exception:  # somebody's forward may raise anything on inputs that are not its own
             pass
         if watch.found:
             return watch.found
-    return None
+    return found
 
 
 def law(small: nn.Module, large: nn.Module) -> float | None:
@@ -145,11 +157,11 @@ def _summed(name: str, args: Any) -> int | None:
 
 
 def _summed_by_einsum(text: str, first: Tensor, second: Tensor) -> int | None:
-    left, _, out = text.replace(" ", "").partition("->")
+    left, _, out = text.replace(" ", "").replace("...", "").partition("->")
     a, _, b = left.partition(",")
-    if min(first.dim(), second.dim()) < 3 or "..." in a:
+    if min(first.dim(), second.dim()) < 3:
         return None
-    return math.prod(first.shape[i] for i, letter in enumerate(a) if letter in b and letter not in out)
+    return math.prod(first.shape[i - len(a)] for i, letter in enumerate(a) if letter in b and letter not in out)
 
 
 def _size(logits: Tensor) -> float:

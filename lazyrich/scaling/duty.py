@@ -8,7 +8,7 @@ from torch import nn
 
 from lazyrich.family import Family, Role, TensorInfo
 from lazyrich.family.role import grown
-from lazyrich.scaling.attention import attends, head_size, law, source_of, watched
+from lazyrich.scaling.attention import attends, head_size, law, refuses, source_of, watched
 from lazyrich.scaling.obligation import BY_HAND, Obligation, branches
 from lazyrich.scaling.optimizer import is_entrywise
 from lazyrich.scaling.scheme import Scheme
@@ -66,7 +66,7 @@ def _attention(family: Family, scheme: Scheme, optimizer: str) -> list[Obligatio
 def _of_heads(path: str, small: nn.Module, large: nn.Module, exponent: float) -> Obligation | None:
     """What the heads of one module ask for, if it has any that grow and do not follow the scheme's law already."""
     sizes = head_size(small), head_size(large)
-    if None in sizes and attends(small) and _grows(small, large):
+    if None in sizes and _grows(small, large) and refuses(small):
         return Obligation("attention", path, UNCLEAR.format(source_of(small), f"{exponent - 0.5:g}"), 0.0, 1.0)
     size, wide = sizes
     if size is None or wide is None or size == wide:
