@@ -16,6 +16,7 @@ from torch import Tensor
 from lazyrich.data import ArrayData, load
 from lazyrich.errors import UsageError
 from lazyrich.family import Role
+from lazyrich.layer import shown
 from lazyrich.measure.predict import Prediction, UnitExponents, predict, unit_exponents
 from lazyrich.measure.result import CheckResult, Trial
 from lazyrich.measure.slope import Slope, fit_slope
@@ -172,13 +173,17 @@ def summarise(setup: Setup, trials: Sequence[Trial], command: str = "") -> Check
     if FUNCTION in order:
         exponents[FUNCTION], predicted[FUNCTION] = WHOLE, _of_function(units, exponents, predicted)
     lines = [line for key in order for line in _lines(setup, trials, key, exponents[key], predicted[key])]
-    lines = _judge(setup, trials, lines, exponents)
+    kept_still = _still(setup, units)
+    lines = _judge(setup, trials, lines, exponents, kept_still)
     moved = _function_movement(setup, trials, order, exponents)
     diverged = sorted({trial["width"] for trial in trials if trial["diverged"]})
     lost = sorted({trial["width"] for trial in trials if _lost(trial)})
     theory = setup.plan.scheme.classify(setup.plan.optimizer_name)
     scheme = setup.plan.scheme.name
-    verdict = overall(lines, diverged=diverged, moved=moved, lr=setup.lr, regime=theory.regime, scheme=scheme, lost=lost)
+    verdict = overall(
+        lines, diverged=diverged, moved=moved, lr=setup.lr, regime=theory.regime, scheme=scheme, lost=lost,
+        still=[shown(key) for key in kept_still],
+    )  # fmt: skip
     family = setup.plan.family.name if setup.plan.family else "network"
     return CheckResult(
         title=f"{family} · {setup.plan.scheme.name} · {setup.plan.optimizer_name}",
@@ -284,7 +289,7 @@ def _of_function(units: Sequence[str], exponents: dict[str, UnitExponents], pred
 
 def _lines(setup: Setup, trials: Sequence[Trial], key: str, unit: UnitExponents, predicted: Prediction) -> list[Line]:
     found = []
-    names = tuple(n for n in setup.plan.tensors if n == key or n.rpartition(".")[0] == key.split("#")[0]) or (unit.tensor,)
+    names = _tensors(setup.plan, key) or (unit.tensor,)
     role = "function" if key == FUNCTION else str(unit.role)
     for step in sorted({int(s) for trial in trials for s in trial["records"]}):
         for quantity in QUANTITIES:
@@ -308,8 +313,25 @@ def _value(trials: Sequence[Trial], width: int, seed: int, step: int, key: str, 
 NOTHING = Slope(float("nan"), float("nan"), float("nan"), 0)
 
 
-def _judge(setup: Setup, trials: Sequence[Trial], lines: list[Line], exponents: dict[str, UnitExponents]) -> list[Line]:
-    """Give every layer's last update line its word and its mend."""
+def _still(setup: Setup, units: Sequence[str]) -> list[str]:
+    """Layers all of whose tensors the network itself keeps from training."""
+    if setup.plan.family is None:
+        return []
+    trained = {name: p.requires_grad for name, p in setup.plan.family.sketch(setup.plan.base).named_parameters()}
+    own = {key: _tensors(setup.plan, key) for key in units}
+    return [key for key, names in own.items() if names and not any(trained.get(name, True) for name in names)]
+
+
+def _tensors(plan: Plan, key: str) -> tuple[str, ...]:
+    """The tensors that a layer owns."""
+    path = key.split("#")[0]
+    return tuple(name for name in plan.tensors if name == key or name.rpartition(".")[0] == path)
+
+
+def _judge(
+    setup: Setup, trials: Sequence[Trial], lines: list[Line], exponents: dict[str, UnitExponents], still: Sequence[str]
+) -> list[Line]:
+    """Give every layer's last update line its word and its mend; one that is kept still is judged by what passes through it."""
     by = {(line.layer, line.quantity): line for line in lines if line.step == setup.steps}
     first = {line.layer: line for line in lines if line.step == 1 and line.quantity == "update"}
     remedy = mup().layers(is_entrywise(setup.plan.optimizer_name))
@@ -317,12 +339,14 @@ def _judge(setup: Setup, trials: Sequence[Trial], lines: list[Line], exponents: 
     exploding_below, verdicts = False, {}
     for key, unit in exponents.items():
         update = by.get((key, "update"))
-        if update is None:
+        if update is None or (key in still and math.isnan(update.slope.value)):
             continue
         layer = by.get((key, "layer"), update)
         through = by.get((key, "passthrough"), Line(key, (), "", "passthrough", setup.steps, NOTHING, None))
         moved = "update" if key == FUNCTION else "layer"
-        trains = any(_value(trials, w, s, setup.steps, key, moved) > 0 for w in setup.widths for s in range(setup.seeds))
+        trains = key in still or any(
+            _value(trials, w, s, setup.steps, key, moved) > 0 for w in setup.widths for s in range(setup.seeds)
+        )
         start = first.get(key, update)
         word = word_for(update.slope, layer.slope, unit.wide, trains, start.slope)
         row = {"hidden": remedy.hidden, "output": remedy.output}.get(str(unit.role), remedy.input)

@@ -130,17 +130,12 @@ def with_mend(update: Line, first: Line, layer: Line, through: Line, cause: Caus
             steps.append(f"its initial weights must shrink as {_power(-cause.init)}")
         return replace(update, mend=_close(said, steps))
     fell = f"{shown(update.layer)}: update falls as width^{update.slope}"
+    if update.verdict == "frozen" and layer.quantity != "layer":  # its own term is nothing at every width
+        return replace(update, mend=f"{shown(update.layer)}: its tensors did not move; are they in the graph and trainable?")
     if update.verdict in ("vanishing", "frozen"):
-        worst = layer if update.verdict == "frozen" else update
-        if math.isnan(worst.slope.value):
-            return replace(
-                update, mend=f"{shown(update.layer)}: its tensors did not move; are they in the graph and trainable?"
-            )
-        text = f"{shown(update.layer)}: its own update falls as width^{worst.slope}"
-        return replace(
-            update,
-            mend=_close(text, [f"its learning rate must {_change(cause.rate)}"] if abs(cause.rate) > 0.01 else []),
-        )
+        own = f"{shown(update.layer)}: its own update falls as width^{layer.slope}"
+        steps = [f"its learning rate must {_change(cause.rate)}"] if abs(cause.rate) > 0.01 else []
+        return replace(update, mend=_close(own if update.verdict == "frozen" else fell, steps))
     if update.verdict == "lazy":
         return replace(update, mend=f"{fell}: richness(r) with a larger r moves it more, mup() keeps it at width^0")
     if update.verdict == "inconclusive" and math.isnan(update.slope.value):
@@ -192,6 +187,7 @@ def overall(
     regime: str,
     scheme: str,
     lost: Sequence[int] = (),
+    still: Sequence[str] = (),
 ) -> Overall:
     """The verdict of a check from its update lines.
 
@@ -203,6 +199,7 @@ def overall(
         regime: what the theory says of the scheme.
         scheme: its name.
         lost: widths at which some update is not finite.
+        still: layers that the network itself keeps from training.
     """
     judged = [line for line in lines if line.verdict]
     faulty = [line for line in judged if line.verdict in SEVERITY[:3] and line.mend]
@@ -227,6 +224,8 @@ def overall(
         sentence += f" {_beside(judged, scheme)}"
     if unsure:
         sentence += f" (Too uncertain to judge: {', '.join(unsure[:3])}.)"
+    if still:
+        sentence += f" (Kept from training by the network itself, requires_grad=False: {_names(still)}.)"
     hints = tuple(line.mend for line in judged if line.verdict == word and line.mend)
     return Overall(word, sentence, mends or hints[:3])
 
@@ -257,8 +256,12 @@ def _worst(judged: Sequence[Line]) -> Word:
     return min(words, key=SEVERITY.index, default="inconclusive")  # type: ignore[return-value]
 
 
+def _names(where: Sequence[str]) -> str:
+    return ", ".join(where[:4]) + (f" and {len(where) - 4} more" if len(where) > 4 else "")
+
+
 def _sentence(word: Word, where: Sequence[str], judged: Sequence[Line]) -> str:
-    names = ", ".join(where[:4]) + (f" and {len(where) - 4} more" if len(where) > 4 else "")
+    names = _names(where)
     if word == "well-behaved":
         return "Every layer's update keeps its size at every width, so features are learned (rich)."
     if word == "lazy":

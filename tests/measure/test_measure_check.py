@@ -12,7 +12,7 @@ import lazyrich as lzr
 from lazyrich.errors import LazyrichError, StoreError, UsageError
 from lazyrich.measure import predict
 from lazyrich.measure.slope import Slope
-from lazyrich.measure.verdict import TOLERANCE, word_for
+from lazyrich.measure.verdict import TOLERANCE, Cause, Line, with_mend, word_for
 
 WIDTHS = (64, 128, 256, 512)
 RATES = {"sgd": 0.1, "adam": 0.003}
@@ -80,19 +80,49 @@ def test_a_layer_that_the_limit_freezes_is_called_frozen():
     assert line(result, "hidden.0").slope.value == pytest.approx(-1.5, abs=0.15)
 
 
+class Half(nn.Module):
+    """A perceptron whose first layer, or the one after it, does not learn: by its own flag, or because its gradient is cut."""
+
+    def __init__(self, width, which=0, flag=True):
+        super().__init__()
+        self.body = lzr.zoo.mlp(width)
+        self.body.hidden[which].requires_grad_(not flag)
+        self.flag = flag
+
+    def forward(self, x):
+        h = torch.tanh(self.body.hidden[0](x))
+        return self.body.readout(torch.tanh(self.body.hidden[1](h if self.flag else h.detach())))
+
+
 def test_a_layer_that_does_not_train_is_called_frozen():
-    class Half(nn.Module):
-        def __init__(self, width):
-            super().__init__()
-            self.body = lzr.zoo.mlp(width)
-            self.body.hidden[0].requires_grad_(False)
-
-        def forward(self, x):
-            return self.body(x)
-
-    result = check(lzr.mup(), factory=Half, widths=(64, 128), seeds=2)
+    result = check(lzr.mup(), factory=lambda n: Half(n, flag=False), widths=(64, 128), seeds=2)
     assert line(result, "body.hidden.0").verdict == "frozen"
     assert "did not move" in line(result, "body.hidden.0").mend
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_layer_that_the_network_keeps_from_training_is_no_defect(which):
+    result = check(lzr.mup(), factory=lambda n: Half(n, which), widths=(64, 128, 256), seeds=4)
+    assert "frozen" not in {result.verdict.word, *(x.verdict for x in result.updates)}
+    assert f"requires_grad=False: body.hidden.{which}.)" in result.verdict.sentence
+    assert [x.layer for x in result.updates] == [
+        f"body.{x}" for x in ("hidden.0", "hidden.1", "readout") if x != f"hidden.{which}" or which
+    ]
+
+
+def test_what_vanishes_is_quoted_with_its_own_slope():
+    def one(quantity, slope, verdict=""):
+        return Line("head", ("head.weight",), "output", quantity, 5, Slope(slope, slope - 0.05, slope + 0.05, 12), 0.0, verdict)
+
+    through = one("passthrough", -0.3)
+    said = with_mend(
+        one("update", -0.3, "vanishing"), one("update", 0.0), one("layer", 0.1), through, Cause(0, 0, 0), False
+    ).mend
+    assert said.startswith("head: update falls as width^-0.30")
+    kept = with_mend(
+        one("update", 0.11, "frozen"), one("update", 0.1), one("update", 0.11), through, Cause(0, 0, 0), False
+    ).mend
+    assert "did not move" in kept
 
 
 def test_a_learning_rate_too_small_to_tell_is_inconclusive_not_well_behaved():
