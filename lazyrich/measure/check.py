@@ -17,6 +17,7 @@ from lazyrich.data import ArrayData, load
 from lazyrich.errors import UsageError
 from lazyrich.family import Role
 from lazyrich.layer import shown
+from lazyrich.measure.departure import departures
 from lazyrich.measure.predict import Prediction, UnitExponents, predict, unit_exponents
 from lazyrich.measure.result import CheckResult, Trial
 from lazyrich.measure.slope import Slope, fit_slope
@@ -182,7 +183,7 @@ def summarise(setup: Setup, trials: Sequence[Trial], command: str = "") -> Check
     scheme = setup.plan.scheme.name
     verdict = overall(
         lines, diverged=diverged, moved=moved, lr=setup.lr, regime=theory.regime, scheme=scheme, lost=lost,
-        still=[shown(key) for key in kept_still],
+        still=[shown(key) for key in kept_still], departures=[str(d) for d in departures(setup.plan)],
     )  # fmt: skip
     family = setup.plan.family.name if setup.plan.family else "network"
     return CheckResult(
@@ -336,6 +337,7 @@ def _judge(
     first = {line.layer: line for line in lines if line.step == 1 and line.quantity == "update"}
     remedy = mup().layers(is_entrywise(setup.plan.optimizer_name))
     readout = max((remedy.output.init - unit.init for unit in exponents.values() if str(unit.role) == "output"), default=0.0)
+    astray = tuple(dict.fromkeys(d.tensor for d in departures(setup.plan)))
     exploding_below, verdicts = False, {}
     for key, unit in exponents.items():
         update = by.get((key, "update"))
@@ -352,7 +354,8 @@ def _judge(
         row = {"hidden": remedy.hidden, "output": remedy.output}.get(str(unit.role), remedy.input)
         fixed = str(unit.role) == "fixed"
         rate = 0.0 if fixed else row.rate(is_entrywise(setup.plan.optimizer_name)) - unit.rate
-        cause = Cause(rate, 0.0 if fixed else row.init - unit.init, readout, unit.owed, key == FUNCTION)
+        init = 0.0 if fixed else row.init - unit.init
+        cause = Cause(rate, init, readout, unit.owed, key == FUNCTION, unit.rate, unit.init, astray)
         verdicts[key] = with_mend(replace(update, verdict=word), start, layer, through, cause, exploding_below)
         exploding_below = exploding_below or word == "exploding"
     return [

@@ -3,6 +3,7 @@
 import json
 import math
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,8 +12,10 @@ from torch import nn
 import lazyrich as lzr
 from lazyrich.errors import LazyrichError, StoreError, UsageError
 from lazyrich.measure import predict
+from lazyrich.measure.departure import departures
 from lazyrich.measure.slope import Slope
-from lazyrich.measure.verdict import TOLERANCE, Cause, Line, with_mend, word_for
+from lazyrich.measure.verdict import TOLERANCE, Cause, Line, overall, with_mend, word_for
+from lazyrich.scaling.power import Power
 
 WIDTHS = (64, 128, 256, 512)
 RATES = {"sgd": 0.1, "adam": 0.003}
@@ -55,7 +58,7 @@ def test_the_readout_of_a_standard_network_is_named_with_its_mend():
     worst = line(result, "readout")
     assert worst.verdict == "exploding"
     assert "its learning rate must fall as 1/width" in worst.mend
-    assert "initial weights must shrink as 1/sqrt(width)" in worst.mend
+    assert "initial weights must shrink by a further 1/sqrt(width) (now 1/sqrt(width), mup(): 1/width)" in worst.mend
     assert worst.mend in result.verdict.mends
 
 
@@ -110,19 +113,62 @@ def test_a_layer_that_the_network_keeps_from_training_is_no_defect(which):
     ]
 
 
-def test_what_vanishes_is_quoted_with_its_own_slope():
-    def one(quantity, slope, verdict=""):
-        return Line("head", ("head.weight",), "output", quantity, 5, Slope(slope, slope - 0.05, slope + 0.05, 12), 0.0, verdict)
+def one(quantity, slope, verdict="", half=0.05, predicted=0.0):
+    return Line(
+        "head", ("head.weight",), "output", quantity, 5, Slope(slope, slope - half, slope + half, 12), predicted, verdict
+    )
 
-    through = one("passthrough", -0.3)
-    said = with_mend(
-        one("update", -0.3, "vanishing"), one("update", 0.0), one("layer", 0.1), through, Cause(0, 0, 0), False
-    ).mend
-    assert said.startswith("head: update falls as width^-0.30")
-    kept = with_mend(
-        one("update", 0.11, "frozen"), one("update", 0.1), one("update", 0.11), through, Cause(0, 0, 0), False
-    ).mend
-    assert "did not move" in kept
+
+def mend_of(update, first=0.0, layer=None, **cause):
+    through, cause = one("passthrough", -0.3), Cause(**{"rate": 0, "init": 0, "readout": 0, **cause})
+    return with_mend(update, one("update", first), layer or one("layer", 0.1), through, cause, False).mend
+
+
+def test_what_vanishes_is_quoted_with_its_own_slope():
+    assert mend_of(one("update", -0.3, "vanishing")).startswith("head: update falls as width^-0.30")
+    assert "did not move" in mend_of(one("update", 0.11, "frozen"), 0.1, one("update", 0.11))
+
+
+def test_a_slope_that_is_surely_not_zero_asks_for_widths_and_not_for_seeds():
+    update = one("update", -0.18, "inconclusive", 0.08)
+    assert "falls slightly, as width^-0.18 ± 0.08, probably a drift" in mend_of(update)
+    assert "take wider widths" in mend_of(update)
+    verdict = overall([update], diverged=(), moved=1.0, lr=0.1, regime="", scheme="mup()")
+    assert verdict.sentence == "Updates of head drift slightly with the width; wider widths tell whether that fades."
+    assert "more seeds or more widths" in mend_of(one("update", -0.18, "inconclusive", 0.2))
+    assert "more seeds or more widths" in mend_of(one("update", -0.18, "inconclusive", 0.08, predicted=-0.2))
+
+
+def test_mends_say_what_is_there_already():
+    update = one("update", -0.5, "vanishing")
+    assert "rate must rise by sqrt(width) (now 1/width, mup(): 1/sqrt(width))" in mend_of(update, rate=-0.5, rate_now=1.0)
+    assert "rate must fall by a further 1/width (now 1/width, mup(): width^-2)" in mend_of(update, rate=1.0, rate_now=1.0)
+    assert "rate must fall as 1/width;" in mend_of(update, rate=1.0)
+
+
+def test_numbers_that_are_not_the_schemes_are_named_where_something_is_wrong():
+    """The layer's bias hides that its weight does not learn, so its own line looks well."""
+    plan = lzr.plan(lzr.Family(lzr.zoo.mlp, base=32), lzr.mup())
+    weight = plan.tensors["hidden.1.weight"]
+    slow = replace(weight, rule=replace(weight.rule, lr=Power(fan_in=-2.0)))
+    wrong = replace(plan, tensors={**plan.tensors, "hidden.1.weight": slow})
+    said = "hidden.1.weight: the plan has its learning rate go as width^-2, mup() as width^-1"
+    assert [str(d) for d in departures(wrong)] == [said]
+    lines = [one("update", -0.3, "vanishing")]
+    options = {"diverged": (), "moved": 1.0, "lr": 0.1, "regime": "", "scheme": "mup()", "departures": [said]}
+    assert overall(lines, **options).mends == (said,)
+    assert overall([one("update", 0.0, "well-behaved")], **options).mends == ()
+    assert "but those of hidden.1.weight are not the scheme's" in mend_of(lines[0], astray=("hidden.1.weight",))
+    result = lzr.check(wrong, "digits", widths=(32, 64, 128), seeds=3, lr=0.003)
+    assert result.verdict.word == "well-behaved" or result.verdict.mends[0] == said
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "muon", "adafactor"])
+def test_plans_that_follow_their_scheme_depart_nowhere(optimizer):
+    family = lzr.Family(lzr.zoo.autoencoder, base=32)
+    for scheme in (lzr.mup(), lzr.ntk(), lzr.standard(), lzr.spectral(), lzr.richness(0.25)):
+        for gauge in ("plain", "multipliers"):
+            assert departures(lzr.plan(family, scheme, optimizer, gauge=gauge, overrides={"*.weight": {"lr": 2.0}})) == []
 
 
 def test_a_learning_rate_too_small_to_tell_is_inconclusive_not_well_behaved():
