@@ -72,7 +72,7 @@ def check_depth(
         >>> def plan_at(depth):
         ...     family = lzr.Family(lzr.zoo.residual_mlp, base=32, depth=depth)
         ...     return lzr.plan(family, lzr.mup(), "adamw", branches=["blocks.*"], base_depth=2, depth_exponent=1.0)
-        >>> check_depth(plan_at, "digits", (2, 8), steps=2, seeds=2).word
+        >>> check_depth(plan_at, "digits", (2, 4, 8, 16), steps=2, seeds=2).word
         'well-behaved'
     """
     ordered = [int(depth) for depth in depths]
