@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import numbers
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
@@ -24,7 +25,7 @@ from lazyrich.measure.slope import Slope, fit_slope
 from lazyrich.measure.updates import FUNCTION, UpdateProbe
 from lazyrich.measure.verdict import Cause, Line, overall, with_mend, word_for
 from lazyrich.scaling import Plan, as_plan, mup
-from lazyrich.scaling.optimizer import is_entrywise
+from lazyrich.scaling.optimizer import is_entrywise, refuse_unshipped
 from lazyrich.sweep import RunFolder, kept
 from lazyrich.train import Loss, loss_for, train
 
@@ -230,7 +231,8 @@ def setup_of(
     batch: int, probe: int, loss: str | Loss | None, device: str, meet: bool
 ) -> Setup:  # fmt: skip
     """What the trials share, with everything that makes no check refused."""
-    ordered = tuple(int(w) for w in widths)
+    refuse_unshipped(plan.optimizer_name)
+    ordered = whole_numbers("widths", widths, "64 128 256 512")
     if len(ordered) < 2:
         raise UsageError(f"got widths {list(ordered)}, expected at least two: a slope needs two widths, a good one four")
     if any(b <= a for a, b in zip(ordered[:-1], ordered[1:], strict=True)):
@@ -241,11 +243,11 @@ def setup_of(
             "from its base: raise the widths or lower the base"
         )
     for name, value in (("steps", steps), ("seeds", seeds), ("batch", batch), ("probe", probe)):
-        if value < 1:
-            raise UsageError(f"got {name} = {value}, expected at least 1")
-    rate = RATES.get(plan.optimizer_name, 0.001) if lr is None else float(lr)
-    if not rate > 0:
-        raise UsageError(f"got lr = {rate}, expected a positive number")
+        if not isinstance(value, numbers.Integral) or value < 1:
+            raise UsageError(f"got {name} = {value!r}, expected a whole number of at least 1")
+    rate = RATES.get(plan.optimizer_name, 0.001) if lr is None else lr
+    if isinstance(rate, str) or not rate > 0:
+        raise UsageError(f"got lr = {rate!r}, expected a positive number")
     if not 0 <= weight_decay < math.inf:
         raise UsageError(f"got weight_decay = {weight_decay}, expected a number that is finite and not negative")
     refuse_device(device)
@@ -259,13 +261,33 @@ def setup_of(
         ordered,
         steps,
         seeds,
-        rate,
+        float(rate),
         float(weight_decay),
         batch,
         min(probe, batch),
         device,
         meet,
     )
+
+
+def whole_numbers(name: str, values: Any, example: str) -> tuple[int, ...]:
+    """The values as integers.
+
+    Raises:
+        UsageError: if they are none.
+
+    Example:
+        >>> whole_numbers("widths", [64, 128.0], "64 128")
+        (64, 128)
+    """
+    several = list(values) if isinstance(values, Iterable) and not isinstance(values, str) else [values]
+    try:
+        found = tuple(int(value) for value in several)
+    except (TypeError, ValueError, OverflowError):
+        raise UsageError(f"got {name} {several!r}, expected whole numbers such as {example}") from None
+    if odd := [value for value, whole in zip(several, found, strict=True) if whole != value]:
+        raise UsageError(f"got {name} with {odd[0]!r}, expected whole numbers such as {example}")
+    return found
 
 
 def refuse_device(device: str) -> None:

@@ -313,6 +313,12 @@ def test_a_changed_network_is_another_run(tmp_path):
         ({"widths": (128, 64)}, "increasing"),
         ({"widths": (64, 64)}, "increasing"),
         ({"widths": (32, 64)}, "below the base width 64"),
+        ({"widths": (64, "a")}, "expected whole numbers"),
+        ({"widths": (64, 128.5)}, "expected whole numbers"),
+        ({"widths": 64}, "at least two"),
+        ({"lr": "x"}, "lr = 'x'"),
+        ({"seeds": "x"}, "seeds = 'x'"),
+        ({"steps": 2.5}, "steps = 2.5"),
         ({"seeds": 0}, "seeds = 0"),
         ({"steps": 0}, "steps = 0"),
         ({"lr": -1.0}, "positive"),
@@ -322,6 +328,12 @@ def test_a_changed_network_is_another_run(tmp_path):
 def test_what_makes_no_check_is_refused(options, message):
     with pytest.raises(LazyrichError, match=message):
         check(lzr.mup(), **options)
+
+
+def test_an_optimizer_that_torch_does_not_have_is_refused_before_anything_is_built():
+    plan = lzr.plan(lzr.Family(lzr.zoo.mlp, base=64), lzr.mup(), "soap")
+    with pytest.raises(UsageError, match="torch has no 'soap'.*such as 'muon'"):
+        lzr.check(plan, "no data of that name")
 
 
 def test_a_plan_without_a_factory_is_refused():

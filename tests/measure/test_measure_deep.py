@@ -122,6 +122,7 @@ def test_slopes_that_cannot_be_told_are_no_good_news(found):
         (plans(1.0), {"depths": (4,)}, "two or more increasing"),
         (plans(1.0), {"depths": (8, 4)}, "two or more increasing"),
         (plans(1.0), {"depths": (0, 4)}, "got depth 0"),
+        (plans(1.0), {"depths": (2, "b")}, "expected whole numbers"),
         (plans(1.0, base_depth=None), {}, "one base_depth= for all"),
         (plans(1.0, branches=(), depth_exponent=0.5), {}, "names no residual branches"),
         (plans(1.0), {"steps": 0}, "steps = 0"),
