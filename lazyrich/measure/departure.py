@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lazyrich.family import Role
 from lazyrich.scaling import Plan
 from lazyrich.scaling.optimizer import is_entrywise
 from lazyrich.scaling.power import Power
@@ -20,27 +21,43 @@ class Departure:
     plan: float
     scheme: float
     name: str
+    aligned: bool = True
 
     def __str__(self) -> str:
-        return f"{self.tensor}: the plan has its {self.what} go as width^{self.plan:g}, {self.name} as width^{self.scheme:g}"
+        said = f"{self.tensor}: the plan has its {self.what} go as width^{self.plan:g}, {self.name} as width^{self.scheme:g}"
+        return said if self.aligned else f"{said}; {UNALIGNED}"
+
+
+UNALIGNED = (
+    "so asks alignment='none' or readout_alignment=, right only where updates do not align with features; theory here takes it "
+    "that they do"
+)
+
+
+ALIGNING = (Role.HIDDEN, Role.OUTPUT)
 
 
 def departures(plan: Plan) -> list[Departure]:
     """Initial sizes and learning rates whose exponents are not the scheme's, multipliers counted in.
 
+    ``aligned`` is False of rates that are larger by the power of the fan-in that a plan's assumption on alignment gives.
+
     Example:
         >>> import lazyrich as lzr
         >>> family = lzr.Family(lzr.zoo.mlp, base=32)
-        >>> departures(lzr.plan(family, lzr.mup())), str(departures(lzr.plan(family, lzr.mup(), alignment="none"))[0])
-        ([], 'hidden.1.weight: the plan has its learning rate go as width^-0.5, mup() as width^-1')
+        >>> departures(lzr.plan(family, lzr.mup()))
+        []
+        >>> [(d.tensor, d.plan, d.scheme) for d in departures(lzr.plan(family, lzr.mup(), readout_alignment=0.5))]
+        [('readout.weight', -0.5, -1.0)]
     """
     entrywise, found = is_entrywise(plan.optimizer_name), []
     for name, tensor in plan.tensors.items():
-        own = _exponents(tensor.rule, tensor, entrywise)
-        right = _exponents(rule_for(plan.scheme, tensor.role, entrywise), tensor, entrywise)
+        scheme = rule_for(plan.scheme, tensor.role, entrywise)
+        own, right = (_exponents(rule, tensor, entrywise) for rule in (tensor.rule, scheme))
         for what, a, b in zip(("initial size", "learning rate"), own, right, strict=True):
             if a is not None and b is not None and abs(a - b) > 1e-6:
-                found.append(Departure(name, what, round(a, 6), round(b, 6), plan.scheme.name))
+                assumed = what == "learning rate" and tensor.role in ALIGNING and 0 < a - b <= 0.5
+                found.append(Departure(name, what, round(a, 6), round(b, 6), plan.scheme.name, not assumed))
     return found
 
 

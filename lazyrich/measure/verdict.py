@@ -254,7 +254,7 @@ def overall(
     if still:
         sentence += f" (Kept from training by the network itself, requires_grad=False: {_names(still)}.)"
     hints = tuple(line.mend for line in judged if line.verdict == word and line.mend)
-    notes = () if word == "well-behaved" else tuple(departures[:4])
+    notes = () if word == "well-behaved" or EXPECTED.get(word) == regime else tuple(departures[:4])
     return Overall(word, sentence, (*notes, *(mends or hints[:3])))
 
 

@@ -158,6 +158,11 @@ def test_numbers_that_are_not_the_schemes_are_named_where_something_is_wrong():
     options = {"diverged": (), "moved": 1.0, "lr": 0.1, "regime": "", "scheme": "mup()", "departures": [said]}
     assert overall(lines, **options).mends == (said,)
     assert overall([one("update", 0.0, "well-behaved")], **options).mends == ()
+    asked = departures(lzr.plan(lzr.Family(lzr.zoo.mlp, base=32), lzr.mup(), alignment="none"))
+    assert [(d.tensor, d.plan - d.scheme, d.aligned) for d in asked] == [
+        (f"{x}.weight", 0.5, False) for x in ("hidden.1", "readout")
+    ]
+    assert "right only where updates do not align" in str(asked[0])
     assert "but those of hidden.1.weight are not the scheme's" in mend_of(lines[0], astray=("hidden.1.weight",))
     result = lzr.check(wrong, "digits", widths=(32, 64, 128), seeds=3, lr=0.003)
     assert result.verdict.word == "well-behaved" or result.verdict.mends[0] == said
