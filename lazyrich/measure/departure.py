@@ -32,8 +32,6 @@ UNALIGNED = (
     "so asks alignment='none' or readout_alignment=, right only where updates do not align with features; theory here takes it "
     "that they do"
 )
-
-
 ALIGNING = (Role.HIDDEN, Role.OUTPUT)
 
 
@@ -56,7 +54,7 @@ def departures(plan: Plan) -> list[Departure]:
         own, right = (_exponents(rule, tensor, entrywise) for rule in (tensor.rule, scheme))
         for what, a, b in zip(("initial size", "learning rate"), own, right, strict=True):
             if a is not None and b is not None and abs(a - b) > 1e-6:
-                assumed = what == "learning rate" and tensor.role in ALIGNING and 0 < a - b <= 0.5
+                assumed = entrywise and what == "learning rate" and tensor.role in ALIGNING and 0 < a - b <= 0.5
                 found.append(Departure(name, what, round(a, 6), round(b, 6), plan.scheme.name, not assumed))
     return found
 

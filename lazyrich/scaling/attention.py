@@ -6,6 +6,7 @@ its heads on the meta device, for its law with weights that give queries and key
 
 from __future__ import annotations
 
+import copy
 import inspect
 import math
 from collections.abc import Iterator
@@ -17,8 +18,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-
-from lazyrich.functional import functional_call
 
 NAMES = ("head_dim", "head_size", "attention_head_size", "d_head", "dim_head", "dim_per_head", "d_k", "d_kv", "qk_head_dim")
 TORCHS = "scaled_dot_product_attention"
@@ -32,7 +31,7 @@ MOVES = {
     "rearrange",
 }  # one of them stands in any product of queries and keys
 LARGEST = 2**24  # parameters of a module that is run with real numbers
-BATCH, TOKENS = 8, 8
+BATCH, TOKENS, DRAWS = 8, 8, 16
 MASKED = 1e4  # logits beyond it are masks
 
 
@@ -84,24 +83,23 @@ def refuses(module: nn.Module) -> bool:
     return attends(module) and (seen is None or (seen == NONE and TORCHS in _names(type(module))))
 
 
-def watched(module: nn.Module, real: bool = False) -> Heads | None:
+def watched(module: nn.Module, real: bool = False, seed: int = 0) -> Heads | None:
     """Run a module by itself on inputs of our own, and see its attention: ``NONE`` if it has none, None if it takes other inputs.
 
     Args:
         module: is left as it is.
         real: with numbers, of which the logits are; else only shapes are made.
+        seed: of the numbers.
     """
     if real and sum(p.numel() for p in module.parameters()) > LARGEST:
         return None
-    generator = torch.Generator().manual_seed(0)
-    known = [*module.named_parameters(), *module.named_buffers()]
-    state = {name: _stand_in(name, tensor, generator) if real else tensor.detach().to("meta") for name, tensor in known}
-    found = None
+    generator, found = torch.Generator().manual_seed(seed), None
     for args in _inputs(module, generator if real else None):
         watch = _Watch()
         try:
+            twin = _twin(module, generator if real else None)
             with torch.no_grad(), torch.random.fork_rng(devices=[]), torch.device("cpu" if real else "meta"), watch:
-                functional_call(module, state, args)
+                twin(*args)
                 found = NONE
         except Exception:  # somebody's forward may raise anything on inputs that are not its own
             pass
@@ -110,12 +108,29 @@ def watched(module: nn.Module, real: bool = False) -> Heads | None:
     return found
 
 
+def _twin(module: nn.Module, generator: torch.Generator | None) -> nn.Module:
+    """A copy with stand-ins for all tensors, so that whatever a forward leaves behind is left on the copy."""
+    memo: dict[int, Any] = {}
+    for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
+        other = _stand_in(name, tensor, generator) if generator else tensor.detach().to("meta")
+        memo[id(tensor)] = nn.Parameter(other, requires_grad=False) if isinstance(tensor, nn.Parameter) else other
+    return copy.deepcopy(module, memo)
+
+
 def law(small: nn.Module, large: nn.Module) -> float | None:
     """The power of the heads' size by which logits of queries and keys of size one grow: 0 for 1/sqrt(d), -1/2 for 1/d."""
     a, b = watched(small, real=True), watched(large, real=True)
-    if a is None or b is None or a.size == b.size or not (a.logits > 0 and b.logits > 0):
+    if not a or not b or a.size == b.size:
         return None
-    return math.log(b.logits / a.logits) / math.log(b.size / a.size)
+    sizes = _logits(small), _logits(large)
+    return math.log(sizes[1] / sizes[0]) / math.log(b.size / a.size) if 0.0 not in sizes else None
+
+
+def _logits(module: nn.Module) -> float:
+    """Root mean square of a module's logits, over several draws of small weights, which scatter; 0 where nothing is seen."""
+    draws = max(1, min(DRAWS, 2**18 // max(1, sum(p.numel() for p in module.parameters()))))
+    seen = [watched(module, real=True, seed=seed) for seed in range(draws)]
+    return math.sqrt(sum(one.logits**2 for one in seen if one) / draws) if all(seen) else 0.0
 
 
 def source_of(module: nn.Module) -> str:

@@ -586,6 +586,23 @@ def test_heads_that_cannot_be_read_are_an_obligation_that_says_so():
         plan.meet_(model)
 
 
+def test_a_look_at_an_attention_leaves_it_as_it_was():
+    class Remembers(Nameless):
+        def forward(self, x, factor=1.0):
+            self.seen = x
+            return super().forward(x, factor)
+
+    plan = lzr.plan(lzr.Family(reading(Remembers), base=16), lzr.mup())
+    model = plan.build(64, meet=True)
+    assert not hasattr(model.attention, "seen")
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        expected = torch.rand(2)
+        torch.manual_seed(3)
+        plan.obligations[0].factor(model)
+        assert torch.equal(torch.rand(2), expected)
+
+
 def test_softmaxes_that_are_no_attention_owe_nothing():
     class Router(nn.Module):
         def __init__(self, n):
