@@ -67,7 +67,8 @@ def run(words: Sequence[str]) -> None:
         )  # fmt: skip
         print(f"{made}, at width {width}:\n{made.table(width)}")
         for obligation in made.obligations:
-            print(f"obligation: {obligation} (plan.meet_(model) attaches a hook)")
+            hook = " (plan.meet_(model) attaches a hook)" if obligation.hooked else ""
+            print(f"obligation: {obligation}{hook}")
         if save:
             print(f"plan: {made.save(save)}")
 

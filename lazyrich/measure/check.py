@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import numbers
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
@@ -18,13 +19,15 @@ from lazyrich.data import ArrayData, load
 from lazyrich.errors import UsageError
 from lazyrich.family import Role
 from lazyrich.fingerprint import fingerprint
+from lazyrich.layer import shown
+from lazyrich.measure.departure import departures
 from lazyrich.measure.predict import Prediction, UnitExponents, predict, unit_exponents
 from lazyrich.measure.result import CheckResult, Trial
 from lazyrich.measure.slope import Slope, fit_slope
 from lazyrich.measure.updates import FUNCTION, UpdateProbe
 from lazyrich.measure.verdict import Cause, Line, overall, with_mend, word_for
 from lazyrich.scaling import Plan, as_plan, mup
-from lazyrich.scaling.optimizer import is_entrywise
+from lazyrich.scaling.optimizer import is_entrywise, refuse_unshipped
 from lazyrich.sweep import RunFolder, kept
 from lazyrich.train import Loss, loss_for, train
 from lazyrich.train.loss import LOSSES
@@ -177,13 +180,17 @@ def summarise(setup: Setup, trials: Sequence[Trial], command: str = "") -> Check
     if FUNCTION in order:
         exponents[FUNCTION], predicted[FUNCTION] = WHOLE, _of_function(units, exponents, predicted)
     lines = [line for key in order for line in _lines(setup, trials, key, exponents[key], predicted[key])]
-    lines = _judge(setup, trials, lines, exponents)
+    kept_still = _still(setup, units)
+    lines = _judge(setup, trials, lines, exponents, kept_still)
     moved = _function_movement(setup, trials, order, exponents)
     diverged = sorted({trial["width"] for trial in trials if trial["diverged"]})
     lost = sorted({trial["width"] for trial in trials if _lost(trial)})
     theory = setup.plan.scheme.classify(setup.plan.optimizer_name)
     scheme = setup.plan.scheme.name
-    verdict = overall(lines, diverged=diverged, moved=moved, lr=setup.lr, regime=theory.regime, scheme=scheme, lost=lost)
+    verdict = overall(
+        lines, diverged=diverged, moved=moved, lr=setup.lr, regime=theory.regime, scheme=scheme, lost=lost,
+        still=[shown(key) for key in kept_still], departures=[str(d) for d in departures(setup.plan)],
+    )  # fmt: skip
     family = setup.plan.family.name if setup.plan.family else "network"
     return CheckResult(
         title=f"{family} · {setup.plan.scheme.name} · {setup.plan.optimizer_name}",
@@ -229,7 +236,8 @@ def setup_of(
     batch: int, probe: int, loss: str | Loss | None, device: str, meet: bool
 ) -> Setup:  # fmt: skip
     """What the trials share, with everything that makes no check refused."""
-    ordered = tuple(int(w) for w in widths)
+    refuse_unshipped(plan.optimizer_name)
+    ordered = whole_numbers("widths", widths, "64 128 256 512")
     if len(ordered) < 2:
         raise UsageError(f"got widths {list(ordered)}, expected at least two: a slope needs two widths, a good one four")
     if any(b <= a for a, b in zip(ordered[:-1], ordered[1:], strict=True)):
@@ -240,11 +248,11 @@ def setup_of(
             "from its base: raise the widths or lower the base"
         )
     for name, value in (("steps", steps), ("seeds", seeds), ("batch", batch), ("probe", probe)):
-        if value < 1:
-            raise UsageError(f"got {name} = {value}, expected at least 1")
-    rate = RATES.get(plan.optimizer_name, 0.001) if lr is None else float(lr)
-    if not rate > 0:
-        raise UsageError(f"got lr = {rate}, expected a positive number")
+        if not isinstance(value, numbers.Integral) or value < 1:
+            raise UsageError(f"got {name} = {value!r}, expected a whole number of at least 1")
+    rate = RATES.get(plan.optimizer_name, 0.001) if lr is None else lr
+    if isinstance(rate, str) or not rate > 0:
+        raise UsageError(f"got lr = {rate!r}, expected a positive number")
     if not 0 <= weight_decay < math.inf:
         raise UsageError(f"got weight_decay = {weight_decay}, expected a number that is finite and not negative")
     refuse_device(device)
@@ -258,13 +266,33 @@ def setup_of(
         ordered,
         steps,
         seeds,
-        rate,
+        float(rate),
         float(weight_decay),
         batch,
         min(probe, batch),
         device,
         meet,
     )
+
+
+def whole_numbers(name: str, values: Any, example: str) -> tuple[int, ...]:
+    """The values as integers.
+
+    Raises:
+        UsageError: if they are none.
+
+    Example:
+        >>> whole_numbers("widths", [64, 128.0], "64 128")
+        (64, 128)
+    """
+    several = list(values) if isinstance(values, Iterable) and not isinstance(values, str) else [values]
+    try:
+        found = tuple(int(value) for value in several)
+    except (TypeError, ValueError, OverflowError):
+        raise UsageError(f"got {name} {several!r}, expected whole numbers such as {example}") from None
+    if odd := [value for value, whole in zip(several, found, strict=True) if whole != value]:
+        raise UsageError(f"got {name} with {odd[0]!r}, expected whole numbers such as {example}")
+    return found
 
 
 def refuse_device(device: str) -> None:
@@ -289,7 +317,7 @@ def _of_function(units: Sequence[str], exponents: dict[str, UnitExponents], pred
 
 def _lines(setup: Setup, trials: Sequence[Trial], key: str, unit: UnitExponents, predicted: Prediction) -> list[Line]:
     found = []
-    names = tuple(n for n in setup.plan.tensors if n == key or n.rpartition(".")[0] == key.split("#")[0]) or (unit.tensor,)
+    names = _tensors(setup.plan, key) or (unit.tensor,)
     role = "function" if key == FUNCTION else str(unit.role)
     for step in sorted({int(s) for trial in trials for s in trial["records"]}):
         for quantity in QUANTITIES:
@@ -313,27 +341,48 @@ def _value(trials: Sequence[Trial], width: int, seed: int, step: int, key: str, 
 NOTHING = Slope(float("nan"), float("nan"), float("nan"), 0)
 
 
-def _judge(setup: Setup, trials: Sequence[Trial], lines: list[Line], exponents: dict[str, UnitExponents]) -> list[Line]:
-    """Give every layer's last update line its word and its mend."""
+def _still(setup: Setup, units: Sequence[str]) -> list[str]:
+    """Layers all of whose tensors the network itself keeps from training."""
+    if setup.plan.family is None:
+        return []
+    trained = {name: p.requires_grad for name, p in setup.plan.family.sketch(setup.plan.base).named_parameters()}
+    own = {key: _tensors(setup.plan, key) for key in units}
+    return [key for key, names in own.items() if names and not any(trained.get(name, True) for name in names)]
+
+
+def _tensors(plan: Plan, key: str) -> tuple[str, ...]:
+    """The tensors that a layer owns."""
+    path = key.split("#")[0]
+    return tuple(name for name in plan.tensors if name == key or name.rpartition(".")[0] == path)
+
+
+def _judge(
+    setup: Setup, trials: Sequence[Trial], lines: list[Line], exponents: dict[str, UnitExponents], still: Sequence[str]
+) -> list[Line]:
+    """Give every layer's last update line its word and its mend; one that is kept still is judged by what passes through it."""
     by = {(line.layer, line.quantity): line for line in lines if line.step == setup.steps}
     first = {line.layer: line for line in lines if line.step == 1 and line.quantity == "update"}
     remedy = mup().layers(is_entrywise(setup.plan.optimizer_name))
     readout = max((remedy.output.init - unit.init for unit in exponents.values() if str(unit.role) == "output"), default=0.0)
+    astray = tuple(dict.fromkeys(d.tensor for d in departures(setup.plan)))
     exploding_below, verdicts = False, {}
     for key, unit in exponents.items():
         update = by.get((key, "update"))
-        if update is None:
+        if update is None or (key in still and math.isnan(update.slope.value)):
             continue
         layer = by.get((key, "layer"), update)
         through = by.get((key, "passthrough"), Line(key, (), "", "passthrough", setup.steps, NOTHING, None))
         moved = "update" if key == FUNCTION else "layer"
-        trains = any(_value(trials, w, s, setup.steps, key, moved) > 0 for w in setup.widths for s in range(setup.seeds))
+        trains = key in still or any(
+            _value(trials, w, s, setup.steps, key, moved) > 0 for w in setup.widths for s in range(setup.seeds)
+        )
         start = first.get(key, update)
         word = word_for(update.slope, layer.slope, unit.wide, trains, start.slope)
         row = {"hidden": remedy.hidden, "output": remedy.output}.get(str(unit.role), remedy.input)
         fixed = str(unit.role) == "fixed"
         rate = 0.0 if fixed else row.rate(is_entrywise(setup.plan.optimizer_name)) - unit.rate
-        cause = Cause(rate, 0.0 if fixed else row.init - unit.init, readout, unit.owed, key == FUNCTION)
+        init = 0.0 if fixed else row.init - unit.init
+        cause = Cause(rate, init, readout, unit.owed, key == FUNCTION, unit.rate, unit.init, astray)
         verdicts[key] = with_mend(replace(update, verdict=word), start, layer, through, cause, exploding_below)
         exploding_below = exploding_below or word == "exploding"
     return [

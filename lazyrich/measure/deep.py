@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lazyrich.errors import UsageError
-from lazyrich.measure.check import Setup, Trial, run_trial, setup_of
+from lazyrich.measure.check import Setup, Trial, run_trial, setup_of, whole_numbers
 from lazyrich.measure.deep_result import DepthLine, DepthResult
 from lazyrich.measure.slope import fit_slope
 from lazyrich.scaling import Plan
@@ -72,10 +72,10 @@ def check_depth(
         >>> def plan_at(depth):
         ...     family = lzr.Family(lzr.zoo.residual_mlp, base=32, depth=depth)
         ...     return lzr.plan(family, lzr.mup(), "adamw", branches=["blocks.*"], base_depth=2, depth_exponent=1.0)
-        >>> check_depth(plan_at, "digits", (2, 8), steps=2, seeds=2).word
+        >>> check_depth(plan_at, "digits", (2, 4, 8, 16), steps=2, seeds=2).word
         'well-behaved'
     """
-    ordered = [int(depth) for depth in depths]
+    ordered = list(whole_numbers("depths", depths, "4 8 16 32"))
     refuse_depths(ordered)
     setups = {
         depth: _setup(plan_at(depth), data, width, steps, seeds, lr, weight_decay, batch, probe, loss, meet)

@@ -10,7 +10,7 @@ from typing import Any
 from lazyrich.layer import shown
 from lazyrich.measure.slope import Slope
 from lazyrich.measure.table import table
-from lazyrich.measure.verdict import TOLERANCE
+from lazyrich.measure.verdict import TOLERANCE, WIDEST
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,18 @@ class DepthLine:
             return "exploding"
         if self.slope.high < -TOLERANCE:
             return "lazy" if self.inside else "vanishing"
-        return "well-behaved" if abs(self.slope.value) <= TOLERANCE else "inconclusive"
+        return "well-behaved" if abs(self.slope.value) <= TOLERANCE and not self.vague else "inconclusive"
+
+    @property
+    def vague(self) -> bool:
+        """Whether the slope is too uncertain to say anything."""
+        return not self.slope.half_width <= WIDEST
+
+    @property
+    def largest(self) -> float:
+        """The largest slope, of either sign, that the interval allows; 0 where there is none."""
+        ends = [abs(end) for end in (self.slope.low, self.slope.high) if not math.isnan(end)]
+        return max(ends, default=0.0)
 
 
 @dataclass(frozen=True)
@@ -74,8 +85,20 @@ class DepthResult:
         """The worst of all updates; that of a layer inside of a branch is no more than lazy where it fades."""
         if self.diverged:
             return "exploding"
-        words = {line.word for line in self.lines if line.word != "inconclusive" or not line.inside}
+        words = {line.word for line in self.lines if line.word != "inconclusive"} | self._open()
         return next((word for word in ("exploding", "vanishing", "inconclusive", "lazy") if word in words), "well-behaved")
+
+    def _open(self) -> set[str]:
+        """Whether what cannot be told leaves the whole open: not a layer in a branch, nor a few vague ones before the readout."""
+        updates = [line for line in self.lines if line.quantity == "update"]
+        outside, unsure = (
+            [line for line in updates if not line.inside],
+            [line for line in updates if line.word == "inconclusive"],
+        )
+        sharp = [line for line in unsure if not line.inside and (math.isnan(line.slope.value) or not line.vague)]
+        vague = [line for line in unsure if line.vague and not math.isnan(line.slope.value)]
+        whole = sharp or 4 * len(vague) > len(updates) or (outside and outside[-1] in vague)
+        return {"inconclusive"} if whole else set()
 
     @property
     def sentence(self) -> str:
@@ -86,7 +109,7 @@ class DepthResult:
         updates = [line for line in self.lines if line.quantity == "update" and not math.isnan(line.slope.value)]
         if not updates:
             return f"Inconclusive {span}: nothing moved."
-        worst = max(updates, key=lambda line: (line.word == self.word, abs(line.slope.value)))
+        worst = max(updates, key=lambda line: (line.word == self.word, line.largest))
         said = f"the update of '{shown(worst.layer)}' goes as depth^({worst.slope})"
         return {
             "exploding": f"Exploding {span}: {said}. {self._mend()}",

@@ -54,14 +54,16 @@ class UpdateProbe:
         weights = {name for name, _ in run.model.named_parameters()}
         live = {k: v.requires_grad_() if k in weights else v for k, v in self._start.items()}
         output, calls = capture(run.model, live, self.x, grad=True)
-        outputs = [call.output for call in calls.values()]
+        reached = {
+            key: call.output for key, call in calls.items() if call.output.requires_grad
+        }  # not below no_grad() or detach()
         try:
             loss = self.loss(output, self.y)
         except RAISED as error:
             raise refusal("the loss does not take the model's output", error, output=output, targets=self.y) from error
-        grads = torch.autograd.grad(loss, outputs, allow_unused=True)
+        grads = torch.autograd.grad(loss, list(reached.values()), allow_unused=True)
         self._start = {k: v.detach() for k, v in self._start.items()}
-        self._delta = {key: g * len(self.y) for key, g in zip(calls, grads, strict=True) if g is not None}
+        self._delta = {key: g * len(self.y) for key, g in zip(reached, grads, strict=True) if g is not None}
         self._calls = {key: _still(call) for key, call in calls.items()}
         self.order = list(calls) + loose_tensors(run.model)
         function = first_float(output).detach()

@@ -83,13 +83,20 @@ def word_for(update: Slope, layer: Slope, wide: bool, trains: bool, first: Slope
     return "lazy" if wide else "vanishing"
 
 
+def drifts(line: Line) -> bool:
+    """Whether a slope is surely not zero, and well known, where theory says zero: more seeds will not say what is left open."""
+    known = line.slope.half_width <= WIDEST and (line.slope.low > 0 or line.slope.high < 0)
+    return known and abs(line.predicted or 0.0) < 0.01
+
+
 @dataclass(frozen=True)
 class Cause:
     """What a plan would have to change for one layer to be as under muP.
 
     ``rate`` and ``init`` are the missing exponents of its learning rate and initial std, ``readout`` the missing exponent
     of the readout's initial std, through which its gradient comes; ``owed`` says that an obligation here is unmet,
-    ``outside`` that the line is the whole network's output, which no unit returned.
+    ``outside`` that the line is the whole network's output, which no unit returned. ``rate_now`` and ``init_now`` are the exponents
+    as they are, ``astray`` the tensors anywhere whose exponents are not those of the plan's own scheme.
     """
 
     rate: float
@@ -97,6 +104,9 @@ class Cause:
     readout: float
     owed: bool = False
     outside: bool = False
+    rate_now: float = 0.0
+    init_now: float = 0.0
+    astray: tuple[str, ...] = ()
 
 
 def with_mend(update: Line, first: Line, layer: Line, through: Line, cause: Cause, inherited: bool) -> Line:
@@ -123,28 +133,29 @@ def with_mend(update: Line, first: Line, layer: Line, through: Line, cause: Caus
             return replace(update, mend=f"{said}: it passes on what explodes below it; mend that first")
         steps = []
         if own and abs(cause.rate) > 0.01:
-            steps.append(f"its learning rate must {_change(cause.rate)}")
+            steps.append(f"its learning rate must {_change(cause)}")
         elif own and cause.readout > 0.01:
-            steps.append(f"its gradient is too large: the readout's initial weights must shrink as {_power(-cause.readout)}")
-        if through.slope.value > TOLERANCE and cause.init > 0.01:
-            steps.append(f"its initial weights must shrink as {_power(-cause.init)}")
-        return replace(update, mend=_close(said, steps))
-    fell = f"{shown(update.layer)}: update falls as width^{update.slope}"
-    if update.verdict in ("vanishing", "frozen"):
-        worst = layer if update.verdict == "frozen" else update
-        if math.isnan(worst.slope.value):
-            return replace(
-                update, mend=f"{shown(update.layer)}: its tensors did not move; are they in the graph and trainable?"
+            steps.append(
+                f"its gradient is too large: the readout's initial weights must shrink by a further {_power(-cause.readout)}"
             )
-        text = f"{shown(update.layer)}: its own update falls as width^{worst.slope}"
-        return replace(
-            update,
-            mend=_close(text, [f"its learning rate must {_change(cause.rate)}"] if abs(cause.rate) > 0.01 else []),
-        )
+        if through.slope.value > TOLERANCE and cause.init > 0.01:
+            steps.append(f"its initial weights must {_relative('shrink', cause.init, cause.init_now)}")
+        return replace(update, mend=_close(said, steps, cause))
+    fell = f"{shown(update.layer)}: update falls as width^{update.slope}"
+    if update.verdict == "frozen" and layer.quantity != "layer":  # its own term is nothing at every width
+        return replace(update, mend=f"{shown(update.layer)}: its tensors did not move; are they in the graph and trainable?")
+    if update.verdict in ("vanishing", "frozen"):
+        own = f"{shown(update.layer)}: its own update falls as width^{layer.slope}"
+        steps = [f"its learning rate must {_change(cause)}"] if abs(cause.rate) > 0.01 else []
+        return replace(update, mend=_close(own if update.verdict == "frozen" else fell, steps, cause))
     if update.verdict == "lazy":
         return replace(update, mend=f"{fell}: richness(r) with a larger r moves it more, mup() keeps it at width^0")
     if update.verdict == "inconclusive" and math.isnan(update.slope.value):
         return replace(update, mend=f"{shown(update.layer)}: no two widths have updates that are finite and not zero")
+    if update.verdict == "inconclusive" and drifts(update):
+        how = "grows" if update.slope.value > 0 else "falls"
+        more = "probably a drift of narrow networks that more seeds will not change; take wider widths"
+        return replace(update, mend=f"{shown(update.layer)}: update {how} slightly, as width^{update.slope}, {more}")
     if update.verdict == "inconclusive":
         return replace(
             update, mend=f"{shown(update.layer)}: width^{update.slope} is too uncertain; use more seeds or more widths"
@@ -152,23 +163,32 @@ def with_mend(update: Line, first: Line, layer: Line, through: Line, cause: Caus
     return update
 
 
-def _change(rate: float) -> str:
-    """How the learning rate must depend on the width, relative to how it does now."""
-    return ("fall as " if rate > 0 else "rise as ") + _power(-rate)
+def _change(cause: Cause) -> str:
+    """How the learning rate must depend on the width."""
+    return _relative("fall" if cause.rate > 0 else "rise", cause.rate, cause.rate_now)
+
+
+def _relative(verb: str, missing: float, now: float) -> str:
+    """A change by n^-missing of what goes as n^-now already."""
+    if abs(now) < 0.01:
+        return f"{verb} as {_power(-missing)}"
+    further = "a further " if missing * now > 0 else ""
+    return f"{verb} by {further}{_power(-missing)} (now {_power(-now)}, mup(): {_power(-now - missing)})"
 
 
 def _power(exponent: float) -> str:
-    if exponent == -1:
-        return "1/width"
-    if exponent == -0.5:
-        return "1/sqrt(width)"
-    return "width" if exponent == 1 else "sqrt(width)" if exponent == 0.5 else f"width^{exponent:g}"
+    exponent = round(exponent, 3)
+    known = {-1: "1/width", -0.5: "1/sqrt(width)", 0: "constant", 0.5: "sqrt(width)", 1: "width"}
+    return known.get(exponent, f"width^{exponent:g}")
 
 
-def _close(said: str, steps: Sequence[str]) -> str:
-    if not steps:
-        return f"{said}: its own numbers are those of mup(), so something else feeds it; look at the layers before it"
-    return f"{said}: {' and '.join(steps)}; scheme mup() does"
+def _close(said: str, steps: Sequence[str], cause: Cause) -> str:
+    if steps:
+        return f"{said}: {' and '.join(steps)}; scheme mup() does"
+    if cause.astray:
+        others = f"those of {_names(cause.astray)} are not the scheme's; mend them first"
+        return f"{said}: its own numbers are those of mup(), but {others}"
+    return f"{said}: its own numbers are those of mup(), so something else feeds it; look at the layers before it"
 
 
 @dataclass(frozen=True)
@@ -192,6 +212,8 @@ def overall(
     regime: str,
     scheme: str,
     lost: Sequence[int] = (),
+    still: Sequence[str] = (),
+    departures: Sequence[str] = (),
 ) -> Overall:
     """The verdict of a check from its update lines.
 
@@ -203,6 +225,8 @@ def overall(
         regime: what the theory says of the scheme.
         scheme: its name.
         lost: widths at which some update is not finite.
+        still: layers that the network itself keeps from training.
+        departures: where the plan's numbers are not the scheme's; told where not all is well.
     """
     judged = [line for line in lines if line.verdict]
     faulty = [line for line in judged if line.verdict in SEVERITY[:3] and line.mend]
@@ -227,8 +251,11 @@ def overall(
         sentence += f" {_beside(judged, scheme)}"
     if unsure:
         sentence += f" (Too uncertain to judge: {', '.join(unsure[:3])}.)"
+    if still:
+        sentence += f" (Kept from training by the network itself, requires_grad=False: {_names(still)}.)"
     hints = tuple(line.mend for line in judged if line.verdict == word and line.mend)
-    return Overall(word, sentence, mends or hints[:3])
+    notes = () if word == "well-behaved" or EXPECTED.get(word) == regime else tuple(departures[:4])
+    return Overall(word, sentence, (*notes, *(mends or hints[:3])))
 
 
 def _beside(judged: Sequence[Line], scheme: str) -> str:
@@ -257,8 +284,12 @@ def _worst(judged: Sequence[Line]) -> Word:
     return min(words, key=SEVERITY.index, default="inconclusive")  # type: ignore[return-value]
 
 
+def _names(where: Sequence[str]) -> str:
+    return ", ".join(where[:4]) + (f" and {len(where) - 4} more" if len(where) > 4 else "")
+
+
 def _sentence(word: Word, where: Sequence[str], judged: Sequence[Line]) -> str:
-    names = ", ".join(where[:4]) + (f" and {len(where) - 4} more" if len(where) > 4 else "")
+    names = _names(where)
     if word == "well-behaved":
         return "Every layer's update keeps its size at every width, so features are learned (rich)."
     if word == "lazy":
@@ -272,4 +303,9 @@ def _sentence(word: Word, where: Sequence[str], judged: Sequence[Line]) -> str:
         return f"Updates die out with the width in {names}."
     if word == "frozen":
         return f"{names} stop training as the network widens, while the rest goes on."
-    return f"The slopes of {names} are too uncertain; add seeds or widths."
+    drifting = [shown(line.layer) for line in judged if line.verdict == word and drifts(line)]
+    vague = [name for name in where if name not in drifting]
+    said = [f"The slopes of {_names(vague)} are too uncertain; add seeds or widths."] if vague else []
+    if drifting:
+        said.append(f"Updates of {_names(drifting)} drift slightly with the width; wider widths tell whether that fades.")
+    return " ".join(said)

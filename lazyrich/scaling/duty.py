@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from torch import nn
+
 from lazyrich.family import Family, Role, TensorInfo
 from lazyrich.family.role import grown
-from lazyrich.scaling.obligation import Obligation, branches
+from lazyrich.scaling.attention import attends, head_size, law, refuses, source_of, watched
+from lazyrich.scaling.obligation import BY_HAND, Obligation, branches
 from lazyrich.scaling.optimizer import is_entrywise
 from lazyrich.scaling.scheme import Scheme
 
@@ -55,25 +58,38 @@ def _attention(family: Family, scheme: Scheme, optimizer: str) -> list[Obligatio
     exponent = -(0.5 - scheme.classify(optimizer).layer_r[1])
     if exponent == 0:
         return []
-    small, large = (_heads(family, width) for width in (family.base, family.probe))
-    return [
-        Obligation(
-            "attention",
-            path,
-            f"its heads grow from {size} to {large[path]} and its logits are scaled by 1/sqrt(d) where the scheme needs "
-            f"d^{exponent - 0.5:g}",
-            exponent,
-            size,
-        )
-        for path, size in small.items()
-        if large.get(path, size) != size
-    ]
+    small, large = (dict(family.sketch(width).named_modules()) for width in (family.base, family.probe))
+    pairs = [(path, module, large[path]) for path, module in small.items() if path in large]
+    return [duty for path, one, other in pairs if (duty := _of_heads(path, one, other, exponent))]
 
 
-def _heads(family: Family, width: int) -> dict[str, int]:
-    """Head size of every attention at a width: of modules that carry it as ``head_dim``, as torch's and most libraries' do."""
-    sizes = {path: getattr(module, "head_dim", None) for path, module in family.sketch(width).named_modules()}
-    return {path: size for path, size in sizes.items() if isinstance(size, int) and not isinstance(size, bool)}
+def _of_heads(path: str, small: nn.Module, large: nn.Module, exponent: float) -> Obligation | None:
+    """What the heads of one module ask for, if it has any that grow and do not follow the scheme's law already."""
+    sizes = head_size(small), head_size(large)
+    if None in sizes and _grows(small, large) and refuses(small):
+        return Obligation("attention", path, UNCLEAR.format(source_of(small), f"{exponent - 0.5:g}"), 0.0, 1.0)
+    size, wide = sizes
+    if size is None or wide is None or size == wide:
+        return None
+    found = law(small, large) if attends(small) else None
+    if found is not None and abs(found - exponent) < abs(exponent) / 3:
+        return None
+    own = "1/sqrt(d)" if found is None or abs(found) < 0.1 else f"about d^{round(found - 0.5, 1):g}"
+    why = f"its heads grow from {size} to {wide} and its logits are scaled by {own} where the scheme needs d^{exponent - 0.5:g}"
+    seen = watched(small)
+    if seen and seen.by_hand:
+        why += f"; they are written out by hand ({source_of(small)}): {BY_HAND}"
+    return Obligation("attention", path, why, exponent, size)
+
+
+UNCLEAR = (
+    "it looks like an attention ({}) whose heads' size cannot be read; if it grows with the width, logits must be scaled by d^{}: "
+    "give the module its size as an attribute head_dim and plan again, or scale them by hand"
+)
+
+
+def _grows(small: nn.Module, large: nn.Module) -> bool:
+    return [p.shape for p in small.parameters()] != [p.shape for p in large.parameters()]
 
 
 def _residual(family: Family, pattern: str, base_depth: int | None, exponent: float) -> Obligation:

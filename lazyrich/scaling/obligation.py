@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fnmatch
 import math
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +17,11 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from lazyrich.errors import PlanError
+from lazyrich.scaling.attention import head_size
 from lazyrich.scaling.naming import bare, parameters, submodule
 
 F = nn.functional
+BY_HAND = "scale them there, no hook can"
 
 
 @dataclass(frozen=True)
@@ -39,18 +42,32 @@ class Obligation:
     axis: int = 0
 
     def factor(self, model: nn.Module) -> float:
-        """The multiplier on a model of any width."""
+        """The multiplier on a model of any width; 1 where only a person can tell."""
+        if self.unclear:
+            return 1.0
         return self.constant * (self._size(model) / self.base_size) ** self.exponent
+
+    @property
+    def unclear(self) -> bool:
+        """Whether nothing could be read that a hook would need: a person has to look."""
+        return self.kind == "attention" and self.exponent == 0
+
+    @property
+    def hooked(self) -> bool:
+        """Whether a hook meets it; else it is met in the network's own code."""
+        return not self.unclear and not self.why.endswith(BY_HAND)
 
     def _size(self, model: nn.Module) -> float:
         if self.kind == "tied readout":
             return parameters(model, {self.tensor})[self.tensor].shape[self.axis]
         if self.kind == "attention":
-            return int(module_at(model, self.where).head_dim)  # type: ignore[arg-type]
+            return _heads(model, self.where)
         return len(branches(model, self.where))
 
     def meet_(self, model: nn.Module) -> None:
-        """Attach the hook that multiplies."""
+        """Attach the hook that multiplies; an obligation that is unclear is a warning, since no hook can meet it."""
+        if self.unclear:
+            warnings.warn(f"not met: {self}", stacklevel=3)
         factor = self.factor(model)
         if factor == 1.0:
             return
@@ -66,6 +83,16 @@ class Obligation:
 
     def __str__(self) -> str:
         return f"{self.kind} at {self.where}: {self.why}"
+
+
+def _heads(model: nn.Module, where: str) -> int:
+    size = head_size(module_at(model, where))
+    if size is None:
+        raise PlanError(
+            f"the size of the heads of the attention '{where}' cannot be read off this model; give it an attribute head_dim, or "
+            "meet the plan's obligations before anything shards or compiles the model"
+        )
+    return size
 
 
 class ScaleInput:

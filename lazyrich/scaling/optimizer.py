@@ -34,6 +34,29 @@ def is_entrywise(optimizer: str) -> bool:
     raise UsageError(f"got optimizer '{optimizer}', expected one of {', '.join(GRADIENT + ENTRYWISE)}")
 
 
+def optimizer_name(optimizer: Any) -> str:
+    """The name of an optimizer given by name, in any case, or as the class that torch has for it.
+
+    Example:
+        >>> optimizer_name("AdamW"), optimizer_name(torch.optim.Adam)
+        ('adamw', 'adam')
+    """
+    name = optimizer.__name__ if isinstance(optimizer, type) else optimizer
+    name = name.lower() if isinstance(name, str) else str(name)
+    is_entrywise(name)
+    return name
+
+
+def refuse_unshipped(optimizer: str) -> None:
+    """Raise a UsageError for an optimizer that plans know and torch does not have."""
+    if optimizer in MATRIX and optimizer not in ADJUST:
+        raise UsageError(
+            f"torch has no '{optimizer}'; pass the groups to your own class: "
+            f"{optimizer.title()}(plan.param_groups(model, lr=...)). "
+            "What trains here wants one that torch has, such as 'muon', which steps hidden matrices too"
+        )
+
+
 class SignSGD(torch.optim.Optimizer):
     """The simplest entrywise optimizer: w <- w - lr (sign(gradient) + weight_decay w).
 
@@ -129,6 +152,7 @@ def make_optimizer(optimizer: str, groups: list[dict[str, Any]], **options: Any)
         UsageError: for an optimizer that torch does not ship; its groups still come from ``plan.param_groups``.
     """
     is_entrywise(optimizer)
+    refuse_unshipped(optimizer)
     if optimizer in GRADIENT:
         return torch.optim.SGD(groups, momentum=options.pop("momentum", momentum_of(optimizer)), **options)
     if optimizer == "adam":
@@ -141,8 +165,4 @@ def make_optimizer(optimizer: str, groups: list[dict[str, Any]], **options: Any)
         return Lion(groups, **options)
     if optimizer == "adafactor":
         return torch.optim.Adafactor(groups, **options)
-    if optimizer in ADJUST:
-        return MuonAdamW(groups, **options)
-    raise UsageError(
-        f"torch has no '{optimizer}'; pass the groups to your own class: {optimizer.title()}(plan.param_groups(model, lr=...))"
-    )
+    return MuonAdamW(groups, **options)

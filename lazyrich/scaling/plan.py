@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +55,7 @@ class Plan:
 
     def build(self, width: int, seed: int = 0, device: torch.device | str = "cpu", meet: bool = False) -> nn.Module:
         """The family's network at a width with the plan's initialisation; ``meet`` attaches the obligations' hooks."""
-        model = self._family().build(width, seed, device)
+        model = self._family().build(_width(width), seed, device)
         with seeded(seed + FORMS):  # of tensors that the factory leaves constant and the plan draws
             self._apply_(model, fresh=True)
         return self.meet_(model) if meet else model
@@ -99,8 +101,8 @@ class Plan:
             rest_lr: under an optimizer of matrices (Muon, Shampoo, SOAP) the rate of what stays on AdamW; ``lr`` when not
                 given. The groups' ``optimizer`` says which of the two a group is for.
         """
-        lr, weight_decay = float(lr), float(weight_decay)
-        rest_lr = lr if rest_lr is None else float(rest_lr)
+        lr, weight_decay, eps = _number("lr", lr), _number("weight_decay", weight_decay), _number("eps", eps)
+        rest_lr = lr if rest_lr is None else _number("rest_lr", rest_lr)
         if self.optimizer_name == "adam" and weight_decay and self.decay_policy == "constant_rate":
             raise PlanError(
                 "Adam divides its L2 term by the gradient's size, so lr x decay says nothing of it; "
@@ -158,14 +160,14 @@ class Plan:
         """The numbers of every tensor, at a width of the family or for a model."""
         if isinstance(target, nn.Module):
             return {name: setting for name, (_, setting) in self._matched(target).items()}
-        return self._settings(self._family().shapes(target))
+        return self._settings(self._family().shapes(_width(target)))
 
     def rows(self, target: int | nn.Module) -> list[dict[str, Any]]:
         """``table`` as records, for pandas or polars."""
         shapes = (
             {name: tuple(p.shape) for name, p in parameters(target, self.tensors).items()}
             if isinstance(target, nn.Module)
-            else self._family().shapes(target)
+            else self._family().shapes(_width(target))
         )
         formed = any(map(self._form, self.tensors))
         return [
@@ -248,6 +250,24 @@ class Plan:
         for name, setting in self.settings(model).items():
             if setting.multiplier != 1.0:
                 scale_input(module_at(model, name.rpartition(".")[0]), setting.multiplier)
+
+
+def _number(name: str, value: Any) -> float:
+    """A rate as a float; what is none would train in silence to nothing."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not 0 <= number < math.inf:
+        raise PlanError(f"got {name} = {value!r}, expected a number that is finite and not negative")
+    return number
+
+
+def _width(value: Any) -> int:
+    real = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+    if not real or value < 1 or value != int(value):
+        raise PlanError(f"got width {value!r}, expected a whole number of at least 1, such as 256, or a model of the family")
+    return int(value)
 
 
 def _rounded(value: Any) -> Any:

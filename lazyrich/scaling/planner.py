@@ -14,7 +14,7 @@ from lazyrich.scaling.duty import duties
 from lazyrich.scaling.initial import initialised, matching, resized
 from lazyrich.scaling.native import MATRIX
 from lazyrich.scaling.obligation import branches as branch_paths
-from lazyrich.scaling.optimizer import GRADIENT, is_entrywise
+from lazyrich.scaling.optimizer import GRADIENT, is_entrywise, optimizer_name
 from lazyrich.scaling.plan import Plan
 from lazyrich.scaling.power import Power
 from lazyrich.scaling.rule import rule_for, with_multiplier
@@ -36,7 +36,7 @@ HOOKABLE = (
 def plan(
     family: Family,
     scheme: Scheme,
-    optimizer: str = "adamw",
+    optimizer: str | type = "adamw",
     *,
     init: Mapping[str, float | Initialiser] | None = None,
     overrides: Mapping[str, Mapping[str, float]] | None = None,
@@ -55,7 +55,8 @@ def plan(
         family: the network with its width open.
         scheme: ``mup()``, ``ntk()``, ``richness(r)`` ...
         optimizer: sgd, momentum, adam, adamw, signsgd, lion, adafactor, muon (torch's default scaling), muon_rms (its
-            ``match_rms_adamw``), shampoo or soap; the last four step hidden matrices, the rest is AdamW's.
+            ``match_rms_adamw``), shampoo or soap; the last four step hidden matrices, the rest is AdamW's. In any case
+            ("AdamW"), or torch's class (``torch.optim.AdamW``).
         init: ``{tensor pattern: standard deviation at the base width}`` instead of the factory's own, or a rule of
             ``lazyrich.init`` (``he("tanh")``, ``orthogonal()``, ``critical("tanh", bias=0.05)``, ``transposed(of=...)``), which
             gives the size at the base and the form at every width; of patterns that overlap the last counts.
@@ -104,6 +105,7 @@ def plan(
         raise PlanError(
             f"got base_depth = {base_depth}, expected at least 1: the number of branches at which the network was tuned"
         )
+    optimizer = optimizer_name(optimizer)
     entrywise = is_entrywise(optimizer)
     if readout_alignment is not None and not 0.5 <= readout_alignment <= 1:
         raise PlanError(f"got readout_alignment = {readout_alignment:g}, expected 1/2 (none) to 1 (full)")

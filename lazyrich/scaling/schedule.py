@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ def flattens(optimizer: torch.optim.Optimizer, schedule: Callable[[Any], Any], s
     """Run a scheduler on a stand-in for the optimizer and watch the ratios of the groups' rates.
 
     Schedulers that add a floor or set absolute rates (OneCycleLR, CyclicLR, cosine with eta_min > 0) silently erase the
-    per-tensor rates of a plan.
+    per-tensor rates of a plan. ``ReduceLROnPlateau`` multiplies; it is followed on a plateau, down to the changes that its ``eps``
+    ignores.
 
     Args:
         optimizer: the optimizer made from ``plan.param_groups``; it is not stepped.
@@ -61,8 +63,23 @@ def flattens(optimizer: torch.optim.Optimizer, schedule: Callable[[Any], Any], s
             first = step
         spread = max(spread, ratio)
         stand_in.step()
+        if isinstance(scheduler, ReduceLROnPlateau) and _exhausted(scheduler, stand_in):
+            break
         try:
-            scheduler.step()
+            _advance(scheduler)
         except ValueError:  # OneCycleLR counts its steps and stops at the end
             break
     return Flattening(first is None, first, spread)
+
+
+def _advance(scheduler: Any) -> None:
+    """One step; of a scheduler that waits for a plateau, one on a plateau."""
+    if isinstance(scheduler, ReduceLROnPlateau):
+        scheduler.step(1.0)
+    else:
+        scheduler.step()
+
+
+def _exhausted(scheduler: ReduceLROnPlateau, optimizer: torch.optim.Optimizer) -> bool:
+    """Whether the smallest rate is so small that the scheduler leaves it be while it still lowers others."""
+    return min(float(group["lr"]) for group in optimizer.param_groups) * (1 - scheduler.factor) <= scheduler.eps

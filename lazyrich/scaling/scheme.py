@@ -53,7 +53,9 @@ class Scheme:
             >>> lzr.mup().shift(0.5).sgd.output.init == lzr.mup().sgd.output.init
             True
         """
-        thetas = (theta,) * 3 if isinstance(theta, (int, float)) else theta
+        thetas = (theta,) * 3 if isinstance(theta, (int, float)) else tuple(theta)
+        if len(thetas) != 3 or not all(isinstance(th, (int, float)) for th in thetas):
+            raise UsageError(f"got theta = {theta!r}, expected a number, or three: input, hidden, output")
 
         def moved(layers: Layers, entrywise: bool) -> Layers:
             return Layers(*(row.shifted(th, entrywise) for row, th in zip(layers, thetas, strict=True)))

@@ -3,6 +3,7 @@
 import json
 import math
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,8 +12,10 @@ from torch import nn
 import lazyrich as lzr
 from lazyrich.errors import LazyrichError, StoreError, UsageError
 from lazyrich.measure import predict
+from lazyrich.measure.departure import departures
 from lazyrich.measure.slope import Slope
-from lazyrich.measure.verdict import TOLERANCE, word_for
+from lazyrich.measure.verdict import TOLERANCE, Cause, Line, overall, with_mend, word_for
+from lazyrich.scaling.power import Power
 
 WIDTHS = (64, 128, 256, 512)
 RATES = {"sgd": 0.1, "adam": 0.003}
@@ -55,7 +58,7 @@ def test_the_readout_of_a_standard_network_is_named_with_its_mend():
     worst = line(result, "readout")
     assert worst.verdict == "exploding"
     assert "its learning rate must fall as 1/width" in worst.mend
-    assert "initial weights must shrink as 1/sqrt(width)" in worst.mend
+    assert "initial weights must shrink by a further 1/sqrt(width) (now 1/sqrt(width), mup(): 1/width)" in worst.mend
     assert worst.mend in result.verdict.mends
 
 
@@ -80,19 +83,97 @@ def test_a_layer_that_the_limit_freezes_is_called_frozen():
     assert line(result, "hidden.0").slope.value == pytest.approx(-1.5, abs=0.15)
 
 
+class Half(nn.Module):
+    """A perceptron whose first layer, or the one after it, does not learn: by its own flag, or because its gradient is cut."""
+
+    def __init__(self, width, which=0, flag=True):
+        super().__init__()
+        self.body = lzr.zoo.mlp(width)
+        self.body.hidden[which].requires_grad_(not flag)
+        self.flag = flag
+
+    def forward(self, x):
+        h = torch.tanh(self.body.hidden[0](x))
+        return self.body.readout(torch.tanh(self.body.hidden[1](h if self.flag else h.detach())))
+
+
 def test_a_layer_that_does_not_train_is_called_frozen():
-    class Half(nn.Module):
-        def __init__(self, width):
-            super().__init__()
-            self.body = lzr.zoo.mlp(width)
-            self.body.hidden[0].requires_grad_(False)
-
-        def forward(self, x):
-            return self.body(x)
-
-    result = check(lzr.mup(), factory=Half, widths=(64, 128), seeds=2)
+    result = check(lzr.mup(), factory=lambda n: Half(n, flag=False), widths=(64, 128), seeds=2)
     assert line(result, "body.hidden.0").verdict == "frozen"
     assert "did not move" in line(result, "body.hidden.0").mend
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_layer_that_the_network_keeps_from_training_is_no_defect(which):
+    result = check(lzr.mup(), factory=lambda n: Half(n, which), widths=(64, 128, 256), seeds=4)
+    assert "frozen" not in {result.verdict.word, *(x.verdict for x in result.updates)}
+    assert f"requires_grad=False: body.hidden.{which}.)" in result.verdict.sentence
+    assert [x.layer for x in result.updates] == [
+        f"body.{x}" for x in ("hidden.0", "hidden.1", "readout") if x != f"hidden.{which}" or which
+    ]
+
+
+def one(quantity, slope, verdict="", half=0.05, predicted=0.0):
+    return Line(
+        "head", ("head.weight",), "output", quantity, 5, Slope(slope, slope - half, slope + half, 12), predicted, verdict
+    )
+
+
+def mend_of(update, first=0.0, layer=None, **cause):
+    through, cause = one("passthrough", -0.3), Cause(**{"rate": 0, "init": 0, "readout": 0, **cause})
+    return with_mend(update, one("update", first), layer or one("layer", 0.1), through, cause, False).mend
+
+
+def test_what_vanishes_is_quoted_with_its_own_slope():
+    assert mend_of(one("update", -0.3, "vanishing")).startswith("head: update falls as width^-0.30")
+    assert "did not move" in mend_of(one("update", 0.11, "frozen"), 0.1, one("update", 0.11))
+
+
+def test_a_slope_that_is_surely_not_zero_asks_for_widths_and_not_for_seeds():
+    update = one("update", -0.18, "inconclusive", 0.08)
+    assert "falls slightly, as width^-0.18 ± 0.08, probably a drift" in mend_of(update)
+    assert "take wider widths" in mend_of(update)
+    verdict = overall([update], diverged=(), moved=1.0, lr=0.1, regime="", scheme="mup()")
+    assert verdict.sentence == "Updates of head drift slightly with the width; wider widths tell whether that fades."
+    assert "more seeds or more widths" in mend_of(one("update", -0.18, "inconclusive", 0.2))
+    assert "more seeds or more widths" in mend_of(one("update", -0.18, "inconclusive", 0.08, predicted=-0.2))
+
+
+def test_mends_say_what_is_there_already():
+    update = one("update", -0.5, "vanishing")
+    assert "rate must rise by sqrt(width) (now 1/width, mup(): 1/sqrt(width))" in mend_of(update, rate=-0.5, rate_now=1.0)
+    assert "rate must fall by a further 1/width (now 1/width, mup(): width^-2)" in mend_of(update, rate=1.0, rate_now=1.0)
+    assert "rate must fall as 1/width;" in mend_of(update, rate=1.0)
+
+
+def test_numbers_that_are_not_the_schemes_are_named_where_something_is_wrong():
+    """The layer's bias hides that its weight does not learn, so its own line looks well."""
+    plan = lzr.plan(lzr.Family(lzr.zoo.mlp, base=32), lzr.mup())
+    weight = plan.tensors["hidden.1.weight"]
+    slow = replace(weight, rule=replace(weight.rule, lr=Power(fan_in=-2.0)))
+    wrong = replace(plan, tensors={**plan.tensors, "hidden.1.weight": slow})
+    said = "hidden.1.weight: the plan has its learning rate go as width^-2, mup() as width^-1"
+    assert [str(d) for d in departures(wrong)] == [said]
+    lines = [one("update", -0.3, "vanishing")]
+    options = {"diverged": (), "moved": 1.0, "lr": 0.1, "regime": "", "scheme": "mup()", "departures": [said]}
+    assert overall(lines, **options).mends == (said,)
+    assert overall([one("update", 0.0, "well-behaved")], **options).mends == ()
+    asked = departures(lzr.plan(lzr.Family(lzr.zoo.mlp, base=32), lzr.mup(), alignment="none"))
+    assert [(d.tensor, d.plan - d.scheme, d.aligned) for d in asked] == [
+        (f"{x}.weight", 0.5, False) for x in ("hidden.1", "readout")
+    ]
+    assert "right only where updates do not align" in str(asked[0])
+    assert "but those of hidden.1.weight are not the scheme's" in mend_of(lines[0], astray=("hidden.1.weight",))
+    result = lzr.check(wrong, "digits", widths=(32, 64, 128), seeds=3, lr=0.003)
+    assert result.verdict.word == "well-behaved" or result.verdict.mends[0] == said
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "muon", "adafactor"])
+def test_plans_that_follow_their_scheme_depart_nowhere(optimizer):
+    family = lzr.Family(lzr.zoo.autoencoder, base=32)
+    for scheme in (lzr.mup(), lzr.ntk(), lzr.standard(), lzr.spectral(), lzr.richness(0.25)):
+        for gauge in ("plain", "multipliers"):
+            assert departures(lzr.plan(family, scheme, optimizer, gauge=gauge, overrides={"*.weight": {"lr": 2.0}})) == []
 
 
 def test_a_learning_rate_too_small_to_tell_is_inconclusive_not_well_behaved():
@@ -246,6 +327,12 @@ def test_a_changed_loss_is_another_run(tmp_path):
         ({"widths": (128, 64)}, "increasing"),
         ({"widths": (64, 64)}, "increasing"),
         ({"widths": (32, 64)}, "below the base width 64"),
+        ({"widths": (64, "a")}, "expected whole numbers"),
+        ({"widths": (64, 128.5)}, "expected whole numbers"),
+        ({"widths": 64}, "at least two"),
+        ({"lr": "x"}, "lr = 'x'"),
+        ({"seeds": "x"}, "seeds = 'x'"),
+        ({"steps": 2.5}, "steps = 2.5"),
         ({"seeds": 0}, "seeds = 0"),
         ({"steps": 0}, "steps = 0"),
         ({"lr": -1.0}, "positive"),
@@ -255,6 +342,12 @@ def test_a_changed_loss_is_another_run(tmp_path):
 def test_what_makes_no_check_is_refused(options, message):
     with pytest.raises(LazyrichError, match=message):
         check(lzr.mup(), **options)
+
+
+def test_an_optimizer_that_torch_does_not_have_is_refused_before_anything_is_built():
+    plan = lzr.plan(lzr.Family(lzr.zoo.mlp, base=64), lzr.mup(), "soap")
+    with pytest.raises(UsageError, match="torch has no 'soap'.*such as 'muon'"):
+        lzr.check(plan, "no data of that name")
 
 
 def test_a_plan_without_a_factory_is_refused():

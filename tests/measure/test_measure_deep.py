@@ -14,7 +14,7 @@ from lazyrich.cli import main
 from lazyrich.measure.slope import Slope
 
 DEPTHS = (2, 6, 18)
-SMALL = {"depths": DEPTHS, "steps": 3, "seeds": 2}
+SMALL = {"depths": DEPTHS, "steps": 3, "seeds": 3}
 
 
 def plans(exponent, optimizer="adamw", **options):
@@ -72,7 +72,7 @@ def test_branches_are_compared_where_the_same_part_of_all_lies_below_them(depths
 def test_the_same_call_continues_and_another_is_refused(found):
     results, place = found
     trials = {p.name: p.stat().st_mtime_ns for p in (place / "1.0" / "trials").iterdir()}
-    assert len(trials) == 6
+    assert len(trials) == 9
     again = lzr.check_depth(plans(1.0), "digits", folder=place / "1.0", **SMALL)
     assert again.to_dict() == results[1.0].to_dict()
     assert {p.name: p.stat().st_mtime_ns for p in (place / "1.0" / "trials").iterdir()} == trials
@@ -96,12 +96,33 @@ def test_words(found):
     assert "diverged at depth 18" in dataclasses.replace(result, diverged=(18,)).sentence
 
 
+def test_slopes_that_cannot_be_told_are_no_good_news(found):
+    result = found[0][1.0]
+    updates = [line for line in result.lines if line.quantity == "update"]
+    outside = [line.layer for line in updates if not line.inside]
+
+    def with_width(half, layers):
+        return tuple(
+            dataclasses.replace(line, slope=Slope(0.02, 0.02 - (half if line.layer in layers else 0.1), 0.12, 6))
+            for line in updates
+        )
+
+    loose = dataclasses.replace(result, lines=with_width(1.2, [line.layer for line in updates]))
+    assert {line.word for line in loose.lines} == {"inconclusive"}
+    assert loose.word == "inconclusive"
+    assert "add depths, seeds or steps" in loose.sentence
+    assert dataclasses.replace(result, lines=with_width(1.2, outside[:1])).word == "well-behaved"  # a few do not decide
+    assert dataclasses.replace(result, lines=with_width(1.2, outside[-1:])).word == "inconclusive"  # but the function does
+    assert f"the update of '{outside[1]}' goes" in dataclasses.replace(result, lines=with_width(0.35, outside[1:2])).sentence
+
+
 @pytest.mark.parametrize(
     ("plan_at", "options", "words"),
     [
         (plans(1.0), {"depths": (4,)}, "two or more increasing"),
         (plans(1.0), {"depths": (8, 4)}, "two or more increasing"),
         (plans(1.0), {"depths": (0, 4)}, "got depth 0"),
+        (plans(1.0), {"depths": (2, "b")}, "expected whole numbers"),
         (plans(1.0, base_depth=None), {}, "one base_depth= for all"),
         (plans(1.0, branches=(), depth_exponent=0.5), {}, "names no residual branches"),
         (plans(1.0), {"steps": 0}, "steps = 0"),

@@ -512,3 +512,105 @@ def test_logits_of_another_law_are_refused():
     plan = lzr.plan(lzr.Family(with_scale(0.7), base=16), lzr.mup())
     with pytest.raises(lzr.LazyrichError, match="scales its logits by .* neither 1/sqrt"):
         plan.build(64, meet=True)(torch.randn(2, 5, 3))
+
+
+# --- attention whose heads no attribute tells -----------------------------------------------------------------------------------
+
+
+class Nameless(nn.Module):
+    """Four growing heads, as many write them: no attribute says how large they are."""
+
+    def __init__(self, n, how="torch", power=0.5):
+        super().__init__()
+        self.query, self.key, self.value = (nn.Linear(n, n) for _ in range(3))
+        self.how, self.power = how, power
+
+    def forward(self, x, factor=1.0):
+        q, k, v = (f(x).unflatten(-1, (4, -1)).transpose(1, 2) for f in (self.query, self.key, self.value))
+        scale = factor * q.shape[-1] ** -self.power
+        if self.how == "torch":
+            mixed = F.scaled_dot_product_attention(q, k, v, scale=scale)
+        elif self.how == "einsum":
+            mixed = F.softmax(torch.einsum("bhid, bhjd -> bhij", q, k) * scale, -1) @ v
+        else:
+            hidden = torch.ones(x.shape[1], x.shape[1], device=x.device).triu(1).bool()
+            mixed = ((q * scale) @ k.transpose(-1, -2)).masked_fill(hidden, -1e9).softmax(-1) @ v
+        return mixed.transpose(1, 2).flatten(2)
+
+
+class Picky(Nameless):
+    """Takes what no other module gives it."""
+
+    def forward(self, x, rotation):
+        return super().forward(x * rotation)
+
+
+def reading(kind, *how):
+    def make(n):
+        model = Reads(n)
+        model.attention = kind(n, *how)
+        return model
+
+    return make
+
+
+@pytest.mark.parametrize("how", ["torch", "einsum", "before"])
+def test_heads_are_found_by_what_a_module_does_and_those_of_the_right_law_owe_nothing(how):
+    plan = lzr.plan(lzr.Family(reading(Nameless, how), base=16), lzr.mup())
+    (owed,) = plan.obligations
+    assert (owed.where, owed.exponent, owed.base_size) == ("attention", -0.5, 4)
+    assert owed.factor(plan.family.sketch(64)) == pytest.approx(0.5)
+    assert owed.hooked == (how == "torch")
+    assert ("Nameless.forward, test_scaling_obligations.py:" in owed.why) == (how != "torch")
+    assert lzr.plan(lzr.Family(reading(Nameless, how, 1.0), base=16), lzr.mup()).obligations == ()
+    assert lzr.plan(lzr.Family(reading(Nameless, how), base=16), lzr.ntk(), "sgd").obligations == ()
+    unscaled = lzr.plan(lzr.Family(reading(Nameless, how, 0.0), base=16), lzr.mup()).obligations
+    assert "scaled by about d^" in unscaled[0].why
+
+
+def test_nameless_heads_are_met_as_others():
+    plan = lzr.plan(lzr.Family(reading(Nameless), base=16), lzr.mup())
+    model, x = plan.build(64), torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0))
+    expected = model(x, factor=0.5)
+    assert torch.allclose(plan.meet_(model)(x), expected, atol=1e-6)
+
+
+def test_heads_that_cannot_be_read_are_an_obligation_that_says_so():
+    plan = lzr.plan(lzr.Family(reading(Picky), base=16), lzr.mup())
+    (owed,) = plan.obligations
+    assert "heads' size cannot be read" in owed.why
+    assert "head_dim" in owed.why
+    model = plan.build(64)
+    assert owed.factor(model) == 1.0
+    with pytest.warns(UserWarning, match="not met: attention at attention"):
+        plan.meet_(model)
+
+
+def test_a_look_at_an_attention_leaves_it_as_it_was():
+    class Remembers(Nameless):
+        def forward(self, x, factor=1.0):
+            self.seen = x
+            return super().forward(x, factor)
+
+    plan = lzr.plan(lzr.Family(reading(Remembers), base=16), lzr.mup())
+    model = plan.build(64, meet=True)
+    assert not hasattr(model.attention, "seen")
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        expected = torch.rand(2)
+        torch.manual_seed(3)
+        plan.obligations[0].factor(model)
+        assert torch.equal(torch.rand(2), expected)
+
+
+def test_softmaxes_that_are_no_attention_owe_nothing():
+    class Router(nn.Module):
+        def __init__(self, n):
+            super().__init__()
+            self.gate, self.lift = nn.Parameter(torch.randn(3, n)), nn.Linear(n, n)
+
+        def forward(self, x):
+            return self.lift(x) * (x @ self.gate.transpose(0, 1)).softmax(-1)[..., :1]
+
+    family = lzr.Family(reading(Router), base=16, roles={"attention.gate": "output"})
+    assert lzr.plan(family, lzr.mup()).obligations == ()

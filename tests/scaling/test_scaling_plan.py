@@ -447,3 +447,37 @@ def test_the_table_names_every_tensor_with_its_numbers():
     rows = {row["tensor"]: row for row in plan.rows(64)}
     assert rows["hidden.0.weight"]["shape"] == (64, 64) and rows["hidden.0.weight"]["lr x"] == 4.0
     assert rows["readout.weight"]["role"] == "output" and rows["readout.weight"]["lr x"] == 0.25
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"lr": math.nan}, "lr = nan"),
+        ({"lr": -1.0}, "lr = -1.0"),
+        ({"lr": "x"}, "lr = 'x'"),
+        ({"lr": 1.0, "rest_lr": math.inf}, "rest_lr = inf"),
+        ({"lr": 1.0, "eps": -1}, "eps = -1"),
+        ({"lr": 1.0, "weight_decay": -0.1}, "weight_decay = -0.1"),
+    ],
+)
+def test_rates_that_are_none_are_refused(options, said):
+    plan = lzr.plan(lzr.Family(lzr.zoo.mlp, base=16), lzr.mup())
+    with pytest.raises(lzr.LazyrichError, match=said):
+        plan.param_groups(plan.build(16), **options)
+
+
+@pytest.mark.parametrize("width", [0, -3, 48.5, "x", None, True, math.inf])
+def test_widths_that_are_none_are_refused(width):
+    plan = lzr.plan(lzr.Family(lzr.zoo.mlp, base=16), lzr.mup())
+    for use in (plan.settings, plan.rows, plan.build):
+        with pytest.raises(lzr.LazyrichError, match="expected a whole number of at least 1"):
+            use(width)
+
+
+def test_an_optimizer_is_known_in_any_case_and_by_torchs_class():
+    family = lzr.Family(lzr.zoo.mlp, base=16)
+    for given in ("AdamW", "ADAMW", torch.optim.AdamW):
+        assert lzr.plan(family, lzr.mup(), given).optimizer_name == "adamw"
+    for given in ("AdamX", torch.optim.Rprop, 3):
+        with pytest.raises(lzr.LazyrichError, match="expected one of sgd"):
+            lzr.plan(family, lzr.mup(), given)

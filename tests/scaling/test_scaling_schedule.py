@@ -84,3 +84,9 @@ def test_the_optimizer_itself_is_left_alone():
     assert all(
         torch.equal(p, q) for p, q in zip((p for g in optimizer.param_groups for p in g["params"]), weights, strict=True)
     )
+
+
+@pytest.mark.parametrize(("floor", "kept"), [(0.0, True), (1e-3, False)])
+def test_a_scheduler_that_waits_for_a_plateau_multiplies_unless_it_has_a_floor(floor, kept):
+    found = lzr.flattens(planned(), lambda o: schedulers.ReduceLROnPlateau(o, patience=2, min_lr=floor), 400)
+    assert found.kept == kept

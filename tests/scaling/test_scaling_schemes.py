@@ -106,3 +106,26 @@ def test_what_is_no_saved_scheme_is_refused():
 def test_optimizers_without_a_rule_are_refused():
     with pytest.raises(UsageError, match="got optimizer 'rmsprop'"):
         lzr.mup().classify("rmsprop")
+
+
+@pytest.mark.parametrize("text", ["mup().shift(0.5)", "mup.shift(0.5)", "mup().shift((0.5, 0, 0.25)).shift(-1)"])
+def test_a_shifted_scheme_is_read_from_its_text(text):
+    found = lzr.scaling.parse(text)
+    assert lzr.scaling.parse(found.name) == found
+    assert found.sgd.output.init == lzr.mup().sgd.output.init
+    assert found.sgd.input.a != lzr.mup().sgd.input.a
+
+
+@pytest.mark.parametrize("text", ["mup().shift()", "mup().shift('x')", "mup().shift((1, 2))", "mup().shift(1, 2)", "mup().drop(1)",
+                                  "nothing().shift(1)", "richness('x')", "richness(0.1, gamma='x')"])  # fmt: skip
+def test_text_that_is_no_scheme_is_refused(text):
+    with pytest.raises(lzr.LazyrichError, match="expected"):
+        lzr.scaling.parse(text)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: lzr.richness("x"), lambda: lzr.mup().shift("x"), lambda: lzr.abc((0, 0, "a"), (0, 0, 0), 0)]
+)
+def test_exponents_that_are_no_numbers_are_refused(make):
+    with pytest.raises(lzr.LazyrichError, match="expected"):
+        make()

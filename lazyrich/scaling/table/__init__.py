@@ -28,7 +28,7 @@ SCHEMES: dict[str, Callable[..., Scheme]] = {
 
 
 def parse(text: str) -> Scheme:
-    """A scheme from its text: ``mup``, ``richness(0.25)``, ``standard(max_stable=True)``, ``abc(a=(0,0,0), ...)``.
+    """A scheme from its text: ``mup``, ``richness(0.25)``, ``standard(max_stable=True)``, ``abc(...)``, ``mup().shift(0.5)``.
 
     Only names from the table and literal arguments are understood; nothing is evaluated.
 
@@ -44,6 +44,8 @@ def parse(text: str) -> Scheme:
         call = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, MemoryError, RecursionError):  # the last two: nested beyond sense
         raise UsageError(f"got scheme '{text}', {known}") from None
+    if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "shift":
+        return _shifted(text, call, parse(ast.unparse(call.func.value)))
     name = call.func if isinstance(call, ast.Call) else call
     if not isinstance(name, ast.Name) or name.id not in SCHEMES:
         raise UsageError(f"got scheme '{text}', {known}")
@@ -54,6 +56,17 @@ def parse(text: str) -> Scheme:
         return SCHEMES[name.id](*arguments, **options)
     except (ValueError, TypeError, IndexError, OverflowError, MemoryError, RecursionError) as error:
         raise UsageError(f"got scheme '{text}': {error}; {known}") from None
+
+
+def _shifted(text: str, call: ast.Call, scheme: Scheme) -> Scheme:
+    """The same training in another gauge, as ``mup().shift(0.5)`` writes it."""
+    expected = "expected one number or three in brackets: mup().shift(0.5)"
+    if len(call.args) != 1 or call.keywords:
+        raise UsageError(f"got scheme '{text}', {expected}")
+    try:
+        return scheme.shift(_literal(call.args[0]))
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"got scheme '{text}': {error}; {expected}") from None
 
 
 def _literal(node: ast.expr) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numbers
+
 from lazyrich.errors import UsageError
 from lazyrich.scaling.exponents import Exponents, Layers
 from lazyrich.scaling.scheme import Scheme
@@ -26,6 +28,9 @@ def richness(r: float, gamma: float = 1.0) -> Scheme:
         >>> richness(0.25).classify("sgd").r
         0.25
     """
+    for name, value in (("richness r", r), ("gamma", gamma)):
+        if isinstance(value, bool) or not isinstance(value, numbers.Real):
+            raise UsageError(f"got {name} = {value!r}, expected a number: richness(0.25)")
     if not 0 <= r <= 0.5:
         raise UsageError(
             f"got richness r = {r}, expected 0 <= r <= 1/2: below 0 the function blows up at initialisation, "
