@@ -90,7 +90,7 @@ def setting_of(tensor: TensorPlan, shape: tuple[int, ...], width: float, decay_p
     shrink = std / anchor if anchor else (rule.std(growth) if rule.std else 1.0)
     native = native_step(optimizer, tensor.role, shape, tensor.shape, shrink)
     lr = rule.lr(growth) / (1.0 if rule.std is None else native)  # the plain network's one rate is left to the optimizer
-    decay = tensor.decay * (1 / lr if decay_policy == "constant_rate" else 1.0)
+    decay = tensor.decay * (1 / lr if lr and decay_policy == "constant_rate" else 1.0)  # at a rate of 0 nothing decays
     return Setting(std, lr, decay, rule.eps(growth), rule.multiplier(growth), growth, lr * native, shrink)
 
 

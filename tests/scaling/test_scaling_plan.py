@@ -197,6 +197,18 @@ def test_the_decay_rate_is_constant_or_the_decay_is(name):
             assert len({g["lr"] for g in groups}) > 1 or scheme.global_rate
 
 
+def test_a_tensor_at_a_rate_of_zero_stays_as_it_is():
+    family = lzr.Family(lambda n: nn.Sequential(nn.Linear(3, n), nn.ReLU(), nn.Linear(n, 1)), base=16)
+    plan = lzr.plan(family, lzr.mup(), "adamw", overrides={"0.weight": {"lr": 0.0}})
+    model = plan.build(32)
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    optimizer = torch.optim.AdamW(plan.param_groups(model, lr=0.1, weight_decay=0.1))
+    model(torch.ones(4, 3)).square().mean().backward()
+    optimizer.step()
+    moved = {name: not torch.equal(p, before[name]) for name, p in model.named_parameters()}
+    assert moved == {"0.weight": False, "0.bias": True, "2.weight": True, "2.bias": True}
+
+
 def test_adam_with_l2_is_refused_unless_the_decay_is_unscaled():
     model = family_of("mlp").build(32)
     with pytest.raises(PlanError, match="plan for 'adamw'"):
