@@ -76,17 +76,12 @@ class Signal:
         return self.weight * self.phi.slope_variance(q)
 
     def curvature(self, q: Tensor) -> Tensor:
-        """f''(1) = sigma_w^2 q E phi''^2 of the correlation map at a fixed point q; infinite for kinks.
+        """f''(1) = sigma_w^2 q E phi''^2 of the correlation map at a fixed point q; infinite where phi or phi' jumps.
 
         At criticality 1 - c_l ~ 2 / (f''(1) l).
         """
-        with torch.enable_grad():
-            c = q.detach().clone().requires_grad_()
-            slope = self.phi.slope(c, q.detach(), q.detach())
-            if not slope.requires_grad:
-                return torch.zeros_like(q)
-            (bend,) = torch.autograd.grad(slope.sum(), c)
-        return self.weight * q * bend
+        bend = self.phi.bend_variance(q)
+        return torch.where(bend.isinf(), bend, self.weight * q * bend)
 
     def fixed_variance(self, start: float = 1.0) -> float:
         """The fixed point q* that variances flow to from ``start``; 0 or infinity if there is none on the way."""

@@ -6,6 +6,8 @@ import math
 
 import pytest
 import torch
+from scipy.integrate import quad
+from torch.nn import functional as F
 
 from lazyrich.errors import KernelError
 from lazyrich.gaussian import critical, dual, half_stable, signal
@@ -110,3 +112,54 @@ def test_curvature_by_quadrature_is_that_of_the_formula() -> None:
     assert float(signal("erf", 1.0).curvature(q)) == pytest.approx(
         float(signal(lambda x: torch.erf(x), 1.0).curvature(q)), abs=1e-8
     )
+
+
+def second(f, z: float) -> float:
+    """f'' away from kinks."""
+    x = torch.tensor(z, dtype=DOUBLE, requires_grad=True)
+    (slope,) = torch.autograd.grad(f(x), x, create_graph=True)
+    return float(torch.autograd.grad(slope, x)[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "f"), [("elu", F.elu), ("celu", F.celu), ("softsign", F.softsign), ("own", lambda x: F.elu(x - 0.3))]
+)
+def test_curvature_counts_slopes_with_a_kink(name, f) -> None:
+    q, place = torch.tensor(0.8, dtype=DOUBLE), 0.3 if name == "own" else 0.0
+    pieces = [
+        quad(lambda z: second(f, z) ** 2 * math.exp(-z * z / 1.6) / math.sqrt(1.6 * math.pi), *ends, epsabs=1e-11)[0]
+        for ends in ((-10, place), (place, 10))
+    ]
+    assert float(signal(name if name != "own" else f, 1.5).curvature(q)) == pytest.approx(1.5 * 0.8 * sum(pieces), rel=1e-7)
+    assert float(signal(lambda x: f(x), 1.5).curvature(q)) == pytest.approx(1.5 * 0.8 * sum(pieces), rel=1e-7)
+
+
+@pytest.mark.parametrize(
+    "f", ["relu", "selu", "relu6", "hardtanh", "hardswish", "hardsigmoid", "sign", dual("rectified_power", degree=1),
+          lambda x: x.clamp(-1, 1), lambda x: torch.relu(x - 0.3), torch.round],
+    ids=str,
+)  # fmt: skip
+def test_curvature_is_infinite_where_a_slope_jumps(f) -> None:
+    assert float(signal(f, 1.5).curvature(torch.tensor(0.8, dtype=DOUBLE))) == math.inf
+
+
+def test_curvature_of_what_is_straight_or_bends_once() -> None:
+    q = torch.tensor([0.0, 0.8], dtype=DOUBLE)
+    assert signal("identity", 1.5).curvature(q).tolist() == signal(lambda x: 2 * x, 1.5).curvature(q).tolist() == [0, 0]
+    assert signal(dual("rectified_power", degree=2), 1.0).curvature(q).tolist() == pytest.approx([0, 1.6])
+    with pytest.raises(KernelError, match="differentiate twice"):
+        signal(Once.apply, 1.0).curvature(q)
+
+
+class Once(torch.autograd.Function):
+    """A function with one derivative."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x.sin()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad):
+        return grad * ctx.saved_tensors[0].cos()
