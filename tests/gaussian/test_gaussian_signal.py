@@ -9,6 +9,7 @@ import torch
 from scipy.integrate import quad
 from torch.nn import functional as F
 
+import lazyrich
 from lazyrich.errors import KernelError
 from lazyrich.gaussian import critical, dual, half_stable, signal
 from lazyrich.gaussian.signal import growth
@@ -163,3 +164,42 @@ class Once(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad):
         return grad * ctx.saved_tensors[0].cos()
+
+
+@pytest.mark.parametrize(("name", "bias"), [("silu", 0.1), ("gelu", 0.01), ("gelu", None), ("mish", 0.05), ("hardswish", 0.1)])
+def test_points_that_variances_leave_are_refused(name, bias) -> None:
+    with pytest.raises(KernelError, match=r"chi_parallel = 1\.\d+ > 1.*another sigma_b\^2.*half_stable"):
+        critical(name, bias=bias)
+    taken = critical(name, bias=bias, stable=False)
+    assert taken.bias == (bias or 0.0) and taken.signal.phase() == "critical"
+    with pytest.raises(KernelError, match="chi_parallel"):
+        lazyrich.init.critical(name, bias=bias)
+
+
+def test_a_critical_signal_stays_at_its_own_variance() -> None:
+    for point in (critical("mish", bias=0.1), critical("gelu", bias=0.5), critical("gelu", variance=9.0), half_stable("gelu")):
+        net, q = point.signal, torch.tensor(point.variance, dtype=DOUBLE)
+        assert net.variance == pytest.approx(point.variance, rel=1e-12) and net.phase() == "critical"
+        assert float(net.chi_parallel(q)) <= 1 + 1e-9
+        start = 1.01 * q
+        assert float(net.trajectory(300, start, q / q)[0][-1]) <= float(start)
+
+
+def test_a_kink_at_zero_has_the_slope_around_it() -> None:
+    elu, selu = critical("elu"), critical("selu")
+    assert elu.weight == pytest.approx(1.0) and elu.signal.phase() == "critical"
+    assert selu.weight == pytest.approx(2 / (1.0507009873554805**2 * (1 + 1.6732632423543772**2)))
+
+
+def test_intervals_of_bias_variances_do_not_contradict_themselves() -> None:
+    for name in ("hardtanh", "relu6"):  # straight around zero
+        with pytest.raises(KernelError, match="no half-stable point"):
+            half_stable(name)
+    with pytest.raises(KernelError, match="sigma_b.2 = 0; no other sigma_b.2 has a stable one"):
+        critical(lambda x: torch.log(torch.cosh(x)), bias=0.0)
+    with pytest.raises(KernelError, match="expected 0, the only one of a scale-invariant"):
+        critical("abs", bias=0.5)
+    with pytest.raises(KernelError, match=r"= 1e\+06; expected another sigma_b\^2: a stable one has about .* to 9.*e\+03"):
+        critical("tanh", bias=1e6)
+    with pytest.raises(KernelError, match="no critical initialisation"):
+        critical("sign", bias=0.5)
