@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lazyrich.errors import KernelError
 from lazyrich.gaussian import Dual, dual
 from lazyrich.graph import Node
 from lazyrich.lazy.layout import Atom, Axis, Kind, Layout, Split, size_of
@@ -221,6 +222,12 @@ class Curve:
         return self.scale * self.function(self.inner * x)
 
 
+def node_of(curve: Curve, nodes: Iterable[Node], reader: Node) -> Node:
+    """The node that made a curve, or its reader if it is not among the nodes."""
+    name = re.split(r"[.|]", curve.key)[0]  # behind it: the part of a mixture, and views
+    return next((node for node in nodes if node.name == name), reader)
+
+
 def dual_of(curve: Curve, nodes: Iterable[Node], reader: Node) -> Dual:
     """The dual activation of a curve among the nodes, or of what a reader reads; users are told where it is not exact.
 
@@ -232,10 +239,13 @@ def dual_of(curve: Curve, nodes: Iterable[Node], reader: Node) -> Dual:
     """
     if curve.spec:
         return dual(curve.spec[0], **dict(curve.spec[1]))
-    made = dual(curve.function, kinks=curve.known_kinks)
+    try:
+        made = dual(curve.function, kinks=curve.known_kinks)
+    except KernelError as error:
+        node = node_of(curve, nodes, reader)
+        raise KernelError(f"{node.op} at {node.place}: {error}") from error
     if ROUGH < made.error < float("inf"):  # an infinite kernel is refused where it is found
-        name = re.split(r"[.|]", curve.key)[0]  # behind it: the part of a mixture, and views
-        node = next((node for node in nodes if node.name == name), reader)
+        node = node_of(curve, nodes, reader)
         warnings.warn(
             f"got the nonlinearity '{node.op}' at {node.place}, whose kernel is a numerical integral that is good to about "
             f"{made.error:.1g}; expected a function without jumps or kinks away from zero, take one for more digits",

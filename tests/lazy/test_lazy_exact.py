@@ -503,7 +503,11 @@ def test_where_patterns_overlap_the_last_one_counts_as_in_a_plan():
 
 
 @FEW
-@pytest.mark.parametrize("how", [lambda t: t.expand(1, 6, -1), lambda t: t.repeat(1, 6, 1)], ids=["expand", "repeat"])
+@pytest.mark.parametrize(
+    "how",
+    [lambda t: t.expand(1, 6, -1), lambda t: t.repeat(1, 6, 1), lambda t: t[:1, :, :16]],
+    ids=["expand", "repeat", "whole slice"],
+)
 def test_a_repeated_parameter_is_one(how):
     class Shifted(nn.Module):
         def __init__(self, how):

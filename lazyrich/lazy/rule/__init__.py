@@ -14,7 +14,8 @@ from lazyrich.lazy.rule import (
     statistic,
     sums,
 )
-from lazyrich.lazy.rule.table import RULES, Call, Need, Rule, register
+from lazyrich.lazy.rule.pointwise import through
+from lazyrich.lazy.rule.table import RULES, Call, Need, Rule, pairs, register
 
 __all__ = [
     "RULES",
@@ -27,6 +28,7 @@ __all__ = [
     "embedding",
     "linear",
     "norm",
+    "pairs",
     "pointwise",
     "pool",
     "product",
@@ -34,4 +36,5 @@ __all__ = [
     "shape",
     "statistic",
     "sums",
+    "through",
 ]

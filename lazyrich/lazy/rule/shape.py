@@ -179,6 +179,8 @@ def cut(call: Call) -> Any:
     """A stretch of an axis."""
     value, dim = call.args[0], call.get(1, "dim", 0)
     if isinstance(value, Weight):
+        if tuple(call.node.shape or ()) == tuple(value.shape):  # all of it
+            return value
         raise call.refuse(f"it takes a part of the parameter '{value.name}'", "use whole parameters")
     start, stop = call.get(2, "start", 0) or 0, call.get(3, "end")
     if call.node.op == "narrow":

@@ -12,7 +12,8 @@ from torch import Tensor
 from lazyrich.graph.node import Batch
 from lazyrich.lazy.field import SQUARE, Data, Field, Mix, Random, Source, Sources, Weight, number_of
 from lazyrich.lazy.layout import Atom, Kind, Layout, size_of
-from lazyrich.lazy.rule.pointwise import joined, plus, through, times
+from lazyrich.lazy.rule.pointwise import joined, through, times
+from lazyrich.lazy.rule.pointwise import plus as plus_curve
 from lazyrich.lazy.rule.shape import halves
 from lazyrich.lazy.rule.table import Call, register
 
@@ -42,7 +43,15 @@ def add(call: Call) -> Any:
     return _sum(call, a, b if alpha == 1 else b.scaled(alpha))
 
 
-@register("rsub", says="as sub, the other way round")
+def plus(call: Call, value: Any, offset: float) -> Any:
+    """A random value plus a number: a curve of Gaussian features, a shift of the mean of others."""
+    if offset and isinstance(value, Field) and not value.gaussian:
+        number = Data((value.nngp.new_tensor(offset),), constant=True)
+        return _shifted(call, value.merged(), number, 1.0)
+    return plus_curve(call, value, offset)
+
+
+@register("rsub", moments=True, says="as sub, the other way round")
 def subtract_from(call: Call) -> Any:
     """A number minus a branch."""
     number = number_of(call.args[1])
@@ -340,6 +349,12 @@ def table(call: Call, weight: Weight, like: Field) -> Field:
 
 def _token(call: Call, value: Any, like: Field, at: int) -> Field:
     if not isinstance(value, Weight):
+        if isinstance(value, Data) and not value.constant:
+            raise call.refuse(
+                "it joins a branch with the inputs, or with what is computed of them alone: a fixed number of features is no part "
+                "of infinitely many",
+                "give the inputs a linear layer of their own and add or join its output",
+            )
         raise call.refuse("it joins a branch with a constant", "add constants instead")
     like = like.merged()
     sized = replace(value, shape=tuple(s if isinstance(s, int) else 1 for s in value.shape))
