@@ -93,7 +93,7 @@ def rule_of(node: Node) -> Rule | None:
     library = schema.rpartition("::")[0]
     rule = RULES.get(f"{library}::{node.op}") or RULES.get(node.op)
     foreign = library not in ("", "aten", "prims")
-    return None if rule and foreign and rule.function.__module__.startswith(_OWN) else rule
+    return None if rule and foreign and (rule.function.__module__ or "").startswith(_OWN) else rule
 
 
 def _key(name: str) -> str:
