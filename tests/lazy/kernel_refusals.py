@@ -75,6 +75,9 @@ REFUSED: dict[str, Refusal] = {
         VEC,
         ("relu at the network's own forward", "not independent Gaussians", "put a linear layer before it"),
     ),
+    "another norm": Refusal(
+        of_dense(lambda s, x: s.o(F.normalize(s.i(x), p=1.0, dim=-1))), VEC, ("linalg_vector_norm at", "order 1", "Euclidean")
+    ),
     "joined with the inputs": Refusal(
         of_dense(lambda s, x: s.w(torch.cat([s.i(x), x], -1)), w=lambda n: L(n + 5, OUT)),
         VEC,

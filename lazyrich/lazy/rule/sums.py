@@ -81,6 +81,7 @@ def multiply(call: Call) -> Any:
         if whole is not None:
             return whole
         if isinstance(second, Data):
+            second = _thin(first.layout, second)
             return _mask(call, call.run.field(first, call), replace(second, tensors=tuple(1 / t for t in second.tensors)))
         if number is None:
             raise call.refuse("it divides by something random or by a parameter", "divide by a number")
@@ -407,7 +408,7 @@ def _mask(call: Call, field: Field, data: Data) -> Field:
 
 def _numbers(call: Call, field: Field, data: Data) -> tuple[Tensor, Tensor, Tensor]:
     """Numbers for positions, (N or 1, positions) of the first batch, and of both laid out against a field's arrays."""
-    axes = field.layout.axes
+    axes, data = field.layout.axes, _thin(field.layout, data)
     shape = (1,) * (len(axes) - len(data.shape)) + tuple(data.shape)
     batch = [i for i, size in enumerate(shape) if isinstance(size, Batch)]
     wrong = [
@@ -419,6 +420,16 @@ def _numbers(call: Call, field: Field, data: Data) -> tuple[Tensor, Tensor, Tens
     sizes = [shape[i] for i, axis in enumerate(axes) for a in axis if a.kind is Kind.POSITION]
     factors = [t.to(field.nngp).reshape(-1 if batch else 1, *sizes) for t in data.tensors]
     return factors[0], *field.at_positions(factors[0], factors[-1])
+
+
+def _thin(layout: Layout, data: Data) -> Data:
+    """Data that repeats one number along the features, as ``expand`` makes it, with that number alone."""
+    for back in range(1, 1 + min(len(data.shape), len(layout.axes))):
+        same = all(t.dim() == len(data.shape) and t.stride(-back) == 0 for t in data.tensors)
+        if same and any(a.kind is Kind.FEATURE for a in layout.axes[-back]):
+            shape = tuple(1 if i == len(data.shape) - back else size for i, size in enumerate(data.shape))
+            data = replace(data, tensors=tuple(t.narrow(-back, 0, 1) for t in data.tensors), shape=shape)
+    return data
 
 
 def _feature_axis(call: Call, layout: Layout) -> int:
