@@ -155,7 +155,8 @@ def applied(rule: Rule, call: Call) -> Value:
         raise call.refuse(
             f"its rule '{rule.function.__name__}' failed with {type(error).__name__}: {first}", "mend the rule, or take it out"
         ) from error
-    for one in value if isinstance(value, (list, tuple)) else (value,):
+    several = isinstance(value, (list, tuple))  # of which None is what nobody can read, as a mask
+    for one in [v for v in value if v is not None] if several else [value]:
         if not isinstance(one, RETURNED):
             raise call.refuse(
                 f"its rule '{rule.function.__name__}' returned {type(one).__name__}, expected a number or one of "
