@@ -76,3 +76,21 @@ class RichError(LazyrichError):
 
 class DivergedError(RichError):
     """A limit whose training diverges at this learning rate."""
+
+
+def out_of_memory(error: BaseException | None) -> bool:
+    """Whether an error, or what it came from, says that there is no memory: then nobody should try another way in silence.
+
+    Example:
+        >>> out_of_memory(RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes"))
+        True
+        >>> out_of_memory(RuntimeError("Batching rule not implemented"))
+        False
+    """
+    if error is None:
+        return False
+    said = str(error).lower()
+    known = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return (
+        known or "out of memory" in said or "not enough memory" in said or "allocate" in said or out_of_memory(error.__cause__)
+    )

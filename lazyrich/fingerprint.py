@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from lazyrich.reference import module_name
+
 
 def fingerprint(function: Callable[..., Any]) -> str:
     """A hash of a function's code and state: another file, closure, bound argument, default or attribute gives another.
@@ -54,10 +56,11 @@ def _code(function: Any) -> str:
 
 def _own(function: Any) -> str:
     """The source of one function or class, or its compiled form."""
+    code = getattr(function, "__code__", None)
     try:
-        return inspect.getsource(function)
+        source = inspect.getsource(function)
+        return source if source.count("lambda") < 2 or code is None else source + repr(_compiled(code))  # two on one line
     except (OSError, TypeError):
-        code = getattr(function, "__code__", None)
         if code is not None:
             return repr(_compiled(code))
     methods = [f"{name} {_compiled(m.__code__)}" for name, m in vars(function).items() if hasattr(m, "__code__")]
@@ -66,13 +69,18 @@ def _own(function: Any) -> str:
 
 def _compiled(code: Any) -> tuple[Any, ...]:
     """Bytecode and constants, without addresses."""
-    constants = tuple(_compiled(c) if hasattr(c, "co_code") else repr(c) for c in code.co_consts)
+    constants = tuple(_compiled(c) if hasattr(c, "co_code") else _constant(c) for c in code.co_consts)
     return code.co_code, code.co_names, constants
+
+
+def _constant(value: Any) -> str:
+    """A constant in words, sets in an order that no hash decides."""
+    return repr(sorted(map(repr, value))) if isinstance(value, frozenset) else repr(value)
 
 
 def _hold(state: Any, value: Any, seen: set[int]) -> None:
     """Add what a value holds to a hash; what was seen on the way is not looked into again."""
-    state.update(f"<{type(value).__module__}.{type(value).__qualname__}>".encode())
+    state.update(f"<{module_name(type(value).__module__)}.{type(value).__qualname__}>".encode())
     if value is None or isinstance(value, (str, bytes, int, float, complex)):
         state.update(repr(value).encode())
     elif isinstance(value, functools.partial):
@@ -80,9 +88,9 @@ def _hold(state: Any, value: Any, seen: set[int]) -> None:
     elif isinstance(value, (set, frozenset)):
         state.update(repr(sorted(map(_words, value))).encode())
     elif inspect.ismodule(value) or inspect.isbuiltin(value):
-        state.update(repr(value.__name__).encode())
+        state.update(repr(module_name(value.__name__)).encode())
     elif inspect.isclass(value):
-        state.update(f"{value.__module__}.{value.__qualname__}{'' if _code(value) else _own(value)}".encode())
+        state.update(f"{module_name(value.__module__)}.{value.__qualname__}{'' if _code(value) else _own(value)}".encode())
     elif inspect.ismethod(value):
         _hold(state, (value.__func__.__qualname__, value.__self__), seen)
     elif hasattr(getattr(value, "dtype", None), "hasobject") and not value.dtype.hasobject:  # numpy

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -16,8 +17,8 @@ from lazyrich.errors import UsageError
 def resolve(reference: str) -> Any:
     """The callable that a reference names.
 
-    A file is run once in a process: every reference to it leads to the same module. A module that is no file but an
-    attribute of its package, as ``os.path``, serves too.
+    A file is run once in a process: every reference to it leads to the same module, until the file is changed. A module that is
+    no file but an attribute of its package, as ``os.path``, serves too.
 
     Args:
         reference: ``package.module:callable`` or ``path/to/file.py:callable``.
@@ -41,6 +42,16 @@ def resolve(reference: str) -> Any:
     return found
 
 
+def module_name(name: str) -> str:
+    """The name of a module without the place of its file, which is another on every machine.
+
+    Example:
+        >>> module_name("math"), module_name("_lazyrich_net_0123abcd")
+        ('math', 'net')
+    """
+    return re.sub(r"^_lazyrich_(.+)_[0-9a-f]{8}$", r"\1", name)
+
+
 def _callables(module: Any) -> list[str]:
     """Public callables, those that the module itself defines before those that it imports."""
     found = [n for n in dir(module) if not n.startswith("_") and callable(getattr(module, n, None))]
@@ -53,7 +64,7 @@ def _from_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise UsageError(f"there is no file '{path}'; give the path of a Python file as seen from {Path.cwd()}")
     path = path.resolve()
-    name = f"_lazyrich_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    name = f"_lazyrich_{path.stem}_{hashlib.sha256(str(path).encode() + _text(path)).hexdigest()[:8]}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
@@ -74,6 +85,13 @@ def _from_file(path: Path) -> ModuleType:
         if folder in sys.path:
             sys.path.remove(folder)
     return module
+
+
+def _text(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"'{path}' cannot be read: {error.strerror}") from error
 
 
 def _from_package(place: str) -> Any:

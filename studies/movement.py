@@ -11,8 +11,10 @@ import torch
 import lazyrich as lzr
 from lazyrich.family.zoo import MLP
 from lazyrich.measure import fit_slope
-from lazyrich.measure.movement import feature_kernel, feature_movement, kernel_distance, kernel_movement, tangent_kernel
+from lazyrich.measure.movement import feature_movement, kernel_distance, kernel_movement
 from lazyrich.measure.watch import capture, state_of
+from lazyrich.tangent import ntk_of
+from lazyrich.tangent.features import feature_gram
 from lazyrich.train import train
 
 WIDTHS = (64, 128, 256, 512, 1024)
@@ -31,7 +33,7 @@ def movements(r: float, width: int, seed: int, steps: int = 10, lr: float = 0.05
 
     def look() -> tuple[torch.Tensor, torch.Tensor]:
         _, calls = capture(model, state_of(model), x)
-        return torch.tanh(calls["hidden.1"].output), tangent_kernel(model, x, rates)
+        return torch.tanh(calls["hidden.1"].output), ntk_of(model, x, outputs="trace", rates=rates)
 
     h0, theta0 = look()
     train(
@@ -42,7 +44,7 @@ def movements(r: float, width: int, seed: int, steps: int = 10, lr: float = 0.05
         steps,
     )
     h1, theta1 = look()
-    k0, k1 = feature_kernel(h0), feature_kernel(h1)
+    k0, k1 = feature_gram(h0, h0), feature_gram(h1, h1)
     values = feature_movement(h0, h1), kernel_movement(k0, k1), kernel_movement(theta0, theta1), kernel_distance(k0, k1)
     return dict(zip(QUANTITIES, values, strict=True))
 

@@ -9,6 +9,8 @@ from torch import nn
 
 from lazyrich.family import Family
 from lazyrich.fingerprint import fingerprint
+from lazyrich.reference import resolve
+from lazyrich.sweep.trial import name_of
 
 
 def closed(k):
@@ -45,7 +47,9 @@ def written(text):
 
 
 NET = "class Net(nn.Module):\n    def forward(self, x):\n        return x.{}()\ndef made(n):\n    return Net()"
+LINE = (lambda x: x / 2), (lambda x: x / 3)
 PAIRS = {
+    "lambdas of one line": (lambda: LINE[0], lambda: LINE[1]),
     "closures": (lambda: closed(1), lambda: closed(2)),
     "attributes of a bound method": (lambda: Trainer(1).run, lambda: Trainer(2).run),
     "attributes of an object": (lambda: Trainer(1), lambda: Trainer(2)),
@@ -90,3 +94,13 @@ def test_a_family_follows_its_factory():
 
     one, same, other = (Family(factory(act), base=4).fingerprint for act in (nn.ReLU(), nn.ReLU(), nn.Tanh()))
     assert one == same != other
+
+
+def test_a_file_is_the_same_one_in_every_folder(tmp_path):
+    found = []
+    for place in ("here", "there"):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "net.py").write_text("class Held:\n    pass\n\ndef run(a, kind=Held):\n    return {'v': a}\n")
+        function = resolve(f"{tmp_path / place / 'net.py'}:run")
+        found.append((name_of(function), fingerprint(function)))
+    assert found[0] == found[1] and found[0][0] == "net.run"

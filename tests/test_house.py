@@ -17,7 +17,8 @@ import lazyrich
 HOUSE = Path(lazyrich.__file__).parent
 STOREYS = (
     {"errors"},
-    {"files", "fingerprint", "functional", "layer", "reference"},
+    {"files", "functional", "layer", "reference"},
+    {"fingerprint"},
     {"gaussian", "inference", "data", "sweep"},
     {"family", "graph"},
     {"init", "zoo"},

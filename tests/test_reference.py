@@ -104,3 +104,11 @@ def test_relative_imports_in_a_file_say_to_name_its_package(tmp_path):
     (tmp_path / "core.py").write_text("from .parts import layer\n")
     with pytest.raises(UsageError, match=r"relative import .*package\.module:callable"):
         resolve(f"{tmp_path / 'core.py'}:make")
+
+
+def test_a_file_that_was_edited_is_run_again(write):
+    path = write("def f():\n    return 1\n")
+    first = resolve(f"{path}:f")
+    assert resolve(f"{path}:f") is first
+    path.write_text("def f():\n    return 2\n")
+    assert (first(), resolve(f"{path}:f")()) == (1, 2)

@@ -2,7 +2,7 @@
 
 Training points that an overparameterised autoencoder reconstructs exactly are attractors of x -> f(x) where the spectral radius
 of df/dx is below one (Radhakrishnan, Belkin & Uhler 2020, PNAS 117(44), arXiv:1909.12362). Iteration shares its weights: it is not
-a deep network with independent layers.
+a deep network with independent layers. Networks are looked at in evaluation mode, and left in the mode that they had.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.func import jacrev, vmap
 
+from lazyrich.autoencoder.evaluated import evaluated
 from lazyrich.errors import AutoencoderError
 
 Map = Callable[[Tensor], Tensor]
@@ -64,8 +65,9 @@ def iterate(model: Map, x: Tensor, steps: int = 200, tolerance: float = 1e-6, lo
     if steps <= longest:
         raise AutoencoderError(f"got steps = {steps}, expected more than the longest cycle, {longest}")
     path, scale = [x.detach()], x.flatten(1).norm(dim=1).clamp_min(torch.finfo(x.dtype).tiny)
-    for _ in range(steps):
-        path.append(_same(model, path[-1]))
+    with evaluated(model):
+        for _ in range(steps):
+            path.append(_same(model, path[-1]))
     flat = torch.stack([p.flatten(1) for p in path])
     distance = (flat[1:] - flat[:-1]).norm(dim=2) / scale
     near = tolerance * flat[-1].norm(dim=1).clamp_min(1.0)
@@ -88,7 +90,8 @@ def jacobian(model: Map, x: Tensor) -> Tensor:
     def one(sample: Tensor) -> Tensor:
         return _same(model, sample.unsqueeze(0)).flatten()
 
-    slope = vmap(jacrev(one), chunk_size=CHUNK)(x.detach())
+    with evaluated(model):
+        slope = vmap(jacrev(one), chunk_size=CHUNK)(x.detach())
     return slope.reshape(len(x), -1, x[0].numel()).detach()
 
 
@@ -149,7 +152,7 @@ def memory(model: Map, x: Tensor, disturbance: float = 0.1, steps: int = 500, se
     noise = torch.randn(flat.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(flat)
     start = flat + disturbance * flat.norm(dim=1, keepdim=True) * noise / noise.norm(dim=1, keepdim=True)
     end = iterate(model, start.reshape(x.shape), steps).last.flatten(1)
-    with torch.no_grad():
+    with torch.no_grad(), evaluated(model):
         error = (_same(model, x).flatten(1) - flat).norm(dim=1) / flat.norm(dim=1)
     nearest = torch.cdist(end.nan_to_num(), flat).argmin(1) == torch.arange(len(x), device=x.device)
     back = (end - flat).norm(dim=1) <= disturbance / 2 * flat.norm(dim=1)
@@ -158,6 +161,11 @@ def memory(model: Map, x: Tensor, disturbance: float = 0.1, steps: int = 500, se
 
 def _same(model: Map, x: Tensor) -> Tensor:
     out = model(x)
+    if not isinstance(out, Tensor):
+        raise AutoencoderError(
+            f"the map returns a {type(out).__name__}, expected a tensor of as many numbers as it is given; of a variational "
+            "autoencoder give its means, lazyrich.autoencoder.plain(model)"
+        )
     if out.numel() != x.numel():
         raise AutoencoderError(
             f"the map sends shape {tuple(x.shape)} to {tuple(out.shape)}, expected as many numbers; only maps of a space into "

@@ -15,13 +15,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lazyrich.autoencoder.evaluated import evaluated
+from lazyrich.autoencoder.latent import codes as read_codes
 from lazyrich.autoencoder.linear import principal
 from lazyrich.autoencoder.metric import METRICS, Metric, Trained, measured
 from lazyrich.autoencoder.noise import noisy
 from lazyrich.autoencoder.pair import fit, halves
 from lazyrich.autoencoder.result import AutoencoderResult, summarise
 from lazyrich.autoencoder.start import STARTS, Start, start_for
-from lazyrich.autoencoder.variational import Vae, objective, plain
+from lazyrich.autoencoder.variational import Vae, objective, plain, refuse_impossible
 from lazyrich.data import ArrayData, load
 from lazyrich.errors import AutoencoderError
 from lazyrich.family import Family
@@ -101,6 +103,10 @@ class Laboratory:
     def family(self, code: int | None) -> Family:
         """The family with one size of the code."""
         return Family(Sized(self.factory, self.train.x[0].numel(), code), self.base)
+
+    def wide(self, model: nn.Module) -> bool:
+        """Whether a code may be wider than the data: noise keeps the identity from being a solution."""
+        return isinstance(model, Vae) or self.task.noise > 0 or self.task.masked > 0
 
     def settings(self) -> dict[str, Any]:
         """What decides the numbers of a training beside its cell."""
@@ -216,7 +222,10 @@ def study(
     )  # fmt: skip
     for code in codes:
         model = lab.family(code).build(lab.base, 0)
-        fit(plain(model), lab.train.x)
+        fit(plain(model), lab.train.x, lab.wide(model))
+        if isinstance(model, Vae):
+            for what, part in (("training", lab.train), ("held-out", lab.test)):
+                refuse_impossible(part.x, model.likelihood, f"{what} inputs of '{part.name}'")
         if lab.task.variational and not isinstance(model, Vae):
             raise AutoencoderError(
                 f"got beta, free_bits or warm_up for a {type(model).__name__}, which has no objective that they are of; leave "
@@ -338,9 +347,9 @@ def _curve(losses: Sequence[Sequence[float]]) -> list[list[float]]:
 
 def _pictures(lab: Laboratory, run: Trained) -> dict[str, Any]:
     """Some held-out inputs, their reconstructions, and the codes' two widest directions, as small numbers."""
-    with torch.no_grad():
+    with torch.no_grad(), evaluated(run.after):
         back = run.after(run.x[:SHOWN]).flatten(1)
-        z = halves(run.after)[0].eval()(run.x[:SCATTERED]).flatten(1).double()
+        z = read_codes(halves(run.after)[0], run.x[:SCATTERED]).double()
     _, _, turn = torch.linalg.svd(z - z.mean(0), full_matrices=False)
     flat = (z - z.mean(0)) @ turn[:2].T
     labels = [] if run.labels is None else run.labels[:SCATTERED].tolist()
@@ -358,7 +367,8 @@ def _theory(lab: Laboratory, values: Sequence[dict[str, Any]]) -> dict[str, floa
     total = (lab.test.x - directions.mean).square().sum()
     found = {}
     for code in {value["code"] for value in values}:
-        k, _ = fit(plain(lab.family(code).build(lab.base, 0)), lab.train.x)
+        model = lab.family(code).build(lab.base, 0)
+        k, _ = fit(plain(model), lab.train.x, lab.wide(model))
         error = (lab.test.x - directions.reconstruct(lab.test.x, k)).square().sum()
         found[str(code)] = float(error / total)
     return found

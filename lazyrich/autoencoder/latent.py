@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import jacrev, vmap
 
+from lazyrich.autoencoder.evaluated import evaluated
 from lazyrich.errors import AutoencoderError
 
 
@@ -15,10 +16,12 @@ from lazyrich.errors import AutoencoderError
 class Stretch:
     """How a decoder maps small steps in the code, at each sample.
 
+    A code of k numbers has k singular values; where it is wider than what the decoder returns, those beyond are zero.
+
     Attributes:
         largest: largest singular value of dg/dz, (samples,).
-        smallest: smallest one.
-        volume: (1/k) sum of their logarithms.
+        smallest: smallest one of the k.
+        volume: (1/k) sum of their logarithms; minus infinity where one is zero.
     """
 
     largest: Tensor
@@ -28,7 +31,8 @@ class Stretch:
     @property
     def condition(self) -> float:
         """Geometric mean over samples of largest / smallest; infinite where a direction of the code does nothing."""
-        return float((self.largest / self.smallest).log().mean().exp())
+        ratio = torch.where(self.smallest > 0, self.largest / self.smallest, torch.inf)
+        return float(ratio.log().mean().exp())
 
 
 def codes(encoder: nn.Module, x: Tensor) -> Tensor:
@@ -38,16 +42,13 @@ def codes(encoder: nn.Module, x: Tensor) -> Tensor:
         >>> codes(nn.Linear(6, 2), torch.zeros(4, 6)).shape
         torch.Size([4, 2])
     """
-    was = encoder.training
-    encoder.eval()
-    with torch.no_grad():
+    with torch.no_grad(), evaluated(encoder):
         code = encoder(x)
-    encoder.train(was)
     return (code[0] if isinstance(code, tuple) else code).flatten(1)
 
 
 def stretch(decoder: nn.Module, z: Tensor) -> Stretch:
-    """Singular values of the decoder's Jacobian, the roots of the pull-back metric J^T J of the code.
+    """Singular values of the decoder's Jacobian, the roots of the pull-back metric J^T J of the code; in evaluation mode.
 
     Arvanitidis, Hansen & Hauberg 2018 (arXiv:1710.11379).
 
@@ -66,16 +67,24 @@ def stretch(decoder: nn.Module, z: Tensor) -> Stretch:
     def one(code: Tensor) -> Tensor:
         return decoder(code.unsqueeze(0)).flatten()
 
-    values = torch.linalg.svdvals(vmap(jacrev(one), chunk_size=64)(z.detach()).detach())
+    with evaluated(decoder):
+        slopes = vmap(jacrev(one), chunk_size=64)(z.detach()).detach()
+    values = torch.linalg.svdvals(slopes)
+    values = nn.functional.pad(values, (0, z.shape[1] - values.shape[1]))  # directions beyond the outputs are lost
     return Stretch(values[:, 0], values[:, -1], values.log().mean(1))
 
 
 def used(z: Tensor, floor: float = 1e-3) -> int:
     """Directions of the code with more than ``floor`` of its largest variance.
 
+    Raises:
+        AutoencoderError: for codes that are not (samples, k), or none.
+
     Example:
         >>> used(torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.5, 0.0]]))
         1
     """
+    if z.dim() != 2 or not z.numel():
+        raise AutoencoderError(f"got codes of shape {tuple(z.shape)}, expected (samples, k) with at least one of each")
     values = torch.linalg.svdvals((z - z.mean(0)).double()).square()
     return 0 if float(values[0]) == 0 else int((values > floor * values[0]).sum())

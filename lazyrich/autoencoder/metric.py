@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.func import jacfwd, jacrev, vmap
 
+from lazyrich.autoencoder.evaluated import evaluated
 from lazyrich.autoencoder.iterated import iterate
 from lazyrich.autoencoder.latent import codes, stretch
 from lazyrich.autoencoder.mirror import mirrors
@@ -112,7 +114,7 @@ def radius(run: Trained) -> float:
         outward = jacfwd(lambda z: decoder(z.unsqueeze(0)).flatten())(encoder(x.unsqueeze(0)).flatten())
         return inward.flatten(1) @ outward
 
-    with torch.no_grad():
+    with torch.no_grad(), evaluated(run.after):
         small = vmap(one, chunk_size=8)(run.seen[:FEW])
     return float(torch.linalg.eigvals(small).abs().amax(-1).median())
 
@@ -205,13 +207,15 @@ METRICS: dict[str, Metric] = {
 
 
 def measured(run: Trained, metrics: dict[str, Metric]) -> dict[str, float | None]:
-    """Every metric of a run, without gradients of weights; None where it is undefined for this network or data."""
+    """Every metric of a run, in evaluation mode, without gradients of weights; None where it is undefined for network or data."""
     found: dict[str, float | None] = {}
-    for name, metric in metrics.items():
-        try:
-            with torch.no_grad():
+    with ExitStack() as looking, torch.no_grad():
+        for model in (run.before, run.early, run.after, run.network):
+            looking.enter_context(evaluated(model))
+        for name, metric in metrics.items():
+            try:
                 value = metric(run)
-        except (LazyrichError, torch.linalg.LinAlgError):
-            value = None
-        found[name] = float(value) if value is not None and math.isfinite(value) else None
+            except (LazyrichError, torch.linalg.LinAlgError):
+                value = None
+            found[name] = float(value) if value is not None and math.isfinite(value) else None
     return found

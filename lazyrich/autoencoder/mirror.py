@@ -7,7 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from lazyrich.autoencoder.evaluated import evaluated
 from lazyrich.autoencoder.pair import halves
+from lazyrich.autoencoder.variational import Means, Vae, plain
+from lazyrich.autoencoder.weighted import Weighted, weighted
 from lazyrich.errors import AutoencoderError
 from lazyrich.tangent.alignment import target_alignment
 from lazyrich.tangent.features import features
@@ -20,8 +23,8 @@ class Mirror:
     Attributes:
         encoder: path of the layer.
         decoder: path of its mirror image.
-        weight: cosine of the decoder's weight and the encoder's transposed one; of order 1/sqrt(entries) where they are
-            independent; None where one of them is zero.
+        weight: cosine of the decoder's weight and the encoder's transposed one (of convolutions the adjoint's, whose kernel is
+            turned around); of order 1/sqrt(entries) where they are independent; None where one of them is zero.
         angle: largest principal angle between the decoder's column space and the encoder's row space, in radians; of the
             smaller space with the larger one; None as for the weight.
         correlation: unbiased linear CKA of what enters the encoder's layer and what its mirror returns.
@@ -35,7 +38,7 @@ class Mirror:
 
 
 def mirrored(model: nn.Module) -> list[tuple[str, str]]:
-    """Pairs (encoder layer, decoder layer) whose weights have transposed shapes, from the outside in.
+    """Pairs (encoder layer, decoder layer) of which the one's inputs are the other's outputs, from the outside in.
 
     Raises:
         AutoencoderError: if encoder and decoder have different numbers of weights, or shapes that are no mirror images.
@@ -45,17 +48,36 @@ def mirrored(model: nn.Module) -> list[tuple[str, str]]:
         >>> mirrored(lzr.zoo.autoencoder(32))
         [('encoder.hidden.0', 'decoder.readout'), ('encoder.readout', 'decoder.hidden.0')]
     """
-    encoder, decoder = (_weights(half) for half in halves(model))
-    pairs = list(zip(encoder.items(), reversed(list(decoder.items())), strict=False))
-    fits = all(as_matrix(a).shape == as_matrix(b, turned=True).T.shape for (_, a), (_, b) in pairs)
-    if len(encoder) != len(decoder) or not fits:
-        shapes = [{name: tuple(w.shape) for name, w in half.items()} for half in (encoder, decoder)]
-        raise AutoencoderError(f"encoder and decoder are no mirror images: {shapes[0]} against {shapes[1]}")
-    return [(f"encoder.{a}".rstrip("."), f"decoder.{b}".rstrip(".")) for (a, _), (b, _) in pairs]
+    return [(encoder.path, decoder.path) for encoder, decoder in images(model)]
+
+
+def images(model: nn.Module) -> list[tuple[Weighted, Weighted]]:
+    """As ``mirrored``, with the weights themselves; of a variational encoder's last layer, the means' half.
+
+    Example:
+        >>> import lazyrich as lzr
+        >>> [tuple(encoder.weight.shape) for encoder, _ in images(lzr.autoencoder.vae(32))]
+        [(32, 64), (8, 32)]
+    """
+    halved = halves(model)
+    encoder, decoder = weighted(halved[0], "encoder."), weighted(halved[1], "decoder.")
+    if encoder and isinstance(model, Vae) | isinstance(halved[0], Means):
+        encoder[-1] = encoder[-1].means()
+    pairs = list(zip(encoder, reversed(decoder), strict=False))
+    unlike = [f"{b} does not undo {a}" for a, b in pairs if not _fit(a, b)]
+    if len(encoder) != len(decoder):
+        unlike = [f"{len(encoder)} weights ({_listed(encoder)}) against {len(decoder)} ({_listed(decoder)})"]
+    if unlike:
+        raise AutoencoderError(
+            f"encoder and decoder are no mirror images: {unlike[0]}; expected as many layers with weights in both, each of the "
+            "decoder with the inputs of its mirror image for outputs and its outputs for inputs: Linear(a, b) against "
+            "Linear(b, a), Conv2d(a, b, k) against Conv2d(b, a, k) or ConvTranspose2d(b, a, k)"
+        )
+    return pairs
 
 
 def mirrors(model: nn.Module, x: Tensor) -> list[Mirror]:
-    """Every mirrored pair on data, from the outside in.
+    """Every mirrored pair on data, from the outside in, in evaluation mode; a variational autoencoder's by its means.
 
     Example:
         >>> import lazyrich as lzr
@@ -63,15 +85,15 @@ def mirrors(model: nn.Module, x: Tensor) -> list[Mirror]:
         >>> abs(outer.weight) < 0.2
         True
     """
-    pairs = mirrored(model)
-    modules = dict(model.named_modules())
-    given = _inputs(model, x, [encoder for encoder, _ in pairs])
-    returned = features(model, x, [decoder for _, decoder in pairs])
+    pairs, read = images(model), plain(model)
+    with evaluated(read):
+        given = _inputs(read, x, [encoder for encoder, _ in pairs])
+        returned = features(read, x, [decoder.path for _, decoder in pairs])
     found = []
     for encoder, decoder in pairs:
-        a, b = as_matrix(weight_of(modules[encoder])), as_matrix(weight_of(modules[decoder]), turned=True)
-        shared = _cka(given[encoder].flatten(1), returned[decoder].flatten(1))
-        found.append(Mirror(encoder, decoder, cosine(b, a.T), _angle(b, a.T), shared))
+        a, b = encoder.matrix(), decoder.matrix(turned=True)
+        shared = _cka(given[encoder.path].flatten(1), returned[decoder.path].flatten(1))
+        found.append(Mirror(encoder.path, decoder.path, cosine(b, a), _angle(b.T, a.T), shared))
     return found
 
 
@@ -102,34 +124,19 @@ def _cka(a: Tensor, b: Tensor) -> float | None:
     return target_alignment(a @ a.T, b, "unbiased")
 
 
-def _weights(half: nn.Module) -> dict[str, Tensor]:
-    found = {path: getattr(module, "weight", None) for path, module in half.named_modules()}
-    return {path: weight for path, weight in found.items() if isinstance(weight, Tensor) and weight.dim() > 1}
+def _fit(encoder: Weighted, decoder: Weighted) -> bool:
+    """Whether the adjoint of one layer has the other's matrix; kernels fit each other, or a dense layer."""
+    same = encoder.matrix().shape == decoder.matrix(turned=True).shape
+    return same and (encoder.kernel == decoder.kernel or () in (encoder.kernel, decoder.kernel))
 
 
-def weight_of(module: nn.Module) -> Tensor:
-    """The weight of a layer that has one."""
-    weight = module.weight
-    assert isinstance(weight, Tensor)
-    return weight
+def _listed(layers: list[Weighted]) -> str:
+    return ", ".join(map(str, layers)) or "none"
 
 
-def as_matrix(weight: Tensor, turned: bool = False) -> Tensor:
-    """The matrix of a weight, (out, in times kernel); of a transposed convolution, which holds (in, out, kernel), ``turned``.
-
-    Example:
-        >>> as_matrix(torch.zeros(4, 3, 5, 5)).shape, as_matrix(torch.zeros(4, 3, 5, 5), turned=True).shape
-        (torch.Size([4, 75]), torch.Size([75, 4]))
-    """
-    if weight.dim() <= 2:
-        return weight
-    return weight.flatten(1).T if turned else weight.flatten(1)
-
-
-def _inputs(model: nn.Module, x: Tensor, paths: list[str]) -> dict[str, Tensor]:
-    """What enters each layer, in evaluation mode."""
+def _inputs(model: nn.Module, x: Tensor, layers: list[Weighted]) -> dict[str, Tensor]:
+    """What enters each layer."""
     found: dict[str, Tensor] = {}
-    modules, was = dict(model.named_modules()), model.training
 
     def seen(path: str):  # type: ignore[no-untyped-def]
         def hook(_: nn.Module, args: tuple[Tensor, ...]) -> None:
@@ -137,13 +144,11 @@ def _inputs(model: nn.Module, x: Tensor, paths: list[str]) -> dict[str, Tensor]:
 
         return hook
 
-    hooks = [modules[path].register_forward_pre_hook(seen(path)) for path in paths]
+    hooks = [layer.module.register_forward_pre_hook(seen(layer.path)) for layer in layers]
     try:
-        model.eval()
         with torch.no_grad():
             model(x)
     finally:
-        model.train(was)
         for hook in hooks:
             hook.remove()
     return found

@@ -7,7 +7,6 @@ from typing import Any
 from torch import Tensor
 
 from lazyrich.autoencoder.mirror import Mirror, mirrors
-from lazyrich.autoencoder.variational import plain
 from lazyrich.train.probe import Run
 
 
@@ -44,7 +43,7 @@ class MirrorProbe:
             self._look(run, run.step)
 
     def _look(self, run: Run, step: int) -> None:
-        self.readings += [(step, pair) for pair in mirrors(plain(run.model), self.x)]
+        self.readings += [(step, pair) for pair in mirrors(run.model, self.x)]
 
     def rows(self) -> list[dict[str, Any]]:
         """One record a pair and reading."""

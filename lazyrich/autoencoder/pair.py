@@ -7,7 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lazyrich.autoencoder.evaluated import evaluated
 from lazyrich.errors import AutoencoderError
+
+VARIATIONAL = (
+    "; a variational autoencoder is given as lazyrich.autoencoder.Vae(encoder, decoder), whose encoder returns means and "
+    "log-variances side by side"
+)
 
 
 class Pair(nn.Module):
@@ -28,7 +34,7 @@ class Pair(nn.Module):
 
 
 def halves(model: nn.Module) -> tuple[nn.Module, nn.Module]:
-    """The encoder and the decoder of a model that holds both under these names.
+    """The encoder and the decoder of a model that holds both under these names, as modules.
 
     Raises:
         AutoencoderError: if it does not.
@@ -40,21 +46,38 @@ def halves(model: nn.Module) -> tuple[nn.Module, nn.Module]:
     """
     encoder, decoder = getattr(model, "encoder", None), getattr(model, "decoder", None)
     if not (isinstance(encoder, nn.Module) and isinstance(decoder, nn.Module)):
-        children = ", ".join(name for name, _ in model.named_children()) or "none"
-        raise AutoencoderError(
-            f"got a {type(model).__name__} with the parts {children}, expected the modules 'encoder' and 'decoder'; join yours "
-            "by lazyrich.autoencoder.Pair(encoder, decoder)"
-        )
+        raise AutoencoderError(_no_halves(model))
     return encoder, decoder
 
 
+def _no_halves(model: nn.Module) -> str:
+    """Tied weights are often written with a method for a decoder; a method holds no tensors that could be looked at."""
+    for name in ("encoder", "decoder"):
+        half = getattr(model, name, None)
+        if callable(half) and not isinstance(half, nn.Module):
+            return (
+                f"got a {type(model).__name__} whose {name} is a {type(half).__name__}, expected a module; for tied weights "
+                "give two modules that hold one tensor, as lazyrich.zoo.tied_autoencoder does"
+            )
+    children = ", ".join(name for name, _ in model.named_children()) or "none"
+    return (
+        f"got a {type(model).__name__} with the parts {children}, expected the modules 'encoder' and 'decoder'; join yours "
+        "by lazyrich.autoencoder.Pair(encoder, decoder)"
+    )
+
+
 @torch.no_grad()
-def fit(model: nn.Module, x: Tensor) -> tuple[int, int]:
+def fit(model: nn.Module, x: Tensor, wide: bool = False) -> tuple[int, int]:
     """Size of the code and of the inputs, once encoder, decoder and data are known to fit.
 
+    Args:
+        model: with ``encoder`` and ``decoder``.
+        x: samples.
+        wide: whether the code may be wider than the data: for tasks that the identity does not solve, such as denoising.
+
     Raises:
-        AutoencoderError: if the decoder does not take what the encoder gives, does not return the inputs' size, or the code
-            is wider than the data.
+        AutoencoderError: if the decoder does not take what the encoder gives, the model returns more than a reconstruction or
+            another size than the inputs', or the code is wider than the data.
 
     Example:
         >>> fit(Pair(nn.Linear(6, 2), nn.Linear(2, 6)), torch.zeros(4, 6))
@@ -62,28 +85,34 @@ def fit(model: nn.Module, x: Tensor) -> tuple[int, int]:
     """
     encoder, decoder = halves(model)
     few = x[:2]
-    code = _tried(encoder, few, "encoder", "the data")
-    latent = code[0] if isinstance(code, tuple) else code
-    out = _tried(decoder, latent, "decoder", "what the encoder gives")
+    with evaluated(model):
+        code = _tried(encoder, few, "encoder", "the data")
+        latent = code[0] if isinstance(code, tuple) else code
+        out = _tried(decoder, latent, "decoder", "what the encoder gives", VARIATIONAL)
+        whole = _tried(model, few, "model", "the data")
+    if not isinstance(whole, Tensor):
+        raise AutoencoderError(
+            f"the model returns a {type(whole).__name__}, expected the reconstruction alone, a tensor{VARIATIONAL}"
+        )
     sizes = [t[0].numel() for t in (latent, few, out)]
     if sizes[2] != sizes[1]:
         raise AutoencoderError(
             f"the decoder returns {sizes[2]} numbers a sample where the data has {sizes[1]}; expected a decoder whose outputs "
             "have the inputs' size"
         )
-    if sizes[0] > sizes[1]:
+    if sizes[0] > sizes[1] and not wide:
         raise AutoencoderError(
             f"the code has {sizes[0]} numbers a sample, more than the data's {sizes[1]}; expected a bottleneck: the identity "
-            "would be a solution"
+            "would be a solution; give a smaller code, or a task that it does not solve, such as denoising (noise or masked)"
         )
     return sizes[0], sizes[1]
 
 
-def _tried(module: nn.Module, x: Tensor, name: str, given: str) -> Any:
+def _tried(module: nn.Module, x: Tensor, name: str, given: str, hint: str = "") -> Any:
     try:
         return module(x)
     except (RuntimeError, TypeError, ValueError) as error:
         said = str(error).strip().splitlines()[0]
         raise AutoencoderError(
-            f"the {name} does not take {given}, of shape {tuple(x.shape)} ({said}); expected shapes that fit"
+            f"the {name} does not take {given}, of shape {tuple(x.shape)} ({said}); expected shapes that fit{hint}"
         ) from error

@@ -11,12 +11,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from lazyrich.autoencoder.evaluated import evaluated
 from lazyrich.autoencoder.linear import principal
-from lazyrich.autoencoder.mirror import mirrored, weight_of
-from lazyrich.errors import AutoencoderError
+from lazyrich.autoencoder.mirror import images
+from lazyrich.autoencoder.weighted import Weighted, weighted
+from lazyrich.errors import AutoencoderError, InitError
 from lazyrich.family import Family
-from lazyrich.family.semantics import read_axes
-from lazyrich.init import Form, Initialiser, Sides, formed
+from lazyrich.init import Form, Initialiser, formed
 from lazyrich.init import transposed as by_transpose
 
 SAMPLES = 2000  # that principal directions are taken from
@@ -81,9 +82,8 @@ def orthogonal(model: nn.Module, x: Tensor, seed: int) -> None:
         >>> bool(torch.allclose(values, values[:1].expand(4)))
         True
     """
-    for module in model.modules():
-        if isinstance(getattr(module, "weight", None), Tensor) and weight_of(module).dim() > 1:
-            _give(module, Form("orthogonal"))
+    for layer in weighted(model):
+        _give(layer, Form("orthogonal"))
 
 
 @torch.no_grad()
@@ -97,45 +97,50 @@ def cascading(model: nn.Module, x: Tensor, seed: int) -> None:
         >>> import lazyrich as lzr
         >>> cascading(lzr.zoo.autoencoder(32), torch.randn(100, 64), 0)
     """
-    pairs = mirrored(model)
-    modules = dict(model.named_modules())
-    code = weight_of(modules[pairs[-1][0]]).shape[0]
-    for encoder, _ in pairs:
-        weight = weight_of(modules[encoder])
-        seen: list[Tensor] = []
-        hook = modules[encoder].register_forward_pre_hook(lambda _, args, seen=seen: seen.append(args[0].flatten(1)))
-        model(x[:SAMPLES])
-        hook.remove()
-        if seen[0].shape[1] != weight[0].numel():
-            raise AutoencoderError(f"'{encoder}' is no dense layer; a start from principal directions wants dense layers")
-        basis = principal(seen[0]).directions[:code]
-        turned = weight @ basis.T @ basis
-        weight.copy_(turned * weight.square().mean().sqrt() / turned.square().mean().sqrt())
+    pairs = images(model)
+    code = pairs[-1][0].matrix().shape[0]
+    for layer, _ in pairs:
+        weight = layer.weight
+        entering = _entering(model, layer.module, x[:SAMPLES])
+        if entering.shape[1] != weight[0].numel():
+            raise AutoencoderError(f"'{layer.path}' is no dense layer; a start from principal directions wants dense layers")
+        basis = principal(entering).directions[:code]
+        turned = weight.flatten(1) @ basis.T @ basis
+        weight.copy_((turned * weight.square().mean().sqrt() / turned.square().mean().sqrt()).reshape(weight.shape))
     transposed()(model, x, seed)
+
+
+def _entering(model: nn.Module, module: nn.Module, x: Tensor) -> Tensor:
+    """What enters a module, flat."""
+    seen: list[Tensor] = []
+    hook = module.register_forward_pre_hook(lambda _, args: seen.append(args[0].flatten(1)))
+    try:
+        with evaluated(model):
+            model(x)
+    finally:
+        hook.remove()
+    return seen[0]
 
 
 def _coupled(form: Form) -> Start:
     """Gives every weight of the decoder a form that is made from its mirror image in the encoder."""
 
     def start(model: nn.Module, x: Tensor, seed: int) -> None:
-        modules = dict(model.named_modules())
-        for encoder, decoder in mirrored(model):
-            _give(modules[decoder], form, modules[encoder])
+        for encoder, decoder in images(model):
+            try:
+                _give(decoder, form, encoder)
+            except InitError as error:
+                raise AutoencoderError(f"{decoder} cannot start as {form.name} of {encoder}: {error}") from error
 
     return start
 
 
 @torch.no_grad()
-def _give(module: nn.Module, form: Form, mirror: nn.Module | None = None) -> None:
+def _give(layer: Weighted, form: Form, mirror: Weighted | None = None) -> None:
     """A form for a layer's weight, at its own size."""
-    weight = weight_of(module)
-    other, others = (None, None) if mirror is None else (weight_of(mirror), _sides(mirror))
-    weight.copy_(formed(form, weight, _sides(module), other, others) * weight.square().mean().sqrt())
-
-
-def _sides(module: nn.Module) -> Sides:
-    axes = read_axes(module, "weight", tuple(weight_of(module).shape))
-    return Sides(axes.produced, axes.contracted)
+    other, others = (None, None) if mirror is None else (mirror.weight, mirror.sides)
+    made = formed(form, layer.weight, layer.sides, other, others)
+    layer.weight.copy_(made * layer.weight.square().mean().sqrt())
 
 
 STARTS: dict[str, Start] = {
@@ -172,6 +177,9 @@ def start_for(name: str) -> Start:
 def coupled(family: Family, correlation: float = 1.0) -> dict[str, Initialiser]:
     """The rules of a decoder that starts correlated with the transposed encoder, for ``lzr.plan(..., init=coupled(family))``.
 
+    Raises:
+        AutoencoderError: for halves that are no mirror images, and for variational encoders, half of whose head counts.
+
     Example:
         >>> import lazyrich as lzr
         >>> from lazyrich.autoencoder import mirrors
@@ -182,5 +190,11 @@ def coupled(family: Family, correlation: float = 1.0) -> dict[str, Initialiser]:
         >>> [round(m.weight, 4) for m in mirrors(net, torch.randn(20, 64))]
         [0.5, 0.5]
     """
-    pairs = mirrored(family.sketch(family.base))
-    return {f"{decoder}.weight": by_transpose(f"{encoder}.weight", correlation) for encoder, decoder in pairs}
+    pairs = images(family.sketch(family.base))
+    for encoder, _ in pairs:
+        if encoder.weight.shape != encoder.module.weight.shape:  # type: ignore[union-attr]
+            raise AutoencoderError(
+                f"got a family whose layer '{encoder.path}' gives means and log-variances, expected one whose whole weights "
+                f"mirror each other; couple built networks instead, by lazyrich.autoencoder.transposed({correlation:g})(net, x, 0)"
+            )
+    return {f"{decoder.path}.weight": by_transpose(f"{encoder.path}.weight", correlation) for encoder, decoder in pairs}

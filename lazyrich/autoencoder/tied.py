@@ -20,6 +20,7 @@ from lazyrich.errors import AutoencoderError
 
 Phi = Callable[[Tensor], Tensor]
 NODES = 128
+SMALL = 1e-16  # mean square at which the limit for inputs of zero is taken
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def tied_signal(
         bias: variance of the encoder's biases.
         out_bias: variance of the decoder's biases.
         ratio: alpha = n_l / n_{l-1}.
-        mean_square: of the input, ||x||^2 / n_0.
+        mean_square: of the input, ||x||^2 / n_0; the limit for inputs of zero.
         decoder: nonlinearity of the decoder, that of the encoder by default.
 
     Raises:
@@ -66,13 +67,10 @@ def tied_signal(
         >>> round(found.signal, 4), round(found.noise, 4)  # gamma_2 = 1/2, rho_2 = tb^2 / 2 with tb^2 = 2
         (1.0, 1.4142)
     """
-    if depth < 1 or weight <= 0 or ratio <= 0 or min(bias, out_bias, mean_square) < 0:
-        raise AutoencoderError(
-            f"got depth = {depth}, weight = {weight}, ratio = {ratio}, bias = {bias}, expected a depth of at least one and "
-            "variances of at least zero"
-        )
+    _refuse(depth, {"weight": weight, "ratio": ratio}, {"bias": bias, "out_bias": out_bias, "mean_square": mean_square})
     back = decoder or phi
     z, w = _gauss()
+    mean_square = max(mean_square, SMALL)
     into, size = [mean_square], [mean_square]  # tau-bar^2 by layer; mean square of what enters the layer
     for layer in range(depth):
         entering = mean_square if layer == 0 else float((w * phi(math.sqrt(into[layer]) * z) ** 2).sum())
@@ -93,12 +91,13 @@ def tied_signal(
 
 @torch.no_grad()
 def tied_draw(
-    phi: Phi, x: Tensor, depth: int, weight: float, bias: float = 0.0, out_bias: float = 0.0, ratio: float = 1.0, seed: int = 0
-) -> TiedSignal:
+    phi: Phi, x: Tensor, depth: int, weight: float, bias: float = 0.0, out_bias: float = 0.0, ratio: float = 1.0, seed: int = 0,
+    decoder: Phi | None = None,
+) -> TiedSignal:  # fmt: skip
     """The same two numbers measured on one random network: the referee, and what a finite width scatters by.
 
     Args:
-        phi: nonlinearity.
+        phi: nonlinearity of the encoder.
         x: one input, (n_0,).
         depth: encoder layers.
         weight: sw^2.
@@ -106,12 +105,19 @@ def tied_draw(
         out_bias: variance of the decoder's biases.
         ratio: n_l / n_{l-1}.
         seed: of the draw.
+        decoder: nonlinearity of the decoder, that of the encoder by default.
+
+    Raises:
+        AutoencoderError: for an input that is not (n_0,) or zero, a depth below one, or variances that are none.
 
     Example:
         >>> x = torch.randn(2000, generator=torch.Generator().manual_seed(0))
         >>> abs(tied_draw(torch.relu, x / x.square().mean().sqrt(), 1, 2.0).signal - 1) < 0.1
         True
     """
+    _refuse(depth, {"weight": weight, "ratio": ratio}, {"bias": bias, "out_bias": out_bias})
+    if x.dim() != 1 or not bool(x.any()):
+        raise AutoencoderError(f"got an input of shape {tuple(x.shape)}, expected one, (n_0,), that is not zero: give x[0]")
     draw = torch.Generator().manual_seed(1_000_003 * (seed + 1))  # not the stream of a caller's own x
     sizes = [round(len(x) * ratio**layer) for layer in range(depth + 1)]
     weights = [
@@ -124,10 +130,22 @@ def tied_draw(
         h = h + math.sqrt(bias) * torch.randn(len(h), generator=draw, dtype=x.dtype)
         variances.append(float(h.square().mean()))
     for matrix in reversed(weights):
-        h = matrix.T @ phi(h)
+        h = matrix.T @ (decoder or phi)(h)
         h = h + math.sqrt(out_bias) * torch.randn(len(h), generator=draw, dtype=x.dtype)
     signal = float((h @ x) / (x @ x))
     return TiedSignal(signal, float((h - signal * x).square().mean().sqrt()), tuple(variances))
+
+
+def _refuse(depth: int, positive: dict[str, float], others: dict[str, float]) -> None:
+    wrong = [f"{name} = {value}" for name, value in positive.items() if not value > 0]
+    wrong += [f"{name} = {value}" for name, value in others.items() if not value >= 0]
+    if depth < 1:
+        wrong = [f"depth = {depth}", *wrong]
+    if wrong:
+        raise AutoencoderError(
+            f"got {', '.join(wrong)}, expected a depth of at least one, weight and ratio above zero, and bias, out_bias and "
+            "mean_square, which are variances, of at least zero"
+        )
 
 
 def _gauss() -> tuple[Tensor, Tensor]:

@@ -20,6 +20,11 @@ from lazyrich.family.zoo.mlp import MLP
 
 ACTIVE = 0.01  # variance over the data from which on the posterior mean of a latent counts as active (Burda et al. 2016)
 
+WRAP = (
+    "lazyrich.autoencoder.Vae; join yours as Vae(encoder, decoder), with an encoder that returns means and log-variances "
+    "side by side, torch.cat([mean, log_variance], 1)"
+)
+
 
 class Vae(nn.Module):
     """An encoder that gives means and log-variances of k latents, and a decoder.
@@ -30,7 +35,7 @@ class Vae(nn.Module):
         encoder: (samples, ...) to (samples, 2 k), means first.
         decoder: (samples, k) to as many numbers as the inputs have.
         noise: decoder variance sigma^2 of the Gaussian likelihood; None learns it, as one number ``log_noise``.
-        likelihood: "gaussian" or "bernoulli" (decoder outputs are logits).
+        likelihood: "gaussian" or "bernoulli" (decoder outputs are logits, and what is modelled lies in [0, 1]).
 
     Raises:
         AutoencoderError: for another likelihood, or a noise that is not positive.
@@ -130,9 +135,29 @@ class Variational:
 
 def _log_likelihood(out: Tensor, x: Tensor, log_noise: Tensor, likelihood: str) -> Tensor:
     if likelihood == "bernoulli":
+        refuse_impossible(x, likelihood)
         return -F.binary_cross_entropy_with_logits(out, x.expand_as(out), reduction="none").sum(-1)
     error = (out - x).square() * torch.exp(-log_noise)
     return -0.5 * (error + log_noise + math.log(2 * math.pi)).sum(-1)
+
+
+def refuse_impossible(x: Tensor, likelihood: str, what: str = "values") -> None:
+    """Refuses what a likelihood cannot give: outside [0, 1] the Bernoulli one exceeds one and grows without bound.
+
+    Raises:
+        AutoencoderError: for such values.
+
+    Example:
+        >>> refuse_impossible(torch.tensor([0.0, 0.5, 1.0]), "bernoulli")
+    """
+    if likelihood != "bernoulli" or not x.numel():
+        return
+    low, high = (float(v) for v in x.aminmax())
+    if not (low >= 0 and high <= 1):
+        raise AutoencoderError(
+            f"got {what} from {low:g} to {high:g} for a bernoulli likelihood, expected them in [0, 1]; rescale them, "
+            "(x - x.min()) / (x.max() - x.min()), or take Vae(..., likelihood='gaussian')"
+        )
 
 
 def objective(beta: float = 1.0, free_bits: float = 0.0, warm_up: int = 0) -> Callable[[Variational, Tensor], Tensor]:
@@ -155,6 +180,8 @@ def objective(beta: float = 1.0, free_bits: float = 0.0, warm_up: int = 0) -> Ca
 
     def negative_elbo(found: Variational, x: Tensor) -> Tensor:
         nonlocal calls
+        if not isinstance(found, Variational):
+            raise AutoencoderError(f"got a {type(found).__name__} to take the objective of, expected the output of a {WRAP}")
         calls += found.reconstruction.requires_grad
         weight = beta * min(1.0, calls / warm_up) if warm_up else beta
         rate = found.rates.mean(0).clamp_min(free_bits).sum()
@@ -168,7 +195,7 @@ def importance_bound(vae: Vae, x: Tensor, samples: int = 100, seed: int = 0) -> 
     """Log (1/K) sum_k p(x, z_k) / q(z_k | x), z_k ~ q, (N,), in nats: a lower bound that rises with K (Burda et al. 2016).
 
     Raises:
-        AutoencoderError: for no samples.
+        AutoencoderError: for no samples, or a network that is no ``Vae``.
 
     Example:
         >>> importance_bound(Vae(nn.Linear(6, 4), nn.Linear(2, 6)), torch.zeros(3, 6), samples=5).shape
@@ -176,6 +203,7 @@ def importance_bound(vae: Vae, x: Tensor, samples: int = 100, seed: int = 0) -> 
     """
     if samples < 1:
         raise AutoencoderError(f"got samples = {samples}, expected at least one")
+    _refuse_others(vae)
     mean, log_variance = vae.posterior(x)
     noise = torch.randn((samples, *mean.shape), generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(mean)
     z = mean + noise * (0.5 * log_variance).exp()
@@ -183,6 +211,12 @@ def importance_bound(vae: Vae, x: Tensor, samples: int = 100, seed: int = 0) -> 
     posterior = -0.5 * (noise.square() + log_variance + math.log(2 * math.pi)).sum(-1)
     weight = vae.log_likelihood(x, z) + prior - posterior
     return weight.logsumexp(0) - math.log(samples)
+
+
+def _refuse_others(model: nn.Module) -> None:
+    """A network of one's own may stand in for a ``Vae`` if it has its two methods."""
+    if not (hasattr(model, "posterior") and hasattr(model, "log_likelihood")):
+        raise AutoencoderError(f"got a {type(model).__name__}, expected a {WRAP}")
 
 
 @dataclass(frozen=True)
@@ -219,12 +253,13 @@ def collapse(vae: Vae, x: Tensor) -> Collapse:
     """Rates and spreads of every latent on data.
 
     Raises:
-        AutoencoderError: for a single sample.
+        AutoencoderError: for a single sample, or a network that is no ``Vae``.
 
     Example:
         >>> collapse(Vae(nn.Linear(6, 4), nn.Linear(2, 6)), torch.zeros(3, 6)).active
         0
     """
+    _refuse_others(vae)
     if len(x) < 2:
         raise AutoencoderError(f"got {len(x)} sample, expected at least two: spread over the data is asked for")
     mean, log_variance = vae.posterior(x)

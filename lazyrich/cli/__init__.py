@@ -25,6 +25,7 @@ VERBS = {
     "sweep": "any function over a grid of settings: kept as it finishes, continued, run here or on a cluster",
     "merge": "bring the stores of several shards or machines together",
     "export": "the trials of a store as a Parquet, CSV or JSON table",
+    "forget": "remove trials of a store that failed, or that older code left",
     "report": "draw the page of a run folder again",
     "demo": "the main job on real images: a classifier and an autoencoder",
 }

@@ -59,7 +59,7 @@ def run(words: Sequence[str]) -> None:
             data_root: folder of the image files (default: $LAZYRICH_DATA and the usual places).
             target: labels, or the input itself for an autoencoder.
             images: give the network images (batch, channels, height, width) instead of flat vectors.
-            loss: cross_entropy, mse or half_mse (default: by the targets).
+            loss: cross_entropy, mse, half_mse, or path/to/file.py:function of (output, target) (default: by the targets).
             depth: second argument of the factory, if it takes one.
             roles: pattern=role for tensors whose role shapes cannot tell.
             init: pattern=std at the base width, or pattern=rule: '*=he(relu)', '*=critical(tanh, 0.05)' ... (see lazyrich init).

@@ -68,7 +68,7 @@ def run(words: Sequence[str]) -> None:
             test: held-out samples.
             target: labels, or the input itself for an autoencoder.
             images: give the network images (batch, channels, height, width) instead of flat vectors.
-            loss: cross_entropy, mse or half_mse (default: by the targets).
+            loss: cross_entropy, mse, half_mse, or path/to/file.py:function of (output, target) (default: by the targets).
             depth: second argument of the factory, if it takes one.
             roles: pattern=role for tensors whose role shapes cannot tell.
             meet: meet the plan's obligations by hooks.

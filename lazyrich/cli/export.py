@@ -19,6 +19,7 @@ def run(words: Sequence[str]) -> None:
         store: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="STORE")],
         file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")],
         function: str | None = None,
+        every_code: bool = False,
     ) -> None:
         """Write the trials of a store as a table, one row a trial: settings, values, status, error, seconds.
 
@@ -28,16 +29,27 @@ def run(words: Sequence[str]) -> None:
         Args:
             store: run folder or store.
             file: ends in .parquet, .csv or .json.
-            function: name of the function whose trials are wanted, where the store holds several.
+            function: name of the function whose trials are wanted (default: that which finished last).
+            every_code: also the trials of other functions and of older code, told apart by the columns function and code.
         """
         from lazyrich.sweep import Results, Store, store_in
 
         place = store_in(store)
         with Store(place) as kept:
-            outcomes, known = tuple(kept.all(function)), sorted({name for name, _ in kept.functions()})
+            outcomes = kept.all(function) if every_code else kept.latest(function)
+            counts, arrays = kept.functions(), kept.array_names([outcome.key for outcome in outcomes])
         if function and not outcomes:
-            raise UsageError(f"got function '{function}', expected one of the store: {', '.join(known) or 'it holds none'}")
-        written = Results(outcomes, len(outcomes), place).write(file)
+            known = ", ".join(sorted({name for name, _ in counts}))
+            raise UsageError(f"got function '{function}', expected one of the store: {known or 'it holds none'}")
+        written = Results(tuple(outcomes), len(outcomes), place).write(file)
         print(f"{len(outcomes)} trials in {written}")
+        if arrays:
+            print(
+                f"arrays are not in the table: {', '.join(arrays)}; lazyrich.sweep.Store('{place}').array(key, name) reads them"
+            )
+        others = sum(n for (name, _), n in counts.items() if function in (None, name)) - len(outcomes)
+        if others and not every_code:
+            what = "of other functions or older code" if function is None else "of older code"
+            print(f"{others} more {what} left out: --every-code writes them too, with the columns function and code")
 
     parse(export, "export", words)

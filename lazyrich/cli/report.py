@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import tyro
 
@@ -17,6 +18,8 @@ def run(words: Sequence[str]) -> None:
     def report(folder: tyro.conf.Positional[Path], out: Path | None = None) -> None:
         """Draw the page of a run folder again; of a sweep, finished or not, with all trials that are kept by now.
 
+        Of a study (transfer, dial, ...) it is the result that was written last: only the study's own command goes on from there.
+
         Example:
             lazyrich report runs/demo
 
@@ -26,14 +29,15 @@ def run(words: Sequence[str]) -> None:
         """
         from lazyrich.report import render
 
-        refresh_sweep(folder)
+        if said := refresh_sweep(folder):
+            print(said)
         print(f"page: {render(str(folder), out or folder / 'report.html')}")
 
     parse(report, "report", words)
 
 
-def refresh_sweep(folder: Path) -> None:
-    """Bring result.json of a sweep's folder up to what its store holds.
+def refresh_sweep(folder: Path) -> str:
+    """Bring result.json of a sweep's folder up to what its store holds; what is missing in a study's, which stays as it is.
 
     Raises:
         UsageError: where no trial is finished yet, and for trials of a study without a result yet, which only its own command
@@ -45,15 +49,15 @@ def refresh_sweep(folder: Path) -> None:
 
     file, trials = folder / "result.json", folder / "trials"
     if not (trials / FILE).is_file():
-        return
+        return ""
     known = read_json(file) if file.is_file() else {}
     with Store(trials) as store:
         names, outcomes = {name for name, _ in store.functions()}, store.latest()
     studies = [name for name in names if name.startswith("lazyrich.")]
     if known.get("kind", "sweep") != "sweep":
-        return
+        return _missing(known, len(outcomes))
     if not outcomes and known:
-        return
+        return ""
     if not outcomes:
         raise UsageError(
             f"no trial of {folder} is finished yet, so there is nothing to draw; give the command again once one is"
@@ -68,3 +72,15 @@ def refresh_sweep(folder: Path) -> None:
         Results(tuple(outcomes), total, trials), known.get("title") or next(iter(names)), known.get("command", "")
     )
     write_json(file, found.to_dict())
+    return ""
+
+
+def _missing(known: Mapping[str, Any], kept: int) -> str:
+    """What the result of a study that was interrupted does not show, if it was."""
+    reproduce = known.get("reproduce", {})
+    if not any("Not finished" in note for note in reproduce.get("notes", [])):
+        return ""
+    return (
+        f"This is the last result that was drawn while the study ran; its store holds {kept} finished trials by now. To go on "
+        f"from there, and to draw them, give its command again: {reproduce.get('command', '')}"
+    )

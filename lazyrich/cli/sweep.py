@@ -22,7 +22,7 @@ def run(words: Sequence[str]) -> None:
         executor: str = "inline",
         workers: int | None = None,
         timeout: float | None = None,
-        retries: int = 2,
+        retries: int | None = None,
         shard: str | None = None,
         retry_failed: bool = False,
         track: tuple[str, ...] = (),
@@ -37,9 +37,9 @@ def run(words: Sequence[str]) -> None:
             function: package.module:function or path/to/file.py:function; called by name, returns numbers by name.
             axis: name=values, one or more; values are 0.1,0.2 or words, or a range 0:3 (0, 1, 2), or JSON [[1, 2], [3]].
             executor: inline, processes, ray, dask, ray://HOST:PORT or dask://HOST:PORT.
-            workers: processes of this machine (default: all cores).
+            workers: of processes, ray or dask on this machine (default: all cores).
             timeout: seconds that a trial may take; with processes only.
-            retries: how often a trial is tried again whose process died.
+            retries: how often a trial is tried again whose process died (default: 2); with processes and ray only.
             shard: i/n runs this part only, for schedulers; lazyrich merge brings the parts together.
             retry_failed: run trials again that failed or died.
             track: tensorboard:FOLDER, wandb:PROJECT, trackio:PROJECT or mlflow:EXPERIMENT, one or more.

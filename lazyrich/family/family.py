@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
+import inspect
 import math
 import random
 from collections.abc import Callable, Mapping
@@ -25,7 +26,7 @@ from torch.nn.parameter import UninitializedParameter
 from lazyrich.errors import FamilyError, LazyrichError
 from lazyrich.family.base_shapes import candidates, read_base_shapes, width_of
 from lazyrich.family.law import Law, LawRecorder, measure_laws
-from lazyrich.family.role import Axes, Role, axes_for, giving, grown, role_of
+from lazyrich.family.role import Axes, Role, axes_for, giving, giving_all, grown, role_of
 from lazyrich.family.semantics import read_axes
 from lazyrich.fingerprint import fingerprint
 
@@ -247,7 +248,7 @@ class Family:
             first = (str(error).splitlines() or [""])[0]
             raise FamilyError(
                 f"the factory '{self.name}' failed at {_call_text(arguments)}: {type(error).__name__}: {first}. "
-                "It must return an nn.Module for the base width and every wider one that is asked for."
+                f"{_mend(self.factory, arguments)}"
             ) from error
         if not isinstance(model, nn.Module):
             raise FamilyError(
@@ -264,6 +265,22 @@ class Family:
 
     def __repr__(self) -> str:
         return f"Family({self.name}, base={self.base})"
+
+
+def _mend(factory: Callable[..., nn.Module], arguments: tuple[int, ...]) -> str:
+    """What a factory that failed must do: be called at all, first."""
+    try:
+        inspect.signature(factory).bind(*arguments)
+    except TypeError:
+        given = ("width", "depth")[: len(arguments)]
+        named = ", ".join(f"NAME={name}" for name in given)
+        return (
+            f"A factory is called by position, as factory({', '.join(given)}): give a function that takes it so, such as "
+            f"lambda {', '.join(given)}: factory({named})."
+        )
+    except ValueError:  # a callable without a signature
+        pass
+    return "It must return an nn.Module for the base width and every wider one that is asked for."
 
 
 def _call_text(arguments: tuple[int, ...]) -> str:
@@ -322,6 +339,7 @@ def _describe(
     unmatched = [p for p in overrides if not any(fnmatch.fnmatch(n, p) for ns in names_of.values() for n in ns)]
     if unmatched:
         raise FamilyError(f"roles= pattern '{unmatched[0]}' matches no tensor; the tensors are {', '.join(list(own)[:8])}...")
+    _refuse_originals(large, {name: tuple(p.shape) for name, p in own.items()}, shapes, overrides)
     tensors = {}
     for name, parameter in own.items():
         if len(shapes[name]) != parameter.dim():
@@ -334,6 +352,27 @@ def _describe(
             "Use the argument: def factory(width): return Net(hidden=width)"
         )
     return tensors
+
+
+def _refuse_originals(
+    model: nn.Module, base: Mapping[str, tuple[int, ...]], probe: Mapping[str, tuple[int, ...]], overrides: Mapping[str, Role]
+) -> None:
+    """All tensors behind parametrizations that have no role yet, at once, with the roles that their shapes suggest."""
+    found: dict[str, Role] = {}
+    for name, shape in base.items():
+        owner, behind, rest = f".{name}".partition(".parametrizations.")
+        if not behind or any(fnmatch.fnmatch(name, pattern) for pattern in overrides):
+            continue
+        module, leaf = model.get_submodule(owner[1:]), rest.partition(".")[0]
+        found[name] = Role.VECTOR if grown(shape, probe[name]) else Role.FIXED
+        with suppress(FamilyError, RuntimeError):  # a parametrization that does not run here suggests nothing
+            if tuple(getattr(module, leaf).shape) == probe[name]:
+                found[name] = role_of(name, read_axes(module, leaf, shape), shape, probe[name])[0]
+    if found:
+        raise FamilyError(
+            f"{', '.join(map(repr, found))}: hidden originals of parametrizations, whose shapes do not tell what they scale; give "
+            f"their roles, such as {giving_all(found)}; or plan the network without the parametrization"
+        )
 
 
 def _inform(
@@ -367,11 +406,6 @@ def _reading(
             return role, axes_for(role, base, probe)
     owner, _, leaf = name.rpartition(".")
     module = model.get_submodule(owner)
-    if "parametrizations" in owner.split("."):
-        raise FamilyError(
-            f"tensor '{name}' is the hidden original of a parametrization, so its shape does not tell what it scales; "
-            f"give its role: {giving(name, Role.VECTOR)}; or plan the network without the parametrization"
-        )
     axes = read_axes(module, leaf, base)
     if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and 0 in grown(base, probe):
         raise FamilyError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
@@ -110,7 +111,18 @@ def giving(name: str, role: Role) -> str:
         >>> giving("pos", Role.VECTOR)
         "Family(..., roles={'pos': 'vector'}), on the command line --roles 'pos=vector'"
     """
-    return f"Family(..., roles={{'{name}': '{role.value}'}}), on the command line --roles '{name}={role.value}'"
+    return giving_all({name: role})
+
+
+def giving_all(roles: Mapping[str, Role]) -> str:
+    """The same for several tensors at once.
+
+    Example:
+        >>> giving_all({"a": Role.VECTOR, "b": Role.HIDDEN})
+        "Family(..., roles={'a': 'vector', 'b': 'hidden'}), on the command line --roles 'a=vector' 'b=hidden'"
+    """
+    words = " ".join(f"'{name}={role.value}'" for name, role in roles.items())
+    return f"Family(..., roles={ {name: role.value for name, role in roles.items()} }), on the command line --roles {words}"
 
 
 def axes_for(role: Role, base: tuple[int, ...], probe: tuple[int, ...]) -> Axes:

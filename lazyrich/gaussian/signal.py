@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import cast
 
 import torch
-from scipy.optimize import brentq
 from torch import Tensor
 
 from lazyrich.errors import KernelError
@@ -190,6 +189,8 @@ def crossing(f: Callable[[float], float], low: float, high: float) -> float:
         >>> round(crossing(lambda x: x * x - 2, 0.0, 2.0), 6)
         1.414214
     """
+    from scipy.optimize import brentq  # slow to import, and kernels need none of it
+
     return cast(float, brentq(f, low, high, xtol=1e-15, rtol=1e-14))
 
 

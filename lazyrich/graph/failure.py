@@ -40,6 +40,8 @@ def _why(error: Exception) -> tuple[str, str]:
     if "Constraints violated" in first:
         why = "it does not take any number of samples (it picks, joins or counts some)"
         return why, "treat all samples alike, and write x.shape[0] for len(x)"
+    if "missing a required argument" in first:
+        return f"{first} of its forward", "wrap it in a module whose forward takes one tensor and splits it"
     if re.search(r"\b(shape|size|dim|channel)", first, re.IGNORECASE):
         return first, "give inputs of the shape that it reads"
     if "type" in first:

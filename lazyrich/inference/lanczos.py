@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 
 import numpy as np
 import torch
@@ -86,9 +87,10 @@ def top_eigenpairs(operator: Operator | Tensor, count: int = 10, seed: int = 0) 
     """
     operator = operator_of(operator, "gram")
     size = operator.shape[0]
-    if not 1 <= count < size:
+    if not isinstance(count, Integral) or not 1 <= count < size:
         raise KernelError(
-            f"got count={count}, expected 1 to {size - 1} of {size} eigenvalues; spectrum(gram) gives all of a matrix"
+            f"got count={count!r}, expected a whole number from 1 to {size - 1} of {size} eigenvalues; spectrum(gram) gives all of "
+            "a matrix"
         )
     product = LinearOperator((size, size), matvec=lambda v: _product(operator, v), dtype=np.float64)  # type: ignore[call-arg]
     start = np.random.default_rng(seed).standard_normal(size)
@@ -122,9 +124,9 @@ def density(operator: Operator | Tensor, probes: int = 10, steps: int = 50, seed
         >>> print(density(Dense(torch.diag(torch.tensor([1.0, 2.0, 2.0, 4.0])))))
         4 eigenvalues, trace 9 ± 0, largest about 4
     """
-    if probes < 2 or steps < 1:
+    if not all(isinstance(number, Integral) for number in (probes, steps)) or probes < 2 or steps < 1:
         raise KernelError(
-            f"got probes={probes}, steps={steps}; expected at least 2 starts, from which errors follow, and 1 step"
+            f"got probes={probes!r}, steps={steps!r}; expected whole numbers: at least 2 starts, which give errors, and 1 step"
         )
     operator, draw = operator_of(operator, "gram"), torch.Generator().manual_seed(seed)
     size = operator.shape[0]

@@ -17,7 +17,7 @@ class Explanation:
     """Every operation of a traced network with its rule.
 
     Attributes:
-        rows: operation, module path, rule, positions that are kept ('equal', 'all pairs' or ''), source line.
+        operations: operation, module path, rule, positions that are kept ('equal', 'all pairs' or ''), source line.
         refusal: why the kernel cannot be computed; empty where it can.
     """
 

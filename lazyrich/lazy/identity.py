@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from lazyrich.errors import KernelError
+from lazyrich.errors import KernelError, out_of_memory
 from lazyrich.graph import Graph, Ref
 from lazyrich.lazy.kernel import Kernel
 from lazyrich.lazy.weights import Weights
@@ -53,8 +53,11 @@ def _probed(kernel: Kernel, x: Tensor, get: str) -> Tensor:
         drawn = torch.randn(_DRAWN, *x.shape[1:], generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         try:
             return _square(kernel, torch.cat([spread.double(), drawn.to(x.device)]), get)
-        except (KernelError, ArithmeticError, LookupError, ValueError, RuntimeError):
-            pass  # a network that cannot read any number, as one that looks its inputs up in a table
+        except (KernelError, ArithmeticError, LookupError, ValueError, RuntimeError) as error:
+            # a network may read no random numbers, as one that looks its inputs up in a table; but another time there is memory,
+            # and then the same network would have another name
+            if out_of_memory(error):
+                raise
     return _square(kernel, spread, get)
 
 

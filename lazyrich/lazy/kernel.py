@@ -172,7 +172,7 @@ class Kernel:
         found = {}
         for name in names:
             alone = replace(self.weights, planned=True, rates={}, frozen=frozenset(names) - {name})
-            found[name] = Kernel(self.module, alone).diagonal(x, "ntk")
+            found[name] = self.reweighted(alone).diagonal(x, "ntk")
         return found
 
     def explain(self, x: Tensor) -> Explanation:
@@ -261,7 +261,8 @@ class Kernel:
     def _checked(self, x: Tensor) -> Tensor:
         if not isinstance(x, Tensor) or x.dim() < 1 or len(x) < 1:
             got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
-            raise KernelError(f"got inputs {got}, expected a tensor (N, ...) with N at least 1")
+            mend = "" if isinstance(x, Tensor) else "; of several inputs make one, and split it in a module around the network"
+            raise KernelError(f"got inputs {got}, expected a tensor (N, ...) with N at least 1{mend}")
         if x.is_floating_point() and not (bool(x.sum().isfinite()) or bool(torch.isfinite(x).all())):  # a sum is quicker
             raise KernelError(f"the inputs {tuple(x.shape)} hold values that are not finite; clean them")
         return x

@@ -11,6 +11,7 @@ from torch.func import jacrev, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_leaves
 
+from lazyrich.errors import out_of_memory
 from lazyrich.family.family import seeded
 from lazyrich.functional import functional_call
 from lazyrich.lazy.kernel import Kernel, Traced
@@ -127,7 +128,9 @@ class _Drawer:
         each = jacrev(some)
         try:
             jacobian = vmap(each, (None, 0), randomness="different")(trained, self.x)
-        except RuntimeError:  # recurrent layers take no batch of transforms
+        except RuntimeError as error:  # recurrent layers take no batch of transforms
+            if out_of_memory(error):
+                raise
             rows = [each(trained, one) for one in self.x]
             jacobian = {name: torch.stack([row[name] for row in rows]) for name in trained}
         total: Tensor | float = 0.0

@@ -17,9 +17,10 @@ from lazyrich.family import Role
 from lazyrich.gaussian import Dual
 from lazyrich.graph import Graph, Node, Ref
 from lazyrich.graph.node import Batch
-from lazyrich.lazy.field import IDENTITY, Curve, Data, Field, Mix, Overlap, Random, Source, Weight, dual_of, node_of, number_of
+from lazyrich.lazy.field import IDENTITY, Curve, Data, Field, Mix, Overlap, Random, Source, Turned, Weight, dual_of, number_of
 from lazyrich.lazy.layout import plain
-from lazyrich.lazy.rule.table import Call, Need, applied, rule_of
+from lazyrich.lazy.rule.table import Call, Need, checked, rule_of
+from lazyrich.lazy.rule.turned import ruled
 from lazyrich.lazy.weights import Drawn, Weights
 
 INPUT = Source("the input")
@@ -90,6 +91,8 @@ class Run:
         if not isinstance(found[0], Random):
             raise KernelError("the network's output holds no random weight, so it has no kernel")
         field = Call(node, (found[0],), {}, self).field().merged().reduced()
+        if isinstance(field, Turned):
+            raise field.reason
         if field.mixed:
             raise KernelError("the outputs join branches of different laws, which have no kernel in common; return one branch")
         return field
@@ -120,7 +123,7 @@ class Run:
                 f"no rule for the operation '{node.op}' at {node.place}; teach one with "
                 f"@lazyrich.lazy.register('{node.op}'), or take it out of the network"
             )
-        value = applied(rule, Call(node, args, kwargs, self))
+        value = ruled(Call(node, args, kwargs, self), checked(rule))
         for one in value if isinstance(value, list) else (value,):
             if isinstance(one, Curve):
                 kept, readers = self._readers.get(id(one), (one, 1))
@@ -135,11 +138,7 @@ class Run:
 
     def _computed(self, node: Node, args: Any, kwargs: Any, found: Sequence[Any]) -> Any:
         """An operation on plain tensors and numbers, done as it is for each batch."""
-        if (
-            getattr(node.target, "tags", None)
-            and torch.Tag.nondeterministic_seeded in node.target.tags
-            and _draws(node, kwargs)
-        ):
+        if torch.Tag.nondeterministic_seeded in (getattr(node.target, "tags", None) or ()) and _draws(node, kwargs):
             raise KernelError(
                 f"{node.op} at {node.place}: it draws at random, so the kernel would be another each time; call model.eval(), or "
                 "draw outside of the network"
@@ -191,7 +190,7 @@ class Run:
 
     def _curve(self, curve: Curve, call: Call) -> Field:
         """E[phi(u) phi(v)], and for the tangent kernel its derivative times what came from below."""
-        call = replace(call, node=node_of(curve, self.graph, call.node))  # the nonlinearity's own place, not its reader's
+        call = replace(call, node=curve.maker(self.graph, call.node))  # the nonlinearity's own place, not its reader's
         base = curve.base if curve.inner == 1.0 else curve.base.scaled(curve.inner)
         if curve.spec == IDENTITY:
             return base.scaled(curve.scale)

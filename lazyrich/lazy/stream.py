@@ -108,15 +108,17 @@ def _begin(path: Path, x: Tensor, settings: dict[str, Any]) -> set[int]:
         return set(found["done"])
     if path.exists():
         raise KernelError(f"{path} exists and is not a matrix of ours (no {beside.name}); give another path")
+    part = path.with_name(path.name + ".part")  # the name comes last, after the record: a kill in between begins afresh
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        gram = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=tuple(settings["shape"]))
+        gram = np.lib.format.open_memmap(part, mode="w+", dtype=dtype, shape=tuple(settings["shape"]))
         gram.flush()
-        _reserve(path)
+        _reserve(part)
+        write_json(beside, settings | {"done": []})
+        os.replace(part, path)
     except OSError as error:
-        path.unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
         raise KernelError(f"cannot make {path}: {error.strerror or error}; free space or give another path") from error
-    write_json(beside, settings | {"done": []})
     return set()
 
 

@@ -13,9 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lazyrich import __version__
 from lazyrich.data import ArrayData, load
 from lazyrich.errors import UsageError
 from lazyrich.family import Role
+from lazyrich.fingerprint import fingerprint
 from lazyrich.measure.predict import Prediction, UnitExponents, predict, unit_exponents
 from lazyrich.measure.result import CheckResult, Trial
 from lazyrich.measure.slope import Slope, fit_slope
@@ -25,6 +27,7 @@ from lazyrich.scaling import Plan, as_plan, mup
 from lazyrich.scaling.optimizer import is_entrywise
 from lazyrich.sweep import RunFolder, kept
 from lazyrich.train import Loss, loss_for, train
+from lazyrich.train.loss import LOSSES
 
 QUANTITIES = ("update", "layer", "passthrough", "interaction", "level", "uuc", "max")
 RATES = {"sgd": 0.1, "momentum": 0.02, "adam": 0.003, "adamw": 0.003, "signsgd": 0.001, "muon": 0.01, "adafactor": 0.01}
@@ -51,6 +54,7 @@ class Setup:
 
     def settings(self) -> dict[str, Any]:
         """The settings that decide every number, for the report and for continuing a run."""
+        named = LOSSES.get(self.loss_name) is self.loss
         return {
             "family": repr(self.plan.family),
             "network": self.plan.family.fingerprint if self.plan.family else "",
@@ -66,6 +70,7 @@ class Setup:
             "batch": self.batch,
             "probe": self.probe,
             "loss": self.loss_name,
+            **({} if named else {"code of the loss": fingerprint(self.loss)}),
             "data": self.data.name,
             "fingerprint": self.data.fingerprint(),
             "gauge": self.plan.gauge,
@@ -199,7 +204,7 @@ def summarise(setup: Setup, trials: Sequence[Trial], command: str = "") -> Check
         obligations=_obligations(setup),
         reproduce={
             "command": command or "lazyrich.check(plan, data, ...) with the settings above",
-            "versions": {"lazyrich": _version(), "torch": torch.__version__, "python": platform.python_version()},
+            "versions": {"lazyrich": __version__, "torch": torch.__version__, "python": platform.python_version()},
             "date": date.today().isoformat(),
         },
     )
@@ -348,9 +353,3 @@ def _function_movement(
         if record:
             moves[trial["width"]].append(record["update"] / record["level"] if record["level"] > 0 else record["update"] > 0)
     return max((sum(m) / len(m) for m in moves.values() if m), default=0.0)
-
-
-def _version() -> str:
-    from lazyrich import __version__
-
-    return __version__

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lazyrich.family.family import seeded
 from lazyrich.functional import functional_call
+from lazyrich.measure.movement import relative
 from lazyrich.measure.watch import first_float, fresh_buffers, moved_inputs
 
 
@@ -34,9 +35,9 @@ class Decomposition:
 
     @property
     def error(self) -> float:
-        """||layer + passthrough + interaction - total|| / ||total||."""
+        """||layer + passthrough + interaction - total|| / ||total||; 0 where nothing moved."""
         rest = self.layer + self.passthrough + self.interaction - self.total
-        return float(rest.norm() / self.total.norm())
+        return relative(rest, self.total)
 
 
 def decompose(

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lazyrich import __version__
 from lazyrich.data import ArrayData, load
 from lazyrich.errors import TangentError, UsageError
 from lazyrich.family import Family, Role, as_family
@@ -199,7 +200,7 @@ def dial(
     def found(done: Trainings, widths: Sequence[int]) -> DialResult:
         reproduce = {
             "command": command or "lazyrich.dial(family, data, ...) with the settings above",
-            "versions": {"torch": torch.__version__, "python": platform.python_version()},
+            "versions": {"lazyrich": __version__, "torch": torch.__version__, "python": platform.python_version()},
             "date": date.today().isoformat(),
             "notes": list(done.notes),
         }
@@ -213,13 +214,19 @@ def dial(
             so_far(found(replace(done, values=tuple(row for p, row in rows if p["seed"] in seeds)), begun))
 
     try:
-        NetworkFunction(study.family.build(study.widths[0]))
+        network = study.family.build(study.widths[0]).double()
+        NetworkFunction(network)
     except TangentError as error:
         raise UsageError(
             f"a dial compares the network with its linearisation, so it must be a fixed function of its weights: {error}; take "
             "it without dropout (p = 0), and with layer or group norm"
         ) from error
     _refuse_rows_of_readouts(study)
+    if not _hidden(study.family, network, study.test.x):
+        raise UsageError(
+            f"the network {study.family.name} has no hidden layer whose features could move: no module with a weight, but the "
+            "readout, gives one row a sample in one pass"
+        )
     done = run_trainings(turn, study, trials, study.context, where, many=len(study.richness), so_far=partly if so_far else None)
     return found(done, study.widths)
 
@@ -296,7 +303,8 @@ def _linearised(study: Study, width: int, seed: int, factor: float) -> nn.Module
 
 def _measured(study: Study, plan: Plan, start: nn.Module, model: Centred, linear: nn.Module) -> dict[str, Any]:
     """What moved, and what the linearised network says instead."""
-    x, layers = study.test.x.to(study.device), _hidden(study.family)
+    x = study.test.x.to(study.device)
+    layers = _hidden(study.family, start, x)
     few, labels = x[:GRAMS], study.test.y[:GRAMS]
     rates = {name: setting.lr for name, setting in plan.settings(start).items()}
     before, after = (ntk_of(network, few, outputs="trace", rates=rates) for network in (start, model.network))
@@ -324,10 +332,18 @@ def _measured(study: Study, plan: Plan, start: nn.Module, model: Centred, linear
     }
 
 
-def _hidden(family: Family) -> list[str]:
-    """Modules that hold weights and are not the output, in order."""
+def _hidden(family: Family, network: nn.Module, x: Tensor) -> list[str]:
+    """Modules that hold weights, are not the output, and give every sample a row (a table of positions does not), in order."""
     inner = (Role.INPUT, Role.HIDDEN)
-    return list(dict.fromkeys(info.owner for info in family.tensors.values() if info.role in inner and len(info.shape) > 1))
+    owners = dict.fromkeys(info.owner for info in family.tensors.values() if info.role in inner and len(info.shape) > 1)
+    return [path for path in owners if _gives_rows(network, path, x)]
+
+
+def _gives_rows(network: nn.Module, path: str, x: Tensor) -> bool:
+    try:
+        return bool([features(network, x[:count], [path]) for count in (2, 3)])  # a table may have as many rows by chance
+    except TangentError:
+        return False
 
 
 @torch.no_grad()

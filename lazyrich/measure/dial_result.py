@@ -260,7 +260,8 @@ def _best(curve: Curve) -> str:
     error = {i: _standard_error(curve.values[name][:, i]) for i in there}
     if len(there) == len(mean) and all(mean[i] <= mean[at] + 2 * math.hypot(error[i], error[at]) for i in there):
         return f"It generalises alike at every richness that was tried ({word} {show(mean[at])}){beside}."
-    return f"It generalises best at gamma_0 = {curve.richness[at]:g} ({word} {show(mean[at])}){beside}."
+    end = {0: ", the smallest that was tried", len(mean) - 1: ", the largest that was tried"}.get(at, "")
+    return f"It generalises best at gamma_0 = {curve.richness[at]:g}{end} ({word} {show(mean[at])}){beside}."
 
 
 def _standard_error(values: np.ndarray) -> float:

@@ -15,6 +15,7 @@ from lazyrich.measure.slope import Slope, fit_slope
 from lazyrich.measure.table import table
 
 LAZY, RICH = 0.05, 0.5  # movement of the last layer's feature kernel, below and above which training is called so
+ROUNDING = 1e-10  # linear networks come out exact
 
 
 @dataclass(frozen=True)
@@ -197,4 +198,6 @@ def _number(value: float | None) -> str:
 
 
 def _percent(value: float | None) -> str:
+    if value is not None and value < ROUNDING:
+        return "0%"
     return "-" if value is None else f"{value:.1%}" if value >= 0.001 else f"{100 * value:.1g}%"

@@ -12,17 +12,19 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from lazyrich import __version__
 from lazyrich.data import load
 from lazyrich.errors import DivergedError, RichError, UsageError
 from lazyrich.measure.limit_result import LimitResult
 from lazyrich.measure.movement import kernel_movement
-from lazyrich.measure.watch import capture, state_of
-from lazyrich.rich import Dynamics, dmft, hidden_layers, network_of
+from lazyrich.rich import Dynamics, dmft
+from lazyrich.rich.chain import Maps
 from lazyrich.rich.curve import Curve, curve_of
 from lazyrich.rich.fixed import descend
 from lazyrich.rich.objective import LOSSES, Objective
-from lazyrich.rich.planned import LARGE, targets_of
+from lazyrich.rich.planned import LARGE, names_of, read, targets_of
 from lazyrich.scaling import Plan, as_plan
 from lazyrich.scaling.optimizer import momentum_of
 from lazyrich.sweep import RunFolder, kept
@@ -106,7 +108,7 @@ def limit(
             {"width": width}
             | kept(store, f"width{width}-seed{own}", lambda w=width, s=own, t=told: study.network(w, s, theory, t))
         )
-    versions = {"torch": torch.__version__, "python": platform.python_version()}
+    versions = {"lazyrich": __version__, "torch": torch.__version__, "python": platform.python_version()}
     settings = study.settings() | {"lr": float(f"{theory['lr']:.4g}")}
     reproduce = {"command": command, "versions": versions, "date": date.today().isoformat()}
     title = f"{plan.family.name if plan.family else 'network'} · {plan.scheme.name} · {study.data}"
@@ -121,7 +123,7 @@ class Study:
     x: Tensor
     y: Tensor
     test_y: Tensor
-    layers: list[str]
+    maps: Maps
     curve: Curve
     steps: int
     lr: float | None
@@ -144,6 +146,11 @@ class Study:
             "samples": len(self.y), "test": len(self.test_y), "steps": self.steps, "lr": self.lr, "loss": self.loss,
             "widths": self.widths, "seeds": self.seeds, "neurons": self.neurons, "centred": self.centred, "seed": self.seed,
         }  # fmt: skip
+
+    @property
+    def layers(self) -> list[str]:
+        """Names of the hidden ones."""
+        return names_of(self.maps)
 
     @property
     def momentum(self) -> float:
@@ -171,10 +178,10 @@ class Study:
         model = self.plan.build(width, self.seed + seed).double()
         optimizer, count = self.plan.optimizer(model, theory["lr"]), len(self.y)
         with torch.no_grad():
-            start = model(self.x) if self.centred else 0.0
+            start = self._outputs(model) if self.centred else 0.0
         before, losses, outputs = self._hidden(model), [], []
         for step in range(self.steps + 1):
-            f = model(self.x) - start
+            f = self._outputs(model) - start
             value = LOSSES[self.loss](f[:count], self.y)
             losses.append(float(value.detach()))
             outputs.append(f.detach())
@@ -234,13 +241,18 @@ class Study:
             "before": _histogram(h0, edges), "after": _histogram(h, edges),
         }  # fmt: skip
 
+    def _outputs(self, model: nn.Module) -> Tensor:
+        """(P + P', C), also of networks that drop the last axis."""
+        return model(self.x).reshape(len(self.x), -1)
+
+    @torch.no_grad()
     def _hidden(self, model: nn.Module) -> list[Tensor]:
-        """Pre-activations (P + P', n) of the hidden layers."""
-        _, calls = capture(model, state_of(model), self.x)
-        missing = [name for name in self.layers if name not in calls]
-        if missing:
-            raise RichError(f"'{missing[0]}' is no layer that can be looked into; give its weight to a module of its own")
-        return [calls[name].output.flatten(1) for name in self.layers]
+        """Pre-activations (P + P', n) of the hidden layers, from the tensors: a module may hold several, or the function too."""
+        tensors, found = dict(model.named_parameters()), []
+        for weight, bias in self.maps[:-1]:
+            below = self.curve.phi(found[-1]) if found else self.x
+            found.append(F.linear(below, tensors[weight], None if bias is None else tensors[bias]))
+        return found
 
     def _kernel(self, h: Tensor) -> Tensor:
         phi = self.curve.phi(h)
@@ -287,7 +299,7 @@ def _study(
     if len(known) < samples + test:
         raise UsageError(f"got {samples} + {test} samples, but '{known.name}' has {len(known)}; lower samples or test")
     chosen = known.subset(samples + test, seed)
-    network = network_of(plan, chosen.x)
+    network, maps = read(plan, chosen.x)
     y = targets_of(chosen, network.outputs)
     if bool((y[:samples] == y[0]).all()):
         raise UsageError(f"all {samples} training samples have the same target; give more samples, or another seed")
@@ -295,7 +307,7 @@ def _study(
         raise RichError(f"got targets of {y.shape[1]} numbers for a network of {network.outputs} outputs; give it as many")
     regime = plan.scheme.classify("sgd").regime
     return Study(
-        plan, chosen.x.double().flatten(1), y[:samples], y[samples:], hidden_layers(plan, chosen.x), curve_of(network.activation),
+        plan, chosen.x.double().flatten(1), y[:samples], y[samples:], maps, curve_of(network.activation),
         steps, lr, loss, widths, seeds, neurons, regime, regime == "kernel" if centred is None else centred, seed, known.name,
         chosen.fingerprint(),
     )  # fmt: skip

@@ -18,7 +18,7 @@ class Optimum:
     Attributes:
         lr: where the smoothed curve is lowest.
         loss: its value there.
-        edge: whether the lowest point is the first or last that did not diverge before the grid's own end.
+        edge: whether the lowest point is the first that did not diverge or the grid's last.
     """
 
     lr: float
@@ -48,7 +48,7 @@ def optimum(lrs: Sequence[float], losses: Sequence[float] | np.ndarray) -> Optim
     if len(x) == 0:
         return Optimum(math.nan, math.nan, True)
     k = int(np.argmin(y))
-    edge = k == 0 or (k == len(x) - 1 and len(x) == len(lrs))
+    edge = k == 0 or bool(x[k] == np.log2(float(lrs[-1])))  # after the last one that did not diverge, training diverges
     bowl = _bowl(x, y)
     if bowl is None:
         return Optimum(float(2 ** x[k]), value(y[k]), edge)

@@ -35,17 +35,16 @@ class Slope:
         return f"{self.value:+.2f} ± {self.half_width:.2f}"
 
 
-def fit_slope(widths: Sequence[float], values: Sequence[Sequence[float]], confidence: float = 0.95) -> Slope:
+def fit_slope(widths: Sequence[float], values: Sequence[Sequence[float]]) -> Slope:
     """Fit value ~ width^slope by least squares on logarithms, every seed with a level of its own.
 
     Seeds share their data order across widths, so what differs between seeds at all widths alike says nothing of the slope.
-    The geometric mean over seeds has the same slope when no value is missing. The interval is Student's t with
-    points - seeds - 1 degrees of freedom.
+    The geometric mean over seeds has the same slope when no value is missing. The interval of 95 % is
+    Student's t with points - seeds - 1 degrees of freedom.
 
     Args:
         widths: the widths, at least two different ones.
         values: one row a seed, one column a width; zeros and non-finite values are left out.
-        confidence: of the interval.
 
     Returns:
         The slope; NaN throughout when fewer than two widths remain, an infinite interval when no scatter can be seen.
@@ -71,13 +70,13 @@ def fit_slope(widths: Sequence[float], values: Sequence[Sequence[float]], confid
     sxx = float((dx**2).sum())
     if sxx == 0:  # no seed has two widths left
         return Slope(math.nan, math.nan, math.nan, int(usable.sum()))
-    slope = float((dx * dy).sum()) / sxx
+    slope = round(float((dx * dy).sum()) / sxx, 12)  # rounding of logarithms makes no exponent
     points, freedom = int(usable.sum()), int(usable.sum()) - int(rows.sum()) - 1
     if freedom < 1:
         return Slope(slope, -math.inf, math.inf, points)
     residual = float((np.where(usable, dy - slope * dx, 0.0) ** 2).sum())
-    reach = float(stats.t.ppf((1 + confidence) / 2, freedom)) * math.sqrt(residual / freedom / sxx)
-    return Slope(round(slope, 12), slope - reach, slope + reach, points)
+    reach = float(stats.t.ppf(0.975, freedom)) * math.sqrt(residual / freedom / sxx)
+    return Slope(slope, slope - reach, slope + reach, points)
 
 
 def _within_rows(v: np.ndarray, usable: np.ndarray) -> np.ndarray:

@@ -38,7 +38,7 @@ class TangentResult:
 
     @property
     def word(self) -> str:
-        """lazy, between or rich: the larger of the kernel's movement and the linearisation's error, in training."""
+        """lazy, between or rich: the larger of the kernel's movement and the linearisation's error on test samples."""
         last = self.moments[-1]
         size = max(last["ntk_movement"], last["test_error"])
         return "lazy" if size < LAZY else "rich" if size > RICH else "between"
@@ -59,8 +59,9 @@ class TangentResult:
             "rich": "This network does not train as its linearisation does",
         }[self.word]
         return (
-            f"{said}: while the loss fell from {first['loss']:.3g} to {last['loss']:.3g}, its tangent kernel moved by "
-            f"{last['ntk_movement']:.1%}, and the linearised network is off by {last['test_error']:.1%} of what was learnt."
+            f"{said}: while the training loss fell from {first['loss']:.3g} to {last['loss']:.3g}, its tangent kernel moved by "
+            f"{last['ntk_movement']:.1%}, and on test samples the linearised network is off by {last['test_error']:.1%} of what "
+            "was learnt."
         )
 
     def rows(self) -> list[dict[str, Any]]:
@@ -93,7 +94,7 @@ class TangentResult:
             "step": "step",
             "loss": "loss",
             "linear_loss": "linear loss",
-            "test_error": "off by",
+            "test_error": "off by (test)",
             "ntk_movement": "kernel moved",
         }
         rows = [[_cell(name, moment[name]) for name in columns] for moment in _thin(self.moments, 8)]

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lazyrich import __version__
 from lazyrich.data import ArrayData, load
 from lazyrich.errors import KernelError, TangentError, UsageError
 from lazyrich.inference import gradient_flow, max_learning_rate, one_hot_targets, spectrum
@@ -95,7 +96,7 @@ def tangents(
         show(0, 1, NAMES[name])
         found[name] = kept(store, name, part)
         show(1, 1, NAMES[name])
-    versions = {"torch": torch.__version__, "python": platform.python_version()}
+    versions = {"lazyrich": __version__, "torch": torch.__version__, "python": platform.python_version()}
     return TangentResult(
         title=f"{study.name} · {plan.scheme.name} · {study.data}",
         moments=found["training"]["moments"],

@@ -5,14 +5,17 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lazyrich import __version__
 from lazyrich.errors import SweepError, Unfinished
 from lazyrich.sweep import Executor, Outcome, Results, Store, executor_for, shard_of, sweep
+from lazyrich.sweep.store import FILE
 
 Progress = Callable[[int, int, str], None]
 
@@ -64,13 +67,23 @@ def comparable(
     return begun, set.intersection(*(each[w] for w in begun)) if begun else set()
 
 
+def finished(function: Callable[..., Any], context: Mapping[str, Any], where: Where) -> list[Mapping[str, Any]]:
+    """Settings of the trials of a study that its store holds already, in the order in which they finished."""
+    if where.folder is None or not (Path(where.folder) / FILE).is_file():
+        return []
+    with Store(where.folder) as store:
+        outcomes = store.all(_name(function))
+    digest = _digest(context)
+    return [outcome.settings for outcome in outcomes if outcome.status == "done" and outcome.settings.get("study") == digest]
+
+
 def run_trainings(
     function: Callable[..., Mapping[str, Any]],
     study: Any,
     trials: Sequence[Mapping[str, Any]],
     context: Mapping[str, Any],
     where: Where,
-    many: int = 1,
+    many: float = 1,
     so_far: Callable[[Trainings], None] | None = None,
 ) -> Trainings:
     """What ``function(study, **trial)`` returns for all trials, in their order.
@@ -81,14 +94,14 @@ def run_trainings(
         trials: settings.
         context: whatever else decides the numbers; it enters every trial's key.
         where: to run.
-        many: trainings a trial, for the progress.
+        many: trainings a trial, their mean where trials differ, for the progress.
         so_far: called with what is finished, every few seconds.
 
     Raises:
         Unfinished: after a shard, which has no result of its own.
         SweepError: if trials failed, after all others are finished.
     """
-    digest = hashlib.sha256(json.dumps(context, sort_keys=True).encode()).hexdigest()[:16]
+    digest = _digest(context)
     executor = executor_for(where.executor, where.workers) if isinstance(where.executor, str) else where.executor
     part = shard_of(where.shard) if where.shard else None
     if part and where.folder is None:
@@ -96,9 +109,9 @@ def run_trainings(
 
     def show(done: int, total: int, what: str) -> None:
         if where.progress:
-            where.progress(done * many, total * many, what.partition(", study=")[0])
+            where.progress(round(done * many), round(total * many), re.split(", (?:lrs|study)=", what)[0])
 
-    name = f"{function.__module__}.{function.__name__}"
+    name = _name(function)
     with tempfile.TemporaryDirectory() as passing:
         folder = where.folder or Path(passing) / "store"
         results = sweep(
@@ -107,7 +120,7 @@ def run_trainings(
             folder,
             executor=executor,
             name=name,
-            code=_version(),
+            code=__version__,
             shard=part,
             retry_failed=where.retry_failed,
             progress=show,
@@ -137,7 +150,9 @@ def _called(function: Callable[..., Any], study: Any, /, **settings: Any) -> Any
     return function(study, **{name: value for name, value in settings.items() if name != "study"})
 
 
-def _version() -> str:
-    from lazyrich import __version__
+def _digest(context: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(context, sort_keys=True).encode()).hexdigest()[:16]
 
-    return __version__
+
+def _name(function: Callable[..., Any]) -> str:
+    return f"{function.__module__}.{function.__name__}"

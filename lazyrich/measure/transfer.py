@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import cached_property
@@ -16,11 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lazyrich import __version__
 from lazyrich.data import ArrayData, load
 from lazyrich.errors import UsageError
 from lazyrich.fingerprint import fingerprint
 from lazyrich.measure.check import RATES, refuse_device
-from lazyrich.measure.trainings import Progress, Trainings, Where, comparable, run_trainings
+from lazyrich.measure.trainings import Progress, Trainings, Where, comparable, finished, run_trainings
 from lazyrich.measure.transfer_result import TransferResult, summarise
 from lazyrich.scaling import Plan, as_plan
 from lazyrich.sweep import Executor, Outcome
@@ -28,6 +29,7 @@ from lazyrich.train import Loss, Member, loss_for, train_all
 
 OCTAVES = range(-6, 6)  # of the default grid, around a rate that moves small networks
 OF_PLAN = ("family", "network", "scheme", "optimizer", "base", "plan")  # settings that are one plan's own
+AXES = ("widths", "seeds", "learning rates")
 
 
 @dataclass(frozen=True)
@@ -51,8 +53,8 @@ class Grid:
 
     @property
     def context(self) -> dict[str, Any]:
-        """What decides the numbers of a training beside its plan, width and seed; more of those continue a study."""
-        return {k: v for k, v in self.settings(self.plans[0]).items() if k not in (*OF_PLAN, "widths", "seeds")}
+        """What decides the numbers of a training beside its plan, width, seed and rate; more of those continue a study."""
+        return {k: v for k, v in self.settings(self.plans[0]).items() if k not in (*OF_PLAN, *AXES)}
 
     @cached_property
     def names(self) -> list[str]:
@@ -132,7 +134,8 @@ def transfer(
         device: where to train.
         meet: meet the plans' obligations by hooks.
         engine: 'auto', 'vmap' or 'loop', as ``lazyrich.train.train_all`` takes it.
-        folder: store of finished trainings; the same call continues.
+        folder: store of finished trainings; the same call continues, and one with other plans, widths, seeds or learning rates
+            trains only what is new.
         executor: where to train: inline, processes, ray, dask, ray://HOST:PORT, dask://HOST:PORT, or an executor.
         workers: of local processes or a local cluster.
         shard: "i/n" trains this part only, for schedulers; merge the folders afterwards.
@@ -155,39 +158,76 @@ def transfer(
         True
     """
     grid = _grid(plans, data, widths, lrs, seeds, steps, batch, evaluate, weight_decay, loss, device, meet, engine)
-    trials = [
-        {"plan": name, "scheme": plan.scheme.name, "width": width, "seed": seed}
-        for width in grid.widths
-        for name, plan in zip(grid.names, grid.plans, strict=True)
-        for seed in range(grid.seeds)
-    ]
     where = Where(folder, executor, workers, shard, retry_failed, progress, trackers)
+    trials = _trials(grid, finished(run_row, grid.context, where))
 
     def found(done: Trainings, widths: Sequence[int]) -> TransferResult:
         reproduce = {
             "command": command or "lazyrich.transfer(plans, data, ...) with the settings above",
-            "versions": {"lazyrich": _version(), "torch": torch.__version__, "python": platform.python_version()},
+            "versions": {"lazyrich": __version__, "torch": torch.__version__, "python": platform.python_version()},
             "date": date.today().isoformat(),
             "notes": list(done.notes),
         }
-        values = [value | {"plan": grid.names.index(value["plan"])} for value in done.values]
+        values = [row | {"plan": grid.names.index(row["plan"])} for row in done.values]
         return summarise(grid.plans, widths, grid.lrs, values, grid.settings(grid.plans[0]), reproduce)
 
     def partly(done: Trainings) -> None:
+        done = _joined(grid, done)
         seen = {(v["plan"], v["width"], v["seed"]) for v in done.values}
         begun, seeds = comparable(seen, grid.names, grid.widths, grid.seeds)
         if so_far and len(begun) > 1 and seeds:
             rows = tuple(v for v in done.values if v["width"] in begun and v["seed"] in seeds)
             so_far(found(replace(done, values=rows), begun))
 
-    done = run_trainings(run_row, grid, trials, grid.context, where, many=len(grid.lrs), so_far=partly if so_far else None)
-    return found(done, grid.widths)
+    many = sum(len(trial["lrs"]) for trial in trials) / len(trials)
+    done = run_trainings(run_row, grid, trials, grid.context, where, many=many, so_far=partly if so_far else None)
+    return found(_joined(grid, done), grid.widths)
 
 
-def run_row(grid: Grid, plan: str, scheme: str, width: int, seed: int) -> dict[str, Any]:
-    """One width and seed of a plan at every learning rate, trained together; plain numbers, ready for JSON."""
+def _trials(grid: Grid, kept: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A row of learning rates a plan, width and seed; where a store has some of them, those rows, and one of the others."""
+    trials = []
+    for width in grid.widths:
+        for name, plan in zip(grid.names, grid.plans, strict=True):
+            for seed in range(grid.seeds):
+                row = {"plan": name, "scheme": plan.scheme.name, "width": width, "seed": seed}
+                known = [old["lrs"] for old in kept if all(old[k] == v for k, v in row.items())]
+                trials += [row | {"lrs": rates} for rates in _covering(grid.lrs, known)]
+    return trials
+
+
+def _covering(lrs: Sequence[float], known: Sequence[list[float]]) -> list[list[float]]:
+    """Rows that have all learning rates together: of the known ones those that have most, and a new one of what is left.
+
+    Example:
+        >>> _covering((1.0, 2.0, 3.0), [[1.0], [1.0, 2.0, 8.0]]), _covering((1.0, 2.0), [])
+        ([[1.0, 2.0, 8.0], [3.0]], [[1.0, 2.0]])
+    """
+    left, rows = list(lrs), []
+    for row in sorted(known, key=lambda row: -len({*lrs} & {*row})):
+        if {*left} & {*row}:
+            rows.append(row)
+            left = [lr for lr in left if lr not in row]
+    return [*rows, left] if left else rows
+
+
+def _joined(grid: Grid, done: Trainings) -> Trainings:
+    """One row a plan, width and seed with the study's learning rates in order; none where some are not finished."""
+    parts: dict[tuple[str, int, int], list[dict[str, Any]]] = {}
+    for row in done.values:
+        parts.setdefault((row["plan"], row["width"], row["seed"]), []).append(row)
+    rows = []
+    for own in parts.values():
+        found = {lr: loss for row in own for lr, loss in zip(row["lrs"], row["losses"], strict=True)}
+        if {*grid.lrs} <= found.keys():
+            rows.append(own[0] | {"lrs": list(grid.lrs), "losses": [found[lr] for lr in grid.lrs]})
+    return replace(done, values=tuple(rows))
+
+
+def run_row(grid: Grid, plan: str, scheme: str, width: int, seed: int, lrs: Sequence[float]) -> dict[str, Any]:
+    """One width and seed of a plan at several learning rates, trained together; plain numbers, ready for JSON."""
     chosen = grid.plans[grid.names.index(plan)]
-    models = [chosen.build(width, seed, grid.device, meet=grid.meet) for _ in grid.lrs]
+    models = [chosen.build(width, seed, grid.device, meet=grid.meet) for _ in lrs]
     x, y = (t.to(grid.device) for t in _fixed(grid))
 
     def batches(step: int) -> tuple[Tensor, Tensor]:
@@ -196,7 +236,7 @@ def run_row(grid: Grid, plan: str, scheme: str, width: int, seed: int) -> dict[s
 
     members = [
         Member(model, chosen.optimizer(model, lr, grid.weight_decay), batches, seed=seed)
-        for model, lr in zip(models, grid.lrs, strict=True)
+        for model, lr in zip(models, lrs, strict=True)
     ]
     start = _evaluated(grid, models[0], x, y)
     runs = train_all(members, grid.loss, grid.steps, engine=grid.engine)
@@ -206,6 +246,7 @@ def run_row(grid: Grid, plan: str, scheme: str, width: int, seed: int) -> dict[s
         "scheme": scheme,
         "width": width,
         "seed": seed,
+        "lrs": list(lrs),
         "start": start,
         "losses": losses,
         "engine": runs[0].engine,
@@ -280,9 +321,3 @@ def _try(plan: Plan, width: int, data: ArrayData) -> None:
             f"the network of width {width} does not take inputs of shape {tuple(x.shape[1:])} {x.dtype}: {line}; "
             "give data of the shape that it reads (--images for images)"
         ) from error
-
-
-def _version() -> str:
-    from lazyrich import __version__
-
-    return __version__

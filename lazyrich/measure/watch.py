@@ -60,10 +60,10 @@ def state_of(model: nn.Module) -> State:
     return {k: v.detach().clone() for k, v in [*model.named_parameters(), *model.named_buffers()]}
 
 
-def capture(model: nn.Module, state: State, x: Any, grad: bool = False, seed: int = 0) -> tuple[Any, dict[str, Call]]:
+def capture(model: nn.Module, state: State, x: Any, grad: bool = False) -> tuple[Any, dict[str, Call]]:
     """Run the network with a given state and record every unit's call.
 
-    The model is not changed: it runs on copies of its buffers, its random layers draw from an explicit seed, and the hooks
+    The model is not changed: it runs on copies of its buffers, its random layers draw from one seed, and the hooks
     are taken off again. A unit that is called again is recorded as ``path#2``.
     """
     calls: dict[str, Call] = {}
@@ -87,7 +87,7 @@ def capture(model: nn.Module, state: State, x: Any, grad: bool = False, seed: in
         handles.append(module.register_forward_pre_hook(before, prepend=True, with_kwargs=True))
         handles.append(module.register_forward_hook(after(path)))
     try:
-        with seeded(seed), torch.set_grad_enabled(grad):
+        with seeded(0), torch.set_grad_enabled(grad):
             output = functional_call(model, fresh_buffers(model, state), (x,))
     except RAISED as error:
         raise refusal("the model does not take the data", error, inputs=x) from error

@@ -89,7 +89,7 @@ def scheme_style(index: int) -> tuple[str, str, tuple[float, tuple[float, ...] |
         >>> scheme_style(0)[0]
         'update'
     """
-    colors = ("update", "passthrough", "interaction", "layer")
+    colors = ("update", "passthrough", "interaction", "w6")  # "layer" looks like "update"
     marks = ("o", "^", "D", "s", "v", "P", "X", "<")
     dashes: tuple[tuple[float, tuple[float, ...] | None], ...] = ((0, None), (0, (5, 2)), (0, (1.2, 1.8)), (0, (6, 2, 1, 2)))
     return (

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.integrate import solve_ivp
 from torch import Tensor
 
 from lazyrich.errors import RichError
@@ -61,6 +60,8 @@ class Closure:
         Raises:
             RichError: for times that do not increase, or a flow that cannot be integrated.
         """
+        from scipy.integrate import solve_ivp  # slow to import, and nothing else in the room needs it
+
         if not times or sorted(set(times)) != list(times) or times[0] < 0:
             raise RichError(f"got times {times}, expected increasing times from 0 on")
         shape = start.shape

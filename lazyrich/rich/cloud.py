@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import torch
-from scipy.spatial import KDTree
 from torch import Tensor
 
 from lazyrich.errors import RichError
@@ -31,6 +30,8 @@ def entropy(points: Tensor, neighbour: int = 4) -> float:
         >>> abs(entropy(normal) - 0.5 * math.log(2 * math.pi * math.e)) < 0.05
         True
     """
+    from scipy.spatial import KDTree  # slow to import, and nothing else in the room needs it
+
     count, dimension = points.shape
     if count <= neighbour:
         raise RichError(f"got {count} points, expected more than {neighbour} for distances to the neighbour of that number")

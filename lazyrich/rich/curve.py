@@ -8,34 +8,16 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from lazyrich.errors import RichError
+from lazyrich.gaussian.activation import FUNCTIONS, SAME
 
 Function = Callable[[Tensor], Tensor]
 SPAN, NODES = 8.0, 16001
 JUMP = 1e-3
 
-NAMED: dict[str, Function] = {
-    "identity": lambda x: x,
-    "linear": lambda x: x,
-    "tanh": torch.tanh,
-    "erf": torch.erf,
-    "sin": torch.sin,
-    "relu": torch.relu,
-    "leaky_relu": F.leaky_relu,
-    "gelu": F.gelu,
-    "silu": F.silu,
-    "swish": F.silu,
-    "sigmoid": torch.sigmoid,
-    "softplus": lambda x: torch.logaddexp(x, torch.zeros_like(x)),
-    "elu": F.elu,
-    "selu": F.selu,
-    "mish": F.mish,
-    "hardtanh": F.hardtanh,
-    "softsign": F.softsign,
-    "abs": torch.abs,
-}
+NAMED: dict[str, Function] = {"identity": lambda x: x, **{name: function for function, name in reversed(FUNCTIONS.items())}}
+NAMED |= {other: NAMED[name] for other, name in SAME.items() if name in NAMED}
 
 
 @dataclass(frozen=True)
@@ -68,18 +50,28 @@ class Curve:
             (slope,) = torch.autograd.grad(y.sum(), leaf, create_graph=True)
             bend = torch.zeros_like(x)
             if slope.requires_grad:
-                (found,) = torch.autograd.grad(slope.sum(), leaf, allow_unused=True)
+                found = _derivative(slope, leaf)
                 bend = bend if found is None else found
         return y.detach(), slope.detach(), bend
 
     @cached_property
     def smooth(self) -> bool:
-        """Whether phi' is what its derivative says: phi' of a rectifier jumps, and autograd does not see it."""
+        """Whether phi and phi' are what their derivatives say: phi' of a rectifier jumps, and autograd does not see it."""
         x = torch.linspace(-SPAN, SPAN, NODES, dtype=torch.float64) + 1e-5
         value, slope, bend = self.jet(x)
         step = 2 * SPAN / (NODES - 1)
         gaps = [top.diff() - step * (low[1:] + low[:-1]) / 2 for top, low in ((value, slope), (slope, bend))]
-        return bool(max(gap.abs().max() for gap in gaps) < JUMP)
+        return bool(max(gap.abs().sum() for gap in gaps) < JUMP)
+
+
+def _derivative(slope: Tensor, leaf: Tensor) -> Tensor | None:
+    """Phi''; None where there is none, also where torch has none of its own (hardsigmoid), which is then seen to be missing."""
+    try:
+        return torch.autograd.grad(slope.sum(), leaf, allow_unused=True)[0]
+    except RuntimeError as error:
+        if "not implemented" not in str(error):
+            raise
+        return None
 
 
 def curve_of(activation: str | Function) -> Curve:

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from lazyrich.data import ArrayData, load
 from lazyrich.errors import RichError
 from lazyrich.family import Family
-from lazyrich.graph import Graph, Node, Ref, trace
+from lazyrich.graph import Graph, trace
+from lazyrich.layer import shown
+from lazyrich.rich.chain import COVERED, Maps, chain_of
 from lazyrich.rich.dynamics import Dynamics
 from lazyrich.rich.network import Activation, Layer, Network
 from lazyrich.rich.noise import Start, Starts
@@ -22,10 +24,7 @@ from lazyrich.scaling import plan as plan_for
 from lazyrich.scaling.optimizer import GRADIENT, momentum_of
 from lazyrich.scaling.tensor import Setting
 
-Maps = list[tuple[str, str | None]]  # weight and bias names of the affine maps
-PASSED = ("flatten", "view", "reshape", "dropout", "identity", "contiguous")
 LARGE = 2**20  # over the base width: what does not vanish there never does, and what vanishes is a thousand times smaller
-COVERED = "the rich limit covers fully connected networks: linear layers with one function of one number between them"
 
 
 def dmft(
@@ -34,7 +33,9 @@ def dmft(
     """Train a network at infinite width as its plan says, with the learning rate that its finite networks have.
 
     Args:
-        family: a plan for SGD (``lzr.mup()``, ``lzr.richness(0.5, gamma)``); or a family, planned by muP.
+        family: a plan for SGD (``lzr.mup()``, ``lzr.richness(0.5, gamma)``); or a family, planned by muP. Its networks are linear
+            layers of one width with one function of one number between them, by name or written out, or none; they are taken
+            in the mode in which the factory returns them.
         data: what ``lzr.data.load`` takes. Labels become +-1 for a network of one output, rows of ones and zeros for more.
         steps: of gradient descent on all samples.
         lr: of the base-width network, as in ``plan.optimizer(model, lr)``.
@@ -57,7 +58,7 @@ def dmft(
     """
     plan = plan_for(family, mup(), "sgd") if isinstance(family, Family) else as_plan(family)
     known = load(data)
-    network, maps = _read(plan, known.x, width)
+    network, maps = read(plan, known.x, width)
     if width is None and (regime := plan.scheme.classify("sgd").regime) != "feature learning":
         raise RichError(
             f"{plan.scheme.name} under SGD is in the {regime} regime, whose limit is lzr.kernel(plan); features move in the limit "
@@ -110,7 +111,7 @@ def network_of(plan: Plan, x: Tensor, width: int | None = None) -> Network:
         >>> round(network_of(plan, x, 64).gamma0 / network_of(plan, x, 1024).gamma0, 6)
         2.0
     """
-    return _read(plan, x, width)[0]
+    return read(plan, x, width)[0]
 
 
 def hidden_layers(plan: Plan, x: Tensor) -> list[str]:
@@ -122,7 +123,20 @@ def hidden_layers(plan: Plan, x: Tensor) -> list[str]:
         >>> hidden_layers(plan, torch.zeros(2, 5))
         ['hidden.0', 'hidden.1']
     """
-    return [weight.rpartition(".")[0] for weight, _ in _read(plan, x, None)[1][:-1]]
+    return names_of(read(plan, x)[1])
+
+
+def names_of(maps: Maps) -> list[str]:
+    """Of the hidden layers: their modules, or their weights where one module holds several.
+
+    Example:
+        >>> names_of([("first.weight", None), ("readout.weight", None)]), names_of([("v", None), ("readout.weight", None)])
+        (['first'], ['(network)'])
+        >>> names_of([("v", None), ("w", "b"), ("readout.weight", None)])
+        ['v', 'w']
+    """
+    paths = [weight.rpartition(".")[0] for weight, _ in maps[:-1]]
+    return [shown(path) if paths.count(path) == 1 else weight for path, (weight, _) in zip(paths, maps, strict=False)]
 
 
 def random_offset(plan: Plan, x: Tensor) -> str | None:
@@ -133,12 +147,13 @@ def random_offset(plan: Plan, x: Tensor) -> str | None:
         >>> random_offset(lzr.plan(lzr.Family(lzr.zoo.two_class), lzr.mup(), "sgd"), torch.zeros(2, 64))
         'readout.bias'
     """
-    maps, _ = _layers(_traced(plan, x))
+    maps, _ = chain_of(traced(plan, x))
     bias = maps[-1][1]
     return bias if bias is not None and plan.settings(plan.base)[bias].std > 0 else None
 
 
-def _read(plan: Plan, x: Tensor, width: int | None) -> tuple[Network, Maps]:
+def read(plan: Plan, x: Tensor, width: int | None = None) -> tuple[Network, Maps]:
+    """``network_of`` with the names of the tensors that its layers have in the plan's networks."""
     if plan.optimizer_name not in GRADIENT:
         raise RichError(f"the plan is for {plan.optimizer_name}; the rich limit is that of gradient descent, plan(..., 'sgd')")
     verdict = plan.scheme.classify("sgd")
@@ -150,18 +165,24 @@ def _read(plan: Plan, x: Tensor, width: int | None) -> tuple[Network, Maps]:
     for name, tensor in plan.tensors.items():
         if tensor.start and tensor.start.form and tensor.start.form.name not in ("normal", "uniform"):
             raise RichError(f"'{name}' starts {tensor.start.form.name}; the rich limit is that of independent entries")
-    maps, activation = _layers(_traced(plan, x))
+    maps, activation = chain_of(traced(plan, x))
     width = LARGE * plan.base if width is None else width
     numbers, parameters = plan.settings(width), dict(plan.build(plan.base).named_parameters())
     _refuse_uncovered([name for pair in maps for name in pair if name is not None], numbers, parameters)
     assert plan.family is not None
+    _refuse_uneven(maps, plan.family, width)
     return _network(maps, activation, numbers, plan.family.shapes(width)), maps
 
 
-def _traced(plan: Plan, x: Tensor) -> Graph:
+def traced(plan: Plan, x: Tensor) -> Graph:
+    """The network of a plan at its base width, in the mode that its factory returns it in and finite networks train in.
+
+    Raises:
+        RichError: for a plan without its family.
+    """
     if plan.family is None:
         raise RichError("the plan was loaded without its family; give it: Plan.load(path, family=Family(factory, base=...))")
-    model = plan.build(plan.base).eval()
+    model = plan.build(plan.base)
     return trace(model, x[:2].to(next(model.parameters()).dtype))
 
 
@@ -175,53 +196,29 @@ def _refuse_uncovered(names: list[str], numbers: dict[str, Setting], parameters:
             raise RichError(f"'{name}' has a forward multiplier; plan with gauge='plain'")
 
 
-def _layers(graph: Graph) -> tuple[Maps, Activation]:
-    """Weight and bias names of the affine maps in order, and the one activation between them."""
-    maps: Maps = []
-    curves: list[Node] = []
-    before = ""
-    for node in graph:
-        if node.op in ("parameter", "constant"):
-            continue
-        read = [name for name in node.inputs if graph[name].op not in ("parameter", "constant")]
-        if node.op != "input" and read != [before]:
-            raise RichError(f"{node.op} at {node.place} joins or branches; {COVERED}")
-        before = node.name
-        if node.op == "linear":
-            names = [graph[arg.name].target for arg in node.args[1:] if isinstance(arg, Ref)]
-            maps.append((names[0], names[1] if len(names) > 1 else None))
-        elif node.op not in ("input", "output", *PASSED):
-            if len(maps) != len(curves) + 1 or len(node.inputs) != 1:
-                raise RichError(f"{node.op} at {node.place} is not covered; {COVERED}")
-            curves.append(node)
-    if len(maps) < 2 or len(curves) != len(maps) - 1:
-        raise RichError(f"found {len(maps)} linear layers and {len(curves)} activations; {COVERED}")
-    for node in curves[1:]:
-        if (node.target, node.args[1:], node.kwargs) != (curves[0].target, curves[0].args[1:], curves[0].kwargs):
-            both = f"{curves[0].op} at {curves[0].place} and {node.op} at {node.place}"
-            raise RichError(f"got {both}; {COVERED}, the same one everywhere")
-    return maps, _activation(curves[0])
+def _refuse_uneven(maps: Maps, family: Family, width: int) -> None:
+    """Hidden layers of different widths, told apart where the user knows them: at the base."""
+    for at in (family.base, width):
+        sizes = _widths(maps, family.shapes(at))
+        other = _widths(maps, family.shapes(2 * family.base))
+        narrow = [name for name, size in sizes.items() if at == family.base and other[name] == size]
+        if narrow:
+            raise RichError(
+                f"'{narrow[0]}' makes {sizes[narrow[0]]} numbers at every width, a bottleneck, behind which the limit is random; "
+                f"{COVERED}, all of which grow. Let it grow with the width, or see lazyrich.lazy.bottleneck for the lazy limit"
+            )
+        if len(set(sizes.values())) > 1:
+            found = ", ".join(f"{size} at '{name}'" for name, size in sizes.items())
+            raise RichError(f"the hidden layers have different widths (at width {at}: {found}); {COVERED}, all of one width")
 
 
-def _activation(node: Node) -> Activation:
-    if node.op in ("tanh", "relu"):
-        return node.op
-    target, args, options = node.target, node.args[1:], dict(node.kwargs)
-
-    def phi(x: Tensor) -> Tensor:
-        return target(x, *args, **options)
-
-    phi.__name__ = node.op
-    return phi
+def _widths(maps: Maps, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
+    return {weight: shapes[weight][0] for weight, _ in maps[:-1]}
 
 
 def _network(maps: Maps, activation: Activation, numbers: dict[str, Setting], shapes: Mapping[str, tuple[int, ...]]) -> Network:
     readout, offset = maps[-1]
-    hidden = {weight: shapes[weight][0] for weight, _ in maps[:-1]}
     width = shapes[readout][1]
-    if set(hidden.values()) != {width}:
-        found = ", ".join(f"{n} at '{name}'" for name, n in hidden.items())
-        raise RichError(f"the hidden layers have different widths ({found}); {COVERED}, all of one width")
     gamma = 1 / (width * numbers[readout].std) if numbers[readout].std > 0 else float("inf")
     if offset is not None and numbers[offset].std > 0:
         raise RichError(

@@ -11,10 +11,11 @@ from torch import Tensor
 from lazyrich.data import load
 from lazyrich.errors import RichError
 from lazyrich.lazy import kernel
+from lazyrich.rich.chain import refuse_draws
 from lazyrich.rich.dynamics import Dynamics
 from lazyrich.rich.fixed import FixedKernel, descend
 from lazyrich.rich.objective import Objective
-from lazyrich.rich.planned import dmft, targets_of
+from lazyrich.rich.planned import dmft, targets_of, traced
 from lazyrich.scaling import Plan, as_plan
 from lazyrich.scaling.optimizer import GRADIENT, momentum_of
 
@@ -64,7 +65,8 @@ def predict(
         how: what ``solve`` takes, used where features move.
 
     Raises:
-        RichError: for a scheme that is trivial or unstable, with the reason; networks and optimizers that are not covered.
+        RichError: for a scheme that is trivial or unstable, with the reason; networks and optimizers that are not covered;
+            dropout in training mode.
         KernelError: for a network without a tangent kernel at infinite width, as one with a bottleneck of fixed width.
 
     Example:
@@ -87,6 +89,8 @@ def predict(
 
 def _by_kernel(plan: Plan, data: Any, steps: int, lr: float, loss: str, x_test: Tensor | None) -> FixedKernel:
     known = load(data)
+    for node in traced(plan, known.x):  # the kernel itself is that of evaluation
+        refuse_draws(node)
     x = known.x.double()
     rows = x if x_test is None else torch.cat([x, x_test.double()])
     with torch.no_grad():

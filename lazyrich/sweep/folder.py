@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from lazyrich import __version__
 from lazyrich.errors import StoreError
 from lazyrich.files import read_json, write_json
 
@@ -19,7 +20,8 @@ class RunFolder:
 
     Args:
         path: the folder; made when it is not there.
-        settings: whatever decides the numbers of a trial. A folder that holds another run is refused.
+        settings: whatever decides the numbers of a trial. A folder that holds another run is refused, and one of another version
+            of lazyrich.
 
     Raises:
         StoreError: if the folder holds something else, another run, or cannot be written.
@@ -34,6 +36,7 @@ class RunFolder:
 
     def __init__(self, path: str | Path, settings: dict[str, Any]) -> None:
         self.path = Path(path)
+        settings = settings | {"lazyrich": __version__}  # another version may give other numbers
         known = self.path / "settings.json"
         if known.exists():
             _same_run(self.path, read_json(known), settings)

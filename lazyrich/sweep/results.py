@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -14,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from lazyrich.errors import SweepError
-from lazyrich.files import write_json, write_text
+from lazyrich.files import write_bytes, write_json, write_text
 from lazyrich.sweep.store import Store
-from lazyrich.sweep.trial import Outcome, Settings
+from lazyrich.sweep.trial import Outcome, Settings, plain_settings
 
 SHOWN = 5  # failures that are printed
 
@@ -45,18 +46,30 @@ class Results:
     def rows(self) -> list[dict[str, Any]]:
         """One record a finished trial: settings, values, status, error and seconds.
 
-        A returned value named like a setting or like one of the last three is ``returned_...``; those are ``trial_...`` where an
-        axis has the name.
+        Outcomes of several functions or codes, as a whole store has them, are told apart by the columns ``function`` and
+        ``code``. A returned value named like a setting or like one of these is ``returned_...``; those are ``trial_...`` where
+        an axis has the name. Arrays are in no row and no table: ``array_names`` tells which there are, ``array`` reads them.
         """
-        return [_row(o) for o in self.outcomes]
+        mixed = self._mixed()
+        return [_row(o, mixed) for o in self.outcomes]
+
+    def _mixed(self) -> bool:
+        return len({(o.function, o.code) for o in self.outcomes}) > 1
 
     def array(self, settings: Settings, name: str) -> np.ndarray:
         """An array that the trial with these settings returned."""
-        found = next((o for o in self.outcomes if o.settings == settings), None)
-        if found is None:
+        plain = plain_settings(settings)
+        alike = [o for o in self.outcomes if o.settings == plain]
+        if not alike:
             raise SweepError(f"no finished trial has the settings {settings}")
+        found = max(alike, key=lambda o: _kinds(o.settings) == _kinds(plain))
         with Store(self.folder) as store:
             return store.array(found.key, name)
+
+    def array_names(self) -> list[str]:
+        """Names of the arrays that trials returned."""
+        with Store(self.folder) as store:
+            return store.array_names([o.key for o in self.outcomes])
 
     def mean(self, value: str, over: str | Sequence[str] = "seed") -> list[dict[str, Any]]:
         """Mean, standard deviation and count of a returned value over some axes, one record a combination of the others.
@@ -80,9 +93,9 @@ class Results:
                 if not isinstance(outcome.value[value], (int, float)):
                     got = type(outcome.value[value]).__name__
                     raise SweepError(f"'{value}' is a {got} in a trial, expected numbers; take rows() or to_pandas()")
-                groups[key := repr(rest)].append(float(outcome.value[value]))
+                groups[key := repr(rest)].append(_float(outcome.value[value], value))
                 kept[key] = rest
-        return [{**kept[key], "mean": _mean(v), "std": _std(v), "count": len(v)} for key, v in groups.items()]
+        return [{**kept[key], "mean": mean_of(v), "std": _std(v), "count": len(v)} for key, v in groups.items()]
 
     def write(self, path: str | Path) -> Path:
         """The rows as a table whose kind its name's end tells: .parquet, .csv or .json; written whole or not at all.
@@ -110,13 +123,8 @@ class Results:
     def to_parquet(self, path: str | Path) -> Path:
         """The rows in a Parquet file, written whole or not at all."""
         _needed("pyarrow")
-        path = Path(path)
-        part = path.with_name(f".{path.name}.part")
         try:
-            self.to_pandas().to_parquet(part, index=False)
-            part.replace(path)
-        except OSError as error:
-            raise SweepError(f"cannot write {path}: {error.strerror or error}") from error
+            content = self.to_pandas().to_parquet(None, index=False)
         except OverflowError as error:
             columns = dict.fromkeys(name for row in self.rows() for name, value in row.items() if _huge(value))
             raise SweepError(
@@ -128,14 +136,13 @@ class Results:
                 f"the returned values do not fit the columns of a Parquet file ({str(error).splitlines()[0]}); return the same "
                 "kind under a name in every trial, or export to .csv or .json"
             ) from error
-        finally:
-            part.unlink(missing_ok=True)
-        return path
+        return write_bytes(path, content)
 
     def to_xarray(self) -> Any:
         """The returned values as an ``xarray.Dataset`` over the axes."""
         _needed("xarray")
         axes = list(dict.fromkeys(name for o in self.outcomes for name in o.settings))
+        axes += [f"trial_{name}" if name in axes else name for name in ("function", "code") if self._mixed()]
         table = self.to_pandas()
         try:
             return table.set_index(axes).to_xarray()
@@ -156,15 +163,45 @@ class Results:
         return "\n".join(lines + list(self.notes))
 
 
-def _mean(values: list[float]) -> float:
-    return math.fsum(values) / len(values)
+def _kinds(settings: Settings) -> str:
+    """Text that tells 1, 1.0 and True apart."""
+    return json.dumps(settings, sort_keys=True)
+
+
+def mean_of(values: Sequence[float]) -> float:
+    """The mean, also of numbers whose sum no float holds, and as floats have it where some are infinite.
+
+    Example:
+        >>> mean_of([1e308, 1e308]), mean_of([math.inf, -math.inf])
+        (1e+308, nan)
+    """
+    try:
+        return math.fsum(values) / len(values)
+    except (OverflowError, ValueError):
+        pass
+    if not all(map(math.isfinite, values)):
+        return sum(values) / len(values)
+    scale = max(map(abs, values))
+    return scale * (math.fsum(v / scale for v in values) / len(values))
 
 
 def _std(values: list[float]) -> float:
-    if len(values) < 2:
+    if len(values) < 2 or not all(map(math.isfinite, values)):
         return math.nan
-    mean = _mean(values)
-    return math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1))
+    mean = mean_of(values)
+    away = [v - mean for v in values]
+    try:
+        return math.sqrt(math.fsum(v**2 for v in away) / (len(values) - 1))
+    except OverflowError:
+        scale = max(map(abs, away))
+        return scale * math.sqrt(math.fsum((v / scale) ** 2 for v in away) / (len(values) - 1))
+
+
+def _float(value: float, name: str) -> float:
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise SweepError(f"'{name}' is an integer that no float holds in a trial; take rows() or to_pandas()") from error
 
 
 def _needed(name: str) -> Any:
@@ -188,8 +225,9 @@ def _known(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _row(outcome: Outcome) -> dict[str, Any]:
+def _row(outcome: Outcome, mixed: bool) -> dict[str, Any]:
     own = {"status": outcome.status, "error": outcome.error, "seconds": outcome.seconds}
+    own |= {"function": outcome.function, "code": outcome.code} if mixed else {}
     taken = {*outcome.settings, *own}
     values = {f"returned_{name}" if name in taken else name: value for name, value in outcome.value.items()}
     return {**outcome.settings, **values, **{f"trial_{n}" if n in outcome.settings else n: v for n, v in own.items()}}

@@ -25,6 +25,7 @@ from lazyrich.sweep.trial import Outcome, Trial
 VERSION = "1"
 FILE = "trials.sqlite"
 SILENT = 120.0  # seconds without a sign of life after which another machine's process counts as gone
+DAY = 86_400.0  # seconds of silence after which it is forgotten
 TABLES = (
     "CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID",
     "CREATE TABLE trials (key TEXT PRIMARY KEY, function TEXT, code TEXT, settings TEXT, status TEXT, value TEXT, arrays TEXT, "
@@ -33,7 +34,7 @@ TABLES = (
     "CREATE TABLE claims (key TEXT PRIMARY KEY, owner TEXT) WITHOUT ROWID",
 )
 PATIENCE = 60.0  # seconds to wait for another process's lock
-COLUMNS = "key, settings, status, value, arrays, error, seconds, attempts"
+COLUMNS = "key, settings, status, value, arrays, error, seconds, attempts, function, code"
 
 
 class Store:
@@ -106,8 +107,16 @@ class Store:
                     f"{self.file} was written by another version of lazyrich (store version {found[0] if found else '?'}, "
                     f"expected {VERSION}); use that version, or give a new folder"
                 )
+            self._forget_the_gone()
             me = (self.owner, socket.gethostname(), os.getpid(), _born(os.getpid()), time.time())
             db.execute("INSERT INTO owners VALUES (?, ?, ?, ?, ?)", me)
+
+    def _forget_the_gone(self) -> None:
+        """Processes that were killed never sign out; those of other machines may only be slow, so they are given a day."""
+        for owner, host, beat in self._db.execute("SELECT owner, host, beat FROM owners").fetchall():
+            if not self._alive(owner) and (host == socket.gethostname() or time.time() - beat > DAY):
+                self._db.execute("DELETE FROM claims WHERE owner=?", (owner,))
+                self._db.execute("DELETE FROM owners WHERE owner=?", (owner,))
 
     def close(self) -> None:
         """Give up what this process had claimed, and close."""
@@ -131,14 +140,16 @@ class Store:
             StoreError: if the disk is full or gone; what was kept before stays.
         """
         self._refuse_copy()
-        names = self._write_arrays(outcome) if outcome.arrays else []
         row = (
             outcome.key, function, code, json.dumps(outcome.settings), outcome.status, json.dumps(outcome.value),
-            json.dumps(names), outcome.error, outcome.seconds, outcome.attempts, time.time(),
+            json.dumps(list(outcome.arrays)), outcome.error, outcome.seconds, outcome.attempts, time.time(),
         )  # fmt: skip
-        with self._transaction() as db:
-            db.execute("DELETE FROM trials WHERE key=? AND status<>'done'", (outcome.key,))
-            new = db.execute(f"INSERT OR IGNORE INTO trials VALUES ({', '.join('?' * len(row))})", row).rowcount == 1
+        with self._drafted(outcome) as draft, self._transaction() as db:
+            new = not db.execute("SELECT 1 FROM trials WHERE key=? AND status='done'", (outcome.key,)).fetchone()
+            if new and draft:
+                _moved(draft, self._array_file(outcome.key))
+            if new:
+                db.execute(f"INSERT OR REPLACE INTO trials VALUES ({', '.join('?' * len(row))})", row)
             db.execute("DELETE FROM claims WHERE key=?", (outcome.key,))
         return new
 
@@ -188,10 +199,13 @@ class Store:
         with self._said():
             return _outcomes(self._db.execute(f"SELECT {COLUMNS} FROM trials {where} ORDER BY finished", words).fetchall())
 
-    def latest(self) -> list[Outcome]:
-        """All outcomes of the function and code that finished last."""
+    def latest(self, function: str | None = None) -> list[Outcome]:
+        """All outcomes of the function and code that finished last, or of one function's code that did."""
+        where, words = ("WHERE function=?", (function,)) if function else ("", ())
         with self._said():
-            last = self._db.execute("SELECT function, code FROM trials ORDER BY finished DESC LIMIT 1").fetchone()
+            last = self._db.execute(
+                f"SELECT function, code FROM trials {where} ORDER BY finished DESC LIMIT 1", words
+            ).fetchone()
             if last is None:
                 return []
             rows = self._db.execute(
@@ -219,21 +233,61 @@ class Store:
         except (OSError, IndexError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise StoreError(f"there is no array '{name}' of trial {key} in {file} ({error})") from error
 
+    def array_names(self, keys: Sequence[str]) -> list[str]:
+        """Names of the arrays that these outcomes have."""
+        rows = [json.loads(row[0]) for chunk in _chunks(keys) for row in self._select("arrays", chunk)]
+        return list(dict.fromkeys(name for names in rows for name in names))
+
+    def forget(self, keys: Sequence[str]) -> int:
+        """Remove outcomes and their arrays, all at once or none; how many there were. Their trials run again when asked for.
+
+        Example:
+            >>> import tempfile
+            >>> store = Store(tempfile.mkdtemp() + "/store")
+            >>> store.put(Outcome("k", {"lr": 0.1}, "done", {"loss": 2.0}), "train", "v1")
+            True
+            >>> store.forget(["k", "other"]), store.all()
+            (1, [])
+        """
+        self._refuse_copy()
+        with self._transaction() as db:
+            gone = sum(db.execute("DELETE FROM trials WHERE key=?", (key,)).rowcount for key in keys)
+        with self._transaction():  # once the rows are gone for good, and while nobody puts the same trial again
+            there = self.status(keys)
+            for key in keys:
+                if key not in there:
+                    self._array_file(key).unlink(missing_ok=True)
+        return gone
+
     def merge(self, *others: str | Path) -> int:
         """Take over the outcomes of other stores that are not done here; how many were new. They are only read.
 
         Raises:
-            StoreError: if one of them is no store.
+            StoreError: if one of them is no store; or, once all else is taken over, if arrays of some outcomes cannot be read.
         """
-        return sum(self._merge_one(Path(other)) for other in others)
+        damaged: list[str] = []
+        new = sum(self._merge_one(Path(other), damaged) for other in others)
+        if damaged:
+            more = f" (and {len(damaged) - 1} more such)" if len(damaged) > 1 else ""
+            raise StoreError(
+                f"{new} new trials were taken over, {len(damaged)} left out: {damaged[0]}{more}; run what is left out again"
+            )
+        return new
 
-    def _merge_one(self, path: Path) -> int:
+    def _merge_one(self, path: Path, damaged: list[str]) -> int:
         new = 0
         with Store(store_in(path)) as other:
-            rows = other._db.execute(f"SELECT {COLUMNS}, function, code FROM trials ORDER BY finished").fetchall()
-            for row, outcome in zip(rows, _outcomes([row[:8] for row in rows]), strict=True):
-                arrays = {name: other.array(row[0], name) for name in json.loads(row[4])}
-                new += self.put(replace(outcome, arrays=arrays), row[8], row[9])
+            rows = other._db.execute(f"SELECT {COLUMNS} FROM trials ORDER BY finished").fetchall()
+            done = {key for key, status in self.status([row[0] for row in rows]).items() if status == "done"}
+            for row, outcome in zip(rows, _outcomes(rows), strict=True):
+                if outcome.key in done:
+                    continue
+                try:
+                    arrays = {name: other.array(row[0], name) for name in json.loads(row[4])}
+                except StoreError as error:
+                    damaged.append(str(error))
+                    continue
+                new += self.put(replace(outcome, arrays=arrays), outcome.function, outcome.code)
         return new
 
     def _select(self, columns: str, keys: Sequence[str]) -> list[tuple[Any, ...]]:
@@ -244,23 +298,25 @@ class Store:
     def _array_file(self, key: str) -> Path:
         return self.path / "arrays" / f"{key}.npz"
 
-    def _write_arrays(self, outcome: Outcome) -> list[str]:
-        """Before the row, which then never names a file that is not wholly there."""
-        file, temporary = self._array_file(outcome.key), ""
+    @contextmanager
+    def _drafted(self, outcome: Outcome) -> Iterator[str]:
+        """The arrays in a file of another name, wholly there before the row that names them; whoever keeps the row moves it."""
+        draft = ""
         try:
-            file.parent.mkdir(exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=file.parent, suffix=".part")
-            with os.fdopen(handle, "wb") as stream:
-                np.savez(stream, *outcome.arrays.values())  # by number: names may be anything
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(temporary, file)
+            if outcome.arrays:
+                folder = self._array_file(outcome.key).parent
+                folder.mkdir(exist_ok=True)
+                handle, draft = tempfile.mkstemp(dir=folder, suffix=".part")
+                with os.fdopen(handle, "wb") as stream:
+                    np.savez(stream, *outcome.arrays.values())  # by number: names may be anything
+                    stream.flush()
+                    os.fsync(stream.fileno())
+            yield draft
         except OSError as error:
             raise StoreError(_full(self.path, error)) from error
         finally:
-            if temporary and os.path.exists(temporary):
-                os.unlink(temporary)
-        return list(outcome.arrays)
+            if draft and os.path.exists(draft):
+                os.unlink(draft)
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -297,6 +353,16 @@ def store_in(folder: str | Path) -> Path:
     raise StoreError(f"{path} is no store of trials, and holds none; expected {path / FILE} or {path / 'trials' / FILE}")
 
 
+def _moved(draft: str, file: Path) -> None:
+    """Under its name for good: also the folder is brought to the disk."""
+    os.replace(draft, file)
+    folder = os.open(file.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
 def _full(path: Path, error: Exception) -> str:
     mend = "end the process that holds it" if "locked" in str(error) else "make room"
     return f"cannot write in {path}: {error}; finished trials are kept: {mend}, then repeat the same command"
@@ -318,8 +384,8 @@ def _write_ahead(db: sqlite3.Connection) -> None:
 def _outcomes(rows: Sequence[Sequence[Any]]) -> list[Outcome]:
     settings, values = (_loaded([row[i] for row in rows]) for i in (1, 3))
     return [
-        Outcome(key, given, status, value, {}, error, seconds, attempts)
-        for (key, _, status, _, _, error, seconds, attempts), given, value in zip(rows, settings, values, strict=True)
+        Outcome(key, given, status, value, {}, *rest)
+        for (key, _, status, _, _, *rest), given, value in zip(rows, settings, values, strict=True)
     ]
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lazyrich.sweep.results import Results
+from lazyrich.sweep.results import Results, mean_of
 from lazyrich.sweep.trial import Outcome
 
 SEED = "seed"
@@ -137,7 +136,7 @@ def _row(axes: Sequence[str], values: Sequence[str], group: Sequence[Outcome]) -
     for name in values:
         found = [float(o.value[name]) for o in group if _number(o.value.get(name))]
         if found:
-            row[name] = {"mean": math.fsum(found) / len(found), "low": min(found), "high": max(found)}
+            row[name] = {"mean": mean_of(found), "low": min(found), "high": max(found)}
     return row
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -54,7 +56,8 @@ def sweep(
         executor: where trials run; in this process by default. See ``executor_for``.
         name: of the function, in keys; ``module.name`` by default.
         code: fingerprint of its code, in keys; that of the file that defines it by default.
-        shard: (i, n): only trials i, i + n, i + 2n, ...; merge the stores of all shards afterwards.
+        shard: (i, n): only the i-th of n parts, of equal size and mixed by a digest of the settings, so that no part has all the
+            costly ones; merge the stores of all shards afterwards.
         retry_failed: run trials again that failed or died.
         progress: called with (trials finished, in all, what came last).
         callbacks: called with every outcome once it is kept, such as those of ``tracker_for``; one that raises is not called
@@ -83,19 +86,24 @@ def sweep(
     told = _Told(progress, list(callbacks), so_far)
     job = _Job(function, name or name_of(function), code or fingerprint(function), executor or Inline(), retry_failed, told)
     with Store(store) as kept, _beating(kept):
-        if callable(trials):
-            if shard is not None:
-                raise SweepError(
-                    "got shard= with a function that proposes trials, which sees the outcomes of all; give a grid or a list"
-                )
-            return job.results(kept, _proposed(job, kept, trials))
-        wanted = _part(job.trials(_settings(trials)), shard)
+        if callable(trials) and shard is not None:
+            raise SweepError(
+                "got shard= with a function that proposes trials, which sees the outcomes of all; give a grid or a list"
+            )
+        wanted = {} if callable(trials) else _by_key(_part(job.trials(_settings(trials)), shard))
         try:
-            job.fill(kept, wanted)
+            if callable(trials):
+                _proposed(job, kept, trials, wanted)
+            else:
+                job.fill(kept, list(wanted.values()))
         except BaseException:  # interrupted, or refused: what is finished is shown all the same
-            told.last(lambda: job.results(kept, wanted))
+            told.last(lambda: job.results(kept, list(wanted.values())))
             raise
-        return job.results(kept, wanted)
+        return job.results(kept, list(wanted.values()))
+
+
+def _by_key(trials: Sequence[Trial]) -> dict[str, Trial]:
+    return {trial.key: trial for trial in trials}
 
 
 def _settings(trials: Any) -> Any:
@@ -221,19 +229,30 @@ class _Job:
         return (f"The code of {self.name} has changed: {said} in {store.path} and not used.",)
 
 
-def _proposed(job: _Job, store: Store, propose: Proposer) -> list[Trial]:
-    """The trials that were proposed, all finished."""
-    everything: dict[str, Trial] = {}
+def _proposed(job: _Job, store: Store, propose: Proposer, everything: dict[str, Trial]) -> None:
+    """Run what is proposed, which is entered in ``everything``, until nothing is."""
     last: list[Trial] = []
-    while True:
+    try:
+        while True:
+            found = store.get([trial.key for trial in last])
+            proposed, last = propose([found[trial.key] for trial in last]), []
+            settings = [] if proposed is None else _settings(proposed)
+            if not settings:
+                return
+            last = job.trials(settings, twice=True)
+            everything |= _by_key(last)
+            job.fill(store, list(_by_key(last).values()))
+    except BaseException:
+        with suppress(Exception):  # what stops the sweep is told, not what stops this
+            _stopped(store, propose, last)
+        raise
+
+
+def _stopped(store: Store, propose: Proposer, last: Sequence[Trial]) -> None:
+    """Tell a proposer that wants to know what is known of its last proposals."""
+    if hasattr(propose, "stop"):
         found = store.get([trial.key for trial in last])
-        proposed = propose([found[trial.key] for trial in last])
-        settings = [] if proposed is None else _settings(proposed)
-        if not settings:
-            return list(everything.values())
-        last = job.trials(settings, twice=True)
-        job.fill(store, list({trial.key: trial for trial in last}.values()))
-        everything |= {trial.key: trial for trial in last}
+        propose.stop([found.get(trial.key) for trial in last])
 
 
 def _part(trials: list[Trial], shard: tuple[int, int] | None) -> list[Trial]:
@@ -242,7 +261,9 @@ def _part(trials: list[Trial], shard: tuple[int, int] | None) -> list[Trial]:
     part, parts = shard
     if not 1 <= part <= parts:
         raise SweepError(f"got shard {part}/{parts}, expected i/n with i from 1 to n")
-    return trials[part - 1 :: parts]
+    mixed = sorted(trials, key=lambda trial: hashlib.sha256(json.dumps(trial.settings, sort_keys=True).encode()).digest())
+    mine = {trial.key for trial in mixed[part - 1 :: parts]}  # in the order of the grid, one part would have all the wide ones
+    return [trial for trial in trials if trial.key in mine]
 
 
 @contextmanager

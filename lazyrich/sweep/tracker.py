@@ -50,15 +50,18 @@ class TensorBoard:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self._writer = _library("torch.utils.tensorboard", "tensorboard").SummaryWriter
+        self._hyperparameters = _library("torch.utils.tensorboard.summary", "tensorboard").hparams
 
     def __call__(self, outcome: Outcome) -> None:
         """Settings and last values as hyperparameters, lists as curves."""
         with self._writer(str(self.folder / outcome.key[:12])) as writer:
             writer.add_text("settings", _title(outcome))
-            for name, step, number in points(outcome.value):
+            value = outcome.value if last(outcome.value) else {"seconds": outcome.seconds}
+            for name, step, number in points(value):
                 writer.add_scalar(name, number, step)
             settings = {name: _plain(value) for name, value in outcome.settings.items()}
-            writer.add_hparams(settings, last(outcome.value) or {"seconds": outcome.seconds}, run_name=".")
+            for part in self._hyperparameters(settings, last(value)):  # add_hparams would write every number a second time
+                writer.file_writer.add_summary(part)
 
 
 class Wandb:

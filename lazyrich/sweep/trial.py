@@ -15,6 +15,7 @@ import numpy as np
 
 from lazyrich.errors import SweepError
 from lazyrich.fingerprint import innermost
+from lazyrich.reference import module_name
 
 Status = Literal["done", "failed", "died"]
 Settings = dict[str, Any]
@@ -41,7 +42,9 @@ class Outcome:
         arrays: the arrays among it.
         error: what was raised, or how the process ended.
         seconds: that the last attempt took.
-        attempts: how often it was tried.
+        attempts: how often it was tried, as far as the executor knows it: Ray and pools of futures do not say.
+        function: whose outcome it is, by name, once a store has kept it.
+        code: fingerprint of that function's code.
     """
 
     key: str
@@ -52,6 +55,8 @@ class Outcome:
     error: str = ""
     seconds: float = math.nan
     attempts: int = 1
+    function: str = ""
+    code: str = ""
 
 
 def trial_of(settings: Mapping[str, Any], function: str, code: str) -> Trial:
@@ -64,9 +69,28 @@ def trial_of(settings: Mapping[str, Any], function: str, code: str) -> Trial:
         >>> trial_of({"lr": 0.1}, "f", "1").key == trial_of({"lr": 0.1}, "f", "1").key != trial_of({"lr": 0.1}, "f", "2").key
         True
     """
-    plain = {str(name): _plain(value, str(name)) for name, value in settings.items()}
+    plain = plain_settings(settings)
     text = json.dumps([function, code, plain], sort_keys=True, separators=(",", ":"))
     return Trial(hashlib.sha256(text.encode()).hexdigest()[:32], plain)
+
+
+def plain_settings(settings: Mapping[str, Any]) -> Settings:
+    """Settings as they are kept: tuples are lists, NumPy's numbers are Python's.
+
+    Raises:
+        SweepError: for what is no plain value.
+
+    Example:
+        >>> plain_settings({"shape": (1, 2)})
+        {'shape': [1, 2]}
+    """
+    try:
+        return {name: _plain(value, name) for name, value in _by_text(settings, "the settings").items()}
+    except _NotPlain as odd:
+        raise SweepError(
+            f"axis '{odd.place}' holds a {odd.kind}, expected numbers, text, True, False, None, or lists of these; "
+            "give a name, and look the object up inside the function"
+        ) from None
 
 
 def attempt(function: Callable[..., Any], trial: Trial) -> Outcome:
@@ -117,24 +141,57 @@ def name_of(function: Callable[..., Any]) -> str:
     """
     inner = innermost(function)
     name = getattr(inner, "__qualname__", type(inner).__qualname__)
-    return f"{getattr(inner, '__module__', None) or type(inner).__module__}.{name}"
+    return f"{module_name(getattr(inner, '__module__', None) or type(inner).__module__)}.{name}"
 
 
-def _plain(value: Any, name: str) -> Any:
+class _NotPlain(Exception):
+    """A value that no store takes, and where it is."""
+
+    def __init__(self, value: Any, place: str) -> None:
+        super().__init__(place)
+        self.place, self.array = place, hasattr(value, "shape") and not isinstance(value, np.generic)
+        self.kind = type(value).__name__ + (f" of shape {tuple(value.shape)}" if self.array else "")
+
+
+def _plain(given: Any, place: str) -> Any:
+    value = _opened(given, place)
     if isinstance(value, str):
         return printable(value)
     if isinstance(value, PLAIN):
         return value
     if isinstance(value, (list, tuple)):
-        return [_plain(v, name) for v in value]
+        return [_plain(v, place) for v in value]
     if isinstance(value, Mapping):
-        return {str(k): _plain(v, name) for k, v in value.items()}
-    if isinstance(value, np.generic):
-        return value.item()
-    raise SweepError(
-        f"axis '{name}' holds a {type(value).__name__}, expected numbers, text, True, False, None, or lists of these; "
-        "give a name, and look the object up inside the function"
-    )
+        return {name: _plain(v, f"{place}/{name}") for name, v in _by_text(value, f"'{place}'").items()}
+    raise _NotPlain(given if isinstance(value, np.ndarray) else value, place)
+
+
+def _opened(value: Any, place: str) -> Any:
+    """A tensor as an array, an array without axes as the number that it is."""
+    if hasattr(value, "detach"):
+        value = _array(value, place)
+    return value.item() if isinstance(value, (np.ndarray, np.generic)) and np.ndim(value) == 0 else value
+
+
+def _array(tensor: Any, place: str) -> np.ndarray:
+    if getattr(tensor, "is_sparse", False) or "sparse" in str(getattr(tensor, "layout", "")):
+        raise SweepError(f"'{place}' is a sparse tensor, expected one that is an array; return its to_dense() or its values()")
+    tensor = tensor.detach().cpu().resolve_conj().resolve_neg()
+    try:
+        return tensor.numpy()
+    except TypeError:  # bfloat16 and smaller, which NumPy does not have
+        return tensor.float().numpy()
+
+
+def _by_text(given: Mapping[Any, Any], what: str) -> dict[str, Any]:
+    """Under names that are text, as JSON has them."""
+    named = {str(name): value for name, value in given.items()}
+    if len(named) < len(given):
+        twice = next(name for name in named if sum(str(other) == name for other in given) > 1)
+        raise SweepError(
+            f"among the names of {what} is {twice} twice, as text and as another kind; expected names that are text"
+        )
+    return named
 
 
 def _parted(returned: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -142,23 +199,22 @@ def _parted(returned: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     named = returned if isinstance(returned, Mapping) else {"value": returned}
     value: dict[str, Any] = {}
     arrays: dict[str, np.ndarray] = {}
-    for name, item in named.items():
-        item = item.detach().cpu().numpy() if hasattr(item, "detach") else item
-        if isinstance(item, (np.ndarray, np.generic)) and np.ndim(item) == 0:
-            item = item.item()
-        if isinstance(item, np.ndarray):
-            if item.dtype.hasobject:
-                raise SweepError(f"the function returned an array of objects for '{name}', expected an array of numbers")
-            arrays[str(name)] = item
+    for name, item in _by_text(named, "what the function returned").items():
+        item = _opened(item, name)
+        if not isinstance(item, np.ndarray):
+            value[name] = _returned(item, name)
+        elif item.dtype.hasobject:
+            raise SweepError(f"the function returned an array of objects for '{name}', expected an array of numbers")
         else:
-            value[str(name)] = _returned(item, str(name))
+            arrays[name] = item
     return value, arrays
 
 
 def _returned(item: Any, name: str) -> Any:
     try:
         return _plain(item, name)
-    except SweepError:
+    except _NotPlain as odd:
+        mend = "; return an array under a name of its own, not inside lists or dictionaries" if odd.array else ""
         raise SweepError(
-            f"the function returned a {type(item).__name__} for '{name}', expected numbers, text, lists, dictionaries or arrays"
+            f"the function returned a {odd.kind} for '{odd.place}', expected numbers, text, lists, dictionaries or arrays{mend}"
         ) from None

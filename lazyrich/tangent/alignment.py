@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lazyrich.errors import TangentError
 from lazyrich.layer import shown
-from lazyrich.tangent.function import NetworkFunction
+from lazyrich.tangent.function import NetworkFunction, refuse_untensored
 from lazyrich.tangent.ntk import ntk_of
 
 KINDS = ("centred", "uncentred", "unbiased")
@@ -59,13 +59,18 @@ def _product(kernel: Tensor, target: Tensor, kind: str) -> float:
     if kind == "unbiased":
         both, own, other = (float(hsic(a, b)) for a, b in ((kernel, target), (kernel, kernel), (target, target)))
         return both / (own * other) ** 0.5 if own > 0 and other > 0 else 0.0
-    a, b = (kernel, target) if kind == "uncentred" else (_centre(kernel), _centre(target))
+    a, b = (kernel, target) if kind == "uncentred" else (centre(kernel), centre(target))
     scale = float(a.norm() * b.norm())
     return min(float((a * b).sum()) / scale, 1.0) if scale > 1e-14 * float(kernel.norm() * target.norm()) else 0.0
 
 
-def _centre(kernel: Tensor) -> Tensor:
-    """H K H."""
+def centre(kernel: Tensor) -> Tensor:
+    """H K H, with H = I - 11^T/N: a Gram as of features without their mean.
+
+    Example:
+        >>> centre(torch.eye(2)).tolist()
+        [[0.5, -0.5], [-0.5, 0.5]]
+    """
     return kernel - kernel.mean(0, keepdim=True) - kernel.mean(1, keepdim=True) + kernel.mean()
 
 
@@ -200,6 +205,7 @@ def layer_alignment(model: nn.Module, x: Tensor, y: Tensor, rates: Mapping[str, 
         >>> round(sum(layer.share for layer in found.layers), 6)
         1.0
     """
+    refuse_untensored(x, "x")
     _target_gram(y, len(x), "centred")  # refuses early
     return align(layer_kernels(model, x, rates), y, _speeds(model, x, y, rates or {}))
 

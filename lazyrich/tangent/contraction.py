@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import jacrev, jvp, vmap
 
-from lazyrich.errors import TangentError
+from lazyrich.errors import TangentError, out_of_memory
 from lazyrich.inference.normalisation import loss_scale
 from lazyrich.tangent.higher import ORDERS
 from lazyrich.tangent.inner import inner
@@ -146,7 +146,9 @@ def _jet(outputs: Outputs, samples: slice, times: int, v: Point, bend: Point) ->
         xs = outputs.x[samples]
         try:
             found = vmap(each, in_dims=(None, 0))(point, xs)
-        except RuntimeError:  # an operation without a batched form, such as a recurrent layer
+        except RuntimeError as error:  # an operation without a batched form, such as a recurrent layer
+            if out_of_memory(error):
+                raise
             rows = [each(point, x) for x in xs]
             found = {name: torch.stack([row[name] for row in rows]) for name in point}
         return [part.reshape(part.shape[0] * part.shape[1], -1) for part in found.values()]

@@ -30,8 +30,13 @@ def features(model: nn.Module, x: Tensor, layers: Sequence[str] | None = None) -
         >>> {path: tuple(h.shape) for path, h in features(net, torch.ones(5, 3)).items()}
         {'0': (5, 8), '1': (5, 8), '2': (5, 1)}
     """
+    return _features(model, x, layers, "x")
+
+
+def _features(model: nn.Module, x: Tensor, layers: Sequence[str] | None, name: str) -> dict[str, Tensor]:
+    """The same for inputs that go by a name in messages."""
     function = NetworkFunction(model)
-    function.check(x)
+    function.check(x, name)
     modules = dict(model.named_modules())
     if isinstance(layers, str):
         raise TangentError(f"got layers='{layers}', expected a list of paths: ['{layers}']")
@@ -56,7 +61,8 @@ def feature_kernel(
     """H_l H_l'^T / n_l of the layers' outputs: what the NNGP kernel is the limit of (Lee et al. 2018, arXiv:1711.00165, eq. 3).
 
     n_l counts all entries of a sample's output, channels and positions, so at a linear layer with NTK or standard weights the
-    kernel tends to K^l, averaged over equal positions.
+    kernel tends to K^l, averaged over equal positions. A complex entry is a pair of real ones: of complex features h it is
+    Re(H_l H_l'^H) / n_l.
 
     Args:
         model: any module that treats samples one by one.
@@ -72,11 +78,26 @@ def feature_kernel(
         >>> feature_kernel(net, torch.ones(2, 3), torch.zeros(4, 3), layers=["1"])["1"].shape
         torch.Size([2, 4])
     """
-    first = features(model, x1, layers)
-    second = first if x2 is None else features(model, x2, layers)
+    first = _features(model, x1, layers, "x1")
+    second = first if x2 is None else _features(model, x2, layers, "x2")
     size = sum(len(x1) * len(second[path]) * h.element_size() for path, h in first.items())
     refuse_large(size, f"kernels of {len(first)} layers", "fewer samples at a time, or name the layers")
-    return {path: inner(h.flatten(1), second[path].flatten(1)) / h[0].numel() for path, h in first.items()}
+    return {path: feature_gram(h, second[path]) for path, h in first.items()}
+
+
+def feature_gram(h: Tensor, g: Tensor) -> Tensor:
+    """Re(H G^H) / n of features of a layer, (N1, ...) and (N2, ...), n entries a sample.
+
+    Example:
+        >>> feature_gram(torch.ones(2, 5), torch.ones(2, 5)).tolist()
+        [[1.0, 1.0], [1.0, 1.0]]
+    """
+    return inner(_real(h), _real(g)) / h[0].numel()
+
+
+def _real(h: Tensor) -> Tensor:
+    """A row a sample, of parts of complex entries."""
+    return (torch.view_as_real(h) if h.is_complex() else h).flatten(1)
 
 
 def _kept(out: object) -> object:

@@ -19,14 +19,21 @@ from torch.overrides import TorchFunctionMode
 
 from lazyrich.errors import TangentError
 from lazyrich.functional import functional_call
+from lazyrich.tangent import lengths, matrices
 
 Parameters = Mapping[str, Tensor]
+TRIED = 16  # samples a pass where it is tried whether anything moves the outputs
 RANDOM = "it draws at random, so it is no fixed function; call model.eval(), or draw outside of the network"
 WRITE_OUT = "write it out in plain operations. ntk_of, which needs backward derivatives alone, may take it as it is"
 CHECKPOINTS = "it is run under torch.utils.checkpoint; switch checkpointing off where tangents are taken"
+STILL = (
+    "the outputs do not depend on any parameter in a way that can be differentiated (a sign, a rounding, a comparison, detach() or "
+    "no_grad() in the forward pass, or units that are all dead); a tangent kernel does not exist"
+)
 # torch's words where it lacks a derivative, and the mend
 UNDIFFERENTIABLE = {
     "saved tensor hooks": CHECKPOINTS,
+    "use_reentrant=True": CHECKPOINTS,
     "forward AD": WRITE_OUT,
     "functorch transforms": f"switch torch.utils.checkpoint off, if that is it, or {WRITE_OUT}",
 }
@@ -109,9 +116,9 @@ class NetworkFunction:
 
     def check(self, x: Tensor, name: str = "x") -> None:
         """Refuse inputs that the network does not take, that are not finite, or that it mixes with one another."""
-        if not isinstance(x, Tensor) or x.dim() < 1 or len(x) == 0:
-            got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
-            raise TangentError(f"{name}: got {got}, expected a tensor (N, ...) with at least one sample")
+        refuse_untensored(x, name)
+        if x.dim() < 1 or len(x) == 0:
+            raise TangentError(f"{name}: got {tuple(x.shape)}, expected a tensor (N, ...) with at least one sample")
         self._refuse_inference(x, name)
         if x.is_floating_point() and not torch.isfinite(x).all():
             raise TangentError(f"{name} has entries that are not finite; remove those samples")
@@ -140,6 +147,31 @@ class NetworkFunction:
                 "batch_first=True where axis 0 would hold positions"
             )
 
+    def refuse_still(self, x: Tensor) -> None:
+        """Refuse outputs whose gradients are zero at every sample and parameter, here and nearby: off a saddle they are not."""
+        if self._moves(self.parameters, x):
+            return
+        draw = torch.Generator().manual_seed(0)
+
+        def near(t: Tensor) -> Tensor:
+            size = 0.1 * (t.abs().mean() + 0.1) if t.is_floating_point() else 0
+            return t + size * torch.randn(t.shape, generator=draw).to(t) if size else t
+
+        if not self._moves({name: near(p) for name, p in self.parameters.items()}, near(x)):
+            raise TangentError(f"{type(self.model).__name__}: {STILL}")
+
+    def _moves(self, parameters: Parameters, x: Tensor) -> bool:
+        """Whether any gradient of any output is not zero."""
+        live = {name: p.detach().requires_grad_() for name, p in parameters.items()}
+        for some in x.split(TRIED):
+            with torch.enable_grad(), differentiable(self.model):
+                out = self(live, some)
+                weights = torch.rand(out.shape, generator=torch.Generator().manual_seed(0)).to(out)
+                found = torch.autograd.grad(out, list(live.values()), weights, allow_unused=True) if out.requires_grad else ()
+            if any(g is not None and bool(g.any()) for g in found):
+                return True
+        return False
+
     def _refuse_inference(self, x: Tensor, name: str) -> None:
         if torch.is_inference_mode_enabled():
             raise TangentError("called under torch.inference_mode(), which allows no derivatives; use torch.no_grad() instead")
@@ -166,6 +198,15 @@ class NetworkFunction:
                     "model.eval(), or work on a copy of the tensor"
                 )
         return outs
+
+
+def refuse_untensored(x: Any, name: str) -> None:
+    """Inputs that are no tensor, with how to give one."""
+    if not isinstance(x, Tensor):
+        mend = f"torch.as_tensor({name}) makes one"
+        if isinstance(x, (Mapping, tuple, list)):
+            mend = "wrap the network in a module that takes all of its inputs side by side in one tensor and splits it"
+        raise TangentError(f"{name}: got {type(x).__name__}, expected a tensor (N, ...); {mend}")
 
 
 def _two(x: Tensor) -> Tensor:
@@ -259,7 +300,7 @@ class _WrittenOut(TorchFunctionMode):
     """Operations written out whose fused forms have wrong or no derivatives under nested transforms (torch 2.13, 2.14).
 
     Wrong are second derivatives of the norms, and per-sample derivatives of PReLU where there are as many samples as outputs;
-    gated units, normalised weights and some curves have no second forward derivatives.
+    gated units, normalised weights and some curves have no second forward derivatives. Of matrices and lengths see there.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -320,6 +361,17 @@ def _weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
     return v * (g / v.square().sum(axes, keepdim=True).sqrt())
 
 
+def _scatter_reduce(input: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str, *, include_self: bool = True) -> Tensor:
+    """Products, a place of the axis at a time, at which none meet: their own forward derivative is wrong."""
+    if reduce != "prod":
+        return torch.scatter_reduce(input, dim, index, src, reduce, include_self=include_self)
+    out = input if include_self else input.scatter(dim, index, 1.0)
+    src = src[tuple(slice(size) for size in index.shape)]
+    for at, value in zip(index.split(1, dim), src.split(1, dim), strict=True):
+        out = out.scatter(dim, at, out.gather(dim, at) * value)
+    return out
+
+
 def _lstm(*args: Any) -> Any:
     """Without oneDNN, whose fused layer has no forward derivative (its public switch warns of graphics cards)."""
     was = torch._C._get_mkldnn_enabled()
@@ -343,6 +395,11 @@ WRITTEN: dict[Any, Any] = {
     F.hardsigmoid: _curve(lambda h: F.relu6(h + 3) / 6),
     F.rrelu: _rrelu,
     torch._weight_norm: _weight_norm,
+    torch.scatter_reduce: _scatter_reduce,
+    Tensor.scatter_reduce: _scatter_reduce,
+    Tensor.scatter_reduce_: lambda input, *args, **kwargs: input.copy_(_scatter_reduce(input.clone(), *args, **kwargs)),
+    **lengths.WRITTEN,
+    **matrices.WRITTEN,
 }
 
 

@@ -54,7 +54,8 @@ def _rows(use: Use, untrained: int) -> Tensor:
 
 def _entries(use: Use) -> Tensor:
     """Gradients of a gain or an offset, summed over the axes along which it is spread, (n, K, entries)."""
-    delta = (use.delta * use.a if use.weight else use.delta).transpose(0, 1)  # (n, K, ...)
+    delta = use.delta * use.a.conj() if use.weight else use.delta
+    delta = (delta.real if delta.is_complex() else delta).transpose(0, 1)  # (n, K, ...); the parameter is real
     shape = (1,) * (delta.dim() - 2 - len(use.shape_of_weight)) + use.shape_of_weight[-(delta.dim() - 2) :]
     spread = [i + 2 for i, size in enumerate(shape) if size == 1 and delta.shape[i + 2] > 1]
     return (delta.sum(spread, keepdim=True) if spread else delta).flatten(2)

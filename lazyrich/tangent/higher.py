@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.func import jvp, vmap
 
 from lazyrich.errors import TangentError
+from lazyrich.tangent.function import refuse_untensored
 from lazyrich.tangent.outputs import Outputs, Point, along
 
 LIMIT = 2e9  # bytes that the tensors of one call may take
@@ -168,6 +169,8 @@ def _k4(one: Tensor, two: Tensor, train: int) -> Tensor:
 
 
 def _joined(x: Tensor, x_test: Tensor) -> Tensor:
+    refuse_untensored(x, "x")
+    refuse_untensored(x_test, "x_test")
     if x.shape[1:] != x_test.shape[1:] or x.dtype != x_test.dtype or len(x_test) == 0:
         raise TangentError(
             f"got x_test of shape {tuple(x_test.shape)} and {x_test.dtype}, expected samples like x: "

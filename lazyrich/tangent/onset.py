@@ -165,4 +165,5 @@ def _hidden(outputs: Outputs, path: str) -> Callable[[Point], Tensor]:
 
 
 def _movement(feature: Callable[[Point], Tensor], point: Point, delta: Point) -> float:
-    return float(along(feature, point, delta).norm() / feature(point).norm())
+    change = along(feature, point, delta)
+    return float(change.norm() / feature(point).norm()) if bool(change.any()) else 0.0  # also where the features are zero

@@ -46,6 +46,7 @@ class NtkOperator:
         self._function.real()
         refuse_frequency(model)
         self._function.check(x)
+        self._function.refuse_still(x)
         self._factors = self._function.rates(rates)
         self._x, self._block = x, block
         self.outputs = self._function(self._function.parameters, x[:1]).shape[1]
@@ -58,6 +59,8 @@ class NtkOperator:
 
     def matvec(self, v: Tensor) -> Tensor:
         """Theta v for v of shape (N K, R), in v's dtype; the passes run in the network's."""
+        if not isinstance(v, Tensor):
+            raise TangentError(f"got a vector of type {type(v).__name__}, expected a tensor; torch.as_tensor(v) makes one")
         if v.dim() != 2 or len(v) != self.shape[0]:
             raise TangentError(f"got a vector of shape {tuple(v.shape)}, expected ({self.shape[0]}, R): R columns, N K rows")
         if not v.is_floating_point():

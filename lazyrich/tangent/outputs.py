@@ -45,6 +45,7 @@ class Outputs:
         self.function = NetworkFunction(model)
         refuse_frequency(model)
         self.function.check(x)
+        self.function.refuse_still(x)
         self.x = x
         self._roots = _roots(self.function.rates(rates))
         self.point: Point = {
@@ -80,17 +81,22 @@ class Outputs:
         Raises:
             TangentError: for another shape.
         """
-        if not isinstance(r, Tensor):
-            raise TangentError(f"got {name} of type {type(r).__name__}, expected a tensor; torch.as_tensor({name}) makes one")
-        alone = self.shape[1] == 1 and tuple(r.shape) == (self.shape[0],)
-        if not (alone or tuple(r.shape) == self.shape):
-            raise TangentError(
-                f"got {name} of shape {tuple(r.shape)}, expected the outputs' {self.shape}"
-                + ("; give labels as one-hot rows" if r.dim() == 1 and len(r) == self.shape[0] else "")
-            )
-        if not torch.isfinite(r).all():
-            raise TangentError(f"{name} has entries that are not finite")
+        refuse_unlike(r, self.shape, name)
         return r.detach().to(next(iter(self.point.values()))).flatten()
+
+
+def refuse_unlike(r: Tensor, shape: tuple[int, int], name: str) -> None:
+    """Raise a TangentError for what is not one finite number an output, (N, K), or (N,) for one output."""
+    if not isinstance(r, Tensor):
+        raise TangentError(f"got {name} of type {type(r).__name__}, expected a tensor; torch.as_tensor({name}) makes one")
+    alone = shape[1] == 1 and tuple(r.shape) == shape[:1]
+    if not (alone or tuple(r.shape) == shape):
+        raise TangentError(
+            f"got {name} of shape {tuple(r.shape)}, expected the outputs' {shape}"
+            + ("; give labels as one-hot rows" if r.dim() == 1 and len(r) == shape[0] else "")
+        )
+    if not torch.isfinite(r).all():
+        raise TangentError(f"{name} has entries that are not finite; remove those samples")
 
 
 def along(function: Callable[[Any], Any], point: Any, *directions: Any) -> Any:

@@ -15,10 +15,24 @@ from lazyrich.errors import TangentError
 from lazyrich.gaussian.quadrature import Integrand, expectation
 
 Activation = Callable[[Tensor], Tensor]
+
+
+def _shifted_sigmoid(z: Tensor) -> Tensor:  # functions with names, so that models can be pickled
+    return torch.sigmoid(z - 1)
+
+
+def _softplus(z: Tensor) -> Tensor:
+    return torch.logaddexp(z, torch.zeros_like(z))
+
+
+def _relu_squared(z: Tensor) -> Tensor:
+    return z.clamp(min=0).square() / 2
+
+
 CURVED: dict[str, Activation] = {  # by name: those whose second derivative has a mean
-    "shifted_sigmoid": lambda z: torch.sigmoid(z - 1),
-    "softplus": lambda z: torch.logaddexp(z, torch.zeros_like(z)),
-    "relu_squared": lambda z: z.clamp(min=0).square() / 2,
+    "shifted_sigmoid": _shifted_sigmoid,
+    "softplus": _softplus,
+    "relu_squared": _relu_squared,
     "gelu": F.gelu,
     "silu": F.silu,
 }

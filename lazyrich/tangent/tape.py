@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from lazyrich.errors import TangentError
-from lazyrich.tangent.function import NetworkFunction
+from lazyrich.errors import TangentError, out_of_memory
+from lazyrich.tangent.function import STILL, NetworkFunction, differentiable
 
 # torch's function -> place of the weight among its arguments, and its name
 WEIGHTED: dict[Callable[..., Any], tuple[int, str]] = {
@@ -116,7 +116,8 @@ def tape(function: NetworkFunction, x: Tensor, unknown: frozenset[str] | None = 
         raise Misfit(odd)
     if odd := _elsewhere(function, x, uses, unknown, moves):
         raise Misfit(odd)
-    deltas = _backward(out, [use.out for use in uses])
+    with differentiable(function.model):
+        deltas = _backward(out, [use.out for use in uses])
     for use, delta in zip(uses, deltas, strict=True):
         use.delta = delta
         use.out = use.out.detach()
@@ -145,6 +146,7 @@ def _agree(a: Tensor, b: Tensor) -> bool:
     """Equal rows up to rounding, which depends on how many samples go together; each row has a scale of its own."""
     if a.shape != b.shape:
         return False
+    a, b = (torch.view_as_real(t.resolve_conj()) if t.is_complex() else t for t in (a, b))
     a, b = (t.reshape(len(t), -1).double() for t in (a, b))
     scale = b.nan_to_num(posinf=0.0, neginf=0.0).abs().amax(1, keepdim=True)
     return bool(((a == b) | ((a - b).abs() <= 1e-3 * scale)).all())
@@ -286,10 +288,7 @@ def _backward(out: Tensor, at: list[Tensor]) -> list[Tensor]:
     if not at:
         return []
     if not out.requires_grad:
-        raise TangentError(
-            "the outputs do not depend on any parameter in a way that can be differentiated (a sign, a rounding, detach() or "
-            "no_grad() in the forward pass); a tangent kernel does not exist"
-        )
+        raise TangentError(STILL)
     reached = [t for t in at if t.requires_grad]
     if len(reached) < len(at):  # what was computed under no_grad
         found = iter(_backward(out, reached))
@@ -314,8 +313,9 @@ def _gradients(out: Tensor, at: list[Tensor], seeds: Tensor) -> tuple[Tensor | N
     if len(seeds) > 1:
         try:
             return torch.autograd.grad(out, at, seeds, is_grads_batched=True, allow_unused=True, retain_graph=True)
-        except RuntimeError:  # some backward has no batched form
-            pass
+        except RuntimeError as error:  # some backward has no batched form
+            if out_of_memory(error):
+                raise
     single = [torch.autograd.grad(out, at, seed, allow_unused=True, retain_graph=True) for seed in seeds]
     return tuple(None if g[0] is None else torch.stack(g) for g in zip(*single, strict=True))
 
@@ -327,7 +327,9 @@ def _rest(function: NetworkFunction, x: Tensor, names: list[str]) -> dict[str, T
     chosen = {name: function.parameters[name] for name in names}
     try:
         each = torch.func.vmap(torch.func.jacrev(lambda p, one: function.one(p, one)), (None, 0))(chosen, x)
-    except (RuntimeError, TangentError):  # an operation without a batched form, such as a recurrent layer, or an own backward
+    except (RuntimeError, TangentError) as error:  # an operation without a batched form, such as a recurrent layer
+        if out_of_memory(error):
+            raise
         each = _one_by_one(function, x, chosen)
     return {name: g.reshape(*g.shape[:2], -1) for name, g in each.items()}
 

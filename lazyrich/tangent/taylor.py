@@ -43,7 +43,8 @@ def taylor(model: nn.Module, order: int) -> TaylorModel:
     Returns:
         A module whose parameters have the network's names and start at theta_0, so that optimizer, learning rates by name,
         seeds and data order are those of the network. Its state dict holds theta, not theta_0: to go on from one, expand the
-        same network again and load it. Copies and pickles hold both.
+        same network again and load it. Copies hold both, and so do pickles, which torch refuses of networks with
+        parametrizations (``nn.utils.parametrizations``); of these keep the state dicts of network and expansion.
 
     Raises:
         TangentError: for an order that makes no expansion, and networks that mix samples or draw at random.
@@ -114,6 +115,8 @@ class TaylorModel(nn.Module):
         if kind not in self._seen:
             function = NetworkFunction(self._network[0])
             function.check(x)
+            if self._order:
+                function.refuse_still(x)
             _refuse_hooks(function, x[:1])
             self._seen.add(kind)
 

@@ -17,6 +17,7 @@ from lazyrich.errors import TangentError
 from lazyrich.inference.normalisation import loss_scale
 from lazyrich.inference.times import Times, times_of
 from lazyrich.tangent.higher import ORDERS, HigherKernels, higher_kernels
+from lazyrich.tangent.outputs import refuse_unlike
 
 LEARNT = 1e-10  # of the initial residual: below it, rounding decides where the residual points
 
@@ -32,7 +33,7 @@ class Hierarchy:
         test: outputs on the test inputs, (T, M, K); None without any.
         ntk: tangent kernel of the training outputs, (T, N K, N K).
         losses: training loss, in the normalisation that was asked for, (T,).
-        valid_until: the last asked-for time is within the validity, or the time at which the prediction contradicts itself.
+        valid_until: the last time that was asked for, or the earlier one at which the prediction contradicts itself.
         reason: why it ends there; None where it does not.
         title: what was predicted, for people.
         first: tangent kernel of the training outputs at the start, (N K, N K).
@@ -172,8 +173,6 @@ class _System:
         self.first = float(np.linalg.norm(parts[0][: self.train] - targets))
         self.size = np.concatenate([np.full(part.size, max(float(np.abs(part).max()), self.first)) for part in parts[:-1]])
         self.ends = [self.falling, self.near]
-        for event in (_System.falling, _System.near):
-            event.terminal = True  # type: ignore[attr-defined]
 
     def parts(self, state: np.ndarray) -> list[np.ndarray]:
         return [part.reshape(shape) for part, shape in zip(np.split(state, self.cuts), self.shapes, strict=True)]
@@ -202,6 +201,8 @@ class _System:
         moved = self.upper(state)[0][: self.train] - self.k2[: self.train]
         return 1.0 - float(np.linalg.norm(moved)) / self.norm
 
+    falling.terminal = near.terminal = True  # type: ignore[attr-defined]
+
 
 REASONS = (
     "the predicted training loss would rise, which gradient flow never does",
@@ -229,15 +230,7 @@ def _times(times: Times) -> Tensor:
 
 
 def _targets(y: Tensor, kernels: HigherKernels) -> np.ndarray:
-    if not isinstance(y, Tensor):
-        raise TangentError(f"got y of type {type(y).__name__}, expected a tensor; torch.as_tensor(y) makes one")
-    expected = (kernels.samples, kernels.shape[1])
-    alone = expected[1] == 1 and tuple(y.shape) == expected[:1]
-    if not (alone or tuple(y.shape) == expected):
-        hint = "; give labels as one-hot rows" if y.dim() == 1 and len(y) == expected[0] else ""
-        raise TangentError(f"got y of shape {tuple(y.shape)}, expected {expected} as the network's outputs{hint}")
-    if not torch.isfinite(y).all():
-        raise TangentError("y has entries that are not finite; remove those samples")
+    refuse_unlike(y, (kernels.samples, kernels.shape[1]), "y")
     return y.detach().cpu().double().flatten().numpy()
 
 

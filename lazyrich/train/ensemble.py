@@ -8,7 +8,9 @@ live optimizers, so probes see no difference.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -147,14 +149,27 @@ def train_all(
     meter = _Meter(progress, len(members) * steps)
     for indices in _chunks(members, chunk):
         some = [members[i] for i in indices]
-        found = _engine_of(some, loss, steps) if engine == "auto" else Engine(engine, "asked for")
+        with _quiet():
+            found = _engine_of(some, loss, steps) if engine == "auto" else Engine(engine, "asked for")
         if engine == "vmap" and (why := _elsewhere(some) or (_state(some[0]) if steps > 0 else "")):
             raise TrainError(f"got engine='vmap', which cannot be: {why}; take engine='auto', or 'loop' for such members")
-        trained = _loop(some, loss, steps, meter) if found.name == "loop" else _together(some, loss, steps, compile, meter)
+        if found.name == "loop":
+            trained = _loop(some, loss, steps, meter)
+        else:
+            with _quiet():
+                trained = _together(some, loss, steps, compile, meter)
         for i, run in zip(indices, trained, strict=True):
             run.engine = found.name
             runs[i] = run
     return [run for run in runs if run is not None]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without torch's remark on operations that a vectorised pass takes member by member, which asks for nothing of a user."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "There is a performance drop because we have not yet implemented the batching rule")
+        yield
 
 
 def _refuse_shared(members: Sequence[Member]) -> None:
@@ -180,7 +195,7 @@ def _engine_of(members: Sequence[Member], loss: Loss, steps: int) -> Engine:
     found += [Engine("loop", why)] if (why := _elsewhere(members) or _own_kind(members)) else []
     if looped := next((engine for engine in found if engine.name == "loop"), None):
         return looped
-    why = (_state(members[0]) or _refused(members[0].model, loss, *members[0].batches(0))) if steps > 0 else ""
+    why = (_state(members[0]) or _refused(members, loss)) if steps > 0 else ""
     return Engine("loop", why) if why else found[0]
 
 
@@ -211,22 +226,34 @@ def _state(member: Member) -> str:
     return f"its forward pass changes {state}, which stacked members would share" if state else ""
 
 
-def _refused(model: nn.Module, loss: Loss, x: Tensor, y: Tensor) -> str:
-    """Why a vectorised pass through copies of a model is impossible, or nothing."""
+def _refused(members: Sequence[Member], loss: Loss) -> str:
+    """Why a vectorised pass is impossible, tried on two copies of a model with the first batches as training will pass them."""
+    model = members[0].model
     stacks = [
         {n: torch.stack([t.detach()] * 2) for n, t in named} for named in (model.named_parameters(), model.named_buffers())
     ]
-
-    def value(parameters: dict[str, Tensor], buffers: dict[str, Tensor]) -> Tensor:
-        with _WeightsFirst():
-            return loss(functional_call(model, {**parameters, **buffers}, (x,)), y)
-
+    try:
+        x, y, shared = _batch([member.batches for member in members], 0)
+    except TrainError as error:
+        return str(error)
+    data = (x, y) if shared else (x[:2], y[:2])  # batches of their own are those of two members or more
     try:
         with torch.no_grad():
-            vmap(value)(*stacks)
+            _vectorised(model, loss, shared)(*stacks, *data)
     except RAISED as error:
         return f"its forward pass does not vectorise: {(str(error).splitlines() or [''])[0]}"
     return ""
+
+
+def _vectorised(model: nn.Module, loss: Loss, shared: bool) -> Callable[..., Tensor]:
+    """Losses of all members from stacked parameters and buffers, and from data that they share or that are stacked too."""
+
+    def value(parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
+        with _WeightsFirst():
+            return loss(functional_call(model, {**parameters, **buffers}, (x,)), y)
+
+    data = None if shared else 0
+    return vmap(value, in_dims=(0, 0, data, data))
 
 
 class _Meter:
@@ -324,7 +351,6 @@ class Stack:
         self, models: Sequence[nn.Module], optimizers: Sequence[torch.optim.Optimizer], loss: Loss, compile: bool = False
     ) -> None:
         self.models, self.optimizers = models, optimizers
-        self.shape = models[0]
         self.parameters = {name: _stacked(models, name, "parameters") for name, _ in models[0].named_parameters()}
         self.buffers = {name: _stacked(models, name, "buffers") for name, _ in models[0].named_buffers()}
         for name, whole in self.parameters.items():
@@ -337,16 +363,8 @@ class Stack:
             if whole.requires_grad
         ]
         self.optimizer = StackedOptimizer(optimizers, self._trained)
-
-        def value(parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
-            with _WeightsFirst():
-                return loss(functional_call(self.shape, {**parameters, **buffers}, (x,)), y)
-
-        self._values: dict[bool, Any] = {}
-        for shared in (True, False):
-            data = None if shared else 0
-            over = vmap(value, in_dims=(0, 0, data, data))
-            self._values[shared] = torch.compile(over) if compile else over
+        over = {shared: _vectorised(models[0], loss, shared) for shared in (True, False)}
+        self._values = {shared: torch.compile(f) if compile else f for shared, f in over.items()}
 
     def step(self, x: Tensor, y: Tensor, shared: bool) -> list[float]:
         """One step of every member; the losses before it."""
@@ -392,7 +410,7 @@ class _WeightsFirst(TorchFunctionMode):
             return func(*args, **(kwargs or {}))
         x, weight, bias = (*args, None)[:3]
         out = torch.mm(weight, x.T)
-        return (out if bias is None else out + bias[:, None]).T
+        return (out if bias is None else out + bias[:, None].to(out.dtype)).T  # autocast multiplies matrices, and adds as given
 
 
 def _stacked(models: Sequence[nn.Module], name: str, kind: str) -> Tensor:

@@ -47,14 +47,16 @@ def flow(
         lr: learning rate.
         rates: learning-rate factor by tensor name, 1 where it is not given.
         substeps: Runge-Kutta steps from each time to the next at the least; more are taken where a step would exceed
-            1 / (lr c lambda_max), with lambda_max the tangent kernel's largest eigenvalue and c the scale of the loss.
+            0.7 / (lr c lambda_max), with lambda_max the largest eigenvalue of the tangent kernel at the earlier of the two
+            times, rates included, and c the scale of the loss.
 
     Returns:
         Outputs on x, (T, N, K), and on x_test, (T, M, K) or None; float64.
 
     Raises:
-        TrainError: if times do not increase, the flow needs too many steps, or the outputs cease to be finite.
-        TangentError: for a network that is no fixed function of its parameters.
+        TrainError: if times do not increase, targets are not of the outputs' shape, the flow needs too many steps, or its steps
+            turn out too large: the loss rises, or the outputs cease to be finite.
+        TangentError: for a network that is no fixed function of its parameters, or rates of tensors that it does not have.
 
     Example:
         >>> net = nn.Linear(1, 1, bias=False)
@@ -73,9 +75,9 @@ def flow(
     if substeps < 1:
         raise TrainError(f"got substeps = {substeps}, expected at least 1")
     point = {name: p.clone() for name, p in function.parameters.items()}
-    targets = y.to(next(iter(point.values()))).reshape(function(point, x).shape)
+    targets = _targets(y, function(point, x))
     scale = lr * loss_scale(loss, *targets.shape)
-    speeds = {name: -scale * float((rates or {}).get(name, 1.0)) for name in point}
+    speeds = {name: -scale * rate for name, rate in function.rates(rates).items()}
 
     def velocity(at: Parameters) -> Point:
         leaves = {name: p.detach().requires_grad_() for name, p in at.items()}
@@ -85,7 +87,11 @@ def flow(
         pairs = zip(leaves.items(), gradients, strict=True)
         return {name: torch.zeros_like(p) if g is None else speeds[name] * g for (name, p), g in pairs}
 
-    found, now, vector = [], 0.0, torch.ones_like(targets)
+    def distance(at: Parameters) -> float:
+        with torch.no_grad():
+            return float((function(at, x) - targets).square().sum())
+
+    found, now, vector, left = [], 0.0, _random(targets, 0), distance(point)
     for time in when.tolist():
         if time > now:
             fastest, vector = _fastest(function, point, x, speeds, vector)
@@ -97,11 +103,16 @@ def flow(
                 )
             for _ in range(steps):
                 point = _runge_kutta(velocity, point, (time - now) / steps)
-        now = time
+        now, before, left = time, left, distance(point)
         with torch.no_grad():
             found.append((function(point, x), None if test is None else function(point, test)))
         if not torch.isfinite(found[-1][0]).all():
             raise TrainError(f"gradient flow left the finite numbers before time {time:.4g}; raise substeps, or lower lr")
+        if left > 1.001 * before + 1e-9 * float(targets.square().sum()):
+            raise TrainError(
+                f"gradient flow raised the squared distance to the targets from {before:.3g} to {left:.3g} before time {time:.4g}, "
+                "expected it to fall: its kernel grew faster than the steps shrank; raise substeps, or give more times"
+            )
     after = [out for _, out in found if out is not None]
     return torch.stack([out for out, _ in found]), torch.stack(after) if after else None
 
@@ -116,6 +127,9 @@ def _fastest(
     leaves = {name: p.detach().requires_grad_() for name, p in point.items()}
     inputs, factors = list(leaves.values()), [-speeds[name] for name in leaves]
     u, size = torch.zeros_like(vector, requires_grad=True), 0.0
+    vector = vector / vector.norm() + 0.1 * _random(
+        vector, 1
+    )  # of the last time's, the mode that is fastest now may be no part
     with torch.enable_grad():
         out = function(leaves, x)
         pulled = torch.autograd.grad(out, inputs, u, create_graph=True, materialize_grads=True)
@@ -126,8 +140,14 @@ def _fastest(
             vector = torch.autograd.grad([p for p, _ in live], u, [step for _, step in live], retain_graph=True)[0]
             size = float(vector.norm())
             if not 0 < size < math.inf:
-                return 0.0, torch.ones_like(vector)
+                return 0.0, _random(u, 0)
     return size, vector
+
+
+def _random(like: Tensor, seed: int) -> Tensor:
+    """A direction that no kernel's null space holds: ones would lie in one where outputs cancel."""
+    drawn = torch.randn(like.shape, generator=torch.Generator().manual_seed(seed), dtype=like.dtype).to(like.device)
+    return drawn / drawn.norm()
 
 
 def _runge_kutta(velocity: Callable[[Parameters], Point], point: Point, step: float) -> Point:
@@ -141,6 +161,14 @@ def _runge_kutta(velocity: Callable[[Parameters], Point], point: Point, step: fl
     third = velocity(moved(step / 2, second))
     fourth = velocity(moved(step, third))
     return {n: p + step / 6 * (first[n] + 2 * second[n] + 2 * third[n] + fourth[n]) for n, p in point.items()}
+
+
+def _targets(y: Tensor, outputs: Tensor) -> Tensor:
+    """Targets (N, K) of the outputs' dtype; (N,) for one output."""
+    column = y.unsqueeze(1) if y.dim() == 1 else y.flatten(1) if y.dim() else y
+    if column.shape != outputs.shape:
+        raise TrainError(f"got targets y {tuple(y.shape)} for outputs {tuple(outputs.shape)}, expected equal shapes (N, K)")
+    return column.to(outputs)
 
 
 def _double(x: Tensor) -> Tensor:

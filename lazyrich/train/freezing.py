@@ -117,7 +117,8 @@ def train_alone(
         loss: ``loss(model(x), y) -> scalar``.
         steps: at least 1.
         layers: module paths; all that own trainable tensors by default.
-        probes: makes the probes of a layer's run; called with the layer's path, and with "" for the whole.
+        probes: makes the probes of a layer's run; called with the layer's path ("(network)" for tensors of the network itself),
+            and with "" for the whole.
         seed: of random layers.
 
     Raises:
@@ -143,4 +144,4 @@ def train_alone(
             watch = probes(name) if probes else ()
             return train(start, optimizer(parameters), batches, loss, steps, probes=watch, seed=seed)
 
-    return Alone({layer: run(layer, [layer]) for layer in chosen}, run("", layers_of(model)))
+    return Alone({layer: run(shown(layer), [layer]) for layer in chosen}, run("", layers_of(model)))

@@ -9,18 +9,29 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lazyrich.errors import TrainError
+from lazyrich.reference import resolve
 
 Loss = Callable[[Any, Tensor], Tensor]
 
 
 def half_mse(output: Tensor, target: Tensor) -> Tensor:
     """(1/2) mean over samples of the squared distance: 1/(2N) sum_i ||f_i - y_i||^2."""
-    return 0.5 * (output - target.reshape(output.shape)).square().reshape(len(output), -1).sum(1).mean()
+    return 0.5 * (output - _shaped(target, output)).square().reshape(len(output), -1).sum(1).mean()
 
 
 def mse(output: Tensor, target: Tensor) -> Tensor:
     """Mean over samples and outputs of the squared error, as ``torch.nn.MSELoss``."""
-    return F.mse_loss(output, target.reshape(output.shape))
+    return F.mse_loss(output, _shaped(target, output))
+
+
+def _shaped(target: Tensor, output: Tensor) -> Tensor:
+    """The target in the output's shape: (N,) and (N, 1) are one, any other difference is a mistake."""
+    if target.shape != output.shape and {target.shape, output.shape} != {output.shape[:1], (*output.shape[:1], 1)}:
+        raise TrainError(
+            f"got targets {tuple(target.shape)} for outputs {tuple(output.shape)}, expected equal shapes; (N,) and (N, 1) are "
+            "equal, reshape any others"
+        )
+    return target.reshape(output.shape)
 
 
 def cross_entropy(output: Tensor, target: Tensor) -> Tensor:
@@ -56,20 +67,28 @@ LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy, "mse": mse, "half_mse
 
 
 def loss_for(loss: str | Loss | None, target: Tensor) -> tuple[str, Loss]:
-    """A loss and its name: by name, as given, or chosen from the targets (labels: cross entropy; numbers: mse).
+    """A loss and its name: by name, by reference (``path/to/file.py:function``), as given, or chosen from the targets.
+
+    Labels get cross entropy, numbers mse.
 
     Raises:
-        TrainError: for a name that is not known.
+        TrainError: for a name that is not known, and for a class.
+        UsageError: for a reference that leads nowhere.
 
     Example:
         >>> import torch
-        >>> loss_for(None, torch.tensor([0, 1]))[0]
-        'cross_entropy'
+        >>> loss_for(None, torch.tensor([0, 1]))[0], loss_for("torch.nn.functional:smooth_l1_loss", torch.ones(2))[0]
+        ('cross_entropy', 'smooth_l1_loss')
     """
     if loss is None:
         loss = "mse" if target.is_floating_point() else "cross_entropy"
-    if callable(loss):
-        return getattr(loss, "__name__", "loss"), loss
-    if loss not in LOSSES:
-        raise TrainError(f"got loss '{loss}', expected one of {', '.join(LOSSES)} or a function(output, target)")
-    return loss, LOSSES[loss]
+    found = resolve(loss) if isinstance(loss, str) and ":" in loss else loss
+    if isinstance(found, type):  # its call takes options and returns a module
+        raise TrainError(f"got the class {found.__name__} as loss, expected a function(output, target); give an object of it")
+    if callable(found):
+        return getattr(found, "__name__", "loss"), found
+    if found not in LOSSES:
+        raise TrainError(
+            f"got loss '{found}', expected one of {', '.join(LOSSES)}, path/to/file.py:function, or a function(output, target)"
+        )
+    return found, LOSSES[found]

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import lazyrich as lzr
-from lazyrich.autoencoder import Vae, collapse, coupled, halves, importance_bound, mirrors, plain, study
+from lazyrich.autoencoder import Pair, Vae, collapse, coupled, halves, importance_bound, mirrors, plain, study
 from lazyrich.autoencoder.mirror import cosine
 from lazyrich.errors import AutoencoderError, LazyrichError
 
@@ -92,6 +92,7 @@ def test_a_variational_study_trains_the_bound_and_reads_the_means():
     assert cell["curve"][-1][1] < cell["curve"][0][1]
     for seed in cell["seeds"]:
         assert 0 <= seed["active latents"] <= 8
+        assert seed["mirror after"] is not None
         assert seed["code rate"] >= 0
         assert seed["evidence bound"] is not None
     assert "evidence bound" in str(found)
@@ -100,6 +101,71 @@ def test_a_variational_study_trains_the_bound_and_reads_the_means():
     assert rate[1] < 0.5 * rate[0]
     assert more.settings["beta"] == 20.0
     assert "beta" not in found.settings
+
+
+def bernoulli(width, inputs=64, code=4):
+    return Vae(lzr.zoo.MLP(width, 1, inputs, 2 * code), lzr.zoo.MLP(width, 1, code, inputs), likelihood="bernoulli")
+
+
+def test_a_bernoulli_likelihood_refuses_values_outside_zero_and_one():
+    net, x = bernoulli(8), torch.linspace(0, 1, 128).reshape(2, 64)
+    loss = lzr.autoencoder.objective()
+    assert float(loss(net(x), x).detach()) > 0
+    assert bool((importance_bound(net, x, 3) < 0).all())
+    for bad in (x - 0.5, 2 * x, x * torch.nan):
+        for call in (lambda bad=bad: loss(net(x), bad), lambda bad=bad: importance_bound(net, bad, 3)):
+            with pytest.raises(AutoencoderError, match=r"for a bernoulli likelihood, expected them in \[0, 1\]; rescale them"):
+                call()
+    wide = lzr.data.ArrayData(3 * torch.rand(60, 64), torch.zeros(60, dtype=torch.long), "wide")
+    with pytest.raises(AutoencoderError, match="training inputs of 'wide' from .* to 2.9.* for a bernoulli"):
+        study(bernoulli, wide, ["default"], **FEW)
+    tame = lzr.data.ArrayData(wide.x / 3, wide.y, "tame")
+    found = study(bernoulli, tame, ["default"], **{**FEW, "steps": 3, "widths": [8], "seeds": 1})
+    assert found.cells[0]["seeds"][0]["evidence bound"] < 0
+
+
+class Own(nn.Module):
+    """A variational autoencoder as people write it."""
+
+    def __init__(self, width, inputs=64, code=4):
+        super().__init__()
+        self.encoder, self.decoder = lzr.zoo.MLP(width, 1, inputs, width), lzr.zoo.MLP(width, 1, code, inputs)
+        self.mean, self.log_variance = nn.Linear(width, code), nn.Linear(width, code)
+
+    def forward(self, x):
+        mean, log_variance = (part(self.encoder(x)) for part in (self.mean, self.log_variance))
+        return self.decoder(mean + torch.randn_like(mean) * (log_variance / 2).exp()), mean, log_variance
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        collapse,
+        importance_bound,
+        lambda net, x: lzr.autoencoder.objective()(net(x), x),
+        lambda net, x: study(Own, "digits", ["default"], **FEW),
+    ],
+)
+def test_variational_networks_of_other_kinds_are_told_how_to_be_wrapped(call):
+    with pytest.raises(AutoencoderError, match=r"lazyrich.autoencoder.Vae.*means and log-variances side by side"):
+        call(Own(8), torch.zeros(3, 64))
+
+
+def wide(width):
+    return Pair(lzr.zoo.MLP(width, 1, 64, 70), lzr.zoo.MLP(width, 1, 70, 64))
+
+
+@pytest.mark.parametrize(
+    ("factory", "words"), [(wide, {"noise": 0.5}), (wide, {"masked": 0.3}), (lambda n: lzr.autoencoder.vae(n, code=70), {})]
+)
+def test_codes_wider_than_the_data_are_for_tasks_that_the_identity_does_not_solve(factory, words):
+    few = {**FEW, "steps": 5, "widths": [8], "seeds": 1}
+    found = study(factory, "digits", ["default", "cascading", "inverse"], **few, **words)
+    assert len(found.cells) == 3
+    assert all(cell["seeds"][0]["stretch"] is None for cell in found.cells)
+    assert "Best: start" in str(found)
+    with pytest.raises(AutoencoderError, match=r"70 numbers a sample, more than the data's 64.*denoising \(noise or masked\)"):
+        study(wide, "digits", ["default"], **few)
 
 
 def test_means_of_a_variational_network_share_its_tensors():
@@ -127,7 +193,7 @@ def test_denoising_shows_disturbed_inputs_and_asks_for_the_clean_ones():
     ("changes", "says"),
     [({"noise": -1.0}, "gaussian = -1"), ({"warm_up": 5}, "which has no objective"),
      ({"masked": 1.0}, "masked = 1"), ({"beta": -1.0}, "beta = -1"),
-     ({"factory": lzr.autoencoder.vae, "starts": ["transposed"]}, "no mirror images")],
+     ({"factory": lambda n: Pair(nn.Linear(64, 4), lzr.zoo.MLP(n, 2, 4, 64)), "starts": ["transposed"]}, "no mirror images")],
 )  # fmt: skip
 def test_tasks_and_starts_that_do_not_fit_are_refused_before_training(changes, says):
     words = {"factory": lzr.zoo.autoencoder, "starts": ["default"], **FEW, **changes}

@@ -91,13 +91,41 @@ def test_random_tied_autoencoders_return_signal_and_noise_as_predicted(phi, dept
         assert float(values.mean()) == pytest.approx(getattr(theory, name), rel=0.03, abs=slack)
 
 
+def test_a_decoder_of_another_nonlinearity_is_drawn_as_it_is_predicted():
+    x = torch.randn(3000, generator=torch.Generator().manual_seed(6), dtype=torch.float64)
+    x = x / x.square().mean().sqrt()
+    theory = tied_signal(torch.tanh, 2, 1.5, 0.1, 0.05, decoder=torch.relu)
+    found = tied_draw(torch.tanh, x, 2, 1.5, 0.1, 0.05, decoder=torch.relu)
+    assert found.signal == pytest.approx(theory.signal, rel=0.1)
+    assert found.noise == pytest.approx(theory.noise, rel=0.05)
+    assert abs(tied_signal(torch.tanh, 2, 1.5, 0.1, 0.05).signal - theory.signal) > 0.2 * theory.signal
+
+
+@pytest.mark.parametrize("phi", [torch.tanh, torch.relu, torch.sigmoid])
+@pytest.mark.parametrize("depth", [1, 3])
+def test_an_input_of_zero_is_the_limit_of_small_ones(phi, depth):
+    zero, small = (tied_signal(phi, depth, 1.5, mean_square=size) for size in (0.0, 1e-8))
+    assert zero.signal == pytest.approx(small.signal, rel=1e-5)
+    assert zero.noise == pytest.approx(small.noise, rel=1e-3, abs=1e-3)
+    if phi is torch.relu:  # knows no scale
+        assert zero.signal == pytest.approx(tied_signal(phi, depth, 1.5).signal, rel=1e-6)
+
+
 def test_deep_tied_autoencoders_keep_their_input_longest_near_unit_weights():
     """Trainable deep tied tanh networks start with weights of variance about 1 / n (Li & Nguyen 2019)."""
     kept = {weight: tied_signal(torch.tanh, 60, weight).signal for weight in (0.7, 1.2, 3.0)}
     assert kept[1.2] > 10 * kept[0.7]
     assert kept[1.2] > 10 * kept[3.0]
-    with pytest.raises(AutoencoderError, match="depth = 0"):
-        tied_signal(torch.tanh, 0, 1.0)
+    for words, says in (
+        ({"depth": 0}, "depth = 0, expected"),
+        ({"out_bias": -1.0}, "got out_bias = -1.0, expected"),
+        ({"mean_square": -2.0, "weight": 0.0}, "got weight = 0.0, mean_square = -2.0, expected"),
+    ):
+        with pytest.raises(AutoencoderError, match=says):
+            tied_signal(torch.tanh, **{"depth": 1, "weight": 1.0, **words})
+    for x in (torch.zeros(5), torch.ones(2, 5)):
+        with pytest.raises(AutoencoderError, match="expected one, \\(n_0,\\), that is not zero"):
+            tied_draw(torch.tanh, x, 1, 1.0)
 
 
 def test_pairs_of_any_halves_fit_or_say_why():
@@ -108,11 +136,46 @@ def test_pairs_of_any_halves_fit_or_say_why():
         (Pair(nn.Linear(5, 2), nn.Linear(2, 6)), "the encoder does not take the data, of shape \\(2, 6\\)"),
         (Pair(nn.Linear(6, 2), nn.Linear(2, 5)), "returns 5 numbers a sample where the data has 6"),
         (Pair(nn.Linear(6, 8), nn.Linear(8, 6)), "the code has 8 numbers a sample, more than the data's 6"),
+        (Pair(nn.Linear(6, 4), nn.Linear(2, 6)), "a variational autoencoder is given as lazyrich.autoencoder.Vae"),
+        (Tied(), "a Tied whose decoder is a method, expected a module; for tied weights .*tied_autoencoder"),
+        (Both(), "the model returns a tuple, expected the reconstruction alone, a tensor; a variational"),
         (nn.Sequential(nn.Linear(6, 6)), "expected the modules 'encoder' and 'decoder'"),
     ]
     for model, says in cases:
         with pytest.raises(AutoencoderError, match=says):
             fit(model, x)
+    assert fit(Pair(nn.Linear(6, 8), nn.Linear(8, 6)), x, wide=True) == (8, 6)
+
+
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.encoder = nn.Linear(6, 2)
+
+    def decoder(self, z):
+        return nn.functional.linear(z, self.encoder.weight.T)
+
+    def forward(self, x):
+        return self.decoder(self.encoder(x))
+
+
+class Both(Pair):
+    """Returns the code beside the reconstruction."""
+
+    def __init__(self):
+        super().__init__(nn.Linear(6, 2), nn.Linear(2, 6))
+
+    def forward(self, x):
+        z = self.encoder(x)
+        return self.decoder(z), z
+
+
+@pytest.mark.parametrize("call", [iterate, jacobian, spectral_radius, memory])
+def test_maps_that_return_no_tensor_say_what_to_give(call):
+    for model, name in ((lzr.autoencoder.vae(8, 6, 2), "Variational"), (Both(), "tuple")):
+        with pytest.raises(AutoencoderError, match=f"returns a {name}, expected a tensor .*autoencoder.plain\\(model\\)"):
+            call(model, torch.zeros(4, 6))
+    assert call(lzr.autoencoder.plain(lzr.autoencoder.vae(8, 6, 2)), torch.ones(4, 6)) is not None
 
 
 def test_codes_and_stretches():
@@ -128,8 +191,48 @@ def test_codes_and_stretches():
     torch.testing.assert_close(found.smallest, referee[:, -1])
     assert used(torch.cat([z, 0 * z], 1)) == used(z)
     assert used(torch.zeros(3, 2)) == 0
+    for bad in (z[0], torch.zeros(0, 3)):
+        with pytest.raises(AutoencoderError, match="expected \\(samples, k\\) with at least one"):
+            used(bad)
     with pytest.raises(AutoencoderError, match="expected \\(samples, k\\)"):
         stretch(net.decoder, z[0])
+
+
+def test_a_code_wider_than_the_outputs_has_directions_that_are_lost():
+    decoder, z = nn.Linear(6, 3), torch.zeros(2, 6)
+    found = stretch(decoder, z)
+    assert found.smallest.tolist() == [0.0, 0.0]
+    assert found.condition == math.inf
+    assert found.volume.tolist() == [-math.inf, -math.inf]
+    torch.testing.assert_close(found.largest, torch.linalg.svdvals(decoder.weight.detach())[:1].expand(2))
+    assert stretch(lambda code: 0 * code, z).condition == math.inf
+
+
+def shaky(inputs, outputs):
+    """A network that is another map of every call while it trains, and moves its statistics."""
+    body = nn.Linear(inputs, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Tanh()
+    return nn.Sequential(*body, nn.Linear(8, outputs), nn.Dropout(0.5).eval())
+
+
+MEASURES = {
+    "iterate": lambda net, x: iterate(net, x, steps=9).last,
+    "jacobian": jacobian,
+    "spectral_radius": spectral_radius,
+    "memory": lambda net, x: memory(net, x, steps=9).error,
+    "stretch": lambda net, x: stretch(net, x).largest,
+    "codes": codes,
+}
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_networks_are_measured_in_evaluation_mode_and_keep_their_modes(name):
+    torch.manual_seed(0)
+    net, x = shaky(6, 6), torch.randn(4, 6)
+    found = MEASURES[name](net, x)
+    assert [m.training for m in net] == [True, True, True, True, True, False]
+    assert not net[1].running_mean.any()
+    torch.testing.assert_close(found, MEASURES[name](net.eval(), x))
+    assert not net.training
 
 
 def test_noise_disturbs_inputs_alone_and_the_same_way_twice():

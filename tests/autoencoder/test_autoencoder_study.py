@@ -49,6 +49,41 @@ def test_the_cascade_fills_the_code_and_tells_a_delay_from_none():
     assert 0.7 < sizes["cascading", 1024] / sizes["cascading", 64] < 1.4
 
 
+class Shaky(nn.Module):
+    """Dropout and batch normalisation in both halves."""
+
+    def __init__(self, width, inputs=64, code=4):
+        super().__init__()
+        body = nn.Linear(inputs, width), nn.BatchNorm1d(width), nn.Dropout(0.2), nn.Tanh()
+        self.encoder = nn.Sequential(*body, nn.Linear(width, code))
+        self.decoder = nn.Sequential(nn.Linear(code, width), nn.Dropout(0.2), nn.Tanh(), nn.Linear(width, inputs))
+
+    def forward(self, x):
+        return self.decoder(self.encoder(x))
+
+
+def test_networks_that_are_random_in_training_are_measured_in_evaluation_mode():
+    found = study(Shaky, "digits", **{**SMALL, "starts": ["transposed"]})
+    for row in found.rows():
+        known = (
+            "unexplained",
+            "encoder moved",
+            "mirror before",
+            "mirror after",
+            "mirror shared",
+            "stretch",
+            "radius",
+            "settled",
+        )
+        assert {name for name in known if row[name] is None} == set()
+    net, data = Shaky(8), lzr.data.load("digits").x[:60]
+    run = Trained(net, net, net, (1.0,) * 5, data[:30], None, data[30:])
+    first, again = measured(run, METRICS), measured(run, METRICS)
+    assert first == again
+    assert net.training
+    assert not net.encoder[1].running_mean.any()
+
+
 def test_convolutional_mirrors_are_coupled_too():
     net = Pair(nn.Conv2d(1, 6, 3), nn.ConvTranspose2d(6, 1, 3))
     start_for("transposed")(net, torch.zeros(1, 1, 8, 8), 0)

@@ -4,10 +4,11 @@ import csv
 import json
 import sqlite3
 
+import numpy as np
 import pytest
 
 from lazyrich.cli import main
-from lazyrich.sweep import Store
+from lazyrich.sweep import Outcome, Store
 
 FILE = """
 import os, signal
@@ -151,6 +152,56 @@ def test_a_table_of_an_unknown_kind_is_refused(words, tmp_path, capsys):
     assert main([*words, "lr=1", "--out", str(tmp_path / "run")]) == 0
     assert main(["export", str(tmp_path / "run"), str(tmp_path / "t.xls")]) == 2
     assert "expected one that ends in .parquet, .csv or .json" in capsys.readouterr().err
+
+
+def test_an_export_is_of_the_latest_code_and_says_what_it_left_out(words, tmp_path, capsys):
+    run, table = str(tmp_path / "run"), tmp_path / "t.csv"
+    assert main([*words, "lr=1,2", "--out", run]) == 0
+    with sqlite3.connect(tmp_path / "run" / "trials" / "trials.sqlite") as db:
+        db.execute("UPDATE trials SET key = 'o' || key, code = 'old'")
+    db.close()
+    assert main([*words, "lr=3", "--out", run]) == 0
+
+    def rows(*more):
+        assert main(["export", run, str(table), *more]) == 0
+        return [(row["lr"], row.get("code")) for row in csv.DictReader(table.read_text().splitlines())]
+
+    capsys.readouterr()
+    assert rows() == [("3", None)]
+    assert "2 more of other functions or older code left out: --every-code writes them too" in capsys.readouterr().out
+    with Store(tmp_path / "run" / "trials") as store:
+        ((name, _), *_) = store.functions()
+    assert rows("--function", name) == [("3", None)]
+    assert "2 more of older code left out" in capsys.readouterr().out
+    assert [code == "old" for _, code in rows("--every-code")] == [True, True, False]
+    assert "left out" not in capsys.readouterr().out
+
+
+def test_trials_are_forgotten_by_kind(words, tmp_path, capsys):
+    run = str(tmp_path / "run")
+    assert main([*words, "lr=1,2,4", "--out", run]) == 2
+    with sqlite3.connect(tmp_path / "run" / "trials" / "trials.sqlite") as db:
+        db.execute("UPDATE trials SET code = 'old' WHERE settings LIKE '%1%'")
+    db.close()
+    capsys.readouterr()
+    for more, says in (["--failed"], "1 of 3"), (["--older-code"], "1 of 2"), (["--failed", "--older-code"], "0 of 1"):
+        assert main(["forget", run, *more]) == 0
+        assert says in capsys.readouterr().out
+    assert main(["forget", run]) == 2
+    assert "expected --failed, --older-code or both" in capsys.readouterr().err
+
+
+def test_arrays_that_no_table_takes_and_those_that_are_damaged_are_named(tmp_path, capsys):
+    for key in ("a", "b"):
+        with Store(tmp_path / "part") as store:
+            store.put(Outcome(key, {"lr": key}, "done", {"loss": 1}, {"curve": np.ones(3)}), "f", "c")
+    assert main(["export", str(tmp_path / "part"), str(tmp_path / "t.csv")]) == 0
+    assert "arrays are not in the table: curve" in capsys.readouterr().out
+    (tmp_path / "part" / "arrays" / "a.npz").write_bytes(b"")
+    assert main(["merge", str(tmp_path / "all"), str(tmp_path / "part")]) == 2
+    assert "1 new trials were taken over, 1 left out: there is no array 'curve' of trial a" in capsys.readouterr().err
+    with Store(tmp_path / "all") as store:
+        assert [outcome.key for outcome in store.all()] == ["b"] and store.array("b", "curve").shape == (3,)
 
 
 def test_a_report_before_the_first_trial_is_told_so(tmp_path, capsys):

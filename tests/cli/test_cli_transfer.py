@@ -1,12 +1,13 @@
 """``lazyrich transfer`` from the outside: the page, the plans, continuing, and one clear line on bad input."""
 
+import importlib
 import json
-import sys
 
 import pytest
 
 from lazyrich.cli import main
 from lazyrich.cli.command import Live
+from lazyrich.cli.report import refresh_sweep
 
 WORDS = ["transfer", "lazyrich.zoo:mlp", "--base", "8", "--widths", "8", "16", "--steps", "5", "--seeds", "2", "--lrs",
          "0.001", "0.004", "0.016", "0.064"]  # fmt: skip
@@ -64,23 +65,28 @@ def test_shards_are_merged_by_the_command_line(tmp_path, capsys):
 
 
 def test_the_page_is_there_while_trainings_run_and_says_what_is_missing(tmp_path, monkeypatch, capsys):
-    module, out, pages = sys.modules["lazyrich.sweep.sweep"], tmp_path / "run", []
+    module, out, pages = importlib.import_module("lazyrich.sweep.sweep"), tmp_path / "run", []
+    partly = []
     monkeypatch.setattr(module, "EVERY", 0.0)
     monkeypatch.setattr(module, "SHARE", 0.0)
     drawn = Live.draw
 
     def watched(self, result):
         drawn(self, result)
+        partly.append(refresh_sweep(out))
         pages.append((out / "report.html").read_text())
 
     monkeypatch.setattr(Live, "draw", watched)
     assert main([*WORDS[:-5], "--widths", "8", "16", "24", "--lrs", *WORDS[-4:], "--out", str(out)]) == 0
     assert 'http-equiv="refresh"' in pages[0]
+    assert "and to draw them, give its command again: lazyrich transfer" in partly[0]
+    assert "its store holds 7 finished trials by now" in partly[0]
     assert "Not finished: 7 of 12 trials are in." in pages[0]
     assert "24" not in pages[0].split("Optima by scheme and width")[1].split("</table>")[0]
     last = (out / "report.html").read_text()
     assert 'http-equiv="refresh"' not in last
     assert "Not finished" not in last
+    assert refresh_sweep(out) == ""
 
 
 def test_depths_are_compared_at_the_widest_width(tmp_path, capsys):
@@ -90,3 +96,16 @@ def test_depths_are_compared_at_the_widest_width(tmp_path, capsys):
     assert "the best learning rate at depth 2, 3 is an end of the grid" in said
     assert {p.name for p in out.glob("mup*.json")} == {"mup-adam-depth2.json", "mup-adam-depth3.json"}
     assert "The best learning rate against depth" in (out / "report.html").read_text()
+
+
+def test_a_loss_of_ones_own_is_named_and_its_code_is_part_of_the_key(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = [*WORDS[:-5], "--seeds", "1", "--scheme", "mup", "--out", "run", "--lrs", *WORDS[-4:]]
+    for i, factor in enumerate((1, 2)):  # a process runs a file once, so the changed one has another name
+        file = tmp_path / f"mine{i}.py"
+        file.write_text(
+            f"from torch.nn.functional import cross_entropy\ndef mine(f, y):\n    return {factor} * cross_entropy(f, y)\n"
+        )
+        assert main([*words, "--loss", f"mine{i}.py:mine"]) == 0
+        assert json.loads((tmp_path / "run" / "result.json").read_text())["settings"]["loss"] == "mine"
+        assert ("finished trials of other settings" in capsys.readouterr().out) is bool(i)

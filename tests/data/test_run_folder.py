@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import lazyrich
 from lazyrich import files
 from lazyrich.errors import StoreError
 from lazyrich.files import read_json, write_json, write_text
@@ -37,7 +38,13 @@ def test_a_finished_trial_is_there_for_the_next_run(tmp_path: Path) -> None:
 
 def test_an_empty_folder_may_become_a_run(tmp_path: Path) -> None:
     RunFolder(tmp_path, SETTINGS)
-    assert read_json(tmp_path / "settings.json") == SETTINGS
+    assert read_json(tmp_path / "settings.json") == {**SETTINGS, "lazyrich": lazyrich.__version__}
+
+
+def test_a_run_of_another_version_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    RunFolder(tmp_path, SETTINGS)
+    monkeypatch.setattr(folder, "__version__", "9.9")
+    assert "lazyrich: '0" in refused(tmp_path)
 
 
 def test_a_trial_may_be_put_again(tmp_path: Path) -> None:

@@ -38,6 +38,11 @@ def growing_rank(width):
 
 BAD = [
     ("crashes", crashing, r"'crashing' failed at width 8: ZeroDivisionError: no such width"),
+    (
+        "named only",
+        lambda *, n: nn.Linear(3, n),
+        r"called by position, as factory\(width\): .* lambda width: factory\(NAME=width\)",
+    ),
     ("returns None", lambda n: None, r"returned NoneType at width 8, expected an nn\.Module"),
     ("returns a tensor", lambda n: torch.zeros(n), r"returned Tensor"),
     ("returns a class", lambda n: nn.Linear, r"returned type"),

@@ -199,12 +199,16 @@ def test_two_growing_sums_are_refused():
         roles(lambda n: nn.Bilinear(n, n, 3))
 
 
-def test_parametrizations_are_refused_by_name():
+def test_parametrizations_are_refused_by_the_names_of_all_that_have_no_role():
     def normed(n):
         return nn.Sequential(nn.Linear(3, n), nn.utils.parametrizations.weight_norm(nn.Linear(n, n)))
 
-    with pytest.raises(FamilyError, match=r"1\.parametrizations\.weight\.original0.*parametrization"):
+    says = r"--roles '1.parametrizations.weight.original0=vector' '1.parametrizations.weight.original1=hidden'; or plan"
+    with pytest.raises(FamilyError, match=says):  # all at once, by their axes
         roles(normed)
+    rest = r"^'1.parametrizations.weight.original1': hidden originals"
+    with pytest.raises(FamilyError, match=rest):
+        roles(normed, roles={"*.original0": "vector"})
     given = {"*.original0": "vector", "*.original1": "hidden"}
     found = roles(normed, roles=given)
     assert found["1.parametrizations.weight.original0"] == "vector"

@@ -229,3 +229,8 @@ def test_the_source_of_an_operation_is_never_torchs_own_file() -> None:
     graph = trace(nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.LayerNorm(4)), torch.zeros(2, 3))
     assert {node.source for node in graph} == {""}
     assert "module '0' (Linear)" in next(node for node in graph if node.op == "linear").place
+
+
+def test_a_network_of_several_inputs_is_told_to_take_one():
+    with pytest.raises(KernelError, match="'input2' of its forward; wrap it in a module whose forward takes one tensor"):
+        trace(nn.Bilinear(3, 3, 4), X)

@@ -67,7 +67,7 @@ def test_a_matrix_is_taken_as_an_operator():
                 ask(wrong)
 
 
-@pytest.mark.parametrize("count", [0, 5, 9])
+@pytest.mark.parametrize("count", [0, 5, 9, 2.5])
 def test_counts_that_do_not_fit_are_refused(count):
     with pytest.raises(KernelError, match="1 to 4 of 5"):
         top_eigenpairs(Dense(torch.eye(5)), count)
@@ -81,5 +81,8 @@ def test_an_operator_of_zeros_has_no_largest_eigenpairs():
 def test_too_few_starts_and_products_that_are_not_finite_are_refused():
     with pytest.raises(KernelError, match="at least 2 starts"):
         density(Dense(torch.eye(5)), probes=1)
+    for wrong in ({"probes": 2.5}, {"steps": 2.5}):
+        with pytest.raises(KernelError, match="expected whole numbers"):
+            density(Dense(torch.eye(5)), **wrong)
     with pytest.raises(KernelError, match="not finite|infinite|NaN|nan"):
         density(Dense(torch.full((3, 3), float("nan"))))

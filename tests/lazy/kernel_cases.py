@@ -180,6 +180,46 @@ def rnn(n: int, zeros: bool = False) -> nn.Module:
     return Net(forward, u=L(5, n), w=L(n, n), o=L(n, OUT))
 
 
+def turned(x: Tensor, how: str) -> Tensor:
+    """Rotary positions in the ways in which they are written."""
+    t, d = x.shape[-2:]
+    angle = torch.arange(t, dtype=DOUBLE, device=x.device)[:, None] * torch.linspace(
+        0.3, 2.0, d // 2, dtype=DOUBLE, device=x.device
+    )
+    cos, sin = angle.cos().to(x), angle.sin().to(x)
+    if how == "halves":
+        a, b = x[..., : d // 2], x[..., d // 2 :]
+        return x * torch.cat([cos, cos], -1) + torch.cat([-b, a], -1) * torch.cat([sin, sin], -1)
+    if how == "pairs":
+        a, b = x[..., ::2], x[..., 1::2]
+        return torch.stack([a * cos - b * sin, a * sin + b * cos], -1).flatten(-2)
+    if how == "a part":
+        return torch.cat([turned(x[..., : d // 2], "halves"), x[..., d // 2 :]], -1)
+    z = torch.view_as_complex(x.reshape(*x.shape[:-1], d // 2, 2))
+    return torch.view_as_real(z * torch.complex(cos, sin)).flatten(-2)
+
+
+def rotary(n: int, how: str, keys: int = 4, share: str = "expand", by_hand: bool = False, norm: bool = False) -> nn.Module:
+    """Attention of four heads whose queries and keys are turned, and of which several may share keys and values."""
+    d = n // 4
+
+    def forward(s, x):
+        q, k, v = (f(s.i(x)).unflatten(-1, (-1, d)).transpose(1, 2) for f in (s.q, s.k, s.v))
+        q, k = (F.rms_norm(q, (d,)), F.layer_norm(k, (d,))) if norm else (q, k)
+        q, k = turned(q, how), turned(k, how)
+        if share == "expand":
+            k, v = (h[:, :, None].expand(-1, -1, 4 // keys, -1, -1).flatten(1, 2) for h in (k, v))
+        elif share == "interleave":
+            k, v = (h.repeat_interleave(4 // keys, 1) for h in (k, v))
+        if by_hand:
+            z = (q @ k.transpose(-1, -2) / d).softmax(-1) @ v
+        else:
+            z = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=1 / d, enable_gqa=share == "grouped")
+        return s.o(F.relu(s.a(z.transpose(1, 2).flatten(2))))
+
+    return Net(forward, q=L(n, n), k=L(n, keys * d), v=L(n, keys * d), **dense(n))
+
+
 class Recurrent(nn.Module):
     """torch's recurrent layer (or cell), and a readout of its last states."""
 
@@ -633,6 +673,12 @@ CASES: dict[str, Case] = {
     ),
     "attention, tied": Case(lambda n: attention(n, tied=True), 0.5 * WORDS, width=192, slack=10),
     "attention, tied and causal": Case(lambda n: attention(n, tied=True, causal=True), 0.5 * WORDS, width=192, slack=10),
+    "rotary positions": Case(lambda n: rotary(n, "halves"), WORDS, slack=12),
+    "rotary positions in pairs": Case(lambda n: rotary(n, "pairs", 2), WORDS, slack=12),
+    "rotary positions, complex": Case(lambda n: rotary(n, "complex", 1, by_hand=True), WORDS, slack=12),
+    "rotary positions of a part": Case(lambda n: rotary(n, "a part", 2, "grouped"), WORDS, slack=12),
+    "rotary positions of normed heads": Case(lambda n: rotary(n, "halves", norm=True), WORDS, slack=12),
+    "rotary positions, keys in a row": Case(lambda n: rotary(n, "halves", 1, "interleave"), WORDS, slack=12),
     "pooling over borders": Case(
         lambda n: S(nn.Conv2d(3, n, 1), nn.ReLU(), nn.AvgPool2d(3, 1, 1), nn.Flatten(), L(4 * n, OUT)), IMG[:, :, :2, :2]
     ),

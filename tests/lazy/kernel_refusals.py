@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from kernel_cases import IMG, OUT, SEQ, TOKENS, VEC, VOL, WORDS, L, Net, S, dense, normal, param
+from kernel_cases import IMG, OUT, SEQ, TOKENS, VEC, VOL, WORDS, L, Net, S, dense, normal, param, turned
 from torch import Tensor, nn
 
 import lazyrich as lzr
@@ -531,6 +531,28 @@ REFUSED: dict[str, Refusal] = {
         lambda n: Net(lambda s, x: s.o(F.relu(s.g(s.i(x)) + s.a(x))), i=L(5, n), g=nn.LayerNorm(n), a=L(5, n), o=L(n, OUT)),
         VEC,
         ("one branch has trained gains", "elementwise_affine=False"),
+    ),
+    "turned values": Refusal(
+        lambda n: Net(
+            lambda s, x: s.o(F.scaled_dot_product_attention(s.q(x), s.k(x), turned(s.v(x), "halves"), scale=0.1)),
+            o=L(n, OUT),
+            **{name: L(5, n) for name in "qkv"},
+        ),
+        WORDS,
+        ("mul at", "tensor over features"),
+    ),
+    "turned features summed": Refusal(
+        of_dense(lambda s, x: s.o(turned(s.i(x), "pairs"))), WORDS, ("slice at", "features apart with steps")
+    ),
+    "turned and of one layer": Refusal(
+        of_dense(
+            lambda s, x: s.o((turned(h := s.i(x), "halves") @ turned(h, "halves").transpose(1, 2) / h.shape[-1]) @ s.a(h))
+        ),
+        WORDS,
+        ("mul at", "tensor over features"),
+    ),
+    "turned outputs": Refusal(
+        lambda n: Net(lambda s, x: turned(s.i(x), "halves"), i=L(5, n)), WORDS, ("tensor over features",)
     ),
     "gates of a layer": Refusal(
         of_dense(lambda s, x: s.o(s.r(x)[0][:, -1]), r=lambda n: nn.LSTM(5, n, batch_first=True)),

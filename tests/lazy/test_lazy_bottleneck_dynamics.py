@@ -129,6 +129,16 @@ def test_flow_is_the_limit_of_small_steps():
         assert float((at - 2 * b + a).norm()) < 0.05 * float((at - b).norm())
 
 
+def test_flow_starts_from_latents_of_zero():
+    """They have no size to which a step's error could be relative."""
+    start = BottleneckDynamics(ENCODER, DECODER, X, Y, 2, u0=torch.zeros(6, 2), g0=DECODER)
+    path, steps = start.flow([0.0, 2.0], tolerance=1e-8), start.descend(1e-2, 200)
+    assert float(path.latents[-1].norm()) > 0.01
+    torch.testing.assert_close(path.latents[-1], steps.latents[-1], rtol=2e-2, atol=1e-3)
+    still = BottleneckDynamics(ENCODER, DECODER, X, 0 * Y, 2, u0=torch.zeros(6, 2), g0=lambda u: 0 * u @ Y[:2])
+    assert still.flow([0.0, 2.0]).latents.abs().max() == 0
+
+
 def test_flow_keeps_to_its_tolerance():
     best = closed().flow([0.0, 10.0], tolerance=1e-11)
     errors = []

@@ -325,3 +325,15 @@ def test_what_does_not_fit_is_refused(what):
     attempt, words = REFUSED[what]
     with pytest.raises(KernelError, match=words):
         attempt()
+
+
+def test_a_tangent_behind_a_nonlinearity_is_that_of_the_decoder_with_it():
+    class Behind(Dense):
+        def both(self, x1: Tensor, x2: Tensor | None) -> tuple[Tensor, Tensor]:
+            return super().both(torch.tanh(x1), None if x2 is None else torch.tanh(x2))
+
+    sides = Dense("erf"), Dense("erf")
+    found, plain = (bottleneck_ntk(*sides, X, 2, 3, draws=2, bottleneck=phi).theta for phi in (torch.tanh, None))
+    want = bottleneck_ntk(Dense("erf"), Behind("erf"), X, 2, 3, draws=2).theta
+    torch.testing.assert_close(found, want)
+    assert not torch.allclose(found, plain)

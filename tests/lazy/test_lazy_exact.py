@@ -595,3 +595,13 @@ def test_strips_of_many_samples_are_found_without_listing_all_ways():
     """A choice among thousands of heights would take minutes before the first tile."""
     first = next(strips(100_000, 64))
     assert first[0].start == first[1].start == 0
+
+
+def test_the_gradients_of_all_tensors_take_one_trace(monkeypatch):
+    module, traces = sys.modules["lazyrich.lazy.kernel"], []
+    real = module.trace
+    monkeypatch.setattr(module, "trace", lambda *args: traces.append(1) or real(*args))
+    k, x = lzr.kernel(nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 1))), torch.eye(3, dtype=torch.float64)
+    found = k.gradients(x)
+    assert len(found) == 4
+    assert len(traces) == 1

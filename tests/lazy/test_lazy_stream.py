@@ -146,6 +146,22 @@ def test_a_network_that_reads_no_random_numbers_is_known_by_its_data(tmp_path):
         write_gram(lzr.kernel(Lookup(0.2)), x, tmp_path / "gram.npy")
 
 
+def test_a_lack_of_memory_gives_a_network_no_other_name(tmp_path, monkeypatch):
+    identity, calls = sys.modules["lazyrich.lazy.identity"], []
+    square = identity._square
+
+    def full(*args):
+        calls.append(1)
+        if len(calls) == 1:
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory")
+        return square(*args)
+
+    monkeypatch.setattr(identity, "_square", full)
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
+        write_gram(network(), inputs(), tmp_path / "gram.npy")
+    assert not list(tmp_path.iterdir())
+
+
 def truncated(path):
     path.write_bytes(path.read_bytes()[:1000])
 
@@ -202,7 +218,21 @@ def test_a_disk_that_cannot_hold_it_is_refused_at_once_and_nothing_is_left(tmp_p
     assert found.returncode == 0, found.stderr
     assert "cannot make" in found.stdout
     assert "free space or give another path" in found.stdout
-    assert not path.exists()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("where", ["_reserve", "write_json", "os.replace"])
+def test_a_stop_while_the_file_is_made_is_continued(tmp_path, monkeypatch, where):
+    def stopped(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(f"lazyrich.lazy.stream.{where}", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            write_gram(network(), inputs(), tmp_path / "gram.npy", block=6)
+    gram = write_gram(network(), inputs(), tmp_path / "gram.npy", block=6)
+    np.testing.assert_allclose(gram, network().ntk(inputs()), rtol=1e-12)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["gram.npy", "gram.npy.json"]
 
 
 def test_a_disk_that_fills_under_the_list_of_blocks_keeps_what_is_done(tmp_path, monkeypatch):

@@ -112,6 +112,7 @@ def test_spheres():
     assert alignment(h, g) == pytest.approx(sum(float((a - b) @ (a - b)) for a, b in zip(z, w, strict=True)) / 30)
     pairs = [float(torch.exp(-2 * (z[i] - z[j]) @ (z[i] - z[j]))) for i in range(30) for j in range(i)]
     assert uniformity(h) == pytest.approx(math.log(sum(pairs) / len(pairs)))
+    assert uniformity(h, t=1.0) == pytest.approx(math.log(sum(p**0.5 for p in pairs) / len(pairs)))
     assert uniformity(normal(2000, 500)) == pytest.approx(-4.0, abs=0.05)
     cosines = [float(z[i] @ z[j]) for i in range(30) for j in range(30) if i != j]
     assert mean_cosine(h) == pytest.approx(sum(cosines) / len(cosines))
@@ -147,6 +148,7 @@ def test_intrinsic_dimensions_of_curved_surfaces(size, slack):
     h = torch.cat([torch.sin(flat @ normal(size, 10, seed=4)), flat @ normal(size, 10, seed=5)], 1)
     assert two_nn(torch.cat([h, h[:100]])) == pytest.approx(size, abs=slack)
     assert levina_bickel(h) == pytest.approx(size, abs=slack)
+    assert levina_bickel(h) != levina_bickel(h, neighbours=20) == pytest.approx(size, abs=1.5 * slack)
     with pytest.raises(MetricError, match="1 different samples"):
         two_nn(torch.ones(50, 3))
 
@@ -208,6 +210,10 @@ def test_linear_probes_hold_out_what_they_ask():
     h = normal(300, 5)
     assert linear_probe(h, h @ normal(5, 2, seed=1)) > 0.999
     assert linear_probe(h, normal(300, 1, seed=2)) < 0.1
+    assert linear_probe(h, h @ normal(5, 2, seed=1), ridge=1.0) == pytest.approx(0.75, abs=0.05)  # shrunk by a half
+    with pytest.raises(MetricError, match="6 features, 6 targets and 4 folds"):
+        linear_probe(h[:6], y[:6], folds=4)
+    assert 0 <= linear_probe(h[:6], y[:6], folds=3) <= 1
 
 
 OF_FEATURES = [name for name, metric in METRICS.items() if metric.against != "layer"]

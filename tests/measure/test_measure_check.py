@@ -230,6 +230,15 @@ def test_a_changed_network_is_another_run(tmp_path):
         check(lzr.mup(), factory=lambda n: lzr.zoo.MLP(n, depth=3), **options)
 
 
+def test_a_changed_loss_is_another_run(tmp_path):
+    plan = lzr.plan(lzr.Family(lzr.zoo.mlp, base=8), lzr.mup())
+    options = {"widths": (8, 16), "seeds": 1, "steps": 1, "folder": tmp_path / "run"}
+    halves, thirds = (lambda out, y: out.square().mean() / 2), (lambda out, y: out.square().mean() / 3)
+    lzr.check(plan, "digits", loss=halves, **options)
+    with pytest.raises(StoreError, match="another run .code of the loss"):
+        lzr.check(plan, "digits", loss=thirds, **options)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -270,3 +279,15 @@ def test_a_changed_plan_does_not_continue_another_ones_run(tmp_path):
     with pytest.raises(lzr.LazyrichError, match="plan"):
         lzr.check(other, "digits", folder=tmp_path / "run", **options)
     assert lzr.plan(family, lzr.mup()).fingerprint == lzr.plan(family, lzr.mup()).fingerprint != other.fingerprint
+
+
+def test_another_loss_of_the_same_name_is_another_check(tmp_path):
+    plan, options = lzr.plan(lzr.Family(lzr.zoo.mlp, base=16), lzr.mup()), {"widths": [16, 32], "steps": 1, "seeds": 1}
+
+    def scaled(factor):
+        return lambda f, y: factor * torch.nn.functional.cross_entropy(f, y)
+
+    lzr.check(plan, "digits", folder=tmp_path / "run", loss=scaled(1), **options)
+    lzr.check(plan, "digits", folder=tmp_path / "run", loss=scaled(1), **options)
+    with pytest.raises(LazyrichError, match="code of the loss"):
+        lzr.check(plan, "digits", folder=tmp_path / "run", loss=scaled(2), **options)

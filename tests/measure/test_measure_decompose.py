@@ -7,6 +7,8 @@ from torch.nn import functional as F
 
 from lazyrich.family.zoo.residual import Branch
 from lazyrich.measure import decompose
+from lazyrich.measure.decompose import from_corners
+from lazyrich.measure.movement import feature_movement
 
 
 class Residual(nn.Module):
@@ -83,9 +85,23 @@ def test_nothing_of_the_block_changes():
     assert all(torch.equal(v, before[k]) for k, v in block.state_dict().items())
 
 
+def test_the_seed_is_that_of_random_layers():
+    block, old, new, x0, x1 = moved(nn.Sequential(nn.Linear(7, 5), nn.Dropout(0.5)), (3, 7), torch.float64)
+    one, same, other = (decompose(block, old, new, x0, x1, seed=seed) for seed in (1, 1, 2))
+    assert torch.equal(one.total, same.total)
+    assert not torch.equal(one.total == 0, other.total == 0)
+
+
 def test_small_updates_keep_their_digits_in_float64():
     block, old, _, x0, _ = moved(nn.Linear(64, 64), (8, 64), torch.float32)
     new = {k: v.double() * (1 + 1e-9) for k, v in old.items()}
     parts = decompose(block, {k: v.double() for k, v in old.items()}, new, x0, x0)
     assert parts.error < 1e-6
     assert parts.layer.norm() / (1e-9 * F.linear(x0.double(), old["weight"].double()).norm()) == pytest.approx(1, abs=0.2)
+
+
+def test_where_nothing_moves_the_error_and_the_movement_are_zero():
+    nothing = torch.zeros(3, 2)
+    assert from_corners(nothing, nothing, nothing, nothing).error == 0
+    assert feature_movement(nothing, nothing) == 0
+    assert feature_movement(nothing, nothing + 1) == float("inf")

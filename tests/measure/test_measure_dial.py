@@ -211,6 +211,41 @@ def test_errors_of_sequences_count_words():
     assert found.points[1]["test_error"] < 0.6
 
 
+class Placed(Words):
+    """Adds a table of positions, which is no feature of a sample."""
+
+    def __init__(self, width):
+        super().__init__(width)
+        self.places = nn.Embedding(5, width)
+
+    def forward(self, x):
+        return self.outer(torch.tanh(self.hidden(self.inner(x) + self.places(torch.arange(x.shape[1])))))
+
+
+def test_a_table_of_positions_is_no_hidden_layer():
+    x = torch.randint(6, (15, 5), generator=torch.Generator().manual_seed(0))
+    given = {**FEW, "steps": 3, "samples": 10, "test": 5}
+    found = lzr.dial(lzr.Family(Placed, base=16), (x, x), [0.1, 1.0], widths=[16], **given)
+    assert [set(p["layers"]) for p in found.points] == [{"inner", "hidden"}] * 2
+
+
+class Bare(nn.Module):
+    """Tables alone."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.table, self.outer = nn.Embedding(5, width), nn.Linear(width, 6)
+
+    def forward(self, x):
+        return self.outer(self.table(torch.arange(x.shape[1]))).expand(len(x), -1, -1) + 0.0 * x[..., None]
+
+
+def test_a_network_without_hidden_features_is_refused_before_training():
+    x = torch.randint(6, (15, 5), generator=torch.Generator().manual_seed(0))
+    with pytest.raises(UsageError, match="Bare has no hidden layer whose features could move"):
+        lzr.dial(lzr.Family(Bare, base=16), (x, x), [0.1, 1.0], widths=[16], **FEW)
+
+
 def test_no_law_is_read_where_no_width_is_near_its_linearisation():
     points = [point(g, 3.0, width, features=1.0, feature_kernel=1.0, kernel=1.0, kernel_distance=1.0) for g in (0.1, 1.0)
               for width in (64, 128)]  # fmt: skip
@@ -223,7 +258,9 @@ def test_a_loss_that_grew_and_a_tie_are_told():
     tied = summed([point(g, 0.01, start=2.0) for g in (0.1, 1.0)], (0.1, 1.0))
     assert "generalises alike at every richness" in tied.sentence
     better = summed([point(0.1, 0.01, start=2.0), point(1.0, 0.01, start=2.0, test_loss=0.5)], (0.1, 1.0))
-    assert "generalises best at gamma_0 = 1 (test loss 0.5)" in better.sentence
+    assert "generalises best at gamma_0 = 1, the largest that was tried (test loss 0.5)" in better.sentence
+    inside = summed([point(g, 0.01, start=2.0, test_loss=abs(g - 0.1) + 0.5) for g in (0.01, 0.1, 1.0)], (0.01, 0.1, 1.0))
+    assert "generalises best at gamma_0 = 0.1 (test loss 0.5)" in inside.sentence
 
 
 def test_no_more_samples_are_trained_on_than_asked():

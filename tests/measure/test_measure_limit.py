@@ -115,9 +115,46 @@ def test_networks_that_diverge_are_a_result(rich):
     assert one.widths[0]["diverged"] == 3
     assert "diverged" in str(one)
     assert one.slope.value == pytest.approx(-0.5, abs=0.3)
+    exact = dataclasses.replace(found, theory=found.theory | {"accuracy": 3e-16})
+    assert "± 0%" in str(exact)
+    assert "± 0%" not in str(found)
     gone = dataclasses.replace(found, runs=[run for run in runs if run["width"] == 64])
     assert "diverged at this learning rate" in gone.sentence
     assert gone.to_dict()["widest"]["width"] is None
+
+
+class Bare(nn.Module):
+    """The network of ``two_class`` without a module in it, whose outputs have no axis of their own."""
+
+    def __init__(self, n):
+        super().__init__()
+        for name, drawn in zip("vbwcao", lzr.zoo.two_class(n).parameters(), strict=True):
+            setattr(self, name, nn.Parameter(drawn.detach()))
+
+    def forward(self, x):
+        h = nn.functional.linear(x.flatten(1), self.v, self.b).tanh()
+        h = nn.functional.linear(h, self.w, self.c).tanh()
+        return nn.functional.linear(h, self.a, self.o).squeeze(-1)
+
+
+def test_tensors_of_the_network_itself_are_layers_with_names():
+    nets = lzr.Family(Bare, base=64, roles={"v": "input", "w": "hidden", "a": "output"})
+    plan = lzr.plan(nets, lzr.mup(), "sgd", init={"o": 0.0})
+    small = SMALL | {"steps": 3, "widths": (64, 128), "seeds": 1, "neurons": 400, "lr": 0.05}
+    found = lzr.limit(plan, pair(), **small)
+    assert [layer["layer"] for layer in found.theory["layers"]] == ["v", "w"]
+    assert found.widths[0]["kernels"].keys() == {"v", "w"}
+    model, x = plan.build(64, seed=0).double(), pair().subset(9, 0).x.double().flatten(1)
+    h = nn.functional.linear(nn.functional.linear(x, model.v, model.b).tanh(), model.w, model.c).tanh().detach()
+    run = found.runs[0]
+    assert torch.allclose(torch.tensor(run["layers"][1]["start"], dtype=torch.float64), h @ h.T / 64)
+    f = model(x).detach()
+    assert run["outputs"][0] == pytest.approx(f.tolist())
+    assert run["loss"][0] == pytest.approx(float((f[:6] - signs(6)).square().mean() / 2))
+
+
+def signs(count):
+    return 2.0 * pair().subset(9, 0).y[:count].double() - 1
 
 
 def batch_normed(n):

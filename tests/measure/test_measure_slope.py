@@ -50,3 +50,7 @@ def test_too_little_to_fit_is_nan_or_an_endless_interval():
 def test_a_row_of_another_length_is_refused():
     with pytest.raises(LazyrichError, match="expected \\(seeds, 2\\)"):
         fit_slope([64, 128], [[1.0, 2.0, 3.0]])
+
+
+def test_one_seed_at_two_widths_gives_the_rounded_slope_too():
+    assert fit_slope([10, 30], [[10**-0.3, 30**-0.3]]).value == -0.3

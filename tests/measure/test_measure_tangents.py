@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 import torch
@@ -112,6 +113,9 @@ def test_spectra_alignment_and_rows(found) -> None:
     assert row["features.hidden.0"] == last["features"]["hidden.0"]
     text = str(found)
     assert found.sentence in text
+    assert re.search(
+        "while the training loss fell from .* and on test samples the linearised network is off by", found.sentence
+    )
     assert f"peak: {found.peak}" in text
 
 

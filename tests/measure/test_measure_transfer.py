@@ -38,6 +38,8 @@ def test_diverged_runs_do_not_count_and_an_end_of_the_grid_is_told():
     assert optimum(LRS, falling).lr == LRS[-1]
     stopped = [*falling[:5], *[math.nan] * 4]
     assert not optimum(LRS, stopped).edge, "beyond it training diverges, so it is no end of the grid"
+    between = [3.0, math.nan, 2.0, 1.0, 0.9, 0.8, 0.7, 0.6, 0.5]
+    assert optimum(LRS, between).edge, "one that diverged on the way does not move the grid's end"
     assert math.isnan(optimum(LRS, [math.nan] * 9).lr)
 
 
@@ -156,11 +158,11 @@ def test_a_stopped_study_is_continued(tmp_path, monkeypatch):
     plan = lzr.plan(PAIR, lzr.mup(), "adam")
     whole, trained = module.run_row, []
 
-    def counted(grid, plan, scheme, width, seed):
+    def counted(grid, plan, scheme, width, seed, lrs):
         trained.append((width, seed))
         if len(trained) == 3:
             raise KeyboardInterrupt
-        return whole(grid, plan, scheme, width, seed)
+        return whole(grid, plan, scheme, width, seed, lrs)
 
     monkeypatch.setattr(module, "run_row", counted)
     with pytest.raises(KeyboardInterrupt):
@@ -197,10 +199,10 @@ def test_a_training_that_fails_is_said_after_the_others_are_kept(tmp_path, monke
     module, plan = sys.modules["lazyrich.measure.transfer"], lzr.plan(PAIR, lzr.mup(), "adam")
     whole = module.run_row
 
-    def broken(grid, plan, scheme, width, seed):
+    def broken(grid, plan, scheme, width, seed, lrs):
         if (width, seed) == (8, 1):
             raise RuntimeError("no luck")
-        return whole(grid, plan, scheme, width, seed)
+        return whole(grid, plan, scheme, width, seed, lrs)
 
     monkeypatch.setattr(module, "run_row", broken)
     with pytest.raises(SweepError, match=r"3 done, 1 failed[\s\S]*width=8, seed=1.*RuntimeError: no luck"):
@@ -245,9 +247,9 @@ def test_no_plan_is_refused():
 def test_the_shift_with_depth_is_the_slope_of_the_optima(monkeypatch):
     module, best = sys.modules["lazyrich.measure.transfer"], {2: -3.0, 4: -4.5, 8: -6.0}
 
-    def known(grid, plan, scheme, width, seed):
+    def known(grid, plan, scheme, width, seed, lrs):
         losses = bowl(best[grid.plans[grid.names.index(plan)].family.depth])
-        return {"plan": plan, "scheme": scheme, "width": width, "seed": seed, "start": 2.3, "losses": losses}
+        return {"plan": plan, "scheme": scheme, "width": width, "seed": seed, "start": 2.3, "losses": losses} | {"lrs": lrs}
 
     monkeypatch.setattr(module, "run_row", known)
     plans = [lzr.plan(lzr.Family(lzr.zoo.mlp, base=8, depth=d), lzr.mup(), "adam") for d in best]
@@ -263,9 +265,9 @@ def test_the_shift_with_depth_is_the_slope_of_the_optima(monkeypatch):
 def test_a_study_goes_on_with_other_schemes_in_any_order(tmp_path, monkeypatch):
     module, trained = sys.modules["lazyrich.measure.transfer"], []
 
-    def counted(grid, plan, scheme, width, seed, row=module.run_row):
+    def counted(grid, plan, scheme, width, seed, lrs, row=module.run_row):
         trained.append((scheme, width, seed))
-        return row(grid, plan, scheme, width, seed)
+        return row(grid, plan, scheme, width, seed, lrs)
 
     monkeypatch.setattr(module, "run_row", counted)
     one, other = (lzr.plan(PAIR, scheme, "adam") for scheme in (lzr.standard(), lzr.mup()))
@@ -275,6 +277,25 @@ def test_a_study_goes_on_with_other_schemes_in_any_order(tmp_path, monkeypatch):
     assert [scheme.name for scheme in both.schemes] == ["mup() · adam", "standard() · adam"]
     assert both.schemes[1].best == alone.schemes[0].best
     assert both.reproduce["notes"] == []
+
+
+def test_a_study_goes_on_with_other_learning_rates(tmp_path, monkeypatch):
+    module, trained, shown = sys.modules["lazyrich.measure.transfer"], [], []
+    plan, more = lzr.plan(PAIR, lzr.mup(), "adam"), [5e-4, *SMALL["lrs"][1:], 0.1]
+
+    def counted(grid, plan, scheme, width, seed, lrs, row=module.run_row):
+        trained.append(lrs)
+        return row(grid, plan, scheme, width, seed, lrs)
+
+    monkeypatch.setattr(module, "run_row", counted)
+    lzr.transfer(plan, folder=tmp_path, **SMALL)
+    for _ in range(2):
+        found = lzr.transfer(plan, folder=tmp_path, progress=lambda *given: shown.append(given), **SMALL | {"lrs": more})
+    assert trained == 4 * [SMALL["lrs"]] + 4 * [[5e-4, 0.1]]
+    assert shown[0][:2] == (12, 24)  # half of the rows, counted as their mean
+    np.testing.assert_allclose(losses(found), losses(lzr.transfer(plan, **SMALL | {"lrs": more})), rtol=1e-4)
+    assert found.lrs == tuple(more)
+    assert found.reproduce["notes"] == []
 
 
 def test_one_plan_twice_and_what_cannot_step_are_refused_before_training():
@@ -303,7 +324,8 @@ def test_a_page_is_drawn_of_the_seeds_that_all_begun_widths_share(monkeypatch):
     plan = lzr.plan(PAIR, lzr.mup(), "adam")
 
     def rows(*done, name=""):
-        return tuple({"plan": name, "width": w, "seed": s, "start": 3.0, "losses": bowl(-3.0)[:4]} for w, s in done)
+        row = {"plan": name, "start": 3.0, "lrs": SMALL["lrs"], "losses": bowl(-3.0)[:4]}
+        return tuple(row | {"width": w, "seed": s} for w, s in done)
 
     def trained(function, grid, trials, context, where, many, so_far):
         for done in ([(8, 0)], [(8, 0), (16, 1)], [(8, 0), (16, 1), (16, 0)]):

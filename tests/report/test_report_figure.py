@@ -14,6 +14,7 @@ import lazyrich.report
 from lazyrich.report import figure
 from lazyrich.report.result import Curve, Line, Loss, read_result
 from lazyrich.report.scale import spans
+from lazyrich.report.transfer_figure import scheme_style
 
 _CSS = (Path(lazyrich.report.__file__).parent / "templates" / "page.css").read_text(encoding="utf-8")
 _TEXT_TONES = ("ink", "muted", "link", "good", "bad", "warn", "theory", "update")
@@ -59,6 +60,12 @@ def test_colours_stand_out(scheme):
 def test_both_schemes_name_the_same_colours():
     schemes = _schemes()
     assert schemes["light"].keys() == schemes["dark"].keys()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_four_schemes_of_a_study_have_four_colours(scheme):
+    colors = _schemes()[scheme]
+    assert len({colors[scheme_style(i)[0]] for i in range(4)}) == 4
 
 
 @pytest.fixture(scope="module")

@@ -74,6 +74,7 @@ def test_every_module_is_drawn_before_one_is_drawn_twice(names: str, drawn: str,
 def test_the_headline_and_the_hierarchy_are_said_to_be_two_trainings(tmp_path: Path) -> None:
     page = page_of(sample_tangent(), tmp_path)
     assert "all samples and outputs for 100 steps, which left 10.0% of the loss; so its errors need not be those at" in page
+    assert "in a network with kinks (ReLU and its kin) they do not see units switch" in page
     unknown = sample_tangent()
     unknown["moments"][-1]["loss"] = None
     assert "all samples and outputs for 100 steps; so its errors need not be those at" in page_of(unknown, tmp_path)

@@ -8,6 +8,7 @@ import torch
 from lazyrich.errors import LazyrichError, RichError
 from lazyrich.gaussian import dual
 from lazyrich.rich import Network, solve
+from lazyrich.rich.curve import NAMED, curve_of
 from lazyrich.rich.objective import LOSSES
 
 STEPS = 12
@@ -180,6 +181,25 @@ def test_the_same_call_gives_the_same_numbers_and_a_table():
         one.outputs, solve(network, x, y, 4, samples=400, seed=1).outputs
     )
     assert len(one.rows()) == 5 and "feature kernels of the hidden layers move by" in str(one)
+
+
+def test_a_name_is_the_function_that_it_is_for_kernels():
+    """Referee: E phi(u)^2 by the dual activation, and by quadrature of the function."""
+    one = torch.ones((), dtype=torch.float64)
+    u = torch.linspace(-9, 9, 200_001, dtype=torch.float64)
+    weight = torch.exp(-u.square() / 2) / (2 * torch.pi) ** 0.5
+    assert {"identity", "linear", "tanh", "relu", "leaky_relu", "swish", "softplus", "softshrink", "abs"} <= set(NAMED)
+    for name, phi in NAMED.items():
+        found = torch.trapezoid(weight * curve_of(name).phi(u).square(), u)
+        assert float(found) == pytest.approx(float(dual(name).variance(one)), rel=1e-6), name
+        assert curve_of(name).phi is phi
+
+
+def test_derivatives_count_as_far_as_they_are_those_of_the_function():
+    smooth = {name for name in NAMED if curve_of(name).smooth}
+    assert {"tanh", "gelu", "silu", "elu", "exp", "softplus", "identity"} <= smooth
+    assert smooth.isdisjoint({"relu", "leaky_relu", "selu", "hardtanh", "hardsigmoid", "hardswish", "sign", "softshrink"})
+    assert not curve_of(lambda h: h.sin() + (h - h.sin()).detach()).smooth  # a slope of one's own
 
 
 REFUSED = [

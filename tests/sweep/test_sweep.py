@@ -17,7 +17,7 @@ import torch
 
 from lazyrich.errors import StoreError, SweepError
 from lazyrich.fingerprint import fingerprint
-from lazyrich.sweep import Futures, Inline, Outcome, Processes, Proposals, Store, executor_for, grid, shard_of, sweep
+from lazyrich.sweep import Futures, Inline, Outcome, Processes, Proposals, Results, Store, executor_for, grid, shard_of, sweep
 from lazyrich.sweep.trial import name_of, trial_of
 
 
@@ -39,6 +39,7 @@ def test_a_grid_is_the_product_of_its_axes():
         ({"lr": [1, 2, 1]}, "axis 'lr' has 1 twice"),
         ({"a": range(2000), "b": range(2000)}, "4,000,000 trials"),
         ({"model": [object()]}, "axis 'model' holds a object"),
+        ({"z": [np.complex64(1)]}, "axis 'z' holds a complex"),
     ],
 )
 def test_axes_that_span_nothing_are_refused(axes, says, tmp_path):
@@ -122,9 +123,17 @@ def test_what_a_function_raises_is_an_outcome_and_can_be_tried_again(tmp_path):
 
 @pytest.mark.parametrize(
     ("returned", "says"),
-    [(object(), "returned a object for 'value'"), ({"x": {1, 2}}, "returned a set for 'x'"),
-     (np.array([object()]), "array of objects")],
-)  # fmt: skip
+    [
+        (object(), "returned a object for 'value'"),
+        ({"x": {1, 2}}, "returned a set for 'x'"),
+        (np.array([object()]), "array of objects"),
+        ({"layers": {"fc": torch.ones(2)}}, "a Tensor of shape (2,) for 'layers/fc', expected"),
+        ({"z": [np.complex64(1j)]}, "returned a complex for 'z'"),
+        ({"when": np.datetime64("2020-01-01")}, "returned a date for 'when'"),
+        ({"w": torch.eye(2).to_sparse()}, "'w' is a sparse tensor, expected one that is an array; return its to_dense()"),
+        ({"h": {1: "int", "1": "str"}}, "among the names of 'h' is 1 twice"),
+    ],
+)
 def test_what_cannot_be_kept_is_a_failure(returned, says, tmp_path):
     results = sweep(lambda lr: returned, {"lr": [1]}, tmp_path / "s")
     assert says in results.failures[0].error
@@ -137,6 +146,26 @@ def test_numbers_of_any_kind_are_kept(tmp_path):
     row = sweep(kinds, {"lr": [1]}, tmp_path / "s").rows()[0]
     assert (row["t"], row["n"], row["text"], row["list"]) == (1.5, 2.0, "a", [1])
     assert math.isnan(row["nan"])
+
+
+def test_tensors_of_one_number_and_of_few_bits_are_kept(tmp_path):
+    def kinds(lr):
+        return {
+            "losses": [torch.tensor(2.0), np.float32(1)], "layers": {"fc": torch.tensor(3)},
+            "half": torch.tensor(1.5, dtype=torch.bfloat16), "many": torch.ones(2, dtype=torch.bfloat16),
+        }  # fmt: skip
+
+    results = sweep(kinds, {"lr": [1]}, tmp_path / "s")
+    assert results.outcomes[0].value == {"losses": [2.0, 1.0], "layers": {"fc": 3}, "half": 1.5}
+    np.testing.assert_array_equal(results.array({"lr": 1}, "many"), [1, 1])
+
+
+def test_settings_are_found_as_they_were_given(tmp_path):
+    results = sweep(lambda x: {"a": np.full(2, str(x))}, {"x": [(1, 2), 1, True, np.float32(0.5)]}, tmp_path / "s")
+    for x, word in ((1, 2), "[1, 2]"), (True, "True"), (1, "1"), (np.float32(0.5), "0.5"):
+        assert results.array({"x": x}, "a")[0] == word
+    with pytest.raises(SweepError, match="among the names of the settings is 1 twice"):
+        trial_of({"1": 0, 1: 0}, "f", "c")
 
 
 def test_shards_part_the_trials_and_merge(tmp_path):
@@ -156,6 +185,15 @@ def test_shards_part_the_trials_and_merge(tmp_path):
             shard_of(text)
     with pytest.raises(StoreError, match="no store of trials"):
         Store(tmp_path / "new").merge(tmp_path / "nothing")
+
+
+def test_shards_share_the_costly_values_of_every_axis(tmp_path):
+    axes = {"seed": list(range(10)), "width": [1, 2, 4, 8]}
+    parts = [sweep(lambda seed, width: 0, axes, tmp_path / f"{i}", shard=(i, 4)).rows() for i in (1, 2, 3, 4)]
+    assert [len(rows) for rows in parts] == [10] * 4
+    assert all(1 <= sum(row["width"] == 8 for row in rows) <= 5 for rows in parts)
+    assert len({(row["seed"], row["width"]) for rows in parts for row in rows}) == 40
+    assert parts[0] == sorted(parts[0], key=lambda row: (row["seed"], row["width"]))
 
 
 def test_a_proposer_sees_what_came_of_its_last_proposals(tmp_path):
@@ -212,6 +250,19 @@ def test_export(tmp_path):
     assert float(data["loss"].sel(lr=0.25, seed=1)) == 1.25
 
 
+def test_tables_tell_outcomes_of_several_codes_apart(tmp_path):
+    xarray = pytest.importorskip("xarray")
+    for code in ("old", "new"):
+        results = sweep(lambda lr, code=code: {"loss": len(code) * lr}, {"lr": [1, 2]}, tmp_path / "s", name="f", code=code)
+    assert "code" not in results.to_pandas()
+    with Store(tmp_path / "s") as store:
+        mixed = Results(tuple(store.all()), 4, tmp_path / "s")
+    assert [(row["function"], row["code"]) for row in mixed.rows()] == [("f", "old")] * 2 + [("f", "new")] * 2
+    assert (
+        isinstance(data := mixed.to_xarray(), xarray.Dataset) and float(data["loss"].sel(lr=2, function="f", code="old")) == 6
+    )
+
+
 def test_results_refuse_names_that_are_not_there(tmp_path):
     results = sweep(loss, {"lr": [1]}, tmp_path / "s")
     with pytest.raises(SweepError, match="no trial returned 'accuracy'; they returned loss"):
@@ -248,6 +299,54 @@ def test_the_first_outcome_of_a_trial_stays(tmp_path):
         assert store.get(["k"])["k"].value == {"a": 1}
 
 
+def test_the_arrays_of_the_first_outcome_stay_too(tmp_path):
+    def kept(folder, **arrays):
+        with Store(tmp_path / folder) as store:
+            store.put(Outcome("k", {}, "done", {}, arrays), "f", "c")
+
+    kept("a", first=np.ones(2), second=np.zeros(3))
+    kept("b", second=np.full(4, 7.0), first=np.full(5, 8.0))
+    kept("a", second=np.full(4, 7.0))
+    with Store(tmp_path / "a") as store:
+        assert store.merge(tmp_path / "b") == 0
+        np.testing.assert_array_equal(store.array("k", "first"), [1, 1])
+        np.testing.assert_array_equal(store.array("k", "second"), [0, 0, 0])
+    assert [file.name for file in (tmp_path / "a" / "arrays").iterdir()] == ["k.npz"]
+
+
+def test_an_outcome_is_on_the_disk_before_it_counts(tmp_path, monkeypatch):
+    """What a power cut would show, and no kill does: rows are synced by SQLite, arrays before their row."""
+    synced, sync = [], os.fsync
+
+    def noted(handle):
+        synced.append((os.readlink(f"/proc/self/fd/{handle}"), os.fstat(handle).st_size, len(store.all())))
+        sync(handle)
+
+    with Store(tmp_path / "s") as store:
+        assert store._db.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
+        monkeypatch.setattr(os, "fsync", noted)
+        store.put(Outcome("k", {}, "done", {}, {"a": np.ones(1000)}), "f", "c")
+        monkeypatch.undo()
+    (array, size, before), (folder, _, meanwhile) = synced
+    assert array.endswith(".part") and size > 8000 and folder == str(tmp_path / "s" / "arrays") and before == meanwhile == 0
+
+
+def test_forgotten_trials_run_again_and_leave_no_arrays(tmp_path):
+    calls = []
+
+    def counted(lr):
+        calls.append(lr)
+        return {"curve": np.ones(lr)}
+
+    results = sweep(counted, {"lr": [1, 2]}, tmp_path / "s", code="1")
+    assert results.array_names() == ["curve"]
+    with Store(tmp_path / "s") as store:
+        assert store.forget([results.outcomes[0].key]) == 1
+        assert [file.stem for file in (tmp_path / "s" / "arrays").iterdir()] == [results.outcomes[1].key]
+    assert sweep(counted, {"lr": [1, 2]}, tmp_path / "s", code="1").array({"lr": 1}, "curve").shape == (1,)
+    assert calls == [1, 2, 1]
+
+
 def test_a_trial_is_claimed_by_one_process_until_that_is_gone(tmp_path):
     trial = trial_of({"lr": 1}, "f", "c")
     first, second = Store(tmp_path / "s"), Store(tmp_path / "s")
@@ -261,6 +360,13 @@ def test_a_trial_is_claimed_by_one_process_until_that_is_gone(tmp_path):
         check=False,
     )  # fmt: skip
     assert gone.returncode == 7
+
+    def owners():
+        return second._db.execute("SELECT COUNT(*) FROM owners").fetchone()[0]
+
+    assert owners() == 2
+    Store(tmp_path / "s").close()
+    assert owners() == 1  # whoever opens the store next forgets it
     assert second.claim(trial_of({"lr": 2}, "f", "c"))
     second._db.execute("INSERT INTO owners VALUES ('far', 'another machine', 1, '', 0)")
     second._db.execute("INSERT INTO claims VALUES ('k3', 'far')")
@@ -284,10 +390,15 @@ def test_a_full_disk_stops_the_sweep_and_keeps_what_is_finished(tmp_path):
 
 def test_executors_by_name():
     assert isinstance(executor_for(), Inline)
-    assert executor_for("processes", 3, 1, 5.0).timeout == 5.0
+    assert executor_for("processes", 3, 1, 5.0).timeout == 5.0 and executor_for("processes").retries == 2
     for call, says in [
         (lambda: executor_for("slurm"), "got executor 'slurm', expected inline, processes, ray"),
         (lambda: executor_for("inline", timeout=1.0), "timeout"),
+        (lambda: executor_for(workers=4), "workers=4 for executor 'inline', which starts none; take processes"),
+        (lambda: executor_for(retries=7), "retries=7 for executor 'inline', which does not count them; take processes or ray"),
+        (lambda: executor_for("dask", 2, 9), "retries=9 for executor 'dask'.*allowed-failures"),
+        (lambda: executor_for("dask://h:1", 2), "workers=2 for executor 'dask://h:1', which starts none; start the cluster"),
+        (lambda: executor_for("ray://h:1", 2), "workers=2 for executor 'ray://h:1'"),
         (lambda: Processes(0), "workers=0"),
         (lambda: Futures(None, 0), "slots=0"),
         (lambda: Proposals(None, lambda t: {}, "loss", 0), "trials=0"),
@@ -354,6 +465,26 @@ def test_a_damaged_array_is_named(tmp_path):
                 store.array(outcome.key, "curve")
 
 
+def test_means_of_numbers_that_hardly_fit_are_means(tmp_path):
+    given = {"large": [1e308, 1e308], "far": [1e200, -1e200], "ends": [math.inf, -math.inf], "up": [math.inf, 1.0]}
+    results = sweep(lambda seed: {k: v[seed] for k, v in given.items()} | {"huge": 2**2000}, {"seed": [0, 1]}, tmp_path / "s")
+    found = {name: results.mean(name)[0] for name in given}
+    assert found["large"]["mean"] == 1e308 and found["large"]["std"] == 0.0
+    assert found["far"]["mean"] == 0.0 and found["far"]["std"] == pytest.approx(math.sqrt(2) * 1e200)
+    assert math.isnan(found["ends"]["mean"]) and found["up"]["mean"] == math.inf
+    with pytest.raises(SweepError, match="'huge' is an integer that no float holds"):
+        results.mean("huge")
+
+
+def test_tables_of_several_exporters_do_not_meet(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    results = sweep(loss, {"lr": [1, 2]}, tmp_path / "s")
+    deep = tmp_path / "deep" / "rows.parquet"
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(results.to_parquet, [deep] * 8)) == [deep] * 8
+    assert len(pandas.read_parquet(deep)) == 2 and [file.name for file in deep.parent.iterdir()] == ["rows.parquet"]
+
+
 def test_tables_without_numbers_or_with_several_kinds(tmp_path):
     results = sweep(lambda lr: {"loss": math.nan, "odd": [1] if lr == 1 else "a"}, {"lr": [1, 2]}, tmp_path / "s")
     assert [row["loss"] for row in json.loads(results.write(tmp_path / "rows.json").read_text())] == [None, None]
@@ -390,7 +521,8 @@ def test_samplers_that_have_tried_everything_end_the_search(tmp_path):
         propose = Proposals(study, lambda t: {"a": t.suggest_int("a", 0, 5)}, "value", trials=50)
         results = sweep(lambda a: a, propose, tmp_path / type(sampler).__name__)
         assert sorted(row["a"] for row in results.rows()) == list(range(6)) and study.best_value == 0
-        assert len(study.trials) < 20 and all(t.state.name == "COMPLETE" for t in study.trials)
+        most = 6 if isinstance(sampler, optuna.samplers.GridSampler) else 8
+        assert len(study.trials) <= most and all(t.state.name == "COMPLETE" for t in study.trials)
 
 
 def test_a_space_that_prunes_is_refused(tmp_path):
@@ -400,5 +532,68 @@ def test_a_space_that_prunes_is_refused(tmp_path):
     def space(asked):
         raise optuna.TrialPruned
 
+    study = optuna.create_study()
     with pytest.raises(SweepError, match="the space raised TrialPruned for Optuna's trial 0, expected settings"):
-        sweep(lambda a: a, Proposals(optuna.create_study(), space, "value", 4), tmp_path / "s")
+        sweep(lambda a: a, Proposals(study, space, "value", 4), tmp_path / "s")
+    assert {t.state.name for t in study.trials} == {"FAIL"}
+
+
+@pytest.fixture
+def stored_study(tmp_path):
+    """A study on disk, opened anew by each call with the same seed."""
+    optuna = pytest.importorskip("optuna")
+    optuna.logging.set_verbosity(optuna.logging.CRITICAL)
+
+    def opened():
+        return optuna.create_study(
+            study_name="x", storage=f"sqlite:///{tmp_path / 'o.db'}", load_if_exists=True,
+            sampler=optuna.samplers.TPESampler(seed=0),
+        )  # fmt: skip
+
+    return opened
+
+
+def lr_of(asked):
+    return {"lr": asked.suggest_float("lr", 0.01, 1.0)}
+
+
+def test_a_stored_study_continues_and_is_told_nothing_twice(tmp_path, stored_study):
+    calls = []
+
+    def train(lr):
+        calls.append(lr)
+        if len(calls) == 3:
+            raise ValueError("no such luck")
+        return {"loss": lr}
+
+    def run(trials, code="1"):
+        return sweep(train, Proposals(stored_study(), lr_of, "loss", trials, 2), tmp_path / "s", name="f", code=code)
+
+    first = run(4)
+    assert run(4).rows() == first.rows() and len(calls) == len(stored_study().trials) == 4
+    more = run(6)
+    assert len(calls) == len(set(calls)) == len(stored_study().trials) == 6
+    assert more.rows()[:4] == first.rows() and len(more.failures) == 1
+    with pytest.raises(SweepError, match="the study was told outcomes of another function or of older code"):
+        run(6, code="2")
+    assert len(stored_study().trials) == 6
+
+
+def test_an_interrupted_search_leaves_no_running_trials_and_is_shown(tmp_path, stored_study):
+    calls, seen = [], []
+
+    def train(lr):
+        calls.append(lr)
+        if len(calls) == 6:
+            raise KeyboardInterrupt
+        return {"loss": lr}
+
+    def run(**more):
+        return sweep(train, Proposals(stored_study(), lr_of, "loss", 8), tmp_path / "s", name="f", code="1", **more)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(so_far=seen.append)
+    assert [t.state.name for t in stored_study().trials] == ["COMPLETE"] * 5 + ["FAIL"] * 3
+    assert len(seen[-1].outcomes) == 5 and seen[-1].total == 8
+    assert len(run().outcomes) == 8 and len(calls) == 9
+    assert sum(t.state.name == "COMPLETE" for t in stored_study().trials) == 8

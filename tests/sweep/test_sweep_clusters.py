@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -25,6 +27,8 @@ def check(name, tmp_path):
     results = sweep(once_dead, settings, tmp_path / "s", executor=executor_for(name, workers=2))
     assert [row["value"] for row in results.rows()] == list(range(8))
     assert (tmp_path / "3").exists()  # it was killed
+    if name == "dask":  # Ray does not tell; other trials too may run again, whose results were on the dead worker
+        assert results.outcomes[3].attempts >= 2 and results.outcomes[7].attempts == 1
 
     def fails(a):
         raise ValueError("no")
@@ -50,6 +54,7 @@ def test_a_trial_that_kills_its_dask_worker_takes_no_other_with_it(tmp_path):
     pytest.importorskip("distributed")
     results = sweep(always_dead, {"a": list(range(10))}, tmp_path / "s", executor=executor_for("dask", workers=2))
     assert [o.settings["a"] for o in results.failures] == [3] and results.failures[0].status == "died"
+    assert results.failures[0].attempts >= 4  # of the first try, and of that alone at the end
     assert sorted(o.value["value"] for o in results.outcomes if o.status == "done") == [a for a in range(10) if a != 3]
 
 
@@ -91,3 +96,17 @@ def test_a_ray_cluster_that_is_not_there_is_said(tmp_path):
     pytest.importorskip("ray")
     with pytest.raises(SweepError, match="does not answer"):
         sweep(once_dead, {"a": [1]}, tmp_path / "s", executor=executor_for("ray://auto"))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_script_without_a_guard_is_told_of_it(tmp_path):
+    """Dask's processes import the script that was started."""
+    pytest.importorskip("distributed")
+    (tmp_path / "script.py").write_text(
+        "import sys\nfrom lazyrich.sweep import executor_for, sweep\n"
+        "sweep(abs, [{}], sys.argv[1], name='abs', code='1', executor=executor_for('dask', workers=1))\n"
+    )
+    words = [sys.executable, str(tmp_path / "script.py"), str(tmp_path / "s")]
+    said = subprocess.run(words, check=False, capture_output=True, text=True).stderr
+    assert "so put what the script does under: if __name__ == '__main__':" in said.splitlines()[-1]
+    assert said.count("Traceback") == 1 and len(said.splitlines()) < 25

@@ -36,6 +36,16 @@ def test_functions_of_files_that_nobody_can_import_travel_with_what_they_use(tmp
     assert [row["value"] for row in results.rows()] == list(range(10, 16))
 
 
+def test_workers_take_the_threads_that_they_are_given(tmp_path):
+    def threads(a):
+        import torch
+
+        return torch.get_num_threads()
+
+    results = sweep(threads, {"a": [0]}, tmp_path / "s", executor=Processes(1, threads=2))
+    assert results.rows()[0]["value"] == 2
+
+
 def test_a_trial_whose_process_died_is_tried_again(tmp_path):
     marks = tmp_path / "marks"
     marks.mkdir()

@@ -67,15 +67,17 @@ def test_a_run_of_mlflow_has_parameters_and_metrics(library):
     assert module.calls[5][1:] == (("loss", 1.0), {"step": 1})
 
 
-def test_event_files_of_tensorboard_can_be_read_back(tmp_path):
+def test_event_files_of_tensorboard_read_back_as_they_were_returned(tmp_path):
     events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     sweep(lambda lr: {"loss": [2.0 * lr, lr]}, {"lr": [0.5, 0.25]}, tmp_path / "s", callbacks=[TensorBoard(tmp_path / "tb")])
     found = []
     for folder in sorted((tmp_path / "tb").iterdir()):
+        assert len(list(folder.iterdir())) == 1
         read = events.EventAccumulator(str(folder))
         read.Reload()
-        found.append([point.value for point in read.Scalars("loss")][:2])
-    assert sorted(found) == [[0.5, 0.25], [1.0, 0.5]]
+        found.append([(point.step, point.value) for point in read.Scalars("loss")])
+        assert "_hparams_/session_start_info" in read.summary_metadata
+    assert sorted(found) == [[(0, 0.5), (1, 0.25)], [(0, 1.0), (1, 0.5)]]
 
 
 def test_a_tracker_that_fails_is_said_and_loses_no_trial(tmp_path):

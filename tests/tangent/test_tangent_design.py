@@ -71,6 +71,12 @@ def test_it_predicts_what_a_little_training_moves():
     assert found.features["hidden.1"] == pytest.approx(float((seen["h"] - h).norm() / h.norm()), rel=0.05)
 
 
+def test_features_that_are_zero_and_stay_so_have_not_moved():
+    model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 1))
+    nn.init.constant_(model[0].bias, -9.0)
+    assert onset(model, torch.zeros(2, 4), torch.ones(2), features=["1"]).features == {"1": 0.0}
+
+
 def test_richness_enters_every_order_by_one_more_power():
     x, y = data()
     plain, rich = (lzr.plan(family(), lzr.richness(0.25, gamma), "sgd") for gamma in (1.0, 3.0))
@@ -95,6 +101,14 @@ def test_a_designed_network_starts_at_the_wanted_size():
     assert float(weights.std()) == pytest.approx(1.6 / 48**0.5, rel=0.05)
     assert "tangent kernel to move by 0.2 at width 48" in str(found)
     assert found.rows()[0]["sigma_w"] == 1.0
+
+
+def test_a_design_takes_the_share_that_is_learnt_and_foretells_features():
+    x, y = data()
+    (found,) = design(family(1), x, y, 0.2, learnt=0.2, features=["hidden.0"], seeds=1).candidates
+    want = onset(found.plan.build(16, 0), x, y, rates=rated(found.plan, 16), learnt=0.2, centred=True, features=["hidden.0"])
+    assert want.size == pytest.approx(0.2, rel=1e-3)
+    assert found.features("hidden.0") == pytest.approx(want.features["hidden.0"], rel=1e-3)
 
 
 def test_sigmas_are_those_of_layers_at_the_base_width():

@@ -83,6 +83,23 @@ def test_inputs_are_refused_with_the_mend():
             function.check(x)
 
 
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda m, x: ntk_of(m, {"x": x}), "x1: got dict, expected a tensor.*wrap the network"),
+        (lambda m, x: ntk_of(m, x, "a"), "x2: got str, expected a tensor"),
+        (lambda m, x: NtkOperator(m, x.numpy()), r"x: got ndarray.*torch.as_tensor\(x\)"),
+        (lambda m, x: layer_alignment(m, {"x": x}, torch.arange(4)), "x: got dict, expected a tensor.*wrap the network"),
+        (lambda m, x: higher_kernels(m, {"x": x}), "x: got dict, expected a tensor.*wrap the network"),
+        (lambda m, x: higher_kernels(m, x, x.numpy()), r"x_test: got ndarray.*torch.as_tensor\(x_test\)"),
+        (lambda m, x: linearize(m)({"x": x}), "x: got dict, expected a tensor.*wrap the network"),
+    ],
+)
+def test_inputs_that_are_no_tensor_are_refused_with_how_to_give_one(call, says):
+    with pytest.raises(TangentError, match=says):
+        call(nn.Linear(3, 2), torch.randn(4, 3))
+
+
 def test_a_network_that_centres_its_batch_is_refused():
     class Centred(nn.Module):
         def __init__(self):
@@ -172,6 +189,11 @@ class Checkpointed(nn.Linear):
         return checkpoint(super().forward, x, use_reentrant=False)
 
 
+class Reentrant(nn.Linear):
+    def forward(self, x):
+        return checkpoint(super().forward, x, use_reentrant=True)
+
+
 class Waves(nn.Linear):
     def __init__(self, *sizes):
         super().__init__(*sizes)
@@ -181,11 +203,14 @@ class Waves(nn.Linear):
         return (super().forward(x) * self.waves).real
 
 
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
 @pytest.mark.parametrize(
     ("call", "says"),
     [
         (lambda x: NtkOperator(Checkpointed(3, 2), x).matvec(torch.ones(8, 1)), "Checkpointed.*switch checkpointing off"),
         (lambda x: hierarchy(Checkpointed(3, 2), x, torch.ones(4, 2), times=[1]), "Checkpointed.*switch checkpointing off"),
+        (lambda x: NtkOperator(nn.Sequential(nn.Linear(3, 3), Reentrant(3, 2)), x), "switch checkpointing off"),
+        (lambda x: ntk_of(nn.Sequential(nn.Linear(3, 3), Reentrant(3, 2)), x), "switch checkpointing off"),
         (lambda x: linearize(Checkpointed(3, 2))(x), "Checkpointed.*switch checkpointing off"),
         (lambda x: linearize(nn.Bilinear(3, 3, 2))(x, x), "got 2 inputs for Bilinear.*one tensor and splits it"),
         (lambda x: ntk_of(Waves(3, 2), x), "'waves' is torch.complex64.*view_as_real"),
@@ -195,6 +220,42 @@ class Waves(nn.Linear):
 def test_what_torch_cannot_take_is_told_with_the_mend(call, says):
     with pytest.raises(TangentError, match=says):
         call(torch.randn(4, 3))
+
+
+class Signs(nn.Linear):
+    def forward(self, x):
+        return super().forward(x).sign()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda m, x: ntk_of(m, x),
+        lambda m, x: ntk_of(m, x, x + 1, per="tensor"),
+        lambda m, x: layer_alignment(m, x, torch.tensor([0, 1, 0, 1])),
+        lambda m, x: NtkOperator(m, x),
+        lambda m, x: linearize(m)(x),
+        lambda m, x: taylor(m, 2)(x),
+        lambda m, x: higher_kernels(m, x, order=2),
+    ],
+)
+def test_outputs_that_move_in_jumps_are_refused(call):
+    with pytest.raises(TangentError, match="Signs: .*a sign, a rounding"):
+        call(Signs(3, 2), torch.randn(4, 3))
+
+
+def test_gradients_that_vanish_at_a_point_only_are_taken():
+    saddle, x = nn.Sequential(nn.Linear(3, 4, bias=False), nn.Linear(4, 2, bias=False)), torch.randn(4, 3)
+    for p in saddle.parameters():
+        nn.init.zeros_(p)
+    dead = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    nn.init.constant_(dead[0].bias, -100)
+    for model, at in ((saddle, x), (nn.Linear(3, 2, bias=False), 0 * x), (dead, x), (nn.Linear(3, 2), x[:1])):
+        kernel = ntk_of(model, at)
+        assert torch.allclose(
+            NtkOperator(model, at).matvec(torch.eye(2 * len(at))), kernel.transpose(1, 2).flatten(2).flatten(0, 1)
+        )
+        assert linearize(model)(at).shape == (len(at), 2)
 
 
 def under_inference(call):

@@ -10,8 +10,10 @@ from torch import Tensor, nn
 
 import lazyrich as lzr
 from lazyrich.errors import TangentError
-from lazyrich.tangent import NetworkFunction, gradient, pairs
+from lazyrich.tangent import NetworkFunction, contraction, gradient, pairs
+from lazyrich.tangent import tape as tapes
 from lazyrich.tangent.ntk import ntk_of
+from lazyrich.tangent.outputs import Outputs
 from lazyrich.tangent.tape import probe, tape
 
 
@@ -90,6 +92,20 @@ class Custom(nn.Module):
 
     def forward(self, x):
         return torch.sin(self.scale * self.dense(x)) @ self.mix
+
+
+class Waves(nn.Module):
+    """Real gains and offsets of complex activations, and a real one beside them."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.gain, self.offset = nn.Linear(4, 6), nn.Linear(6, 2), *(nn.Parameter(torch.randn(4)) for _ in "ab")
+        self.real = nn.Parameter(torch.randn(6))
+
+    def forward(self, x):
+        waves = torch.fft.rfft(torch.tanh(self.a(x)), dim=1)
+        waves = (waves * self.gain + self.offset).conj() * self.gain
+        return self.b(torch.tanh(torch.fft.irfft(waves, n=6, dim=1)) * self.real)
 
 
 class PositionsFirst(nn.Module):
@@ -259,6 +275,7 @@ CASES = {
     ),
     "tied convolution": (TiedTwice, numbers(2, 6)),
     "custom": (Custom, numbers(4)),
+    "waves": (Waves, numbers(4)),
     "positions first": (PositionsFirst, numbers(5, 5)),
     "in place": (InPlace, numbers(4)),
     "recurrent": (Recurrent, numbers(3, 4)),
@@ -568,3 +585,26 @@ def test_refusals_say_what_was_got_and_the_mend(call, says):
     model, x = build("dense")
     with pytest.raises(TangentError, match=says):
         call(model, x)
+
+
+@pytest.mark.parametrize("where", ["tape", "rest", "contraction"])
+def test_a_lack_of_memory_is_no_operation_without_a_batched_form(monkeypatch, where):
+    """The ways around would take the memory once more, one sample at a time, for hours."""
+    model, x = nn.Sequential(nn.Linear(3, 2), nn.Tanh(), nn.Linear(2, 2)).double(), numbers(3)
+    outputs = Outputs(model, x)
+
+    def full(*_args, **_options):
+        raise RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes")
+
+    module, name = {"tape": (torch.autograd, "grad"), "rest": (torch.func, "vmap"), "contraction": (contraction, "vmap")}[where]
+    attempt = {
+        "tape": lambda: tapes._gradients(model(x), list(model.parameters()), torch.ones(2, len(x), 2, dtype=x.dtype)),
+        "rest": lambda: tapes._rest(outputs.function, x, ["0.weight"]),
+        "contraction": lambda: contraction._jet(outputs, slice(0, 2), 0, outputs.point, outputs.point),
+    }[where]
+    attempt()
+    whole = getattr(module, name)
+    monkeypatch.setattr(module, name, lambda *args, **more: whole(*args, **more) if calls else calls.append(1) or full())
+    calls = []
+    with pytest.raises(RuntimeError, match="not enough memory"):
+        attempt()

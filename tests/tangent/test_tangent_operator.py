@@ -96,6 +96,21 @@ def test_features_are_the_layers_outputs_and_the_model_keeps_no_hook():
     assert torch.allclose(both["3"], model(x) @ model(x[:2]).T / 2)
 
 
+def test_complex_features_are_pairs_of_real_ones():
+    class Waves(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.waves, self.b = nn.Linear(3, 4), nn.Identity(), nn.Linear(3, 2)
+
+        def forward(self, x):
+            return self.b(self.waves(torch.fft.rfft(self.a(x))).abs())
+
+    model, x = Waves(), torch.randn(4, 3)
+    h = torch.fft.rfft(model.a(x)).detach()
+    found = feature_kernel(model, x, layers=["waves"])["waves"]
+    torch.testing.assert_close(found, (h @ h.mH).real / 3)
+
+
 def test_what_does_not_fit_is_refused():
     model, x = nn.Sequential(nn.Linear(4, 4), nn.ReLU()), torch.randn(3, 4)
     twice = nn.Sequential(model[0], model[1], model[0])
@@ -104,6 +119,8 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(TangentError, match="2 outputs"):
         features(twice, x, layers=["0"])
     assert list(features(twice, x)) == ["1"]
+    with pytest.raises(TangentError, match=r"does not take x2 of shape \(3, 2\)"):
+        feature_kernel(model, x, x[:, :2])
     with pytest.raises(TangentError, match="'4.weight'"):
         NtkOperator(model, x, rates={"4.weight": 1.0})
     with pytest.raises(TangentError, match="block"):
@@ -112,9 +129,11 @@ def test_what_does_not_fit_is_refused():
         NtkOperator(nn.BatchNorm1d(4), x)
 
 
-def test_vectors_of_whole_numbers_are_refused():
+def test_vectors_of_whole_numbers_and_arrays_are_refused():
     with pytest.raises(TangentError, match="torch.int64, expected real numbers"):
         NtkOperator(nn.Linear(3, 1), torch.randn(4, 3)).matvec(torch.ones(4, 1, dtype=torch.long))
+    with pytest.raises(TangentError, match="ndarray, expected a tensor; torch.as_tensor"):
+        NtkOperator(nn.Linear(3, 1), torch.randn(4, 3)).matvec(torch.ones(4, 1).numpy())
 
 
 def test_the_features_of_recurrent_layers_are_their_first_tensor_and_large_kernels_are_refused():

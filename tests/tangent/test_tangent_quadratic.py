@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import pickle
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,12 @@ def test_the_terms_are_the_first_two_derivatives_along_the_weights(activation):
     at = model.features(x)
     assert torch.equal(model.quadratic(at), model.quadratic(x))
     assert torch.equal(model.linear(at, 2 * step), model.linear(x, 2 * step))
+
+
+@pytest.mark.parametrize("activation", sorted(CURVED))
+def test_models_can_be_pickled(activation):
+    model, x = moved(QuadNTK, activation=activation)
+    assert torch.equal(pickle.loads(pickle.dumps(model)).network(x), model.network(x))
 
 
 def test_the_network_is_the_formula_and_starts_at_zero():

@@ -130,7 +130,10 @@ def test_what_does_not_fit_is_refused_with_the_mend():
     kernels = higher_kernels(model, x, order=2)
     for call, says in [
         (lambda: lzr.hierarchy(model, x, y, 5, times=[1.0]), "got order 5"),
-        (lambda: lzr.hierarchy(model, x, y[:, 0], times=[1.0]), r"got y of shape \(3,\), expected \(3, 2\).*one-hot"),
+        (
+            lambda: lzr.hierarchy(model, x, y[:, 0], times=[1.0]),
+            r"got y of shape \(3,\), expected the outputs' \(3, 2\).*one-hot",
+        ),
         (lambda: lzr.hierarchy(model, x, y, 2.0, times=[1.0]), "got order 2.0"),
         (lambda: lzr.hierarchy(model, x, y, times=[1.0], lr="a"), "got lr 'a'"),
         (lambda: lzr.hierarchy(model, x, y * torch.nan, times=[1.0]), "y has entries that are not finite"),

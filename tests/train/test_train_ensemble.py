@@ -1,6 +1,8 @@
 """Stacked members do what each would do alone, whoever is trained beside them."""
 
 import re
+import shutil
+import warnings
 from dataclasses import replace
 
 import pytest
@@ -15,6 +17,7 @@ from lazyrich.train.likeness import likeness
 from lazyrich.train.probe import Probe
 
 X, Y = torch.randn(6, 16, 5, dtype=torch.float64), torch.randint(3, (6, 16))
+NEEDS_COMPILER = pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
 
 
 def batches(step):
@@ -514,3 +517,99 @@ def test_batches_of_several_tensors_step_together_where_they_are_shared(kind):
         train_all(pairs(shared=False), nn.functional.mse_loss, 2, engine="vmap")
     assert all(not run.diverged for run in train_all(pairs(shared=False), nn.functional.mse_loss, 2, engine="loop"))
     assert all(not run.diverged for run in train_all(pairs(shared=True), nn.functional.mse_loss, 2, engine="vmap"))
+
+
+class Turned(nn.Module):
+    """Looks at its data."""
+
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Linear(5, 4)
+
+    def forward(self, x):
+        return self.a(x) if x.mean() > 0 else -self.a(x)
+
+
+@pytest.mark.parametrize("what", ["branch", "sizes", "pairs"])
+def test_batches_of_ones_own_that_do_not_stack_are_looped(what):
+    def some():
+        made = []
+        for i, member in enumerate(some_of(Turned if what == "branch" else lambda: nn.Linear(5, 4))):
+            x, y = member.batches(0)
+            cut = len(x) - i * (what == "sizes")
+            given = ((x[:cut], y[:cut]), ({"x": x}, y))[what == "pairs"]
+            model = Named(member.model) if what == "pairs" else member.model
+            made.append(replace(member, model=model, batches=lambda step, given=given: given))
+        return made
+
+    found, alone = (train_all(some(), F.mse_loss, 3, engine=engine) for engine in ("auto", "loop"))
+    assert [run.engine for run in found] == ["loop", "loop"]
+    assert [run.losses for run in found] == [run.losses for run in alone]
+    with pytest.raises(TrainError, match="engine='loop'"):
+        train_all(some(), F.mse_loss, 3, engine="vmap")
+
+
+class Named(nn.Module):
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x):
+        return self.inner(x["x"])
+
+
+def test_autocast_gives_the_dtype_that_it_gives_alone():
+    seen = []
+
+    class Half(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = nn.Linear(5, 4)
+
+        def forward(self, x):
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                seen.append(self.a(x).dtype)
+                return self.a(x).float()
+
+    found, alone = (train_all(some_of(Half), F.mse_loss, 3, engine=engine) for engine in ("vmap", "loop"))
+    assert set(seen) == {torch.bfloat16}
+    for run, other in zip(found, alone, strict=True):
+        assert run.losses == pytest.approx(other.losses, rel=0.02)
+
+
+class Attends(nn.Module):
+    """torch has no batching rule for its attention, and says so."""
+
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Linear(5, 4)
+
+    def forward(self, x):
+        h = self.a(x)[:, None, None].contiguous()
+        return F.scaled_dot_product_attention(h, h, h)[:, 0, 0]
+
+
+def test_torchs_remark_on_its_batching_rules_is_not_passed_on(recwarn):
+    warnings.simplefilter("always")
+    assert {run.engine for run in train_all(some_of(Attends), F.mse_loss, 2)} == {"vmap"}
+    assert [str(w.message) for w in recwarn if "batching rule" in str(w.message)] == []
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=[pytest.mark.slow, NEEDS_COMPILER])])
+def test_compiled_members_do_what_the_others_do(backend, monkeypatch):
+    used = []
+
+    def compiled(function, real=torch.compile):
+        used.append(function)
+        return real(function, backend=backend)
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    found = []
+    for compile in (True, False):
+        some = members("mlp", "adam")
+        some[1].optimizer.param_groups[0]["lr"] = float("nan")  # retires, so that the others are stacked anew
+        found.append(train_all(some, F.cross_entropy, 4, engine="vmap", compile=compile))
+    assert used
+    for run, other in zip(*found, strict=True):
+        assert (run.diverged, run.losses) == (other.diverged, pytest.approx(other.losses, rel=1e-9, nan_ok=True))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from lazyrich.errors import TrainError
+from lazyrich.errors import TangentError, TrainError
 from lazyrich.inference import gradient_flow
 from lazyrich.train.flow import flow
 
@@ -68,3 +68,29 @@ def test_fast_modes_get_the_steps_that_they_need() -> None:
 def test_bad_times_are_refused(times: list[float]) -> None:
     with pytest.raises(TrainError, match="increasing"):
         flow(net(), torch.randn(2, 3), torch.randn(2, 2), times)
+
+
+def test_outputs_that_cancel_do_not_hide_the_fastest_mode() -> None:
+    """All ones lies in the null space of the kernel of x = (10, -10)."""
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(model.weight, 0.3)
+    found, _ = flow(model, torch.tensor([[10.0], [-10.0]]), torch.tensor([1.0, -1.0]), [0.0, 1.0])
+    assert found[1].flatten().tolist() == pytest.approx([1.0, -1.0])
+
+
+def test_a_kernel_that_outgrows_the_steps_is_refused() -> None:
+    """From weights near zero the product of two is slow at first; its kernel grows a hundredfold on the way."""
+    model = nn.Sequential(nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False))
+    for p in model.parameters():
+        nn.init.constant_(p, 0.1)
+    x, y = torch.ones(1, 1), torch.full((1,), 100.0)
+    assert flow(model, x, y, [0.1], substeps=400)[0].item() == pytest.approx(100, abs=1e-2)
+    with pytest.raises(TrainError, match="raise substeps"):
+        flow(model, x, y, [10.0], substeps=1)
+
+
+def test_targets_and_rates_that_fit_nothing_are_refused() -> None:
+    with pytest.raises(TrainError, match=r"targets y \(2, 5\) for outputs \(5, 2\)"):
+        flow(net(), torch.randn(5, 3), torch.randn(2, 5), [1.0])
+    with pytest.raises(TangentError, match="wieght"):
+        flow(net(), torch.randn(5, 3), torch.randn(5, 2), [1.0], rates={"wieght": 0.0})

@@ -75,8 +75,10 @@ def test_a_networks_own_tensors_are_a_layer_with_a_name_for_people() -> None:
             return self.last(x + self.shift)
 
     start, (x, y) = Shifted().double(), data()
-    found = train_alone(start, sgd, lambda _: (x, y), half_mse, steps=1)
+    told: list[str] = []
+    found = train_alone(start, sgd, lambda _: (x, y), half_mse, steps=1, probes=lambda layer: told.append(layer) or [])
     assert list(found.runs) == ["", "last"]
+    assert told == ["(network)", "last", ""]  # the last is the whole network
     assert str(found).splitlines()[1].startswith("(network)  ")
     with pytest.raises(TrainError, match=r"expected layers .*: \(network\), last"), only(start, "head"):
         pass
@@ -128,5 +130,9 @@ def test_the_probe_looks_without_changing_the_run() -> None:
     assert len(probe.rows()) == 3 * 4
     torch.manual_seed(0)
     assert probe.records[0] == layer_alignment(net(), x, y)
+    rated = AlignmentProbe(x, y, rates={"readout.weight": 0.0, "readout.bias": 0.0})
+    train(net(), sgd(list(net().parameters())), lambda _: (x, y), half_mse, 1, probes=[rated])
+    torch.manual_seed(0)
+    assert [layer.layer for layer in rated.records[0].layers if layer.share == 0] == ["readout"]
     with pytest.raises(TrainError, match="every = 0"):
         AlignmentProbe(x, y, every=0)

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import lazyrich as lzr
-from lazyrich.errors import TrainError
+from lazyrich.errors import TrainError, UsageError
 from lazyrich.train import loss_for, train
 
 DATA = lzr.data.load("digits")
@@ -59,3 +59,21 @@ def test_losses_are_found_by_name_and_by_target():
     assert torch.isclose(half(f, y), 0.5 * (f - y).square().sum(1).mean())
     with pytest.raises(TrainError, match="got loss 'hinge'.*cross_entropy"):
         loss_for("hinge", y)
+
+
+def test_losses_are_found_by_reference(tmp_path):
+    (tmp_path / "mine.py").write_text("def doubled(f, y):\n    return 2 * (f - y).abs().mean()\n\nclass Kept: ...\n")
+    name, loss = loss_for(f"{tmp_path / 'mine.py'}:doubled", torch.ones(2))
+    assert (name, float(loss(torch.zeros(2), torch.ones(2)))) == ("doubled", 2.0)
+    with pytest.raises(UsageError, match="has no 'gone'"):
+        loss_for(f"{tmp_path / 'mine.py'}:gone", torch.ones(2))
+    with pytest.raises(TrainError, match="got the class Kept as loss, expected a function"):
+        loss_for(f"{tmp_path / 'mine.py'}:Kept", torch.ones(2))
+
+
+@pytest.mark.parametrize("name", ["mse", "half_mse"])
+def test_a_squared_loss_refuses_targets_of_another_shape(name):
+    loss = loss_for(name, torch.zeros(2))[1]
+    assert loss(torch.ones(3, 1), torch.zeros(3)) == loss(torch.ones(3), torch.zeros(3, 1)) > 0
+    with pytest.raises(TrainError, match=r"targets \(2, 5\) for outputs \(5, 2\)"):
+        loss(torch.ones(5, 2), torch.zeros(2, 5))

@@ -17,10 +17,12 @@ from lazyrich.lazy.bottleneck.path import BottleneckPath
 from lazyrich.lazy.bottleneck.side import Nonlinearity, Side, behind, counted, gram, inputs, sided
 from lazyrich.lazy.bottleneck.tableau import DORMAND_PRINCE, EULER, Tableau
 
+TINY = torch.finfo(torch.float64).tiny
+
 
 @dataclass(frozen=True)
 class _State:
-    """Where training is: P = integral of J^T e, and the decoder's function; slopes are its last stage's g, e and J^T e."""
+    """Where training is: P = integral of J^T e, and the decoder's function."""
 
     pulled: Tensor
     decoder: TrainedDecoder
@@ -245,15 +247,14 @@ class BottleneckDynamics:
                 [h * g * e for g, (_, e, _, _) in zip(method.gap, stages, strict=True)]
             )
         size_u, size_f = u.square().mean().sqrt(), torch.maximum(f.square().mean(), self.y.square().mean()).sqrt()
-        return float(torch.maximum(of_u.abs().max() / size_u, of_g.abs().max() / size_f))
+        return float(torch.maximum(of_u.abs().max() / size_u.clamp_min(TINY), of_g.abs().max() / size_f.clamp_min(TINY)))
 
     def _first_step(self, stage: tuple) -> float:
-        """A hundredth of the time in which u or f would change by its size at the present speed."""
+        """A hundredth of the time in which u or f would change by its size at the present speed; what is zero has no size yet."""
         f, e, back, u = stage
         with torch.no_grad():
-            speed_u = (self.of_encoder @ back).norm() / u.norm()
-            speed_f = (self.decoder.ntk(u, u) @ e).norm() / torch.maximum(f.norm(), self.y.norm())
-        return 0.01 / max(float(speed_u), float(speed_f), 1e-12)
+            pairs = ((self.of_encoder @ back, u.norm()), (self.decoder.ntk(u, u) @ e, torch.maximum(f.norm(), self.y.norm())))
+        return 0.01 / max([*(float(change.norm() / size) for change, size in pairs if size > 0), 1e-12])
 
     def _path(self, rows: list, state: _State, evaluations: int) -> BottleneckPath:
         times, latents, outputs = zip(*rows, strict=True)

@@ -13,6 +13,7 @@ from lazyrich.lazy.rule import (
     shape,
     statistic,
     sums,
+    turned,
 )
 from lazyrich.lazy.rule.pointwise import through
 from lazyrich.lazy.rule.table import RULES, Call, Need, Rule, pairs, register
@@ -37,4 +38,5 @@ __all__ = [
     "statistic",
     "sums",
     "through",
+    "turned",
 ]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lazyrich.graph.node import Batch
-from lazyrich.lazy.field import IDENTITY, Curve, Data, Field, Overlap, Random, Weight
+from lazyrich.lazy.field import IDENTITY, Curve, Data, Field, Overlap, Random, Turned, Weight
 from lazyrich.lazy.layout import Atom, Axis, Kind, size_of
 from lazyrich.lazy.rule.linear import mixed, sum_over
 from lazyrich.lazy.rule.table import Call, pairs, register
@@ -116,6 +116,8 @@ def covariances(call: Call, first: Any, second: Any) -> tuple[tuple[Tensor, Tens
         if not (one.centred or two.centred):
             raise call.refuse("it multiplies two fields that both have means", "end one of them with a linear layer")
         return None, a * b
+    if unknown := next((f for f in (one, two) if isinstance(f, Turned)), None):
+        raise unknown.reason
     if one.sources != two.sources or one.origin is None or one.origin != two.origin or one.order != two.order:
         raise call.refuse(
             "queries and keys share a part of their weights and are not the same, so their covariance is not known",
@@ -148,10 +150,12 @@ def _overlap(call: Call, left: Any, right: Any, of_left: Labels, of_right: Label
     key = [name for name in of_right if name not in of_left]
     places = [a for axis in (*axes.values(), *others.values()) for a in axis if a.kind is Kind.POSITION]
     own = [a for name in (*query, *key) for a in {**axes, **others}[name] if a.kind is Kind.POSITION]
-    if len(query) != 1 or len(key) != 1 or len(own) != len(places) or max(len(axes[query[0]]), len(others[key[0]])) > 1:
+    if len(query) != 1 or len(key) != 1 or max(len(axes[query[0]]), len(others[key[0]])) > 1:
         raise call.refuse("it attends over one axis of several", "flatten the positions to one axis")
     queries, keys = size_of(axes[query[0]]), size_of(others[key[0]])
     found, inner = covariances(call, left, right)
+    if found is not None and len(own) != len(places):
+        raise call.refuse("it attends over one axis of several", "flatten the positions to one axis")
     if found is None:
         like, inputs = _bare(call, left)[0].nngp, call.run.inputs
         found = like.new_zeros(len(inputs[0]), queries, keys), like.new_zeros(len(inputs[-1]), queries, keys)
@@ -193,20 +197,29 @@ def _matrices(call: Call, data: Data, order: list[int]) -> tuple[Tensor, Tensor]
 
 
 def weighed(call: Call, field: Field, at: int, first: Tensor, second: Tensor) -> Field:
-    """Z K Z' along one axis of positions; Z is (N or 1, queries, keys) for either batch."""
+    """Z K Z' along one axis of positions, the same for all others; Z is (N or 1, queries, keys) for either batch."""
     field = field.merged()
-    if len(field.order) != 1:
-        raise call.refuse("it attends over one axis of several", "flatten the positions to one axis")
-    if any(a.kind is not Kind.POSITION for a in field.layout.axes[field.layout.axis(at)]):
+    axis = field.layout.axes[field.layout.axis(at)]
+    if len(axis) != 1 or axis[0].kind is not Kind.POSITION:
         raise call.refuse("it attends over an axis that is no position", "give (batch, heads, positions, dim)")
-    z1 = first if field.lead == 1 else first.unsqueeze(1)
-    z2 = second if field.lead == 1 else second.unsqueeze(0)
     if not field.full:  # nobody reads it
         return field
+    place, n, lead = field.order.index(axis[0]), len(field.order), field.lead
     new = Atom(Kind.POSITION, first.shape[-2])
-    mean = None if field.mean is None else (lambda m: (first @ m.unsqueeze(-1)).squeeze(-1))
-    layout = field.layout.replaced(at, (new,))
-    return field.mapped(lambda k: z1 @ k @ z2.transpose(-1, -2), mean, layout=layout, order=(new,))
+    z1 = first if lead == 1 else first.unsqueeze(1)
+    z2 = second if lead == 1 else second.unsqueeze(0)
+    z1, z2 = (z.reshape(*z.shape[:-2], *[1] * (2 * n - 2), *z.shape[-2:]) for z in (z1, z2))
+
+    def both(k: Tensor) -> Tensor:
+        ends = (lead + place, lead + n + place)
+        return (z1 @ k.movedim(ends, (-2, -1)) @ z2.transpose(-1, -2)).movedim((-2, -1), ends)
+
+    def mean(m: Tensor) -> Tensor:
+        z = first.reshape(len(first), *[1] * (n - 1), *first.shape[-2:])
+        return (z @ m.movedim(1 + place, -1).unsqueeze(-1)).squeeze(-1).movedim(-1, 1 + place)
+
+    order = (*field.order[:place], new, *field.order[place + 1 :])
+    return field.mapped(both, mean, layout=field.layout.replaced(at, (new,)), order=order)
 
 
 def _dims(value: Any) -> int:

@@ -120,6 +120,29 @@ def expand(call: Call) -> Any:
     return field
 
 
+@register("repeat_interleave", says="positions, or copies of features, in a row")
+def interleave(call: Call) -> Field:
+    """Every entry of one axis a number of times in a row."""
+    times, dim = call.args[1], call.get(2, "dim")
+    if not isinstance(times, int) or dim is None:
+        raise call.refuse("it repeats each entry another number of times, or all axes at once", "give one number and dim=")
+    field = call.field().merged()
+    if any(a.kind is Kind.BATCH for a in field.layout.axes[field.layout.axis(dim)]):
+        raise call.refuse("it repeats samples", "treat all samples alike")
+    return copied(field, field.layout.axis(dim), times)
+
+
+def copied(field: Field, at: int, times: int) -> Field:
+    """Every entry of an axis several times in a row; the copies are positions within the axis, as of heads that share keys."""
+    if times == 1:
+        return field
+    axes = field.layout.axes
+    field = _with_atom(field.laid(Layout((*axes[: at + 1], (), *axes[at + 1 :]))), at + 1)
+    field = _chosen(field, at + 1, torch.zeros(times, dtype=torch.long))
+    axes = field.layout.axes
+    return field.laid(Layout((*axes[:at], (*axes[at], *axes[at + 1]), *axes[at + 2 :])))
+
+
 def _refuse_repeated(call: Call, weight: Weight) -> None:
     if any(weight.spread):
         raise call.refuse(f"it changes the axes of '{weight.name}' after its entries were repeated", "repeat them last")

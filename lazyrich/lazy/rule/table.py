@@ -144,26 +144,31 @@ def register(
     return keep
 
 
-def applied(rule: Rule, call: Call) -> Value:
-    """What a rule returns, checked; what goes wrong within it is told with its place."""
-    try:
-        value = rule.function(call)
-    except (LazyrichError, Warning, MemoryError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:  # rules are also users' own code
-        first = (str(error).splitlines() or [""])[0]
-        raise call.refuse(
-            f"its rule '{rule.function.__name__}' failed with {type(error).__name__}: {first}", "mend the rule, or take it out"
-        ) from error
-    several = isinstance(value, (list, tuple))  # of which None is what nobody can read, as a mask
-    for one in [v for v in value if v is not None] if several else [value]:
-        if not isinstance(one, RETURNED):
+def checked(rule: Rule) -> Function:
+    """A rule that tells with its place what goes wrong within it, and whose results are what can go on."""
+
+    def applied(call: Call) -> Value:
+        try:
+            value = rule.function(call)
+        except (LazyrichError, Warning, MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # rules are also users' own code
+            first = (str(error).splitlines() or [""])[0]
             raise call.refuse(
-                f"its rule '{rule.function.__name__}' returned {type(one).__name__}, expected a number or one of "
-                f"{', '.join(kind.__name__ for kind in RETURNED[2:])}",
-                "return call.args[0], through(call, ...) or what another rule returns",
-            )
-    return value
+                f"its rule '{rule.function.__name__}' failed with {type(error).__name__}: {first}",
+                "mend the rule, or take it out",
+            ) from error
+        several = isinstance(value, (list, tuple))  # of which None is what nobody can read, as a mask
+        for one in [v for v in value if v is not None] if several else [value]:
+            if not isinstance(one, RETURNED):
+                raise call.refuse(
+                    f"its rule '{rule.function.__name__}' returned {type(one).__name__}, expected a number or one of "
+                    f"{', '.join(kind.__name__ for kind in RETURNED[2:])}",
+                    "return call.args[0], through(call, ...) or what another rule returns",
+                )
+        return value
+
+    return applied
 
 
-__all__ = ["RULES", "Call", "Data", "Need", "Rule", "Weight", "applied", "keeps", "pairs", "register", "rule_of"]
+__all__ = ["RULES", "Call", "Data", "Need", "Rule", "Weight", "checked", "keeps", "pairs", "register", "rule_of"]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lazyrich.errors import MetricError
-from lazyrich.tangent.alignment import hsic
+from lazyrich.tangent.alignment import centre, hsic
 
 
 def cka(h: Tensor, g: Tensor, unbiased: bool = True) -> float:
@@ -33,7 +33,7 @@ def cka(h: Tensor, g: Tensor, unbiased: bool = True) -> float:
     if len(h) < 2:
         raise MetricError(f"got {len(h)} samples, expected at least two")
     k, other = (f.double() @ f.double().T for f in (h, g))
-    a, b = ((m - m.mean(0) - m.mean(1, keepdim=True) + m.mean()) for m in (k, other))
+    a, b = centre(k), centre(other)
     scale = float(a.norm() * b.norm())
     if scale <= 1e-14 * float(k.norm() * other.norm()):
         raise MetricError("all samples have the same features")

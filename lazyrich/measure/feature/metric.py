@@ -20,7 +20,8 @@ from lazyrich.measure.feature.linear_probe import linear_probe
 from lazyrich.measure.feature.rank import effective_rank, participation_ratio, ratio_of, stable_rank, trace_terms
 from lazyrich.measure.feature.subspace import mean_correlation
 from lazyrich.measure.feature.uniformity import alignment, uniformity
-from lazyrich.measure.movement import feature_kernel, feature_movement, kernel_distance, kernel_movement
+from lazyrich.measure.movement import feature_movement, kernel_distance, kernel_movement
+from lazyrich.tangent.features import feature_gram
 
 Against = Literal["itself", "features", "before", "targets", "layer"]
 Terms = tuple[Callable[..., Tensor], Callable[[Tensor], float]]
@@ -102,7 +103,7 @@ def shared_information(h: Tensor, g: Tensor) -> float:
 
 def _moved(movement: Callable[[Tensor, Tensor], float]) -> Callable[[Tensor, Tensor], float]:
     """A movement from the second set to the first, of kernels."""
-    return lambda h, before: movement(feature_kernel(before), feature_kernel(h))
+    return lambda h, before: movement(*(feature_gram(f.double(), f.double()) for f in (before, h)))
 
 
 def _columns(y: Tensor) -> Tensor:

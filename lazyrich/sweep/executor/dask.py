@@ -7,8 +7,12 @@ installed, and whatever the function imports.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import logging
+import multiprocessing
+import uuid
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
@@ -61,13 +65,14 @@ class Dask:
         with self._there(client):
             data = client.submit(_held, packed(function), pure=False)  # made anew where every worker that held it is gone
             slots = 2 * max(1, sum(client.ncores().values()))
+            starts, topic = _starts(client)
         finished = self._distributed.as_completed(loop=client.loop)
         names: dict[str, Trial] = {}
         suspects: list[Trial] = []
 
         def submit(trial: Trial, again: str = "") -> None:
             with self._there(client):
-                future = client.submit(attempt_packed, data, trial, key=f"trial-{trial.key}{again}", pure=False)
+                future = client.submit(_told, data, trial, topic, key=f"trial-{trial.key}{again}", pure=False)
             names[future.key] = trial
             finished.add(future)
 
@@ -85,7 +90,7 @@ class Dask:
             if outcome.status == "died" and not alone:
                 suspects.append(Trial(outcome.key, outcome.settings))
             else:
-                yield outcome
+                yield dataclasses.replace(outcome, attempts=max(1, starts[outcome.key]))
 
     @contextmanager
     def _there(self, client: Any) -> Iterator[None]:
@@ -105,15 +110,43 @@ class Dask:
         try:
             if self.address is not None:
                 return self._distributed.Client(self.address, timeout=5, set_as_default=False)
-            cluster = self._distributed.LocalCluster(
-                n_workers=self.workers, threads_per_worker=1, dashboard_address=":0", silence_logs=50
-            )
-            return self._distributed.Client(cluster, set_as_default=False)
+            return self._distributed.Client(self._cluster(), set_as_default=False)
         except (OSError, TimeoutError, ValueError) as error:
             raise SweepError(
                 f"the Dask scheduler '{self.address}' does not answer ({type(error).__name__}: {error}); start it with "
                 "'dask scheduler' and give dask://HOST:8786"
             ) from error
+
+    def _cluster(self) -> Any:
+        """Processes of this machine, each of which imports the script that was started."""
+        if getattr(multiprocessing.current_process(), "_inheriting", False):
+            raise SystemExit(1)  # this is one of them, in an unguarded script: the first process says so
+        try:
+            return self._distributed.LocalCluster(
+                n_workers=self.workers, threads_per_worker=1, dashboard_address=":0", silence_logs=50
+            )
+        except RuntimeError as error:
+            raise SweepError(
+                f"the processes of a Dask cluster of this machine did not start ({error}); each of them imports the script that "
+                "was started, so put what the script does under: if __name__ == '__main__':"
+            ) from None  # sixty lines of Dask's own
+
+
+def _starts(client: Any) -> tuple[Counter[str], str]:
+    """How often each trial was begun, as its tasks tell it: Dask does not, and blames also what only waited on a dead worker."""
+    starts: Counter[str] = Counter()
+    topic = f"lazyrich-{uuid.uuid4().hex}"
+    client.subscribe_topic(topic, lambda event: starts.update([event[1]]))
+    return starts, topic
+
+
+def _told(data: bytes, trial: Trial, topic: str) -> Outcome:
+    """A trial whose begin the scheduler has heard of before it may kill its worker."""
+    from distributed import get_client
+
+    with suppress(Exception):  # a count that is not known stops no trial
+        get_client().log_event(topic, trial.key)
+    return attempt_packed(data, trial)
 
 
 def _held(data: bytes) -> bytes:

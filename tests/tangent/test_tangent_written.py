@@ -1,0 +1,152 @@
+"""Operations that torch differentiates wrongly: written out, they have its values and the derivatives of differences."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.func import functional_call, jacrev, jvp
+from torch.nn.utils.parametrizations import orthogonal, spectral_norm, weight_norm
+
+from lazyrich.tangent import NtkOperator, higher_kernels, ntk_of, taylor
+from lazyrich.tangent.function import WRITTEN, smooth
+
+f64 = {"dtype": torch.float64}
+
+
+def drawn(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), **f64)
+
+
+def slope(f, t=0.0, h=2e-3):
+    t = torch.tensor(t, **f64)
+    return (-f(t + 2 * h) + 8 * f(t + h) - 8 * f(t - h) + f(t - 2 * h)) / (12 * h)
+
+
+def reflected(t):
+    a = (drawn(5, 3) + t * drawn(5, 3, seed=1)).tril(-1)
+    return torch.linalg.householder_product(a, 2 / (1 + a.square().sum(0)))
+
+
+def square(t):
+    return drawn(4, 4) + t * drawn(4, 4, seed=1)
+
+
+def definite(t):
+    return square(t) @ square(t).mT + torch.eye(4, **f64)
+
+
+def multiplied(t, **options):
+    index = torch.tensor([[0, 1, 2, 3], [0, 0, 2, 1], [0, 1, 2, 1]])
+    return square(t).scatter_reduce(0, index, drawn(4, 5, seed=2) + t, "prod", **options)
+
+
+LINES = {
+    "scattered products": multiplied,
+    "scattered products alone": lambda t: multiplied(t, include_self=False),
+    "products scattered in place": lambda t: (
+        square(t).clone().scatter_reduce_(1, torch.zeros(4, 4).long(), square(2 * t), "prod")
+    ),
+    "reflections": reflected,
+    "solve": lambda t: torch.linalg.solve(square(t), drawn(4, 2) * (1 + t)),
+    "solve a vector from the right": lambda t: torch.linalg.solve(square(t), drawn(2, 4) * (1 + t), left=False),
+    "solve_ex": lambda t: torch.linalg.solve_ex(square(t), drawn(4))[0],
+    "tensorsolve": lambda t: torch.linalg.tensorsolve(square(t).view(2, 2, 4), drawn(2, 2)),
+    "det": lambda t: square(t).det(),
+    "slogdet": lambda t: torch.linalg.slogdet(square(t))[1],
+    "logdet": lambda t: torch.logdet(definite(t)),
+    "cholesky_inverse": lambda t: torch.cholesky_inverse(torch.linalg.cholesky(definite(t))),
+    "cdist": lambda t: torch.cdist(square(t), drawn(3, 4, seed=2)),
+    "norm": lambda t: square(t).norm(dim=1),
+    "vector_norm": lambda t: torch.linalg.vector_norm(square(t), dim=1),
+    "normalize": lambda t: F.normalize(square(t)),
+    "cosine": lambda t: F.cosine_similarity(square(t), drawn(4, 4, seed=2)),
+    "std": lambda t: square(t).std(0),
+}
+
+
+@pytest.mark.parametrize("f", LINES.values(), ids=LINES)
+def test_values_are_torchs_and_derivatives_along_a_line_are_those_of_differences(f):
+    zero, one = torch.zeros((), **f64), torch.ones((), **f64)
+
+    def first(t):
+        return jvp(f, (t,), (one,))[1]
+
+    def second(t):
+        return jvp(first, (t,), (one,))[1]
+
+    def third(t):
+        return jvp(second, (t,), (one,))[1]
+
+    plain = f(zero)
+    with smooth():
+        torch.testing.assert_close(f(zero), plain)
+        torch.testing.assert_close(first(zero), slope(f), rtol=1e-6, atol=1e-7)
+        torch.testing.assert_close(second(zero), slope(first), rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(third(zero), slope(second), rtol=1e-5, atol=1e-4)
+        torch.testing.assert_close(jacrev(second)(zero), third(zero))
+
+
+def test_written_lengths_keep_the_other_orders_and_shapes():
+    x, y = drawn(3, 4, 5), drawn(3, 2, 5, seed=1)
+    calls = [
+        (torch.norm, (x,), {}), (torch.norm, (x, 1, 1, True), {}), (torch.norm, (x, "nuc"), {"dim": (0, 1)}),
+        (torch.Tensor.norm, (x,), {"p": 2, "dim": (0, 2), "keepdim": True}), (torch.norm, (torch.complex(x, x), 2, -1), {}),
+        (torch.linalg.vector_norm, (x,), {"ord": 1, "dim": -1}), (F.normalize, (x, 1, -1), {}),
+        (torch.std, (x, (0, 1)), {"correction": 0}), (torch.cdist, (x, y, 1.0), {}), (torch.cdist, (x, y[0]), {}),
+        (F.pairwise_distance, (x, y[:, :1]), {}), (F.cosine_similarity, (x, y[:, :1], -1), {}),
+    ]  # fmt: skip
+    for func, args, kwargs in calls:
+        torch.testing.assert_close(WRITTEN[func](*args, **kwargs), func(*args, **kwargs))
+
+
+MAPS = {
+    **{
+        name: lambda layer, name=name: orthogonal(layer, orthogonal_map=name)
+        for name in ("matrix_exp", "cayley", "householder")
+    },
+    "weight_norm": weight_norm,
+    "spectral_norm": spectral_norm,
+}
+
+
+@pytest.mark.parametrize("parametrize", MAPS.values(), ids=MAPS)
+def test_a_second_order_expansion_of_a_parametrized_layer_is_that_of_differences(parametrize):
+    torch.manual_seed(0)
+    layer = parametrize(nn.Linear(3, 5).double()).eval()
+    x, name = drawn(2, 3), next(n for n, p in layer.named_parameters() if p.dim() == 2 and p.shape[1] > 1)
+    start, step = dict(layer.named_parameters())[name].detach(), 0.1 * drawn(5, 3, seed=3).tril(-1)
+
+    def at(order):
+        model = taylor(layer, order)
+        with torch.no_grad():
+            dict(model.named_parameters())[name].add_(step)
+            return model(x)
+
+    def f(t):
+        return functional_call(layer, {name: start + t * step}, (x,)).detach()
+
+    want = (-f(0.2) + 16 * f(0.1) - 30 * f(0.0) + 16 * f(-0.1) - f(-0.2)) / (12 * 0.1**2)
+    torch.testing.assert_close(2 * (at(2) - at(1)), want, rtol=1e-4, atol=1e-7)
+
+
+class Radial(nn.Module):
+    """exp(-distance to trained centres), read out."""
+
+    def __init__(self, order=2.0):
+        super().__init__()
+        self.centres, self.out, self.order = nn.Parameter(drawn(5, 3)), nn.Linear(5, 2).double(), order
+
+    def forward(self, x):
+        return self.out(torch.exp(-torch.cdist(x, self.centres, p=self.order)))
+
+
+@pytest.mark.parametrize("order", [1.0, 2.0, 3.0])
+def test_kernels_of_radial_units_are_those_of_gradients_one_by_one(order):
+    model, x = Radial(order), drawn(4, 3, seed=1)
+    weights = list(model.parameters())
+    outputs = [f for one in x.split(1) for f in model(one)[0]]
+    rows = [torch.cat([g.flatten() for g in torch.autograd.grad(f, weights, retain_graph=True)]) for f in outputs]
+    want = torch.stack(rows) @ torch.stack(rows).T
+    torch.testing.assert_close(ntk_of(model, x).transpose(1, 2).reshape(8, 8), want)
+    torch.testing.assert_close(NtkOperator(model, x).matvec(torch.eye(8, **f64)), want)
+    torch.testing.assert_close(higher_kernels(model, x[:1], order=2).k2, want[:2, :2])
