@@ -6,6 +6,7 @@ import re
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,9 +29,9 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "mynet", raising=False)
 
 
-def run_page(page: str) -> None:
+def run_page(page: str) -> dict[str, Any]:
     """Every block in order: files are written, Python and commands are run."""
-    names: dict[str, object] = {}
+    names: dict[str, Any] = {}
     for language, note, text in blocks(page):
         if note.strip().startswith("file="):
             Path(note.strip().removeprefix("file=")).write_text(text)
@@ -41,6 +42,7 @@ def run_page(page: str) -> None:
                 words = shlex.split(line)
                 assert words[0] == "lazyrich"
                 assert main(words[1:]) == 0, line
+    return names
 
 
 def test_the_tutorial_runs_from_top_to_bottom(capsys: pytest.CaptureFixture[str]) -> None:
@@ -52,6 +54,35 @@ def test_the_tutorial_runs_from_top_to_bottom(capsys: pytest.CaptureFixture[str]
     assert Path("runs/tangent-Net-ntk-digits-width32/report.html").exists()
     assert Path("runs/transfer-net/mup-adam.json").exists()
     assert Path("runs/dial-net/report.html").exists()
+
+
+def test_the_page_on_kernels_runs_and_its_rules_are_right(capsys: pytest.CaptureFixture[str]) -> None:
+    import torch
+    from torch.nn import functional as F
+
+    import lazyrich as lzr
+    from lazyrich.lazy.rule import RULES
+
+    before = dict(RULES)
+    try:
+        names = run_page("docs/kernel.md")
+        assert "a leaky rectifier" in capsys.readouterr().out
+
+        class Plain(names["Net"]):
+            def forward(self, x):
+                return self.last(F.leaky_relu(self.second(F.leaky_relu(self.first(x), 0.2)), 0.2))
+
+        class Summed(names["Net"]):
+            def forward(self, x):
+                return self.last(torch.relu(torch.ones(5, 5).tril() @ self.second(torch.relu(self.first(x)))).mean(1))
+
+        init = lzr.init.variance(2.0, 0.1)
+        for kernel, other, x in (("kernel", Plain(), names["x"]), ("sums", Summed(), names["words"])):
+            pairs = zip(names[kernel](x), lzr.kernel(other, init=init)(x), strict=True)
+            assert all(torch.allclose(found, known, rtol=1e-8) for found, known in pairs)
+    finally:
+        RULES.clear()
+        RULES.update(before)
 
 
 @pytest.mark.filterwarnings("ignore")  # the compiler's own
@@ -98,7 +129,7 @@ def test_the_page_on_sweeps_runs_from_top_to_bottom(
 
 
 def test_the_examples_of_the_readme_run(capsys: pytest.CaptureFixture[str]) -> None:
-    names: dict[str, object] = {}
+    names: dict[str, Any] = {}
     for text in [text for language, _, text in blocks("README.md") if language == "python"]:
         exec(compile(text, "README.md", "exec"), names)
     assert "Well-behaved" in capsys.readouterr().out

@@ -12,8 +12,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from scipy.special import stdtrit
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+
+FIVE_SIGMA = 1 - 2.87e-7  # of a normal variable to stay below
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,11 @@ class Law:
     std: float
     noise: float = 0.0
     uniform: bool = field(default=False, repr=False, compare=False)
+
+    @property
+    def entries(self) -> float:
+        """How many entries it was measured on; infinite where it is known."""
+        return 0.5 / self.noise**2 if self.noise else math.inf
 
     def scaled(self, factor: float) -> Law:
         """The law of a tensor multiplied by a number."""
@@ -158,10 +166,23 @@ def _same_storage(out: Tensor, args: Any) -> bool:
 def measure_laws(models: list[nn.Module], names: list[str]) -> dict[str, Law]:
     """Laws of the named tensors, pooled over several real builds."""
     drawn = [dict(model.named_parameters()) for model in models]
-    laws = {}
-    for name in names:
-        entries = torch.cat([p[name].detach().double().flatten() for p in drawn])
-        mean, std = float(entries.mean()), float(entries.std(correction=0))
-        centred = abs(mean) < 5 * std / math.sqrt(len(entries))  # a sample's own mean is no mean of the law
-        laws[name] = Law(0.0 if centred else mean, std, math.sqrt(0.5 / len(entries)))
-    return laws
+    return {name: measured_law(torch.cat([p[name].detach().flatten() for p in drawn])) for name in names}
+
+
+def measured_law(entries: Tensor) -> Law:
+    """The law of a draw. Its mean counts only where entries around zero would hardly give it; equal entries are constants.
+
+    A single entry tells a constant as little as a deviation: it is taken for a constant, and ``noise`` says so.
+
+    Example:
+        >>> measured_law(torch.tensor([0.5, 0.6])).mean, measured_law(torch.tensor([0.5, 0.5]))
+        (0.0, Law(mean=0.5, std=0.0, noise=0.0))
+    """
+    entries = entries.detach().double()
+    n, mean, std = len(entries), float(entries.mean()), float(entries.std(correction=0))
+    if bool((entries == entries[0]).all()):
+        return Law(float(entries[0]), 0.0, math.sqrt(0.5) if n == 1 and mean else 0.0)
+    error = std / math.sqrt(n - 1)
+    if abs(mean) < float(stdtrit(n - 1, FIVE_SIGMA)) * error:  # Student's: two entries that agree are no evidence
+        mean, std = 0.0, float(entries.square().mean().sqrt())
+    return Law(mean, std, math.sqrt(0.5 / n))

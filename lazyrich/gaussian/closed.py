@@ -165,7 +165,7 @@ def sign() -> Closed:
         s = (q1 * q2).sqrt()
         return 2 / math.pi / ((s - c) * (s + c)).clamp(min=0).sqrt()
 
-    return Closed("sign", kernel, slope, torch.zeros_like, 0.0)
+    return Closed("sign", kernel, slope, torch.zeros_like, 0.0, kinked=True)
 
 
 def step() -> Closed:
@@ -183,6 +183,7 @@ def step() -> Closed:
         lambda c, q1, q2: whole.of_slope(c, q1, q2) / 4,
         lambda q: torch.full_like(q, 0.5),
         0.0,
+        kinked=True,
     )
 
 
@@ -258,7 +259,8 @@ def rectified_power(degree: int = 2) -> Closed:
         return p**2 * _arc_cosine(p - 1, c, q1, q2)
 
     half_moment = 2 ** (p / 2 - 1) * math.gamma((p + 1) / 2) / math.sqrt(math.pi)
-    return Closed("rectified_power", partial(_arc_cosine, p), slope, lambda q: half_moment * q ** (p / 2), float(p))
+    kernel = partial(_arc_cosine, p)
+    return Closed("rectified_power", kernel, slope, lambda q: half_moment * q ** (p / 2), float(p), kinked=p == 1)
 
 
 def _arc_cosine(p: int, c: Tensor, q1: Tensor, q2: Tensor) -> Tensor:

@@ -16,9 +16,12 @@ from torch import Tensor
 from lazyrich.errors import KernelError
 from lazyrich.gaussian.activation import dual
 from lazyrich.gaussian.dual import Dual
-from lazyrich.gaussian.signal import Signal, crossing, growth
+from lazyrich.gaussian.signal import TINY, Signal, crossing, growth
 
 GRID = torch.logspace(-6, 4, 401, dtype=torch.float64)
+SMALL = 1e-3  # a variance that tells whether signals stay near zero
+GROWS = 1e-6  # above one, chi_parallel says that variances leave
+ROUNDING = 1e-8  # of chi_parallel where its integrals are numerical
 
 
 @dataclass(frozen=True)
@@ -38,24 +41,29 @@ class Critical:
 
     @property
     def signal(self) -> Signal:
-        """Propagation at this initialisation."""
-        return Signal(self.phi, self.weight, self.bias)
+        """Propagation at this initialisation, from its own variance."""
+        return Signal(self.phi, self.weight, self.bias, self.variance)
 
 
 def critical(
-    activation: str | Callable[[Tensor], Tensor] | Dual, bias: float | None = None, variance: float | None = None
+    activation: str | Callable[[Tensor], Tensor] | Dual,
+    bias: float | None = None,
+    variance: float | None = None,
+    stable: bool = True,
 ) -> Critical:
     """The edge of chaos, chi_perp(q*) = 1, for a given sigma_b^2 or a given q*.
 
-    sigma_w^2 = 1 / E phi'^2 and sigma_b^2 = q* - E phi^2 / E phi'^2; given sigma_b^2, the smallest q* that has it.
+    sigma_w^2 = 1 / E phi'^2 and sigma_b^2 = q* - E phi^2 / E phi'^2; given sigma_b^2, the smallest q* that has it. Where
+    chi_parallel(q*) > 1, variances leave q* layer by layer, as those of GELU and SWISH do below their half-stable point.
 
     Args:
         activation: a name, a function or a dual.
         bias: sigma_b^2; 0 if neither is given.
         variance: q*, instead.
+        stable: refuse points that variances leave; False takes them.
 
     Raises:
-        KernelError: if both are given, or no critical initialisation has that value.
+        KernelError: if both are given, or no critical initialisation has that value, or none that is stable.
 
     Example:
         >>> point = critical("tanh", bias=0.05)
@@ -68,21 +76,22 @@ def critical(
     if bias is not None and variance is not None:
         raise KernelError(f"got bias = {bias} and variance = {variance}, expected one of them: each fixes the other")
     if variance is not None:
-        return _at(phi, variance)
-    bias = 0.0 if bias is None else float(bias)
-    if bias < 0:
+        found = [_at(phi, variance)]
+    elif bias is not None and not bias >= 0:
         raise KernelError(f"got bias = {bias}, expected sigma_b^2 of 0 or more")
-    if bias == 0 and phi.homogeneous == 1:
-        return _at(phi, 1.0)
-    if bias == 0 and float(phi.variance(_number(0.0))) == 0 and float(phi.slope_variance(_number(0.0))) > 0:
-        return Critical(phi, 1 / float(phi.slope_variance(_number(0.0))), 0.0, 0.0)
-    root = _root(lambda q: _bias(phi, q) - bias)
-    if root is None:
-        top = float(_bias(phi, GRID).nan_to_num(-1.0).max())
-        raise KernelError(
-            f"{phi.name} has no critical initialisation with sigma_b^2 = {bias}; expected one up to {max(top, 0):.6g}"
-        )
-    return Critical(phi, 1 / float(phi.slope_variance(_number(root))), bias, root)
+    else:
+        found = _with_bias(phi, bias or 0.0)
+    steady = [point for point in found if _steady(point)] if stable else found
+    if steady:
+        return steady[0]
+    if not found:
+        raise KernelError(f"{phi.name} has no critical initialisation with sigma_b^2 = {bias or 0.0:g}{_range(phi, stable)}")
+    point = found[-1]
+    raise KernelError(
+        f"{phi.name} is critical at q* = {point.variance:.6g} (sigma_b^2 = {point.bias:.6g}), but chi_parallel = "
+        f"{float(_chi(phi, _number(max(point.variance, SMALL)))):.6g} > 1 there: variances grow away from it layer by "
+        f"layer{_range(phi, stable)}"
+    )
 
 
 def half_stable(activation: str | Callable[[Tensor], Tensor] | Dual) -> Critical:
@@ -97,10 +106,21 @@ def half_stable(activation: str | Callable[[Tensor], Tensor] | Dual) -> Critical
         (3.56155, 1.98306, 0.17292)
     """
     phi = activation if isinstance(activation, Dual) else dual(activation)
-    root = _root(lambda q: growth(phi, q) - phi.slope_variance(q), lambda q: _bias(phi, q) >= 0)
-    if phi.homogeneous is not None or root is None:
+    roots = _half(phi)
+    if phi.homogeneous is not None or not roots:
         raise KernelError(f"{phi.name} has no half-stable point; expected an activation such as gelu or swish: use critical()")
-    return _at(phi, root)
+    return _at(phi, roots[0])
+
+
+def _with_bias(phi: Dual, bias: float) -> list[Critical]:
+    """Every critical initialisation with this sigma_b^2, smallest q* first; of scale-invariant activations that at one."""
+    if bias == 0 and phi.homogeneous == 1:
+        return [_at(phi, 1.0)]
+    roots = [q for q in _roots(lambda q: _bias(phi, q) - bias, 1e-11 * GRID) if 0 < _slope(phi, q) < np.inf]
+    found = [Critical(phi, 1 / _slope(phi, q), bias, q) for q in roots]
+    if bias == 0 and float(phi.variance(_number(0.0))) == 0 and 1e-12 < _slope(phi, TINY) < np.inf:
+        found.insert(0, Critical(phi, 1 / _slope(phi, TINY), 0.0, 0.0))
+    return found
 
 
 def _at(phi: Dual, variance: float) -> Critical:
@@ -117,18 +137,55 @@ def _at(phi: Dual, variance: float) -> Critical:
     return Critical(phi, 1 / slope, max(bias, 0.0), float(variance))
 
 
+def _steady(point: Critical) -> bool:
+    """Whether variances near q* do not grow away from it; at 0 a little above it tells, where chi_parallel itself is 1."""
+    return float(_chi(point.phi, _number(max(point.variance, SMALL)))) <= 1 + GROWS
+
+
+def _range(phi: Dual, stable: bool) -> str:
+    """Which sigma_b^2 have a critical initialisation, and a word on the half-stable point."""
+    biases = _bias(phi, GRID)
+    held = biases.isfinite() & (biases >= 0) & phi.slope_variance(GRID).isfinite() & (GRID > SMALL)
+    held = held & (_chi(phi, GRID) <= 1 + GROWS) if stable else held
+    if phi.homogeneous == 1:
+        return "; expected 0, the only one of a scale-invariant activation"
+    if not bool(held.any()):
+        return "; no other sigma_b^2 has a stable one" if stable else "; no other sigma_b^2 has one"
+    low, high = float(biases[held].min()), float(biases[held].max())
+    kind = "a stable one has" if stable else "one has"
+    near = ", of which lazyrich.gaussian.half_stable() gives the lowest" if stable and _half(phi) else ""
+    return f"; expected another sigma_b^2: {kind} about {low:.3g} to {high:.3g} (for q* up to {float(GRID[-1]):g}){near}"
+
+
+def _half(phi: Dual) -> list[float]:
+    """Variances with chi_parallel = 1; straight stretches have that at all small ones, up to the rounding of the integrals."""
+    return _roots(lambda q: _chi(phi, q) - 1, ROUNDING, lambda q: _bias(phi, q) >= 0)
+
+
+def _chi(phi: Dual, q: Tensor) -> Tensor:
+    """chi_parallel where chi_perp is one."""
+    return growth(phi, q) / phi.slope_variance(q)
+
+
+def _slope(phi: Dual, variance: float) -> float:
+    return float(phi.slope_variance(_number(variance)))
+
+
 def _bias(phi: Dual, q: Tensor) -> Tensor:
     return q - phi.variance(q) / phi.slope_variance(q)
 
 
-def _root(f: Callable[[Tensor], Tensor], where: Callable[[Tensor], Tensor] | None = None) -> float | None:
-    """The smallest variance at which f changes sign by more than rounding (and ``where`` holds)."""
+def _roots(
+    f: Callable[[Tensor], Tensor], least: Tensor | float, where: Callable[[Tensor], Tensor] | None = None
+) -> list[float]:
+    """The variances at which f changes sign by more than ``least``, its rounding (and ``where`` holds), smallest first."""
     values = f(GRID)
-    sure = values.abs() > 1e-11 * GRID
+    sure = values.abs() > least
     allowed = where(GRID) if where else torch.ones_like(sure)
-    for i in np.flatnonzero((values[:-1] * values[1:] < 0) & (sure[:-1] | sure[1:]) & (allowed[:-1] | allowed[1:])):
-        return crossing(lambda q: float(f(_number(q))), float(GRID[i]), float(GRID[i + 1]))
-    return None
+    changes = (values[:-1] * values[1:] < 0) & (sure[:-1] | sure[1:]) & (allowed[:-1] | allowed[1:])
+    return [
+        crossing(lambda q: float(f(_number(q))), float(GRID[i]), float(GRID[i + 1])) for i in np.flatnonzero(changes).tolist()
+    ]
 
 
 def _number(value: float) -> Tensor:

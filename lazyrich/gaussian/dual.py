@@ -71,6 +71,15 @@ class Dual:
         """E[phi'(sqrt(q) z)^2]."""
         return self.slope(q, q, q)
 
+    def bend_variance(self, q: Tensor) -> Tensor:
+        """E[phi''(sqrt(q) z)^2], the derivative of ``slope`` in c on the diagonal; infinite where phi or phi' jumps."""
+        with torch.enable_grad():
+            c = q.detach().clone().requires_grad_()
+            slope = self.slope(c, q.detach(), q.detach())
+            if not slope.requires_grad:
+                return torch.zeros_like(q)
+            return torch.autograd.grad(slope.sum(), c)[0]
+
     def mean(self, q: Tensor) -> Tensor:
         """E[phi(sqrt(q) z)]."""
         raise NotImplementedError
@@ -93,6 +102,7 @@ class Closed(Dual):
     of_slope: Function
     of_mean: Callable[[Tensor], Tensor]
     degree: float | None = None
+    kinked: bool = False
 
     @property
     def homogeneous(self) -> float | None:
@@ -106,6 +116,10 @@ class Closed(Dual):
     def slope(self, c: Tensor, q1: Tensor, q2: Tensor) -> Tensor:
         """By the formula."""
         return _in_double(self.of_slope, c, q1, q2)
+
+    def bend_variance(self, q: Tensor) -> Tensor:
+        """From the slope's formula; infinite for a function that is ``kinked``."""
+        return torch.full_like(q, float("inf")) if self.kinked else super().bend_variance(q)
 
     def mean(self, q: Tensor) -> Tensor:
         """By the formula."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -10,9 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lazyrich.errors import KernelError
 from lazyrich.gaussian.dual import Dual, common_dtype, correlation
+from lazyrich.gaussian.jump import jumps
 from lazyrich.gaussian.plane import integrate
-from lazyrich.gaussian.quadrature import Integrand, expectation, sampled
+from lazyrich.gaussian.quadrature import REACH, Integrand, expectation, sampled
 from lazyrich.gaussian.series import expand
 from lazyrich.gaussian.table import tabulate
 
@@ -63,6 +66,39 @@ class Integrated(Dual):
         """E[phi'^2]."""
         slope = self.phi.derivative
         return self._moment(q, lambda x: slope(x) ** 2)
+
+    def bend_variance(self, q: Tensor) -> Tensor:
+        """E[phi''^2] by pieces between the places where phi'' jumps; infinite where phi or phi' does within reach of q.
+
+        Raises:
+            KernelError: if torch cannot differentiate phi twice.
+        """
+        reach = q.detach().sqrt() * REACH
+        largest = float(reach.max()) if q.numel() else 0.0
+        with torch.no_grad():
+            places = (*jumps(self.phi, largest), *jumps(self.phi.derivative, largest))
+            rough = torch.stack([reach >= abs(place) for place in places]).any(0) if places else torch.zeros_like(q).bool()
+            smooth = self._bend(q, largest) if not bool(rough.all()) else torch.zeros_like(q)
+            return torch.where(rough, math.inf, smooth)
+
+    def _bend(self, q: Tensor, reach: float) -> Tensor:
+        slope, bend = self.phi.derivative, self.phi.derivative.derivative
+        x = torch.linspace(-reach, reach, 100, dtype=torch.float64)
+        try:
+            lost = not bool(bend(x).any()) and not torch.allclose(slope(x), slope(x[:1]))  # as of once_differentiable
+            pieces = Integrand(lambda x: bend(x) ** 2, (*self.phi.kinks, *jumps(bend, reach)), bend.nodes)
+            found = expectation(pieces, q).to(common_dtype(q))
+        except RuntimeError as error:
+            raise self._once(error) from error
+        if lost:
+            raise self._once("its second derivative is zero where the first varies")
+        return found
+
+    def _once(self, why: object) -> KernelError:
+        return KernelError(
+            f"got activation '{self.name}', which torch cannot differentiate twice ({why}); expected a second derivative, write it "
+            "with operations that have one"
+        )
 
     def mean(self, q: Tensor) -> Tensor:
         """E[phi]."""

@@ -153,6 +153,10 @@ class Rectifier(Dual):
         """(a^2 + b^2) / 2."""
         return torch.full_like(q, self.half)
 
+    def bend_variance(self, q: Tensor) -> Tensor:
+        """Infinite, unless there is no kink."""
+        return torch.full_like(q, math.inf if self.bend else 0.0)
+
     def mean(self, q: Tensor) -> Tensor:
         """(b - a) sqrt(q / (2 pi))."""
         return (self.b - self.a) / math.sqrt(2 * math.pi) * q.sqrt()

@@ -19,6 +19,7 @@ from lazyrich.gaussian.activation import dual
 from lazyrich.gaussian.dual import Dual
 
 LARGEST, SMALLEST, STEP = 1e8, 1e-14, 1.25
+TINY = 1e-30  # stands for 0, where a slope with a kink has no value of its own
 EVEN = 1e-7  # how near to one chi_perp counts as one
 
 
@@ -43,6 +44,7 @@ class Signal:
         phi: the dual of the activation.
         weight: sigma_w^2.
         bias: sigma_b^2.
+        start: the variance that layers start from, of which ``variance`` is the limit.
 
     Example:
         >>> net = signal("tanh", weight=1.7610, bias=0.05)
@@ -53,6 +55,7 @@ class Signal:
     phi: Dual
     weight: float
     bias: float
+    start: float = 1.0
 
     def variance_map(self, q: Tensor) -> Tensor:
         """V(q) = sigma_b^2 + sigma_w^2 E phi^2."""
@@ -67,34 +70,30 @@ class Signal:
         return self.covariance_map(rho * q, q, q) / self.variance_map(q)
 
     def chi_parallel(self, q: Tensor) -> Tensor:
-        """dV/dq = sigma_w^2 E[phi'^2 + phi phi'']."""
-        return self.weight * growth(self.phi, q)
+        """dV/dq = sigma_w^2 E[phi'^2 + phi phi'']; from above at 0."""
+        return self.weight * growth(self.phi, q.clamp(min=TINY))
 
     def chi_perp(self, q: Tensor) -> Tensor:
-        """chi_1 = sigma_w^2 E phi'^2: squared gradients grow by it, layer by layer."""
-        return self.weight * self.phi.slope_variance(q)
+        """chi_1 = sigma_w^2 E phi'^2: squared gradients grow by it, layer by layer; from above at 0."""
+        return self.weight * self.phi.slope_variance(q.clamp(min=TINY))
 
     def curvature(self, q: Tensor) -> Tensor:
-        """f''(1) = sigma_w^2 q E phi''^2 of the correlation map at a fixed point q; infinite for kinks.
+        """f''(1) = sigma_w^2 q E phi''^2 of the correlation map at a fixed point q; infinite where phi or phi' jumps.
 
         At criticality 1 - c_l ~ 2 / (f''(1) l).
         """
-        with torch.enable_grad():
-            c = q.detach().clone().requires_grad_()
-            slope = self.phi.slope(c, q.detach(), q.detach())
-            if not slope.requires_grad:
-                return torch.zeros_like(q)
-            (bend,) = torch.autograd.grad(slope.sum(), c)
-        return self.weight * q * bend
+        bend = self.phi.bend_variance(q)
+        return torch.where(bend.isinf(), bend, self.weight * q * bend)
 
-    def fixed_variance(self, start: float = 1.0) -> float:
-        """The fixed point q* that variances flow to from ``start``; 0 or infinity if there is none on the way."""
+    def fixed_variance(self, start: float | None = None) -> float:
+        """The fixed point q* that variances flow to from ``start`` (its own); 0 or infinity if there is none on the way."""
+        start = self.start if start is None else start
 
         def drift(q: float) -> float:
             return float(self.variance_map(_number(q))) - q
 
         first = drift(start)
-        if abs(first) <= 1e-13 * start:
+        if abs(first) <= 1e-12 * start:
             return start
         ratio = STEP if first > 0 else 1 / STEP
         low = start
@@ -107,7 +106,7 @@ class Signal:
 
     @property
     def variance(self) -> float:
-        """q* from one."""
+        """q* from ``start``."""
         return self.fixed_variance()
 
     @property

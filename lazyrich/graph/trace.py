@@ -7,6 +7,7 @@ import io
 import logging
 import re
 import warnings
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +20,8 @@ from lazyrich.errors import KernelError
 from lazyrich.graph.failure import failure
 from lazyrich.graph.node import Batch, Graph, Node, Ref
 from lazyrich.graph.recurrent import unrolled
+
+_TORCH = str(Path(torch.__file__).parent)
 
 
 def trace(module: nn.Module, example: Tensor) -> Graph:
@@ -192,7 +195,7 @@ def _module(fx: FxNode) -> tuple[str, str]:
 
 def _source(fx: FxNode) -> str:
     found = re.findall(r'File "([^"]+)", line (\d+)', fx.meta.get("stack_trace") or "")
-    own = [(file, line) for file, line in found if "torch/" not in file] or found
+    own = [(file, line) for file, line in found if not file.startswith(_TORCH)]
     return f"{own[-1][0].rpartition('/')[2]}:{own[-1][1]}" if own else ""
 
 

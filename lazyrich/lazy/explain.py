@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lazyrich.graph import Graph, Node
-from lazyrich.lazy.rule.table import RULES, Need
+from lazyrich.lazy.rule.table import Need, rule_of
 
 PLUMBING = ("input", "parameter", "constant", "output", "sym_size", "getitem")
 
@@ -62,7 +62,7 @@ def explain(graph: Graph, needs: dict[str, Need], numbers: set[str], refusal: st
 
 
 def _row(node: Node, random: bool, need: Need) -> dict[str, str]:
-    rule: Any = RULES.get(node.op)
+    rule: Any = rule_of(node)
     says = (rule.says if rule else NONE) if random else "computed as it is"
     kept = {Need.NONE: "", Need.EQUAL: "equal", Need.ALL: "all pairs"}[need] if random else ""
     return {"operation": node.op, "module": node.path, "positions": kept, "rule": says, "source": node.source}

@@ -227,6 +227,11 @@ class Curve:
         values = self.function(BOTH_WAYS).tolist()  # one call: every tile asks
         return all(abs(a + b) <= 1e-12 * abs(a) + 1e-15 for a, b in zip(values[:4], values[4:], strict=True))
 
+    def maker(self, nodes: Iterable[Node], reader: Node) -> Node:
+        """The node that made it, or its reader if it is not among the nodes."""
+        name = re.split(r"[.|]", self.key)[0]  # behind it: the part of a mixture, and views
+        return next((node for node in nodes if node.name == name), reader)
+
     def curve(self, x: Tensor) -> Tensor:
         """The whole function."""
         return self.scale * self.function(self.inner * x)
@@ -243,10 +248,13 @@ def dual_of(curve: Curve, nodes: Iterable[Node], reader: Node) -> Dual:
     """
     if curve.spec:
         return dual(curve.spec[0], **dict(curve.spec[1]))
-    made = dual(curve.function, kinks=curve.known_kinks)
+    try:
+        made = dual(curve.function, kinks=curve.known_kinks)
+    except KernelError as error:
+        node = curve.maker(nodes, reader)
+        raise KernelError(f"{node.op} at {node.place}: {error}") from error
     if ROUGH < made.error < float("inf"):  # an infinite kernel is refused where it is found
-        name = re.split(r"[.|]", curve.key)[0]  # behind it: the part of a mixture, and views
-        node = next((node for node in nodes if node.name == name), reader)
+        node = curve.maker(nodes, reader)
         warnings.warn(
             f"got the nonlinearity '{node.op}' at {node.place}, whose kernel is a numerical integral that is good to about "
             f"{made.error:.1g}; expected a function without jumps or kinks away from zero, take one for more digits",

@@ -47,7 +47,8 @@ class Kernel:
     ``k.nngp(x1, x2)`` is K = E[f(x1) f(x2)] over initialisations (Lee et al. 2018, arXiv:1711.00165), ``k.ntk(x1, x2)`` the
     tangent kernel Theta (Jacot et al. 2018, arXiv:1806.07572), both (N1, N2) for one output (outputs are independent copies;
     positions that the network returns are kept as last axes). Made by ``lazyrich.kernel``. Under ``richness(r)`` with r > 0
-    outputs start at width^-r; ``nngp`` is then the covariance of width^r f.
+    the outputs of a plan start at (width / base)^-r times those of its base; ``nngp`` is then the covariance of
+    (width / base)^r f.
     """
 
     def __init__(self, module: nn.Module, weights: Weights) -> None:
@@ -299,8 +300,9 @@ def kernel(network: nn.Module | Plan, scheme: Scheme | None = None, init: Init =
         scheme: a parameterisation in the kernel regime: ``ntk()`` (default), ``standard(max_stable=True)``, ``richness(r)``.
         init: ``init.variance(w, b)`` for all linear and convolutional layers (variance w / fan_in, biases b), or by pattern of
             tensor names; None takes the laws that the module itself draws from. A tensor whose entries act one by one (token,
-            table, gain) keeps its own law, measured from its entries if its module tells none, but where a pattern is exactly
-            its name: then w is the variance of its entries.
+            table, gain) keeps its own law, but where a pattern is exactly its name: then w is the variance of its entries.
+            Laws that no ``reset_parameters`` of their module tells are measured from the entries, with a warning where there
+            are few.
 
     Raises:
         KernelError: for a scheme whose limit is no kernel; operations without a rule, and bottlenecks, are refused when inputs

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lazyrich.graph import Graph
-from lazyrich.lazy.rule.table import RULES, Need
+from lazyrich.lazy.rule.table import Need, rule_of
 
 TURNS = ("t", "mT", "numpy_T", "transpose", "permute")
 
@@ -18,7 +18,7 @@ def needs_of(graph: Graph, alone: bool = False) -> dict[str, Need]:
     needs: dict[str, Need] = {}
     for node in reversed(graph.nodes):
         need = needs.get(node.name, Need.NONE)
-        rule = RULES.get(node.op)
+        rule = rule_of(node)
         if node.op == "output":
             reads = Need.NONE if alone else Need.EQUAL
         else:

@@ -19,7 +19,7 @@ from lazyrich.graph import Graph, Node, Ref
 from lazyrich.graph.node import Batch
 from lazyrich.lazy.field import IDENTITY, Curve, Data, Field, Mix, Overlap, Random, Source, Turned, Weight, dual_of, number_of
 from lazyrich.lazy.layout import plain
-from lazyrich.lazy.rule.table import RULES, Call, Need
+from lazyrich.lazy.rule.table import Call, Need, checked, rule_of
 from lazyrich.lazy.rule.turned import ruled
 from lazyrich.lazy.weights import Drawn, Weights
 
@@ -117,13 +117,13 @@ class Run:
             found = list(_leaves((*args, *kwargs.values())))
         if not any(isinstance(v, (*Random, Weight)) for v in found):
             return self._computed(node, args, kwargs, found)
-        rule = RULES.get(node.op)
+        rule = rule_of(node)
         if rule is None:
             raise KernelError(
                 f"no rule for the operation '{node.op}' at {node.place}; teach one with "
                 f"@lazyrich.lazy.register('{node.op}'), or take it out of the network"
             )
-        value = ruled(Call(node, args, kwargs, self), rule.function)
+        value = ruled(Call(node, args, kwargs, self), checked(rule))
         for one in value if isinstance(value, list) else (value,):
             if isinstance(one, Curve):
                 kept, readers = self._readers.get(id(one), (one, 1))
@@ -186,14 +186,11 @@ class Run:
                 made = self._curve(value, call) if isinstance(value, Curve) else self._mix(value, call)
                 self._evaluated[id(value)] = (value, made)
             return self._evaluated[id(value)][1]
-        got = {"Data": "the inputs or a constant", "Weight": "a parameter"}.get(type(value).__name__, type(value).__name__)
-        raise KernelError(
-            f"{call.node.op} at {call.node.place} needs a random field here, got {got}; put a linear layer before it, or do it to "
-            "the data before the network"
-        )
+        raise call.no_field(value)
 
     def _curve(self, curve: Curve, call: Call) -> Field:
         """E[phi(u) phi(v)], and for the tangent kernel its derivative times what came from below."""
+        call = replace(call, node=curve.maker(self.graph, call.node))  # the nonlinearity's own place, not its reader's
         base = curve.base if curve.inner == 1.0 else curve.base.scaled(curve.inner)
         if curve.spec == IDENTITY:
             return base.scaled(curve.scale)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import fnmatch
+import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -18,6 +20,7 @@ from lazyrich.scaling import Plan, Scheme
 from lazyrich.scaling.optimizer import GRADIENT
 from lazyrich.scaling.tensor import TensorPlan, setting_of
 
+ENOUGH = 4096  # entries that tell a variance to 2 %
 Init = Initialiser | Mapping[str, Initialiser] | None
 
 
@@ -68,6 +71,9 @@ class Weights:
         """A bias of a linear or convolutional layer."""
         rule = self.rule(name)
         if rule is None or rule.b is None:
+            law = self.laws[name]
+            if law.std == 0 and law.noise:  # one entry, whose law has the mean zero for all that is known
+                return Drawn(law.mean**2, 0.0, self._rate(name, law.mean**2, role))
             return self.entry(name, role)
         return Drawn(rule.b, 0.0, self._rate(name, rule.b, role))
 
@@ -128,7 +134,33 @@ def weights_of(module: nn.Module, scheme: Scheme, init: Init) -> Weights:
             held = f"the tensors are {', '.join(names[:8])}" if names else "the network has no parameters; end it in a readout"
             raise KernelError(f"init= pattern '{pattern}' matches no tensor; {held}")
     frozen = frozenset(name for name, p in module.named_parameters(remove_duplicate=False) if not p.requires_grad)
-    return Weights(own_laws(module), rules, scheme, False, frozen)
+    made = Weights(own_laws(module), rules, scheme, False, frozen)
+    _warn_of_few(made, {name: p.dim() for name, p in module.named_parameters(remove_duplicate=False)})
+    return made
+
+
+def _warn_of_few(weights: Weights, axes: Mapping[str, int]) -> None:
+    """Tell of laws that hang on a handful of entries and that no rule replaces."""
+    few = {
+        name: round(law.entries)
+        for name, law in weights.laws.items()
+        if law.entries < ENOUGH and not _ruled(weights, name, axes[name]) and (law.std or name.endswith("bias"))
+    }
+    if few:
+        said = ", ".join(f"'{name}' ({n})" for name, n in list(few.items())[:6]) + (", ..." if len(few) > 6 else "")
+        warnings.warn(
+            f"got tensors whose laws could only be measured, from one draw of few entries: {said}; expected {ENOUGH} or more, "
+            f"variances are off by about {math.sqrt(2 / min(few.values())):.0%}. Give their laws by init=, as "
+            "lzr.init.variance(w, b), draw them in a reset_parameters() of their module, or take the kernel of a plan, which reads "
+            "the laws off the factory",
+            stacklevel=4,
+        )
+
+
+def _ruled(weights: Weights, name: str, axes: int) -> bool:
+    """Whether a rule replaces the law."""
+    rule = weights.rule(name)
+    return rule is not None and (rule.w if axes > 1 or name in weights.init else rule.b) is not None
 
 
 def weights_of_plan(plan: Plan) -> Weights:

@@ -185,7 +185,7 @@ def _edge(phi: Dual, bias: float) -> list[tuple[float, float]]:
     found = []
     for b in torch.linspace(0, 1, LINE, dtype=torch.float64).square().mul(2 * bias).tolist():
         try:
-            found.append((critical(phi, bias=b).weight, b))
+            found.append((critical(phi, bias=b, stable=False).weight, b))
         except KernelError:
             if phi.homogeneous == 1:
                 found.append((critical(phi).weight, b))

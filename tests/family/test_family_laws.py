@@ -10,7 +10,7 @@ from torch import nn
 
 import lazyrich as lzr
 from lazyrich.family import Law
-from lazyrich.family.law import LawRecorder
+from lazyrich.family.law import LawRecorder, measured_law
 
 ZOO = {
     "mlp": lzr.zoo.mlp,
@@ -189,3 +189,16 @@ def test_a_factory_that_draws_in_real_memory_only_is_recorded_there():
     plan = lzr.plan(family, lzr.mup(), "adamw")
     assert plan.settings(64)["last.weight"].std == pytest.approx(0.02 / 4)
     assert float(plan.build(64).last.weight.detach().std()) == pytest.approx(0.02 / 4, rel=0.2)
+
+
+def test_a_handful_of_entries_is_no_evidence_of_a_mean():
+    assert measured_law(torch.tensor([0.50, 0.51])).mean == 0.0
+    near = measured_law(torch.tensor([0.50, 0.51]))
+    assert near.std == pytest.approx(0.505, abs=1e-3) and near.entries == pytest.approx(2)
+    torch.manual_seed(0)
+    many = measured_law(0.5 + 0.1 * torch.randn(4000))
+    assert many.mean == pytest.approx(0.5, abs=0.01) and many.std == pytest.approx(0.1, rel=0.05)
+    assert measured_law(torch.full((3,), 0.5)) == Law(0.5, 0.0) and math.isinf(measured_law(torch.zeros(1)).entries)
+    assert measured_law(torch.tensor([0.3])).entries == pytest.approx(1)
+    false = sum(measured_law(torch.randn(n)).mean != 0 for n in (2, 3, 4) for _ in range(300))
+    assert false == 0

@@ -6,7 +6,10 @@ import math
 
 import pytest
 import torch
+from scipy.integrate import quad
+from torch.nn import functional as F
 
+import lazyrich
 from lazyrich.errors import KernelError
 from lazyrich.gaussian import critical, dual, half_stable, signal
 from lazyrich.gaussian.signal import growth
@@ -110,3 +113,93 @@ def test_curvature_by_quadrature_is_that_of_the_formula() -> None:
     assert float(signal("erf", 1.0).curvature(q)) == pytest.approx(
         float(signal(lambda x: torch.erf(x), 1.0).curvature(q)), abs=1e-8
     )
+
+
+def second(f, z: float) -> float:
+    """f'' away from kinks."""
+    x = torch.tensor(z, dtype=DOUBLE, requires_grad=True)
+    (slope,) = torch.autograd.grad(f(x), x, create_graph=True)
+    return float(torch.autograd.grad(slope, x)[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "f"), [("elu", F.elu), ("celu", F.celu), ("softsign", F.softsign), ("own", lambda x: F.elu(x - 0.3))]
+)
+def test_curvature_counts_slopes_with_a_kink(name, f) -> None:
+    q, place = torch.tensor(0.8, dtype=DOUBLE), 0.3 if name == "own" else 0.0
+    pieces = [
+        quad(lambda z: second(f, z) ** 2 * math.exp(-z * z / 1.6) / math.sqrt(1.6 * math.pi), *ends, epsabs=1e-11)[0]
+        for ends in ((-10, place), (place, 10))
+    ]
+    assert float(signal(name if name != "own" else f, 1.5).curvature(q)) == pytest.approx(1.5 * 0.8 * sum(pieces), rel=1e-7)
+    assert float(signal(lambda x: f(x), 1.5).curvature(q)) == pytest.approx(1.5 * 0.8 * sum(pieces), rel=1e-7)
+
+
+@pytest.mark.parametrize(
+    "f", ["relu", "selu", "relu6", "hardtanh", "hardswish", "hardsigmoid", "sign", dual("rectified_power", degree=1),
+          lambda x: x.clamp(-1, 1), lambda x: torch.relu(x - 0.3), torch.round],
+    ids=str,
+)  # fmt: skip
+def test_curvature_is_infinite_where_a_slope_jumps(f) -> None:
+    assert float(signal(f, 1.5).curvature(torch.tensor(0.8, dtype=DOUBLE))) == math.inf
+
+
+def test_curvature_of_what_is_straight_or_bends_once() -> None:
+    q = torch.tensor([0.0, 0.8], dtype=DOUBLE)
+    assert signal("identity", 1.5).curvature(q).tolist() == signal(lambda x: 2 * x, 1.5).curvature(q).tolist() == [0, 0]
+    assert signal(dual("rectified_power", degree=2), 1.0).curvature(q).tolist() == pytest.approx([0, 1.6])
+    with pytest.raises(KernelError, match="differentiate twice"):
+        signal(Once.apply, 1.0).curvature(q)
+
+
+class Once(torch.autograd.Function):
+    """A function with one derivative."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x.sin()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad):
+        return grad * ctx.saved_tensors[0].cos()
+
+
+@pytest.mark.parametrize(("name", "bias"), [("silu", 0.1), ("gelu", 0.01), ("gelu", None), ("mish", 0.05), ("hardswish", 0.1)])
+def test_points_that_variances_leave_are_refused(name, bias) -> None:
+    with pytest.raises(KernelError, match=r"chi_parallel = 1\.\d+ > 1.*another sigma_b\^2.*half_stable"):
+        critical(name, bias=bias)
+    taken = critical(name, bias=bias, stable=False)
+    assert taken.bias == (bias or 0.0) and taken.signal.phase() == "critical"
+    with pytest.raises(KernelError, match="chi_parallel"):
+        lazyrich.init.critical(name, bias=bias)
+
+
+def test_a_critical_signal_stays_at_its_own_variance() -> None:
+    for point in (critical("mish", bias=0.1), critical("gelu", bias=0.5), critical("gelu", variance=9.0), half_stable("gelu")):
+        net, q = point.signal, torch.tensor(point.variance, dtype=DOUBLE)
+        assert net.variance == pytest.approx(point.variance, rel=1e-12) and net.phase() == "critical"
+        assert float(net.chi_parallel(q)) <= 1 + 1e-9
+        start = 1.01 * q
+        assert float(net.trajectory(300, start, q / q)[0][-1]) <= float(start)
+
+
+def test_a_kink_at_zero_has_the_slope_around_it() -> None:
+    elu, selu = critical("elu"), critical("selu")
+    assert elu.weight == pytest.approx(1.0) and elu.signal.phase() == "critical"
+    assert selu.weight == pytest.approx(2 / (1.0507009873554805**2 * (1 + 1.6732632423543772**2)))
+
+
+def test_intervals_of_bias_variances_do_not_contradict_themselves() -> None:
+    for name in ("hardtanh", "relu6"):  # straight around zero
+        with pytest.raises(KernelError, match="no half-stable point"):
+            half_stable(name)
+    with pytest.raises(KernelError, match="sigma_b.2 = 0; no other sigma_b.2 has a stable one"):
+        critical(lambda x: torch.log(torch.cosh(x)), bias=0.0)
+    with pytest.raises(KernelError, match="expected 0, the only one of a scale-invariant"):
+        critical("abs", bias=0.5)
+    with pytest.raises(KernelError, match=r"= 1e\+06; expected another sigma_b\^2: a stable one has about .* to 9.*e\+03"):
+        critical("tanh", bias=1e6)
+    with pytest.raises(KernelError, match="no critical initialisation"):
+        critical("sign", bias=0.5)

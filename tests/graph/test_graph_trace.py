@@ -39,7 +39,7 @@ def test_nodes_keep_module_kind_line_and_shape():
     linear = [node for node in graph if node.op == "linear"][1]
     assert (linear.path, linear.kind, linear.shape) == ("1.1", "Linear", (Batch(), 2))
     assert reads(graph, linear.name) == {"relu", "1.1.weight", "1.1.bias"}
-    assert linear.place.startswith("module '1.1' (Linear), linear.py:")
+    assert linear.place == "module '1.1' (Linear)"
 
 
 def test_lines_of_the_own_forward():
@@ -223,6 +223,12 @@ def test_a_failed_trace_names_the_module_and_its_line(inner, says, mend):
     with pytest.raises(KernelError, match=says) as caught:
         trace(nn.Sequential(nn.Linear(3, 4), nn.Sequential(inner, nn.ReLU()), nn.Linear(4, 1)), X)
     assert str(caught.value).endswith(mend)
+
+
+def test_the_source_of_an_operation_is_never_torchs_own_file() -> None:
+    graph = trace(nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.LayerNorm(4)), torch.zeros(2, 3))
+    assert {node.source for node in graph} == {""}
+    assert "module '0' (Linear)" in next(node for node in graph if node.op == "linear").place
 
 
 def test_a_network_of_several_inputs_is_told_to_take_one():

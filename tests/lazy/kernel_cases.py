@@ -604,6 +604,29 @@ CASES: dict[str, Case] = {
         slack=5,
     ),
     "swiglu": Case(lambda n: Net(lambda s, x: s.o(F.silu(s.a(h := s.i(x))) * s.b(h)), **dense(n)), VEC, slack=8),
+    "a number added to a norm": Case(
+        lambda n: Net(
+            lambda s, x: s.o(F.silu(s.a(h := s.i(x))) * (F.layer_norm(F.relu(s.b(h)), (n,)) + 0.7) + 0.0), **dense(n)
+        ),
+        VEC,
+        slack=8,
+    ),
+    "a number less a norm": Case(
+        lambda n: Net(lambda s, x: s.o(1.5 - F.layer_norm(F.relu(s.i(x)), (n,))), i=L(5, n), o=L(n, OUT)), VEC
+    ),
+    "unit length": Case(
+        lambda n: Net(lambda s, x: s.o(F.relu(s.a(F.normalize(F.relu(s.i(x)), dim=-1) * n**0.5))), **dense(n)), VEC
+    ),
+    "a norm that a layer reads": Case(
+        lambda n: Net(
+            lambda s, x: s.o(F.relu(s.a((h := s.i(x)).norm(dim=-1, keepdim=True).expand_as(h) / n**0.5))), **dense(n)
+        ),
+        VEC,
+    ),
+    "divided by a norm": Case(
+        lambda n: Net(lambda s, x: s.o(F.relu(s.a((h := s.i(x)) / (h.norm(dim=-1, keepdim=True) / n**0.5 + 0.5)))), **dense(n)),
+        VEC,
+    ),
     "swish by hand": Case(lambda n: Net(lambda s, x: s.o((h := s.i(x)) * torch.sigmoid(h)), i=L(5, n), o=L(n, OUT)), VEC),
     "gelu by hand": Case(
         lambda n: Net(
@@ -972,6 +995,8 @@ SYNONYMS = {
     "_unsafe_view",
     "alias",
     "alpha_dropout",
+    "log_softmax",
+    "norm",
     "amax",
     "batch_norm",
     "bmm",

@@ -69,7 +69,25 @@ REFUSED: dict[str, Refusal] = {
         VEC,
         ("no rule for the operation 'cumsum'", "module '1' (Net)", "kernel_cases.py:", "register('cumsum')"),
     ),
-    "softmax": Refusal(of_dense(lambda s, x: s.o(s.i(x).softmax(-1))), VEC, ("no rule for the operation 'softmax'",)),
+    "softmax": Refusal(of_dense(lambda s, x: s.o(s.i(x).softmax(-1))), VEC, ("softmax at", "gates", "sigmoid")),
+    "the place of a nonlinearity": Refusal(
+        of_dense(lambda s, x: s.o(F.relu(s.a(h := F.relu(s.i(x))) * s.b(h)))),
+        VEC,
+        ("relu at the network's own forward", "not independent Gaussians", "put a linear layer before it"),
+    ),
+    "another norm": Refusal(
+        of_dense(lambda s, x: s.o(F.normalize(s.i(x), p=1.0, dim=-1))), VEC, ("linalg_vector_norm at", "order 1", "Euclidean")
+    ),
+    "joined with the inputs": Refusal(
+        of_dense(lambda s, x: s.w(torch.cat([s.i(x), x], -1)), w=lambda n: L(n + 5, OUT)),
+        VEC,
+        ("cat at", "the inputs", "linear layer of their own"),
+    ),
+    "the norm of a parameter": Refusal(
+        of_dense(lambda s, x: s.o(s.i(x) + F.layer_norm(s.p, s.p.shape)), p=lambda n: param(n)),
+        VEC,
+        ("layer_norm at", "the parameter 'p' by itself", "add it to a branch"),
+    ),
     "a branch on the data": Refusal(
         of_dense(lambda s, x: s.o(s.i(x)) if x.sum() > 0 else s.o(-s.i(x))),
         VEC,

@@ -376,6 +376,10 @@ def test_own_laws_describe_the_network_that_torch_draws():
     assert float((torch.stack(found).mean(0) - nngp).norm() / nngp.norm()) < 0.05
 
 
+FEW = pytest.mark.filterwarnings("ignore:got tensors whose laws could only be measured")
+
+
+@FEW
 def test_measured_laws_where_the_module_was_drawn_otherwise():
     with seeded(0):
         net = S(L(7, 300), nn.ReLU(), L(300, 1))
@@ -384,6 +388,30 @@ def test_measured_laws_where_the_module_was_drawn_otherwise():
     law = lzr.kernel(net).weights.laws
     assert law["0.weight"].std == pytest.approx(0.5, rel=0.05) and law["0.weight"].mean == 0
     assert law["0.bias"].std == 0
+
+
+def test_laws_of_a_few_entries_are_used_with_a_word_and_never_refused_for_their_mean():
+    with seeded(0):
+        net = S(L(7, 64), nn.ReLU(), L(64, 1))
+        nn.init.normal_(net[2].weight, std=0.5)
+        nn.init.constant_(net[2].bias, 0.51)
+    with pytest.warns(UserWarning, match=r"'2.weight' \(64\), '2.bias' \(1\); expected 4096 .* about 141%.*init="):
+        kernel = lzr.kernel(net)
+    plain = lzr.kernel(S(L(7, 64), nn.ReLU(), L(64, 1)), init={"2.weight": lzr.init.variance(32.0), "2.bias": lzr.init.zero()})
+    weight = kernel.weights.laws["2.weight"].std ** 2 * 64
+    assert torch.allclose(kernel.nngp(X), plain.nngp(X) * weight / 32 + 0.51**2)
+    lzr.kernel(net, init=lzr.init.variance(2.0, 0.1))  # which replaces both, and needs no word
+    with pytest.warns(UserWarning, match=r"'2.weight' \(64\), '2.bias' \(1\); "):
+        lzr.kernel(net, init={"0.*": lzr.init.variance(2.0, 0.1)})
+
+
+def test_a_module_that_draws_its_own_tensors_again_is_measured_nowhere():
+    class Own(nn.Linear):
+        def reset_parameters(self):
+            nn.init.normal_(self.weight, 0, 0.3)
+            nn.init.normal_(self.bias, 0, 0.2)
+
+    assert {name: law.std for name, law in lzr.kernel(Own(3, 1)).weights.laws.items()} == {"weight": 0.3, "bias": 0.2}
 
 
 def empirical(model, x, rates):
@@ -474,7 +502,12 @@ def test_where_patterns_overlap_the_last_one_counts_as_in_a_plan():
     assert not torch.allclose(both, lzr.kernel(net, init={"2.*": narrow, "*": wide}).nngp(X))
 
 
-@pytest.mark.parametrize("how", [lambda t: t.expand(1, 6, -1), lambda t: t.repeat(1, 6, 1)], ids=["expand", "repeat"])
+@FEW
+@pytest.mark.parametrize(
+    "how",
+    [lambda t: t.expand(1, 6, -1), lambda t: t.repeat(1, 6, 1), lambda t: t[:1, :, :16]],
+    ids=["expand", "repeat", "whole slice"],
+)
 def test_a_repeated_parameter_is_one(how):
     class Shifted(nn.Module):
         def __init__(self, how):
@@ -533,6 +566,7 @@ def test_windows_on_a_flat_axis_equal_windows_by_slices(conv, end):
     assert torch.allclose(kernel.ntk(x, x + 1), kernel.ntk(x.clone().requires_grad_(), x + 1).detach(), rtol=1e-12, atol=0)
 
 
+@FEW
 @pytest.mark.parametrize("seed", range(3))
 def test_a_layer_drawn_by_another_law_is_not_taken_for_torchs(seed):
     """Scales within a third of torch's own; a plain layer keeps torch's law exactly."""

@@ -18,6 +18,8 @@ from lazyrich.lazy import Kernel
 from lazyrich.lazy.referee import Estimate, monte_carlo
 from lazyrich.lazy.rule import RULES
 
+pytestmark = pytest.mark.filterwarnings("ignore:got tensors whose laws could only be measured")
+
 
 def marked(names: Iterable[str], rough: Container[str]) -> list:
     """Cases by name; the rough ones may warn that they are rough."""

@@ -15,7 +15,8 @@ from lazyrich.lazy.rule import (
     sums,
     turned,
 )
-from lazyrich.lazy.rule.table import RULES, Call, Need, Rule, register
+from lazyrich.lazy.rule.pointwise import through
+from lazyrich.lazy.rule.table import RULES, Call, Need, Rule, pairs, register
 
 __all__ = [
     "RULES",
@@ -28,6 +29,7 @@ __all__ = [
     "embedding",
     "linear",
     "norm",
+    "pairs",
     "pointwise",
     "pool",
     "product",
@@ -35,5 +37,6 @@ __all__ = [
     "shape",
     "statistic",
     "sums",
+    "through",
     "turned",
 ]

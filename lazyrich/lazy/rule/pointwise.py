@@ -120,9 +120,23 @@ def negative(call: Call) -> Any:
 
 
 def through(
-    call: Call, value: Any, function: Callable[[Tensor], Tensor], spec: Any, part: str = "", kinks: tuple[float, ...] = ()
+    call: Call,
+    value: Any,
+    function: Callable[[Tensor], Tensor],
+    spec: Any = None,
+    part: str = "",
+    kinks: tuple[float, ...] = (),
 ) -> Any:
-    """A function on top of a field, a curve or a mixture."""
+    """A function on top of a field, a curve or a mixture: what a rule for a nonlinearity returns.
+
+    Args:
+        call: of the rule.
+        value: that the function is applied to, entry by entry.
+        function: tensor -> tensor, in float64 and differentiable.
+        spec: (name, parameters) of an activation of ``lazyrich.gaussian`` that it is, for its closed form.
+        part: tells several functions at one node apart.
+        kinks: where it has kinks or jumps beside zero.
+    """
     key = call.node.name + part  # both passes give the same curve the same name
     if isinstance(value, Mix):
         return _each(value, lambda part, name: through(call, part, function, spec, name, kinks))

@@ -63,6 +63,16 @@ def gates(call: Call) -> Any:
     )
 
 
+@register("softmax", "log_softmax", says="numbers as they are; refused of a branch")
+def normalised(call: Call) -> Any:
+    """Of attention's numbers it never comes here."""
+    raise call.refuse(
+        "it normalises a branch that stays random at infinite width, as the gates of a mixture of experts do; no kernel in closed "
+        "form is known",
+        "gate by sigmoid entry by entry, or take softmax of products over features that are scaled by 1/d",
+    )
+
+
 def contract(call: Call, left: Any, right: Any, of_left: Labels, of_right: Labels, out: Labels) -> Any:
     """The sum over the one axis that both factors name and the result does not."""
     summed = [name for name in of_left if name in of_right and name not in out]

@@ -103,6 +103,9 @@ def expand(call: Call) -> Any:
     value, shape = call.args[0], call.node.shape or ()
     if isinstance(value, Weight):
         return _repeated(call, value, shape)
+    if isinstance(value, Data) and len(value.shape) == len(shape):  # numbers, to the size of a branch
+        sizes = [-1 if isinstance(size, Batch) else size for size in shape]
+        return replace(value, tensors=tuple(t.expand(sizes) for t in value.tensors), shape=shape)
     field = call.field().merged()
     field = field.laid(Layout(((),) * (len(shape) - len(field.layout.axes)) + field.layout.axes))
     for at, size in enumerate(shape):
@@ -202,6 +205,8 @@ def cut(call: Call) -> Any:
     """A stretch of an axis."""
     value, dim = call.args[0], call.get(1, "dim", 0)
     if isinstance(value, Weight):
+        if tuple(call.node.shape or ()) == tuple(value.shape):  # all of it
+            return value
         raise call.refuse(f"it takes a part of the parameter '{value.name}'", "use whole parameters")
     start, stop = call.get(2, "start", 0) or 0, call.get(3, "end")
     if call.node.op == "narrow":

@@ -6,6 +6,7 @@ so tangent kernels do not see them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lazyrich.lazy.field import SQUARE, Curve, Data, Mix
-from lazyrich.lazy.layout import Kind
+from lazyrich.lazy.layout import Kind, size_of
 from lazyrich.lazy.rule.table import Call, register
 
 Statistic = Callable[[Tensor, Tensor], Tensor]  # of the second moments and the means
@@ -34,6 +35,17 @@ def both(call: Call) -> list[Data]:
     return [_numbers(call, axes, keep, first, 0), _numbers(call, axes, keep, lambda q, m: m, 1)]
 
 
+@register("linalg_vector_norm", "norm", says="a number: sqrt(n q) over n features", moments=True)
+def length(call: Call) -> Data:
+    """The Euclidean norm over the features."""
+    order = call.get(1, "ord" if call.node.op == "linalg_vector_norm" else "p", 2)
+    if order not in (2, "fro", None):
+        raise call.refuse(f"its norm is of order {order}", "take the Euclidean norm")
+    axes, keep = _reduced(call, 2)
+    many = math.prod(size_of(call.args[0].layout.axes[i]) for i in axes)
+    return _numbers(call, axes, keep, lambda q, m: (q * many).clamp(min=0).sqrt(), 0)
+
+
 def averaged(call: Call, axes: set[int], keep: bool) -> Data:
     """The mean over the features, of squares also where they are none of Gaussian features."""
     if _is_centred(call.args[0]):  # whatever the data: so that what it is taken from stays as it is
@@ -48,13 +60,13 @@ def over_features(layout: Any, axes: set[int]) -> bool:
     return bool(feature) and feature <= axes and not any(a.kind is Kind.BATCH for i in axes for a in layout.axes[i])
 
 
-def _reduced(call: Call) -> tuple[set[int], bool]:
-    dims, layout = call.get(1, "dim"), call.args[0].layout
+def _reduced(call: Call, at: int = 1) -> tuple[set[int], bool]:
+    dims, layout = call.get(at, "dim"), call.args[0].layout
     if isinstance(dims, bool) or dims is None:
         raise call.refuse("it reduces over samples as well", "name the axis of the features")
     axes = {layout.axis(d) for d in ([dims] if isinstance(dims, int) else dims)}
     if not over_features(layout, axes):
-        raise call.refuse("it is no variance over all features, so it fluctuates", "reduce over all features")
+        raise call.refuse("it is no statistic over all features, so it fluctuates", "reduce over all features")
     return axes, bool(call.kwargs.get("keepdim", call.args[3] if len(call.args) > 3 else False))
 
 

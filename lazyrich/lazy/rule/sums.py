@@ -12,7 +12,8 @@ from torch import Tensor
 from lazyrich.graph.node import Batch
 from lazyrich.lazy.field import SQUARE, Data, Field, Mix, Random, Source, Sources, Weight, number_of
 from lazyrich.lazy.layout import Atom, Kind, Layout, size_of
-from lazyrich.lazy.rule.pointwise import joined, plus, through, times
+from lazyrich.lazy.rule.pointwise import joined, through, times
+from lazyrich.lazy.rule.pointwise import plus as plus_curve
 from lazyrich.lazy.rule.shape import halves
 from lazyrich.lazy.rule.table import Call, register
 
@@ -42,7 +43,15 @@ def add(call: Call) -> Any:
     return _sum(call, a, b if alpha == 1 else b.scaled(alpha))
 
 
-@register("rsub", says="as sub, the other way round")
+def plus(call: Call, value: Any, offset: float) -> Any:
+    """A random value plus a number: a curve of Gaussian features, a shift of the mean of others."""
+    if offset and isinstance(value, Field) and not value.gaussian:
+        number = Data((value.nngp.new_tensor(offset),), constant=True)
+        return _shifted(call, value.merged(), number, 1.0)
+    return plus_curve(call, value, offset)
+
+
+@register("rsub", moments=True, says="as sub, the other way round")
 def subtract_from(call: Call) -> Any:
     """A number minus a branch."""
     number = number_of(call.args[1])
@@ -72,6 +81,7 @@ def multiply(call: Call) -> Any:
         if whole is not None:
             return whole
         if isinstance(second, Data):
+            second = _thin(first.layout, second)
             return _mask(call, call.run.field(first, call), replace(second, tensors=tuple(1 / t for t in second.tensors)))
         if number is None:
             raise call.refuse("it divides by something random or by a parameter", "divide by a number")
@@ -340,6 +350,12 @@ def table(call: Call, weight: Weight, like: Field) -> Field:
 
 def _token(call: Call, value: Any, like: Field, at: int) -> Field:
     if not isinstance(value, Weight):
+        if isinstance(value, Data) and not value.constant:
+            raise call.refuse(
+                "it joins a branch with the inputs, or with what is computed of them alone: a fixed number of features is no part "
+                "of infinitely many",
+                "give the inputs a linear layer of their own and add or join its output",
+            )
         raise call.refuse("it joins a branch with a constant", "add constants instead")
     like = like.merged()
     sized = replace(value, shape=tuple(s if isinstance(s, int) else 1 for s in value.shape))
@@ -392,7 +408,7 @@ def _mask(call: Call, field: Field, data: Data) -> Field:
 
 def _numbers(call: Call, field: Field, data: Data) -> tuple[Tensor, Tensor, Tensor]:
     """Numbers for positions, (N or 1, positions) of the first batch, and of both laid out against a field's arrays."""
-    axes = field.layout.axes
+    axes, data = field.layout.axes, _thin(field.layout, data)
     shape = (1,) * (len(axes) - len(data.shape)) + tuple(data.shape)
     batch = [i for i, size in enumerate(shape) if isinstance(size, Batch)]
     wrong = [
@@ -404,6 +420,16 @@ def _numbers(call: Call, field: Field, data: Data) -> tuple[Tensor, Tensor, Tens
     sizes = [shape[i] for i, axis in enumerate(axes) for a in axis if a.kind is Kind.POSITION]
     factors = [t.to(field.nngp).reshape(-1 if batch else 1, *sizes) for t in data.tensors]
     return factors[0], *field.at_positions(factors[0], factors[-1])
+
+
+def _thin(layout: Layout, data: Data) -> Data:
+    """Data that repeats one number along the features, as ``expand`` makes it, with that number alone."""
+    for back in range(1, 1 + min(len(data.shape), len(layout.axes))):
+        same = all(t.dim() == len(data.shape) and t.stride(-back) == 0 for t in data.tensors)
+        if same and any(a.kind is Kind.FEATURE for a in layout.axes[-back]):
+            shape = tuple(1 if i == len(data.shape) - back else size for i, size in enumerate(data.shape))
+            data = replace(data, tensors=tuple(t.narrow(-back, 0, 1) for t in data.tensors), shape=shape)
+    return data
 
 
 def _feature_axis(call: Call, layout: Layout) -> int:

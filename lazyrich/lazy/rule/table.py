@@ -7,14 +7,17 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
-from lazyrich.errors import KernelError
+import torch
+
+from lazyrich.errors import KernelError, LazyrichError
 from lazyrich.graph import Node
-from lazyrich.lazy.field import Curve, Data, Field, Mix, Weight
+from lazyrich.lazy.field import Curve, Data, Field, Mix, Overlap, Weight
 
 if TYPE_CHECKING:
     from lazyrich.lazy.run import Run
 
 Value = Any  # Field | Curve | Mix | Data | Weight | number | list of these
+RETURNED = (int, float, Field, Curve, Mix, Data, Weight, Overlap)
 
 
 class Need(IntEnum):
@@ -50,6 +53,15 @@ class Call:
         """The error to raise: what, where, why, and what to do."""
         return KernelError(f"{self.node.op} at {self.node.place}: {why}; {mend}")
 
+    def no_field(self, value: Value) -> KernelError:
+        """The error to raise where a random field is wanted and data, a constant or a parameter is given."""
+        if isinstance(value, Weight):
+            got, mend = f"the parameter '{value.name}' by itself", "add it to a branch before, or take it out"
+        else:
+            got = "the inputs or a constant" if isinstance(value, Data) else type(value).__name__
+            mend = "put a linear layer before it, or do it to the data before the network"
+        return self.refuse(f"it needs a random field here, got {got}", mend)
+
 
 Function = Callable[[Call], Value]
 Demand = Callable[[Node, Need], Need]
@@ -72,6 +84,26 @@ class Rule:
 
 
 RULES: dict[str, Rule] = {}
+_OWN = __name__.rpartition(".")[0]  # where this package's own rules are written
+
+
+def rule_of(node: Node) -> Rule | None:
+    """The rule of an operation: under its full name, else under its plain one, which is not taken for torch's own namesake."""
+    schema = getattr(getattr(node.target, "_schema", None), "name", "")
+    library = schema.rpartition("::")[0]
+    rule = RULES.get(f"{library}::{node.op}") or RULES.get(node.op)
+    foreign = library not in ("", "aten", "prims")
+    return None if rule and foreign and (rule.function.__module__ or "").startswith(_OWN) else rule
+
+
+def _key(name: str) -> str:
+    """The name that a rule is found by: without overload and in-place mark, with the library if it is not torch's own."""
+    library, _, op = name.rpartition("::")
+    if not library and op.count(".") == 2:  # as torch.ops prints itself
+        library, op, _ = op.split(".")
+    op = op.partition(".")[0]
+    op = op if op.startswith("__") else op.removesuffix("_")
+    return op if library in ("", "aten", "prims") else f"{library}::{op}"
 
 
 def keeps(node: Node, need: Need) -> Need:
@@ -87,7 +119,14 @@ def pairs(node: Node, need: Need) -> Need:
 def register(
     *ops: str, says: str = "", reads: Demand = keeps, moments: bool = False, overlaps: bool = False
 ) -> Callable[[Function], Function]:
-    """Give one or several operations (torch's names, without overload) a rule.
+    """Give one or several operations a rule.
+
+    Args:
+        ops: names as ``explain`` lists them (``relu``), or in full (``mylib::squeaky``, ``aten::add.Tensor``).
+        says: what it does, for ``explain``.
+        reads: of its inputs' position covariances, given what is read of its output: as much, or ``pairs`` for all.
+        moments: whether it looks at the variances of its input (a curve, a norm).
+        overlaps: whether it multiplies its inputs over one axis.
 
     Example:
         >>> @register("my_identity", says="passes through")
@@ -99,10 +138,37 @@ def register(
 
     def keep(function: Function) -> Function:
         for op in ops:
-            RULES[op] = Rule(function, says or (function.__doc__ or "").strip().split("\n")[0], reads, moments, overlaps)
+            RULES[_key(op)] = Rule(function, says or (function.__doc__ or "").strip().split("\n")[0], reads, moments, overlaps)
         return function
 
     return keep
 
 
-__all__ = ["RULES", "Call", "Data", "Need", "Rule", "Weight", "keeps", "pairs", "register"]
+def checked(rule: Rule) -> Function:
+    """A rule that tells with its place what goes wrong within it, and whose results are what can go on."""
+
+    def applied(call: Call) -> Value:
+        try:
+            value = rule.function(call)
+        except (LazyrichError, Warning, MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # rules are also users' own code
+            first = (str(error).splitlines() or [""])[0]
+            raise call.refuse(
+                f"its rule '{rule.function.__name__}' failed with {type(error).__name__}: {first}",
+                "mend the rule, or take it out",
+            ) from error
+        several = isinstance(value, (list, tuple))  # of which None is what nobody can read, as a mask
+        for one in [v for v in value if v is not None] if several else [value]:
+            if not isinstance(one, RETURNED):
+                raise call.refuse(
+                    f"its rule '{rule.function.__name__}' returned {type(one).__name__}, expected a number or one of "
+                    f"{', '.join(kind.__name__ for kind in RETURNED[2:])}",
+                    "return call.args[0], through(call, ...) or what another rule returns",
+                )
+        return value
+
+    return applied
+
+
+__all__ = ["RULES", "Call", "Data", "Need", "Rule", "Weight", "checked", "keeps", "pairs", "register", "rule_of"]
