@@ -138,7 +138,7 @@ def test_curvature_counts_slopes_with_a_kink(name, f) -> None:
 @pytest.mark.parametrize(
     "f", ["relu", "selu", "relu6", "hardtanh", "hardswish", "hardsigmoid", "sign", dual("rectified_power", degree=1),
           lambda x: x.clamp(-1, 1), lambda x: torch.relu(x - 0.3), torch.round],
-    ids=str,
+    ids=["relu", "selu", "relu6", "hardtanh", "hardswish", "hardsigmoid", "sign", "power", "clamp", "moved", "round"],
 )  # fmt: skip
 def test_curvature_is_infinite_where_a_slope_jumps(f) -> None:
     assert float(signal(f, 1.5).curvature(torch.tensor(0.8, dtype=DOUBLE))) == math.inf
