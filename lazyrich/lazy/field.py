@@ -181,10 +181,15 @@ class Field:
 class Turned(Field):
     """A field whose features fixed numbers have acted on one by one: its arrays are those from before, and its law is not known.
 
-    ``reason`` is the error to raise where the law is asked for.
+    ``reason`` is the error to raise where the law is asked for; ``size`` is how the numbers scale the features, root mean square.
     """
 
+    size: float = 1.0
     reason: KernelError = KernelError("its law is not known")
+
+    def scaled(self, factor: float) -> Field:
+        """Times a number, of which only the size of logits takes note."""
+        return replace(self, size=self.size * abs(factor))
 
 
 BOTH_WAYS = torch.tensor([0.1, 0.9, 2.3, 7.0, -0.1, -0.9, -2.3, -7.0], dtype=torch.float64)

@@ -36,6 +36,23 @@ def looks(n: int, scale: float | None = None) -> nn.Module:
     )
 
 
+def logits(n: int, change: Callable[..., tuple[Tensor, Tensor]], **more: nn.Module | nn.Parameter) -> nn.Module:
+    """Attention by hand whose queries and keys something is done to."""
+
+    def forward(s, x):
+        q, k = change(s, s.q(x), s.k(x))
+        return s.o((q @ k.transpose(1, 2) / n).softmax(-1) @ s.v(x))
+
+    return Net(forward, o=L(n, OUT), **{name: L(5, n) for name in "qkv"}, **more)
+
+
+def biased(n: int) -> nn.LayerNorm:
+    """A norm whose bias starts at one."""
+    norm = nn.LayerNorm(n)
+    nn.init.ones_(norm.bias)
+    return norm
+
+
 def joined(n: int, between: nn.Module, last: Callable[[Tensor], Tensor] = lambda h: h) -> nn.Module:
     """Two branches of different laws side by side, a layer on both, and a readout of the mean over positions."""
 
@@ -540,6 +557,35 @@ REFUSED: dict[str, Refusal] = {
         ),
         WORDS,
         ("mul at", "tensor over features"),
+    ),
+    "turned features that gate": Refusal(
+        of_dense(lambda s, x: s.o(turned(s.i(x), "halves") * s.g(x)), g=lambda n: L(5, n)), WORDS, ("tensor over features",)
+    ),
+    "turned features that gate one another": Refusal(
+        of_dense(lambda s, x: s.o(turned(s.i(x), "pairs") * turned(s.g(x), "halves")), g=lambda n: L(5, n)),
+        WORDS,
+        ("slice at",),
+    ),
+    "a number on turned features": Refusal(
+        lambda n: logits(n, lambda s, q, k: (turned(q, "halves") + 1, turned(k, "halves") + 1)),
+        WORDS,
+        ("tensor over features",),
+    ),
+    "positions behind turned features": Refusal(
+        lambda n: logits(n, lambda s, q, k: (turned(q, "halves") + s.p, turned(k, "halves") + s.p), p=param(6, n)),
+        WORDS,
+        ("tensor over features",),
+    ),
+    "a bias behind turned features": Refusal(
+        lambda n: logits(n, lambda s, q, k: (s.p(turned(q, "halves")), s.p(turned(k, "halves"))), p=biased(n)),
+        WORDS,
+        ("tensor over features",),
+    ),
+    "turned and scaled by the root of d": Refusal(
+        lambda n: logits(n, lambda s, q, k: (q * torch.linspace(0.5, 1.5, n).to(q) * n**0.5, k)), WORDS, ("stay random",)
+    ),
+    "turned and scaled by a table of roots of d": Refusal(
+        lambda n: logits(n, lambda s, q, k: (q * (torch.linspace(0.5, 1.5, n) * n**0.5).to(q), k)), WORDS, ("stay random",)
     ),
     "turned features summed": Refusal(
         of_dense(lambda s, x: s.o(turned(s.i(x), "pairs"))), WORDS, ("slice at", "features apart with steps")

@@ -133,9 +133,10 @@ def covariances(call: Call, first: Any, second: Any) -> tuple[tuple[Tensor, Tens
 
 def _bare(call: Call, value: Any) -> tuple[Field, float]:
     """A field and the number that multiplies it."""
+    field, number = call.run.field(value, call), 1.0
     if isinstance(value, Curve) and value.spec == IDENTITY and value.base.gaussian:
-        return value.base, value.scale * value.inner
-    return call.run.field(value, call), 1.0
+        field, number = value.base, value.scale * value.inner
+    return field, number * (field.size if isinstance(field, Turned) else 1.0)
 
 
 def _overlap(call: Call, left: Any, right: Any, of_left: Labels, of_right: Labels, out: Labels, over: Any) -> Overlap:
