@@ -60,11 +60,16 @@ _FACE = {
     "LazyrichError": ("lazyrich.errors", "LazyrichError"),
 }
 
+# other rooms, by their own names
+_ROOMS = ("family", "gaussian", "inference", "lazy", "measure", "report", "scaling", "sweep", "tangent")
+
 __all__ = list(_FACE)  # type: ignore[misc]
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return importlib.import_module(f"lazyrich.{name}")
     if name not in _FACE:
         raise AttributeError(f"module 'lazyrich' has no attribute '{name}'; it has {', '.join(sorted(_FACE))}")
     room, attribute = _FACE[name]

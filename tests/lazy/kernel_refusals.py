@@ -451,7 +451,7 @@ REFUSED: dict[str, Refusal] = {
     ),
     "sum over features": Refusal(of_dense(lambda s, x: s.o(s.i(x).sum(-1, keepdim=True) + s.a(s.i(x)))), VEC, ("features",)),
     "variance over positions": Refusal(
-        lambda n: Net(lambda s, x: s.o(s.i(x).var(1)), i=L(5, n), o=L(n, OUT)), WORDS, ("no variance over all features",)
+        lambda n: Net(lambda s, x: s.o(s.i(x).var(1)), i=L(5, n), o=L(n, OUT)), WORDS, ("no statistic over all features",)
     ),
     "variance of squares": Refusal(
         of_dense(lambda s, x: s.o((h := F.relu(s.i(x)) - x.mean(-1, keepdim=True)) / (1 + (h * h).var(-1, keepdim=True)))),
