@@ -28,8 +28,8 @@ def reduce(call: Call) -> Field | Data:
         if any(a.kind is not Kind.POSITION for a in field.layout.axes[at]):
             raise call.refuse(
                 "it reduces over samples or features",
-                "reduce over positions; take the mean over all features, or sum over features with a linear layer; norms of single heads, "
-                "for queries and keys, are known as torch's rms_norm and layer_norm",
+                "reduce over positions; take the mean over all features, or sum over features with a linear layer; norms of single "
+                "heads, for queries and keys, are known as torch's rms_norm and layer_norm",
             )
     field = _collapsed(field, [at for at in axes if field.layout.axes[at]], mean=call.node.op == "mean")
     for at in axes:
