@@ -25,19 +25,40 @@ from lazyrich.lazy.layout import Atom, Axis, Kind, Layout, Split, size_of
 
 @dataclass(frozen=True)
 class Source:
-    """A stretch of the features that one weight tensor draws afresh; fields of disjoint stretches are independent."""
+    """A stretch of the features that one weight tensor draws afresh; fields of disjoint stretches are independent.
+
+    Of a stretch in pieces of one size (heads), ``inner`` is the part of every piece.
+
+    Example:
+        >>> third = Fraction(1, 3)
+        >>> queries, keys = (Source("qkv").inside(4, at, at + third) for at in (Fraction(0), third))
+        >>> queries.meets(keys), queries.meets(Source("qkv"))
+        (False, True)
+    """
 
     name: str
     low: Fraction = Fraction(0)
     high: Fraction = Fraction(1)
+    piece: Fraction | None = None
+    inner: tuple[Fraction, Fraction] = (Fraction(0), Fraction(1))
 
     def part(self, low: Fraction, high: Fraction) -> Source:
-        """A stretch of the stretch."""
+        """A stretch of the stretch; one that cuts pieces counts as all of them."""
         size = self.high - self.low
-        return Source(self.name, self.low + size * low, self.low + size * high)
+        part = Source(self.name, self.low + size * low, self.low + size * high)
+        whole = self.piece is not None and (size * low / self.piece).denominator == (size * high / self.piece).denominator == 1
+        return replace(part, piece=self.piece, inner=self.inner) if whole else part
+
+    def inside(self, pieces: int, low: Fraction, high: Fraction) -> Source:
+        """The same part of each of so many equal pieces."""
+        return replace(self, piece=(self.high - self.low) / pieces, inner=(low, high))
 
     def meets(self, other: Source) -> bool:
-        """Whether two stretches overlap."""
+        """Whether two stretches overlap, as far as can be told."""
+        if self.piece is not None and self.piece == other.piece and ((self.low - other.low) / self.piece).denominator == 1:
+            (low, high), (bottom, top) = self.inner, other.inner
+            if high <= bottom or top <= low:
+                return False
         return self.name == other.name and self.low < other.high and other.low < self.high
 
 

@@ -26,10 +26,14 @@ class Kind(Enum):
 
 @dataclass(frozen=True, eq=False)
 class Atom:
-    """An indivisible part of an axis; two atoms of one size are still two."""
+    """An indivisible part of an axis; two atoms of one size are still two.
+
+    ``rank`` orders the parts of one axis that was split as they lie in memory, whatever the axes do later.
+    """
 
     kind: Kind
     size: int
+    rank: tuple[int, ...] = ()
 
     def __repr__(self) -> str:
         return "B" if self.kind is Kind.BATCH else f"{self.kind.value[0]}{self.size}"
@@ -124,7 +128,8 @@ def _cut(atom: Atom, wanted: _Size, layout: Layout, shape: Sequence[Any]) -> tup
     """An atom that holds more than is wanted, cut in an outer part of the wanted size and the rest."""
     if atom.kind is Kind.BATCH or wanted.number <= 1 or atom.size % wanted.number:
         raise KernelError(f"cannot follow the view of {layout} as {tuple(shape)}: it mixes batch, position and feature axes")
-    return Atom(atom.kind, wanted.number), Atom(atom.kind, atom.size // wanted.number)
+    outer, inner = wanted.number, atom.size // wanted.number
+    return Atom(atom.kind, outer, (*atom.rank, 0)), Atom(atom.kind, inner, (*atom.rank, 1))
 
 
 def _flat(split: Split) -> Split:

@@ -18,7 +18,7 @@ from lazyrich.gaussian import Dual
 from lazyrich.graph import Graph, Node, Ref
 from lazyrich.graph.node import Batch
 from lazyrich.lazy.field import IDENTITY, Curve, Data, Field, Mix, Overlap, Random, Source, Turned, Weight, dual_of, number_of
-from lazyrich.lazy.layout import plain
+from lazyrich.lazy.layout import Kind, Layout, plain
 from lazyrich.lazy.rule.table import Call, Need, checked, rule_of
 from lazyrich.lazy.rule.turned import ruled
 from lazyrich.lazy.weights import Drawn, Weights
@@ -280,9 +280,9 @@ class Run:
         ntk = sum(share * part.ntk for share, part in parts) if self.tangent else None  # type: ignore[operator]
         sources = frozenset().union(*(part.sources for _, part in parts))
         centred = all(part.centred for _, part in parts)
-        layout = first.layout
-        feature = next(i for i, axis in enumerate(layout.axes) if any(a.kind.value == "feature" for a in axis))
-        layout = layout.replaced(feature, mix.layout.axes[feature])
+        joined = (bool(axis) and all(a.kind is Kind.FEATURE for a in axis) for axis in mix.layout.axes)
+        axes = zip(joined, mix.layout.axes, first.layout.axes, strict=True)
+        layout = Layout(tuple(wide if here else own for here, wide, own in axes))
         mean = sum(share * part.mean for share, part in parts if part.mean is not None) if self.alone else None
         mean = mean if isinstance(mean, Tensor) else None
         return Field(layout, first.order, nngp, ntk, full, sources, False, centred, mean, mixed=len(parts) > 1)  # type: ignore[arg-type]

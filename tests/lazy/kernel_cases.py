@@ -199,6 +199,17 @@ def turned(x: Tensor, how: str) -> Tensor:
     return torch.view_as_real(z * torch.complex(cos, sin)).flatten(-2)
 
 
+def fused(n: int) -> nn.Module:
+    """Queries, keys and values of each head side by side, as GPT-NeoX keeps them, a part of them turned."""
+
+    def forward(s, x):
+        q, k, v = s.a(s.i(x)).unflatten(-1, (2, 3 * n // 2)).transpose(1, 2).chunk(3, -1)
+        z = F.scaled_dot_product_attention(turned(q, "a part"), turned(k, "a part"), v, is_causal=True, scale=2 / n)
+        return s.o(F.relu(s.b(z.transpose(1, 2).flatten(2))))
+
+    return Net(forward, i=L(5, n), a=L(n, 3 * n), b=L(n, n), o=L(n, OUT))
+
+
 def rotary(n: int, how: str, keys: int = 4, share: str = "expand", by_hand: bool = False, norm: bool = False) -> nn.Module:
     """Attention of four heads whose queries and keys are turned, and of which several may share keys and values."""
     d = n // 4
@@ -673,6 +684,15 @@ CASES: dict[str, Case] = {
     ),
     "attention, tied": Case(lambda n: attention(n, tied=True), 0.5 * WORDS, width=192, slack=10),
     "attention, tied and causal": Case(lambda n: attention(n, tied=True, causal=True), 0.5 * WORDS, width=192, slack=10),
+    "fused heads": Case(fused, WORDS, slack=12),
+    "halves of every head": Case(
+        lambda n: Net(
+            lambda s, x: s.o(((h := s.i(x).unflatten(-1, (4, n // 4)))[..., : n // 8] * h[..., n // 8 :].tanh()).flatten(2)),
+            i=L(5, n),
+            o=L(n // 2, OUT),
+        ),
+        WORDS,
+    ),
     "rotary positions": Case(lambda n: rotary(n, "halves"), WORDS, slack=12),
     "rotary positions in pairs": Case(lambda n: rotary(n, "pairs", 2), WORDS, slack=12),
     "rotary positions, complex": Case(lambda n: rotary(n, "complex", 1, by_hand=True), WORDS, slack=12),

@@ -46,6 +46,11 @@ def logits(n: int, change: Callable[..., tuple[Tensor, Tensor]], **more: nn.Modu
     return Net(forward, o=L(n, OUT), **{name: L(5, n) for name in "qkv"}, **more)
 
 
+def heads(s: Net, x: Tensor) -> Tensor:
+    """A layer's features in four heads."""
+    return s.i(x).unflatten(-1, (4, -1))
+
+
 def biased(n: int) -> nn.LayerNorm:
     """A norm whose bias starts at one."""
     norm = nn.LayerNorm(n)
@@ -548,6 +553,18 @@ REFUSED: dict[str, Refusal] = {
         lambda n: Net(lambda s, x: s.o(F.relu(s.g(s.i(x)) + s.a(x))), i=L(5, n), g=nn.LayerNorm(n), a=L(5, n), o=L(n, OUT)),
         VEC,
         ("one branch has trained gains", "elementwise_affine=False"),
+    ),
+    "halves of every head that overlap": Refusal(
+        lambda n: Net(
+            lambda s, x: s.o(heads(s, x)[..., : n // 8] * heads(s, x)[..., n // 16 : 3 * n // 16]), i=L(5, n), o=L(n // 8, OUT)
+        ),
+        WORDS,
+        ("depend on the same weights", "i.weight"),
+    ),
+    "a part of heads that changed places": Refusal(
+        lambda n: Net(lambda s, x: s.o(heads(s, x).mT[:, :, : n // 8].flatten(2)), i=L(5, n), o=L(n // 2, OUT)),
+        WORDS,
+        ("inner part of split features",),
     ),
     "turned values": Refusal(
         lambda n: Net(

@@ -246,12 +246,15 @@ def _stretch(call: Call, field: Field, at: int, low: Fraction, high: Fraction, l
     """A stretch of the features: a field of the same law, drawn by its own part of the weights."""
     if field.mixed:
         raise call.refuse("it takes a part of joined branches, whose stretches have other laws", "split before joining")
-    first = field.layout.features[0]
-    inner = field.layout.axes[at][0] is not first or (left is not None and len(field.layout.axes[at]) != 1)
-    if inner:
+    axis, inside = field.layout.axes[at], sorted(field.layout.features, key=lambda a: a.rank)  # as they lie in memory
+    if axis == tuple(inside[: len(axis)]) and (left is None or len(axis) == 1):
+        sources = frozenset(s.part(low, high) for s in field.sources)
+    elif axis == tuple(inside[1:2]) and all(s.piece is None for s in field.sources):  # of every head
+        sources = frozenset(s.inside(inside[0].size, low, high) for s in field.sources)
+    else:
         raise call.refuse("it takes an inner part of split features", "split the outermost part")
-    sources = frozenset(s.part(low, high) for s in field.sources)
-    return replace(field, layout=field.layout.replaced(at, *(((left,),) if left else ())), sources=sources)
+    kept = ((replace(left, rank=axis[0].rank),),) if left else ()
+    return replace(field, layout=field.layout.replaced(at, *kept), sources=sources)
 
 
 @register("chunk", "split", "split_with_sizes", "unbind", "tensor_split", says="stretches of positions or features")
