@@ -562,9 +562,13 @@ REFUSED: dict[str, Refusal] = {
         ("depend on the same weights", "i.weight"),
     ),
     "a part of heads that changed places": Refusal(
-        lambda n: Net(lambda s, x: s.o(heads(s, x).mT[:, :, : n // 8].flatten(2)), i=L(5, n), o=L(n // 2, OUT)),
+        lambda n: Net(
+            lambda s, x: s.o(heads(s, x).mT[:, :, : n // 8].flatten(2) * heads(s, x)[:, :, 2:].flatten(2)),
+            i=L(5, n),
+            o=L(n // 2, OUT),
+        ),
         WORDS,
-        ("inner part of split features",),
+        ("depend on the same weights", "i.weight"),
     ),
     "turned values": Refusal(
         lambda n: Net(
