@@ -74,6 +74,16 @@ def first_seen(thing: Any, now: str) -> str:
     return _FIRST.setdefault(id(thing), (thing, now))[1]
 
 
+def installed(file: Path) -> bool:
+    """Whether a file is a package's that nobody edits.
+
+    Example:
+        >>> installed(Path("/usr/lib/python3/site-packages/torch/nn/functional.py"))
+        True
+    """
+    return not {"site-packages", "dist-packages"}.isdisjoint(file.parts)
+
+
 def _refuse_edited(kind: Any, file: Path, plain: bool) -> None:
     """Refuse code that is not its file's any more: what is computed would be kept as if the file's code had done it.
 
@@ -82,7 +92,7 @@ def _refuse_edited(kind: Any, file: Path, plain: bool) -> None:
         file: that defines it.
         plain: it was imported as it is written; pytest and others rewrite what they import.
     """
-    if "site-packages" in file.parts:
+    if installed(file):
         return
     parts = [kind] if hasattr(kind, "__code__") else list(vars(kind).values())
     codes = [part.__code__ for part in parts if isinstance(getattr(part, "__code__", None), CodeType)]
