@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import pickle
 import pickletools
 import sys
 from collections.abc import Callable, Iterable
@@ -36,7 +35,7 @@ def packed(function: Callable[..., Any]) -> bytes:
         cloudpickle.register_pickle_by_value(module)
     try:
         data = cloudpickle.dumps(function)
-        return pickle.dumps((data, _digests(_named(data))))
+        return cloudpickle.dumps((data, _digests(_named(data))))
     except Exception as error:  # whatever its parts raise
         raise SweepError(
             f"{name_of(function)} cannot be sent to another process: {type(error).__name__}: {error}; open files, locks and "
@@ -63,7 +62,7 @@ def unpacked(data: bytes) -> Callable[..., Any]:
     Raises:
         SweepError: if a module that it is of, or that its parts are of, is imported here from a file of another content.
     """
-    inner, sent = pickle.loads(data)
+    inner, sent = cloudpickle.loads(data)
     function = cloudpickle.loads(inner)
     here = _digests(sent)
     if edited := [name for name in here if here[name] != sent[name]]:
