@@ -333,10 +333,22 @@ def _measured(study: Study, plan: Plan, start: nn.Module, model: Centred, linear
 
 
 def _hidden(family: Family, network: nn.Module, x: Tensor) -> list[str]:
-    """Modules that hold weights, are not the output, and give every sample a row (a table of positions does not), in order."""
+    """Modules that hold weights, are not the output, and give every sample a row (a table of positions does not), as they run."""
     inner = (Role.INPUT, Role.HIDDEN)
     owners = dict.fromkeys(info.owner for info in family.tensors.values() if info.role in inner and len(info.shape) > 1)
-    return [path for path in owners if _gives_rows(network, path, x)]
+    return _as_they_run(network, [path for path in owners if _gives_rows(network, path, x)], x)
+
+
+def _as_they_run(network: nn.Module, layers: Sequence[str], x: Tensor) -> list[str]:
+    """Modules in the order in which a pass ends them, whatever that of their assignment: the last is what the readout sees."""
+    order: dict[str, None] = {}  # more than one pass may be made
+    handles = [network.get_submodule(p).register_forward_hook(lambda *_, p=p: order.update({p: None})) for p in layers]
+    try:
+        features(network, x[:2], layers)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return list(order)
 
 
 def _gives_rows(network: nn.Module, path: str, x: Tensor) -> bool:
