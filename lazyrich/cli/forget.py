@@ -28,7 +28,7 @@ def run(words: Sequence[str]) -> None:
         Args:
             store: run folder or store.
             failed: those that failed or died.
-            older_code: those of every function's code but that which finished last.
+            older_code: those of every function's code but that which was asked for last.
         """
         from lazyrich.sweep import Store, store_in
 
@@ -37,7 +37,7 @@ def run(words: Sequence[str]) -> None:
         place = store_in(store)
         with Store(place) as kept:
             everything = kept.all()
-            latest = {outcome.function: outcome.code for outcome in everything}  # they come in the order in which they finished
+            latest = kept.codes()
             keys = [
                 outcome.key for outcome in everything
                 if (failed and outcome.status != "done") or (older_code and outcome.code != latest[outcome.function])

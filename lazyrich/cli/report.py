@@ -69,7 +69,7 @@ def refresh_sweep(folder: Path) -> str:
         )
     total = max(len(outcomes), sum(known.get("counts", {}).values()))
     found = summarise(
-        Results(tuple(outcomes), total, trials), known.get("title") or next(iter(names)), known.get("command", "")
+        Results(tuple(outcomes), total, trials), known.get("title") or outcomes[0].function, known.get("command", "")
     )
     write_json(file, found.to_dict())
     return ""

@@ -91,6 +91,7 @@ def sweep(
                 "got shard= with a function that proposes trials, which sees the outcomes of all; give a grid or a list"
             )
         wanted = {} if callable(trials) else _by_key(_part(job.trials(_settings(trials)), shard))
+        kept.ask(job.name, job.code)
         try:
             if callable(trials):
                 _proposed(job, kept, trials, wanted)

@@ -94,6 +94,22 @@ def test_changed_code_runs_again_and_says_so(tmp_path):
         assert len(store.all()) == 2
 
 
+def test_the_latest_outcomes_are_of_the_code_asked_for_last(tmp_path):
+    for code, lrs in ("first", [1, 2]), ("second", [1]), ("first", [2]):
+        sweep(loss, {"lr": lrs}, tmp_path / "s", code=code)
+    sweep(loss, {"lr": [3]}, tmp_path / "old", code="second")
+    with Store(tmp_path / "s") as store:
+        assert [(o.code, o.settings["lr"]) for o in store.latest()] == [("first", 1), ("first", 2)]
+        assert store.codes() == {name_of(loss): "first"}
+        store.ask("another", "whose trials are to come")
+        assert len(store.latest()) == 2
+        store.merge(tmp_path / "old")
+        assert [o.settings["lr"] for o in store.latest(name_of(loss))] == [1, 3]
+        store._db.execute("DROP TABLE asked")  # as another version left it
+    with Store(tmp_path / "s") as store:
+        assert {o.code for o in store.latest()} == {"second"}  # which finished last
+
+
 def test_a_fingerprint_follows_the_file_and_the_bound_arguments():
     assert fingerprint(loss) == fingerprint(loss) != fingerprint(test_a_grid_is_the_product_of_its_axes)
     assert fingerprint(functools.partial(loss, 1)) != fingerprint(functools.partial(loss, 2)) != fingerprint(loss)
@@ -450,6 +466,9 @@ def test_a_store_that_cannot_be_written_is_read_and_merged(tmp_path, monkeypatch
             store.claim(trial_of({"lr": 3}, "f", "c"))
         with pytest.raises(StoreError, match="read but not written"):
             store.put(found[0], "f", "c")
+    (tmp_path / "old" / "trials.sqlite").chmod(0o444)
+    with Store(tmp_path / "old") as store:
+        assert store.file.stat().st_mode & 0o200  # of the copy, which SQLite writes
     with Store(tmp_path / "new") as store:
         assert store.merge(tmp_path / "old") == 2
     assert before == sorted((f.name, f.stat().st_mtime_ns) for f in (tmp_path / "old").iterdir())
