@@ -73,7 +73,7 @@ def test_the_page_is_there_while_trainings_run_and_says_what_is_missing(tmp_path
 
     def watched(self, result):
         drawn(self, result)
-        partly.append(refresh_sweep(out))
+        partly.append(refresh_sweep(out)[1])
         pages.append((out / "report.html").read_text())
 
     monkeypatch.setattr(Live, "draw", watched)
@@ -86,7 +86,7 @@ def test_the_page_is_there_while_trainings_run_and_says_what_is_missing(tmp_path
     last = (out / "report.html").read_text()
     assert 'http-equiv="refresh"' not in last
     assert "Not finished" not in last
-    assert refresh_sweep(out) == ""
+    assert refresh_sweep(out) == (None, "")
 
 
 def test_depths_are_compared_at_the_widest_width(tmp_path, capsys):
