@@ -24,11 +24,12 @@ from lazyrich.measure.check import RATES, refuse_device
 from lazyrich.measure.trainings import Progress, Trainings, Where, comparable, finished, run_trainings
 from lazyrich.measure.transfer_result import TransferResult, summarise
 from lazyrich.scaling import Plan, as_plan
-from lazyrich.sweep import Executor, Outcome
+from lazyrich.sweep import Executor, Outcome, part_of, shard_of
 from lazyrich.train import Loss, Member, loss_for, train_all
 
 OCTAVES = range(-6, 6)  # of the default grid, around a rate that moves small networks
 OF_PLAN = ("family", "network", "scheme", "optimizer", "base", "plan")  # settings that are one plan's own
+TOGETHER = ("lrs",)  # a shard has all of a plan, width and seed: which rows there are depends on what its store has
 AXES = ("widths", "seeds", "learning rates")
 
 
@@ -179,21 +180,30 @@ def transfer(
             rows = tuple(v for v in done.values if v["width"] in begun and v["seed"] in seeds)
             so_far(found(replace(done, values=rows), begun))
 
-    many = sum(len(trial["lrs"]) for trial in trials) / len(trials)
-    done = run_trainings(run_row, grid, trials, grid.context, where, many=many, so_far=partly if so_far else None)
+    many = _rates_a_trial(trials, shard)
+    done = run_trainings(
+        run_row, grid, trials, grid.context, where, many=many, so_far=partly if so_far else None, together=TOGETHER
+    )
     return found(_joined(grid, done), grid.widths)
 
 
 def _trials(grid: Grid, kept: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """A row of learning rates a plan, width and seed; where a store has some of them, those rows, and one of the others."""
     trials = []
-    for width in grid.widths:
-        for name, plan in zip(grid.names, grid.plans, strict=True):
-            for seed in range(grid.seeds):
+    for seed in range(grid.seeds):  # outermost: all widths of one seed can be looked at already
+        for width in grid.widths:
+            for name, plan in zip(grid.names, grid.plans, strict=True):
                 row = {"plan": name, "scheme": plan.scheme.name, "width": width, "seed": seed}
                 known = [old["lrs"] for old in kept if all(old[k] == v for k, v in row.items())]
                 trials += [row | {"lrs": rates} for rates in _covering(grid.lrs, known)]
     return trials
+
+
+def _rates_a_trial(trials: Sequence[Mapping[str, Any]], shard: str | None) -> float:
+    """The mean over the trials of a shard, which may have none."""
+    parts = part_of(trials, shard_of(shard) if shard else None, TOGETHER)
+    rates = [len(trial["lrs"]) for trial, (mine, _) in zip(trials, parts, strict=True) if mine]
+    return sum(rates) / max(1, len(rates))
 
 
 def _covering(lrs: Sequence[float], known: Sequence[list[float]]) -> list[list[float]]:

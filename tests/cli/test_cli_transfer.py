@@ -80,8 +80,8 @@ def test_the_page_is_there_while_trainings_run_and_says_what_is_missing(tmp_path
     assert main([*WORDS[:-5], "--widths", "8", "16", "24", "--lrs", *WORDS[-4:], "--out", str(out)]) == 0
     assert 'http-equiv="refresh"' in pages[0]
     assert "and to draw them, give its command again: lazyrich transfer" in partly[0]
-    assert "its store holds 7 finished trials by now" in partly[0]
-    assert "Not finished: 7 of 12 trials are in." in pages[0]
+    assert "its store holds 4 finished trials by now" in partly[0]
+    assert "Not finished: 4 of 12 trials are in." in pages[0]
     assert "24" not in pages[0].split("Optima by scheme and width")[1].split("</table>")[0]
     last = (out / "report.html").read_text()
     assert 'http-equiv="refresh"' not in last
