@@ -167,7 +167,9 @@ def test_a_killed_dial_continues_and_says_the_same(tmp_path):
     [
         ({"richness": [1.0]}, "richness.*at least 2 increasing"),
         ({"richness": [1.0, 0.1]}, "richness.*increasing"),
+        ({"richness": [0.1, "a"]}, "richness.*'a'.*increasing"),
         ({"widths": []}, "widths"),
+        ({"widths": [16, "a"]}, "got widths .*'a'.*whole numbers"),
         ({"r": [0.7]}, "0 <= r <= 1/2"),
         ({"rates": "guess"}, "'law' or 'tuned'"),
         ({"seeds": 0}, "seeds = 0"),

@@ -90,6 +90,25 @@ def test_wider_is_better_is_checked():
     assert not study(0.0, wider=1.3).wider_is_better
 
 
+def test_the_page_says_as_good_where_a_wider_loss_is_larger_within_errors(tmp_path):
+    def page(*factors):
+        scattered = {8 * 2**i: [bowl(-3.0, 0.1 * f * noise) for noise in (0.9, 1.0, 1.1)] for i, f in enumerate(factors)}
+        rows = [{"plan": 0, "width": w, "start": 2.3, "losses": row} for w, rows in scattered.items() for row in rows]
+        found = summarise(
+            [lzr.plan(PAIR, lzr.mup(), "adam")],
+            list(scattered),
+            LRS,
+            rows,
+            {},
+            {"command": "", "versions": {}, "date": "", "notes": []},
+        )
+        assert found.schemes[0].wider_is_better
+        return lzr.render(found, tmp_path / "page.html").read_text()
+
+    assert "<td>as good</td>" in page(1.0, 1.02)
+    assert "<td>yes</td>" in page(1.0, 0.9)
+
+
 def test_a_width_with_a_loss_that_rises_a_little_at_every_doubling_is_worse_than_the_first():
     def rising(count):
         curves = {16 * 2**i: np.array([bowl(-3.0, 0.1 * 1.05**i * noise) for noise in (0.95, 1.0, 1.05)]) for i in range(count)}
@@ -264,6 +283,12 @@ def toy():
     [
         ({"widths": [8]}, "at least two increasing"),
         ({"widths": [16, 8]}, "at least two increasing"),
+        ({"widths": [0, 8]}, "at least two increasing"),
+        ({"widths": [32, "a"]}, "got widths .*'a'.*expected whole numbers"),
+        ({"widths": [8, 16.5]}, "got widths with 16.5"),
+        ({"lrs": [0.1, 0.2, 0.4, "a"]}, "four or more, positive and increasing"),
+        ({"lrs": [0.1, 0.2, 0.4, math.inf]}, "four or more, positive and increasing"),
+        ({"lrs": 0.1}, "got learning rates 0.1, expected four or more"),
         ({"lrs": [0.1, 0.2, 0.4]}, "four or more, positive and increasing"),
         ({"lrs": [0.1, 0.2, 0.4, 0.3]}, "four or more, positive and increasing"),
         ({"lrs": [-0.1, 0.2, 0.4, 0.8]}, "four or more, positive and increasing"),
@@ -275,6 +300,20 @@ def toy():
 def test_what_makes_no_study_is_refused(change, says):
     with pytest.raises(UsageError, match=says):
         lzr.transfer(lzr.plan(PAIR, lzr.mup(), "adam"), **(SMALL | change))
+
+
+def test_numbers_are_looked_at_before_networks_are_made():
+    made = []
+
+    def factory(n):
+        made.append(n)
+        return lzr.zoo.mlp(n)
+
+    plan = lzr.plan(lzr.Family(factory, base=8), lzr.mup(), "adam")
+    made.clear()
+    with pytest.raises(UsageError, match="four or more"):
+        lzr.transfer(plan, **SMALL | {"lrs": [0.1, 0.2, 0.4]})
+    assert made == []
 
 
 def test_no_plan_is_refused():
