@@ -279,6 +279,14 @@ def test_tables_tell_outcomes_of_several_codes_apart(tmp_path):
     )
 
 
+def test_settings_that_are_returned_are_in_a_table_once(tmp_path):
+    trials = [{"lr": 1, "rates": [1, 2]}, {"lr": 2, "rates": [3]}]
+    results = sweep(lambda lr, rates: {"lr": 1, "rates": rates, "loss": 2 * lr}, trials, tmp_path / "s")
+    for row, trial in zip(results.rows(), trials, strict=True):
+        assert list(row) == ["lr", "rates", "returned_lr", "loss", "status", "error", "seconds"]
+        assert row["rates"] == trial["rates"] and row["lr"] == trial["lr"] and row["returned_lr"] == 1
+
+
 def test_results_refuse_names_that_are_not_there(tmp_path):
     results = sweep(loss, {"lr": [1]}, tmp_path / "s")
     with pytest.raises(SweepError, match="no trial returned 'accuracy'; they returned loss"):
