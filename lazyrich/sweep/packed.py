@@ -68,7 +68,7 @@ def unpacked(data: bytes) -> Callable[..., Any]:
     if edited := [name for name in here if here[name] != sent[name]]:
         raise SweepError(
             f"'{sys.modules[edited[0]].__file__}' is not what the sweep started with: it was edited while the sweep ran, or the "
-            "worker imported it before; start the same command again, and the workers of a cluster that stays up"
+            "worker imported it before; start the same command again; a cluster that stays up needs new workers first"
         )
     return function
 
