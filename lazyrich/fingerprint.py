@@ -6,11 +6,16 @@ import functools
 import hashlib
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
+from lazyrich.errors import UsageError
 from lazyrich.reference import module_name
+
+_FIRST: dict[int, tuple[Any, str]] = {}  # by id, which stays an object's own while it is kept here; code compares by content
 
 
 def fingerprint(function: Callable[..., Any]) -> str:
@@ -18,6 +23,9 @@ def fingerprint(function: Callable[..., Any]) -> str:
 
     The whole file that defines it counts, its own source or compiled form where there is no file; arrays and tensors count with
     every entry. What it imports from other files does not count.
+
+    Raises:
+        UsageError: if its file was edited after it was imported, so that other code runs than the file says.
 
     Example:
         >>> def scaled(k):
@@ -50,8 +58,79 @@ def _code(function: Any) -> str:
     module = sys.modules.get(getattr(kind, "__module__", None) or "")
     for file in (code.co_filename if code else None, getattr(module, "__file__", None)):
         if file and str(file).endswith(".py") and Path(file).is_file():
+            _refuse_edited(kind, Path(file), type(getattr(module, "__loader__", None)) is SourceFileLoader)
             return Path(file).read_text(encoding="utf-8", errors="replace")
     return "" if code else _own(kind)
+
+
+def first_seen(thing: Any, now: str) -> str:
+    """What was told of an object when it was told first in this process.
+
+    Example:
+        >>> thing = object()
+        >>> first_seen(thing, "old"), first_seen(thing, "new")
+        ('old', 'old')
+    """
+    return _FIRST.setdefault(id(thing), (thing, now))[1]
+
+
+def installed(file: Path) -> bool:
+    """Whether a file is a package's that nobody edits.
+
+    Example:
+        >>> installed(Path("/usr/lib/python3/site-packages/torch/nn/functional.py"))
+        True
+    """
+    return not {"site-packages", "dist-packages"}.isdisjoint(file.parts)
+
+
+def _refuse_edited(kind: Any, file: Path, plain: bool) -> None:
+    """Refuse code that is not its file's any more: what is computed would be kept as if the file's code had done it.
+
+    Args:
+        kind: a function or a class.
+        file: that defines it.
+        plain: it was imported as it is written; pytest and others rewrite what they import.
+    """
+    if installed(file):
+        return
+    parts = [kind] if hasattr(kind, "__code__") else list(vars(kind).values())
+    codes = [part.__code__ for part in parts if isinstance(getattr(part, "__code__", None), CodeType)]
+    text = file.read_bytes()
+    digest = hashlib.sha256(text).hexdigest()
+    for code in codes:
+        if Path(code.co_filename) != file:
+            continue
+        new = id(code) not in _FIRST
+        if first_seen(code, digest) != digest or (new and plain and not _holds(text, code)):
+            raise UsageError(
+                f"'{file}' was edited after it was imported, so its code is not what runs; reload the module or start a new process"
+            )
+
+
+def _holds(text: bytes, code: CodeType) -> bool:
+    """Whether a file's text compiles to this code, where it has any of that name; other lines do not count."""
+    named = [found for found in _all_codes(text) if _name(found) == _name(code)]
+    return not named or _compiled(code) in map(_compiled, named)
+
+
+@functools.lru_cache(maxsize=8)
+def _all_codes(text: bytes) -> tuple[CodeType, ...]:
+    try:
+        return tuple(_inside(compile(text, "file", "exec", dont_inherit=True)))
+    except (SyntaxError, ValueError):  # half edited: nothing is found by name
+        return ()
+
+
+def _inside(code: CodeType) -> Iterator[CodeType]:
+    for part in code.co_consts:
+        if isinstance(part, CodeType):
+            yield part
+            yield from _inside(part)
+
+
+def _name(code: CodeType) -> str:
+    return getattr(code, "co_qualname", code.co_name)  # Python 3.10 knows the last part only
 
 
 def _own(function: Any) -> str:
@@ -114,6 +193,7 @@ def _hold_object(state: Any, value: Any, seen: set[int]) -> None:
         for item in value:
             _hold(state, item, seen)
     elif inspect.isfunction(value):
+        _code(value)  # refuses one that was edited
         state.update(_own(value).encode())
         cells = {} if value.__closure__ is None else inspect.getclosurevars(value).nonlocals
         _hold(state, (value.__defaults__, *(value.__kwdefaults__ or {}).items(), *cells.items()), seen)

@@ -1,12 +1,15 @@
 """A fingerprint follows everything that a function holds, and nothing else."""
 
 import functools
+import importlib
+import sys
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from lazyrich.errors import UsageError
 from lazyrich.family import Family
 from lazyrich.fingerprint import fingerprint
 from lazyrich.reference import resolve
@@ -104,3 +107,48 @@ def test_a_file_is_the_same_one_in_every_folder(tmp_path):
         function = resolve(f"{tmp_path / place / 'net.py'}:run")
         found.append((name_of(function), fingerprint(function)))
     assert found[0] == found[1] and found[0][0] == "net.run"
+
+
+MODULE = "class Kept:\n    def __call__(self, x):\n        return x\n\ndef run(x):\n    return [x for _ in (0, 1)]\n"
+EDITS = {
+    "the function": MODULE.replace("(0, 1)", "(0, 2)"),
+    "another": MODULE.replace("return x\n", "return 2 * x\n"),
+    "a line": "K = 2\n" + MODULE,
+}
+
+
+@pytest.fixture
+def edited(tmp_path, monkeypatch):
+    """A module of a folder of its own."""
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # which two edits in one second would share
+    file = tmp_path / "edited_module.py"
+    file.write_text(MODULE)
+    importlib.invalidate_caches()
+    yield importlib.import_module(file.stem), file
+    del sys.modules[file.stem]
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_a_file_that_was_edited_since_its_import_is_refused(edited, edit):
+    module, file = edited
+    partial = functools.partial(taking, module.run)
+    first = fingerprint(module.run), fingerprint(module.Kept()), fingerprint(partial)
+    file.write_text(EDITS[edit])
+    for function in (module.run, module.Kept(), partial):
+        with pytest.raises(UsageError, match="edited_module.py' was edited after it was imported.*reload the module"):
+            fingerprint(function)
+    importlib.reload(module)
+    assert fingerprint(module.run) != first[0] and fingerprint(module.Kept()) != first[1]
+    file.write_text(MODULE)
+    importlib.reload(module)
+    assert (fingerprint(module.run), fingerprint(module.Kept()), fingerprint(partial.func)) == (*first[:2], fingerprint(taking))
+
+
+def test_a_file_that_was_edited_before_the_first_look_is_refused_where_the_function_changed(edited):
+    module, file = edited
+    file.write_text(EDITS["the function"])
+    with pytest.raises(UsageError, match="was edited after it was imported"):
+        fingerprint(module.run)
+    file.write_text("# more lines\n" + MODULE)
+    assert fingerprint(importlib.reload(module).run)

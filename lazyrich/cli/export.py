@@ -29,7 +29,7 @@ def run(words: Sequence[str]) -> None:
         Args:
             store: run folder or store.
             file: ends in .parquet, .csv or .json.
-            function: name of the function whose trials are wanted (default: that which finished last).
+            function: name of the function whose trials are wanted (default: that which was asked for last).
             every_code: also the trials of other functions and of older code, told apart by the columns function and code.
         """
         from lazyrich.sweep import Results, Store, store_in

@@ -28,7 +28,7 @@ def run(words: Sequence[str]) -> None:
         Args:
             store: run folder or store.
             failed: those that failed or died.
-            older_code: those of every function's code but that which finished last.
+            older_code: those of every function's code but that which was asked for last.
         """
         from lazyrich.sweep import Store, store_in
 
@@ -37,11 +37,22 @@ def run(words: Sequence[str]) -> None:
         place = store_in(store)
         with Store(place) as kept:
             everything = kept.all()
-            latest = {outcome.function: outcome.code for outcome in everything}  # they come in the order in which they finished
-            keys = [
-                outcome.key for outcome in everything
+            latest = kept.codes()
+            gone = [
+                outcome for outcome in everything
                 if (failed and outcome.status != "done") or (older_code and outcome.code != latest[outcome.function])
             ]  # fmt: skip
-            print(f"{kept.forget(keys)} of {len(everything)} trials in {place} forgotten")
+            print(f"{kept.forget([outcome.key for outcome in gone])} of {len(everything)} trials in {place} forgotten")
+        _uncount(place.parent / "result.json", [o.status for o in gone if o.code == latest[o.function]])
 
     parse(forget, "forget", words)
+
+
+def _uncount(file: Path, statuses: Sequence[str]) -> None:
+    """Take forgotten trials off a sweep's counts, or its page would say that they are still to come."""
+    from lazyrich.files import read_json, write_json
+
+    known = read_json(file) if file.is_file() and statuses else {}
+    if known.get("kind") == "sweep":
+        left = {status: max(0, n - statuses.count(status)) for status, n in known["counts"].items()}
+        write_json(file, known | {"counts": left})

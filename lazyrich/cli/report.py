@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import tyro
 
 from lazyrich.cli.command import parse
-from lazyrich.errors import UsageError
+from lazyrich.errors import StoreError, UsageError
 
 
 def run(words: Sequence[str]) -> None:
@@ -29,15 +30,16 @@ def run(words: Sequence[str]) -> None:
         """
         from lazyrich.report import render
 
-        if said := refresh_sweep(folder):
+        grown, said = refresh_sweep(folder)
+        if said:
             print(said)
-        print(f"page: {render(str(folder), out or folder / 'report.html')}")
+        print(f"page: {render(grown or str(folder), out or folder / 'report.html')}")
 
     parse(report, "report", words)
 
 
-def refresh_sweep(folder: Path) -> str:
-    """Bring result.json of a sweep's folder up to what its store holds; what is missing in a study's, which stays as it is.
+def refresh_sweep(folder: Path) -> tuple[dict[str, Any] | None, str]:
+    """A sweep's result as its store has it by now, also in its folder; of a study, words for what its last result lacks.
 
     Raises:
         UsageError: where no trial is finished yet, and for trials of a study without a result yet, which only its own command
@@ -49,15 +51,15 @@ def refresh_sweep(folder: Path) -> str:
 
     file, trials = folder / "result.json", folder / "trials"
     if not (trials / FILE).is_file():
-        return ""
+        return None, ""
     known = read_json(file) if file.is_file() else {}
     with Store(trials) as store:
         names, outcomes = {name for name, _ in store.functions()}, store.latest()
     studies = [name for name in names if name.startswith("lazyrich.")]
     if known.get("kind", "sweep") != "sweep":
-        return _missing(known, len(outcomes))
+        return None, _missing(known, len(outcomes))
     if not outcomes and known:
-        return ""
+        return None, ""
     if not outcomes:
         raise UsageError(
             f"no trial of {folder} is finished yet, so there is nothing to draw; give the command again once one is"
@@ -69,10 +71,11 @@ def refresh_sweep(folder: Path) -> str:
         )
     total = max(len(outcomes), sum(known.get("counts", {}).values()))
     found = summarise(
-        Results(tuple(outcomes), total, trials), known.get("title") or next(iter(names)), known.get("command", "")
+        Results(tuple(outcomes), total, trials), known.get("title") or outcomes[0].function, known.get("command", "")
     )
-    write_json(file, found.to_dict())
-    return ""
+    with suppress(StoreError):  # of others, who let it be read: its page may be wanted elsewhere
+        write_json(file, found.to_dict())
+    return found.to_dict(), ""
 
 
 def _missing(known: Mapping[str, Any], kept: int) -> str:

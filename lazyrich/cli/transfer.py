@@ -84,11 +84,13 @@ def run(words: Sequence[str]) -> None:
         from lazyrich.data import load
         from lazyrich.family import Family
         from lazyrich.measure import transfer as run_transfer
+        from lazyrich.measure.transfer import ordered_axes
         from lazyrich.reference import resolve
         from lazyrich.scaling import parse as parse_scheme
         from lazyrich.scaling import plan as make_plan
         from lazyrich.sweep import tracker_for
 
+        ordered_axes(widths, lrs or None)  # before networks are made
         called, known = resolve(factory), pairs(roles, "roles")
         families = [Family(called, base, depth=depth, roles=known) for depth in depths or (None,)]
         plans = [make_plan(family, parse_scheme(text), optimizer, init=rules(init)) for text in scheme for family in families]

@@ -19,7 +19,7 @@ from lazyrich.data import ArrayData, load
 from lazyrich.errors import TangentError, UsageError
 from lazyrich.family import Family, Role, as_family
 from lazyrich.fingerprint import fingerprint
-from lazyrich.measure.check import RATES, refuse_device
+from lazyrich.measure.check import RATES, refuse_device, whole_numbers
 from lazyrich.measure.dial_result import DialResult, summarise
 from lazyrich.measure.movement import feature_movement, kernel_distance, kernel_movement
 from lazyrich.measure.trainings import Progress, Trainings, Where, comparable, run_trainings
@@ -333,10 +333,22 @@ def _measured(study: Study, plan: Plan, start: nn.Module, model: Centred, linear
 
 
 def _hidden(family: Family, network: nn.Module, x: Tensor) -> list[str]:
-    """Modules that hold weights, are not the output, and give every sample a row (a table of positions does not), in order."""
+    """Modules that hold weights, are not the output, and give every sample a row (a table of positions does not), as they run."""
     inner = (Role.INPUT, Role.HIDDEN)
     owners = dict.fromkeys(info.owner for info in family.tensors.values() if info.role in inner and len(info.shape) > 1)
-    return [path for path in owners if _gives_rows(network, path, x)]
+    return _as_they_run(network, [path for path in owners if _gives_rows(network, path, x)], x)
+
+
+def _as_they_run(network: nn.Module, layers: Sequence[str], x: Tensor) -> list[str]:
+    """Modules in the order in which a pass ends them, whatever that of their assignment: the last is what the readout sees."""
+    order: dict[str, None] = {}  # more than one pass may be made
+    handles = [network.get_submodule(p).register_forward_hook(lambda *_, p=p: order.update({p: None})) for p in layers]
+    try:
+        features(network, x[:2], layers)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return list(order)
 
 
 def _gives_rows(network: nn.Module, path: str, x: Tensor) -> bool:
@@ -363,7 +375,7 @@ def _study(
     device: str, meet: bool, engine: str,
 ) -> Study:  # fmt: skip
     _increasing("richness", richness, 2, "0.01 0.1 1 10")
-    _increasing("widths", widths, 1, "64 128 256")
+    _increasing("widths", whole_numbers("widths", widths, "64 128 256"), 1, "64 128 256")
     if not r or not all(map(math.isfinite, r)) or any(b <= a for a, b in zip(list(r)[:-1], list(r)[1:], strict=True)):
         raise UsageError(f"got r {list(r)}, expected increasing numbers from 0 to 1/2, for example 0 0.25 0.5")
     if rates not in ("law", "tuned"):
@@ -387,16 +399,17 @@ def _study(
 
 
 def _increasing(name: str, values: Sequence[float], least: int, example: str) -> None:
-    got = [float(v) for v in values]
+    try:
+        got = [float(v) for v in values]
+    except (TypeError, ValueError):  # refused as what it is
+        got = []
     if (
         len(got) < least
         or got[0] <= 0
         or not all(map(math.isfinite, got))
         or any(b <= a for a, b in zip(got[:-1], got[1:], strict=True))
     ):
-        raise UsageError(
-            f"got {name} {list(values)}, expected at least {least} increasing positive ones, for example {example}"
-        )
+        raise UsageError(f"got {name} {values}, expected at least {least} increasing positive ones, for example {example}")
 
 
 def _split(data: ArrayData, samples: int, test: int) -> tuple[ArrayData, ArrayData]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from lazyrich import __version__
 from lazyrich.errors import SweepError, Unfinished
-from lazyrich.sweep import Executor, Outcome, Results, Store, executor_for, shard_of, sweep
+from lazyrich.sweep import Executor, Outcome, Results, Store, executor_for, part_of, shard_of, sweep
 from lazyrich.sweep.store import FILE
 
 Progress = Callable[[int, int, str], None]
@@ -85,6 +85,7 @@ def run_trainings(
     where: Where,
     many: float = 1,
     so_far: Callable[[Trainings], None] | None = None,
+    together: Sequence[str] = (),
 ) -> Trainings:
     """What ``function(study, **trial)`` returns for all trials, in their order.
 
@@ -96,6 +97,7 @@ def run_trainings(
         where: to run.
         many: trainings a trial, their mean where trials differ, for the progress.
         so_far: called with what is finished, every few seconds.
+        together: settings whose values are not parted by shards; trials that differ in them only count as one.
 
     Raises:
         Unfinished: after a shard, which has no result of its own.
@@ -122,6 +124,7 @@ def run_trainings(
             name=name,
             code=__version__,
             shard=part,
+            together=(*together, "study"),
             retry_failed=where.retry_failed,
             progress=show,
             callbacks=where.trackers,
@@ -133,8 +136,9 @@ def run_trainings(
     if results.failures:
         raise SweepError(f"{results}; the others are kept: mend the cause, then repeat with retry_failed (--retry-failed)")
     if part:
+        mine, every = ({text for here, text in part_of(trials, p, together) if here} for p in (part, None))
         raise Unfinished(
-            f"shard {where.shard}: {results.total} of {len(trials)} trials are in {where.folder}. When all shards are done: "
+            f"shard {where.shard}: {len(mine)} of {len(every)} trials are in {where.folder}. When all shards are done: "
             "lazyrich merge INTO FROM ..., then the same command without --shard."
         )
     return Trainings(tuple(outcome.value for outcome in results.outcomes), (*notes, *results.notes))

@@ -20,15 +20,16 @@ from lazyrich import __version__
 from lazyrich.data import ArrayData, load
 from lazyrich.errors import UsageError
 from lazyrich.fingerprint import fingerprint
-from lazyrich.measure.check import RATES, refuse_device
+from lazyrich.measure.check import RATES, refuse_device, whole_numbers
 from lazyrich.measure.trainings import Progress, Trainings, Where, comparable, finished, run_trainings
 from lazyrich.measure.transfer_result import TransferResult, summarise
 from lazyrich.scaling import Plan, as_plan
-from lazyrich.sweep import Executor, Outcome
+from lazyrich.sweep import Executor, Outcome, part_of, shard_of
 from lazyrich.train import Loss, Member, loss_for, train_all
 
 OCTAVES = range(-6, 6)  # of the default grid, around a rate that moves small networks
 OF_PLAN = ("family", "network", "scheme", "optimizer", "base", "plan")  # settings that are one plan's own
+TOGETHER = ("lrs",)  # a shard has all of a plan, width and seed: which rows there are depends on what its store has
 AXES = ("widths", "seeds", "learning rates")
 
 
@@ -179,21 +180,30 @@ def transfer(
             rows = tuple(v for v in done.values if v["width"] in begun and v["seed"] in seeds)
             so_far(found(replace(done, values=rows), begun))
 
-    many = sum(len(trial["lrs"]) for trial in trials) / len(trials)
-    done = run_trainings(run_row, grid, trials, grid.context, where, many=many, so_far=partly if so_far else None)
+    many = _rates_a_trial(trials, shard)
+    done = run_trainings(
+        run_row, grid, trials, grid.context, where, many=many, so_far=partly if so_far else None, together=TOGETHER
+    )
     return found(_joined(grid, done), grid.widths)
 
 
 def _trials(grid: Grid, kept: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """A row of learning rates a plan, width and seed; where a store has some of them, those rows, and one of the others."""
     trials = []
-    for width in grid.widths:
-        for name, plan in zip(grid.names, grid.plans, strict=True):
-            for seed in range(grid.seeds):
+    for seed in range(grid.seeds):  # outermost: all widths of one seed can be looked at already
+        for width in grid.widths:
+            for name, plan in zip(grid.names, grid.plans, strict=True):
                 row = {"plan": name, "scheme": plan.scheme.name, "width": width, "seed": seed}
                 known = [old["lrs"] for old in kept if all(old[k] == v for k, v in row.items())]
                 trials += [row | {"lrs": rates} for rates in _covering(grid.lrs, known)]
     return trials
+
+
+def _rates_a_trial(trials: Sequence[Mapping[str, Any]], shard: str | None) -> float:
+    """The mean over the trials of a shard, which may have none."""
+    parts = part_of(trials, shard_of(shard) if shard else None, TOGETHER)
+    rates = [len(trial["lrs"]) for trial, (mine, _) in zip(trials, parts, strict=True) if mine]
+    return sum(rates) / max(1, len(rates))
 
 
 def _covering(lrs: Sequence[float], known: Sequence[list[float]]) -> list[list[float]]:
@@ -274,6 +284,7 @@ def _grid(
     given = tuple(map(as_plan, plans if isinstance(plans, (list, tuple)) else (plans,)))
     if not given:
         raise UsageError("got no plan, expected at least one from lazyrich.plan(family, scheme, optimizer)")
+    ordered, asked = ordered_axes(widths, lrs)
     for plan in given:
         if plan.family is None:
             raise UsageError("a plan was loaded without its family; use Plan.load(path, family=Family(factory, base=...))")
@@ -281,20 +292,10 @@ def _grid(
     prints = [(plan.fingerprint, repr(plan.family)) for plan in given]
     if twice := [plan for i, plan in enumerate(given) if prints[i] in prints[:i]]:
         raise UsageError(f"got {twice[0].scheme.name} for {twice[0].optimizer_name} twice, expected every plan once")
-    ordered = tuple(int(w) for w in widths)
-    if len(ordered) < 2 or any(b <= a for a, b in zip(ordered[:-1], ordered[1:], strict=True)):
-        raise UsageError(f"got widths {list(ordered)}, expected at least two increasing ones, for example 64 128 256 512")
     middle = RATES.get(given[0].optimizer_name, 0.001)
-    rates = tuple(middle * 2.0**k for k in OCTAVES) if lrs is None else tuple(float(lr) for lr in lrs)
+    rates = asked or tuple(middle * 2.0**k for k in OCTAVES)
     if not math.isfinite(weight_decay) or weight_decay < 0:
         raise UsageError(f"got weight decay {weight_decay}, expected a number from 0 on")
-    if (
-        len(rates) < 4
-        or rates[0] <= 0
-        or not all(map(math.isfinite, rates))
-        or any(b <= a for a, b in zip(rates[:-1], rates[1:], strict=True))
-    ):
-        raise UsageError(f"got learning rates {list(rates)}, expected four or more, positive and increasing")
     for name, value in (("seeds", seeds), ("steps", steps), ("batch", batch), ("evaluate", evaluate)):
         if value < 1:
             raise UsageError(f"got {name} = {value}, expected at least 1")
@@ -307,6 +308,33 @@ def _grid(
         given, arrays, name, function, ordered, rates, seeds, steps, batch, min(evaluate, len(arrays)), float(weight_decay),
         device, meet, engine,
     )  # fmt: skip
+
+
+def ordered_axes(widths: Any, lrs: Any) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    """Widths and learning rates of a study, which are looked at before any network is made; no rates where none are given.
+
+    Raises:
+        UsageError: for other than at least two widths and at least four rates, positive and increasing.
+
+    Example:
+        >>> ordered_axes([64, 128], None)
+        ((64, 128), ())
+    """
+    ordered = whole_numbers("widths", widths, "64 128 256 512")
+    if len(ordered) < 2 or ordered[0] < 1 or any(b <= a for a, b in zip(ordered[:-1], ordered[1:], strict=True)):
+        raise UsageError(f"got widths {list(ordered)}, expected at least two increasing ones, for example 64 128 256 512")
+    if lrs is None:
+        return ordered, ()
+    try:
+        rates = tuple(float(lr) for lr in lrs)
+    except (TypeError, ValueError):
+        rates = ()
+    rising = all(a < b < math.inf for a, b in zip(rates[:-1], rates[1:], strict=True))
+    if len(rates) < 4 or not rates[0] > 0 or not rising:
+        raise UsageError(
+            f"got learning rates {lrs}, expected four or more, positive and increasing, such as 0.001 0.004 0.016 0.064"
+        )
+    return ordered, rates
 
 
 def _try(plan: Plan, width: int, data: ArrayData) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 from lazyrich.report import transfer_figure as figure
@@ -51,9 +52,17 @@ def _scheme(scheme: SchemePart, svg: str) -> dict[str, Any]:
         "sentence": scheme.sentence,
         "svg": svg,
         **_slope(scheme),
-        "wider": {True: "yes", False: "no", None: "not measured"}[scheme.wider_is_better],
+        "wider": _wider(scheme),
         "rows": [_row(c) for c in scheme.curves],
     }
+
+
+def _wider(scheme: SchemePart) -> str:
+    """No width may be worse beyond the seeds' errors, and yet a wider one have the larger loss."""
+    losses = [c.loss for c in scheme.curves if c.loss is not None]
+    if scheme.wider_is_better and any(b > a for a, b in itertools.pairwise(losses)):
+        return "as good"
+    return {True: "yes", False: "no", None: "not measured"}[scheme.wider_is_better]
 
 
 def _row(curve: WidthCurve) -> dict[str, str]:

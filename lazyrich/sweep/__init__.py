@@ -3,7 +3,7 @@
 from lazyrich.fingerprint import fingerprint
 from lazyrich.sweep.executor import Executor, Futures, Inline, Processes, executor_for
 from lazyrich.sweep.folder import RunFolder, kept
-from lazyrich.sweep.grid import grid, shard_of
+from lazyrich.sweep.grid import grid, part_of, shard_of
 from lazyrich.sweep.optuna import Proposals
 from lazyrich.sweep.results import Results
 from lazyrich.sweep.store import Store, store_in
@@ -31,6 +31,7 @@ __all__ = [
     "fingerprint",
     "grid",
     "kept",
+    "part_of",
     "shard_of",
     "store_in",
     "summarise",

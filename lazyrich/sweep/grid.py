@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -52,3 +54,24 @@ def shard_of(text: str) -> tuple[int, int]:
     if not (slash and part.isdigit() and parts.isdigit() and 1 <= int(part) <= int(parts)):
         raise SweepError(f"got shard '{text}', expected i/n with i from 1 to n: 1/8, 2/8, ..., 8/8")
     return int(part), int(parts)
+
+
+def part_of(
+    settings: Sequence[Mapping[str, Any]], shard: tuple[int, int] | None, together: Sequence[str] = ()
+) -> list[tuple[bool, str]]:
+    """Of every settings, whether a shard has it, and a text that those share which differ in the axes ``together`` only.
+
+    Raises:
+        SweepError: for a part that is none.
+
+    Example:
+        >>> [mine for mine, _ in part_of([{"lr": 1, "seed": 0}, {"lr": 2, "seed": 0}], (1, 2), together=["lr"])]
+        [True, True]
+    """
+    texts = [json.dumps({k: v for k, v in s.items() if k not in together}, sort_keys=True) for s in settings]
+    part, parts = shard or (1, 1)
+    if not 1 <= part <= parts:
+        raise SweepError(f"got shard {part}/{parts}, expected i/n with i from 1 to n")
+    mixed = sorted(dict.fromkeys(texts), key=lambda text: hashlib.sha256(text.encode()).digest())
+    mine = {*mixed[part - 1 :: parts]}  # in the order of the grid, one part would have all the wide ones
+    return [(text in mine, text) for text in texts]

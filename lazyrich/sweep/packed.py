@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import functools
+import hashlib
+import pickletools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import cloudpickle
 
 from lazyrich.errors import SweepError
+from lazyrich.fingerprint import first_seen, installed
 from lazyrich.sweep.trial import Outcome, Trial, attempt, name_of
 
 
 def packed(function: Callable[..., Any]) -> bytes:
     """A function and what it closes over as bytes.
 
-    Functions of modules that another process could import travel by name; those of scripts and of files named by path, by
-    value.
+    Functions of modules that another process could import travel by name, with a digest of their files; those of scripts and
+    of files named by path, by value.
 
     Raises:
         SweepError: if it holds something that cannot travel, such as an open file or a lock.
@@ -30,7 +34,8 @@ def packed(function: Callable[..., Any]) -> bytes:
     for module in registered:
         cloudpickle.register_pickle_by_value(module)
     try:
-        return cloudpickle.dumps(function)
+        data = cloudpickle.dumps(function)
+        return cloudpickle.dumps((data, _digests(_named(data))))
     except Exception as error:  # whatever its parts raise
         raise SweepError(
             f"{name_of(function)} cannot be sent to another process: {type(error).__name__}: {error}; open files, locks and "
@@ -43,13 +48,48 @@ def packed(function: Callable[..., Any]) -> bytes:
 
 def attempt_packed(data: bytes, trial: Trial) -> Outcome:
     """``attempt`` with a packed function: what other processes and machines are asked to do."""
-    return attempt(unpacked(data), trial)
+    try:
+        function = unpacked(data)
+    except SweepError as error:
+        return Outcome(trial.key, trial.settings, "failed", error=str(error))
+    return attempt(function, trial)
 
 
 @functools.lru_cache(maxsize=4)
 def unpacked(data: bytes) -> Callable[..., Any]:
-    """The function again."""
-    return cloudpickle.loads(data)
+    """The function again.
+
+    Raises:
+        SweepError: if a module that it is of, or that its parts are of, is imported here from a file of another content.
+    """
+    inner, sent = cloudpickle.loads(data)
+    function = cloudpickle.loads(inner)
+    here = _digests(sent)
+    if edited := [name for name in here if here[name] != sent[name]]:
+        raise SweepError(
+            f"'{sys.modules[edited[0]].__file__}' is not what the sweep started with: it was edited while the sweep ran, or the "
+            "worker imported it before; start the same command again; a cluster that stays up needs new workers first"
+        )
+    return function
+
+
+def _named(data: bytes) -> set[str]:
+    """Modules that a pickle may name: all its texts that are one."""
+    return {text for _, text, _ in pickletools.genops(data) if isinstance(text, str) and text in sys.modules}
+
+
+def _digests(names: Iterable[str]) -> dict[str, str]:
+    """Of modules that a person may edit: what their files held when they were looked at first since they were imported."""
+    found = {}
+    for name in names:
+        spec = getattr(sys.modules.get(name), "__spec__", None)  # reloading makes another
+        file = Path(getattr(spec, "origin", None) or "")
+        travels = name == "__main__" or name in cloudpickle.list_registry_pickle_by_value()
+        if travels or installed(file) or name.partition(".")[0] in sys.stdlib_module_names:
+            continue
+        if file.suffix == ".py" and file.is_file():
+            found[name] = first_seen(spec, hashlib.sha256(file.read_bytes()).hexdigest())
+    return found
 
 
 def _here_alone(name: str, module: Any) -> bool:

@@ -47,11 +47,13 @@ class Results:
         """One record a finished trial: settings, values, status, error and seconds.
 
         Outcomes of several functions or codes, as a whole store has them, are told apart by the columns ``function`` and
-        ``code``. A returned value named like a setting or like one of these is ``returned_...``; those are ``trial_...`` where
-        an axis has the name. Arrays are in no row and no table: ``array_names`` tells which there are, ``array`` reads them.
+        ``code``. A returned value named like a setting or like one of these is ``returned_...``, and left out where it is that
+        setting in every trial; those are ``trial_...`` where an axis has the name. Arrays are in no row and no table:
+        ``array_names`` tells which there are, ``array`` reads them.
         """
         mixed = self._mixed()
-        return [_row(o, mixed) for o in self.outcomes]
+        other = {n for o in self.outcomes for n, value in o.value.items() if n not in o.settings or o.settings[n] != value}
+        return [_row(o, mixed, other) for o in self.outcomes]
 
     def _mixed(self) -> bool:
         return len({(o.function, o.code) for o in self.outcomes}) > 1
@@ -225,9 +227,9 @@ def _known(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _row(outcome: Outcome, mixed: bool) -> dict[str, Any]:
+def _row(outcome: Outcome, mixed: bool, other: set[str]) -> dict[str, Any]:
     own = {"status": outcome.status, "error": outcome.error, "seconds": outcome.seconds}
     own |= {"function": outcome.function, "code": outcome.code} if mixed else {}
     taken = {*outcome.settings, *own}
-    values = {f"returned_{name}" if name in taken else name: value for name, value in outcome.value.items()}
+    values = {f"returned_{name}" if name in taken else name: v for name, v in outcome.value.items() if name in other}
     return {**outcome.settings, **values, **{f"trial_{n}" if n in outcome.settings else n: v for n, v in own.items()}}

@@ -33,6 +33,7 @@ TABLES = (
     "CREATE TABLE owners (owner TEXT PRIMARY KEY, host TEXT, pid INTEGER, born TEXT, beat REAL) WITHOUT ROWID",
     "CREATE TABLE claims (key TEXT PRIMARY KEY, owner TEXT) WITHOUT ROWID",
 )
+ASKED = "CREATE TABLE IF NOT EXISTS asked (function TEXT PRIMARY KEY, code TEXT, at REAL) WITHOUT ROWID"  # not in old stores
 PATIENCE = 60.0  # seconds to wait for another process's lock
 COLUMNS = "key, settings, status, value, arrays, error, seconds, attempts, function, code"
 
@@ -78,7 +79,7 @@ class Store:
         """A copy of the trials of a folder that cannot be written, since SQLite writes beside what it reads."""
         copy = tempfile.TemporaryDirectory()
         for file in self.path.glob(f"{FILE}*"):
-            shutil.copy(file, copy.name)
+            shutil.copyfile(file, Path(copy.name) / file.name)  # without its mode, which forbids writing
         self.file = Path(copy.name) / FILE
         if not self.file.exists():
             raise StoreError(f"{self.path} cannot be written and holds no store; give a folder that you may write to")
@@ -107,6 +108,7 @@ class Store:
                     f"{self.file} was written by another version of lazyrich (store version {found[0] if found else '?'}, "
                     f"expected {VERSION}); use that version, or give a new folder"
                 )
+            db.execute(ASKED)
             self._forget_the_gone()
             me = (self.owner, socket.gethostname(), os.getpid(), _born(os.getpid()), time.time())
             db.execute("INSERT INTO owners VALUES (?, ?, ?, ?, ?)", me)
@@ -200,18 +202,31 @@ class Store:
             return _outcomes(self._db.execute(f"SELECT {COLUMNS} FROM trials {where} ORDER BY finished", words).fetchall())
 
     def latest(self, function: str | None = None) -> list[Outcome]:
-        """All outcomes of the function and code that finished last, or of one function's code that did."""
-        where, words = ("WHERE function=?", (function,)) if function else ("", ())
+        """All outcomes of the function and code that were asked for last, or of one function's code that was."""
+        codes = self.codes()
+        name = function or next(reversed(codes), None)
+        return [outcome for outcome in self.all(name) if outcome.code == codes[outcome.function]] if name else []
+
+    def codes(self) -> dict[str, str]:
+        """Of every function that has outcomes, the code asked for last, or that finished last where nobody asked; in order."""
         with self._said():
-            last = self._db.execute(
-                f"SELECT function, code FROM trials {where} ORDER BY finished DESC LIMIT 1", words
-            ).fetchone()
-            if last is None:
-                return []
-            rows = self._db.execute(
-                f"SELECT {COLUMNS} FROM trials WHERE function=? AND code=? ORDER BY finished", tuple(last)
-            ).fetchall()
-        return _outcomes(rows)
+            asked = {name: (code, at) for name, code, at in self._db.execute("SELECT function, code, at FROM asked")}
+            rows = self._db.execute("SELECT function, code, MAX(finished) FROM trials GROUP BY function, code").fetchall()
+        last: dict[str, tuple[bool, float, str]] = {}
+        for name, code, finished in rows:
+            wanted, at = asked.get(name, ("", 0.0))
+            here = (code == wanted, at if code == wanted else finished, code)
+            last[name] = max(last.get(name, here), here)
+        return {name: code for name, (_, _, code) in sorted(last.items(), key=lambda item: item[1][1])}
+
+    def ask(self, function: str, code: str) -> None:
+        """Say whose outcomes are wanted, which need not be those that finish last: earlier code may be asked for again."""
+        self._ask(function, code, time.time())
+
+    def _ask(self, *row: Any) -> None:
+        new = "ON CONFLICT(function) DO UPDATE SET code=excluded.code, at=excluded.at WHERE excluded.at > at"
+        with self._transaction() as db:
+            db.execute(f"INSERT INTO asked VALUES (?, ?, ?) {new}", row)
 
     def functions(self) -> dict[tuple[str, str], int]:
         """How many outcomes there are of each function's name and code."""
@@ -277,6 +292,8 @@ class Store:
     def _merge_one(self, path: Path, damaged: list[str]) -> int:
         new = 0
         with Store(store_in(path)) as other:
+            for row in other._db.execute("SELECT function, code, at FROM asked").fetchall():
+                self._ask(*row)
             rows = other._db.execute(f"SELECT {COLUMNS} FROM trials ORDER BY finished").fetchall()
             done = {key for key, status in self.status([row[0] for row in rows]).items() if status == "done"}
             for row, outcome in zip(rows, _outcomes(rows), strict=True):
@@ -364,7 +381,8 @@ def _moved(draft: str, file: Path) -> None:
 
 
 def _full(path: Path, error: Exception) -> str:
-    mend = "end the process that holds it" if "locked" in str(error) else "make room"
+    mends = {"locked": "end the process that holds it", "readonly": "make the folder and its files writable"}
+    mend = next((mend for word, mend in mends.items() if word in str(error)), "make room")
     return f"cannot write in {path}: {error}; finished trials are kept: {mend}, then repeat the same command"
 
 

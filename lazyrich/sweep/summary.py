@@ -38,8 +38,9 @@ class Summary:
     def sentence(self) -> str:
         """Where the first value is lowest and highest."""
         left = self.results.total - len(self.results.outcomes)
-        parts = [f"{left} of {self.results.total} trials are still to come." if left else ""]
-        parts += [f"{len(self.results.failures)} trials failed." if self.results.failures else ""]
+        failed = len(self.results.failures)
+        parts = [f"{left} of {self.results.total} trials {'is' if left == 1 else 'are'} still to come." if left else ""]
+        parts += [f"{failed} {'trial' if failed == 1 else 'trials'} failed." if failed else ""]
         known = [row for row in self.rows if self.values and self.values[0] in row]
         if known:
             name = self.values[0]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,7 +12,7 @@ from typing import Any
 from lazyrich.errors import StoreError, SweepError
 from lazyrich.fingerprint import fingerprint
 from lazyrich.sweep.executor import Executor, Inline, executor_for
-from lazyrich.sweep.grid import grid, shard_of
+from lazyrich.sweep.grid import grid, part_of, shard_of
 from lazyrich.sweep.results import Results
 from lazyrich.sweep.store import Store
 from lazyrich.sweep.trial import Outcome, Trial, name_of, trial_of
@@ -37,6 +35,7 @@ def sweep(
     name: str | None = None,
     code: str | None = None,
     shard: tuple[int, int] | str | None = None,
+    together: Sequence[str] = (),
     retry_failed: bool = False,
     progress: Progress | None = None,
     callbacks: Sequence[Callback] = (),
@@ -58,6 +57,7 @@ def sweep(
         code: fingerprint of its code, in keys; that of the file that defines it by default.
         shard: (i, n): only the i-th of n parts, of equal size and mixed by a digest of the settings, so that no part has all the
             costly ones; merge the stores of all shards afterwards.
+        together: axes whose values are not parted by shards, such as one that grows from call to call.
         retry_failed: run trials again that failed or died.
         progress: called with (trials finished, in all, what came last).
         callbacks: called with every outcome once it is kept, such as those of ``tracker_for``; one that raises is not called
@@ -90,7 +90,8 @@ def sweep(
             raise SweepError(
                 "got shard= with a function that proposes trials, which sees the outcomes of all; give a grid or a list"
             )
-        wanted = {} if callable(trials) else _by_key(_part(job.trials(_settings(trials)), shard))
+        wanted = {} if callable(trials) else _by_key(_part(job.trials(_settings(trials)), shard, together))
+        kept.ask(job.name, job.code)
         try:
             if callable(trials):
                 _proposed(job, kept, trials, wanted)
@@ -255,15 +256,9 @@ def _stopped(store: Store, propose: Proposer, last: Sequence[Trial]) -> None:
         propose.stop([found.get(trial.key) for trial in last])
 
 
-def _part(trials: list[Trial], shard: tuple[int, int] | None) -> list[Trial]:
-    if shard is None:
-        return trials
-    part, parts = shard
-    if not 1 <= part <= parts:
-        raise SweepError(f"got shard {part}/{parts}, expected i/n with i from 1 to n")
-    mixed = sorted(trials, key=lambda trial: hashlib.sha256(json.dumps(trial.settings, sort_keys=True).encode()).digest())
-    mine = {trial.key for trial in mixed[part - 1 :: parts]}  # in the order of the grid, one part would have all the wide ones
-    return [trial for trial in trials if trial.key in mine]
+def _part(trials: list[Trial], shard: tuple[int, int] | None, together: Sequence[str]) -> list[Trial]:
+    parts = part_of([trial.settings for trial in trials], shard, together)
+    return [trial for trial, (mine, _) in zip(trials, parts, strict=True) if mine]
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import threading
 import time
 from multiprocessing.connection import Connection
 
+from lazyrich.errors import SweepError
 from lazyrich.sweep.packed import unpacked
 from lazyrich.sweep.trial import attempt
 
@@ -21,6 +22,9 @@ def main(fd: int) -> None:
     try:
         sys.path[:], data = parent.recv()
         function = unpacked(data)
+    except SweepError as error:
+        parent.send(("edited", str(error)))
+        return
     except Exception as error:  # an import that fails may raise anything
         parent.send(("refused", f"{type(error).__name__}: {error}"))
         return

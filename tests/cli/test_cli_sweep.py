@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from lazyrich.cli import main
+from lazyrich.errors import StoreError
 from lazyrich.sweep import Outcome, Store
 
 FILE = """
@@ -189,6 +190,29 @@ def test_trials_are_forgotten_by_kind(words, tmp_path, capsys):
         assert says in capsys.readouterr().out
     assert main(["forget", run]) == 2
     assert "expected --failed, --older-code or both" in capsys.readouterr().err
+
+
+def test_forgotten_trials_are_not_to_come_and_one_trial_is_one(words, tmp_path, capsys):
+    run = str(tmp_path / "run")
+    assert main([*words, "lr=1,2,4", "--out", run]) == 2
+    assert " 1 trial failed." in f" {json.loads((tmp_path / 'run' / 'result.json').read_text())['sentence']}"
+    assert main(["forget", run, "--failed"]) == 0
+    assert main(["report", run]) == 0
+    found = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert found["counts"]["to come"] == 0 and "to come" not in found["sentence"]
+
+
+def test_a_page_is_written_elsewhere_where_the_folder_cannot_be(words, tmp_path, capsys, monkeypatch):
+    run, page = str(tmp_path / "run"), tmp_path / "page.html"
+    assert main([*words, "lr=1,2", "--out", run]) == 0
+    (tmp_path / "run" / "result.json").unlink()
+
+    def refused(path, value):
+        raise StoreError(f"cannot write {path}")
+
+    monkeypatch.setattr("lazyrich.files.write_json", refused)
+    assert main(["report", run, "--out", str(page)]) == 0
+    assert "loss is lowest" in page.read_text() and not (tmp_path / "run" / "result.json").exists()
 
 
 def test_arrays_that_no_table_takes_and_those_that_are_damaged_are_named(tmp_path, capsys):

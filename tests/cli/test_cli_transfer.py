@@ -73,20 +73,20 @@ def test_the_page_is_there_while_trainings_run_and_says_what_is_missing(tmp_path
 
     def watched(self, result):
         drawn(self, result)
-        partly.append(refresh_sweep(out))
+        partly.append(refresh_sweep(out)[1])
         pages.append((out / "report.html").read_text())
 
     monkeypatch.setattr(Live, "draw", watched)
     assert main([*WORDS[:-5], "--widths", "8", "16", "24", "--lrs", *WORDS[-4:], "--out", str(out)]) == 0
     assert 'http-equiv="refresh"' in pages[0]
     assert "and to draw them, give its command again: lazyrich transfer" in partly[0]
-    assert "its store holds 7 finished trials by now" in partly[0]
-    assert "Not finished: 7 of 12 trials are in." in pages[0]
+    assert "its store holds 4 finished trials by now" in partly[0]
+    assert "Not finished: 4 of 12 trials are in." in pages[0]
     assert "24" not in pages[0].split("Optima by scheme and width")[1].split("</table>")[0]
     last = (out / "report.html").read_text()
     assert 'http-equiv="refresh"' not in last
     assert "Not finished" not in last
-    assert refresh_sweep(out) == ""
+    assert refresh_sweep(out) == (None, "")
 
 
 def test_depths_are_compared_at_the_widest_width(tmp_path, capsys):

@@ -167,7 +167,9 @@ def test_a_killed_dial_continues_and_says_the_same(tmp_path):
     [
         ({"richness": [1.0]}, "richness.*at least 2 increasing"),
         ({"richness": [1.0, 0.1]}, "richness.*increasing"),
+        ({"richness": [0.1, "a"]}, "richness.*'a'.*increasing"),
         ({"widths": []}, "widths"),
+        ({"widths": [16, "a"]}, "got widths .*'a'.*whole numbers"),
         ({"r": [0.7]}, "0 <= r <= 1/2"),
         ({"rates": "guess"}, "'law' or 'tuned'"),
         ({"seeds": 0}, "seeds = 0"),
@@ -288,3 +290,23 @@ def test_a_page_is_drawn_of_the_seeds_that_all_begun_widths_share(monkeypatch):
     monkeypatch.setattr(module, "run_trainings", trained)
     lzr.dial(mlp(), "digits", [1e-3, 1e-2], widths=[16, 32], **FEW | {"seeds": 2, "steps": 3}, so_far=seen.append)
     assert [len(result.points) for result in seen] == [2, 4, 4, 8]
+
+
+class Swapped(nn.Module):
+    """Layers that are assigned in another order than they run."""
+
+    def __init__(self, n, names):
+        super().__init__()
+        self.layers = nn.ModuleDict({name: nn.Linear(64 if name == "first" else n, n) for name in names})
+        self.out = nn.Linear(n, 10)
+
+    def forward(self, x):
+        return self.out(torch.tanh(self.layers["second"](torch.tanh(self.layers["first"](x)))))
+
+
+@pytest.mark.parametrize("names", [("first", "second"), ("second", "first")])
+def test_the_last_layer_is_the_one_that_runs_last(names):
+    found = lzr.dial(lzr.Family(lambda n: Swapped(n, names), base=16), "digits", [0.1, 1.0], widths=[16], **FEW)
+    for point in found.points:
+        assert list(point["layers"]) == ["layers.first", "layers.second"]
+        assert point["features"] == point["layers"]["layers.second"]

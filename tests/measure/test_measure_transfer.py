@@ -90,6 +90,25 @@ def test_wider_is_better_is_checked():
     assert not study(0.0, wider=1.3).wider_is_better
 
 
+def test_the_page_says_as_good_where_a_wider_loss_is_larger_within_errors(tmp_path):
+    def page(*factors):
+        scattered = {8 * 2**i: [bowl(-3.0, 0.1 * f * noise) for noise in (0.9, 1.0, 1.1)] for i, f in enumerate(factors)}
+        rows = [{"plan": 0, "width": w, "start": 2.3, "losses": row} for w, rows in scattered.items() for row in rows]
+        found = summarise(
+            [lzr.plan(PAIR, lzr.mup(), "adam")],
+            list(scattered),
+            LRS,
+            rows,
+            {},
+            {"command": "", "versions": {}, "date": "", "notes": []},
+        )
+        assert found.schemes[0].wider_is_better
+        return lzr.render(found, tmp_path / "page.html").read_text()
+
+    assert "<td>as good</td>" in page(1.0, 1.02)
+    assert "<td>yes</td>" in page(1.0, 0.9)
+
+
 def test_a_width_with_a_loss_that_rises_a_little_at_every_doubling_is_worse_than_the_first():
     def rising(count):
         curves = {16 * 2**i: np.array([bowl(-3.0, 0.1 * 1.05**i * noise) for noise in (0.95, 1.0, 1.05)]) for i in range(count)}
@@ -168,7 +187,7 @@ def test_a_stopped_study_is_continued(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         lzr.transfer(plan, folder=tmp_path / "run", **SMALL)
     result = lzr.transfer(plan, folder=tmp_path / "run", **SMALL)
-    assert trained == [(8, 0), (8, 1), (16, 0), (16, 0), (16, 1)]
+    assert trained == [(8, 0), (16, 0), (8, 1), (8, 1), (16, 1)]
     monkeypatch.undo()
     assert np.array_equal(losses(result), losses(lzr.transfer(plan, **SMALL)))
 
@@ -193,6 +212,44 @@ def test_processes_and_shards_give_the_same_numbers(tmp_path):
     with Store(tmp_path / "all") as store:
         assert store.merge(tmp_path / "1of2", tmp_path / "2of2") == 4
     assert np.array_equal(losses(whole), losses(lzr.transfer(plan, folder=tmp_path / "all", **SMALL)))
+
+
+def test_shards_go_on_with_other_learning_rates(tmp_path, monkeypatch):
+    module, trained = sys.modules["lazyrich.measure.transfer"], []
+    plan = lzr.plan(PAIR, lzr.mup(), "adam")
+
+    def known(grid, plan, scheme, width, seed, lrs):
+        trained.extend((width, seed, lr) for lr in lrs)
+        row = {"plan": plan, "scheme": scheme, "width": width, "seed": seed, "start": 2.3, "lrs": lrs}
+        return row | {"losses": [width * lr + seed + 1 for lr in lrs]}
+
+    monkeypatch.setattr(module, "run_row", known)
+    options = SMALL | {"seeds": 3}
+    for lrs in (options["lrs"], sorted([*options["lrs"], 0.1])):
+        for part in ("1/2", "2/2"):
+            with pytest.raises(Unfinished, match=f"shard {part}: 3 of 6 trials are in"):
+                lzr.transfer(plan, folder=tmp_path / part.replace("/", "of"), shard=part, **options | {"lrs": lrs})
+    assert len(trained) == len(set(trained)) == 6 * 5
+    with Store(tmp_path / "all") as store:
+        store.merge(tmp_path / "1of2", tmp_path / "2of2")
+    found = lzr.transfer(plan, folder=tmp_path / "all", **options | {"lrs": lrs})
+    assert len(trained) == 30
+    assert [(row["width"], row["seed"], row["lr"]) for row in found.rows()] == sorted(trained)
+    with pytest.raises(Unfinished, match="shard 9/9: 0 of 6 trials"):
+        lzr.transfer(plan, folder=tmp_path / "none", shard="9/9", **options)
+
+
+def test_all_widths_of_one_seed_come_first(monkeypatch):
+    module, seen = sys.modules["lazyrich.measure.transfer"], []
+
+    def noted(function, grid, trials, *_, **__):
+        seen.extend((trial["seed"], trial["width"]) for trial in trials)
+        raise Unfinished("seen")
+
+    monkeypatch.setattr(module, "run_trainings", noted)
+    with pytest.raises(Unfinished):
+        lzr.transfer(lzr.plan(PAIR, lzr.mup(), "adam"), **SMALL)
+    assert seen == [(0, 8), (0, 16), (1, 8), (1, 16)]
 
 
 def test_a_training_that_fails_is_said_after_the_others_are_kept(tmp_path, monkeypatch):
@@ -226,6 +283,12 @@ def toy():
     [
         ({"widths": [8]}, "at least two increasing"),
         ({"widths": [16, 8]}, "at least two increasing"),
+        ({"widths": [0, 8]}, "at least two increasing"),
+        ({"widths": [32, "a"]}, "got widths .*'a'.*expected whole numbers"),
+        ({"widths": [8, 16.5]}, "got widths with 16.5"),
+        ({"lrs": [0.1, 0.2, 0.4, "a"]}, "four or more, positive and increasing"),
+        ({"lrs": [0.1, 0.2, 0.4, math.inf]}, "four or more, positive and increasing"),
+        ({"lrs": 0.1}, "got learning rates 0.1, expected four or more"),
         ({"lrs": [0.1, 0.2, 0.4]}, "four or more, positive and increasing"),
         ({"lrs": [0.1, 0.2, 0.4, 0.3]}, "four or more, positive and increasing"),
         ({"lrs": [-0.1, 0.2, 0.4, 0.8]}, "four or more, positive and increasing"),
@@ -237,6 +300,20 @@ def toy():
 def test_what_makes_no_study_is_refused(change, says):
     with pytest.raises(UsageError, match=says):
         lzr.transfer(lzr.plan(PAIR, lzr.mup(), "adam"), **(SMALL | change))
+
+
+def test_numbers_are_looked_at_before_networks_are_made():
+    made = []
+
+    def factory(n):
+        made.append(n)
+        return lzr.zoo.mlp(n)
+
+    plan = lzr.plan(lzr.Family(factory, base=8), lzr.mup(), "adam")
+    made.clear()
+    with pytest.raises(UsageError, match="four or more"):
+        lzr.transfer(plan, **SMALL | {"lrs": [0.1, 0.2, 0.4]})
+    assert made == []
 
 
 def test_no_plan_is_refused():
@@ -327,7 +404,7 @@ def test_a_page_is_drawn_of_the_seeds_that_all_begun_widths_share(monkeypatch):
         row = {"plan": name, "start": 3.0, "lrs": SMALL["lrs"], "losses": bowl(-3.0)[:4]}
         return tuple(row | {"width": w, "seed": s} for w, s in done)
 
-    def trained(function, grid, trials, context, where, many, so_far):
+    def trained(function, grid, trials, context, where, many, so_far, **_):
         for done in ([(8, 0)], [(8, 0), (16, 1)], [(8, 0), (16, 1), (16, 0)]):
             so_far(module.Trainings(rows(*done, name=trials[0]["plan"]), ()))
         return module.Trainings(rows((8, 0), (8, 1), (16, 0), (16, 1), name=trials[0]["plan"]), ())

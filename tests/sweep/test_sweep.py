@@ -94,6 +94,22 @@ def test_changed_code_runs_again_and_says_so(tmp_path):
         assert len(store.all()) == 2
 
 
+def test_the_latest_outcomes_are_of_the_code_asked_for_last(tmp_path):
+    for code, lrs in ("first", [1, 2]), ("second", [1]), ("first", [2]):
+        sweep(loss, {"lr": lrs}, tmp_path / "s", code=code)
+    sweep(loss, {"lr": [3]}, tmp_path / "old", code="second")
+    with Store(tmp_path / "s") as store:
+        assert [(o.code, o.settings["lr"]) for o in store.latest()] == [("first", 1), ("first", 2)]
+        assert store.codes() == {name_of(loss): "first"}
+        store.ask("another", "whose trials are to come")
+        assert len(store.latest()) == 2
+        store.merge(tmp_path / "old")
+        assert [o.settings["lr"] for o in store.latest(name_of(loss))] == [1, 3]
+        store._db.execute("DROP TABLE asked")  # as another version left it
+    with Store(tmp_path / "s") as store:
+        assert {o.code for o in store.latest()} == {"second"}  # which finished last
+
+
 def test_a_fingerprint_follows_the_file_and_the_bound_arguments():
     assert fingerprint(loss) == fingerprint(loss) != fingerprint(test_a_grid_is_the_product_of_its_axes)
     assert fingerprint(functools.partial(loss, 1)) != fingerprint(functools.partial(loss, 2)) != fingerprint(loss)
@@ -261,6 +277,14 @@ def test_tables_tell_outcomes_of_several_codes_apart(tmp_path):
     assert (
         isinstance(data := mixed.to_xarray(), xarray.Dataset) and float(data["loss"].sel(lr=2, function="f", code="old")) == 6
     )
+
+
+def test_settings_that_are_returned_are_in_a_table_once(tmp_path):
+    trials = [{"lr": 1, "rates": [1, 2]}, {"lr": 2, "rates": [3]}]
+    results = sweep(lambda lr, rates: {"lr": 1, "rates": rates, "loss": 2 * lr}, trials, tmp_path / "s")
+    for row, trial in zip(results.rows(), trials, strict=True):
+        assert list(row) == ["lr", "rates", "returned_lr", "loss", "status", "error", "seconds"]
+        assert row["rates"] == trial["rates"] and row["lr"] == trial["lr"] and row["returned_lr"] == 1
 
 
 def test_results_refuse_names_that_are_not_there(tmp_path):
@@ -450,6 +474,9 @@ def test_a_store_that_cannot_be_written_is_read_and_merged(tmp_path, monkeypatch
             store.claim(trial_of({"lr": 3}, "f", "c"))
         with pytest.raises(StoreError, match="read but not written"):
             store.put(found[0], "f", "c")
+    (tmp_path / "old" / "trials.sqlite").chmod(0o444)
+    with Store(tmp_path / "old") as store:
+        assert store.file.stat().st_mode & 0o200  # of the copy, which SQLite writes
     with Store(tmp_path / "new") as store:
         assert store.merge(tmp_path / "old") == 2
     assert before == sorted((f.name, f.stat().st_mtime_ns) for f in (tmp_path / "old").iterdir())

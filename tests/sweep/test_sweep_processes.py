@@ -1,6 +1,8 @@
 """Supervised processes: what dies is replaced, what dies always is recorded, and nobody is left behind."""
 
 import contextlib
+import functools
+import importlib
 import os
 import random
 import signal
@@ -13,6 +15,8 @@ import pytest
 
 from lazyrich.errors import SweepError
 from lazyrich.sweep import Processes, Store, sweep
+from lazyrich.sweep.packed import attempt_packed, packed, unpacked
+from lazyrich.sweep.trial import Trial
 
 OFFSET = 10
 
@@ -34,6 +38,32 @@ def once_dead(a, folder):
 def test_functions_of_files_that_nobody_can_import_travel_with_what_they_use(tmp_path):
     results = sweep(add, {"a": list(range(6))}, tmp_path / "s", executor=Processes(2))
     assert [row["value"] for row in results.rows()] == list(range(10, 16))
+
+
+NUMBER = "import os, signal\nK = 1\n\ndef run(a, mark):\n    if a == 2 and not os.path.exists(mark):\n"
+NUMBER += "        open(mark, 'w').close()\n        os.kill(os.getpid(), signal.SIGKILL)\n    return K * a\n"
+
+
+def test_a_worker_that_starts_after_an_edit_is_refused(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    file = tmp_path / "edited_while_swept.py"
+    file.write_text(NUMBER)
+    function = importlib.import_module(file.stem).run
+    data = packed(functools.partial(function, 7))  # before the edit, as for workers of a cluster
+
+    def edit(outcome):
+        file.write_text(NUMBER.replace("K = 1", "K = 100"))
+
+    settings = [{"a": a, "mark": str(tmp_path / "mark")} for a in range(4)]
+    with pytest.raises(SweepError, match="edited_while_swept.py' is not what the sweep started with.*start the same command"):
+        sweep(function, settings, tmp_path / "s", executor=Processes(1, retries=1), callbacks=[edit])
+    with Store(tmp_path / "s") as store:
+        assert [outcome.value["value"] for outcome in store.all()] == [0, 1]
+    assert callable(unpacked(data))  # the module that was imported here is still the old one
+    monkeypatch.delitem(sys.modules, file.stem)
+    unpacked.cache_clear()
+    outcome = attempt_packed(data, Trial("k", {}))
+    assert outcome.status == "failed" and "start the same command again" in outcome.error
 
 
 def test_workers_take_the_threads_that_they_are_given(tmp_path):

@@ -119,6 +119,8 @@ class _Team:
         if said == "ready":
             worker.ready, worker.since, self.stillborn = True, time.monotonic(), 0
             return None
+        if said == "edited":
+            raise SweepError(what)
         if said == "refused":
             raise SweepError(f"a worker cannot load the function: {what}; can the module be imported from {os.getcwd()}?")
         attempts, worker.trial = worker.attempts, None
