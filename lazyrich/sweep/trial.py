@@ -42,7 +42,7 @@ class Outcome:
         arrays: the arrays among it.
         error: what was raised, or how the process ended.
         seconds: that the last attempt took.
-        attempts: how often it was tried, as far as the executor knows it: Ray and pools of futures do not say.
+        attempts: how often it was tried, as far as the executor knows it: Ray, Dask and pools of futures do not say.
         function: whose outcome it is, by name, once a store has kept it.
         code: fingerprint of that function's code.
     """

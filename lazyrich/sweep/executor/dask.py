@@ -7,12 +7,9 @@ installed, and whatever the function imports.
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import logging
 import multiprocessing
-import uuid
-from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
@@ -65,14 +62,13 @@ class Dask:
         with self._there(client):
             data = client.submit(_held, packed(function), pure=False)  # made anew where every worker that held it is gone
             slots = 2 * max(1, sum(client.ncores().values()))
-            starts, topic = _starts(client)
         finished = self._distributed.as_completed(loop=client.loop)
         names: dict[str, Trial] = {}
         suspects: list[Trial] = []
 
         def submit(trial: Trial, again: str = "") -> None:
             with self._there(client):
-                future = client.submit(_told, data, trial, topic, key=f"trial-{trial.key}{again}", pure=False)
+                future = client.submit(attempt_packed, data, trial, key=f"trial-{trial.key}{again}", pure=False)
             names[future.key] = trial
             finished.add(future)
 
@@ -90,7 +86,7 @@ class Dask:
             if outcome.status == "died" and not alone:
                 suspects.append(Trial(outcome.key, outcome.settings))
             else:
-                yield dataclasses.replace(outcome, attempts=max(1, starts[outcome.key]))
+                yield outcome
 
     @contextmanager
     def _there(self, client: Any) -> Iterator[None]:
@@ -130,23 +126,6 @@ class Dask:
                 f"the processes of a Dask cluster of this machine did not start ({error}); each of them imports the script that "
                 "was started, so put what the script does under: if __name__ == '__main__':"
             ) from None  # sixty lines of Dask's own
-
-
-def _starts(client: Any) -> tuple[Counter[str], str]:
-    """How often each trial was begun, as its tasks tell it: Dask does not, and blames also what only waited on a dead worker."""
-    starts: Counter[str] = Counter()
-    topic = f"lazyrich-{uuid.uuid4().hex}"
-    client.subscribe_topic(topic, lambda event: starts.update([event[1]]))
-    return starts, topic
-
-
-def _told(data: bytes, trial: Trial, topic: str) -> Outcome:
-    """A trial whose begin the scheduler has heard of before it may kill its worker."""
-    from distributed import get_client
-
-    with suppress(Exception):  # a count that is not known stops no trial
-        get_client().log_event(topic, trial.key)
-    return attempt_packed(data, trial)
 
 
 def _held(data: bytes) -> bytes:
