@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import jacrev, vmap
 
+from lazyrich.autoencoder.argument import check_modules, check_samples, reading
 from lazyrich.autoencoder.evaluated import evaluated
 from lazyrich.errors import AutoencoderError
 
@@ -38,11 +39,15 @@ class Stretch:
 def codes(encoder: nn.Module, x: Tensor) -> Tensor:
     """Codes of (N, ...) inputs, (N, k), in evaluation mode; the means of an encoder that returns more than the code.
 
+    Raises:
+        AutoencoderError: for an encoder that is no module, or does not read x.
+
     Example:
         >>> codes(nn.Linear(6, 2), torch.zeros(4, 6)).shape
         torch.Size([4, 2])
     """
-    with torch.no_grad(), evaluated(encoder):
+    check_modules(encoder=encoder)
+    with torch.no_grad(), evaluated(encoder), reading(encoder, x):
         code = encoder(x)
     return (code[0] if isinstance(code, tuple) else code).flatten(1)
 
@@ -78,7 +83,7 @@ def used(z: Tensor, floor: float = 1e-3) -> int:
     """Directions of the code with more than ``floor`` of its largest variance.
 
     Raises:
-        AutoencoderError: for codes that are not (samples, k), or none.
+        AutoencoderError: for codes that are not (samples, k), none, or not finite.
 
     Example:
         >>> used(torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.5, 0.0]]))
@@ -86,5 +91,6 @@ def used(z: Tensor, floor: float = 1e-3) -> int:
     """
     if z.dim() != 2 or not z.numel():
         raise AutoencoderError(f"got codes of shape {tuple(z.shape)}, expected (samples, k) with at least one of each")
+    check_samples(z, "z")
     values = torch.linalg.svdvals((z - z.mean(0)).double()).square()
     return 0 if float(values[0]) == 0 else int((values > floor * values[0]).sum())

@@ -362,3 +362,11 @@ def test_a_flow_prints_as_a_table(model: Linear) -> None:
     assert text.splitlines()[0] == "gradient descent on 6 samples, loss sum, lr 0.1, momentum 0.9"
     assert len(text.splitlines()) == 3
     assert np.isfinite(float(text.splitlines()[2].split()[-1]))
+
+
+@pytest.mark.parametrize(
+    ("times", "rate"), [([1.0], -1.0), ([1.0], 0.0), ([1.0], math.nan), ([1.0], "1"), ([math.nan], 1.0), ([-1.0], 1.0)]
+)
+def test_an_equivalent_ridge_that_means_nothing_is_refused(times: list[float], rate: float) -> None:
+    with pytest.raises(KernelError, match="rate|times"):
+        equivalent_ridge(torch.tensor(times), rate)
