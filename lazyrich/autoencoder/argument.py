@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,14 +16,14 @@ from lazyrich.errors import AutoencoderError, out_of_memory
 MISFITS = (RuntimeError, TypeError, ValueError, IndexError, AttributeError)
 
 
-def whole(value: Any, name: str, least: int = 1) -> int:
+def count(value: Any, name: str, least: int = 1) -> int:
     """A count as an integer.
 
     Raises:
         AutoencoderError: for what is no whole number, or is too small.
 
     Example:
-        >>> whole(8, "width")
+        >>> count(8, "width")
         8
     """
     try:
@@ -34,6 +34,22 @@ def whole(value: Any, name: str, least: int = 1) -> int:
         raise AutoencoderError(
             f"got {name} = {value!r}, expected a whole number, at least {least}; pass such as {name}={least}"
         )
+    return found
+
+
+def several(values: Any, name: str) -> list[Any]:
+    """The values of an axis; one alone is a list of one.
+
+    Raises:
+        AutoencoderError: for no value.
+
+    Example:
+        >>> several(64, "widths"), several("mup", "schemes"), several((8, 16), "widths")
+        ([64], ['mup'], [8, 16])
+    """
+    found = list(values) if isinstance(values, Iterable) and not isinstance(values, str) else [values]
+    if not found:
+        raise AutoencoderError(f"got an empty axis, {name}, expected at least one; pass a list of them")
     return found
 
 

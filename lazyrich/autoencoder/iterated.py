@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.func import jacrev, vmap
 
-from lazyrich.autoencoder.argument import check_samples, check_sizes, reading, whole
+from lazyrich.autoencoder.argument import check_samples, check_sizes, count, reading
 from lazyrich.autoencoder.evaluated import evaluated
 from lazyrich.errors import AutoencoderError
 
@@ -64,7 +64,7 @@ def iterate(model: Map, x: Tensor, steps: int = 200, tolerance: float = 1e-6, lo
         >>> found.period.tolist(), iterate(lambda x: x / 2, torch.ones(1, 2)).period.tolist()
         ([2], [1])
     """
-    steps, longest = whole(steps, "steps"), whole(longest, "longest")
+    steps, longest = count(steps, "steps"), count(longest, "longest")
     check_sizes(tolerance=tolerance)
     if steps <= longest:
         raise AutoencoderError(f"got steps = {steps}, expected more than the longest cycle, {longest}; pass more, or longest=")
@@ -94,7 +94,6 @@ def jacobian(model: Map, x: Tensor) -> Tensor:
         >>> jacobian(lambda x: x**2, torch.tensor([[1.0, 3.0]])).tolist()
         [[[2.0, 0.0], [0.0, 6.0]]]
     """
-
     check_samples(x)
 
     def one(sample: Tensor) -> Tensor:
@@ -166,7 +165,7 @@ def memory(model: Map, x: Tensor, disturbance: float = 0.1, steps: int = 500, se
     """
     flat = check_samples(x).flatten(1)
     check_sizes(disturbance=disturbance)
-    seed = whole(seed, "seed", 0)
+    seed = count(seed, "seed", 0)
     noise = torch.randn(flat.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(flat)
     start = flat + disturbance * flat.norm(dim=1, keepdim=True) * noise / noise.norm(dim=1, keepdim=True)
     end = iterate(model, start.reshape(x.shape), steps).last.flatten(1)

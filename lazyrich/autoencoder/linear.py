@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lazyrich.autoencoder.argument import check_samples, check_sizes, whole
+from lazyrich.autoencoder.argument import check_samples, check_sizes, count
 from lazyrich.errors import AutoencoderError
 
 
@@ -41,11 +41,11 @@ class Principal:
             >>> round(principal(torch.tensor([[2.0, 0.0], [-2.0, 0.0], [0.0, 1.0], [0.0, -1.0]])).error(1), 6)
             0.5
         """
-        return float(self.variances[whole(k, "k", 0) :].sum())
+        return float(self.variances[count(k, "k", 0) :].sum())
 
     def reconstruct(self, x: Tensor, k: int) -> Tensor:
         """The projection of x on the first k directions about the mean."""
-        basis = self.directions[: whole(k, "k", 0)]
+        basis = self.directions[: count(k, "k", 0)]
         flat = x.flatten(1) - self.mean
         return (flat @ basis.T @ basis + self.mean).reshape(x.shape)
 
@@ -121,7 +121,7 @@ class LinearVae:
         check_sizes(above=True, noise=self.noise, beta=self.beta)
         _check_variances(self.variances)
         if self.latents is not None:
-            whole(self.latents, "latents", 0)
+            count(self.latents, "latents", 0)
 
     @property
     def rates(self) -> Tensor:

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from lazyrich.autoencoder.argument import check_samples, whole
+from lazyrich.autoencoder.argument import check_samples, count
 from lazyrich.autoencoder.mirror import Mirror, mirrors
 from lazyrich.train.probe import Run
 
@@ -34,7 +34,7 @@ class MirrorProbe:
     """
 
     def __init__(self, x: Tensor, every: int = 10) -> None:
-        self.x, self.every = check_samples(x), whole(every, "every")
+        self.x, self.every = check_samples(x), count(every, "every")
         self.readings: list[tuple[int, Mirror]] = []
 
     def begin(self, run: Run) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lazyrich.autoencoder.argument import check_sizes, size, whole
+from lazyrich.autoencoder.argument import check_sizes, count, size
 from lazyrich.errors import AutoencoderError
 
 Batches = Callable[[int], tuple[Tensor, Tensor]]
@@ -33,7 +33,7 @@ def noisy(batches: Batches, gaussian: float = 0.0, masked: float = 0.0, seed: in
     check_sizes(gaussian=gaussian, masked=masked)
     if not size(masked) < 1:
         raise AutoencoderError(f"got masked = {masked}, expected a part below one; what is masked in whole teaches nothing")
-    seed = whole(seed, "seed", 0)
+    seed = count(seed, "seed", 0)
     if not callable(batches):
         raise AutoencoderError(f"got batches {batches!r}, expected a function of the step; pass lambda step: (x, x)")
 

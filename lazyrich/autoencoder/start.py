@@ -189,7 +189,8 @@ def coupled(family: Family, correlation: float = 1.0) -> dict[str, Initialiser]:
     """The rules of a decoder that starts correlated with the transposed encoder, for ``lzr.plan(..., init=coupled(family))``.
 
     Raises:
-        AutoencoderError: for what is no family, a correlation outside [-1, 1], halves that are no mirror images, and for variational encoders, half of whose head counts.
+        AutoencoderError: for what is no family, a correlation outside [-1, 1], halves that are no mirror images, and for
+            variational encoders, half of whose head counts.
 
     Example:
         >>> import lazyrich as lzr

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lazyrich.autoencoder.argument import check_samples, size, whole
+from lazyrich.autoencoder.argument import check_samples, count, size
 from lazyrich.errors import AutoencoderError
 
 Phi = Callable[[Tensor], Tensor]
@@ -148,7 +148,7 @@ def _checked(phi: Phi, decoder: Phi | None, depth: int) -> int:
     for name, given in (("phi", phi), ("decoder", phi if decoder is None else decoder)):
         if not callable(given):
             raise AutoencoderError(f"got {name} {given!r}, expected a function of a tensor; pass such as torch.relu")
-    return whole(depth, "depth")
+    return count(depth, "depth")
 
 
 def _refuse(positive: dict[str, float], others: dict[str, float]) -> None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lazyrich.autoencoder.argument import check_modules, check_samples, check_sizes, reading, size, whole
+from lazyrich.autoencoder.argument import check_modules, check_samples, check_sizes, count, reading, size
 from lazyrich.autoencoder.pair import Pair
 from lazyrich.errors import AutoencoderError
 from lazyrich.family.zoo.mlp import MLP
@@ -105,8 +105,8 @@ def vae(width: int, inputs: int = 64, code: int = 8, depth: int = 1) -> Vae:
         >>> vae(16)(torch.zeros(3, 64)).mean.shape
         torch.Size([3, 8])
     """
-    width, inputs, code = whole(width, "width"), whole(inputs, "inputs"), whole(code, "code")
-    depth = whole(depth, "depth", 0)
+    width, inputs, code = count(width, "width"), count(inputs, "inputs"), count(code, "code")
+    depth = count(depth, "depth", 0)
     return Vae(MLP(width, depth, inputs, 2 * code), MLP(width, depth, code, inputs), noise=None)
 
 
@@ -207,7 +207,7 @@ def importance_bound(vae: Vae, x: Tensor, samples: int = 100, seed: int = 0) -> 
         >>> importance_bound(Vae(nn.Linear(6, 4), nn.Linear(2, 6)), torch.zeros(3, 6), samples=5).shape
         torch.Size([3])
     """
-    samples = whole(samples, "samples")
+    samples = count(samples, "samples")
     _refuse_others(vae)
     mean, log_variance = _posterior(vae, x)
     noise = torch.randn((samples, *mean.shape), generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(mean)

@@ -1,6 +1,7 @@
 """The study: comparisons that are right about known tables, starts that keep the plan's sizes, resumable trainings, its page."""
 
 import json
+import math
 
 import pytest
 import torch
@@ -217,6 +218,14 @@ def test_own_starts_and_metrics_are_a_few_lines(tmp_path):
         ({"lrs": [-1.0]}, "expected positive ones"),
         ({"codes": [100]}, "the code has 100 numbers a sample, more than the data's 64"),
         ({"steps": 0}, "got steps = 0"),
+        ({"steps": "3"}, "got steps = '3', expected a whole number"),
+        ({"seeds": None}, "got seeds = None"),
+        ({"samples": math.inf}, "got samples = inf"),
+        ({"widths": ["a"]}, "got width = 'a'"),
+        ({"lrs": ["a"]}, "expected positive ones"),
+        ({"lrs": []}, "got an empty axis, lrs"),
+        ({"starts": [None]}, "got start None, expected a name"),
+        ({"data": (torch.eye(50) * math.nan, torch.zeros(50, dtype=torch.int64))}, "values that are not finite"),
         ({"data": (torch.ones(50, 8), torch.zeros(50, dtype=torch.int64))}, "all samples are equal"),
         ({"data": (torch.randn(5, 8), torch.zeros(5, dtype=torch.int64))}, "got 5 samples"),
         ({"factory": lzr.zoo.mlp}, "expected the modules 'encoder' and 'decoder'"),
@@ -226,6 +235,12 @@ def test_what_is_no_study_is_refused_before_anything_is_trained(changes, says):
     words = {"factory": lzr.zoo.autoencoder, "data": "digits", **SMALL, **changes}
     with pytest.raises(LazyrichError, match=says):
         study(words.pop("factory"), words.pop("data"), **words)
+
+
+def test_one_width_rate_start_or_scheme_is_a_list_of_one():
+    words = {"seeds": 1, "steps": 2, "samples": 40, "test": 20, "lrs": 0.01}
+    found = study(lzr.zoo.autoencoder, "digits", "default", "mup", 16, **words)
+    assert [(c["start"], c["scheme"], c["width"], c["lr"]) for c in found.cells] == [("default", "mup", 16, 0.01)]
 
 
 @pytest.mark.parametrize(
