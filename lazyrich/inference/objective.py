@@ -47,7 +47,7 @@ def objective_of(loss: str | Objective) -> tuple[str, Objective]:
     """
     if callable(loss):
         return getattr(loss, "__name__", type(loss).__name__), loss
-    if loss not in NAMED:
+    if not isinstance(loss, str) or loss not in NAMED:
         raise KernelError(f"got loss {loss!r}, expected one of {', '.join(NAMED)}, or a function(output, target)")
     return loss, NAMED[loss]
 

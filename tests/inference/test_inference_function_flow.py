@@ -135,6 +135,8 @@ def test_logistic_takes_labels_of_either_kind_and_cross_entropy_probabilities() 
         ({"loss": lambda f, y: torch.tensor(1.0)}, "not a differentiable scalar"),
         ({"loss": lambda f, y: (f @ y).sum()}, "a loss that fails on outputs"),
         ({"loss": lambda f, y: (f * torch.nan).sum()}, "gradient of the loss with .* not finite"),
+        ({"loss": ["huber"]}, r"got loss \['huber'\]"),
+        ({"lr": None}, "got lr None"),
         ({"method": "Euler"}, "expected one of RK45"),
         ({"y": LABELS[:0]}, r"got y of shape \(0,\)"),
         ({"y": torch.tensor(1)}, r"got y of shape \(\)"),
