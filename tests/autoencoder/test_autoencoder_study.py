@@ -154,6 +154,26 @@ def test_comparisons_are_paired_and_causes_are_ranked():
     assert found.causes[0].rank > 0.5
 
 
+@pytest.mark.parametrize(("spread", "told"), [(0.5, False), (0.001, True)])
+def test_a_movement_whose_interval_is_too_wide_is_no_finding(spread, told, tmp_path):
+    cells = [
+        {"start": "default", "scheme": "mup", "optimizer": "adam", "width": width, "code": None, "lr": 0.1, "edge": True,
+         "curve": [], "diverged": 0, "seeds": [{"unexplained": 0.5, "mirror shared": 0.1, "encoder early": 1 + sign * spread * n}
+                                               for sign in (1, -1)]}
+        for n, width in enumerate((16, 32))
+    ]  # fmt: skip
+    found = summarise(cells, {"None": 0.1}, {"network": "n", "data": "d"}, {"command": "c", "versions": {}, "notes": []})
+    line = str(found).splitlines()[-1]
+    assert line.startswith("encoder moves as n^(") is told
+    assert ("cannot be told" in line) is not told
+    assert found.to_dict()["movements"][0]["told"] is told
+    page = lzr.render(found, tmp_path / "page.html").read_text()
+    assert (">cannot be told <" in page) is not told
+    assert '<table class="dense">' in page
+    for explained in ("Mirror shared (among", "no exact adjoint", "0.1 (end)"):
+        assert explained in page
+
+
 def test_a_network_that_all_schemes_share_counts_once():
     """At the base width every plan is the plain network: its pairs are no evidence on schemes, and it is one network of many."""
     found = study(lzr.zoo.autoencoder, "digits", **{**SMALL, "schemes": ["standard", "ntk", "mup"], "widths": [8, 16, 32]})
