@@ -85,6 +85,21 @@ def check_sizes(least: float = 0.0, above: bool = False, **values: Any) -> None:
         raise AutoencoderError(f"got {', '.join(wrong)}, expected finite numbers {bound} {least:g}; pass one for each")
 
 
+def check_names(values: list[Any], name: str) -> list[str]:
+    """Refuse what are no names.
+
+    Raises:
+        AutoencoderError: with the first that is none.
+
+    Example:
+        >>> check_names(["mup"], "schemes")
+        ['mup']
+    """
+    if odd := [value for value in values if not isinstance(value, str)]:
+        raise AutoencoderError(f"got {odd[0]!r} among {name}, expected names; write them as the command line does")
+    return values
+
+
 def check_modules(**given: Any) -> None:
     """Refuse what holds no tensors that could be trained or looked at.
 
@@ -103,8 +118,8 @@ def check_modules(**given: Any) -> None:
             )
 
 
-def check_samples(x: Any, name: str = "x", least: int = 1) -> Tensor:
-    """Samples (N, ...), at least so many, of finite numbers.
+def check_samples(x: Any, name: str = "x", least: int = 1, floating: bool = True) -> Tensor:
+    """Samples (N, ...), at least so many, of finite real numbers; whole ones, as embeddings read, where ``floating`` is false.
 
     Raises:
         AutoencoderError: for anything else.
@@ -117,6 +132,8 @@ def check_samples(x: Any, name: str = "x", least: int = 1) -> Tensor:
         raise AutoencoderError(
             f"got {name} of type {type(x).__name__}, expected a tensor (samples, ...); pass torch.as_tensor(...)"
         )
+    if x.is_complex() or (floating and not x.is_floating_point()):
+        raise AutoencoderError(f"got {name} of {x.dtype}, expected real numbers with a floating point; pass {name}.float()")
     if x.dim() < 2 or not x.numel():
         raise AutoencoderError(
             f"got {name} of shape {tuple(x.shape)}, expected (samples, ...) with at least {least} of them; for one sample pass "

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lazyrich.autoencoder.argument import check_samples, count, several, size
+from lazyrich.autoencoder.argument import check_names, check_samples, count, several, size
 from lazyrich.autoencoder.evaluated import evaluated
 from lazyrich.autoencoder.latent import codes as read_codes
 from lazyrich.autoencoder.linear import principal
@@ -208,7 +208,9 @@ def study(
         >>> [cell["width"] for cell in found.cells]
         [16, 32]
     """
-    starts, schemes, optimizers = several(starts, "starts"), several(schemes, "schemes"), several(optimizers, "optimizers")
+    starts = several(starts, "starts")
+    schemes, optimizers = check_names(several(schemes, "schemes"), "schemes"), several(optimizers, "optimizers")
+    check_names(optimizers, "optimizers")
     widths = [count(width, "width") for width in several(widths, "widths")]
     codes = [code if code is None else count(code, "code") for code in several(codes, "codes")]
     named = {**STARTS, **(more_starts or {})}

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lazyrich.autoencoder.argument import check_samples, check_sizes, count
+from lazyrich.autoencoder.argument import check_samples, check_sizes, count, size
 from lazyrich.errors import AutoencoderError
 
 
@@ -162,9 +162,9 @@ class LinearVae:
 
 def _check_variances(values: Tensor) -> None:
     """The first k must be the largest: the optimum keeps those."""
-    if not isinstance(values, Tensor) or values.dim() != 1 or not values.numel():
+    if not isinstance(values, Tensor) or values.dim() != 1 or values.is_complex() or not values.numel():
         got = f"of shape {tuple(values.shape)}" if isinstance(values, Tensor) else repr(values)
-        raise AutoencoderError(f"got variances {got}, expected a tensor, (size,); pass principal(x).variances")
+        raise AutoencoderError(f"got variances {got}, expected a tensor of real numbers, (size,); pass principal(x).variances")
     if not bool((torch.isfinite(values) & (values >= 0)).all()) or bool((values[1:] > values[:-1]).any()):
         raise AutoencoderError(
             f"got variances {values.tolist()[:8]}, expected finite, positive or zero, that decrease; pass principal(x).variances, "
@@ -180,12 +180,15 @@ def linear_course(variances: Tensor, start: float, times: Tensor) -> Tensor:
     log(1/start)/(2 lambda_j) (Saxe, McClelland & Ganguli 2014, arXiv:1312.6120, with targets equal to inputs).
 
     Raises:
-        AutoencoderError: for a start outside (0, 1).
+        AutoencoderError: for a start outside (0, 1), and variances or times that are none.
 
     Example:
         >>> linear_course(torch.tensor([1.0]), 0.5, torch.tensor([0.0])).tolist()
         [[0.5]]
     """
-    if not 0 < start < 1:
-        raise AutoencoderError(f"got start = {start}, expected a gain between 0 and 1")
+    if not 0 < size(start) < 1:
+        raise AutoencoderError(f"got start = {start!r}, expected a gain between 0 and 1")
+    for name, values in (("variances", variances), ("times", times)):
+        if not isinstance(values, Tensor) or values.dim() != 1 or values.is_complex() or not bool((values >= 0).all()):
+            raise AutoencoderError(f"got {name} {values!r}, expected a tensor of one axis with numbers of at least zero")
     return 1 / (1 + (1 / start - 1) * torch.exp(-2 * variances * times[:, None]))

@@ -90,7 +90,7 @@ def mirrors(model: nn.Module, x: Tensor) -> list[Mirror]:
         True
     """
     pairs, read = images(model), plain(model)
-    check_samples(x)
+    check_samples(x, floating=False)
     with evaluated(read), reading(read, x):
         given = _inputs(read, x, [encoder for encoder, _ in pairs])
         returned = features(read, x, [decoder.path for _, decoder in pairs])

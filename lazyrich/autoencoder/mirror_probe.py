@@ -34,7 +34,7 @@ class MirrorProbe:
     """
 
     def __init__(self, x: Tensor, every: int = 10) -> None:
-        self.x, self.every = check_samples(x), count(every, "every")
+        self.x, self.every = check_samples(x, floating=False), count(every, "every")
         self.readings: list[tuple[int, Mirror]] = []
 
     def begin(self, run: Run) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lazyrich.autoencoder.argument import check_modules
+from lazyrich.autoencoder.argument import check_modules, check_samples
 from lazyrich.autoencoder.evaluated import evaluated
 from lazyrich.errors import AutoencoderError
 
@@ -90,7 +90,7 @@ def fit(model: nn.Module, x: Tensor, wide: bool = False) -> tuple[int, int]:
         (2, 6)
     """
     encoder, decoder = halves(model)
-    few = x[:2]
+    few = check_samples(x, floating=False)[:2]
     with evaluated(model):
         code = _tried(encoder, few, "encoder", "the data")
         latent = code[0] if isinstance(code, tuple) else code

@@ -207,7 +207,7 @@ def importance_bound(vae: Vae, x: Tensor, samples: int = 100, seed: int = 0) -> 
         >>> importance_bound(Vae(nn.Linear(6, 4), nn.Linear(2, 6)), torch.zeros(3, 6), samples=5).shape
         torch.Size([3])
     """
-    samples = count(samples, "samples")
+    samples, seed = count(samples, "samples"), count(seed, "seed", 0)
     _refuse_others(vae)
     mean, log_variance = _posterior(vae, x)
     noise = torch.randn((samples, *mean.shape), generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(mean)
@@ -225,7 +225,7 @@ def _refuse_others(model: nn.Module) -> None:
 
 
 def _posterior(vae: Vae, x: Tensor) -> tuple[Tensor, Tensor]:
-    with reading(getattr(vae, "encoder", vae), check_samples(x)):
+    with reading(getattr(vae, "encoder", vae), check_samples(x, floating=False)):
         return vae.posterior(x)
 
 
@@ -270,7 +270,7 @@ def collapse(vae: Vae, x: Tensor) -> Collapse:
         0
     """
     _refuse_others(vae)
-    check_samples(x, "x", 2)
+    check_samples(x, "x", 2, floating=False)
     mean, log_variance = _posterior(vae, x)
     rates = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance)
     return Collapse(rates.mean(0), mean.var(0))

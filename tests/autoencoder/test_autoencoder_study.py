@@ -244,6 +244,8 @@ def test_own_starts_and_metrics_are_a_few_lines(tmp_path):
         ({"widths": ["a"]}, "got width = 'a'"),
         ({"lrs": ["a"]}, "expected positive ones"),
         ({"lrs": []}, "got an empty axis, lrs"),
+        ({"schemes": [None]}, "got None among schemes"),
+        ({"optimizers": [3]}, "got 3 among optimizers"),
         ({"starts": [None]}, "got start None, expected a name"),
         ({"data": (torch.ones(50, 8), torch.zeros(50, dtype=torch.int64))}, "all samples are equal"),
         ({"data": (torch.randn(5, 8), torch.zeros(5, dtype=torch.int64))}, "got 5 samples"),
