@@ -111,11 +111,28 @@ def check_modules(**given: Any) -> None:
     """
     for name, value in given.items():
         if not isinstance(value, nn.Module):
-            what = f"the class {value.__name__}" if isinstance(value, type) else f"{value!r} of type {type(value).__name__}"
             raise AutoencoderError(
-                f"got {what} for {name}, expected a torch.nn.Module; pass one such as torch.nn.Linear(64, 8), a function wrapped "
-                "in a module of your own"
+                f"got {_said(value)} for {name}, expected a torch.nn.Module; pass one such as torch.nn.Linear(64, 8), a function "
+                "wrapped in a module of your own"
             )
+
+
+def check_maps(**given: Any) -> None:
+    """Refuse what is neither a module nor a function.
+
+    Raises:
+        AutoencoderError: for anything else, classes among them.
+
+    Example:
+        >>> check_maps(decoder=torch.tanh)
+    """
+    for name, value in given.items():
+        if isinstance(value, type) or not callable(value):
+            raise AutoencoderError(f"got {_said(value)} for {name}, expected a module or a function of a tensor; pass one")
+
+
+def _said(value: Any) -> str:
+    return f"the class {value.__name__}" if isinstance(value, type) else f"{value!r} of type {type(value).__name__}"
 
 
 def check_samples(x: Any, name: str = "x", least: int = 1, floating: bool = True) -> Tensor:

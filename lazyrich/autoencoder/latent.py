@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import jacrev, vmap
 
-from lazyrich.autoencoder.argument import check_modules, check_samples, check_sizes, reading
+from lazyrich.autoencoder.argument import check_maps, check_samples, check_sizes, reading
 from lazyrich.autoencoder.evaluated import evaluated
 from lazyrich.errors import AutoencoderError
 
@@ -41,13 +41,13 @@ def codes(encoder: nn.Module, x: Tensor) -> Tensor:
     """Codes of (N, ...) inputs, (N, k), in evaluation mode; the means of an encoder that returns more than the code.
 
     Raises:
-        AutoencoderError: for an encoder that is no module, or does not read x.
+        AutoencoderError: for an encoder that is no map, or does not read x.
 
     Example:
         >>> codes(nn.Linear(6, 2), torch.zeros(4, 6)).shape
         torch.Size([4, 2])
     """
-    check_modules(encoder=encoder)
+    check_maps(encoder=encoder)
     with torch.no_grad(), evaluated(encoder), reading(encoder, x):
         code = encoder(x)
     return (code[0] if isinstance(code, tuple) else code).flatten(1)
@@ -70,7 +70,7 @@ def stretch(decoder: nn.Module, z: Tensor) -> Stretch:
     if not isinstance(z, Tensor) or z.dim() != 2:
         raise AutoencoderError(f"got codes {_said(z)}, expected (samples, k)")
     check_samples(z, "z")
-    check_modules(decoder=decoder)
+    check_maps(decoder=decoder)
 
     def one(code: Tensor) -> Tensor:
         return decoder(code.unsqueeze(0)).flatten()

@@ -49,9 +49,9 @@ def halves(model: nn.Module) -> tuple[nn.Module, nn.Module]:
         >>> encoder.out_features, decoder.in_features
         (2, 2)
     """
-    check_modules(model=model)
     encoder, decoder = getattr(model, "encoder", None), getattr(model, "decoder", None)
     if not (isinstance(encoder, nn.Module) and isinstance(decoder, nn.Module)):
+        check_modules(model=model)
         raise AutoencoderError(_no_halves(model))
     return encoder, decoder
 
