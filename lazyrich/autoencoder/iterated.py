@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.func import jacrev, vmap
 
+from lazyrich.autoencoder.argument import check_samples, check_sizes, count, reading
 from lazyrich.autoencoder.evaluated import evaluated
 from lazyrich.errors import AutoencoderError
 
@@ -55,15 +57,18 @@ def iterate(model: Map, x: Tensor, steps: int = 200, tolerance: float = 1e-6, lo
         longest: cycle that is looked for.
 
     Raises:
-        AutoencoderError: if the map changes the size of a sample, or too few steps to see a cycle.
+        AutoencoderError: for a map that does not take x or changes its size, or too few steps to see a cycle.
 
     Example:
         >>> found = iterate(lambda x: -x, torch.ones(1, 2), steps=40)
         >>> found.period.tolist(), iterate(lambda x: x / 2, torch.ones(1, 2)).period.tolist()
         ([2], [1])
     """
+    steps, longest = count(steps, "steps"), count(longest, "longest")
+    check_sizes(tolerance=tolerance)
     if steps <= longest:
-        raise AutoencoderError(f"got steps = {steps}, expected more than the longest cycle, {longest}")
+        raise AutoencoderError(f"got steps = {steps}, expected more than the longest cycle, {longest}; pass more, or longest=")
+    check_samples(x)
     path, scale = [x.detach()], x.flatten(1).norm(dim=1).clamp_min(torch.finfo(x.dtype).tiny)
     with evaluated(model):
         for _ in range(steps):
@@ -82,15 +87,21 @@ def iterate(model: Map, x: Tensor, steps: int = 200, tolerance: float = 1e-6, lo
 def jacobian(model: Map, x: Tensor) -> Tensor:
     """df/dx at every sample, (samples, size, size), by reverse mode.
 
+    Raises:
+        AutoencoderError: for no samples, or a map that does not take them or changes their size.
+
     Example:
         >>> jacobian(lambda x: x**2, torch.tensor([[1.0, 3.0]])).tolist()
         [[[2.0, 0.0], [0.0, 6.0]]]
     """
+    check_samples(x)
 
     def one(sample: Tensor) -> Tensor:
-        return _same(model, sample.unsqueeze(0)).flatten()
+        return _shaped(model(sample.unsqueeze(0)), sample.unsqueeze(0)).flatten()
 
     with evaluated(model):
+        with torch.no_grad():
+            _same(model, x[:1])  # what does not fit is said here: below, torch would speak of its own transforms
         slope = vmap(jacrev(one), chunk_size=CHUNK)(x.detach())
     return slope.reshape(len(x), -1, x[0].numel()).detach()
 
@@ -144,11 +155,17 @@ def memory(model: Map, x: Tensor, disturbance: float = 0.1, steps: int = 500, se
         steps: of iteration.
         seed: of the noise.
 
+    Raises:
+        AutoencoderError: for no training points, a map that does not take them or changes their size, or a disturbance that is
+            none.
+
     Example:
         >>> memory(lambda x: x.sign(), torch.tensor([[1.0, -1.0]])).attractors
         1.0
     """
-    flat = x.flatten(1)
+    flat = check_samples(x).flatten(1)
+    check_sizes(disturbance=disturbance)
+    seed = count(seed, "seed", 0)
     noise = torch.randn(flat.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(flat)
     start = flat + disturbance * flat.norm(dim=1, keepdim=True) * noise / noise.norm(dim=1, keepdim=True)
     end = iterate(model, start.reshape(x.shape), steps).last.flatten(1)
@@ -160,7 +177,12 @@ def memory(model: Map, x: Tensor, disturbance: float = 0.1, steps: int = 500, se
 
 
 def _same(model: Map, x: Tensor) -> Tensor:
-    out = model(x)
+    with reading(model, x, "map"):
+        out = model(x)
+    return _shaped(out, x)
+
+
+def _shaped(out: Any, x: Tensor) -> Tensor:
     if not isinstance(out, Tensor):
         raise AutoencoderError(
             f"the map returns a {type(out).__name__}, expected a tensor of as many numbers as it is given; of a variational "

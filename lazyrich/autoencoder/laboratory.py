@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lazyrich.autoencoder.argument import check_names, check_samples, count, several, size
 from lazyrich.autoencoder.evaluated import evaluated
 from lazyrich.autoencoder.latent import codes as read_codes
 from lazyrich.autoencoder.linear import principal
@@ -207,17 +208,18 @@ def study(
         >>> [cell["width"] for cell in found.cells]
         [16, 32]
     """
-    if not all(len(axis) for axis in (starts, schemes, widths, optimizers, codes)):
-        raise AutoencoderError("got an empty axis, expected at least one start, scheme, width, optimizer and code")
+    starts = several(starts, "starts")
+    schemes, optimizers = check_names(several(schemes, "schemes"), "schemes"), several(optimizers, "optimizers")
+    check_names(optimizers, "optimizers")
+    widths = [count(width, "width") for width in several(widths, "widths")]
+    codes = [code if code is None else count(code, "code") for code in several(codes, "codes")]
     named = {**STARTS, **(more_starts or {})}
-    chosen = {name: named[name] if name in named else start_for(name) for name in starts}
+    chosen = {name: named[name] if isinstance(name, str) and name in named else start_for(name) for name in starts}
     usual = RATES.get(optimizers[0], 0.001)
-    for what, sizes in (("width", widths), ("code", [code for code in codes if code is not None])):
-        if low := [size for size in sizes if size < 1]:
-            raise AutoencoderError(f"got {what} {low[0]}, expected at least 1; give {what}s that a network can have")
-    base = min(widths) if base is None else base
+    base = min(widths) if base is None else count(base, "base")
+    rates = [usual * f for f in OCTAVES] if lrs is None else several(lrs, "lrs")
     lab = _laboratory(
-        factory, data, base, tuple(lrs or [usual * f for f in OCTAVES]), seeds, steps, batch, samples, test, device,
+        factory, data, base, tuple(rates), seeds, steps, batch, samples, test, device,
         engine, chosen, {**METRICS, **(more_metrics or {})}, Task(noise, masked, beta, free_bits, warm_up),
     )  # fmt: skip
     for code in codes:
@@ -379,11 +381,10 @@ def _laboratory(
     samples: int, test: int, device: str, engine: str, starts: dict[str, Start], metrics: dict[str, Metric],
     task: Task,
 ) -> Laboratory:  # fmt: skip
-    for name, value in (("seeds", seeds), ("steps", steps), ("batch", batch), ("samples", samples), ("test", test)):
-        if value < 1:
-            raise AutoencoderError(f"got {name} = {value}, expected at least 1")
-    if min(lrs) <= 0:
-        raise AutoencoderError(f"got learning rates {list(lrs)}, expected positive ones")
+    seeds, steps, batch = count(seeds, "seeds"), count(steps, "steps"), count(batch, "batch")
+    samples, test = count(samples, "samples"), count(test, "test")
+    if not all(0 < size(lr) < math.inf for lr in lrs):
+        raise AutoencoderError(f"got learning rates {list(lrs)}, expected positive ones; pass such as lrs=[0.01]")
     refuse_device(device)
     given = data if isinstance(data, ArrayData) else load(data)
     if len(given) < 20:
@@ -391,6 +392,7 @@ def _laboratory(
     whole = given.subset(min(samples + test, len(given)), seed=0)
     held = min(test, len(whole) // 3)
     x = whole.x.flatten(1).float()
+    check_samples(x, "data")
     principal(x[: min(len(x), 1000)])  # refuses data without variance
     labels = whole.y[len(x) - held :] if not whole.y.is_floating_point() and whole.y.dim() == 1 else None
     trained = min(samples, len(x) - held)  # a short held-out part leaves more than was asked for

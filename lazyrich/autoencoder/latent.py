@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import jacrev, vmap
 
+from lazyrich.autoencoder.argument import check_maps, check_samples, check_sizes, reading
 from lazyrich.autoencoder.evaluated import evaluated
 from lazyrich.errors import AutoencoderError
 
@@ -38,11 +40,15 @@ class Stretch:
 def codes(encoder: nn.Module, x: Tensor) -> Tensor:
     """Codes of (N, ...) inputs, (N, k), in evaluation mode; the means of an encoder that returns more than the code.
 
+    Raises:
+        AutoencoderError: for an encoder that is no map, or does not read x.
+
     Example:
         >>> codes(nn.Linear(6, 2), torch.zeros(4, 6)).shape
         torch.Size([4, 2])
     """
-    with torch.no_grad(), evaluated(encoder):
+    check_maps(encoder=encoder)
+    with torch.no_grad(), evaluated(encoder), reading(encoder, x):
         code = encoder(x)
     return (code[0] if isinstance(code, tuple) else code).flatten(1)
 
@@ -53,7 +59,7 @@ def stretch(decoder: nn.Module, z: Tensor) -> Stretch:
     Arvanitidis, Hansen & Hauberg 2018 (arXiv:1710.11379).
 
     Raises:
-        AutoencoderError: for codes that are not (samples, k).
+        AutoencoderError: for codes that are not (samples, k), none, or not finite, and a decoder that does not read them.
 
     Example:
         >>> layer = nn.Linear(2, 3, bias=False)
@@ -61,13 +67,17 @@ def stretch(decoder: nn.Module, z: Tensor) -> Stretch:
         >>> round(stretch(layer, torch.zeros(4, 2)).condition, 5)
         2.0
     """
-    if z.dim() != 2:
-        raise AutoencoderError(f"got codes of shape {tuple(z.shape)}, expected (samples, k)")
+    if not isinstance(z, Tensor) or z.dim() != 2:
+        raise AutoencoderError(f"got codes {_said(z)}, expected (samples, k)")
+    check_samples(z, "z")
+    check_maps(decoder=decoder)
 
     def one(code: Tensor) -> Tensor:
         return decoder(code.unsqueeze(0)).flatten()
 
     with evaluated(decoder):
+        with torch.no_grad(), reading(decoder, z, "decoder"):
+            decoder(z[:1])  # what does not fit is said here: below, torch would speak of its own transforms
         slopes = vmap(jacrev(one), chunk_size=64)(z.detach()).detach()
     values = torch.linalg.svdvals(slopes)
     values = nn.functional.pad(values, (0, z.shape[1] - values.shape[1]))  # directions beyond the outputs are lost
@@ -78,13 +88,19 @@ def used(z: Tensor, floor: float = 1e-3) -> int:
     """Directions of the code with more than ``floor`` of its largest variance.
 
     Raises:
-        AutoencoderError: for codes that are not (samples, k), or none.
+        AutoencoderError: for codes that are not (samples, k), none, or not finite.
 
     Example:
         >>> used(torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.5, 0.0]]))
         1
     """
-    if z.dim() != 2 or not z.numel():
-        raise AutoencoderError(f"got codes of shape {tuple(z.shape)}, expected (samples, k) with at least one of each")
+    if not isinstance(z, Tensor) or z.dim() != 2 or not z.numel():
+        raise AutoencoderError(f"got codes {_said(z)}, expected (samples, k) with at least one of each")
+    check_samples(z, "z")
+    check_sizes(floor=floor)
     values = torch.linalg.svdvals((z - z.mean(0)).double()).square()
     return 0 if float(values[0]) == 0 else int((values > floor * values[0]).sum())
+
+
+def _said(z: Any) -> str:
+    return f"of shape {tuple(z.shape)}" if isinstance(z, Tensor) else f"of type {type(z).__name__}"

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lazyrich.autoencoder.argument import check_samples, check_sizes, count, size
 from lazyrich.errors import AutoencoderError
 
 
@@ -33,15 +34,18 @@ class Principal:
     def error(self, k: int) -> float:
         """Least mean squared error of any linear autoencoder with k latents: the sum of the variances left out.
 
+        Raises:
+            AutoencoderError: for a k that is no count.
+
         Example:
             >>> round(principal(torch.tensor([[2.0, 0.0], [-2.0, 0.0], [0.0, 1.0], [0.0, -1.0]])).error(1), 6)
             0.5
         """
-        return float(self.variances[k:].sum())
+        return float(self.variances[count(k, "k", 0) :].sum())
 
     def reconstruct(self, x: Tensor, k: int) -> Tensor:
         """The projection of x on the first k directions about the mean."""
-        basis = self.directions[:k]
+        basis = self.directions[: count(k, "k", 0)]
         flat = x.flatten(1) - self.mean
         return (flat @ basis.T @ basis + self.mean).reshape(x.shape)
 
@@ -50,15 +54,13 @@ def principal(x: Tensor) -> Principal:
     """Principal directions and variances of samples (N, ...).
 
     Raises:
-        AutoencoderError: for a single sample, or data without variance.
+        AutoencoderError: for a single sample, values that are not finite, or data without variance.
 
     Example:
         >>> principal(torch.tensor([[2.0, 0.0], [-2.0, 0.0]])).variances
         tensor([4.0000, 0.0000])
     """
-    flat = x.flatten(1)
-    if len(flat) < 2:
-        raise AutoencoderError(f"got {len(flat)} sample, expected at least two: one has no directions")
+    flat = check_samples(x, "x", 2).flatten(1)
     mean = flat.mean(0)
     _, size, rows = torch.linalg.svd(flat - mean, full_matrices=len(flat) < flat.shape[1])  # all directions, few left vectors
     variances = torch.zeros_like(mean)
@@ -74,12 +76,19 @@ def subspace_angle(a: Tensor, b: Tensor) -> float:
     Computed from sines as well as cosines, so that small angles keep their digits (Bjorck & Golub 1973).
 
     Raises:
-        AutoencoderError: if the spaces have different dimensions.
+        AutoencoderError: if the spaces have different dimensions, or lie in different ones.
 
     Example:
         >>> round(subspace_angle(torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0, 1.0]])) / math.pi, 6)
         0.25
     """
+    for name, rows in (("a", a), ("b", b)):
+        check_samples(rows, name)
+    if a.dim() != 2 or b.dim() != 2 or a.shape[1] != b.shape[1]:
+        raise AutoencoderError(
+            f"got a of shape {tuple(a.shape)} and b of shape {tuple(b.shape)}, expected matrices whose rows have one length; pass "
+            "directions of one space, one a row"
+        )
     p, q = (torch.linalg.qr(m.double().T).Q for m in (a, b))
     if p.shape[1] != q.shape[1]:
         raise AutoencoderError(f"got row spaces of dimension {p.shape[1]} and {q.shape[1]}, expected equal ones")
@@ -97,12 +106,22 @@ class LinearVae:
         noise: sigma^2.
         beta: weight of the KL term.
         latents: k.
+
+    Raises:
+        AutoencoderError: for variances that are none or do not decrease, a noise or a beta that is not positive, or latents that
+            are no count.
     """
 
     variances: Tensor
     noise: float
     beta: float = 1.0
     latents: int | None = None
+
+    def __post_init__(self) -> None:
+        check_sizes(above=True, noise=self.noise, beta=self.beta)
+        _check_variances(self.variances)
+        if self.latents is not None:
+            count(self.latents, "latents", 0)
 
     @property
     def rates(self) -> Tensor:
@@ -141,6 +160,18 @@ class LinearVae:
         return float(-0.5 * (size * math.log(2 * math.pi) + model.log().sum() + (self.variances / model).sum()))
 
 
+def _check_variances(values: Tensor) -> None:
+    """The first k must be the largest: the optimum keeps those."""
+    if not isinstance(values, Tensor) or values.dim() != 1 or values.is_complex() or not values.numel():
+        got = f"of shape {tuple(values.shape)}" if isinstance(values, Tensor) else repr(values)
+        raise AutoencoderError(f"got variances {got}, expected a tensor of real numbers, (size,); pass principal(x).variances")
+    if not bool((torch.isfinite(values) & (values >= 0)).all()) or bool((values[1:] > values[:-1]).any()):
+        raise AutoencoderError(
+            f"got variances {values.tolist()[:8]}, expected finite, positive or zero, that decrease; pass principal(x).variances, "
+            "or sort yours, variances.sort(descending=True).values"
+        )
+
+
 def linear_course(variances: Tensor, start: float, times: Tensor) -> Tensor:
     """Gain a_j(t) of each principal direction in a two-layer linear autoencoder under gradient flow, (times, directions).
 
@@ -149,12 +180,15 @@ def linear_course(variances: Tensor, start: float, times: Tensor) -> Tensor:
     log(1/start)/(2 lambda_j) (Saxe, McClelland & Ganguli 2014, arXiv:1312.6120, with targets equal to inputs).
 
     Raises:
-        AutoencoderError: for a start outside (0, 1).
+        AutoencoderError: for a start outside (0, 1), and variances or times that are none.
 
     Example:
         >>> linear_course(torch.tensor([1.0]), 0.5, torch.tensor([0.0])).tolist()
         [[0.5]]
     """
-    if not 0 < start < 1:
-        raise AutoencoderError(f"got start = {start}, expected a gain between 0 and 1")
+    if not 0 < size(start) < 1:
+        raise AutoencoderError(f"got start = {start!r}, expected a gain between 0 and 1")
+    for name, values in (("variances", variances), ("times", times)):
+        if not isinstance(values, Tensor) or values.dim() != 1 or values.is_complex() or not bool((values >= 0).all()):
+            raise AutoencoderError(f"got {name} {values!r}, expected a tensor of one axis with numbers of at least zero")
     return 1 / (1 + (1 / start - 1) * torch.exp(-2 * variances * times[:, None]))

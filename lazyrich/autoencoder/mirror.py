@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from lazyrich.autoencoder.argument import check_samples, reading
 from lazyrich.autoencoder.evaluated import evaluated
 from lazyrich.autoencoder.pair import halves
 from lazyrich.autoencoder.variational import Means, Vae, plain
@@ -79,6 +80,9 @@ def images(model: nn.Module) -> list[tuple[Weighted, Weighted]]:
 def mirrors(model: nn.Module, x: Tensor) -> list[Mirror]:
     """Every mirrored pair on data, from the outside in, in evaluation mode; a variational autoencoder's by its means.
 
+    Raises:
+        AutoencoderError: for halves that are no mirror images, or that do not read x.
+
     Example:
         >>> import lazyrich as lzr
         >>> outer, inner = mirrors(lzr.zoo.autoencoder(32), torch.randn(20, 64))
@@ -86,7 +90,8 @@ def mirrors(model: nn.Module, x: Tensor) -> list[Mirror]:
         True
     """
     pairs, read = images(model), plain(model)
-    with evaluated(read):
+    check_samples(x, floating=False)
+    with evaluated(read), reading(read, x):
         given = _inputs(read, x, [encoder for encoder, _ in pairs])
         returned = features(read, x, [decoder.path for _, decoder in pairs])
     found = []

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from lazyrich.autoencoder.argument import check_samples, count
 from lazyrich.autoencoder.mirror import Mirror, mirrors
 from lazyrich.train.probe import Run
 
@@ -19,6 +20,9 @@ class MirrorProbe:
         x: samples.
         every: steps between readings.
 
+    Raises:
+        AutoencoderError: for what are no samples, or no count of steps.
+
     Example:
         >>> import torch
         >>> import lazyrich as lzr
@@ -30,7 +34,7 @@ class MirrorProbe:
     """
 
     def __init__(self, x: Tensor, every: int = 10) -> None:
-        self.x, self.every = x, every
+        self.x, self.every = check_samples(x, floating=False), count(every, "every")
         self.readings: list[tuple[int, Mirror]] = []
 
     def begin(self, run: Run) -> None:

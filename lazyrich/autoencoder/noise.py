@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from lazyrich.autoencoder.argument import check_sizes, count, size
 from lazyrich.errors import AutoencoderError
 
 Batches = Callable[[int], tuple[Tensor, Tensor]]
@@ -29,8 +30,12 @@ def noisy(batches: Batches, gaussian: float = 0.0, masked: float = 0.0, seed: in
         >>> bool((x == 0).any()), bool((y == 1).all())
         (True, True)
     """
-    if gaussian < 0 or not 0 <= masked < 1:
-        raise AutoencoderError(f"got gaussian = {gaussian}, masked = {masked}, expected at least zero, and a part below one")
+    check_sizes(gaussian=gaussian, masked=masked)
+    if not size(masked) < 1:
+        raise AutoencoderError(f"got masked = {masked}, expected a part below one; what is masked in whole teaches nothing")
+    seed = count(seed, "seed", 0)
+    if not callable(batches):
+        raise AutoencoderError(f"got batches {batches!r}, expected a function of the step; pass lambda step: (x, x)")
 
     def disturbed(step: int) -> tuple[Tensor, Tensor]:
         x, y = batches(step)

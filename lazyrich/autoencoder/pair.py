@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lazyrich.autoencoder.argument import check_modules, check_samples
 from lazyrich.autoencoder.evaluated import evaluated
 from lazyrich.errors import AutoencoderError
 
@@ -19,6 +20,9 @@ VARIATIONAL = (
 class Pair(nn.Module):
     """Any encoder and decoder, one after the other.
 
+    Raises:
+        AutoencoderError: for halves that are no modules.
+
     Example:
         >>> Pair(nn.Linear(6, 2), nn.Linear(2, 6))(torch.zeros(4, 6)).shape
         torch.Size([4, 6])
@@ -26,6 +30,7 @@ class Pair(nn.Module):
 
     def __init__(self, encoder: nn.Module, decoder: nn.Module) -> None:
         super().__init__()
+        check_modules(encoder=encoder, decoder=decoder)
         self.encoder, self.decoder = encoder, decoder
 
     def forward(self, x: Tensor) -> Tensor:
@@ -46,6 +51,7 @@ def halves(model: nn.Module) -> tuple[nn.Module, nn.Module]:
     """
     encoder, decoder = getattr(model, "encoder", None), getattr(model, "decoder", None)
     if not (isinstance(encoder, nn.Module) and isinstance(decoder, nn.Module)):
+        check_modules(model=model)
         raise AutoencoderError(_no_halves(model))
     return encoder, decoder
 
@@ -84,7 +90,7 @@ def fit(model: nn.Module, x: Tensor, wide: bool = False) -> tuple[int, int]:
         (2, 6)
     """
     encoder, decoder = halves(model)
-    few = x[:2]
+    few = check_samples(x, floating=False)[:2]
     with evaluated(model):
         code = _tried(encoder, few, "encoder", "the data")
         latent = code[0] if isinstance(code, tuple) else code

@@ -11,6 +11,7 @@ import numpy as np
 from scipy import stats
 
 from lazyrich.measure.slope import Slope, fit_slope
+from lazyrich.measure.verdict import WIDEST
 from lazyrich.scaling import parse as parse_scheme
 
 AXES = ("start", "scheme", "optimizer", "width", "code")
@@ -145,7 +146,7 @@ class AutoencoderResult:
             "linear": dict(self.linear),
             "movements": [
                 {"start": a, "scheme": b, "optimizer": o, "value": _plain(s.value), "low": _plain(s.low), "high": _plain(s.high),
-                 "theory": _plain(t)}
+                 "theory": _plain(t), "told": told(s)}
                 for a, b, o, s, t in self.movements
             ],
             "causes": [{"name": c.name, "rank": c.rank, "p_value": c.p_value, "networks": c.networks} for c in self.causes],
@@ -162,10 +163,7 @@ class AutoencoderResult:
         table = ["  ".join(w.ljust(n) for w, n in zip(row, sizes, strict=True)).rstrip() for row in [header, *rows]]
         rule = "-" * max(map(len, table))
         linear = ", ".join(f"{'' if k == 'None' else f'code {k}: '}{100 * v:.3g} %" for k, v in self.linear.items())
-        moves = [
-            f"encoder moves as n^({s}) under {b} from {a} with {o}; theory without a bottleneck {t:+.2f}"
-            for a, b, o, s, t in self.movements
-        ]
+        moves = [_moves(*movement) for movement in self.movements]
         return "\n".join([self.title, self.sentence, rule, *table, rule, f"best linear autoencoder leaves {linear}", *moves])
 
 
@@ -263,6 +261,23 @@ def _movements(cells: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str, 
             verdict = parse_scheme(scheme).classify(optimizer)
             found.append((start, scheme, optimizer, slope, -verdict.r))
     return found
+
+
+def told(slope: Slope) -> bool:
+    """Whether an interval is narrow enough to say how something scales: two widths of few seeds seldom are.
+
+    Example:
+        >>> told(Slope(-0.1, -6.45, 6.25, 4)), told(Slope(-0.5, -0.6, -0.4, 9))
+        (False, True)
+    """
+    return slope.half_width <= WIDEST
+
+
+def _moves(start: str, scheme: str, optimizer: str, slope: Slope, theory: float) -> str:
+    whose, beside = f"under {scheme} from {start} with {optimizer}", f"theory without a bottleneck {theory:+.2f}"
+    if told(slope):
+        return f"encoder moves as n^({slope}) {whose}; {beside}"
+    return f"how the encoder moves with the width {whose} cannot be told, n^({slope}); {beside}; add widths or seeds"
 
 
 def _or(value: float | None, other: float) -> float:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from lazyrich.autoencoder.argument import check_modules, check_samples, reading, size
 from lazyrich.autoencoder.evaluated import evaluated
 from lazyrich.autoencoder.linear import principal
 from lazyrich.autoencoder.mirror import images
@@ -27,9 +28,13 @@ Start = Callable[[nn.Module, Tensor, int], None]
 def default(model: nn.Module, x: Tensor, seed: int) -> None:
     """What the plan drew.
 
+    Raises:
+        AutoencoderError: for what is no module.
+
     Example:
         >>> default(nn.Linear(2, 2), torch.zeros(1, 2), 0)
     """
+    check_modules(model=model)
 
 
 def transposed(correlation: float = 1.0) -> Start:
@@ -51,10 +56,13 @@ def transposed(correlation: float = 1.0) -> Start:
         >>> [round(m.weight, 1) for m in mirrors(net, torch.randn(20, 64))]
         [0.5, 0.5]
     """
-    if not -1 <= correlation <= 1:
-        raise AutoencoderError(f"got correlation = {correlation}, expected one in [-1, 1]")
-
+    _check_correlation(correlation)
     return _coupled(Form("transposed", "mirror", correlation))
+
+
+def _check_correlation(correlation: float) -> None:
+    if not -1 <= size(correlation) <= 1:
+        raise AutoencoderError(f"got correlation = {correlation!r}, expected one in [-1, 1]; pass such as 0.5")
 
 
 def inverse(model: nn.Module, x: Tensor, seed: int) -> None:
@@ -98,6 +106,7 @@ def cascading(model: nn.Module, x: Tensor, seed: int) -> None:
         >>> cascading(lzr.zoo.autoencoder(32), torch.randn(100, 64), 0)
     """
     pairs = images(model)
+    check_samples(x)
     code = pairs[-1][0].matrix().shape[0]
     for layer, _ in pairs:
         weight = layer.weight
@@ -115,7 +124,7 @@ def _entering(model: nn.Module, module: nn.Module, x: Tensor) -> Tensor:
     seen: list[Tensor] = []
     hook = module.register_forward_pre_hook(lambda _, args: seen.append(args[0].flatten(1)))
     try:
-        with evaluated(model):
+        with evaluated(model), reading(model, x):
             model(x)
     finally:
         hook.remove()
@@ -163,6 +172,8 @@ def start_for(name: str) -> Start:
         >>> start_for("orthogonal") is orthogonal
         True
     """
+    if not isinstance(name, str):
+        raise AutoencoderError(f"got start {name!r}, expected a name: one of {', '.join(STARTS)}, or transposed(0.3)")
     if name in STARTS:
         return STARTS[name]
     word, _, rest = name.partition("(")
@@ -178,7 +189,8 @@ def coupled(family: Family, correlation: float = 1.0) -> dict[str, Initialiser]:
     """The rules of a decoder that starts correlated with the transposed encoder, for ``lzr.plan(..., init=coupled(family))``.
 
     Raises:
-        AutoencoderError: for halves that are no mirror images, and for variational encoders, half of whose head counts.
+        AutoencoderError: for what is no family, a correlation outside [-1, 1], halves that are no mirror images, and for
+            variational encoders, half of whose head counts.
 
     Example:
         >>> import lazyrich as lzr
@@ -190,6 +202,9 @@ def coupled(family: Family, correlation: float = 1.0) -> dict[str, Initialiser]:
         >>> [round(m.weight, 4) for m in mirrors(net, torch.randn(20, 64))]
         [0.5, 0.5]
     """
+    if not isinstance(family, Family):
+        raise AutoencoderError(f"got {family!r}, expected a family of autoencoders; pass lzr.Family(factory, base=64)")
+    _check_correlation(correlation)
     pairs = images(family.sketch(family.base))
     for encoder, _ in pairs:
         if encoder.weight.shape != encoder.module.weight.shape:  # type: ignore[union-attr]

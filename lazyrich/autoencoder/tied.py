@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lazyrich.autoencoder.argument import check_samples, count, size
 from lazyrich.errors import AutoencoderError
 
 Phi = Callable[[Tensor], Tensor]
@@ -67,7 +68,8 @@ def tied_signal(
         >>> round(found.signal, 4), round(found.noise, 4)  # gamma_2 = 1/2, rho_2 = tb^2 / 2 with tb^2 = 2
         (1.0, 1.4142)
     """
-    _refuse(depth, {"weight": weight, "ratio": ratio}, {"bias": bias, "out_bias": out_bias, "mean_square": mean_square})
+    depth = _checked(phi, decoder, depth)
+    _refuse({"weight": weight, "ratio": ratio}, {"bias": bias, "out_bias": out_bias, "mean_square": mean_square})
     back = decoder or phi
     z, w = _gauss()
     mean_square = max(mean_square, SMALL)
@@ -115,9 +117,14 @@ def tied_draw(
         >>> abs(tied_draw(torch.relu, x / x.square().mean().sqrt(), 1, 2.0).signal - 1) < 0.1
         True
     """
-    _refuse(depth, {"weight": weight, "ratio": ratio}, {"bias": bias, "out_bias": out_bias})
+    depth = _checked(phi, decoder, depth)
+    _refuse({"weight": weight, "ratio": ratio}, {"bias": bias, "out_bias": out_bias})
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        got = x.dtype if isinstance(x, Tensor) else type(x).__name__
+        raise AutoencoderError(f"got an input of {got}, expected a tensor of real numbers, (n_0,); pass x.float()")
     if x.dim() != 1 or not bool(x.any()):
         raise AutoencoderError(f"got an input of shape {tuple(x.shape)}, expected one, (n_0,), that is not zero: give x[0]")
+    check_samples(x[None])
     draw = torch.Generator().manual_seed(1_000_003 * (seed + 1))  # not the stream of a caller's own x
     sizes = [round(len(x) * ratio**layer) for layer in range(depth + 1)]
     weights = [
@@ -136,14 +143,20 @@ def tied_draw(
     return TiedSignal(signal, float((h - signal * x).square().mean().sqrt()), tuple(variances))
 
 
-def _refuse(depth: int, positive: dict[str, float], others: dict[str, float]) -> None:
-    wrong = [f"{name} = {value}" for name, value in positive.items() if not value > 0]
-    wrong += [f"{name} = {value}" for name, value in others.items() if not value >= 0]
-    if depth < 1:
-        wrong = [f"depth = {depth}", *wrong]
+def _checked(phi: Phi, decoder: Phi | None, depth: int) -> int:
+    """The depth, once it and the nonlinearities are what they should be."""
+    for name, given in (("phi", phi), ("decoder", phi if decoder is None else decoder)):
+        if not callable(given):
+            raise AutoencoderError(f"got {name} {given!r}, expected a function of a tensor; pass such as torch.relu")
+    return count(depth, "depth")
+
+
+def _refuse(positive: dict[str, float], others: dict[str, float]) -> None:
+    wrong = [f"{name} = {value!r}" for name, value in positive.items() if not 0 < size(value) < math.inf]
+    wrong += [f"{name} = {value!r}" for name, value in others.items() if not 0 <= size(value) < math.inf]
     if wrong:
         raise AutoencoderError(
-            f"got {', '.join(wrong)}, expected a depth of at least one, weight and ratio above zero, and bias, out_bias and "
+            f"got {', '.join(wrong)}, expected finite numbers: weight and ratio above zero, and bias, out_bias and "
             "mean_square, which are variances, of at least zero"
         )
 

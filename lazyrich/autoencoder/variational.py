@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lazyrich.autoencoder.argument import check_modules, check_samples, check_sizes, count, reading, size
 from lazyrich.autoencoder.pair import Pair
 from lazyrich.errors import AutoencoderError
 from lazyrich.family.zoo.mlp import MLP
@@ -38,7 +39,7 @@ class Vae(nn.Module):
         likelihood: "gaussian" or "bernoulli" (decoder outputs are logits, and what is modelled lies in [0, 1]).
 
     Raises:
-        AutoencoderError: for another likelihood, or a noise that is not positive.
+        AutoencoderError: for halves that are no modules, another likelihood, or a noise that is not positive.
 
     Example:
         >>> vae = Vae(nn.Linear(6, 4), nn.Linear(2, 6), noise=0.5)
@@ -50,8 +51,9 @@ class Vae(nn.Module):
         super().__init__()
         if likelihood not in ("gaussian", "bernoulli"):
             raise AutoencoderError(f"got likelihood '{likelihood}', expected gaussian or bernoulli")
-        if noise is not None and not noise > 0:
-            raise AutoencoderError(f"got noise = {noise}, expected a positive variance, or None to learn it")
+        if noise is not None and not 0 < size(noise) < math.inf:
+            raise AutoencoderError(f"got noise = {noise!r}, expected a positive variance, or None to learn it")
+        check_modules(encoder=encoder, decoder=decoder)
         self.encoder, self.decoder, self.likelihood = encoder, decoder, likelihood
         value = torch.tensor(0.0 if noise is None else math.log(noise))
         if noise is None:
@@ -94,12 +96,17 @@ class Means(nn.Module):
 
 
 def vae(width: int, inputs: int = 64, code: int = 8, depth: int = 1) -> Vae:
-    """A variational autoencoder of tanh layers that learns its noise.
+    """A variational autoencoder of tanh layers that learns its noise; of depth 0 a linear one.
+
+    Raises:
+        AutoencoderError: for what is no count.
 
     Example:
         >>> vae(16)(torch.zeros(3, 64)).mean.shape
         torch.Size([3, 8])
     """
+    width, inputs, code = count(width, "width"), count(inputs, "inputs"), count(code, "code")
+    depth = count(depth, "depth", 0)
     return Vae(MLP(width, depth, inputs, 2 * code), MLP(width, depth, code, inputs), noise=None)
 
 
@@ -167,15 +174,14 @@ def objective(beta: float = 1.0, free_bits: float = 0.0, warm_up: int = 0) -> Ca
     linearly from 0, one call one step: make one loss for one run.
 
     Raises:
-        AutoencoderError: for a negative beta, free bits or warm-up.
+        AutoencoderError: for a beta, free bits or a warm-up that is negative or not finite.
 
     Example:
         >>> vae = Vae(nn.Linear(6, 4), nn.Linear(2, 6))
         >>> objective(beta=2.0)(vae(torch.zeros(3, 6)), torch.zeros(3, 6)).shape
         torch.Size([])
     """
-    if min(beta, free_bits, warm_up) < 0:
-        raise AutoencoderError(f"got beta = {beta}, free_bits = {free_bits}, warm_up = {warm_up}, expected none below zero")
+    check_sizes(beta=beta, free_bits=free_bits, warm_up=warm_up)
     calls = 0
 
     def negative_elbo(found: Variational, x: Tensor) -> Tensor:
@@ -195,16 +201,15 @@ def importance_bound(vae: Vae, x: Tensor, samples: int = 100, seed: int = 0) -> 
     """Log (1/K) sum_k p(x, z_k) / q(z_k | x), z_k ~ q, (N,), in nats: a lower bound that rises with K (Burda et al. 2016).
 
     Raises:
-        AutoencoderError: for no samples, or a network that is no ``Vae``.
+        AutoencoderError: for no samples, a network that is no ``Vae``, or inputs that it does not read.
 
     Example:
         >>> importance_bound(Vae(nn.Linear(6, 4), nn.Linear(2, 6)), torch.zeros(3, 6), samples=5).shape
         torch.Size([3])
     """
-    if samples < 1:
-        raise AutoencoderError(f"got samples = {samples}, expected at least one")
+    samples, seed = count(samples, "samples"), count(seed, "seed", 0)
     _refuse_others(vae)
-    mean, log_variance = vae.posterior(x)
+    mean, log_variance = _posterior(vae, x)
     noise = torch.randn((samples, *mean.shape), generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(mean)
     z = mean + noise * (0.5 * log_variance).exp()
     prior = -0.5 * (z.square() + math.log(2 * math.pi)).sum(-1)
@@ -217,6 +222,11 @@ def _refuse_others(model: nn.Module) -> None:
     """A network of one's own may stand in for a ``Vae`` if it has its two methods."""
     if not (hasattr(model, "posterior") and hasattr(model, "log_likelihood")):
         raise AutoencoderError(f"got a {type(model).__name__}, expected a {WRAP}")
+
+
+def _posterior(vae: Vae, x: Tensor) -> tuple[Tensor, Tensor]:
+    with reading(getattr(vae, "encoder", vae), check_samples(x, floating=False)):
+        return vae.posterior(x)
 
 
 @dataclass(frozen=True)
@@ -253,15 +263,14 @@ def collapse(vae: Vae, x: Tensor) -> Collapse:
     """Rates and spreads of every latent on data.
 
     Raises:
-        AutoencoderError: for a single sample, or a network that is no ``Vae``.
+        AutoencoderError: for a single sample, a network that is no ``Vae``, or inputs that it does not read.
 
     Example:
         >>> collapse(Vae(nn.Linear(6, 4), nn.Linear(2, 6)), torch.zeros(3, 6)).active
         0
     """
     _refuse_others(vae)
-    if len(x) < 2:
-        raise AutoencoderError(f"got {len(x)} sample, expected at least two: spread over the data is asked for")
-    mean, log_variance = vae.posterior(x)
+    check_samples(x, "x", 2, floating=False)
+    mean, log_variance = _posterior(vae, x)
     rates = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance)
     return Collapse(rates.mean(0), mean.var(0))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from lazyrich.autoencoder.argument import check_modules
 from lazyrich.family.semantics import read_axes
 from lazyrich.init import Sides
 
@@ -72,11 +73,15 @@ class Weighted:
 def weighted(module: nn.Module, prefix: str = "") -> list[Weighted]:
     """The layers of a module whose weights map inputs to outputs, in the order of its parts.
 
+    Raises:
+        AutoencoderError: for what is no module.
+
     Example:
         >>> net = nn.Sequential(nn.Linear(3, 5), nn.LayerNorm(5), nn.Linear(5, 2))
         >>> [str(layer) for layer in weighted(net, "encoder.")]
         ["'encoder.0' (Linear, 5 x 3)", "'encoder.2' (Linear, 2 x 5)"]
     """
+    check_modules(model=module)
     found = []
     for path, part in module.named_modules():
         weight = getattr(part, "weight", None)

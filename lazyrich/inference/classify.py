@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lazyrich.errors import KernelError
 from lazyrich.inference.layout import finite, tensor
+from lazyrich.inference.number import number
 from lazyrich.inference.targets import labels_of
 
 _NODES = 96  # of the Gauss-Hermite rule; differences to 200 nodes are below 1e-6 for equal variances
@@ -107,8 +108,8 @@ def classify(
     mean, variance = _checked(mean, variance)
     if held_out is not None:
         temperature = _fitted_temperature(held_out, variance is not None)
-    if not 0 < temperature < float("inf"):
-        raise KernelError(f"got temperature {temperature}, expected a positive number")
+    if not 0 < number(temperature) < float("inf"):
+        raise KernelError(f"got temperature {temperature!r}, expected a positive number")
     probabilities = _probabilities(mean, variance, temperature)
     method = "softmax" if variance is None else "gaussian"
     return Probabilities(probabilities, probabilities.argmax(1), temperature, method)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lazyrich.errors import KernelError
 from lazyrich.inference.layout import finite, symmetric, tensor
+from lazyrich.inference.number import count, number
 from lazyrich.inference.operator import Dense, Operator, columns_of
 from lazyrich.inference.preconditioner import Preconditioner, jacobi, pivoted_cholesky
 
@@ -62,13 +63,14 @@ def conjugate_gradients(
         >>> found.x.tolist(), found.iterations
         ([1.0, 0.5, 0.25], 3)
     """
-    k = _operator(operator)
+    k, b = _operator(operator), tensor(b, "b")
+    rank, iterations = count(rank, "rank"), None if max_iterations is None else count(max_iterations, "max_iterations")
     columns = _columns(b, k)
-    if not (0 <= noise < float("inf")) or not 0 < tolerance < 1 or rank < 1:
+    if not (0 <= number(noise) < float("inf")) or not 0 < number(tolerance) < 1:
         raise KernelError(
-            f"got noise {noise}, tolerance {tolerance}, rank {rank}, expected noise >= 0, 0 < tolerance < 1, rank >= 1"
+            f"got noise {noise!r}, tolerance {tolerance!r}, expected numbers: noise at least 0, tolerance between 0 and 1"
         )
-    limit = 2 * len(columns) + 10 if max_iterations is None else max_iterations
+    limit = 2 * len(columns) + 10 if iterations is None else iterations
     x, history = _iterate(k, columns, noise, _preconditioner(preconditioner, k, noise, rank), tolerance, limit)
     worst = _relative(columns - columns_of(k, x) - noise * x, columns)
     if worst > max(10 * tolerance, 1e-13) or (history and history[-1] > tolerance):

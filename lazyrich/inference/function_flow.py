@@ -12,6 +12,7 @@ from torch import Tensor
 from lazyrich.errors import KernelError
 from lazyrich.inference.flow import Flow
 from lazyrich.inference.layout import Layout, check_starts, finite, layout_of, tensor
+from lazyrich.inference.number import count
 from lazyrich.inference.objective import Objective, objective_of, slope_of, target_of
 from lazyrich.inference.response import momentum_flow
 from lazyrich.inference.times import Times, check_rate, times_of
@@ -112,6 +113,7 @@ def function_flow(
 def _layout(loss: str | Objective, y: Tensor, theta_dd: Tensor, f0: Tensor | None, outputs: int | None) -> Layout:
     """Outputs have an axis if the initial outputs, the kernel, ``outputs``, or else the targets say so."""
     labels = y.ndim == 1 and not y.is_floating_point()
+    outputs = None if outputs is None else count(outputs, "outputs")
     if f0 is not None:
         shape = tensor(f0, "f0_train").shape
     elif theta_dd.ndim == 4 and not (y.ndim == 1 and theta_dd.shape[1] == 1 and not labels):
@@ -122,6 +124,13 @@ def _layout(loss: str | Objective, y: Tensor, theta_dd: Tensor, f0: Tensor | Non
         shape = torch.Size((len(y), int(y.max()) + 1))
     else:
         shape = y.shape
+    if len(shape) not in (1, 2):
+        raise KernelError(f"got f0_train of shape {tuple(shape)}, expected (N,) or (N, K): the outputs on the training inputs")
+    if outputs is not None and outputs != (shape[1] if len(shape) > 1 else 1):
+        raise KernelError(
+            f"got outputs={outputs} for outputs of shape {tuple(shape)}, as {'theta_dd' if f0 is None else 'f0_train'} has them, "
+            "expected the same number of both; leave outputs= out"
+        )
     if shape[0] != len(y):
         raise KernelError(f"got {shape[0]} initial outputs for {len(y)} targets, expected as many")
     if labels and loss == "cross_entropy" and (len(shape) < 2 or int(y.max()) >= shape[1]):

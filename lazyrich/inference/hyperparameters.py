@@ -18,6 +18,7 @@ from lazyrich.errors import InitError, KernelError
 from lazyrich.inference.factor import Jitter, check_jitter
 from lazyrich.inference.layout import layout_of, tensor
 from lazyrich.inference.likelihood import log_marginal
+from lazyrich.inference.number import count
 
 _REACH = 1e6  # how far from its start a hyper-parameter may go, as a factor
 _STEP = 1e-5  # of finite differences, in log space
@@ -90,6 +91,7 @@ def fit_hyperparameters(
     _check(start, grid, bounds)
     _check_names(kernel_fn, [name for name in (*start, *grid) if name != "noise" or name in grid])
     check_jitter(jitter)
+    max_iterations = count(max_iterations, "max_iterations")
     layout_of(y).columns(y, "y")
     found = []
     for choice in itertools.product(*grid.values()):
@@ -115,6 +117,8 @@ def _search(
         given: dict[str, Any] = dict(zip(names, logs.exp(), strict=True))
         noise = given.pop("noise", 0.0)
         gram = tensor(kernel_fn(**given, **fixed), "the Gram of kernel_fn")
+        if gram.ndim not in (2, 4):
+            raise KernelError(f"got a Gram of shape {tuple(gram.shape)} from kernel_fn, expected (N, N) or (N, K, N, K)")
         if bool(gram.isfinite().all()):  # one that does not fit the targets does so everywhere: no bounds mend it
             layout_of(y, gram).gram(gram, "k_dd")
         try:

@@ -14,6 +14,7 @@ from torch import Tensor
 from lazyrich.errors import KernelError
 from lazyrich.inference.layout import layout_of, precision
 from lazyrich.inference.modes import modes_of
+from lazyrich.inference.number import number
 
 
 @dataclass(frozen=True)
@@ -130,8 +131,8 @@ def _check(sizes: Sequence[int], ridge: float, noise: float) -> None:
         list(sizes)
     except TypeError as error:
         raise KernelError(f"got sizes {sizes!r}, expected a list of numbers of samples; pass [n] for one") from error
-    if not len(sizes) or any(n < 1 or n % 1 for n in sizes):
-        raise KernelError(f"got sizes {list(sizes)}, expected whole numbers from 1")
+    if isinstance(sizes, str) or not len(sizes) or not all(number(n) >= 1 and number(n) % 1 == 0 for n in sizes):
+        raise KernelError(f"got sizes {list(sizes)}, expected whole numbers from 1; pass a list of them")
     for name, value in (("ridge", ridge), ("noise", noise)):
-        if not 0 <= value < float("inf"):
-            raise KernelError(f"got {name} {value}, expected zero or positive")
+        if not 0 <= number(value) < float("inf"):
+            raise KernelError(f"got {name} {value!r}, expected a finite number, zero or positive")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lazyrich.errors import KernelError
+from lazyrich.inference.number import count
 
 NORMALISATIONS = ("sum", "mean", "mse", "neural_tangents")
 
@@ -26,9 +27,8 @@ def loss_scale(loss: str, samples: int, outputs: int) -> float:
         >>> loss_scale("mse", samples=4, outputs=10)
         0.05
     """
-    if outputs < 1:
-        raise KernelError(f"got outputs={outputs}, expected at least 1; pass the number of outputs of the network")
+    outputs = count(outputs, "outputs")
     scales = {"sum": 1.0, "mean": 1 / samples, "mse": 2 / (samples * outputs), "neural_tangents": 1 / (samples * outputs)}
-    if loss not in scales:
+    if not isinstance(loss, str) or loss not in scales:
         raise KernelError(f"got loss {loss!r}, expected one of {', '.join(NORMALISATIONS)}; function_flow takes any other loss")
     return scales[loss]

@@ -47,7 +47,7 @@ def objective_of(loss: str | Objective) -> tuple[str, Objective]:
     """
     if callable(loss):
         return getattr(loss, "__name__", type(loss).__name__), loss
-    if loss not in NAMED:
+    if not isinstance(loss, str) or loss not in NAMED:
         raise KernelError(f"got loss {loss!r}, expected one of {', '.join(NAMED)}, or a function(output, target)")
     return loss, NAMED[loss]
 
@@ -56,13 +56,15 @@ def target_of(loss: str | Objective, y: Tensor) -> Tensor:
     """Targets as the loss wants them: labels as int64, +-1 for "logistic" (which takes 0, 1 and booleans too), else float64.
 
     Raises:
-        KernelError: for targets of "logistic" that are not two-valued, and for negative labels.
+        KernelError: for no targets, those of "logistic" that are not two-valued, and negative labels.
 
     Example:
         >>> target_of("logistic", torch.tensor([0, 1]))
         tensor([-1.,  1.], dtype=torch.float64)
     """
     y = tensor(y, "y")
+    if not y.ndim or not y.numel():
+        raise KernelError(f"got y of shape {tuple(y.shape)}, expected a target for each of at least one sample")
     if y.is_floating_point() and not bool(torch.isfinite(y).all()):
         raise KernelError("got y with values that are not finite, expected numbers")
     if loss == "logistic":

@@ -15,6 +15,7 @@ from torch import Tensor
 from lazyrich.errors import KernelError, StoreError
 from lazyrich.files import read_json
 from lazyrich.inference.layout import finite, symmetric, tensor
+from lazyrich.inference.number import count
 
 
 @runtime_checkable
@@ -43,7 +44,9 @@ class Dense:
     """
 
     def __init__(self, matrix: Tensor) -> None:
-        self.matrix = matrix.to(torch.float64)
+        self.matrix = tensor(matrix, "matrix").to(torch.float64)
+        if self.matrix.ndim != 2:
+            raise KernelError(f"got matrix of shape {tuple(self.matrix.shape)}, expected (N, N): a row a sample")
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -79,9 +82,9 @@ class Streamed:
     """
 
     def __init__(self, rows: Callable[[int, int], Tensor], samples: int, block: int = 1024) -> None:
-        if samples < 1 or block < 1:
-            raise KernelError(f"got {samples} samples in blocks of {block}, expected at least one of each")
-        self.rows, self.samples, self.block = rows, samples, block
+        if not callable(rows):
+            raise KernelError(f"got rows {rows!r}, expected a function of start and stop; pass lambda i, j: gram[i:j]")
+        self.rows, self.samples, self.block = rows, count(samples, "samples"), count(block, "block")
         self._diagonal: Tensor | None = None
 
     @classmethod

@@ -8,9 +8,10 @@ from typing import Any
 from torch import Tensor
 
 from lazyrich.errors import KernelError
-from lazyrich.inference.layout import precision, symmetric
+from lazyrich.inference.layout import precision, symmetric, tensor
 from lazyrich.inference.modes import modes_of
 from lazyrich.inference.normalisation import loss_scale
+from lazyrich.inference.number import number
 from lazyrich.inference.rate import largest_rate
 from lazyrich.inference.response import response
 from lazyrich.inference.times import Times, check_rate, times_of
@@ -97,9 +98,15 @@ def early_stopping(
 def equivalent_ridge(times: Tensor, rate: float = 1.0) -> Tensor:
     """The ridge 1/(rate t) whose filter lambda/(lambda + ridge) resembles stopping at t; ``rate`` is lr times the loss's scale.
 
+    Raises:
+        KernelError: for times that are negative or NaN, and for a rate that is not positive and finite.
+
     Example:
         >>> import torch
         >>> equivalent_ridge(torch.tensor([2.0, 4.0]), rate=0.5)
         tensor([1.0000, 0.5000])
     """
-    return 1 / (rate * times)
+    if not 0 < number(rate) < float("inf"):
+        raise KernelError(f"got rate {rate!r}, expected a positive and finite one: lr times the loss's scale")
+    times_of(times, "times")
+    return 1 / (rate * tensor(times, "times"))

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from lazyrich.errors import KernelError
 from lazyrich.inference.layout import tensor
+from lazyrich.inference.number import count, number
 
 
 def one_hot_targets(labels: Tensor, classes: int | None = None, on: float | None = None, off: float | None = None) -> Tensor:
@@ -25,7 +26,7 @@ def one_hot_targets(labels: Tensor, classes: int | None = None, on: float | None
         (N, C) float64.
 
     Raises:
-        KernelError: for labels that are not whole numbers from 0 to C-1.
+        KernelError: for labels that are not whole numbers from 0 to C-1, and values that are not finite.
 
     Example:
         >>> one_hot_targets(torch.tensor([1, 0]), on=1.0, off=0.0)
@@ -33,12 +34,15 @@ def one_hot_targets(labels: Tensor, classes: int | None = None, on: float | None
                 [1., 0.]], dtype=torch.float64)
     """
     labels = labels_of(labels)
-    classes = int(labels.max()) + 1 if classes is None else classes
+    classes = int(labels.max()) + 1 if classes is None else count(classes, "classes")
     if int(labels.max()) >= classes:
         raise KernelError(
             f"got label {int(labels.max())}, expected labels below {classes}; pass classes={int(labels.max()) + 1}"
         )
     on, off = 1 - 1 / classes if on is None else on, -1 / classes if off is None else off
+    for name, value in (("on", on), ("off", off)):
+        if not abs(number(value)) < float("inf"):
+            raise KernelError(f"got {name} {value!r}, expected a finite number; pass such as on=1.0, off=0.0")
     return off + (on - off) * torch.nn.functional.one_hot(labels, classes).to(torch.float64)
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lazyrich.errors import KernelError
 from lazyrich.inference.layout import tensor
+from lazyrich.inference.number import number
 
 Times = float | Sequence[float] | Tensor
 
@@ -37,10 +38,10 @@ def check_rate(lr: float, momentum: float) -> None:
     Raises:
         KernelError: unless lr is finite and positive and 0 <= momentum < 1.
     """
-    if not 0 < lr < float("inf"):
-        raise KernelError(f"got lr {lr}, expected a learning rate: positive and finite")
-    if not 0 <= momentum < 1:
-        raise KernelError(f"got momentum {momentum}, expected at least 0 and below 1")
+    if not 0 < number(lr) < float("inf"):
+        raise KernelError(f"got lr {lr!r}, expected a learning rate: a positive and finite number")
+    if not 0 <= number(momentum) < 1:
+        raise KernelError(f"got momentum {momentum!r}, expected a number of at least 0 and below 1")
 
 
 def check_ridge(ridge: float) -> None:
@@ -49,5 +50,5 @@ def check_ridge(ridge: float) -> None:
     Raises:
         KernelError: unless it is finite and zero or positive.
     """
-    if not 0 <= ridge < float("inf"):
-        raise KernelError(f"got ridge {ridge}, expected a finite number, zero or positive; pass ridge=0 for no weight decay")
+    if not 0 <= number(ridge) < float("inf"):
+        raise KernelError(f"got ridge {ridge!r}, expected a finite number, zero or positive; pass ridge=0 for no weight decay")

@@ -38,12 +38,14 @@ def autoencoder_chapter(result: AutoencoderPage, key: str) -> dict[str, Any]:
         "starts": [swatch_of(start, *scheme_style(i)) for i, start in enumerate(starts)],
         "panels": _panels(result, starts, key),
         "bests": [_best(c, f"{key}-b{i}") for i, c in enumerate(best) if c.seeds],
+        "coded": any(c.code for c in result.cells),
         "columns": [word for _, word in columns],
         "rows": [_row(c, [name for name, _ in columns]) for c in result.cells[:ROWS]],
         "left_out": max(0, len(result.cells) - ROWS),
         "linear": [("" if code == "None" else f"code {code}: ") + brief(value) for code, value in result.linear.items()],
         "movements": [
             {"start": m.start, "scheme": m.scheme, "optimizer": m.optimizer, "value": signed(m.value), "theory": signed(m.theory),
+             "told": m.told,
              "margin": margin(None if m.low is None or m.high is None else (m.high - m.low) / 2)}
             for m in result.movements
         ],
@@ -98,6 +100,6 @@ def _row(cell: AutoencoderCell, columns: list[str]) -> dict[str, Any]:
         "optimizer": cell.optimizer,
         "width": str(cell.width),
         "code": cell.code,
-        "lr": brief(cell.lr) + (" (end of grid)" if cell.edge else ""),
+        "lr": brief(cell.lr) + (" (end)" if cell.edge else ""),
         "values": [brief(cell.mean(name), "undefined") for name in columns],
     }

@@ -43,7 +43,10 @@ class AutoencoderCell:
 
 @dataclass(frozen=True)
 class Movement:
-    """Slope of the encoder's movement in the width, and theory's for a network without a bottleneck."""
+    """Slope of the encoder's movement in the width, and theory's for a network without a bottleneck.
+
+    ``told`` is false where the interval is too wide to say anything.
+    """
 
     start: str
     scheme: str
@@ -52,6 +55,7 @@ class Movement:
     low: float | None
     high: float | None
     theory: float | None
+    told: bool = True
 
 
 @dataclass(frozen=True)
@@ -123,4 +127,5 @@ def _movement(node: Node) -> Movement:
         node.text("scheme"),
         node.text("optimizer"),
         *(node.number(k) for k in ("value", "low", "high", "theory")),
+        told=node.truth("told") is not False,
     )

@@ -11,6 +11,7 @@ from lazyrich.autoencoder import (
     Pair,
     codes,
     fit,
+    halves,
     iterate,
     jacobian,
     memory,
@@ -176,6 +177,57 @@ def test_maps_that_return_no_tensor_say_what_to_give(call):
         with pytest.raises(AutoencoderError, match=f"returns a {name}, expected a tensor .*autoencoder.plain\\(model\\)"):
             call(model, torch.zeros(4, 6))
     assert call(lzr.autoencoder.plain(lzr.autoencoder.vae(8, 6, 2)), torch.ones(4, 6)) is not None
+
+
+PAIR = Pair(nn.Linear(6, 2), nn.Linear(2, 6))
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (
+            lambda: codes(nn.Linear(6, 2), torch.zeros(4, 5)),
+            r"the encoder reads 6 numbers a sample, got inputs of shape \(4, 5\)",
+        ),
+        (lambda: codes("3", torch.zeros(4, 5)), "got '3' of type str for encoder"),
+        (lambda: jacobian(PAIR, torch.zeros(4, 5)), "the map reads 6 numbers a sample"),
+        (lambda: spectral_radius(PAIR, torch.zeros(4, 5)), "the map reads 6 numbers a sample"),
+        (lambda: memory(PAIR, torch.zeros(4, 5)), "the map reads 6 numbers a sample"),
+        (lambda: iterate(PAIR, torch.zeros(4, 5)), "the map reads 6 numbers a sample"),
+        (lambda: jacobian(PAIR, torch.zeros(0, 6)), r"got x of shape \(0, 6\)"),
+        (lambda: spectral_radius(PAIR, torch.zeros(0, 6)), r"got x of shape \(0, 6\)"),
+        (lambda: memory(PAIR, torch.zeros(0, 6)), r"got x of shape \(0, 6\)"),
+        (lambda: memory(PAIR, torch.ones(2, 6), disturbance="1"), "disturbance = '1'"),
+        (lambda: iterate(PAIR, torch.zeros(4, 6), longest=0), "longest = 0, expected a whole number, at least 1"),
+        (lambda: iterate(PAIR, torch.zeros(4, 6), steps="20"), "steps = '20'"),
+        (lambda: used(torch.tensor([[math.nan, 1.0], [0.0, 1.0]])), "z with 1 values that are not finite"),
+        (lambda: noisy(lambda step: None, gaussian=math.nan), "gaussian = nan"),
+        (lambda: noisy(lambda step: None, masked="1"), "masked = '1'"),
+        (lambda: noisy("3"), "got batches '3'"),
+        (lambda: used([1.0]), "got codes of type list"),
+        (lambda: used(torch.eye(2), floor=math.nan), "floor = nan"),
+        (
+            lambda: stretch(nn.Linear(2, 6), torch.zeros(4, 3)),
+            r"the decoder reads 2 numbers a sample, got inputs of shape \(4, 3\)",
+        ),
+        (lambda: stretch(nn.Linear(2, 6), torch.zeros(0, 2)), r"got z of shape \(0, 2\)"),
+        (lambda: fit(PAIR, torch.zeros(0, 6)), r"got x of shape \(0, 6\)"),
+        (lambda: fit(PAIR, "3"), "got x of type str"),
+        (lambda: iterate(PAIR, torch.zeros(4, 6).long()), "got x of torch.int64"),
+        (lambda: halves("3"), "got '3' of type str for model"),
+        (lambda: halves(nn.Linear), "got the class Linear for model"),
+        (lambda: tied_signal("relu", 1, 2.0), "got phi 'relu'"),
+        (lambda: tied_signal(torch.relu, "1", 2.0), "depth = '1'"),
+        (lambda: tied_signal(torch.relu, 1, None), "weight = None"),
+        (lambda: tied_signal(torch.relu, 1, 2.0, ratio=math.inf), "ratio = inf"),
+        (lambda: tied_draw(torch.relu, [1.0, 2.0], 1, 2.0), "got an input of list"),
+        (lambda: tied_draw(torch.relu, torch.ones(4), 1, 2.0, bias="0"), "bias = '0'"),
+        (lambda: tied_draw(torch.relu, torch.tensor([math.nan, 1.0]), 1, 2.0), "1 values that are not finite"),
+    ],
+)
+def test_arguments_that_mean_nothing_are_refused_in_words(call, says):
+    with pytest.raises(AutoencoderError, match=says):
+        call()
 
 
 def test_codes_and_stretches():

@@ -8,8 +8,21 @@ from scipy.integrate import solve_ivp
 from scipy.stats import multivariate_normal
 from torch import nn
 
-from lazyrich.autoencoder import LinearVae, Vae, collapse, importance_bound, linear_course, objective, principal, subspace_angle
+from lazyrich.autoencoder import (
+    LinearVae,
+    Pair,
+    Vae,
+    collapse,
+    importance_bound,
+    linear_course,
+    objective,
+    principal,
+    subspace_angle,
+    vae,
+)
 from lazyrich.errors import AutoencoderError
+
+DECREASING = torch.tensor([3.0, 1.0])
 
 SPECTRUM, NOISE = [3.0, 1.5, 0.8, 0.3], 0.5
 
@@ -171,6 +184,30 @@ def test_importance_bounds_rise_with_their_samples():
         (lambda: importance_bound(Vae(nn.Linear(6, 4), nn.Linear(2, 6)), torch.zeros(2, 6), 0), "samples = 0"),
         (lambda: principal(torch.ones(5, 3)), "all samples are equal"),
         (lambda: principal(torch.ones(1, 3)), "got 1 sample"),
+        (lambda: principal(torch.eye(3)).error(-1), "k = -1, expected a whole number"),
+        (lambda: principal(torch.tensor([[math.nan, 1.0], [0.0, 1.0]])), "1 values that are not finite"),
+        (lambda: LinearVae(DECREASING, noise=-1.0), "noise = -1.0"),
+        (lambda: LinearVae(DECREASING, noise=math.nan), "noise = nan"),
+        (lambda: LinearVae(DECREASING, noise=1.0, beta="2"), "beta = '2'"),
+        (lambda: LinearVae(DECREASING, noise=1.0, latents=-1), "latents = -1"),
+        (lambda: LinearVae(DECREASING.flip(0), noise=1.0), "that decrease"),
+        (lambda: LinearVae(DECREASING * math.nan, noise=1.0), "variances .nan"),
+        (lambda: LinearVae([3.0, 1.0], noise=1.0), r"variances \[3.0, 1.0\], expected a tensor"),
+        (lambda: linear_course(DECREASING, "0.5", DECREASING), "start = '0.5'"),
+        (lambda: linear_course(DECREASING, 0.5, [0.0, 1.0]), r"got times \[0.0, 1.0\]"),
+        (lambda: linear_course(DECREASING * math.nan, 0.5, DECREASING), "got variances tensor"),
+        (lambda: principal(torch.eye(3).long()), "got x of torch.int64"),
+        (lambda: importance_bound(Vae(nn.Linear(6, 4), nn.Linear(2, 6)), torch.zeros(2, 6), seed="0"), "seed = '0'"),
+        (lambda: vae(8, depth=-1), "depth = -1"),
+        (lambda: vae(-1), "width = -1"),
+        (lambda: vae(8, inputs="6"), "inputs = '6'"),
+        (lambda: objective(beta=math.nan), "beta = nan"),
+        (lambda: objective(free_bits=math.nan), "free_bits = nan"),
+        (lambda: objective(warm_up=math.nan), "warm_up = nan"),
+        (lambda: Pair("3", nn.Linear(2, 6)), "got '3' of type str for encoder"),
+        (lambda: Vae("3", nn.Linear(2, 6)), "got '3' of type str for encoder"),
+        (lambda: Vae(nn.Linear(6, 4), nn.Linear(2, 6), noise="3"), "noise = '3'"),
+        (lambda: subspace_angle(torch.randn(1, 3), torch.randn(1, 4)), "rows have one length"),
     ],
 )
 def test_what_is_no_vae_is_refused(made, says):

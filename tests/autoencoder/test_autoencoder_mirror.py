@@ -5,7 +5,18 @@ import torch
 from torch import nn
 
 import lazyrich as lzr
-from lazyrich.autoencoder import STARTS, MirrorProbe, Pair, Vae, coupled, mirrored, mirrors, transposed
+from lazyrich.autoencoder import (
+    STARTS,
+    MirrorProbe,
+    Pair,
+    Vae,
+    collapse,
+    coupled,
+    importance_bound,
+    mirrored,
+    mirrors,
+    transposed,
+)
 from lazyrich.errors import AutoencoderError
 
 
@@ -104,6 +115,31 @@ def test_pairs_that_are_no_mirror_images_say_which_and_what_is():
         AutoencoderError, match=r"'decoder.6' \(Conv2d, .*\) cannot start as inverse of 'encoder.1'.*expected matrices"
     ):
         STARTS["inverse"](Up(4), torch.zeros(1, 64), 0)
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (
+            lambda: mirrors(Pair(nn.Linear(6, 2), nn.Linear(2, 6)), torch.zeros(4, 5)),
+            "reads 6 numbers a sample, got inputs of shape",
+        ),
+        (lambda: importance_bound(Vae(nn.Linear(6, 4), nn.Linear(2, 6)), torch.zeros(4, 5)), "reads 6 numbers a sample"),
+        (lambda: collapse(Vae(nn.Linear(6, 4), nn.Linear(2, 6)), torch.zeros(4, 5)), "reads 6 numbers a sample"),
+        (lambda: STARTS["cascading"](lzr.zoo.autoencoder(16), torch.randn(20, 60), 0), "reads 64 numbers a sample"),
+        (lambda: STARTS["cascading"](lzr.zoo.autoencoder(16), torch.full((20, 64), torch.nan), 0), "not finite"),
+        (lambda: STARTS["default"]("3", torch.zeros(1, 64), 0), "got '3' of type str for model"),
+        (lambda: STARTS["orthogonal"](None, torch.zeros(1, 64), 0), "got None of type NoneType for model"),
+        (lambda: mirrored("3"), "got '3' of type str for model"),
+        (lambda: transposed("3"), "correlation = '3'"),
+        (lambda: coupled(None), "got None, expected a family"),
+        (lambda: coupled(lzr.Family(lzr.zoo.autoencoder, base=16), "3"), "correlation = '3'"),
+        (lambda: MirrorProbe(torch.zeros(4, 6), every=-1), "every = -1"),
+    ],
+)
+def test_arguments_that_mean_nothing_are_refused_in_words(call, says):
+    with pytest.raises(AutoencoderError, match=says):
+        call()
 
 
 def test_of_a_variational_head_the_means_mirror_the_decoder():

@@ -1,6 +1,7 @@
 """The study: comparisons that are right about known tables, starts that keep the plan's sizes, resumable trainings, its page."""
 
 import json
+import math
 
 import pytest
 import torch
@@ -153,6 +154,26 @@ def test_comparisons_are_paired_and_causes_are_ranked():
     assert found.causes[0].rank > 0.5
 
 
+@pytest.mark.parametrize(("spread", "told"), [(0.5, False), (0.001, True)])
+def test_a_movement_whose_interval_is_too_wide_is_no_finding(spread, told, tmp_path):
+    cells = [
+        {"start": "default", "scheme": "mup", "optimizer": "adam", "width": width, "code": None, "lr": 0.1, "edge": True,
+         "curve": [], "diverged": 0, "seeds": [{"unexplained": 0.5, "mirror shared": 0.1, "encoder early": 1 + sign * spread * n}
+                                               for sign in (1, -1)]}
+        for n, width in enumerate((16, 32))
+    ]  # fmt: skip
+    found = summarise(cells, {"None": 0.1}, {"network": "n", "data": "d"}, {"command": "c", "versions": {}, "notes": []})
+    line = str(found).splitlines()[-1]
+    assert line.startswith("encoder moves as n^(") is told
+    assert ("cannot be told" in line) is not told
+    assert found.to_dict()["movements"][0]["told"] is told
+    page = lzr.render(found, tmp_path / "page.html").read_text()
+    assert (">cannot be told <" in page) is not told
+    assert '<table class="dense">' in page
+    for explained in ("Mirror shared (among", "no exact adjoint", "0.1 (end)"):
+        assert explained in page
+
+
 def test_a_network_that_all_schemes_share_counts_once():
     """At the base width every plan is the plain network: its pairs are no evidence on schemes, and it is one network of many."""
     found = study(lzr.zoo.autoencoder, "digits", **{**SMALL, "schemes": ["standard", "ntk", "mup"], "widths": [8, 16, 32]})
@@ -217,6 +238,15 @@ def test_own_starts_and_metrics_are_a_few_lines(tmp_path):
         ({"lrs": [-1.0]}, "expected positive ones"),
         ({"codes": [100]}, "the code has 100 numbers a sample, more than the data's 64"),
         ({"steps": 0}, "got steps = 0"),
+        ({"steps": "3"}, "got steps = '3', expected a whole number"),
+        ({"seeds": None}, "got seeds = None"),
+        ({"samples": math.inf}, "got samples = inf"),
+        ({"widths": ["a"]}, "got width = 'a'"),
+        ({"lrs": ["a"]}, "expected positive ones"),
+        ({"lrs": []}, "got an empty axis, lrs"),
+        ({"schemes": [None]}, "got None among schemes"),
+        ({"optimizers": [3]}, "got 3 among optimizers"),
+        ({"starts": [None]}, "got start None, expected a name"),
         ({"data": (torch.ones(50, 8), torch.zeros(50, dtype=torch.int64))}, "all samples are equal"),
         ({"data": (torch.randn(5, 8), torch.zeros(5, dtype=torch.int64))}, "got 5 samples"),
         ({"factory": lzr.zoo.mlp}, "expected the modules 'encoder' and 'decoder'"),
@@ -226,6 +256,12 @@ def test_what_is_no_study_is_refused_before_anything_is_trained(changes, says):
     words = {"factory": lzr.zoo.autoencoder, "data": "digits", **SMALL, **changes}
     with pytest.raises(LazyrichError, match=says):
         study(words.pop("factory"), words.pop("data"), **words)
+
+
+def test_one_width_rate_start_or_scheme_is_a_list_of_one():
+    words = {"seeds": 1, "steps": 2, "samples": 40, "test": 20, "lrs": 0.01}
+    found = study(lzr.zoo.autoencoder, "digits", "default", "mup", 16, **words)
+    assert [(c["start"], c["scheme"], c["width"], c["lr"]) for c in found.cells] == [("default", "mup", 16, 0.01)]
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,20 @@ def test_bad_labels_are_refused_in_words(labels: Tensor, classes: int | None, co
         one_hot_targets(labels, classes)
 
 
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        ({"classes": math.nan}, "got classes=nan"),
+        ({"on": "3"}, "got on '3'"),
+        ({"on": math.nan}, "got on nan"),
+        ({"off": [0.0]}, "got off"),
+    ],
+)
+def test_targets_that_are_no_numbers_are_refused(given: dict, complaint: str) -> None:
+    with pytest.raises(KernelError, match=complaint):
+        one_hot_targets(torch.tensor([0, 1]), **given)
+
+
 def test_gaussian_probabilities_are_those_of_sampling_the_latent_outputs() -> None:
     g = torch.Generator().manual_seed(0)
     mean = torch.randn(4, 5, generator=g, dtype=torch.float64)
@@ -105,6 +119,8 @@ def test_calibration_error_is_confidence_less_accuracy() -> None:
         ({"variance": torch.ones(3)}, "got variance of shape"),
         ({"variance": -torch.ones(2)}, "none < 0"),
         ({"temperature": 0.0}, "expected a positive number"),
+        ({"temperature": "1"}, "got temperature '1'"),
+        ({"temperature": [1.0]}, "expected a positive number"),
         ({"held_out": (torch.zeros(2, 2), torch.ones(2), torch.zeros(2))}, r"expected \(mean, labels\)"),
         ({"held_out": (torch.zeros(2, 2), torch.tensor([0, 2]))}, "held-out labels up to 2"),
     ],

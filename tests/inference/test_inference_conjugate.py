@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lazyrich.errors import KernelError
-from lazyrich.inference import Streamed, conjugate_gradients
+from lazyrich.inference import Dense, Streamed, conjugate_gradients
 
 N = 120
 
@@ -93,6 +93,18 @@ def test_the_blocks_of_a_streamed_gram_are_what_is_held(gram: Tensor) -> None:
     torch.testing.assert_close(k.row(5), gram[5], rtol=0, atol=1e-6)
 
 
+def test_streamed_and_dense_grams_that_are_none_are_refused(gram: Tensor) -> None:
+    for made, complaint in (
+        (lambda: Streamed(lambda i, j: gram[i:j], "3"), "got samples='3'"),
+        (lambda: Streamed(lambda i, j: gram[i:j], N, block=0), "got block=0"),
+        (lambda: Streamed("3", N), "got rows '3', expected a function"),
+        (lambda: Dense("3"), "got matrix of type str"),
+        (lambda: Dense(torch.zeros(3)), "got matrix of shape"),
+    ):
+        with pytest.raises(KernelError, match=complaint):
+            made()
+
+
 def test_what_does_not_converge_or_fit_is_refused_in_words(gram: Tensor, b: Tensor) -> None:
     with pytest.raises(KernelError, match=r"relative residual of .* after 3 iterations, expected 1e-08; add noise"):
         conjugate_gradients(gram, b, noise=1e-6, max_iterations=3)
@@ -103,7 +115,12 @@ def test_what_does_not_converge_or_fit_is_refused_in_words(gram: Tensor, b: Tens
         ({"operator": "gram"}, r"expected a tensor or \.shape"),
         ({"b": torch.zeros(N + 1)}, "got b of shape"),
         ({"b": b * torch.nan}, "b with 360 values"),
-        ({"tolerance": 0.0}, "0 < tolerance < 1"),
+        ({"tolerance": 0.0}, "tolerance between 0 and 1"),
+        ({"tolerance": "1"}, "tolerance '1'"),
+        ({"noise": None}, "noise None"),
+        ({"rank": 1.5}, "got rank=1.5, expected a whole number"),
+        ({"max_iterations": "3"}, "got max_iterations='3'"),
+        ({"b": "b"}, "got b of type str"),
         ({"preconditioner": "ilu"}, "expected None, 'jacobi'"),
         ({"operator": Streamed(lambda i, j: gram[i:j, :5], N)}, r"expected \(120, 120\)"),
         ({"operator": Streamed(lambda i, j: gram[i:j] * torch.nan, N)}, "a product of the operator"),

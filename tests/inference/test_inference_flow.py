@@ -274,7 +274,11 @@ def test_the_largest_learning_rate_of_an_operator_is_that_of_its_matrix(model: L
         ({"ridge": -5.0}, "got ridge -5.0"),
         ({"ridge": math.nan}, "got ridge nan"),
         ({"ridge": math.inf}, "got ridge inf"),
-        ({"loss": "mse", "outputs": 0}, "got outputs=0, expected at least 1"),
+        ({"loss": "mse", "outputs": 0}, "got outputs=0, expected a whole number, at least 1"),
+        ({"outputs": math.nan}, "got outputs=nan"),
+        ({"outputs": "3"}, "got outputs='3'"),
+        ({"momentum": "0"}, "got momentum '0'"),
+        ({"loss": ["sum"]}, r"got loss \['sum'\]"),
     ],
 )
 def test_a_largest_rate_that_means_nothing_is_refused(change: dict, complaint: str) -> None:
@@ -334,6 +338,11 @@ def test_the_equivalent_ridge_lets_through_nearly_what_stopping_does() -> None:
         ({"t": 1.5, "discrete": True}, "whole numbers of steps"),
         ({"lr": 0.0}, "expected a learning rate"),
         ({"momentum": 1.0}, "at least 0 and below 1"),
+        ({"lr": "3"}, "got lr '3', expected a learning rate"),
+        ({"lr": torch.ones(2)}, "expected a learning rate"),
+        ({"momentum": [0.5]}, r"got momentum \[0.5\]"),
+        ({"ridge": None}, "got ridge None"),
+        ({"loss": ["sum"]}, r"got loss \['sum'\]"),
         ({"loss": "l1"}, "expected one of sum, mean, mse"),
         ({"ridge": -1.0}, "got ridge"),
         ({"kind": "nngp"}, "expected one of ntk, ntkgp, readout"),
@@ -362,3 +371,11 @@ def test_a_flow_prints_as_a_table(model: Linear) -> None:
     assert text.splitlines()[0] == "gradient descent on 6 samples, loss sum, lr 0.1, momentum 0.9"
     assert len(text.splitlines()) == 3
     assert np.isfinite(float(text.splitlines()[2].split()[-1]))
+
+
+@pytest.mark.parametrize(
+    ("times", "rate"), [([1.0], -1.0), ([1.0], 0.0), ([1.0], math.nan), ([1.0], "1"), ([math.nan], 1.0), ([-1.0], 1.0)]
+)
+def test_an_equivalent_ridge_that_means_nothing_is_refused(times: list[float], rate: float) -> None:
+    with pytest.raises(KernelError, match="rate|times"):
+        equivalent_ridge(torch.tensor(times), rate)

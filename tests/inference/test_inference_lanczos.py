@@ -67,10 +67,17 @@ def test_a_matrix_is_taken_as_an_operator():
                 ask(wrong)
 
 
-@pytest.mark.parametrize("count", [0, 5, 9, 2.5])
+@pytest.mark.parametrize("count", [0, 5, 9, 2.5, True])
 def test_counts_that_do_not_fit_are_refused(count):
     with pytest.raises(KernelError, match="1 to 4 of 5"):
         top_eigenpairs(Dense(torch.eye(5)), count)
+
+
+@pytest.mark.parametrize("seed", [None, "3", 1.5, -1])
+def test_seeds_that_are_none_are_refused(seed):
+    for ask in (top_eigenpairs, density):
+        with pytest.raises(KernelError, match="got seed=.*expected a whole number"):
+            ask(Dense(torch.eye(12)), seed=seed)
 
 
 def test_an_operator_of_zeros_has_no_largest_eigenpairs():
