@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from lazyrich.amount import counted
 from lazyrich.errors import TrainError
 from lazyrich.family.family import seeded
 from lazyrich.train.loss import Loss
@@ -42,7 +43,7 @@ def train(
         The run: losses before each step, and ``diverged`` once a loss is not finite (training stops there).
 
     Raises:
-        TrainError: if the model does not take the data, with the reason in one line.
+        TrainError: if the model does not take the data, with the reason in one line, or the steps are none.
 
     Example:
         >>> import lazyrich as lzr
@@ -52,7 +53,7 @@ def train(
         >>> run.losses[-1] < run.losses[0]
         True
     """
-    run = Run(model)
+    run, steps = Run(model), counted("steps", steps, 0, TrainError)
     for probe in probes:
         probe.begin(run)
     for step in range(steps):

@@ -336,6 +336,9 @@ def test_a_changed_loss_is_another_run(tmp_path):
         ({"seeds": 0}, "seeds = 0"),
         ({"steps": 0}, "steps = 0"),
         ({"lr": -1.0}, "positive"),
+        ({"lr": math.inf}, "lr = inf, expected a positive number"),
+        ({"lr": "3"}, "lr = '3', expected a positive number"),
+        ({"weight_decay": "x"}, "weight_decay = 'x'"),
         ({"loss": "hinge"}, "got loss 'hinge'"),
     ],
 )

@@ -7,7 +7,7 @@ import torch
 
 from lazyrich.errors import LazyrichError, RichError
 from lazyrich.gaussian import dual
-from lazyrich.rich import Network, solve
+from lazyrich.rich import Layer, Network, solve
 from lazyrich.rich.curve import NAMED, curve_of
 from lazyrich.rich.objective import LOSSES
 
@@ -228,7 +228,25 @@ def test_what_cannot_be_solved_is_refused(change, words):
         solve(**given)
 
 
-@pytest.mark.parametrize("wrong", [{"depth": 0}, {"gamma0": 0.0}, {"weight": 0.0}, {"weight": -1.0}, {"outputs": 0}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"depth": 0},
+        {"depth": "2"},
+        {"gamma0": 0.0},
+        {"gamma0": "1"},
+        {"weight": 0.0},
+        {"weight": -1.0},
+        {"weight": "1"},
+        {"outputs": 0},
+    ],
+)
 def test_networks_that_make_no_sense_are_refused(wrong):
     with pytest.raises(RichError, match="expected"):
         Network.uniform(5, **wrong)
+
+
+@pytest.mark.parametrize("wrong", [{"inputs": float("nan")}, {"inputs": "5"}, {"layers": 2}, {"layers": (1.0, 2.0)}])
+def test_fields_of_a_network_that_are_none_are_refused(wrong):
+    with pytest.raises(RichError, match=f"got {next(iter(wrong))} = .*expected"):
+        Network(**({"inputs": 5, "layers": (Layer(), Layer())} | wrong))

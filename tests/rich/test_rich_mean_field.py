@@ -149,3 +149,11 @@ def test_the_room_is_imported_without_what_only_some_of_it_needs():
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     assert run.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"dimension": "40"}, {"dimension": 0}, {"delta": math.nan}, {"low": "x"}, {"knees": (1.5, 0.5)}]
+)
+def test_a_problem_of_gaussians_that_is_none_is_refused(wrong):
+    with pytest.raises(RichError, match=f"{next(iter(wrong))} = .*expected"):
+        IsotropicGaussians(**wrong)

@@ -77,3 +77,10 @@ def test_a_squared_loss_refuses_targets_of_another_shape(name):
     assert loss(torch.ones(3, 1), torch.zeros(3)) == loss(torch.ones(3), torch.zeros(3, 1)) > 0
     with pytest.raises(TrainError, match=r"targets \(2, 5\) for outputs \(5, 2\)"):
         loss(torch.ones(5, 2), torch.zeros(2, 5))
+
+
+@pytest.mark.parametrize("steps", [-1, 1.5, None])
+def test_steps_that_are_none_are_refused(steps):
+    model = nn.Linear(2, 1)
+    with pytest.raises(TrainError, match="got steps = .*whole number of at least 0"):
+        train(model, torch.optim.SGD(model.parameters(), lr=0.1), lambda step: None, nn.functional.mse_loss, steps)
