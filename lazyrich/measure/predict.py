@@ -23,8 +23,8 @@ NEVER = -math.inf
 class UnitExponents:
     """Exponents in the width of one unit.
 
-    Its main tensor's role, std n^-init and learning rate n^-rate (effective ones, multipliers counted in), and for every
-    tensor its rate and the growth of what it sums over.
+    Its main tensor's role, std n^-init and learning rate n^-rate (effective ones, multipliers counted in), for every
+    tensor its rate and the growth of what it sums over, and of how many features it reads n^fan_in and gives n^fan_out.
     """
 
     tensor: str
@@ -33,6 +33,8 @@ class UnitExponents:
     rate: float
     rates: tuple[tuple[float, float], ...]
     owed: bool = False
+    fan_in: float = 1.0
+    fan_out: float = 1.0
 
     @property
     def wide(self) -> bool:
@@ -98,19 +100,20 @@ def _unit(plan: Plan, path: str, widths: tuple[int, int], entrywise: bool, met: 
         return math.log(b / a) / log_width if a > 0 and b > 0 else 0.0
 
     forward = tied.exponent if tied and met else 0.0
-    rates, roles, multipliers = [], [], []
+    rates, roles, multipliers, given = [], [], [], []
     for name in names:
         s, t = small[name], large[name]
         multipliers.append(slope(s.multiplier, t.multiplier) + forward)
         rate = -slope(s.step, t.step) - (1 if entrywise else 2) * multipliers[-1]
-        summed = slope(s.growth.fan_out, t.growth.fan_out) if tied else slope(s.growth.fan_in, t.growth.fan_in)
-        rates.append((rate, summed))
+        ins, outs = slope(s.growth.fan_in, t.growth.fan_in), slope(s.growth.fan_out, t.growth.fan_out)
+        rates.append((rate, outs if tied else ins))
+        given.append(ins if tied else outs)
         roles.append(Role.OUTPUT if tied else plan.tensors[name].role)
     main = max(range(len(names)), key=lambda i: _RANK.index(roles[i]))
     name, rate = names[main], rates[main][0]
     drawn = -slope(small[name].std, large[name].std) - multipliers[main]
     init = rate if plan.tensors[name].std == 0 else drawn  # a zero tensor is as large as its first updates
-    return UnitExponents(name, roles[main], init, rate, tuple(rates), bool(tied and not met))
+    return UnitExponents(name, roles[main], init, rate, tuple(rates), bool(tied and not met), rates[main][1], given[main])
 
 
 _RANK = (Role.FIXED, Role.VECTOR, Role.INPUT, Role.OUTPUT, Role.HIDDEN)
@@ -132,9 +135,9 @@ def _backward(exponents: dict[str, UnitExponents]) -> dict[str, float]:
         if unit.role is Role.OUTPUT:
             wide = max(narrow - unit.init, NEVER)
         elif unit.role is Role.INPUT and not _is_first(exponents, key):
-            narrow = wide + 0.5 - unit.init
+            narrow = wide + unit.fan_out / 2 - unit.init
         elif unit.role is Role.HIDDEN:
-            wide = wide + 0.5 - unit.init
+            wide = wide + unit.fan_out / 2 - unit.init
     return sizes
 
 
@@ -151,27 +154,30 @@ def _forward(exponents: dict[str, UnitExponents], back: dict[str, float], entryw
     """Exponents of the updates.
 
     ``driven`` features moved along their own gradient, ``carried`` ones only because a bottleneck below moved: a sum over
-    driven features adds up, one over carried features cancels like a random walk.
+    driven features adds up, one over carried features cancels like a random walk. ``aligned`` is delta.Delta h of driven
+    features below: weights take gradients down as they take features up, so it passes every layer unchanged.
     """
-    found, driven, carried, narrow = {}, NEVER, NEVER, NEVER
+    found, driven, carried, narrow, aligned = {}, NEVER, NEVER, NEVER, NEVER
     for key, unit in exponents.items():
         own = _own(unit, back[key], entrywise)
         if unit.role is Role.INPUT:
             driven, carried = (own, narrow - unit.init) if narrow > NEVER else (max(driven, own), carried)
-            through = narrow - unit.init
+            through, aligned = narrow - unit.init, NEVER if narrow > NEVER else aligned
         elif unit.role is Role.HIDDEN:
-            through = max(driven, carried) + 0.5 - unit.init
-            driven, carried = max(driven, own), carried + 0.5 - unit.init
+            through = max(driven, carried) + unit.fan_in / 2 - unit.init
+            driven, carried = max(driven, own), carried + unit.fan_in / 2 - unit.init
         elif unit.role is Role.VECTOR:
             through = max(driven, carried)
             driven = max(driven, own)
         elif unit.role is Role.OUTPUT:
-            through = max(driven + 1, carried + 0.5) - unit.init
+            through = max(driven + unit.fan_in, carried + unit.fan_in / 2) - unit.init
         else:
             through = narrow
         update = max(own, through)
         if unit.role in _WIDE:
-            uuc = back[key] + max(driven + 1, carried + 0.5, through + 0.5)
+            moved = max(driven + unit.fan_out, carried + unit.fan_out / 2, through + unit.fan_out / 2)
+            aligned = max(aligned, back[key] + own + unit.fan_out)
+            uuc = max(back[key] + moved, aligned)
         else:
             narrow, uuc = max(narrow, update), back[key] + update
         found[key] = Prediction(update, own, through, uuc)

@@ -387,3 +387,23 @@ def test_another_loss_of_the_same_name_is_another_check(tmp_path):
     lzr.check(plan, "digits", folder=tmp_path / "run", loss=scaled(1), **options)
     with pytest.raises(LazyrichError, match="code of the loss"):
         lzr.check(plan, "digits", folder=tmp_path / "run", loss=scaled(2), **options)
+
+
+class RootBottleneck(nn.Sequential):
+    """A hidden layer of sqrt(width) features between two of the width."""
+
+    def __init__(self, width):
+        few = round(width**0.5)
+        super().__init__(
+            nn.Linear(64, width), nn.ReLU(), nn.Linear(width, few), nn.ReLU(), nn.Linear(few, width), nn.ReLU(),
+            nn.Linear(width, 10),
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_sums_over_features_that_grow_as_the_root_of_the_width_are_counted_as_such(optimizer):
+    plan = lzr.plan(lzr.Family(RootBottleneck, base=64), lzr.mup(), optimizer)
+    found = predict(plan, ["0", "2", "4", "6"], [64, 1024])
+    assert [unit.update for unit in found.values()] == pytest.approx([0.0] * 4)
+    assert [unit.uuc for unit in found.values()] == pytest.approx([0.0] * 4)
+    assert [unit.passthrough for unit in found.values()][1:] == pytest.approx([0.0] * 3)
