@@ -9,11 +9,14 @@ walked like two networks. Where branches run in parallel it takes them in the or
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from lazyrich.amount import counted
+from lazyrich.errors import UsageError
 from lazyrich.family import Role
-from lazyrich.scaling import Plan
+from lazyrich.scaling import Plan, as_plan
 from lazyrich.scaling.optimizer import is_entrywise
 
 NEVER = -math.inf
@@ -66,13 +69,18 @@ def predict(plan: Plan, order: Sequence[str], widths: Sequence[int], met: bool =
         widths: the widths that are compared.
         met: whether the plan's obligations are met.
 
+    Raises:
+        UsageError: for a path that is no unit of the plan, and widths of which none differ.
+
     Example:
         >>> import lazyrich as lzr
         >>> plan = lzr.plan(lzr.Family(lzr.zoo.mlp), lzr.ntk(), "sgd")
         >>> predict(plan, ["hidden.0", "hidden.1", "readout"], [64, 256])["hidden.1"].update
         -0.5
     """
-    exponents = unit_exponents(plan, order, widths, met)
+    if not isinstance(order, Sequence) or isinstance(order, str):
+        raise UsageError(f"got order {order!r}, expected paths of layers in the order of their calls")
+    exponents = unit_exponents(as_plan(plan), order, _widths(widths), met)
     chain = {key: unit for key, unit in exponents.items() if key not in plan.tensors}
     back, entrywise = _backward(chain), is_entrywise(plan.optimizer_name)
     found = _forward(chain, back, entrywise)
@@ -80,6 +88,15 @@ def predict(plan: Plan, order: Sequence[str], widths: Sequence[int], met: bool =
     for key in exponents.keys() - chain.keys():  # a tensor that no unit owns has no place in the chain, only its own change
         own = _own(exponents[key], near, entrywise)
         found[key] = Prediction(own, own, NEVER, near + own + 1.0)
+    return found
+
+
+def _widths(widths: Any) -> list[int]:
+    """At least two: a slope between equal ones is none."""
+    several = list(widths) if isinstance(widths, Iterable) and not isinstance(widths, str) else [widths]
+    found = [counted("a width", width) for width in several]
+    if len(set(found)) < 2:
+        raise UsageError(f"got widths {found}, expected at least two different ones, such as [64, 256]")
     return found
 
 
@@ -123,7 +140,11 @@ def _alias(plan: Plan, path: str) -> str:
     """The tensor of a unit that owns none under its own name, because it is tied."""
     family = plan.family
     infos = family.tensors.values() if family else ()
-    return next(info.name for info in infos if any(alias.rpartition(".")[0] == path for alias in info.aliases))
+    found = next((info.name for info in infos if any(alias.rpartition(".")[0] == path for alias in info.aliases)), None)
+    if found is None:
+        known = dict.fromkeys(name.rpartition(".")[0] or name for name in plan.tensors)
+        raise UsageError(f"got '{path}', expected layers that own tensors of the plan: {', '.join(known)}")
+    return found
 
 
 def _backward(exponents: dict[str, UnitExponents]) -> dict[str, float]:

@@ -407,3 +407,19 @@ def test_sums_over_features_that_grow_as_the_root_of_the_width_are_counted_as_su
     assert [unit.update for unit in found.values()] == pytest.approx([0.0] * 4)
     assert [unit.uuc for unit in found.values()] == pytest.approx([0.0] * 4)
     assert [unit.passthrough for unit in found.values()][1:] == pytest.approx([0.0] * 3)
+
+
+@pytest.mark.parametrize(
+    ("order", "widths", "words"),
+    [
+        (["zz"], [16, 32], "got 'zz', expected layers that own tensors of the plan: hidden.0"),
+        (None, [16, 32], "got order None"),
+        (["readout"], [], "expected at least two different ones"),
+        (["readout"], [16, 16], "expected at least two different ones"),
+        (["readout"], [0, 16], "got a width = 0"),
+        (["readout"], 64, "expected at least two different ones"),
+    ],
+)
+def test_what_cannot_be_predicted_is_refused(order, widths, words):
+    with pytest.raises(UsageError, match=words):
+        predict(lzr.plan(lzr.Family(lzr.zoo.mlp, base=16), lzr.mup()), order, widths)
