@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lazyrich.amount import counted
 from lazyrich.data import load
-from lazyrich.errors import KernelError, UsageError
+from lazyrich.errors import KernelError
 from lazyrich.family import Law
 from lazyrich.layer import shown
 from lazyrich.lazy import Kernel, kernel
@@ -195,11 +196,10 @@ def signals(
         ('vanishing', ['hidden.0', 'hidden.1'])
     """
     as_plan(plan)
-    for name, value, least in (("samples", samples, 2), ("seeds", seeds, 2)):
-        if value < least:
-            raise UsageError(f"got {name} = {value}, expected at least {least}")
-    if width is not None and width < 1:
-        raise UsageError(f"got width = {width}, expected at least 1, such as the plan's base {plan.base}")
+    for name, value in (("samples", samples), ("seeds", seeds)):
+        counted(name, value, 2)
+    if width is not None:
+        counted("width", width)
     known = load(data)
     chosen = known.subset(min(samples, len(known)), seed)
     width = plan.base if width is None else width

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Real
+from typing import Any
 
 from torch import Tensor
 
@@ -135,3 +136,22 @@ class Network:
             f"{self.depth} hidden layers of {self.activation_name}{bias}, {self.inputs} inputs, {self.outputs} outputs, "
             f"gamma0 {self.gamma0:g}"
         )
+
+
+def as_network(value: Any) -> Network:
+    """The value, if it is a network of the rich limit.
+
+    Raises:
+        RichError: if it is something else, such as a plan.
+
+    Example:
+        >>> as_network("tanh")
+        Traceback (most recent call last):
+        ...
+        lazyrich.errors.RichError: got str, expected a network of the limit, such as Network.uniform(...) or network_of(plan, x)
+    """
+    if not isinstance(value, Network):
+        raise RichError(
+            f"got {type(value).__name__}, expected a network of the limit, such as Network.uniform(...) or network_of(plan, x)"
+        )
+    return value

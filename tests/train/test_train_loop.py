@@ -84,3 +84,17 @@ def test_steps_that_are_none_are_refused(steps):
     model = nn.Linear(2, 1)
     with pytest.raises(TrainError, match="got steps = .*whole number of at least 0"):
         train(model, torch.optim.SGD(model.parameters(), lr=0.1), lambda step: None, nn.functional.mse_loss, steps)
+
+
+def test_what_cannot_be_trained_with_is_refused():
+    model, x = nn.Linear(2, 1), torch.ones(3, 2)
+    sgd, mse = torch.optim.SGD(model.parameters(), lr=0.1), nn.functional.mse_loss
+    for given, words in [
+        ((model, None, lambda step: (x, x), mse), "got optimizer NoneType"),
+        ((model, sgd, None, mse), "got batches NoneType and loss function"),
+        ((model, sgd, lambda step: x, mse), "gave Tensor, expected a pair"),
+        ((model, sgd, lambda step: (x, x), lambda out, y: None), "must be one number, got NoneType"),
+        ((nn.ReLU(), sgd, lambda step: (x, x), mse), "depends on nothing that trains in ReLU"),
+    ]:
+        with pytest.raises(TrainError, match=words):
+            train(*given, steps=1)
