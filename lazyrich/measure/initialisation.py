@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
@@ -16,11 +16,12 @@ from lazyrich.data import load
 from lazyrich.errors import KernelError
 from lazyrich.family import Law
 from lazyrich.layer import shown
-from lazyrich.lazy import Kernel, kernel
+from lazyrich.lazy import Kernel
+from lazyrich.lazy.weights import Weights
 from lazyrich.measure.phase import Phase, PhasePoint, phase_of
 from lazyrich.measure.table import table
 from lazyrich.measure.watch import capture, columns, state_of
-from lazyrich.scaling import Plan, as_plan
+from lazyrich.scaling import Plan, as_plan, ntk
 from lazyrich.tangent.ntk import ntk_of
 
 GROWS = 10.0  # factor between levels of layers from which a signal is said to explode, to vanish or to be uneven
@@ -247,8 +248,9 @@ def _predicted(plan: Plan, width: int, x: Tensor) -> tuple[dict[str, tuple[float
         return {}, said, said
     laws = {name: Law(plan.tensors[name].mean, setting.std) for name, setting in plan.settings(width).items()}
     try:
-        own = kernel(plan.build(width).double().eval())
-        wide = Kernel(own.module, replace(own.weights, laws=laws))
+        model = plan.build(width).double().eval()
+        frozen = frozenset(name for name, p in model.named_parameters(remove_duplicate=False) if not p.requires_grad)
+        wide = Kernel(model, Weights(laws, {}, ntk(), False, frozen))  # laws measured on one draw would only be thrown away
         seconds, gradients = wide.layers(x), wide.gradients(x)
         phase = phase_of(plan, width, wide, x, seconds)
     except KernelError as error:
