@@ -206,6 +206,7 @@ REFUSED = [
     ({"lr": 60.0, "steps": 40}, r"training diverges at step \d+: .*largest stable one at initialisation is"),
     ({"memory": 1e5}, "lower samples, steps or the number of inputs"),
     ({"loss": "hinge"}, "got loss 'hinge', expected one of squared"),
+    ({"loss": "half_mse"}, "got loss 'half_mse'.* half_mse is called squared here"),
     ({"samples": 100}, "got 100 samples in 4 replicates"),
     ({"x_test": torch.zeros(2, 3)}, r"got x_test of shape \(2, 3\), expected \(samples, 5\)"),
     ({"y": torch.zeros(3, 2)}, r"got y of shape \(3, 2\)"),

@@ -98,3 +98,21 @@ def test_what_cannot_be_trained_with_is_refused():
     ]:
         with pytest.raises(TrainError, match=words):
             train(*given, steps=1)
+
+
+def test_labels_for_one_output_are_told_what_to_do():
+    data = lzr.data.load("digits").only([3, 8])
+    plan = lzr.plan(lzr.Family(lambda n: lzr.zoo.MLP(n, outputs=1), base=8), lzr.mup(), "sgd")
+    small = {"widths": [8, 16], "seeds": 1, "steps": 1}
+    for study in (
+        lambda given: lzr.check(plan, given, **small),
+        lambda given: lzr.transfer(plan, given, lrs=[0.1, 0.2, 0.4, 0.8], **small),
+        lambda given: lzr.dial(plan.family, given, widths=[8], richness=[0.1, 1.0], steps=2, seeds=1, samples=32, test=16),
+    ):
+        with pytest.raises(lzr.LazyrichError, match="got one output for labels .*loss='mse' with targets"):
+            study(data)
+    assert lzr.check(plan, (data.x, 2.0 * data.y - 1), loss="mse", **small).lines
+
+
+def test_half_of_the_square_has_the_name_that_limits_give_it():
+    assert loss_for("squared", torch.ones(2)) == loss_for("half_mse", torch.ones(2))
