@@ -17,7 +17,7 @@ import lazyrich
 HOUSE = Path(lazyrich.__file__).parent
 STOREYS = (
     {"errors"},
-    {"files", "functional", "layer", "reference"},
+    {"amount", "files", "functional", "layer", "reference"},
     {"fingerprint"},
     {"gaussian", "inference", "data", "sweep"},
     {"family", "graph"},

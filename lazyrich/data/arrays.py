@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 
 import torch
 from torch import Tensor
 
+from lazyrich.amount import counted
 from lazyrich.errors import DataError
 
 
@@ -43,7 +45,7 @@ class ArrayData:
                 raise DataError(f"'{self.name}' has classes = {self.classes} but numbers as targets; leave classes out")
             return
         low, high = int(self.y.min()), int(self.y.max())
-        classes = high + 1 if self.classes is None else self.classes
+        classes = high + 1 if self.classes is None else counted("classes", self.classes, refusal=DataError)
         if low < 0:
             raise DataError(f"'{self.name}' has the label {low}; labels count from 0, renumber them")
         if high >= classes:
@@ -65,8 +67,8 @@ class ArrayData:
             >>> len(few), few.classes
             (2, 6)
         """
-        if not 0 < n <= len(self):
-            raise DataError(f"got n = {n}, expected between 1 and the {len(self)} samples of '{self.name}'")
+        if not isinstance(n, Integral) or not 0 < n <= len(self):
+            raise DataError(f"got n = {n!r}, expected between 1 and the {len(self)} samples of '{self.name}'")
         chosen = _permutation(len(self), seed)[:n].to(self.x.device)
         return replace(self, x=self.x[chosen], y=self.y[chosen])
 
@@ -83,6 +85,9 @@ class ArrayData:
         """
         if self.y.is_floating_point() or self.y.dim() != 1:
             raise DataError(f"'{self.name}' has no classes to choose from, only numbers or rows as targets")
+        classes = classes.tolist() if hasattr(classes, "tolist") else classes  # of a tensor or an array
+        if not isinstance(classes, Sequence) or isinstance(classes, str) or not all(isinstance(c, Integral) for c in classes):
+            raise DataError(f"got classes {classes!r}, expected two or more labels, such as [3, 8]")
         if len(set(classes)) != len(classes) or len(classes) < 2:
             raise DataError(f"got classes {', '.join(map(str, classes))}, expected two or more different ones")
         for label in classes:
@@ -112,8 +117,8 @@ class ArrayData:
             >>> sorted(torch.cat([data.batch(2, step)[0] for step in range(3)]).tolist())
             [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
         """
-        if size < 1 or step < 0:
-            raise DataError(f"got batch size {size} at step {step}, expected a size of at least 1 and steps from 0")
+        if not isinstance(size, Integral) or not isinstance(step, Integral) or size < 1 or step < 0:
+            raise DataError(f"got batch size {size!r} at step {step!r}, expected a size of at least 1 and steps from 0")
         size, n = min(size, len(self)), len(self)
         epoch, first = divmod(step * size, n)
         chosen = _permutation(n, seed, epoch)[first : first + size]
@@ -160,6 +165,11 @@ class ArrayData:
 
 
 def _refuse_bad_tensors(x: Tensor, y: Tensor, name: str) -> None:
+    for what, values in (("inputs", x), ("targets", y)):
+        if not isinstance(values, Tensor):
+            raise DataError(
+                f"the {what} of '{name}' are {type(values).__name__}, expected a tensor; load((x, y)) makes tensors of arrays"
+            )
     if x.dim() < 1 or x.numel() == 0:
         raise DataError(f"'{name}' is empty: got inputs of shape {tuple(x.shape)}, expected (N, ...) with N at least 1")
     if y.dim() < 1 or y.numel() == 0:

@@ -10,6 +10,7 @@ import fnmatch
 import hashlib
 import inspect
 import math
+import numbers
 import random
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager, suppress
@@ -23,6 +24,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import UninitializedParameter
 
+from lazyrich.amount import counted
 from lazyrich.errors import FamilyError, LazyrichError
 from lazyrich.family.base_shapes import candidates, read_base_shapes, width_of
 from lazyrich.family.law import Law, LawRecorder, measure_laws
@@ -86,11 +88,14 @@ class Family:
                 f"got {type(factory).__name__}, expected a function that makes the network for a width, such as "
                 "lambda width: Net(width); of two built networks Family.from_builds(small, large) makes a family"
             )
-        if base < 1:
+        if not isinstance(base, numbers.Integral) or isinstance(base, bool) or base < 1:
             raise FamilyError(
-                f"got base width {base}, expected at least 1; give the width at which the network was tuned, such as 64"
+                f"got base width {base!r}, expected a whole number of at least 1; give the width at which the network was tuned, "
+                "such as 64"
             )
-        if probe is not None and probe <= base:
+        base = int(base)
+        depth = None if depth is None else counted("depth", depth, refusal=FamilyError)
+        if probe is not None and counted("probe", probe, refusal=FamilyError) <= base:
             raise FamilyError(f"got base={base} and probe={probe}, expected 1 <= base < probe")
         self.factory, self.base, self.depth, self.probe = factory, base, depth, probe or 2 * base
         self._builds = _builds

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import numbers
 import platform
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from lazyrich import __version__
+from lazyrich.amount import counted, positive, unsigned
 from lazyrich.data import ArrayData, load
 from lazyrich.errors import UsageError
 from lazyrich.family import Role
@@ -248,13 +248,9 @@ def setup_of(
             "from its base: raise the widths or lower the base"
         )
     for name, value in (("steps", steps), ("seeds", seeds), ("batch", batch), ("probe", probe)):
-        if not isinstance(value, numbers.Integral) or value < 1:
-            raise UsageError(f"got {name} = {value!r}, expected a whole number of at least 1")
-    rate = RATES.get(plan.optimizer_name, 0.001) if lr is None else lr
-    if isinstance(rate, str) or not rate > 0:
-        raise UsageError(f"got lr = {rate!r}, expected a positive number")
-    if not 0 <= weight_decay < math.inf:
-        raise UsageError(f"got weight_decay = {weight_decay}, expected a number that is finite and not negative")
+        counted(name, value)
+    rate = positive("lr", RATES.get(plan.optimizer_name, 0.001) if lr is None else lr)
+    weight_decay = unsigned("weight_decay", weight_decay)
     refuse_device(device)
     arrays = data if isinstance(data, ArrayData) else load(data)
     name, function = loss_for(loss, arrays.y)
@@ -266,8 +262,8 @@ def setup_of(
         ordered,
         steps,
         seeds,
-        float(rate),
-        float(weight_decay),
+        rate,
+        weight_decay,
         batch,
         min(probe, batch),
         device,

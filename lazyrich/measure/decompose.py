@@ -9,10 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lazyrich.errors import UsageError
 from lazyrich.family.family import seeded
 from lazyrich.functional import functional_call
 from lazyrich.measure.movement import relative
 from lazyrich.measure.watch import first_float, fresh_buffers, moved_inputs
+from lazyrich.train.refusal import RAISED, refusal
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,12 @@ def decompose(
 
     Returns:
         The three terms and the total, shaped like the block's (first floating) output.
+
+    Raises:
+        UsageError: for states that are not the block's.
+        TrainError: for inputs that it does not take.
     """
+    _refuse(block, {"before": before, "after": after})
     old_x, new_x = moved_inputs(_as_args(x_before), _as_args(x_after), dtype)
     old, new = ({k: _cast(v, dtype) for k, v in state.items()} for state in (before, after))
     constant = {k: _cast(v, dtype) for k, v in block.named_buffers() if k not in old}
@@ -75,10 +82,33 @@ def decompose(
     def evaluate(state: Mapping[str, Tensor], args: tuple[Any, ...]) -> Tensor:
         full = fresh_buffers(block, {**constant, **state})
         with seeded(seed), torch.no_grad():
-            return first_float(functional_call(block, full, args))
+            try:
+                return first_float(functional_call(block, full, args))
+            except RAISED as error:
+                raise refusal(f"the block {type(block).__name__} does not take its input", error, inputs=args) from error
 
     y00, y11 = evaluate(old, old_x), evaluate(new, new_x)
+    if y00.shape != y11.shape:
+        raise UsageError(
+            f"got outputs {tuple(y00.shape)} before and {tuple(y11.shape)} after, expected equal shapes: give the same samples "
+            "to both"
+        )
     return from_corners(y00, evaluate(new, old_x), evaluate(old, new_x), y11)
+
+
+def _refuse(block: Any, states: Mapping[str, Any]) -> None:
+    """Refuse what is no module, and tensors that are not its own."""
+    if not isinstance(block, nn.Module):
+        raise UsageError(f"got block {type(block).__name__}, expected a module")
+    own = {**dict(block.named_parameters(remove_duplicate=False)), **dict(block.named_buffers(remove_duplicate=False))}
+    for when, state in states.items():
+        if not isinstance(state, Mapping):
+            raise UsageError(f"got {when} {type(state).__name__}, expected its tensors by name: dict(block.named_parameters())")
+        lacking = [name for name, _ in block.named_parameters() if name not in state]
+        odd = [name for name in state if name not in own or state[name].shape != own[name].shape]
+        if lacking or odd:
+            said = f"lacks '{lacking[0]}'" if lacking else f"has another name or shape for '{odd[0]}'"
+            raise UsageError(f"{when} {said}; expected the block's tensors: {', '.join(own)}")
 
 
 def from_corners(y00: Tensor, y10: Tensor, y01: Tensor, y11: Tensor) -> Decomposition:

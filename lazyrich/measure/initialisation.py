@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from lazyrich.amount import counted
 from lazyrich.data import load
-from lazyrich.errors import KernelError, UsageError
+from lazyrich.errors import KernelError
 from lazyrich.family import Law
 from lazyrich.layer import shown
-from lazyrich.lazy import Kernel, kernel
+from lazyrich.lazy import Kernel
+from lazyrich.lazy.weights import Weights
 from lazyrich.measure.phase import Phase, PhasePoint, phase_of
 from lazyrich.measure.table import table
 from lazyrich.measure.watch import capture, columns, state_of
-from lazyrich.scaling import Plan, as_plan
+from lazyrich.scaling import Plan, as_plan, ntk
 from lazyrich.tangent.ntk import ntk_of
 
 GROWS = 10.0  # factor between levels of layers from which a signal is said to explode, to vanish or to be uneven
@@ -195,11 +197,10 @@ def signals(
         ('vanishing', ['hidden.0', 'hidden.1'])
     """
     as_plan(plan)
-    for name, value, least in (("samples", samples, 2), ("seeds", seeds, 2)):
-        if value < least:
-            raise UsageError(f"got {name} = {value}, expected at least {least}")
-    if width is not None and width < 1:
-        raise UsageError(f"got width = {width}, expected at least 1, such as the plan's base {plan.base}")
+    for name, value in (("samples", samples), ("seeds", seeds)):
+        counted(name, value, 2)
+    if width is not None:
+        counted("width", width)
     known = load(data)
     chosen = known.subset(min(samples, len(known)), seed)
     width = plan.base if width is None else width
@@ -247,8 +248,9 @@ def _predicted(plan: Plan, width: int, x: Tensor) -> tuple[dict[str, tuple[float
         return {}, said, said
     laws = {name: Law(plan.tensors[name].mean, setting.std) for name, setting in plan.settings(width).items()}
     try:
-        own = kernel(plan.build(width).double().eval())
-        wide = Kernel(own.module, replace(own.weights, laws=laws))
+        model = plan.build(width).double().eval()
+        frozen = frozenset(name for name, p in model.named_parameters(remove_duplicate=False) if not p.requires_grad)
+        wide = Kernel(model, Weights(laws, {}, ntk(), False, frozen))  # laws measured on one draw would only be thrown away
         seconds, gradients = wide.layers(x), wide.gradients(x)
         phase = phase_of(plan, width, wide, x, seconds)
     except KernelError as error:

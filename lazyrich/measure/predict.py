@@ -9,11 +9,14 @@ walked like two networks. Where branches run in parallel it takes them in the or
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from lazyrich.amount import counted
+from lazyrich.errors import UsageError
 from lazyrich.family import Role
-from lazyrich.scaling import Plan
+from lazyrich.scaling import Plan, as_plan
 from lazyrich.scaling.optimizer import is_entrywise
 
 NEVER = -math.inf
@@ -23,8 +26,8 @@ NEVER = -math.inf
 class UnitExponents:
     """Exponents in the width of one unit.
 
-    Its main tensor's role, std n^-init and learning rate n^-rate (effective ones, multipliers counted in), and for every
-    tensor its rate and the growth of what it sums over.
+    Its main tensor's role, std n^-init and learning rate n^-rate (effective ones, multipliers counted in), for every
+    tensor its rate and the growth of what it sums over, and of how many features it reads n^fan_in and gives n^fan_out.
     """
 
     tensor: str
@@ -33,6 +36,8 @@ class UnitExponents:
     rate: float
     rates: tuple[tuple[float, float], ...]
     owed: bool = False
+    fan_in: float = 1.0
+    fan_out: float = 1.0
 
     @property
     def wide(self) -> bool:
@@ -64,13 +69,18 @@ def predict(plan: Plan, order: Sequence[str], widths: Sequence[int], met: bool =
         widths: the widths that are compared.
         met: whether the plan's obligations are met.
 
+    Raises:
+        UsageError: for a path that is no unit of the plan, and widths of which none differ.
+
     Example:
         >>> import lazyrich as lzr
         >>> plan = lzr.plan(lzr.Family(lzr.zoo.mlp), lzr.ntk(), "sgd")
         >>> predict(plan, ["hidden.0", "hidden.1", "readout"], [64, 256])["hidden.1"].update
         -0.5
     """
-    exponents = unit_exponents(plan, order, widths, met)
+    if not isinstance(order, Sequence) or isinstance(order, str):
+        raise UsageError(f"got order {order!r}, expected paths of layers in the order of their calls")
+    exponents = unit_exponents(as_plan(plan), order, _widths(widths), met)
     chain = {key: unit for key, unit in exponents.items() if key not in plan.tensors}
     back, entrywise = _backward(chain), is_entrywise(plan.optimizer_name)
     found = _forward(chain, back, entrywise)
@@ -78,6 +88,15 @@ def predict(plan: Plan, order: Sequence[str], widths: Sequence[int], met: bool =
     for key in exponents.keys() - chain.keys():  # a tensor that no unit owns has no place in the chain, only its own change
         own = _own(exponents[key], near, entrywise)
         found[key] = Prediction(own, own, NEVER, near + own + 1.0)
+    return found
+
+
+def _widths(widths: Any) -> list[int]:
+    """At least two: a slope between equal ones is none."""
+    several = list(widths) if isinstance(widths, Iterable) and not isinstance(widths, str) else [widths]
+    found = [counted("a width", width) for width in several]
+    if len(set(found)) < 2:
+        raise UsageError(f"got widths {found}, expected at least two different ones, such as [64, 256]")
     return found
 
 
@@ -98,19 +117,20 @@ def _unit(plan: Plan, path: str, widths: tuple[int, int], entrywise: bool, met: 
         return math.log(b / a) / log_width if a > 0 and b > 0 else 0.0
 
     forward = tied.exponent if tied and met else 0.0
-    rates, roles, multipliers = [], [], []
+    rates, roles, multipliers, given = [], [], [], []
     for name in names:
         s, t = small[name], large[name]
         multipliers.append(slope(s.multiplier, t.multiplier) + forward)
         rate = -slope(s.step, t.step) - (1 if entrywise else 2) * multipliers[-1]
-        summed = slope(s.growth.fan_out, t.growth.fan_out) if tied else slope(s.growth.fan_in, t.growth.fan_in)
-        rates.append((rate, summed))
+        ins, outs = slope(s.growth.fan_in, t.growth.fan_in), slope(s.growth.fan_out, t.growth.fan_out)
+        rates.append((rate, outs if tied else ins))
+        given.append(ins if tied else outs)
         roles.append(Role.OUTPUT if tied else plan.tensors[name].role)
     main = max(range(len(names)), key=lambda i: _RANK.index(roles[i]))
     name, rate = names[main], rates[main][0]
     drawn = -slope(small[name].std, large[name].std) - multipliers[main]
     init = rate if plan.tensors[name].std == 0 else drawn  # a zero tensor is as large as its first updates
-    return UnitExponents(name, roles[main], init, rate, tuple(rates), bool(tied and not met))
+    return UnitExponents(name, roles[main], init, rate, tuple(rates), bool(tied and not met), rates[main][1], given[main])
 
 
 _RANK = (Role.FIXED, Role.VECTOR, Role.INPUT, Role.OUTPUT, Role.HIDDEN)
@@ -120,7 +140,11 @@ def _alias(plan: Plan, path: str) -> str:
     """The tensor of a unit that owns none under its own name, because it is tied."""
     family = plan.family
     infos = family.tensors.values() if family else ()
-    return next(info.name for info in infos if any(alias.rpartition(".")[0] == path for alias in info.aliases))
+    found = next((info.name for info in infos if any(alias.rpartition(".")[0] == path for alias in info.aliases)), None)
+    if found is None:
+        known = dict.fromkeys(name.rpartition(".")[0] or name for name in plan.tensors)
+        raise UsageError(f"got '{path}', expected layers that own tensors of the plan: {', '.join(known)}")
+    return found
 
 
 def _backward(exponents: dict[str, UnitExponents]) -> dict[str, float]:
@@ -132,9 +156,9 @@ def _backward(exponents: dict[str, UnitExponents]) -> dict[str, float]:
         if unit.role is Role.OUTPUT:
             wide = max(narrow - unit.init, NEVER)
         elif unit.role is Role.INPUT and not _is_first(exponents, key):
-            narrow = wide + 0.5 - unit.init
+            narrow = wide + unit.fan_out / 2 - unit.init
         elif unit.role is Role.HIDDEN:
-            wide = wide + 0.5 - unit.init
+            wide = wide + unit.fan_out / 2 - unit.init
     return sizes
 
 
@@ -151,27 +175,30 @@ def _forward(exponents: dict[str, UnitExponents], back: dict[str, float], entryw
     """Exponents of the updates.
 
     ``driven`` features moved along their own gradient, ``carried`` ones only because a bottleneck below moved: a sum over
-    driven features adds up, one over carried features cancels like a random walk.
+    driven features adds up, one over carried features cancels like a random walk. ``aligned`` is delta.Delta h of driven
+    features below: weights take gradients down as they take features up, so it passes every layer unchanged.
     """
-    found, driven, carried, narrow = {}, NEVER, NEVER, NEVER
+    found, driven, carried, narrow, aligned = {}, NEVER, NEVER, NEVER, NEVER
     for key, unit in exponents.items():
         own = _own(unit, back[key], entrywise)
         if unit.role is Role.INPUT:
             driven, carried = (own, narrow - unit.init) if narrow > NEVER else (max(driven, own), carried)
-            through = narrow - unit.init
+            through, aligned = narrow - unit.init, NEVER if narrow > NEVER else aligned
         elif unit.role is Role.HIDDEN:
-            through = max(driven, carried) + 0.5 - unit.init
-            driven, carried = max(driven, own), carried + 0.5 - unit.init
+            through = max(driven, carried) + unit.fan_in / 2 - unit.init
+            driven, carried = max(driven, own), carried + unit.fan_in / 2 - unit.init
         elif unit.role is Role.VECTOR:
             through = max(driven, carried)
             driven = max(driven, own)
         elif unit.role is Role.OUTPUT:
-            through = max(driven + 1, carried + 0.5) - unit.init
+            through = max(driven + unit.fan_in, carried + unit.fan_in / 2) - unit.init
         else:
             through = narrow
         update = max(own, through)
         if unit.role in _WIDE:
-            uuc = back[key] + max(driven + 1, carried + 0.5, through + 0.5)
+            moved = max(driven + unit.fan_out, carried + unit.fan_out / 2, through + unit.fan_out / 2)
+            aligned = max(aligned, back[key] + own + unit.fan_out)
+            uuc = max(back[key] + moved, aligned)
         else:
             narrow, uuc = max(narrow, update), back[key] + update
         found[key] = Prediction(update, own, through, uuc)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -50,16 +51,18 @@ def fit_slope(widths: Sequence[float], values: Sequence[Sequence[float]]) -> Slo
         The slope; NaN throughout when fewer than two widths remain, an infinite interval when no scatter can be seen.
 
     Raises:
-        LazyrichError: if a row has another length than ``widths``.
+        LazyrichError: if a row has another length than ``widths``, and for widths that are no positive numbers.
 
     Example:
         >>> fit_slope([64, 128, 256], [[8.0, 4.0, 2.0], [9.0, 4.5, 2.25]]).value
         -1.0
     """
-    table = np.asarray(values, dtype=float)
-    if table.ndim != 2 or table.shape[1] != len(widths):
-        raise LazyrichError(f"got values of shape {table.shape}, expected (seeds, {len(widths)})")
-    x = np.log(np.broadcast_to(np.asarray(widths, dtype=float), table.shape))
+    along, table = _array("widths", widths), _array("values", values)
+    if along.ndim != 1 or not (np.isfinite(along) & (along > 0)).all():
+        raise LazyrichError(f"got widths {widths!r}, expected a row of positive numbers, such as [64, 128, 256]")
+    if table.ndim != 2 or table.shape[1] != len(along):
+        raise LazyrichError(f"got values of shape {table.shape}, expected (seeds, {len(along)})")
+    x = np.log(np.broadcast_to(along, table.shape))
     usable = np.isfinite(table) & (table > 0)
     y = np.log(np.where(usable, table, 1.0))
     rows = usable.sum(1) > 0
@@ -77,6 +80,13 @@ def fit_slope(widths: Sequence[float], values: Sequence[Sequence[float]]) -> Slo
     residual = float((np.where(usable, dy - slope * dx, 0.0) ** 2).sum())
     reach = float(stats.t.ppf(0.975, freedom)) * math.sqrt(residual / freedom / sxx)
     return Slope(slope, slope - reach, slope + reach, points)
+
+
+def _array(name: str, values: Any) -> np.ndarray:
+    try:
+        return np.asarray(values, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise LazyrichError(f"got {name} that are no table of numbers ({error}), expected rows of equal length") from error
 
 
 def _within_rows(v: np.ndarray, usable: np.ndarray) -> np.ndarray:

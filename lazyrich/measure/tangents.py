@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lazyrich import __version__
+from lazyrich.amount import counted, positive
 from lazyrich.data import ArrayData, load
 from lazyrich.errors import KernelError, TangentError, UsageError
 from lazyrich.inference import gradient_flow, max_learning_rate, one_hot_targets, spectrum
@@ -267,13 +267,11 @@ def _study(
     plan: Plan, data: ArrayData, width: int, samples: int, test: int, few: int, steps: int, lr: float | None, seed: int
 ) -> Study:
     for name, value, least in (("samples", samples, 4), ("test", test, 1), ("few", few, FEWEST), ("steps", steps, 1)):
-        if value < least:
-            raise UsageError(f"got {name} = {value}, expected at least {least}")
+        counted(name, value, least)
     if few > MOST:
         raise UsageError(f"got few = {few}, expected {FEWEST} to {MOST}: the corrections take time as its fourth power")
-    if lr is not None and not 0 < lr < math.inf:
-        raise UsageError(f"got lr = {lr}, expected a learning rate: positive and finite")
-    if width < plan.base:
+    lr = None if lr is None else positive("lr", lr)
+    if counted("width", width) < plan.base:
         raise UsageError(f"got width {width} below the plan's base {plan.base}; raise the one or lower the other")
     if len(data) <= samples:
         raise UsageError(f"got {samples} training samples, but '{data.name}' has {len(data)}; leave some for the test")

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from lazyrich.amount import counted
 from lazyrich.errors import RichError
 
 
@@ -23,7 +24,7 @@ def entropy(points: Tensor, neighbour: int = 4) -> float:
         neighbour: k.
 
     Raises:
-        RichError: for fewer points than neighbours, or points that coincide, which have no density.
+        RichError: for what is no table of numbers, fewer points than neighbours, or points that coincide, which have no density.
 
     Example:
         >>> normal = torch.randn(4000, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -32,6 +33,12 @@ def entropy(points: Tensor, neighbour: int = 4) -> float:
     """
     from scipy.spatial import KDTree  # slow to import, and nothing else in the room needs it
 
+    counted("neighbour", neighbour, refusal=RichError)
+    if not isinstance(points, Tensor) or points.dim() != 2 or not bool(points.isfinite().all()):
+        got = tuple(points.shape) if isinstance(points, Tensor) else type(points).__name__
+        raise RichError(
+            f"got points {got}, expected a tensor (points, dimensions) of finite numbers; one dimension is points[:, None]"
+        )
     count, dimension = points.shape
     if count <= neighbour:
         raise RichError(f"got {count} points, expected more than {neighbour} for distances to the neighbour of that number")

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Real
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from lazyrich.amount import counted
+from lazyrich.errors import RichError
 from lazyrich.rich.closure import Closure
 
 
@@ -35,6 +39,18 @@ class IsotropicGaussians:
     low: float = -2.5
     high: float = 7.5
     knees: tuple[float, float] = (0.5, 1.5)
+
+    def __post_init__(self) -> None:
+        counted("dimension", self.dimension, refusal=RichError)
+        if not (
+            all(isinstance(v, Real) and math.isfinite(v) for v in (self.delta, self.low, self.high)) and abs(self.delta) <= 1
+        ):
+            raise RichError(
+                f"got delta = {self.delta!r}, low = {self.low!r} and high = {self.high!r}, expected finite numbers, and delta "
+                "from -1 to 1"
+            )
+        if not (isinstance(self.knees, (tuple, list)) and len(self.knees) == 2 and _rises(*self.knees)):
+            raise RichError(f"got knees = {self.knees!r}, expected two thresholds that increase, such as (0.5, 1.5)")
 
     def draw(self, generator: torch.Generator, count: int) -> tuple[Tensor, Tensor]:
         """Fresh samples: x (count, d) and y (count,)."""
@@ -72,3 +88,7 @@ class IsotropicGaussians:
 
         lower, upper = self.knees
         return self.low + (self.high - self.low) / (upper - lower) * (ramp(lower) - ramp(upper))
+
+
+def _rises(lower: Any, upper: Any) -> bool:
+    return isinstance(lower, Real) and isinstance(upper, Real) and -math.inf < lower < upper < math.inf

@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
+from typing import Any
 
 from torch import Tensor
 
+from lazyrich.amount import counted, unsigned
 from lazyrich.errors import RichError
 
 Activation = str | Callable[[Tensor], Tensor]
@@ -39,9 +42,7 @@ class Layer:
             if getattr(self, name) is None:
                 object.__setattr__(self, name, of)
         for name in ("weight", "bias", "weight_rate", "bias_rate"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
-                raise RichError(f"got {name} = {value} of a layer, expected a finite number that is not negative")
+            unsigned(f"{name} of a layer", getattr(self, name), RichError)
 
     @property
     def rates(self) -> tuple[float, float]:
@@ -87,11 +88,13 @@ class Network:
     gamma0: float = 1.0
 
     def __post_init__(self) -> None:
+        if not isinstance(self.layers, (tuple, list)) or not all(isinstance(layer, Layer) for layer in self.layers):
+            raise RichError(f"got layers = {self.layers!r}, expected a tuple of Layer, one an affine map")
         if len(self.layers) < 2:
             raise RichError(f"got {len(self.layers)} affine maps, expected at least 2: one hidden layer and the outputs")
-        if self.inputs < 1 or self.outputs < 1:
-            raise RichError(f"got {self.inputs} inputs and {self.outputs} outputs, expected at least one of each")
-        if not (math.isfinite(self.gamma0) and self.gamma0 > 0):
+        counted("inputs", self.inputs, refusal=RichError)
+        counted("outputs", self.outputs, refusal=RichError)
+        if not (isinstance(self.gamma0, Real) and math.isfinite(self.gamma0) and self.gamma0 > 0):
             raise RichError(
                 f"got gamma0 = {self.gamma0}, expected a positive number; for the lazy limit itself use lazyrich.kernel, "
                 "or a small gamma0 such as 0.01"
@@ -113,8 +116,7 @@ class Network:
         bias: float = 0.0,
     ) -> Network:
         """The same variances in all layers, rates as in the NTK parameterisation."""
-        if depth < 1:
-            raise RichError(f"got depth {depth}, expected at least one hidden layer")
+        depth = counted("depth", depth, refusal=RichError)
         layers = (Layer(weight, bias),) * (depth + 1)
         return cls(inputs, layers, activation, outputs, gamma0)
 
@@ -134,3 +136,22 @@ class Network:
             f"{self.depth} hidden layers of {self.activation_name}{bias}, {self.inputs} inputs, {self.outputs} outputs, "
             f"gamma0 {self.gamma0:g}"
         )
+
+
+def as_network(value: Any) -> Network:
+    """The value, if it is a network of the rich limit.
+
+    Raises:
+        RichError: if it is something else, such as a plan.
+
+    Example:
+        >>> as_network("tanh")
+        Traceback (most recent call last):
+        ...
+        lazyrich.errors.RichError: got str, expected a network of the limit, such as Network.uniform(...) or network_of(plan, x)
+    """
+    if not isinstance(value, Network):
+        raise RichError(
+            f"got {type(value).__name__}, expected a network of the limit, such as Network.uniform(...) or network_of(plan, x)"
+        )
+    return value

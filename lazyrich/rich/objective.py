@@ -34,7 +34,8 @@ class Objective:
 
     def __init__(self, loss: str, y: Tensor, rows: int, batches: Sequence[Tensor] | None = None) -> None:
         if loss not in LOSSES:
-            raise RichError(f"got loss '{loss}', expected one of {', '.join(LOSSES)}")
+            same = "; half_mse is called squared here, and mse is twice it divided by the outputs" if "mse" in str(loss) else ""
+            raise RichError(f"got loss '{loss}', expected one of {', '.join(LOSSES)}{same}")
         if loss == "logistic" and not (y.abs() == 1).all():
             raise RichError("got y with other numbers than +1 and -1 for the logistic loss")
         if loss == "cross_entropy" and not (y.min() >= 0 and torch.allclose(y.sum(1), torch.ones_like(y[:, 0]))):

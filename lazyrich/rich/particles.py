@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lazyrich.amount import counted, positive, unsigned
 from lazyrich.errors import RichError
 from lazyrich.rich.cloud import entropy
 
@@ -110,12 +111,22 @@ def _check(
     temperature: float,
     looks: int,
 ) -> int:
-    if start.ndim != 2 or not start.is_floating_point() or not start.isfinite().all():
-        raise RichError(f"got start of shape {tuple(start.shape)}, expected finite numbers (particles, parameters)")
-    if not (0 < eps <= time < math.inf) or batch < 1 or looks < 1 or decay < 0 or temperature < 0:
+    if not isinstance(start, Tensor) or start.ndim != 2 or not start.is_floating_point() or not start.isfinite().all():
+        got = f"of shape {tuple(start.shape)}" if isinstance(start, Tensor) else type(start).__name__
+        raise RichError(f"got start {got}, expected finite numbers (particles, parameters)")
+    if positive("eps", eps, RichError) > positive("time", time, RichError):
+        raise RichError(f"got time {time} and eps {eps}, expected 0 < eps <= time")
+    for name, count in (("batch", batch), ("looks", looks)):
+        counted(name, count, refusal=RichError)
+    for name, number in (("decay", decay), ("temperature", temperature)):
+        unsigned(name, number, RichError)
+    if not callable(neuron):
         raise RichError(
-            f"got time {time}, eps {eps}, batch {batch}, looks {looks}, decay {decay}, temperature {temperature}; expected "
-            "0 < eps <= time, batch and looks of at least 1, and no negative decay or temperature"
+            f"got neuron {type(neuron).__name__}, expected a function of particles (M, D) and inputs (B, d) to (B, M)"
+        )
+    if not isinstance(watch, (tuple, list)) or len(watch) != 2 or not all(isinstance(part, Tensor) for part in watch):
+        raise RichError(
+            f"got {type(watch).__name__} as data or watch, expected two tensors (x, y), or a function that draws them"
         )
     x, y = watch
     with torch.no_grad():

@@ -154,7 +154,7 @@ def random_offset(plan: Plan, x: Tensor) -> str | None:
 
 def read(plan: Plan, x: Tensor, width: int | None = None) -> tuple[Network, Maps]:
     """``network_of`` with the names of the tensors that its layers have in the plan's networks."""
-    if plan.optimizer_name not in GRADIENT:
+    if as_plan(plan).optimizer_name not in GRADIENT:
         raise RichError(f"the plan is for {plan.optimizer_name}; the rich limit is that of gradient descent, plan(..., 'sgd')")
     verdict = plan.scheme.classify("sgd")
     if verdict.regime not in ("feature learning", "kernel"):
@@ -180,8 +180,11 @@ def traced(plan: Plan, x: Tensor) -> Graph:
     Raises:
         RichError: for a plan without its family.
     """
-    if plan.family is None:
+    if as_plan(plan).family is None:
         raise RichError("the plan was loaded without its family; give it: Plan.load(path, family=Family(factory, base=...))")
+    if not isinstance(x, Tensor) or x.dim() < 1 or len(x) < 1:
+        got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
+        raise RichError(f"got inputs {got}, expected a tensor (N, ...), some inputs to trace the network with")
     model = plan.build(plan.base)
     return trace(model, x[:2].to(next(model.parameters()).dtype))
 

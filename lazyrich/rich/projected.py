@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from lazyrich.amount import counted, positive, unsigned
 from lazyrich.data import ArrayData, load
 from lazyrich.errors import DivergedError, RichError
 from lazyrich.gaussian import dual
 from lazyrich.gaussian.rectifier import Rectifier
-from lazyrich.rich.network import Network
+from lazyrich.rich.network import Network, as_network
 from lazyrich.rich.objective import LOSSES, Objective
 from lazyrich.rich.planned import targets_of
 
@@ -64,12 +65,12 @@ class ProjectedLimit:
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> None:
-        curve = dual(network.activation)
+        curve = dual(as_network(network).activation)
         if not isinstance(curve, Rectifier) or curve.b != 1:
             raise RichError(f"got activation '{curve.name}', expected a rectifier by its name: relu, leaky_relu or abs")
         start = rank if start is None else start
-        if rank < 1 or start < 1:
-            raise RichError(f"got rank {rank} and {start} terms at the start, expected at least one of each")
+        counted("rank", rank, refusal=RichError)
+        counted("start", start, refusal=RichError)
         self.network, self.rank, self.curve, self.start = network, rank, curve, start
         self.generator = torch.Generator().manual_seed(seed)
         self.like = torch.empty(0, dtype=dtype, device=device)
@@ -129,10 +130,10 @@ class ProjectedLimit:
         x, y = self._flat(known.x), targets_of(known, self.network.outputs).to(self.like)
         if y.shape != (len(x), self.network.outputs):
             raise RichError(f"got targets of shape {tuple(y.shape)}, expected ({len(x)}, {self.network.outputs})")
-        if steps < 1 or not (math.isfinite(lr) and lr > 0):
-            raise RichError(f"got {steps} steps at lr {lr}, expected at least one step and a positive rate")
+        counted("steps", steps, refusal=RichError)
+        lr, momentum = positive("lr", lr, RichError), unsigned("momentum", momentum, RichError)
         Objective(loss, y, len(y))  # refuses a loss that is not known, and targets that are not its own
-        size = min(batch or len(x), len(x))
+        size = len(x) if batch is None else min(counted("batch", batch, refusal=RichError), len(x))
         self._room(steps * size, memory)
         order = ArrayData(torch.arange(len(x)), torch.arange(len(x)))
         losses: list[float] = []
@@ -147,6 +148,7 @@ class ProjectedLimit:
 
     def sample(self, width: int, seed: int = 0) -> nn.Sequential:
         """A network of a finite width drawn from the limit as it stands, whose outputs are the limit's up to width^-1/2."""
+        counted("width", width, refusal=RichError)
         generator = torch.Generator().manual_seed(seed)
         omegas = [torch.randn(width, self.rank, generator=generator).to(self.like) for _ in range(self.network.depth)]
         weights = [omegas[0] @ self.first]
@@ -225,6 +227,9 @@ class ProjectedLimit:
         return torch.randn(*shape, generator=self.generator, dtype=torch.float64).to(self.like)
 
     def _flat(self, x: Tensor) -> Tensor:
+        if not isinstance(x, Tensor) or x.dim() < 2:
+            got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
+            raise RichError(f"got inputs {got}, expected a tensor (N, {self.network.inputs})")
         flat = x.flatten(1).to(self.like)
         if flat.shape[1] != self.network.inputs:
             raise RichError(f"got inputs of shape {tuple(x.shape)}, expected {self.network.inputs} numbers a sample")

@@ -8,11 +8,12 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from lazyrich.amount import counted, positive
 from lazyrich.errors import DivergedError, RichError
 from lazyrich.rich.curve import Curve, curve_of
 from lazyrich.rich.dynamics import Dynamics, standard_error
 from lazyrich.rich.march import March, Track
-from lazyrich.rich.network import Network
+from lazyrich.rich.network import Network, as_network
 from lazyrich.rich.noise import Noise, Start, Starts
 from lazyrich.rich.objective import Objective
 from lazyrich.rich.site import Site
@@ -80,7 +81,7 @@ def solve(
         >>> bool(limit.loss[3] < limit.loss[0]), limit.features(1).shape
         (True, torch.Size([3, 3]))
     """
-    y = y[:, None] if y.ndim == 1 else y
+    y = y[:, None] if isinstance(y, Tensor) and y.ndim == 1 else y
     _check(network, x, y, x_test, steps, lr, samples, replicates)
     rows = (x if x_test is None else torch.cat([x, x_test])).double().to(device or x.device)
     y = y.to(rows.device)
@@ -117,6 +118,10 @@ def _refuse_inaccurate(found: Dynamics, samples: int, accuracy: float) -> None:
 def _check(
     network: Network, x: Tensor, y: Tensor, x_test: Tensor | None, steps: int, lr: float, samples: int, replicates: int
 ) -> None:
+    as_network(network)
+    for name, given in (("x", x), ("y", y), ("x_test", x_test)):
+        if not isinstance(given, Tensor) and (name != "x_test" or given is not None):
+            raise RichError(f"got {name} {type(given).__name__}, expected a tensor")
     for name, given in (("x", x), ("x_test", x_test)):
         if given is not None and (given.ndim != 2 or given.shape[1] != network.inputs):
             raise RichError(f"got {name} of shape {tuple(given.shape)}, expected (samples, {network.inputs})")
@@ -124,8 +129,10 @@ def _check(
             raise RichError(f"got {name} with numbers that are not finite")
     if y.shape != (len(x), network.outputs) or not y.isfinite().all():
         raise RichError(f"got y of shape {tuple(y.shape)}, expected finite numbers of shape ({len(x)}, {network.outputs})")
-    if steps < 1 or not (math.isfinite(lr) and lr > 0):
-        raise RichError(f"got {steps} steps at lr {lr}, expected at least one step and a positive rate")
+    counted("steps", steps, refusal=RichError)
+    positive("lr", lr, RichError)
+    for name, count in (("samples", samples), ("replicates", replicates)):
+        counted(name, count, refusal=RichError)
     if replicates < 2 or samples < 100 * replicates:
         raise RichError(f"got {samples} samples in {replicates} replicates, expected at least two replicates of 100 samples")
 

@@ -6,10 +6,12 @@ import fnmatch
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from numbers import Real
+from typing import Any
 
 from lazyrich.errors import PlanError
 from lazyrich.family import Family
-from lazyrich.init import Initialiser
+from lazyrich.init import Initialiser, parse
 from lazyrich.scaling.power import Power
 from lazyrich.scaling.tensor import TensorPlan
 
@@ -17,14 +19,17 @@ LOOKUPS = ("Embedding", "EmbeddingBag")  # their rows are read, not summed over
 
 
 def initialised(
-    tensors: dict[str, TensorPlan], family: Family, init: Mapping[str, float | Initialiser]
+    tensors: dict[str, TensorPlan], family: Family, init: Mapping[str, float | str | Initialiser]
 ) -> dict[str, TensorPlan]:
     """The tensors with their starts; of patterns that overlap the last counts.
 
     Raises:
         PlanError: for a pattern that matches nothing, or only tensors of which its rule says nothing.
     """
-    given = {name: (pattern, init[pattern]) for pattern in init for name in matching(tensors, pattern, "init")}
+    if not isinstance(init, Mapping):
+        raise PlanError(f"got init = {init!r}, expected {{tensor pattern: rule}}, such as {{'*': lazyrich.init.lecun()}}")
+    rules = {pattern: _rule(pattern, rule) for pattern, rule in init.items()}
+    given = {name: (pattern, rules[pattern]) for pattern in rules for name in matching(tensors, pattern, "init")}
     owners = {name.rpartition(".")[0] for name, tensor in tensors.items() if _is_weight(tensor, family)}
     made, met = dict(tensors), set()
     for name, (pattern, rule) in given.items():
@@ -32,7 +37,7 @@ def initialised(
         if started is not None:
             made[name] = started
             met.add(pattern)
-    for pattern, rule in init.items():
+    for pattern, rule in rules.items():
         own = [name for name, (other, _) in given.items() if other == pattern]
         if own and pattern not in met:
             raise PlanError(
@@ -73,11 +78,22 @@ def resized(tensor: TensorPlan, factor: float) -> TensorPlan:
     return replace(tensor, rule=replace(rule, std=std * Power(factor)))
 
 
+def _rule(pattern: str, rule: Any) -> float | Initialiser:
+    """A rule, one by its name as on the command line, or a standard deviation."""
+    rule = parse(rule) if isinstance(rule, str) else rule
+    if isinstance(rule, Initialiser):
+        return rule
+    if not isinstance(rule, Real) or isinstance(rule, bool) or not 0 <= rule < math.inf:
+        raise PlanError(
+            f"got init= {rule!r} for '{pattern}', expected a rule such as lazyrich.init.lecun(), or a standard deviation: finite "
+            "and not negative"
+        )
+    return float(rule)
+
+
 def _started(tensor: TensorPlan, rule: float | Initialiser, family: Family, owners: set[str]) -> TensorPlan | None:
     """The tensor with its rule; None where the rule says nothing of it."""
     if not isinstance(rule, Initialiser):
-        if not 0 <= rule < math.inf:
-            raise PlanError(f"got init= {rule:g} for '{tensor.name}', expected a standard deviation: finite and not negative")
         silent = tensor.std == 0 and rule == 0
         return tensor if silent else resized(tensor, rule / tensor.std if tensor.std else 0.0)
     bias = not tensor.contracted and tensor.mean == 0 and tensor.name.rpartition(".")[0] in owners

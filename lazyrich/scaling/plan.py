@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from lazyrich.amount import unsigned
 from lazyrich.errors import PlanError
 from lazyrich.family import Family
 from lazyrich.family.family import seeded
@@ -254,13 +255,7 @@ class Plan:
 
 def _number(name: str, value: Any) -> float:
     """A rate as a float; what is none would train in silence to nothing."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not 0 <= number < math.inf:
-        raise PlanError(f"got {name} = {value!r}, expected a number that is finite and not negative")
-    return number
+    return unsigned(name, value, PlanError)
 
 
 def _width(value: Any) -> int:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from numbers import Real
+from typing import Any
 
+from lazyrich.amount import unsigned
 from lazyrich.errors import PlanError
 from lazyrich.family import Family, Law, Role, TensorInfo, as_family
 from lazyrich.family.role import grown
@@ -38,7 +41,7 @@ def plan(
     scheme: Scheme,
     optimizer: str | type = "adamw",
     *,
-    init: Mapping[str, float | Initialiser] | None = None,
+    init: Mapping[str, float | str | Initialiser] | None = None,
     overrides: Mapping[str, Mapping[str, float]] | None = None,
     alignment: str = "full",
     readout_alignment: float | None = None,
@@ -58,8 +61,9 @@ def plan(
             ``match_rms_adamw``), shampoo or soap; the last four step hidden matrices, the rest is AdamW's. In any case
             ("AdamW"), or torch's class (``torch.optim.AdamW``).
         init: ``{tensor pattern: standard deviation at the base width}`` instead of the factory's own, or a rule of
-            ``lazyrich.init`` (``he("tanh")``, ``orthogonal()``, ``critical("tanh", bias=0.05)``, ``transposed(of=...)``), which
-            gives the size at the base and the form at every width; of patterns that overlap the last counts.
+            ``lazyrich.init``, also by name (``"lecun"``; ``he("tanh")``, ``orthogonal()``, ``critical("tanh", bias=0.05)``,
+            ``transposed(of=...)``), which gives the size at the base and the form at every width; of patterns that overlap the
+            last counts.
         overrides: ``{tensor pattern: {"lr" | "std" | "weight_decay": constant factor}}``.
         alignment: "full": updates align with the features that they meet, so a sum over n terms grows as n. "none": they
             do not, it grows as sqrt(n), and hidden and readout rates may be sqrt(fan_in) larger (Everett et al. 2024,
@@ -96,19 +100,20 @@ def plan(
     _choice("epsilon", epsilon, ("gradient", "hidden", "unscaled"))
     _choice("weight_decay", weight_decay, DECAY_POLICIES)
     _choice("gauge", gauge, GAUGES)
-    if not 0.5 <= depth_exponent <= 1:
+    if not _within(depth_exponent):
         raise PlanError(
-            f"got depth_exponent = {depth_exponent:g}, expected 1/2 (Depth-muP) to 1 (CompleteP): below, the sum of the branches "
+            f"got depth_exponent = {depth_exponent!r}, expected 1/2 (Depth-muP) to 1 (CompleteP): below, the sum of the branches "
             "grows with their number; above, they learn nothing"
         )
-    if base_depth is not None and base_depth < 1:
+    if base_depth is not None and (not isinstance(base_depth, Real) or not 1 <= base_depth < math.inf):
         raise PlanError(
-            f"got base_depth = {base_depth}, expected at least 1: the number of branches at which the network was tuned"
+            f"got base_depth = {base_depth!r}, expected at least 1: the number of branches at which the network was tuned"
         )
+    branches = _patterns(branches)
     optimizer = optimizer_name(optimizer)
     entrywise = is_entrywise(optimizer)
-    if readout_alignment is not None and not 0.5 <= readout_alignment <= 1:
-        raise PlanError(f"got readout_alignment = {readout_alignment:g}, expected 1/2 (none) to 1 (full)")
+    if readout_alignment is not None and not _within(readout_alignment):
+        raise PlanError(f"got readout_alignment = {readout_alignment!r}, expected 1/2 (none) to 1 (full)")
     _refuse(scheme, optimizer, entrywise, "full" if alignment == "full" and readout_alignment in (None, 1) else "none")
     laws, own = _laws(family)
     tensors = {
@@ -130,6 +135,19 @@ def plan(
         gauge=gauge,
         family=family,
     )
+
+
+def _within(value: Any) -> bool:
+    """Whether it is a number from 1/2 to 1."""
+    return isinstance(value, Real) and 0.5 <= value <= 1
+
+
+def _patterns(branches: Any) -> Sequence[str]:
+    """Patterns as a sequence, one by itself among them: read letter by letter it would name other modules."""
+    several = [branches] if isinstance(branches, str) else branches
+    if not isinstance(several, Sequence) or not all(isinstance(pattern, str) for pattern in several):
+        raise PlanError(f"got branches = {branches!r}, expected patterns of modules, such as ['blocks.*']")
+    return several
 
 
 def _choice(name: str, got: str, known: tuple[str, ...]) -> None:
@@ -234,7 +252,12 @@ def _reference(family: Family) -> tuple[str, int]:
 
 
 def _overridden(tensors: dict[str, TensorPlan], overrides: Mapping[str, Mapping[str, float]]) -> dict[str, TensorPlan]:
+    expected = "expected {tensor pattern: {'lr': factor}}, such as {'0.weight': {'lr': 0.1}}"
+    if not isinstance(overrides, Mapping):
+        raise PlanError(f"got overrides = {overrides!r}, {expected}")
     for pattern, factors in overrides.items():
+        if not isinstance(factors, Mapping):
+            raise PlanError(f"got overrides = {factors!r} for '{pattern}', {expected}")
         for name in matching(tensors, pattern, "overrides"):
             for what, factor in factors.items():
                 tensors[name] = _scaled(tensors[name], what, factor)
@@ -242,7 +265,7 @@ def _overridden(tensors: dict[str, TensorPlan], overrides: Mapping[str, Mapping[
 
 
 def _scaled(tensor: TensorPlan, what: str, factor: float) -> TensorPlan:
-    rule = tensor.rule
+    rule, factor = tensor.rule, unsigned(f"override '{what}' of '{tensor.name}'", factor, PlanError)
     if what == "lr":
         return replace(tensor, rule=replace(rule, lr=rule.lr * Power(factor)))
     if what == "weight_decay":

@@ -9,6 +9,9 @@ from typing import Any
 import torch
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from lazyrich.amount import counted
+from lazyrich.errors import PlanError
+
 
 @dataclass(frozen=True)
 class Flattening:
@@ -43,6 +46,9 @@ def flattens(optimizer: torch.optim.Optimizer, schedule: Callable[[Any], Any], s
         schedule: ``schedule(optimizer) -> scheduler``, for example ``lambda o: CosineAnnealingLR(o, 100)``.
         steps: how many steps to follow.
 
+    Raises:
+        PlanError: for what is no optimizer or no schedule, and steps that are none.
+
     Example:
         >>> w, v = (torch.nn.Parameter(torch.ones(1)) for _ in range(2))
         >>> opt = torch.optim.SGD([{"params": [w], "lr": 0.1}, {"params": [v], "lr": 0.01}])
@@ -51,6 +57,12 @@ def flattens(optimizer: torch.optim.Optimizer, schedule: Callable[[Any], Any], s
         >>> flattens(opt, lambda o: torch.optim.lr_scheduler.OneCycleLR(o, 0.1, total_steps=50), 40).kept
         False
     """
+    if not hasattr(optimizer, "param_groups") or not callable(schedule):
+        raise PlanError(
+            f"got {type(optimizer).__name__} and {type(schedule).__name__}, expected a torch optimizer and a function "
+            "optimizer -> scheduler, such as lambda o: CosineAnnealingLR(o, 100)"
+        )
+    steps = counted("steps", steps, refusal=PlanError)
     groups = [{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": float(g["lr"])} for g in optimizer.param_groups]
     starts = [group["lr"] for group in groups]
     stand_in = torch.optim.SGD(groups, momentum=0.9)

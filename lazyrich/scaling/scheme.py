@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -54,8 +55,8 @@ class Scheme:
             True
         """
         thetas = (theta,) * 3 if isinstance(theta, (int, float)) else tuple(theta)
-        if len(thetas) != 3 or not all(isinstance(th, (int, float)) for th in thetas):
-            raise UsageError(f"got theta = {theta!r}, expected a number, or three: input, hidden, output")
+        if len(thetas) != 3 or not all(isinstance(th, (int, float)) and math.isfinite(th) for th in thetas):
+            raise UsageError(f"got theta = {theta!r}, expected a finite number, or three: input, hidden, output")
 
         def moved(layers: Layers, entrywise: bool) -> Layers:
             return Layers(*(row.shifted(th, entrywise) for row, th in zip(layers, thetas, strict=True)))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from lazyrich.amount import counted
 from lazyrich.errors import TrainError
 from lazyrich.family.family import seeded
 from lazyrich.train.loss import Loss
@@ -42,7 +44,7 @@ def train(
         The run: losses before each step, and ``diverged`` once a loss is not finite (training stops there).
 
     Raises:
-        TrainError: if the model does not take the data, with the reason in one line.
+        TrainError: if the model does not take the data, with the reason in one line, or the steps are none.
 
     Example:
         >>> import lazyrich as lzr
@@ -52,12 +54,21 @@ def train(
         >>> run.losses[-1] < run.losses[0]
         True
     """
-    run = Run(model)
+    if not hasattr(optimizer, "step") or not hasattr(optimizer, "zero_grad"):
+        raise TrainError(
+            f"got optimizer {type(optimizer).__name__}, expected one of torch's, such as plan.optimizer(model, lr=0.1)"
+        )
+    if not callable(batches) or not callable(loss):
+        raise TrainError(
+            f"got batches {type(batches).__name__} and loss {type(loss).__name__}, expected functions: batches(step) -> (x, y) and "
+            "loss(output, y)"
+        )
+    run, steps = Run(model), counted("steps", steps, 0, TrainError)
     for probe in probes:
         probe.begin(run)
     for step in range(steps):
         with seeded(seed * 1_000_003 + step):
-            value = _step(model, optimizer, *batches(step), loss)
+            value = _step(model, optimizer, *_pair(batches(step)), loss)
         run.losses.append(value)
         if not math.isfinite(value):
             run.diverged = True
@@ -66,6 +77,14 @@ def train(
         for probe in probes:
             probe.after(run)
     return run
+
+
+def _pair(batch: Any) -> tuple[Any, Any]:
+    """A batch's inputs and targets."""
+    if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+        got = f"{len(batch)} parts" if isinstance(batch, (tuple, list)) else type(batch).__name__
+        raise TrainError(f"batches(step) gave {got}, expected a pair (x, y)")
+    return batch[0], batch[1]
 
 
 def _step(model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, loss: Loss) -> float:
@@ -78,8 +97,13 @@ def _step(model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tens
         value = loss(output, y)
     except RAISED as error:
         raise refusal("the loss does not take the model's output", error, output=output, targets=y) from error
-    if value.dim() != 0:
-        raise TrainError(f"the loss must be one number, got shape {tuple(value.shape)}; average it over the batch")
+    if not isinstance(value, Tensor) or value.dim() != 0:
+        got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+        raise TrainError(f"the loss must be one number, got {got}; average it over the batch")
+    if not value.requires_grad:
+        raise TrainError(
+            f"the loss depends on nothing that trains in {type(model).__name__}; has it parameters, and requires_grad?"
+        )
     value.backward()
     optimizer.step()
     return float(value.detach())

@@ -37,6 +37,9 @@ def _shaped(target: Tensor, output: Tensor) -> Tensor:
 def cross_entropy(output: Tensor, target: Tensor) -> Tensor:
     """Mean cross entropy: classes along axis 1 as in torch, or along the last where the targets have all other axes.
 
+    Raises:
+        TrainError: for a single output, of which every label but 0 is out of bounds.
+
     Example:
         >>> import torch
         >>> logits, tokens = torch.zeros(2, 5, 7), torch.zeros(2, 5, dtype=torch.long)  # (batch, position, vocabulary)
@@ -44,6 +47,11 @@ def cross_entropy(output: Tensor, target: Tensor) -> Tensor:
         True
     """
     axis = _class_axis(output, target)
+    if output.dim() > axis and output.shape[axis] == 1 and not target.is_floating_point():
+        raise TrainError(
+            "got one output for labels under cross entropy, expected as many outputs as classes: give the network two for two "
+            "classes, or loss='mse' with targets +-1: (x, 2.0 * y - 1)"
+        )
     return F.cross_entropy(output if axis == 1 else output.movedim(axis, 1), target)
 
 
@@ -69,7 +77,7 @@ LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy, "mse": mse, "half_mse
 def loss_for(loss: str | Loss | None, target: Tensor) -> tuple[str, Loss]:
     """A loss and its name: by name, by reference (``path/to/file.py:function``), as given, or chosen from the targets.
 
-    Labels get cross entropy, numbers mse.
+    Labels get cross entropy, numbers mse; ``squared`` is half_mse.
 
     Raises:
         TrainError: for a name that is not known, and for a class.
@@ -80,6 +88,7 @@ def loss_for(loss: str | Loss | None, target: Tensor) -> tuple[str, Loss]:
         >>> loss_for(None, torch.tensor([0, 1]))[0], loss_for("torch.nn.functional:smooth_l1_loss", torch.ones(2))[0]
         ('cross_entropy', 'smooth_l1_loss')
     """
+    loss = "half_mse" if loss == "squared" else loss  # its name in the limits of rich networks
     if loss is None:
         loss = "mse" if target.is_floating_point() else "cross_entropy"
     found = resolve(loss) if isinstance(loss, str) and ":" in loss else loss

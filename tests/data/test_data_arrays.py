@@ -150,3 +150,19 @@ def test_classes_that_are_not_there_are_refused(classes, words):
         data.only(classes)
     with pytest.raises(DataError, match="no classes to choose from"):
         ArrayData(torch.arange(4.0), torch.arange(4.0)).only([0, 1])
+
+
+def test_what_is_no_tensor_or_no_number_is_refused():
+    data = ArrayData(torch.ones(6, 2), torch.arange(6) % 3)
+    for call, words in [
+        (lambda: ArrayData("3", data.y), "the inputs of 'arrays' are str, expected a tensor"),
+        (lambda: ArrayData(data.x, None), "the targets of 'arrays' are NoneType, expected a tensor"),
+        (lambda: ArrayData(data.x, data.y, classes="x"), "got classes = 'x'"),
+        (lambda: data.subset("3"), "got n = '3'"),
+        (lambda: data.batch("3", 0), "got batch size '3'"),
+        (lambda: data.only(3), "got classes 3, expected two or more labels"),
+        (lambda: data.only(["a", "b"]), "expected two or more labels"),
+    ]:
+        with pytest.raises(DataError, match=words):
+            call()
+    assert data.only(torch.tensor([2, 0])).y.tolist() == data.only([2, 0]).y.tolist()

@@ -336,6 +336,9 @@ def test_a_changed_loss_is_another_run(tmp_path):
         ({"seeds": 0}, "seeds = 0"),
         ({"steps": 0}, "steps = 0"),
         ({"lr": -1.0}, "positive"),
+        ({"lr": math.inf}, "lr = inf, expected a positive number"),
+        ({"lr": "3"}, "lr = '3', expected a positive number"),
+        ({"weight_decay": "x"}, "weight_decay = 'x'"),
         ({"loss": "hinge"}, "got loss 'hinge'"),
     ],
 )
@@ -384,3 +387,39 @@ def test_another_loss_of_the_same_name_is_another_check(tmp_path):
     lzr.check(plan, "digits", folder=tmp_path / "run", loss=scaled(1), **options)
     with pytest.raises(LazyrichError, match="code of the loss"):
         lzr.check(plan, "digits", folder=tmp_path / "run", loss=scaled(2), **options)
+
+
+class RootBottleneck(nn.Sequential):
+    """A hidden layer of sqrt(width) features between two of the width."""
+
+    def __init__(self, width):
+        few = round(width**0.5)
+        super().__init__(
+            nn.Linear(64, width), nn.ReLU(), nn.Linear(width, few), nn.ReLU(), nn.Linear(few, width), nn.ReLU(),
+            nn.Linear(width, 10),
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_sums_over_features_that_grow_as_the_root_of_the_width_are_counted_as_such(optimizer):
+    plan = lzr.plan(lzr.Family(RootBottleneck, base=64), lzr.mup(), optimizer)
+    found = predict(plan, ["0", "2", "4", "6"], [64, 1024])
+    assert [unit.update for unit in found.values()] == pytest.approx([0.0] * 4)
+    assert [unit.uuc for unit in found.values()] == pytest.approx([0.0] * 4)
+    assert [unit.passthrough for unit in found.values()][1:] == pytest.approx([0.0] * 3)
+
+
+@pytest.mark.parametrize(
+    ("order", "widths", "words"),
+    [
+        (["zz"], [16, 32], "got 'zz', expected layers that own tensors of the plan: hidden.0"),
+        (None, [16, 32], "got order None"),
+        (["readout"], [], "expected at least two different ones"),
+        (["readout"], [16, 16], "expected at least two different ones"),
+        (["readout"], [0, 16], "got a width = 0"),
+        (["readout"], 64, "expected at least two different ones"),
+    ],
+)
+def test_what_cannot_be_predicted_is_refused(order, widths, words):
+    with pytest.raises(UsageError, match=words):
+        predict(lzr.plan(lzr.Family(lzr.zoo.mlp, base=16), lzr.mup()), order, widths)

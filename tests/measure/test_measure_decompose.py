@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from lazyrich.errors import LazyrichError
 from lazyrich.family.zoo.residual import Branch
 from lazyrich.measure import decompose
 from lazyrich.measure.decompose import from_corners
@@ -105,3 +106,17 @@ def test_where_nothing_moves_the_error_and_the_movement_are_zero():
     assert from_corners(nothing, nothing, nothing, nothing).error == 0
     assert feature_movement(nothing, nothing) == 0
     assert feature_movement(nothing, nothing + 1) == float("inf")
+
+
+def test_what_the_block_does_not_take_is_refused():
+    block, old, new, x0, x1 = moved(nn.Linear(3, 3), (6, 3), torch.float32)
+    for given, words in [
+        ((block, old, new, x0[:, :2], x1[:, :2]), "the block Linear does not take its input"),
+        ((block, old, new, x0, x1[:5]), r"outputs \(6, 3\) before and \(5, 3\) after"),
+        ((block, {"weight": old["weight"]}, new, x0, x1), "before lacks 'bias'"),
+        ((block, old, new | {"weight": torch.zeros(2, 2)}, x0, x1), "after has another name or shape for 'weight'"),
+        ((block, None, new, x0, x1), "got before NoneType"),
+        ((None, old, new, x0, x1), "got block NoneType"),
+    ]:
+        with pytest.raises(LazyrichError, match=words):
+            decompose(*given)

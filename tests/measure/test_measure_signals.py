@@ -145,7 +145,16 @@ def test_coupled_weights_are_measured_and_not_predicted():
     assert found.lines[0].level > 0
 
 
-@pytest.mark.parametrize(("options", "words"), [({"samples": 1}, "samples = 1"), ({"seeds": 1}, "seeds = 1")])
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"samples": 1}, "samples = 1"),
+        ({"seeds": 1}, "seeds = 1"),
+        ({"samples": "3"}, "samples = '3'"),
+        ({"seeds": 2.5}, "seeds = 2.5"),
+        ({"width": "3"}, "width = '3'"),
+    ],
+)
 def test_bad_input_is_refused(options, words):
     with pytest.raises(lzr.LazyrichError, match=words):
         found_for(CASES["tanh"][0], **options)

@@ -54,3 +54,12 @@ def test_a_row_of_another_length_is_refused():
 
 def test_one_seed_at_two_widths_gives_the_rounded_slope_too():
     assert fit_slope([10, 30], [[10**-0.3, 30**-0.3]]).value == -0.3
+
+
+@pytest.mark.parametrize(
+    ("widths", "values"), [(None, [[1.0]]), ([0, 2], [[1.0, 2.0]]), ([-1, 2], [[1.0, 2.0]]), (["a", 2], [[1.0, 2.0]]),
+                           ([1, 2], [["a", 2.0]]), ([1, 2], [[1.0, 2.0], [1.0]]), ([1, 2], None)]
+)  # fmt: skip
+def test_what_is_no_table_of_numbers_is_refused(widths, values):
+    with pytest.raises(LazyrichError, match="got .*expected"):
+        fit_slope(widths, values)

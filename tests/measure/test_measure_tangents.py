@@ -178,6 +178,10 @@ def test_a_run_folder_continues(tmp_path, found) -> None:
     ("options", "error", "says"),
     [
         ({"samples": 2}, UsageError, "samples = 2"),
+        ({"samples": "3"}, UsageError, "samples = '3'"),
+        ({"test": None}, UsageError, "test = None"),
+        ({"width": "3"}, UsageError, "width = '3'"),
+        ({"lr": "x"}, UsageError, "lr = 'x'"),
         ({"few": 1}, UsageError, "few = 1"),
         ({"few": 100}, UsageError, "few = 100"),
         ({"steps": 0}, UsageError, "steps = 0"),

@@ -7,7 +7,7 @@ import torch
 
 from lazyrich.errors import LazyrichError, RichError
 from lazyrich.gaussian import dual
-from lazyrich.rich import Network, solve
+from lazyrich.rich import Layer, Network, solve
 from lazyrich.rich.curve import NAMED, curve_of
 from lazyrich.rich.objective import LOSSES
 
@@ -206,11 +206,18 @@ REFUSED = [
     ({"lr": 60.0, "steps": 40}, r"training diverges at step \d+: .*largest stable one at initialisation is"),
     ({"memory": 1e5}, "lower samples, steps or the number of inputs"),
     ({"loss": "hinge"}, "got loss 'hinge', expected one of squared"),
+    ({"loss": "half_mse"}, "got loss 'half_mse'.* half_mse is called squared here"),
     ({"samples": 100}, "got 100 samples in 4 replicates"),
     ({"x_test": torch.zeros(2, 3)}, r"got x_test of shape \(2, 3\), expected \(samples, 5\)"),
     ({"y": torch.zeros(3, 2)}, r"got y of shape \(3, 2\)"),
     ({"x": torch.full((3, 5), torch.nan)}, "got x with numbers that are not finite"),
-    ({"steps": 0}, "got 0 steps"),
+    ({"steps": 0}, "got steps = 0"),
+    ({"steps": "x"}, "got steps = 'x'"),
+    ({"lr": "x"}, "got lr = 'x'"),
+    ({"samples": "x"}, "got samples = 'x'"),
+    ({"x": None}, "got x NoneType"),
+    ({"y": None}, "got y NoneType"),
+    ({"network": "n"}, "got str, expected a network of the limit"),
     ({"batches": [torch.tensor([0])]}, "got 1 batches for 5 steps"),
     ({"batches": [torch.tensor([3])] * 5}, r"batches\[0\] is empty or has indices outside 0 to 2"),
     ({"loss": "logistic", "y": torch.zeros(3, 1)}, "other numbers than"),
@@ -228,7 +235,25 @@ def test_what_cannot_be_solved_is_refused(change, words):
         solve(**given)
 
 
-@pytest.mark.parametrize("wrong", [{"depth": 0}, {"gamma0": 0.0}, {"weight": 0.0}, {"weight": -1.0}, {"outputs": 0}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"depth": 0},
+        {"depth": "2"},
+        {"gamma0": 0.0},
+        {"gamma0": "1"},
+        {"weight": 0.0},
+        {"weight": -1.0},
+        {"weight": "1"},
+        {"outputs": 0},
+    ],
+)
 def test_networks_that_make_no_sense_are_refused(wrong):
     with pytest.raises(RichError, match="expected"):
         Network.uniform(5, **wrong)
+
+
+@pytest.mark.parametrize("wrong", [{"inputs": float("nan")}, {"inputs": "5"}, {"layers": 2}, {"layers": (1.0, 2.0)}])
+def test_fields_of_a_network_that_are_none_are_refused(wrong):
+    with pytest.raises(RichError, match=f"got {next(iter(wrong))} = .*expected"):
+        Network(**({"inputs": 5, "layers": (Layer(), Layer())} | wrong))

@@ -149,3 +149,44 @@ def test_the_room_is_imported_without_what_only_some_of_it_needs():
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     assert run.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"dimension": "40"}, {"dimension": 0}, {"delta": math.nan}, {"low": "x"}, {"knees": (1.5, 0.5)}]
+)
+def test_a_problem_of_gaussians_that_is_none_is_refused(wrong):
+    with pytest.raises(RichError, match=f"{next(iter(wrong))} = .*expected"):
+        IsotropicGaussians(**wrong)
+
+
+NEURON = lambda theta, x: torch.tanh(x @ theta[:, :3].T) * theta[:, 3]  # noqa: E731
+FLOW = {"neuron": NEURON, "start": torch.ones(10, 4), "data": (torch.ones(6, 3), torch.ones(6)), "time": 0.01, "eps": 0.005}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"time": "3"}, "got time = '3'"),
+        ({"time": math.inf}, "got time = inf"),
+        ({"eps": None}, "got eps = None"),
+        ({"eps": 1.0}, "expected 0 < eps <= time"),
+        ({"batch": 1.5}, "got batch = 1.5"),
+        ({"looks": 1.5}, "got looks = 1.5"),
+        ({"decay": math.nan}, "got decay = nan"),
+        ({"temperature": "x"}, "got temperature = 'x'"),
+        ({"start": None}, "got start NoneType"),
+        ({"neuron": None}, "got neuron NoneType"),
+        ({"data": (torch.ones(6, 3),)}, "expected two tensors"),
+        ({"data": "3"}, "expected two tensors"),
+    ],
+)
+def test_a_flow_of_particles_that_is_none_is_refused(wrong, words):
+    with pytest.raises(RichError, match=words):
+        mean_field(**(FLOW | wrong))
+
+
+@pytest.mark.parametrize("given", [(torch.randn(20, 2), 0), (torch.randn(20, 2), 1.5), (torch.randn(20),), (None,),
+                                   (torch.full((9, 2), math.nan),)])  # fmt: skip
+def test_a_cloud_that_is_none_is_refused(given):
+    with pytest.raises(RichError, match="got (points|neighbour)"):
+        entropy(*given)

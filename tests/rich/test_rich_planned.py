@@ -317,3 +317,12 @@ def test_what_is_not_covered_is_refused(factory, options, words):
     plan = lzr.plan(lzr.Family(factory, base=16), **({"scheme": lzr.mup(), "optimizer": "sgd"} | options))
     with pytest.raises(lzr.LazyrichError, match=words):
         lzr.dmft(plan, data(), 3, lr=0.1, samples=400)
+
+
+def test_what_is_no_plan_or_no_input_is_refused():
+    plan = lzr.plan(lzr.Family(lambda n: lzr.zoo.MLP(n, inputs=5, bias=False), base=16), lzr.mup(), "sgd")
+    for call in (lzr.rich.network_of, lzr.rich.hidden_layers, lzr.rich.random_offset):
+        with pytest.raises(lzr.LazyrichError, match="got NoneType, expected a plan"):
+            call(None, torch.zeros(2, 5))
+        with pytest.raises(lzr.LazyrichError, match="got inputs NoneType"):
+            call(plan, None)

@@ -130,7 +130,7 @@ def test_a_start_has_the_lengths_of_the_network():
         (lambda: ProjectedLimit(Network.uniform(3)), "got activation 'tanh', expected a rectifier"),
         (lambda: limit_of()(torch.zeros(2, 7)), "expected 4 numbers a sample"),
         (lambda: limit_of().features(3, data()[0]), "got layer 3, expected 1 to 2"),
-        (lambda: limit_of().fit(data(), 2, lr=-1.0), "positive rate"),
+        (lambda: limit_of().fit(data(), 2, lr=-1.0), "got lr = -1.0, expected a positive number"),
         (lambda: limit_of().fit(data(), 100, lr=50.0), "training diverges at step .* lower lr 50"),
         (lambda: limit_of().fit(data(), 100, lr=0.1, memory=1e4), "more than the 0.0 GB allowed; lower steps, batch or rank"),
         (lambda: limit_of().fit((data()[0], data()[0]), 2, lr=0.1), r"targets of shape \(6, 4\), expected \(6, 2\)"),
@@ -140,3 +140,30 @@ def test_a_start_has_the_lengths_of_the_network():
 def test_bad_input_is_refused(call, words):
     with pytest.raises(lzr.LazyrichError, match=words):
         call()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"batch": -1}, "got batch = -1"),
+        ({"steps": "1"}, "got steps = '1'"),
+        ({"lr": "x"}, "got lr = 'x'"),
+        ({"momentum": "x"}, "got momentum = 'x'"),
+    ],
+)
+def test_a_fit_that_is_none_is_refused(wrong, words):
+    limit = ProjectedLimit(Network.uniform(4, depth=2, activation="relu", weight=2.0), rank=4)
+    with pytest.raises(lzr.LazyrichError, match=words):
+        limit.fit((torch.ones(3, 4), torch.ones(3, 1)), **({"steps": 1, "lr": 0.1} | wrong))
+
+
+def test_a_projected_limit_of_nothing_is_refused():
+    network = Network.uniform(4, depth=2, activation="relu", weight=2.0)
+    for call, words in [
+        (lambda: ProjectedLimit(None), "got NoneType, expected a network of the limit"),
+        (lambda: ProjectedLimit(network, rank="x"), "got rank = 'x'"),
+        (lambda: ProjectedLimit(network, rank=4).sample("3"), "got width = '3'"),
+        (lambda: ProjectedLimit(network, rank=4)("x"), "got inputs str"),
+    ]:
+        with pytest.raises(lzr.LazyrichError, match=words):
+            call()

@@ -493,3 +493,47 @@ def test_an_optimizer_is_known_in_any_case_and_by_torchs_class():
     for given in ("AdamX", torch.optim.Rprop, 3):
         with pytest.raises(lzr.LazyrichError, match="expected one of sgd"):
             lzr.plan(family, lzr.mup(), given)
+
+
+# --- words of a plan ------------------------------------------------------------------------------------------------------
+
+
+def test_a_rule_of_initialisation_is_taken_by_its_name():
+    family = family_of("mlp")
+    named, made = (lzr.plan(family, lzr.mup(), init={"*.weight": rule}) for rule in ("he(tanh)", lzr.init.he("tanh")))
+    assert named.fingerprint == made.fingerprint != lzr.plan(family, lzr.mup()).fingerprint
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"init": {"*": "zz"}}, "got 'zz', expected a standard deviation or one of"),
+        ({"init": {"*": None}}, r"got init= None for '\*', expected a rule"),
+        ({"init": {"*": float("nan")}}, r"got init= nan for '\*', expected a rule"),
+        ({"init": "lecun"}, "got init = 'lecun', expected {tensor pattern: rule}"),
+        ({"overrides": {"readout.weight": 0.1}}, "got overrides = 0.1 for 'readout.weight', expected"),
+        ({"overrides": 3}, "got overrides = 3, expected"),
+        ({"overrides": {"readout.weight": {"lr": "x"}}}, "override 'lr' of 'readout.weight' = 'x', expected"),
+        ({"overrides": {"readout.weight": {"lr": -1.0}}}, "= -1.0, expected a number that is finite and not negative"),
+        ({"depth_exponent": "x"}, "got depth_exponent = 'x', expected"),
+        ({"base_depth": "x"}, "got base_depth = 'x', expected"),
+        ({"readout_alignment": "x"}, "got readout_alignment = 'x', expected"),
+        ({"branches": 3}, "got branches = 3, expected patterns"),
+    ],
+)
+def test_words_that_make_no_plan_are_refused(options, words):
+    with pytest.raises(lzr.LazyrichError, match=words):
+        lzr.plan(family_of("mlp"), lzr.mup(), "adam", **options)
+
+
+@pytest.mark.parametrize("rate", [-1, float("nan"), "3", None])
+def test_a_rate_of_another_kind_is_refused(rate):
+    plan = lzr.plan(family_of("mlp"), lzr.mup())
+    with pytest.raises(PlanError, match="got lr = .*expected a number"):
+        plan.optimizer(plan.build(16), lr=rate)
+
+
+def test_one_pattern_of_branches_is_read_as_one():
+    family = family_of("residual_mlp")
+    one, several = (lzr.plan(family, lzr.mup(), branches=given, base_depth=1) for given in ("blocks.*", ["blocks.*"]))
+    assert one.fingerprint == several.fingerprint

@@ -7,6 +7,7 @@ import torch
 from torch.optim import lr_scheduler as schedulers
 
 import lazyrich as lzr
+from lazyrich.errors import PlanError
 
 STEPS = 40
 KEEP = {
@@ -90,3 +91,16 @@ def test_the_optimizer_itself_is_left_alone():
 def test_a_scheduler_that_waits_for_a_plateau_multiplies_unless_it_has_a_floor(floor, kept):
     found = lzr.flattens(planned(), lambda o: schedulers.ReduceLROnPlateau(o, patience=2, min_lr=floor), 400)
     assert found.kept == kept
+
+
+@pytest.mark.parametrize("steps", [-1, 0, 1.5, "3"])
+def test_steps_that_are_none_are_refused(steps):
+    with pytest.raises(PlanError, match="got steps = .*expected a whole number"):
+        lzr.flattens(torch.optim.SGD([torch.zeros(1)], lr=0.1), lambda o: schedulers.ExponentialLR(o, 0.9), steps)
+
+
+def test_what_is_no_optimizer_or_no_schedule_is_refused():
+    with pytest.raises(PlanError, match="got NoneType and function, expected a torch optimizer"):
+        lzr.flattens(None, lambda o: o)
+    with pytest.raises(PlanError, match="got SGD and str"):
+        lzr.flattens(torch.optim.SGD([torch.zeros(1)], lr=0.1), "cosine")

@@ -129,3 +129,17 @@ def test_text_that_is_no_scheme_is_refused(text):
 def test_exponents_that_are_no_numbers_are_refused(make):
     with pytest.raises(lzr.LazyrichError, match="expected"):
         make()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: lzr.abc((0, 0, 0), (0, 0, 0), float("nan")),
+        lambda: lzr.abc((0, 0, 0), (0, float("inf"), 0), 0),
+        lambda: lzr.richness(0.25, gamma=float("inf")),
+        lambda: lzr.mup().shift(float("nan")),
+    ],
+)
+def test_exponents_that_are_not_finite_are_refused(make):
+    with pytest.raises(UsageError, match="finite"):
+        make()

@@ -77,3 +77,42 @@ def test_a_squared_loss_refuses_targets_of_another_shape(name):
     assert loss(torch.ones(3, 1), torch.zeros(3)) == loss(torch.ones(3), torch.zeros(3, 1)) > 0
     with pytest.raises(TrainError, match=r"targets \(2, 5\) for outputs \(5, 2\)"):
         loss(torch.ones(5, 2), torch.zeros(2, 5))
+
+
+@pytest.mark.parametrize("steps", [-1, 1.5, None])
+def test_steps_that_are_none_are_refused(steps):
+    model = nn.Linear(2, 1)
+    with pytest.raises(TrainError, match="got steps = .*whole number of at least 0"):
+        train(model, torch.optim.SGD(model.parameters(), lr=0.1), lambda step: None, nn.functional.mse_loss, steps)
+
+
+def test_what_cannot_be_trained_with_is_refused():
+    model, x = nn.Linear(2, 1), torch.ones(3, 2)
+    sgd, mse = torch.optim.SGD(model.parameters(), lr=0.1), nn.functional.mse_loss
+    for given, words in [
+        ((model, None, lambda step: (x, x), mse), "got optimizer NoneType"),
+        ((model, sgd, None, mse), "got batches NoneType and loss function"),
+        ((model, sgd, lambda step: x, mse), "gave Tensor, expected a pair"),
+        ((model, sgd, lambda step: (x, x), lambda out, y: None), "must be one number, got NoneType"),
+        ((nn.ReLU(), sgd, lambda step: (x, x), mse), "depends on nothing that trains in ReLU"),
+    ]:
+        with pytest.raises(TrainError, match=words):
+            train(*given, steps=1)
+
+
+def test_labels_for_one_output_are_told_what_to_do():
+    data = lzr.data.load("digits").only([3, 8])
+    plan = lzr.plan(lzr.Family(lambda n: lzr.zoo.MLP(n, outputs=1), base=8), lzr.mup(), "sgd")
+    small = {"widths": [8, 16], "seeds": 1, "steps": 1}
+    for study in (
+        lambda given: lzr.check(plan, given, **small),
+        lambda given: lzr.transfer(plan, given, lrs=[0.1, 0.2, 0.4, 0.8], **small),
+        lambda given: lzr.dial(plan.family, given, widths=[8], richness=[0.1, 1.0], steps=2, seeds=1, samples=32, test=16),
+    ):
+        with pytest.raises(lzr.LazyrichError, match="got one output for labels .*loss='mse' with targets"):
+            study(data)
+    assert lzr.check(plan, (data.x, 2.0 * data.y - 1), loss="mse", **small).lines
+
+
+def test_half_of_the_square_has_the_name_that_limits_give_it():
+    assert loss_for("squared", torch.ones(2)) == loss_for("half_mse", torch.ones(2))

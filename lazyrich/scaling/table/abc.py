@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import numbers
 from collections.abc import Sequence
 
@@ -32,8 +33,8 @@ def abc(a: Sequence[float], b: Sequence[float], c: float | Sequence[float], d: S
     for name, triple in (("a", a), ("b", b), ("c", cs), ("d", d or (0, 0, 0))):
         if len(triple) != 3:
             raise UsageError(f"got {name} = {tuple(triple)}, expected three numbers: input, hidden, output")
-        if not all(isinstance(x, numbers.Real) for x in triple):
-            raise UsageError(f"got {name} = {tuple(triple)}, expected numbers: input, hidden, output")
+        if not all(isinstance(x, numbers.Real) and math.isfinite(x) for x in triple):
+            raise UsageError(f"got {name} = {tuple(triple)}, expected finite numbers: input, hidden, output")
     reach = a[2] + b[2]
     ds = tuple(d) if d is not None else (a[0] + reach, a[1] + reach, a[2])
     return Scheme(

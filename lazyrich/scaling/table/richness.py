@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numbers
 
+from lazyrich.amount import positive
 from lazyrich.errors import UsageError
 from lazyrich.scaling.exponents import Exponents, Layers
 from lazyrich.scaling.scheme import Scheme
@@ -36,8 +37,7 @@ def richness(r: float, gamma: float = 1.0) -> Scheme:
             f"got richness r = {r}, expected 0 <= r <= 1/2: below 0 the function blows up at initialisation, "
             "above 1/2 the representations do"
         )
-    if not gamma > 0:
-        raise UsageError(f"got gamma = {gamma}, expected a positive number")
+    gamma = positive("gamma", gamma)
     return Scheme(
         name=f"richness({r:g})" if gamma == 1 else f"richness({r:g}, gamma={gamma:g})",
         sgd=Layers(Exponents(0, 0, -2 * r), Exponents(0.5, 0, -2 * r), Exponents(0.5 + r, 0, -2 * r)),
