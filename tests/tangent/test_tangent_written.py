@@ -1,10 +1,12 @@
 """Operations that torch differentiates wrongly: written out, they have its values and the derivatives of differences."""
 
+from functools import cache
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.func import functional_call, jacrev, jvp
+from torch.func import functional_call, jacrev, jvp, vmap
 from torch.nn.utils.parametrizations import orthogonal, spectral_norm, weight_norm
 
 from lazyrich.tangent import NtkOperator, higher_kernels, ntk_of, taylor
@@ -13,6 +15,7 @@ from lazyrich.tangent.function import WRITTEN, smooth
 f64 = {"dtype": torch.float64}
 
 
+@cache
 def drawn(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), **f64)
 
@@ -50,6 +53,9 @@ LINES = {
     "solve": lambda t: torch.linalg.solve(square(t), drawn(4, 2) * (1 + t)),
     "solve a vector from the right": lambda t: torch.linalg.solve(square(t), drawn(2, 4) * (1 + t), left=False),
     "solve_ex": lambda t: torch.linalg.solve_ex(square(t), drawn(4))[0],
+    "lu_solve": lambda t: torch.linalg.lu_solve(*torch.linalg.lu_factor(square(t)), drawn(4, 2) * (1 + t)),
+    "lu_solve of the adjoint": lambda t: torch.linalg.lu_solve(*torch.linalg.lu_factor(square(t)), drawn(4, 2), adjoint=True),
+    "old lu_solve": lambda t: torch.lu_solve(drawn(4, 2), *torch.linalg.lu_factor(square(t))),
     "tensorsolve": lambda t: torch.linalg.tensorsolve(square(t).view(2, 2, 4), drawn(2, 2)),
     "det": lambda t: square(t).det(),
     "slogdet": lambda t: torch.linalg.slogdet(square(t))[1],
@@ -64,6 +70,7 @@ LINES = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:torch.lu_solve is deprecated")
 @pytest.mark.parametrize("f", LINES.values(), ids=LINES)
 def test_values_are_torchs_and_derivatives_along_a_line_are_those_of_differences(f):
     zero, one = torch.zeros((), **f64), torch.ones((), **f64)
@@ -84,6 +91,12 @@ def test_values_are_torchs_and_derivatives_along_a_line_are_those_of_differences
         torch.testing.assert_close(second(zero), slope(first), rtol=1e-6, atol=1e-6)
         torch.testing.assert_close(third(zero), slope(second), rtol=1e-5, atol=1e-4)
         torch.testing.assert_close(jacrev(second)(zero), third(zero))
+        two = torch.tensor([0.0, 0.1], **f64)  # as of two samples, together
+        torch.testing.assert_close(vmap(jacrev(f))(two), torch.stack([first(t) for t in two]))
+        torch.testing.assert_close(
+            jvp(vmap(jacrev(f)), (two,), (torch.ones_like(two),))[1], torch.stack([second(t) for t in two])
+        )
+        torch.testing.assert_close(vmap(jacrev(first))(two), torch.stack([second(t) for t in two]))
 
 
 def test_written_lengths_keep_the_other_orders_and_shapes():
