@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lazyrich.tangent.products import product
+
 
 def _solve(A: Tensor, B: Tensor, *, left: bool = True) -> Tensor:
     return _solved(A, B, *torch.linalg.lu_factor(A), left)
@@ -62,7 +64,7 @@ def _signed(A: Tensor) -> tuple[Tensor, Tensor]:
 
 def _det(A: Tensor) -> Tensor:
     sign, diagonal = _signed(A)
-    return sign * diagonal.prod(-1)
+    return sign * product(diagonal, -1)
 
 
 def _slogdet(A: Tensor) -> Any:

@@ -12,7 +12,8 @@ from torch.func import jvp
 
 from lazyrich.errors import TangentError
 from lazyrich.functional import functional_call
-from lazyrich.tangent.function import NetworkFunction, Parameters, copy_of, differentiable, refuse_frequency, smooth
+from lazyrich.tangent.function import NetworkFunction, Parameters, copy_of, differentiable, refuse_frequency
+from lazyrich.tangent.written import smooth
 
 HIGHEST = 8  # the cost doubles with every order
 

@@ -8,9 +8,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lazyrich.errors import TangentError
 from lazyrich.tangent import contracted, contraction, hierarchy, higher, higher_kernels, ntk_of, ntk_velocity
-from lazyrich.tangent.function import smooth
 from lazyrich.tangent.once import once
 from lazyrich.tangent.outputs import Outputs, along, following
+from lazyrich.tangent.written import smooth
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
 

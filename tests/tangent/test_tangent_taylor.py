@@ -10,7 +10,7 @@ from torch.func import functional_call, hessian, jacrev
 import lazyrich as lzr
 from lazyrich.errors import TangentError
 from lazyrich.tangent import features, linearize, ntk_of, taylor
-from lazyrich.tangent.function import smooth
+from lazyrich.tangent.written import smooth
 
 DOUBLE = torch.float64
 

@@ -9,8 +9,9 @@ from torch import nn
 from torch.func import functional_call, jacrev, jvp, vmap
 from torch.nn.utils.parametrizations import orthogonal, spectral_norm, weight_norm
 
+from lazyrich.errors import TangentError
 from lazyrich.tangent import NtkOperator, higher_kernels, ntk_of, taylor
-from lazyrich.tangent.function import WRITTEN, smooth
+from lazyrich.tangent.written import WRITTEN, smooth
 
 f64 = {"dtype": torch.float64}
 
@@ -43,6 +44,15 @@ def multiplied(t, **options):
     return square(t).scatter_reduce(0, index, drawn(4, 5, seed=2) + t, "prod", **options)
 
 
+def whitened(values, vectors):
+    return vectors * values.rsqrt() @ vectors.mT
+
+
+def factors(t):
+    """One of them zero."""
+    return torch.stack([1 + t, 2 * t, 1 - t])
+
+
 LINES = {
     "scattered products": multiplied,
     "scattered products alone": lambda t: multiplied(t, include_self=False),
@@ -61,6 +71,14 @@ LINES = {
     "slogdet": lambda t: torch.linalg.slogdet(square(t))[1],
     "logdet": lambda t: torch.logdet(definite(t)),
     "cholesky_inverse": lambda t: torch.cholesky_inverse(torch.linalg.cholesky(definite(t))),
+    "eigh": lambda t: whitened(*torch.linalg.eigh(definite(t))),
+    "eigenvectors": lambda t: torch.linalg.eigh(definite(t)).eigenvectors.square(),
+    "eigvalsh": lambda t: torch.linalg.eigvalsh(definite(t), "U"),
+    "eig": lambda t: (lambda values, v: (v * values.exp() @ torch.linalg.inv(v)).real)(*torch.linalg.eig(square(t))),
+    "eigvals": lambda t: torch.view_as_real(torch.linalg.eigvals(square(t))),
+    "product": lambda t: (square(t)[:, :3] * factors(t)).prod(1),
+    "product of all": lambda t: torch.prod(square(t)[0, :3] * factors(t)),
+    "products": lambda t: (square(t)[:, :3] * factors(t)).cumprod(1),
     "cdist": lambda t: torch.cdist(square(t), drawn(3, 4, seed=2)),
     "norm": lambda t: square(t).norm(dim=1),
     "vector_norm": lambda t: torch.linalg.vector_norm(square(t), dim=1),
@@ -97,6 +115,29 @@ def test_values_are_torchs_and_derivatives_along_a_line_are_those_of_differences
             jvp(vmap(jacrev(f)), (two,), (torch.ones_like(two),))[1], torch.stack([second(t) for t in two])
         )
         torch.testing.assert_close(vmap(jacrev(first))(two), torch.stack([second(t) for t in two]))
+
+
+def test_eigenvectors_of_values_that_meet_are_refused():
+    class Whitened(nn.Linear):
+        def forward(self, x):
+            return x @ whitened(*torch.linalg.eigh(torch.eye(3, **f64) + self.weight @ self.weight.T))
+
+    model = Whitened(3, 3).double()
+    nn.init.zeros_(model.weight)
+    with pytest.raises(TangentError, match="eigenvalues of a matrix .* the same to rounding"):
+        taylor(model, 2)(drawn(2, 3))
+
+
+def test_written_products_keep_shapes_and_types():
+    x = drawn(2, 3, 4)
+    calls = [
+        (torch.prod, (x,), {}), (torch.prod, (x, -1, True), {}), (torch.prod, (torch.arange(5),), {}),
+        (torch.prod, (x[:, :0], 1), {}), (torch.Tensor.prod, (x,), {"dim": 0, "dtype": torch.float32}),
+        (torch.prod, (x > 0, 1), {}), (torch.cumprod, (x, 1), {}), (torch.cumprod, (x[:0],), {"dim": 0}),
+        (torch.Tensor.cumprod, (torch.arange(5), 0), {}), (torch.prod, (x[0, 0, 0],), {}), (torch.prod, (x[0, 0, 0], 0), {}),
+    ]  # fmt: skip
+    for func, args, kwargs in calls:
+        torch.testing.assert_close(WRITTEN[func](*args, **kwargs), func(*args, **kwargs))
 
 
 def test_written_lengths_keep_the_other_orders_and_shapes():
