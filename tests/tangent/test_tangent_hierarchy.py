@@ -225,6 +225,13 @@ def test_an_operation_is_done_once_only_where_nothing_changes_in_place():
     assert first.data_ptr() == again.data_ptr() != second.data_ptr()
 
 
+def test_a_derivative_that_is_zero_times_a_number():
+    """Torch keeps it without memory; that and a mode which sees every operation end the process, if nothing is done."""
+    x = torch.randn(3)
+    found = once(lambda: along(lambda x: torch.ldexp(x, torch.tensor(2)), x, x, x))
+    torch.testing.assert_close(found, torch.zeros(3))
+
+
 def test_parameters_without_axes_have_matrices():
     class Gained(nn.Module):
         def __init__(self):
