@@ -25,8 +25,9 @@ WRITE_OUT = "write it out in plain operations. ntk_of, which needs backward deri
 CHECKPOINTS = "it is run under torch.utils.checkpoint; switch checkpointing off where tangents are taken"
 STILL = (
     "the outputs do not depend on any parameter in a way that can be differentiated (a sign, a rounding, a comparison, detach() or "
-    "no_grad() in the forward pass, or units that are all dead); a tangent kernel does not exist"
+    "no_grad() in the forward pass); a tangent kernel does not exist"
 )
+JUMPS = ("SignBackward", "SgnBackward", "RoundBackward", "FloorBackward", "CeilBackward", "TruncBackward")
 # torch's words where it lacks a derivative, and the mend
 UNDIFFERENTIABLE = {
     "saved tensor hooks": CHECKPOINTS,
@@ -145,7 +146,10 @@ class NetworkFunction:
             )
 
     def refuse_still(self, x: Tensor) -> None:
-        """Refuse outputs whose gradients are zero at every sample and parameter, here and nearby: off a saddle they are not."""
+        """Refuse outputs that move in jumps or not at all: gradients are zero, here and nearby, by an operation without slope.
+
+        Off a saddle they are not zero; those of dead units and of what a zero readout reads are zero rightly.
+        """
         if self._moves(self.parameters, x):
             return
         draw = torch.Generator().manual_seed(0)
@@ -154,7 +158,7 @@ class NetworkFunction:
             size = 0.1 * (t.abs().mean() + 0.1) if t.is_floating_point() else 0
             return t + size * torch.randn(t.shape, generator=draw).to(t) if size else t
 
-        if not self._moves({name: near(p) for name, p in self.parameters.items()}, near(x)):
+        if not self._moves({name: near(p) for name, p in self.parameters.items()}, near(x)) and self._jumps(x[:TRIED]):
             raise TangentError(f"{type(self.model).__name__}: {STILL}")
 
     def _moves(self, parameters: Parameters, x: Tensor) -> bool:
@@ -168,6 +172,17 @@ class NetworkFunction:
             if any(g is not None and bool(g.any()) for g in found):
                 return True
         return False
+
+    def _jumps(self, x: Tensor) -> bool:
+        """Whether the outputs hang on no parameter, or by an operation without slope."""
+        with torch.enable_grad():
+            out = self({name: p.detach().requires_grad_() for name, p in self.parameters.items()}, x)
+        ahead, seen = [out.grad_fn] if out.requires_grad else [], set[Any]()
+        while ahead:
+            node = ahead.pop()
+            seen.add(node)
+            ahead += [before for before, _ in node.next_functions if before is not None and before not in seen]
+        return not seen or any(node.name().startswith(JUMPS) for node in seen)
 
     def _refuse_inference(self, x: Tensor, name: str) -> None:
         if torch.is_inference_mode_enabled():

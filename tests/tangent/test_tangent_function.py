@@ -258,6 +258,20 @@ def test_gradients_that_vanish_at_a_point_only_are_taken():
         assert linearize(model)(at).shape == (len(at), 2)
 
 
+def test_gradients_that_are_zero_everywhere_make_kernels_of_zeros():
+    dead = nn.Sequential(nn.Linear(3, 4, bias=False), nn.ReLU(), nn.Linear(4, 2, bias=False))
+    nn.init.constant_(dead[0].weight, -1)
+    quiet, x = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)), torch.rand(4, 3)
+    nn.init.zeros_(quiet[2].weight)
+    quiet[2].requires_grad_(False)
+    for model in (dead, quiet):
+        found = layer_alignment(model, x, torch.tensor([0, 1, 0, 1]))
+        assert not ntk_of(model, x).any()
+        assert not NtkOperator(model, x).matvec(torch.eye(8)).any()
+        assert found.whole.centred == found.whole.share == 0 and found.whole.speed == 0
+        assert torch.equal(taylor(model, 2)(x), model(x))
+
+
 def under_inference(call):
     with torch.inference_mode():
         return call()
