@@ -12,6 +12,7 @@ from torch.func import jacrev, jvp, vmap
 
 from lazyrich.errors import TangentError, out_of_memory
 from lazyrich.inference.normalisation import loss_scale
+from lazyrich.tangent.function import differentiable
 from lazyrich.tangent.higher import ORDERS
 from lazyrich.tangent.inner import inner
 from lazyrich.tangent.ntk import refuse_large
@@ -107,7 +108,8 @@ def _vector(outputs: Outputs, r: Tensor, order: int) -> Tensor:
     moving: Callable[[Point], Tensor] = outputs
     for _ in range(order - 1):
         moving = following(moving, field)
-    return once(lambda: moving(outputs.point))
+    with differentiable(outputs.function.model):
+        return once(lambda: moving(outputs.point))
 
 
 def ntk_derivatives(outputs: Outputs, r: Tensor, times: int) -> list[Tensor]:
@@ -118,6 +120,11 @@ def ntk_derivatives(outputs: Outputs, r: Tensor, times: int) -> list[Tensor]:
     refuse_large(
         (times + 1) * len(r) ** 2 * r.element_size(), f"kernels of {len(r)} outputs a side", "fewer samples, or keep=1"
     )
+    with differentiable(outputs.function.model):
+        return _ntk_derivatives(outputs, r, times)
+
+
+def _ntk_derivatives(outputs: Outputs, r: Tensor, times: int) -> list[Tensor]:
     v = outputs.pull(outputs.point, r)
     bend = jvp(lambda point: outputs.pull(point, r), (outputs.point,), (v,))[1] if times > 1 else v
     outs = outputs.shape[1]
@@ -146,7 +153,7 @@ def _jet(outputs: Outputs, samples: slice, times: int, v: Point, bend: Point) ->
         xs = outputs.x[samples]
         try:
             found = vmap(each, in_dims=(None, 0))(point, xs)
-        except RuntimeError as error:  # an operation without a batched form, such as a recurrent layer
+        except (RuntimeError, TangentError) as error:  # an operation without a batched form, such as a recurrent layer
             if out_of_memory(error):
                 raise
             rows = [each(point, x) for x in xs]

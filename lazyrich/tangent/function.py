@@ -23,6 +23,10 @@ TRIED = 16  # samples a pass where it is tried whether anything moves the output
 RANDOM = "it draws at random, so it is no fixed function; call model.eval(), or draw outside of the network"
 WRITE_OUT = "write it out in plain operations. ntk_of, which needs backward derivatives alone, may take it as it is"
 CHECKPOINTS = "it is run under torch.utils.checkpoint; switch checkpointing off where tangents are taken"
+OWN = (
+    "write the autograd.Function in plain operations (a sign with the gradient of none is h + (h.sign() - h).detach()). ntk_of, "
+    "which needs backward derivatives alone, takes it as it is"
+)
 STILL = (
     "the outputs do not depend on any parameter in a way that can be differentiated (a sign, a rounding, a comparison, detach() or "
     "no_grad() in the forward pass); a tangent kernel does not exist"
@@ -32,7 +36,10 @@ JUMPS = ("SignBackward", "SgnBackward", "RoundBackward", "FloorBackward", "CeilB
 UNDIFFERENTIABLE = {
     "saved tensor hooks": CHECKPOINTS,
     "use_reentrant=True": CHECKPOINTS,
+    "implement the jvp function": OWN,
+    "does not have vmap support": OWN,
     "forward AD": WRITE_OUT,
+    "derivative for": WRITE_OUT,
     "functorch transforms": f"switch torch.utils.checkpoint off, if that is it, or {WRITE_OUT}",
 }
 
@@ -175,6 +182,20 @@ class NetworkFunction:
 
     def _jumps(self, x: Tensor) -> bool:
         """Whether the outputs hang on no parameter, or by an operation without slope."""
+        found = self._graph(x)
+        return not found or any(node.name().startswith(JUMPS) for node in found)
+
+    def refuse_own(self, x: Tensor) -> None:
+        """Refuse forward derivatives of somebody's own: torch takes them for constant where they are derived again."""
+        for node in self._graph(x[:1]):
+            kind = getattr(node, "_forward_cls", torch.autograd.Function)
+            if kind.jvp is not torch.autograd.Function.jvp:
+                raise TangentError(
+                    f"{type(self.model).__name__}: forward derivatives of {kind.__name__}'s own jvp would come out wrong; {OWN}"
+                )
+
+    def _graph(self, x: Tensor) -> set[Any]:
+        """The operations between parameters and outputs."""
         with torch.enable_grad():
             out = self({name: p.detach().requires_grad_() for name, p in self.parameters.items()}, x)
         ahead, seen = [out.grad_fn] if out.requires_grad else [], set[Any]()
@@ -182,7 +203,7 @@ class NetworkFunction:
             node = ahead.pop()
             seen.add(node)
             ahead += [before for before, _ in node.next_functions if before is not None and before not in seen]
-        return not seen or any(node.name().startswith(JUMPS) for node in seen)
+        return seen
 
     def _refuse_inference(self, x: Tensor, name: str) -> None:
         if torch.is_inference_mode_enabled():

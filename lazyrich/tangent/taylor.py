@@ -118,6 +118,8 @@ class TaylorModel(nn.Module):
             function.check(x)
             if self._order:
                 function.refuse_still(x)
+            if self._order > 1:
+                function.refuse_own(x)
             _refuse_hooks(function, x[:1])
             self._seen.add(kind)
 
