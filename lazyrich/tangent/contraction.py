@@ -48,7 +48,7 @@ def contracted(
         (N, K) for ``keep=1``; (N K, N K) for ``keep=2``, output k of sample n at n K + k.
 
     Raises:
-        TangentError: for an order or ``keep`` that is not known, or r of another shape.
+        TangentError: for an order or ``keep`` that is not known, r of another shape, or derivatives that are not finite.
 
     Example:
         >>> model, x, r = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1)), torch.randn(5, 3), torch.randn(5, 1)
@@ -61,8 +61,8 @@ def contracted(
     outputs = Outputs(model, x, rates)
     weights = outputs.cotangent(r)
     if keep == 2:
-        return ntk_derivatives(outputs, weights, order - 2)[-1]
-    return _vector(outputs, weights, order).reshape(outputs.shape).detach()
+        return _finite(outputs, ntk_derivatives(outputs, weights, order - 2)[-1])
+    return _finite(outputs, _vector(outputs, weights, order).reshape(outputs.shape).detach())
 
 
 def ntk_velocity(
@@ -96,7 +96,17 @@ def ntk_velocity(
     """
     outputs = Outputs(model, x, rates)
     residual = outputs.start - outputs.cotangent(y, "y")
-    return -lr * loss_scale(loss, *outputs.shape) * ntk_derivatives(outputs, residual, 1)[-1]
+    return -lr * loss_scale(loss, *outputs.shape) * _finite(outputs, ntk_derivatives(outputs, residual, 1)[-1])
+
+
+def _finite(outputs: Outputs, found: Tensor) -> Tensor:
+    """Refuse derivatives that do not exist where the outputs do: of a root of zero, of eigenvalues that meet."""
+    if not torch.isfinite(found).all():
+        raise TangentError(
+            f"{type(outputs.function.model).__name__} has higher derivatives that are not finite on x (a root or a power of zero, "
+            "equal eigenvalues, or an overflow); move it off that point, write the operation without it, or call model.double()"
+        )
+    return found
 
 
 def _vector(outputs: Outputs, r: Tensor, order: int) -> Tensor:

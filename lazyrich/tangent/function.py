@@ -198,7 +198,8 @@ class NetworkFunction:
         """The operations between parameters and outputs."""
         with torch.enable_grad():
             out = self({name: p.detach().requires_grad_() for name, p in self.parameters.items()}, x)
-        ahead, seen = [out.grad_fn] if out.requires_grad else [], set[Any]()
+        ahead: list[Any] = [out.grad_fn] if out.requires_grad else []
+        seen: set[Any] = set()
         while ahead:
             node = ahead.pop()
             seen.add(node)

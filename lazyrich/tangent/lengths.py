@@ -79,6 +79,8 @@ def _triplet(
     anchor: Tensor, positive: Tensor, negative: Tensor, margin: float = 1.0, p: float = 2, eps: float = 1e-6, swap: bool = False,
     size_average: Any = None, reduce: Any = None, reduction: str = "mean",
 ) -> Tensor:  # fmt: skip
+    if size_average is not None or reduce is not None:  # the old words for a reduction
+        return F.triplet_margin_loss(anchor, positive, negative, margin, p, eps, swap, size_average, reduce, reduction)
     near, far = (_pairwise_distance(anchor, other, p, eps) for other in (positive, negative))
     far = torch.minimum(far, _pairwise_distance(positive, negative, p, eps)) if swap else far
     return _reduced((margin + near - far).clamp_min(0), reduction)
@@ -87,7 +89,7 @@ def _triplet(
 def _huber(input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0, weight: Tensor | None = None) -> Tensor:
     """Torch's has no forward derivative."""
     if weight is not None:
-        return F.huber_loss(input, target, reduction, delta, weight)
+        return F.huber_loss(input, target, reduction=reduction, delta=delta, weight=weight)
     apart = (input - target).abs()
     return _reduced(torch.where(apart <= delta, apart.square() / 2, delta * (apart - delta / 2)), reduction)
 

@@ -15,14 +15,17 @@ from torch import Tensor
 
 from lazyrich.tangent.products import product
 
+PAIRS: Any = torch.return_types
+
 
 def _solve(A: Tensor, B: Tensor, *, left: bool = True) -> Tensor:
-    return _solved(A, B, *torch.linalg.lu_factor(A), left)
+    factor, pivots = torch.linalg.lu_factor(A)
+    return _solved(A, B, factor, pivots, left)
 
 
 def _solve_ex(A: Tensor, B: Tensor, *, left: bool = True, check_errors: bool = False) -> Any:
     factor, pivots, info = torch.linalg.lu_factor_ex(A, check_errors=check_errors)
-    return torch.return_types.linalg_solve_ex((_solved(A, B, factor, pivots, left), info))
+    return PAIRS.linalg_solve_ex((_solved(A, B, factor, pivots, left), info))
 
 
 def _solved(A: Tensor, B: Tensor, factor: Tensor, pivots: Tensor, left: bool) -> Tensor:
@@ -69,7 +72,7 @@ def _det(A: Tensor) -> Tensor:
 
 def _slogdet(A: Tensor) -> Any:
     sign, diagonal = _signed(A)
-    return torch.return_types.linalg_slogdet((sign * diagonal.detach().sgn().prod(-1), diagonal.abs().log().sum(-1)))
+    return PAIRS.linalg_slogdet((sign * diagonal.detach().sgn().prod(-1), diagonal.abs().log().sum(-1)))
 
 
 def _logdet(input: Tensor) -> Tensor:

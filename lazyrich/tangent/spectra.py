@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lazyrich.errors import TangentError
 
+PAIRS: Any = torch.return_types
 STEPS = 4  # right derivatives up to order 2^STEPS - 1
 
 
@@ -52,7 +53,7 @@ def _eigh(A: Tensor, UPLO: str = "L") -> Any:
     values, vectors = torch.linalg.eigh(A.detach(), UPLO)
     _refuse_meeting(values)
     values, vectors = _following(A, values, vectors, vectors.mH)
-    return torch.return_types.linalg_eigh((values.real, vectors))
+    return PAIRS.linalg_eigh((values.real, vectors))
 
 
 def _eigvalsh(A: Tensor, UPLO: str = "L") -> Tensor:
@@ -63,7 +64,7 @@ def _eigvalsh(A: Tensor, UPLO: str = "L") -> Tensor:
 def _eig(input: Tensor) -> Any:
     values, vectors = torch.linalg.eig(input.detach())
     _refuse_meeting(values)
-    return torch.return_types.linalg_eig(_following(input, values, vectors, torch.linalg.inv(vectors)))
+    return PAIRS.linalg_eig(_following(input, values, vectors, torch.linalg.inv(vectors)))
 
 
 def _eigvals(input: Tensor) -> Tensor:

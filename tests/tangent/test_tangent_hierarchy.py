@@ -225,6 +225,17 @@ def test_an_operation_is_done_once_only_where_nothing_changes_in_place():
     assert first.data_ptr() == again.data_ptr() != second.data_ptr()
 
 
+@pytest.mark.parametrize("keep", [1, 2])
+def test_derivatives_that_are_not_finite_are_refused(keep):
+    class Rooted(nn.Linear):
+        def forward(self, x):
+            h = super().forward(x)
+            return h + (h - h.detach()).abs().pow(1.5)
+
+    with pytest.raises(TangentError, match="Rooted has higher derivatives that are not finite"):
+        contracted(Rooted(3, 1), torch.randn(4, 3), torch.ones(4, 1), keep=keep)
+
+
 def test_a_derivative_that_is_zero_times_a_number():
     """Torch keeps it without memory; that and a mode which sees every operation end the process, if nothing is done."""
     x = torch.randn(3)
