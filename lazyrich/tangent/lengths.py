@@ -86,10 +86,11 @@ def _triplet(
     return _reduced((margin + near - far).clamp_min(0), reduction)
 
 
-def _huber(input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0, weight: Tensor | None = None) -> Tensor:
+def _huber(input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0, weight: Any = None) -> Tensor:
     """Torch's has no forward derivative."""
     if weight is not None:
-        return F.huber_loss(input, target, reduction=reduction, delta=delta, weight=weight)
+        more: dict[str, Any] = {"weight": weight}
+        return F.huber_loss(input, target, reduction, delta, **more)
     apart = (input - target).abs()
     return _reduced(torch.where(apart <= delta, apart.square() / 2, delta * (apart - delta / 2)), reduction)
 
