@@ -12,6 +12,7 @@ from torch.func import jacrev, jvp, vmap
 
 from lazyrich.errors import TangentError, out_of_memory
 from lazyrich.inference.normalisation import loss_scale
+from lazyrich.tangent.function import differentiable
 from lazyrich.tangent.higher import ORDERS
 from lazyrich.tangent.inner import inner
 from lazyrich.tangent.ntk import refuse_large
@@ -47,7 +48,7 @@ def contracted(
         (N, K) for ``keep=1``; (N K, N K) for ``keep=2``, output k of sample n at n K + k.
 
     Raises:
-        TangentError: for an order or ``keep`` that is not known, or r of another shape.
+        TangentError: for an order or ``keep`` that is not known, r of another shape, or derivatives that are not finite.
 
     Example:
         >>> model, x, r = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1)), torch.randn(5, 3), torch.randn(5, 1)
@@ -60,8 +61,8 @@ def contracted(
     outputs = Outputs(model, x, rates)
     weights = outputs.cotangent(r)
     if keep == 2:
-        return ntk_derivatives(outputs, weights, order - 2)[-1]
-    return _vector(outputs, weights, order).reshape(outputs.shape).detach()
+        return _finite(outputs, ntk_derivatives(outputs, weights, order - 2)[-1])
+    return _finite(outputs, _vector(outputs, weights, order).reshape(outputs.shape).detach())
 
 
 def ntk_velocity(
@@ -95,7 +96,17 @@ def ntk_velocity(
     """
     outputs = Outputs(model, x, rates)
     residual = outputs.start - outputs.cotangent(y, "y")
-    return -lr * loss_scale(loss, *outputs.shape) * ntk_derivatives(outputs, residual, 1)[-1]
+    return -lr * loss_scale(loss, *outputs.shape) * _finite(outputs, ntk_derivatives(outputs, residual, 1)[-1])
+
+
+def _finite(outputs: Outputs, found: Tensor) -> Tensor:
+    """Refuse derivatives that do not exist where the outputs do: of a root of zero, of eigenvalues that meet."""
+    if not torch.isfinite(found).all():
+        raise TangentError(
+            f"{type(outputs.function.model).__name__} has higher derivatives that are not finite on x (a root or a power of zero, "
+            "equal eigenvalues, or an overflow); move it off that point, write the operation without it, or call model.double()"
+        )
+    return found
 
 
 def _vector(outputs: Outputs, r: Tensor, order: int) -> Tensor:
@@ -107,7 +118,8 @@ def _vector(outputs: Outputs, r: Tensor, order: int) -> Tensor:
     moving: Callable[[Point], Tensor] = outputs
     for _ in range(order - 1):
         moving = following(moving, field)
-    return once(lambda: moving(outputs.point))
+    with differentiable(outputs.function.model):
+        return once(lambda: moving(outputs.point))
 
 
 def ntk_derivatives(outputs: Outputs, r: Tensor, times: int) -> list[Tensor]:
@@ -118,6 +130,11 @@ def ntk_derivatives(outputs: Outputs, r: Tensor, times: int) -> list[Tensor]:
     refuse_large(
         (times + 1) * len(r) ** 2 * r.element_size(), f"kernels of {len(r)} outputs a side", "fewer samples, or keep=1"
     )
+    with differentiable(outputs.function.model):
+        return _ntk_derivatives(outputs, r, times)
+
+
+def _ntk_derivatives(outputs: Outputs, r: Tensor, times: int) -> list[Tensor]:
     v = outputs.pull(outputs.point, r)
     bend = jvp(lambda point: outputs.pull(point, r), (outputs.point,), (v,))[1] if times > 1 else v
     outs = outputs.shape[1]
@@ -146,7 +163,7 @@ def _jet(outputs: Outputs, samples: slice, times: int, v: Point, bend: Point) ->
         xs = outputs.x[samples]
         try:
             found = vmap(each, in_dims=(None, 0))(point, xs)
-        except RuntimeError as error:  # an operation without a batched form, such as a recurrent layer
+        except (RuntimeError, TangentError) as error:  # an operation without a batched form, such as a recurrent layer
             if out_of_memory(error):
                 raise
             rows = [each(point, x) for x in xs]

@@ -5,36 +5,41 @@ from __future__ import annotations
 import copy
 import math
 import numbers
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
-from torch.overrides import TorchFunctionMode
 
 from lazyrich.errors import TangentError
 from lazyrich.functional import functional_call
-from lazyrich.tangent import lengths, matrices
+from lazyrich.tangent.written import smooth
 
 Parameters = Mapping[str, Tensor]
 TRIED = 16  # samples a pass where it is tried whether anything moves the outputs
 RANDOM = "it draws at random, so it is no fixed function; call model.eval(), or draw outside of the network"
 WRITE_OUT = "write it out in plain operations. ntk_of, which needs backward derivatives alone, may take it as it is"
 CHECKPOINTS = "it is run under torch.utils.checkpoint; switch checkpointing off where tangents are taken"
+OWN = (
+    "write the autograd.Function in plain operations (a sign with the gradient of none is h + (h.sign() - h).detach()). ntk_of, "
+    "which needs backward derivatives alone, takes it as it is"
+)
 STILL = (
     "the outputs do not depend on any parameter in a way that can be differentiated (a sign, a rounding, a comparison, detach() or "
-    "no_grad() in the forward pass, or units that are all dead); a tangent kernel does not exist"
+    "no_grad() in the forward pass); a tangent kernel does not exist"
 )
+JUMPS = ("SignBackward", "SgnBackward", "RoundBackward", "FloorBackward", "CeilBackward", "TruncBackward")
 # torch's words where it lacks a derivative, and the mend
 UNDIFFERENTIABLE = {
     "saved tensor hooks": CHECKPOINTS,
     "use_reentrant=True": CHECKPOINTS,
+    "implement the jvp function": OWN,
+    "does not have vmap support": OWN,
     "forward AD": WRITE_OUT,
+    "derivative for": WRITE_OUT,
     "functorch transforms": f"switch torch.utils.checkpoint off, if that is it, or {WRITE_OUT}",
 }
 
@@ -148,7 +153,10 @@ class NetworkFunction:
             )
 
     def refuse_still(self, x: Tensor) -> None:
-        """Refuse outputs whose gradients are zero at every sample and parameter, here and nearby: off a saddle they are not."""
+        """Refuse outputs that move in jumps or not at all: gradients are zero, here and nearby, by an operation without slope.
+
+        Off a saddle they are not zero; those of dead units and of what a zero readout reads are zero rightly.
+        """
         if self._moves(self.parameters, x):
             return
         draw = torch.Generator().manual_seed(0)
@@ -157,7 +165,7 @@ class NetworkFunction:
             size = 0.1 * (t.abs().mean() + 0.1) if t.is_floating_point() else 0
             return t + size * torch.randn(t.shape, generator=draw).to(t) if size else t
 
-        if not self._moves({name: near(p) for name, p in self.parameters.items()}, near(x)):
+        if not self._moves({name: near(p) for name, p in self.parameters.items()}, near(x)) and self._jumps(x[:TRIED]):
             raise TangentError(f"{type(self.model).__name__}: {STILL}")
 
     def _moves(self, parameters: Parameters, x: Tensor) -> bool:
@@ -171,6 +179,32 @@ class NetworkFunction:
             if any(g is not None and bool(g.any()) for g in found):
                 return True
         return False
+
+    def _jumps(self, x: Tensor) -> bool:
+        """Whether the outputs hang on no parameter, or by an operation without slope."""
+        found = self._graph(x)
+        return not found or any(node.name().startswith(JUMPS) for node in found)
+
+    def refuse_own(self, x: Tensor) -> None:
+        """Refuse forward derivatives of somebody's own: torch takes them for constant where they are derived again."""
+        for node in self._graph(x[:1]):
+            kind = getattr(node, "_forward_cls", torch.autograd.Function)
+            if kind.jvp is not torch.autograd.Function.jvp:
+                raise TangentError(
+                    f"{type(self.model).__name__}: forward derivatives of {kind.__name__}'s own jvp would come out wrong; {OWN}"
+                )
+
+    def _graph(self, x: Tensor) -> set[Any]:
+        """The operations between parameters and outputs."""
+        with torch.enable_grad():
+            out = self({name: p.detach().requires_grad_() for name, p in self.parameters.items()}, x)
+        ahead: list[Any] = [out.grad_fn] if out.requires_grad else []
+        seen: set[Any] = set()
+        while ahead:
+            node = ahead.pop()
+            seen.add(node)
+            ahead += [before for before, _ in node.next_functions if before is not None and before not in seen]
+        return seen
 
     def _refuse_inference(self, x: Tensor, name: str) -> None:
         if torch.is_inference_mode_enabled():
@@ -296,113 +330,6 @@ def _refuse_mixing(model: nn.Module) -> None:
             )
 
 
-class _WrittenOut(TorchFunctionMode):
-    """Operations written out whose fused forms have wrong or no derivatives under nested transforms (torch 2.13, 2.14).
-
-    Wrong are second derivatives of the norms, and per-sample derivatives of PReLU where there are as many samples as outputs;
-    gated units, normalised weights and some curves have no second forward derivatives. Of matrices and lengths see there.
-    """
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        written = WRITTEN.get(func)
-        return func(*args, **(kwargs or {})) if written is None else written(*args, **(kwargs or {}))
-
-
-def _layer_norm(
-    input: Tensor, normalized_shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5, *_: Any
-) -> Tensor:
-    axes = tuple(range(-len(tuple(normalized_shape)), 0))
-    centred = input - input.mean(axes, keepdim=True)
-    out = centred * (centred.square().mean(axes, keepdim=True) + eps).rsqrt()
-    out = out * weight if weight is not None else out
-    return out + bias if bias is not None else out
-
-
-def _instance_norm(
-    input: Tensor, running_mean: Any = None, running_var: Any = None, weight: Any = None, bias: Any = None,
-    use_input_stats: bool = True, momentum: float = 0.1, eps: float = 1e-5, *_: Any,
-) -> Tensor:  # fmt: skip
-    shape, axes = (1, -1, *(1 for _ in input.shape[2:])), tuple(range(2, input.dim()))
-    centred = input - (input.mean(axes, keepdim=True) if use_input_stats else running_mean.reshape(shape))
-    out = (
-        centred * ((centred.square().mean(axes, keepdim=True) if use_input_stats else running_var.reshape(shape)) + eps).rsqrt()
-    )
-    out = out * weight.reshape(shape) if weight is not None else out
-    return out + bias.reshape(shape) if bias is not None else out
-
-
-def _prelu(input: Tensor, weight: Tensor) -> Tensor:
-    shape = (1, -1, *(1 for _ in input.shape[2:])) if weight.numel() > 1 else (1,)
-    return torch.where(input > 0, input, weight.reshape(shape) * input)
-
-
-def _glu(input: Tensor, dim: int = -1) -> Tensor:
-    first, second = input.chunk(2, dim)
-    return first * torch.sigmoid(second)
-
-
-def _curve(formula: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
-    """An activation by its formula, also in place."""
-
-    def written(input: Tensor, inplace: bool = False) -> Tensor:
-        return input.copy_(formula(input.clone())) if inplace else formula(input)
-
-    return written
-
-
-def _rrelu(input: Tensor, lower: float = 1 / 8, upper: float = 1 / 3, training: bool = False, inplace: bool = False) -> Tensor:
-    if training:
-        return F.rrelu(input, lower, upper, training, inplace)
-    return F.leaky_relu(input, (lower + upper) / 2, inplace)
-
-
-def _weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
-    axes = [i for i in range(v.dim()) if i != dim % v.dim() or dim == -1]  # -1: all of them
-    return v * (g / v.square().sum(axes, keepdim=True).sqrt())
-
-
-def _scatter_reduce(input: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str, *, include_self: bool = True) -> Tensor:
-    """Products, a place of the axis at a time, at which none meet: their own forward derivative is wrong."""
-    if reduce != "prod":
-        return torch.scatter_reduce(input, dim, index, src, reduce, include_self=include_self)
-    out = input if include_self else input.scatter(dim, index, 1.0)
-    src = src[tuple(slice(size) for size in index.shape)]
-    for at, value in zip(index.split(1, dim), src.split(1, dim), strict=True):
-        out = out.scatter(dim, at, out.gather(dim, at) * value)
-    return out
-
-
-def _lstm(*args: Any) -> Any:
-    """Without oneDNN, whose fused layer has no forward derivative (its public switch warns of graphics cards)."""
-    was = torch._C._get_mkldnn_enabled()
-    torch._C._set_mkldnn_enabled(False)
-    try:
-        return torch.lstm(*args)
-    finally:
-        torch._C._set_mkldnn_enabled(was)
-
-
-WRITTEN: dict[Any, Any] = {
-    torch.lstm: _lstm,
-    F.layer_norm: _layer_norm,
-    torch.layer_norm: _layer_norm,
-    F.instance_norm: _instance_norm,
-    F.prelu: _prelu,
-    torch.prelu: _prelu,
-    F.glu: _glu,
-    F.silu: _curve(lambda h: h * torch.sigmoid(h)),
-    F.mish: _curve(lambda h: h * torch.tanh(F.softplus(h))),
-    F.hardsigmoid: _curve(lambda h: F.relu6(h + 3) / 6),
-    F.rrelu: _rrelu,
-    torch._weight_norm: _weight_norm,
-    torch.scatter_reduce: _scatter_reduce,
-    Tensor.scatter_reduce: _scatter_reduce,
-    Tensor.scatter_reduce_: lambda input, *args, **kwargs: input.copy_(_scatter_reduce(input.clone(), *args, **kwargs)),
-    **lengths.WRITTEN,
-    **matrices.WRITTEN,
-}
-
-
 @contextmanager
 def differentiable(model: nn.Module) -> Iterator[None]:
     """Within it, torch's complaint of a missing derivative is one of the network."""
@@ -415,15 +342,3 @@ def differentiable(model: nn.Module) -> Iterator[None]:
         raise TangentError(
             f"{type(model).__name__} has an operation without a forward derivative ({str(error).splitlines()[0]}); {mend}"
         ) from error
-
-
-@contextmanager
-def smooth() -> Iterator[None]:
-    """Within it, every operation has right derivatives of any order: no fused norms, no fused attention."""
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with sdpa_kernel(SDPBackend.MATH), _WrittenOut():
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.func import jvp, vmap
 
 from lazyrich.errors import TangentError
-from lazyrich.tangent.function import refuse_untensored
+from lazyrich.tangent.function import differentiable, refuse_untensored
 from lazyrich.tangent.outputs import Outputs, Point, along
 
 LIMIT = 2e9  # bytes that the tensors of one call may take
@@ -98,11 +98,13 @@ def higher_kernels(
     total, train = math.prod(outputs.shape), len(x) * outputs.shape[1]
     _check_size(total, train, order)
     entry = _Entry(outputs)
-    third = entry.third(total, train) if order > 2 else None
-    one, two = entry.fourth(total, train) if order > 3 else (None, None)
+    with differentiable(model):
+        second = entry.second(train)
+        third = entry.third(total, train) if order > 2 else None
+        one, two = entry.fourth(total, train) if order > 3 else (None, None)
     return HigherKernels(
         outputs=outputs.start,
-        k2=entry.second(train),
+        k2=second,
         k3=None if third is None else third[:, :train] + third[:train].transpose(0, 1),
         k4=None if one is None or two is None else _k4(one, two, train),
         dntk=None if third is None else third[:train, :train],

@@ -76,7 +76,7 @@ class TangentDirections:
         with torch.no_grad():
             values, vectors = torch.linalg.eigh(tangent_kernel(self.at, self.at).double())
         rank = int((values > values[-1] * len(values) * torch.finfo(self.at.x.dtype).eps).sum())
-        if not isinstance(top, Integral) or not 1 <= top <= rank:
+        if not isinstance(top, Integral) or isinstance(top, bool) or not 1 <= top <= rank:
             raise TangentError(
                 f"got top={top!r}, expected 1 to {rank} of them, the rank of the tangent kernel on these {len(x)} inputs"
             )

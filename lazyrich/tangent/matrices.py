@@ -1,8 +1,9 @@
 """Functions of matrices written out in operations whose derivatives are right in every order and direction (torch 2.13).
 
 Of solutions, determinants and products of reflections torch keeps a factorisation, and forgets in a forward derivative of a
-forward derivative that it moves, too: second derivatives come out wrong without a word. Those of the factorisation by itself, and
-of triangular solutions, are right. The first forward derivative of torch's inverse from a Cholesky factor is wrong already.
+forward derivative that it moves, too: second derivatives come out wrong without a word. Of its solutions from a given
+factorisation those that are taken sample by sample are wrong at once. Derivatives of the factorisation by itself, and of
+triangular solutions, are right. The first forward derivative of torch's inverse from a Cholesky factor is wrong already.
 """
 
 from __future__ import annotations
@@ -12,20 +13,43 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lazyrich.tangent.products import product
+
+PAIRS: Any = torch.return_types
+
 
 def _solve(A: Tensor, B: Tensor, *, left: bool = True) -> Tensor:
-    return _solved(A, B, *torch.linalg.lu_factor(A), left)
+    factor, pivots = torch.linalg.lu_factor(A)
+    return _solved(A, B, factor, pivots, left)
 
 
 def _solve_ex(A: Tensor, B: Tensor, *, left: bool = True, check_errors: bool = False) -> Any:
     factor, pivots, info = torch.linalg.lu_factor_ex(A, check_errors=check_errors)
-    return torch.return_types.linalg_solve_ex((_solved(A, B, factor, pivots, left), info))
+    return PAIRS.linalg_solve_ex((_solved(A, B, factor, pivots, left), info))
 
 
 def _solved(A: Tensor, B: Tensor, factor: Tensor, pivots: Tensor, left: bool) -> Tensor:
     vector = B.dim() == 1 or (A.dim() - 1 == B.dim() and A.shape[:-1] == B.shape)  # torch's own rule
-    out = torch.linalg.lu_solve(factor, pivots, B.unsqueeze(-1) if vector else B, left=left)
+    out = _lu_solve(factor, pivots, B.unsqueeze(-1) if vector else B, left=left)
     return out.squeeze(-1) if vector else out
+
+
+def _lu_solve(LU: Tensor, pivots: Tensor, B: Tensor, *, left: bool = True, adjoint: bool = False) -> Tensor:
+    """By the two triangles, one after the other: A = P L U."""
+    if adjoint:
+        return _lu_solve(LU, pivots, B.mH, left=not left).mH
+    P, L, U = torch.lu_unpack(LU, pivots)
+    below = {"upper": False, "unitriangular": True}
+    if left:
+        return torch.linalg.solve_triangular(U, torch.linalg.solve_triangular(L, P.mT @ B, **below), upper=True)
+    return (
+        torch.linalg.solve_triangular(L, torch.linalg.solve_triangular(U, B, upper=True, left=False), left=False, **below)
+        @ P.mT
+    )
+
+
+def _old_lu_solve(input: Tensor, LU_data: Tensor, LU_pivots: Tensor) -> Tensor:
+    return _lu_solve(LU_data, LU_pivots, input)
 
 
 def _tensorsolve(input: Tensor, other: Tensor, dims: Any = None) -> Tensor:
@@ -43,12 +67,12 @@ def _signed(A: Tensor) -> tuple[Tensor, Tensor]:
 
 def _det(A: Tensor) -> Tensor:
     sign, diagonal = _signed(A)
-    return sign * diagonal.prod(-1)
+    return sign * product(diagonal, -1)
 
 
 def _slogdet(A: Tensor) -> Any:
     sign, diagonal = _signed(A)
-    return torch.return_types.linalg_slogdet((sign * diagonal.detach().sgn().prod(-1), diagonal.abs().log().sum(-1)))
+    return PAIRS.linalg_slogdet((sign * diagonal.detach().sgn().prod(-1), diagonal.abs().log().sum(-1)))
 
 
 def _logdet(input: Tensor) -> Tensor:
@@ -79,6 +103,9 @@ WRITTEN: dict[Any, Any] = {
     torch.linalg.solve: _solve,
     torch.linalg.solve_ex: _solve_ex,
     torch.linalg.tensorsolve: _tensorsolve,
+    torch.linalg.lu_solve: _lu_solve,
+    torch.lu_solve: _old_lu_solve,
+    Tensor.lu_solve: _old_lu_solve,
     torch.linalg.det: _det,
     torch.det: lambda input: _det(input),
     Tensor.det: _det,

@@ -13,6 +13,10 @@ from torch.utils._pytree import tree_map
 
 Found = TypeVar("Found")
 PRODUCTS = (torch.ops.aten.mm.default, torch.ops.aten.bmm.default)
+SCALAR = (
+    torch.ops.aten.mul.Scalar,
+    torch.ops.aten.add.Scalar,
+)  # of a derivative that is zero, under a mode: torch 2.13 crashes
 
 
 def once(compute: Callable[[], Found]) -> Found:
@@ -48,7 +52,8 @@ class _Once(TorchDispatchMode):
         if key in self._known:
             return tree_map(_fresh, self._known[key][0])
         found = _nothing(args) if func in PRODUCTS and not kwargs else None
-        found = func(*args, **(kwargs or {})) if found is None else found
+        given = tuple(map(_filled, args)) if func in SCALAR else args
+        found = func(*given, **(kwargs or {})) if found is None else found
         self._known[key] = found, args  # the arguments are held, so that their memory names them alone
         return found
 
@@ -59,6 +64,11 @@ def _nothing(args: Any) -> Tensor | None:
     if not any(t.numel() > 1 and not any(t.stride()) and not t.flatten()[0] for t in (a, b)):
         return None
     return a.new_zeros((*a.shape[:-1], b.shape[-1]))
+
+
+def _filled(value: Any) -> Any:
+    """A zero that torch keeps without memory, with some."""
+    return value.clone() if isinstance(value, Tensor) and value._is_zerotensor() else value
 
 
 @cache

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.func import jvp, vjp, vmap
 
 from lazyrich.errors import TangentError
-from lazyrich.tangent.function import NetworkFunction, Parameters, refuse_frequency
+from lazyrich.tangent.function import NetworkFunction, Parameters, differentiable, refuse_frequency
 
 
 class NtkOperator:
@@ -65,8 +65,9 @@ class NtkOperator:
             raise TangentError(f"got a vector of shape {tuple(v.shape)}, expected ({self.shape[0]}, R): R columns, N K rows")
         if not v.is_floating_point():
             raise TangentError(f"got a vector of {v.dtype}, expected real numbers; call v.double()")
-        step = {name: g * self._factors[name] for name, g in self.pull(v).items()}
-        return self.push(step).to(v.dtype).to(v.device)
+        with differentiable(self._function.model):
+            step = {name: g * self._factors[name] for name, g in self.pull(v).items()}
+            return self.push(step).to(v.dtype).to(v.device)
 
     def pull(self, v: Tensor) -> dict[str, Tensor]:
         """J^T v by tensor name, each (R, ...)."""

@@ -46,6 +46,7 @@ class Outputs:
         refuse_frequency(model)
         self.function.check(x)
         self.function.refuse_still(x)
+        self.function.refuse_own(x)
         self.x = x
         self._roots = _roots(self.function.rates(rates))
         self.point: Point = {

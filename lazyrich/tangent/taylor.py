@@ -12,7 +12,8 @@ from torch.func import jvp
 
 from lazyrich.errors import TangentError
 from lazyrich.functional import functional_call
-from lazyrich.tangent.function import NetworkFunction, Parameters, copy_of, differentiable, refuse_frequency, smooth
+from lazyrich.tangent.function import NetworkFunction, Parameters, copy_of, differentiable, refuse_frequency
+from lazyrich.tangent.written import smooth
 
 HIGHEST = 8  # the cost doubles with every order
 
@@ -90,6 +91,9 @@ class TaylorModel(nn.Module):
             )
         here = dict(self.named_parameters())
         self._refuse(x, here)
+        return self._expanded(x, here)
+
+    def _expanded(self, x: Tensor, here: Parameters) -> Tensor:
         point = {name: p.to(here[name]) for name, p in self._point.items()}
         step = {name: here[name] - p for name, p in point.items()}
 
@@ -117,8 +121,23 @@ class TaylorModel(nn.Module):
             function.check(x)
             if self._order:
                 function.refuse_still(x)
+            if self._order > 1:
+                function.refuse_own(x)
             _refuse_hooks(function, x[:1])
+            self._refuse_infinite(x[:1], here)
             self._seen.add(kind)
+
+    def _refuse_infinite(self, x: Tensor, like: Parameters) -> None:
+        """Derivatives that do not exist where the outputs do: of a root of zero, of eigenvalues that meet."""
+        with torch.enable_grad():
+            here = {n: p.to(like[n].device, like[n].dtype).clone().requires_grad_() for n, p in self._point.items()}
+            out = self._expanded(x, here)
+            found = torch.autograd.grad(out.sum(), list(here.values()), allow_unused=True) if out.requires_grad else ()
+        if not all(bool(t.isfinite().all()) for t in (out, *found) if t is not None):
+            raise TangentError(
+                f"{type(self._network[0]).__name__} has derivatives that are not finite where it was expanded (a root or a power "
+                "of zero, or equal eigenvalues); expand it at another point, or write the operation without it"
+            )
 
     def train(self, mode: bool = True) -> TaylorModel:
         """Change nothing but ``training``: the modes of the layers are part of the function that was expanded."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from numbers import Integral
 from typing import Any
 
 from torch import Tensor
@@ -26,7 +27,7 @@ class AlignmentProbe:
         records: ``{step: Alignments}``; step 0 is the untrained network.
 
     Raises:
-        TrainError: for ``every`` below 1.
+        TrainError: for ``every`` below 1, and ``at`` that is no collection of steps.
         TangentError: in training, for a network that has no tangent kernel on these samples.
 
     Example:
@@ -45,11 +46,13 @@ class AlignmentProbe:
         x: Tensor,
         y: Tensor,
         every: int = 1,
-        at: tuple[int, ...] | None = None,
+        at: Collection[int] | None = None,
         rates: Mapping[str, float] | None = None,
     ) -> None:
-        if every < 1:
-            raise TrainError(f"got every = {every}, expected a number of steps of at least 1")
+        if not isinstance(every, Integral) or every < 1:
+            raise TrainError(f"got every = {every!r}, expected a number of steps of at least 1")
+        if at is not None and (isinstance(at, str) or not isinstance(at, Collection)):
+            raise TrainError(f"got at = {at!r}, expected the steps to look after, as ({at!r},)")
         self.x, self.y, self.every, self.at, self.rates = x, y, every, at, rates
         self.records: dict[int, Alignments] = {}
 

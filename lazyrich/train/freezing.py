@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -37,7 +38,7 @@ def only(model: nn.Module, *layers: str) -> Iterator[list[nn.Parameter]]:
     Frozen tensors still count in the forward pass; tangent kernels leave them out.
 
     Raises:
-        TrainError: for a path that is no layer with trainable tensors.
+        TrainError: for a path that is no layer with trainable tensors; "(network)" stands for the network itself.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
@@ -45,7 +46,7 @@ def only(model: nn.Module, *layers: str) -> Iterator[list[nn.Parameter]]:
         ...     [name for name, p in net.named_parameters() if p.requires_grad]
         ['1.weight', '1.bias']
     """
-    known = layers_of(model)
+    known, layers = layers_of(model), tuple("" if layer == shown("") else layer for layer in layers)
     unknown = [layer for layer in layers if layer not in known]
     if unknown or not layers:
         got = f"'{unknown[0]}'" if unknown else "no layer"
@@ -65,7 +66,8 @@ class Alone:
     """Runs of one network from one start, each with a single layer trained.
 
     Attributes:
-        runs: by layer, in the network's order; ``run.model`` is that layer's trained copy.
+        runs: by layer, in the network's order; ``run.model`` is that layer's trained copy. What the network itself owns is
+            "(network)".
         whole: with every layer trained.
     """
 
@@ -86,11 +88,11 @@ class Alone:
 
     def __str__(self) -> str:
         rows = self.rows()
-        size = max(len(shown(row["layer"])) for row in rows)
+        size = max(len(row["layer"]) for row in rows)
         lines = [f"{'trained':<{size}}  {'first loss':>10}  {'last loss':>10}"]
         for row in rows:
             last = "diverged" if row["diverged"] else f"{row['last']:.4g}"
-            lines.append(f"{shown(row['layer']):<{size}}  {row['first']:>10.4g}  {last:>10}")
+            lines.append(f"{row['layer']:<{size}}  {row['first']:>10.4g}  {last:>10}")
         return "\n".join(lines)
 
 
@@ -116,9 +118,8 @@ def train_alone(
         batches: ``batches(step) -> (x, y)``, the same for every copy.
         loss: ``loss(model(x), y) -> scalar``.
         steps: at least 1.
-        layers: module paths; all that own trainable tensors by default.
-        probes: makes the probes of a layer's run; called with the layer's path ("(network)" for tensors of the network itself),
-            and with "" for the whole.
+        layers: module paths, "(network)" for tensors of the network itself; all that own trainable tensors by default.
+        probes: makes the probes of a layer's run; called with the layer's name in ``runs``, and with "" for the whole.
         seed: of random layers.
 
     Raises:
@@ -132,10 +133,11 @@ def train_alone(
         >>> list(found.runs), all(run.losses[-1] < run.losses[0] for run in found.runs.values())
         (['hidden.0', 'hidden.1', 'readout'], True)
     """
-    if steps < 1:
-        raise TrainError(f"got steps = {steps}, expected at least 1")
+    if not isinstance(steps, Integral) or steps < 1:
+        raise TrainError(f"got steps = {steps!r}, expected a whole number of at least 1")
     if isinstance(layers, str) or (layers is not None and not layers):
-        raise TrainError(f"got layers={layers!r}, expected a list of module paths such as {layers_of(model)[:1]}")
+        names = [shown(layer) for layer in layers_of(model)]
+        raise TrainError(f"got layers={layers!r}, expected a list of module paths such as {names[:1]}")
     chosen = list(layers_of(model) if layers is None else layers)
 
     def run(name: str, kept: Sequence[str]) -> Run:
@@ -144,4 +146,4 @@ def train_alone(
             watch = probes(name) if probes else ()
             return train(start, optimizer(parameters), batches, loss, steps, probes=watch, seed=seed)
 
-    return Alone({layer: run(shown(layer), [layer]) for layer in chosen}, run("", layers_of(model)))
+    return Alone({shown(layer): run(shown(layer), [layer]) for layer in chosen}, run("", layers_of(model)))

@@ -11,7 +11,17 @@ from torch.func import jacfwd, jacrev, vmap
 from torch.utils.checkpoint import checkpoint
 
 from lazyrich.errors import TangentError
-from lazyrich.tangent import NetworkFunction, NtkOperator, hierarchy, higher_kernels, layer_alignment, linearize, ntk_of, taylor
+from lazyrich.tangent import (
+    NetworkFunction,
+    NtkOperator,
+    contracted,
+    hierarchy,
+    higher_kernels,
+    layer_alignment,
+    linearize,
+    ntk_of,
+    taylor,
+)
 
 
 def f64(model):
@@ -203,6 +213,73 @@ class Waves(nn.Linear):
         return (super().forward(x) * self.waves).real
 
 
+class Sign(torch.autograd.Function):
+    @staticmethod
+    def forward(h):
+        return h.sign()
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        pass
+
+    @staticmethod
+    def backward(ctx, g):
+        return g
+
+
+class Cube(torch.autograd.Function):
+    """With a forward derivative, which is right once."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(h):
+        return h**3
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
+
+    @staticmethod
+    def backward(ctx, g):
+        return 3 * ctx.saved_tensors[0] ** 2 * g
+
+    @staticmethod
+    def jvp(ctx, dh):
+        return 3 * ctx.saved_tensors[0] ** 2 * dh
+
+
+class Own(nn.Linear):
+    def __init__(self, kind, *sizes):
+        super().__init__(*sizes)
+        self.kind = kind
+
+    def forward(self, x):
+        return self.kind.apply(super().forward(x))
+
+
+def test_functions_of_ones_own_are_taken_where_backward_derivatives_do():
+    x, v = torch.randn(4, 3), torch.ones(4, 2)
+    signs, cubes = Own(Sign, 3, 2), Own(Cube, 3, 2)
+    want = ntk_of(nn.Linear(3, 2), x)
+    assert torch.allclose(ntk_of(signs, x), want, atol=1e-5)
+    assert torch.allclose(contracted(signs, x, v, order=2, keep=2), want.transpose(1, 2).flatten(2).flatten(0, 1), atol=1e-5)
+    assert torch.allclose(
+        NtkOperator(cubes, x).matvec(v.reshape(8, 1))[:, 0], (ntk_of(cubes, x).sum((1, 3))).flatten(), rtol=1e-4
+    )
+    assert torch.equal(linearize(cubes)(x), cubes(x))
+
+
+class Fitted(nn.Linear):
+    """By a solution that torch does not derive."""
+
+    def forward(self, x):
+        return torch.linalg.ldl_solve(
+            *torch.linalg.ldl_factor(torch.eye(2) + self.weight @ self.weight.T), super().forward(x).T
+        ).T
+
+
 @pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
 @pytest.mark.parametrize(
     ("call", "says"),
@@ -213,6 +290,13 @@ class Waves(nn.Linear):
         (lambda x: ntk_of(nn.Sequential(nn.Linear(3, 3), Reentrant(3, 2)), x), "switch checkpointing off"),
         (lambda x: linearize(Checkpointed(3, 2))(x), "Checkpointed.*switch checkpointing off"),
         (lambda x: linearize(nn.Bilinear(3, 3, 2))(x, x), "got 2 inputs for Bilinear.*one tensor and splits it"),
+        (lambda x: contracted(Own(Sign, 3, 2), x, torch.ones(4, 2)), "Own has an operation.*h.sign"),
+        (lambda x: taylor(Own(Sign, 3, 2), 1)(x), "Own has an operation.*plain operations"),
+        (lambda x: higher_kernels(Own(Sign, 3, 2), x, order=2), "Own has an operation.*plain operations"),
+        (lambda x: NtkOperator(Own(Sign, 3, 2), x).matvec(torch.ones(8, 1)), "Own has an operation.*plain operations"),
+        (lambda x: taylor(Own(Cube, 3, 2), 2)(x), "Own: forward derivatives of Cube's own jvp.*plain operations"),
+        (lambda x: contracted(Own(Cube, 3, 2), x, torch.ones(4, 2)), "forward derivatives of Cube's own jvp"),
+        (lambda x: taylor(Fitted(3, 2), 1)(x), "Fitted has an operation.*linalg_ldl_solve.*plain operations"),
         (lambda x: ntk_of(Waves(3, 2), x), "'waves' is torch.complex64.*view_as_real"),
         (lambda x: NtkOperator(Waves(3, 2), x), "'waves' is torch.complex64.*view_as_real"),
     ],
@@ -256,6 +340,20 @@ def test_gradients_that_vanish_at_a_point_only_are_taken():
             NtkOperator(model, at).matvec(torch.eye(2 * len(at))), kernel.transpose(1, 2).flatten(2).flatten(0, 1)
         )
         assert linearize(model)(at).shape == (len(at), 2)
+
+
+def test_gradients_that_are_zero_everywhere_make_kernels_of_zeros():
+    dead = nn.Sequential(nn.Linear(3, 4, bias=False), nn.ReLU(), nn.Linear(4, 2, bias=False))
+    nn.init.constant_(dead[0].weight, -1)
+    quiet, x = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)), torch.rand(4, 3)
+    nn.init.zeros_(quiet[2].weight)
+    quiet[2].requires_grad_(False)
+    for model in (dead, quiet):
+        found = layer_alignment(model, x, torch.tensor([0, 1, 0, 1]))
+        assert not ntk_of(model, x).any()
+        assert not NtkOperator(model, x).matvec(torch.eye(8)).any()
+        assert found.whole.centred == found.whole.share == 0 and found.whole.speed == 0
+        assert torch.equal(taylor(model, 2)(x), model(x))
 
 
 def under_inference(call):

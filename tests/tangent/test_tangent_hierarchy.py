@@ -8,9 +8,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lazyrich.errors import TangentError
 from lazyrich.tangent import contracted, contraction, hierarchy, higher, higher_kernels, ntk_of, ntk_velocity
-from lazyrich.tangent.function import smooth
 from lazyrich.tangent.once import once
 from lazyrich.tangent.outputs import Outputs, along, following
+from lazyrich.tangent.written import smooth
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
 
@@ -223,6 +223,24 @@ def test_an_operation_is_done_once_only_where_nothing_changes_in_place():
 
     first, second, again = once(pure)
     assert first.data_ptr() == again.data_ptr() != second.data_ptr()
+
+
+@pytest.mark.parametrize("keep", [1, 2])
+def test_derivatives_that_are_not_finite_are_refused(keep):
+    class Rooted(nn.Linear):
+        def forward(self, x):
+            h = super().forward(x)
+            return h + (h - h.detach()).abs().pow(1.5)
+
+    with pytest.raises(TangentError, match="Rooted has higher derivatives that are not finite"):
+        contracted(Rooted(3, 1), torch.randn(4, 3), torch.ones(4, 1), keep=keep)
+
+
+def test_a_derivative_that_is_zero_times_a_number():
+    """Torch keeps it without memory; that and a mode which sees every operation end the process, if nothing is done."""
+    x = torch.randn(3)
+    found = once(lambda: along(lambda x: torch.ldexp(x, torch.tensor(2)), x, x, x))
+    torch.testing.assert_close(found, torch.zeros(3))
 
 
 def test_parameters_without_axes_have_matrices():

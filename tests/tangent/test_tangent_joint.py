@@ -82,6 +82,8 @@ def test_directions_that_do_not_exist_are_refused(case):
         TangentDirections(model, x[:5], 6)
     with pytest.raises(TangentError, match="got top=2.5, expected 1 to 9"):
         TangentDirections(model, x, 2.5)
+    with pytest.raises(TangentError, match="got top=True"):
+        TangentDirections(model, x, True)
     with pytest.raises(TangentError, match="expected 1 to 1"):
         TangentDirections(model, x[:1].repeat(3, 1), 2)
     with pytest.raises(TangentError, match=r"got x of shape \(9, 2\)"):

@@ -10,7 +10,7 @@ from torch.func import functional_call, hessian, jacrev
 import lazyrich as lzr
 from lazyrich.errors import TangentError
 from lazyrich.tangent import features, linearize, ntk_of, taylor
-from lazyrich.tangent.function import smooth
+from lazyrich.tangent.written import smooth
 
 DOUBLE = torch.float64
 
@@ -235,3 +235,15 @@ def test_what_was_frozen_at_the_point_cannot_train():
     expanded.get_submodule("0").requires_grad_(True)
     with pytest.raises(TangentError, match="'0.weight' was frozen when the network was expanded"):
         expanded(torch.randn(2, 3))
+
+
+def test_derivatives_that_are_not_finite_at_the_point_are_refused():
+    class Rooted(nn.Linear):
+        def forward(self, x):
+            h = super().forward(x)
+            return h + (h - h.detach()).abs().pow(1.5)
+
+    x = torch.randn(2, 3)
+    assert torch.equal(linearize(Rooted(3, 1))(x).isfinite(), torch.ones(2, 1, dtype=torch.bool))
+    with pytest.raises(TangentError, match="Rooted has derivatives that are not finite where it was expanded"):
+        taylor(Rooted(3, 1), 2)(x)

@@ -1,18 +1,22 @@
 """Operations that torch differentiates wrongly: written out, they have its values and the derivatives of differences."""
 
+from functools import cache
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.func import functional_call, jacrev, jvp
+from torch.func import functional_call, jacrev, jvp, vmap
 from torch.nn.utils.parametrizations import orthogonal, spectral_norm, weight_norm
 
+from lazyrich.errors import TangentError
 from lazyrich.tangent import NtkOperator, higher_kernels, ntk_of, taylor
-from lazyrich.tangent.function import WRITTEN, smooth
+from lazyrich.tangent.written import WRITTEN, smooth
 
 f64 = {"dtype": torch.float64}
 
 
+@cache
 def drawn(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), **f64)
 
@@ -40,6 +44,15 @@ def multiplied(t, **options):
     return square(t).scatter_reduce(0, index, drawn(4, 5, seed=2) + t, "prod", **options)
 
 
+def whitened(values, vectors):
+    return vectors * values.rsqrt() @ vectors.mT
+
+
+def factors(t):
+    """One of them zero."""
+    return torch.stack([1 + t, 2 * t, 1 - t])
+
+
 LINES = {
     "scattered products": multiplied,
     "scattered products alone": lambda t: multiplied(t, include_self=False),
@@ -50,20 +63,43 @@ LINES = {
     "solve": lambda t: torch.linalg.solve(square(t), drawn(4, 2) * (1 + t)),
     "solve a vector from the right": lambda t: torch.linalg.solve(square(t), drawn(2, 4) * (1 + t), left=False),
     "solve_ex": lambda t: torch.linalg.solve_ex(square(t), drawn(4))[0],
+    "lu_solve": lambda t: torch.linalg.lu_solve(*torch.linalg.lu_factor(square(t)), drawn(4, 2) * (1 + t)),
+    "lu_solve of the adjoint": lambda t: torch.linalg.lu_solve(*torch.linalg.lu_factor(square(t)), drawn(4, 2), adjoint=True),
+    "old lu_solve": lambda t: torch.lu_solve(drawn(4, 2), *torch.linalg.lu_factor(square(t))),
     "tensorsolve": lambda t: torch.linalg.tensorsolve(square(t).view(2, 2, 4), drawn(2, 2)),
     "det": lambda t: square(t).det(),
     "slogdet": lambda t: torch.linalg.slogdet(square(t))[1],
     "logdet": lambda t: torch.logdet(definite(t)),
     "cholesky_inverse": lambda t: torch.cholesky_inverse(torch.linalg.cholesky(definite(t))),
+    "eigh": lambda t: whitened(*torch.linalg.eigh(definite(t))),
+    "eigenvectors": lambda t: torch.linalg.eigh(definite(t)).eigenvectors.square(),
+    "eigvalsh": lambda t: torch.linalg.eigvalsh(definite(t), "U"),
+    "eig": lambda t: (lambda values, v: (v * values.exp() @ torch.linalg.inv(v)).real)(*torch.linalg.eig(square(t))),
+    "eigvals": lambda t: torch.view_as_real(torch.linalg.eigvals(square(t))),
+    "product": lambda t: (square(t)[:, :3] * factors(t)).prod(1),
+    "product of all": lambda t: torch.prod(square(t)[0, :3] * factors(t)),
+    "products": lambda t: (square(t)[:, :3] * factors(t)).cumprod(1),
     "cdist": lambda t: torch.cdist(square(t), drawn(3, 4, seed=2)),
     "norm": lambda t: square(t).norm(dim=1),
     "vector_norm": lambda t: torch.linalg.vector_norm(square(t), dim=1),
+    "order 3": lambda t: square(t).norm(3, 1),
+    "order 4 with zeros": lambda t: torch.linalg.vector_norm(square(t)[:, :3] * factors(t), 4, -1),
+    "linalg.norm": lambda t: torch.linalg.norm(square(t)),
+    "matrix_norm": lambda t: torch.linalg.matrix_norm(square(t)),
+    "dist": lambda t: torch.dist(square(t)[0], square(t)[1], 3),
+    "pairwise distance": lambda t: F.pairwise_distance(square(t), drawn(4, 4, seed=2), 3),
+    "pdist": lambda t: F.pdist(square(t)),
+    "renorm": lambda t: square(t).renorm(2, 0, 0.5),
+    "triplets": lambda t: F.triplet_margin_loss(square(t), drawn(4, 4, seed=2), square(2 * t).T, margin=9.0, swap=True),
+    "huber": lambda t: F.huber_loss(square(t), drawn(4, 4, seed=2), reduction="none"),
+    "std_mean": lambda t: torch.stack(torch.std_mean(square(t), 0)),
     "normalize": lambda t: F.normalize(square(t)),
     "cosine": lambda t: F.cosine_similarity(square(t), drawn(4, 4, seed=2)),
     "std": lambda t: square(t).std(0),
 }
 
 
+@pytest.mark.filterwarnings("ignore:torch.lu_solve is deprecated")
 @pytest.mark.parametrize("f", LINES.values(), ids=LINES)
 def test_values_are_torchs_and_derivatives_along_a_line_are_those_of_differences(f):
     zero, one = torch.zeros((), **f64), torch.ones((), **f64)
@@ -84,6 +120,35 @@ def test_values_are_torchs_and_derivatives_along_a_line_are_those_of_differences
         torch.testing.assert_close(second(zero), slope(first), rtol=1e-6, atol=1e-6)
         torch.testing.assert_close(third(zero), slope(second), rtol=1e-5, atol=1e-4)
         torch.testing.assert_close(jacrev(second)(zero), third(zero))
+        two = torch.tensor([0.0, 0.1], **f64)  # as of two samples, together
+        torch.testing.assert_close(vmap(jacrev(f))(two), torch.stack([first(t) for t in two]))
+        torch.testing.assert_close(
+            jvp(vmap(jacrev(f)), (two,), (torch.ones_like(two),))[1], torch.stack([second(t) for t in two])
+        )
+        torch.testing.assert_close(vmap(jacrev(first))(two), torch.stack([second(t) for t in two]))
+
+
+def test_eigenvectors_of_values_that_meet_are_refused():
+    class Whitened(nn.Linear):
+        def forward(self, x):
+            return x @ whitened(*torch.linalg.eigh(torch.eye(3, **f64) + self.weight @ self.weight.T))
+
+    model = Whitened(3, 3).double()
+    nn.init.zeros_(model.weight)
+    with pytest.raises(TangentError, match="eigenvalues of a matrix .* the same to rounding"):
+        taylor(model, 2)(drawn(2, 3))
+
+
+def test_written_products_keep_shapes_and_types():
+    x = drawn(2, 3, 4)
+    calls = [
+        (torch.prod, (x,), {}), (torch.prod, (x, -1, True), {}), (torch.prod, (torch.arange(5),), {}),
+        (torch.prod, (x[:, :0], 1), {}), (torch.Tensor.prod, (x,), {"dim": 0, "dtype": torch.float32}),
+        (torch.prod, (x > 0, 1), {}), (torch.cumprod, (x, 1), {}), (torch.cumprod, (x[:0],), {"dim": 0}),
+        (torch.Tensor.cumprod, (torch.arange(5), 0), {}), (torch.prod, (x[0, 0, 0],), {}), (torch.prod, (x[0, 0, 0], 0), {}),
+    ]  # fmt: skip
+    for func, args, kwargs in calls:
+        torch.testing.assert_close(WRITTEN[func](*args, **kwargs), func(*args, **kwargs))
 
 
 def test_written_lengths_keep_the_other_orders_and_shapes():
@@ -93,6 +158,14 @@ def test_written_lengths_keep_the_other_orders_and_shapes():
         (torch.Tensor.norm, (x,), {"p": 2, "dim": (0, 2), "keepdim": True}), (torch.norm, (torch.complex(x, x), 2, -1), {}),
         (torch.linalg.vector_norm, (x,), {"ord": 1, "dim": -1}), (F.normalize, (x, 1, -1), {}),
         (torch.std, (x, (0, 1)), {"correction": 0}), (torch.cdist, (x, y, 1.0), {}), (torch.cdist, (x, y[0]), {}),
+        (torch.norm, (x, 3.0, (0, 2)), {}), (torch.linalg.norm, (x[0], 2), {}), (torch.linalg.norm, (x[0, 0], 3), {}),
+        (torch.linalg.norm, (x, "fro", (0, 1)), {}), (torch.linalg.norm, (x, None, (0, 1), True), {}),
+        (torch.linalg.norm, (x, 1, 1), {}), (torch.linalg.norm, (x[0], "nuc"), {}), (torch.linalg.norm, (x,), {"dim": -1}),
+        (torch.linalg.norm, (x[0, 0], float("inf")), {}), (torch.linalg.vector_norm, (x, 0.5, (0, 1)), {}),
+        (torch.linalg.matrix_norm, (x, "fro"), {}), (torch.linalg.matrix_norm, (x, 2), {}), (torch.dist, (x, x[:1]), {}),
+        (torch.renorm, (x, 1, -1, 2.0), {}), (F.pdist, (x[0], 1.0), {}), (F.huber_loss, (x, x**2), {"delta": 0.5}),
+        (F.huber_loss, (x, x**2, "sum"), {}), (F.triplet_margin_loss, (x, x**2, 2 * x), {"reduction": "sum", "p": 3.0}),
+        (torch.norm, (x[0, 0, 0], 3), {}), (torch.std_mean, (x, -1), {"keepdim": True}),
         (F.pairwise_distance, (x, y[:, :1]), {}), (F.cosine_similarity, (x, y[:, :1], -1), {}),
     ]  # fmt: skip
     for func, args, kwargs in calls:

@@ -77,7 +77,12 @@ def test_a_networks_own_tensors_are_a_layer_with_a_name_for_people() -> None:
     start, (x, y) = Shifted().double(), data()
     told: list[str] = []
     found = train_alone(start, sgd, lambda _: (x, y), half_mse, steps=1, probes=lambda layer: told.append(layer) or [])
-    assert list(found.runs) == ["", "last"]
+    assert list(found.runs) == ["(network)", "last"]
+    for name in ("", "(network)"):
+        alone = train_alone(start, sgd, lambda _: (x, y), half_mse, steps=1, layers=[name]).runs["(network)"]
+        assert torch.equal(alone.model.shift, found.runs["(network)"].model.shift)
+    with pytest.raises(TrainError, match=r"such as \['\(network\)'\]"):
+        train_alone(start, sgd, lambda _: (x, y), half_mse, steps=1, layers=[])
     assert told == ["(network)", "last", ""]  # the last is the whole network
     assert str(found).splitlines()[1].startswith("(network)  ")
     with pytest.raises(TrainError, match=r"expected layers .*: \(network\), last"), only(start, "head"):
@@ -107,6 +112,7 @@ def test_probes_of_every_run_and_chosen_layers() -> None:
         ({"layers": "readout"}, "got layers='readout', expected a list of module paths"),
         ({"layers": []}, "got layers=\\[\\], expected a list"),
         ({"steps": 0}, "steps = 0"),
+        ({"steps": 2.5}, "steps = 2.5, expected a whole number"),
     ],
 )
 def test_bad_input(options: dict, says: str) -> None:
@@ -136,3 +142,14 @@ def test_the_probe_looks_without_changing_the_run() -> None:
     assert [layer.layer for layer in rated.records[0].layers if layer.share == 0] == ["readout"]
     with pytest.raises(TrainError, match="every = 0"):
         AlignmentProbe(x, y, every=0)
+    with pytest.raises(TrainError, match=r"at = 5, expected the steps to look after, as \(5,\)"):
+        AlignmentProbe(x, y, at=5)
+
+
+def test_a_network_that_dies_in_training_is_watched_on() -> None:
+    (x, y), probe, model = data(), AlignmentProbe(*data()), net()
+    torch.nn.init.zeros_(model.readout.weight)
+    model.readout.requires_grad_(False)
+    run = train(model, sgd([p for p in model.parameters() if p.requires_grad]), lambda _: (x, y), half_mse, 2, probes=[probe])
+    assert [found.whole.centred for found in probe.records.values()] == [0, 0, 0]
+    assert len(run.losses) == 2
