@@ -91,4 +91,4 @@ class IsotropicGaussians:
 
 
 def _rises(lower: Any, upper: Any) -> bool:
-    return isinstance(lower, Real) and isinstance(upper, Real) and -math.inf < lower < upper < math.inf
+    return isinstance(lower, Real) and isinstance(upper, Real) and -math.inf < float(lower) < float(upper) < math.inf

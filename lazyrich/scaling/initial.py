@@ -83,7 +83,7 @@ def _rule(pattern: str, rule: Any) -> float | Initialiser:
     rule = parse(rule) if isinstance(rule, str) else rule
     if isinstance(rule, Initialiser):
         return rule
-    if not isinstance(rule, Real) or isinstance(rule, bool) or not 0 <= rule < math.inf:
+    if not isinstance(rule, Real) or isinstance(rule, bool) or not 0 <= float(rule) < math.inf:
         raise PlanError(
             f"got init= {rule!r} for '{pattern}', expected a rule such as lazyrich.init.lecun(), or a standard deviation: finite "
             "and not negative"

@@ -259,10 +259,10 @@ def _number(name: str, value: Any) -> float:
 
 
 def _width(value: Any) -> int:
-    real = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
-    if not real or value < 1 or value != int(value):
+    found = float(value) if isinstance(value, numbers.Real) and not isinstance(value, bool) else math.nan
+    if not found >= 1 or not found.is_integer():
         raise PlanError(f"got width {value!r}, expected a whole number of at least 1, such as 256, or a model of the family")
-    return int(value)
+    return int(found)
 
 
 def _rounded(value: Any) -> Any:

@@ -139,7 +139,7 @@ def plan(
 
 def _within(value: Any) -> bool:
     """Whether it is a number from 1/2 to 1."""
-    return isinstance(value, Real) and 0.5 <= value <= 1
+    return isinstance(value, Real) and 0.5 <= float(value) <= 1
 
 
 def _patterns(branches: Any) -> Sequence[str]:

@@ -61,8 +61,10 @@ def _followed(call: Call, function: Function, given: Turned) -> Any:
         return _normed(call, first, given.reason)
     if op in SCALE:
         value, other = (first, rest[0]) if isinstance(_bare(first), Turned) or op == "div" else (rest[0], first)
-        if isinstance(_bare(value), Turned) and isinstance(other, (int, float, Data)):
-            return function(call) if number_of(other) is not None else _scaled(call, value, other, given.reason)
+        if isinstance(_bare(value), Turned) and number_of(other) is not None:
+            return function(call)
+        if isinstance(_bare(value), Turned) and isinstance(other, Data):
+            return _scaled(call, value, other, given.reason)
     if op in LOGITS and _are_factors(call):
         return function(call)
     raise given.reason
