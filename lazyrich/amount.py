@@ -23,8 +23,9 @@ def counted(name: str, value: Any, least: int = 1, refusal: type[LazyrichError] 
         ...
         lazyrich.errors.UsageError: got steps = 1.5, expected a whole number of at least 1
     """
+    whole = int(value) if isinstance(value, float) and value.is_integer() else value
     try:
-        found = least - 1 if isinstance(value, bool) else operator.index(value)
+        found = least - 1 if isinstance(value, bool) else operator.index(whole)
     except TypeError:
         found = least - 1
     if found < least:
@@ -44,7 +45,7 @@ def positive(name: str, value: Any, refusal: type[LazyrichError] = UsageError) -
         ...
         lazyrich.errors.UsageError: got lr = inf, expected a positive number that is finite
     """
-    found = _real(value)
+    found = real(value)
     if not 0 < found < math.inf:
         raise refusal(f"got {name} = {value!r}, expected a positive number that is finite")
     return found
@@ -60,17 +61,22 @@ def unsigned(name: str, value: Any, refusal: type[LazyrichError] = UsageError) -
         >>> unsigned("decay", 0)
         0.0
     """
-    found = _real(value)
+    found = real(value)
     if not 0 <= found < math.inf:
         raise refusal(f"got {name} = {value!r}, expected a number that is finite and not negative")
     return found
 
 
-def _real(value: Any) -> float:
-    """As a float; NaN for what is no number, text that reads as one among it."""
+def real(value: Any) -> float:
+    """As a float; NaN for what is no number, text that reads as one among it, which no comparison lets pass.
+
+    Example:
+        >>> real(2), real("2"), real([2.0])
+        (2.0, nan, nan)
+    """
     if isinstance(value, (bool, str, bytes)):
         return math.nan
     try:
-        return float(value)
+        return float(value.detach() if hasattr(value, "detach") else value)
     except (TypeError, ValueError, OverflowError, RuntimeError):  # the last: a tensor of several entries
         return math.nan

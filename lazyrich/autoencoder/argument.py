@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lazyrich.amount import counted, real
 from lazyrich.errors import AutoencoderError, out_of_memory
 
 MISFITS = (RuntimeError, TypeError, ValueError, IndexError, AttributeError)
@@ -26,15 +26,7 @@ def count(value: Any, name: str, least: int = 1) -> int:
         >>> count(8, "width")
         8
     """
-    try:
-        found = operator.index(int(value) if isinstance(value, float) and value.is_integer() else value)
-    except TypeError:
-        found = least - 1
-    if isinstance(value, bool) or found < least:
-        raise AutoencoderError(
-            f"got {name} = {value!r}, expected a whole number, at least {least}; pass such as {name}={least}"
-        )
-    return found
+    return counted(name, value, least, AutoencoderError)
 
 
 def several(values: Any, name: str) -> list[Any]:
@@ -53,19 +45,6 @@ def several(values: Any, name: str) -> list[Any]:
     return found
 
 
-def size(value: Any) -> float:
-    """A number as a float; NaN for what is none, which no comparison lets pass.
-
-    Example:
-        >>> size(2), size("2"), size([2])
-        (2.0, nan, nan)
-    """
-    try:
-        return math.nan if isinstance(value, (str, bytes)) else float(value.detach() if isinstance(value, Tensor) else value)
-    except (TypeError, ValueError, RuntimeError, OverflowError):
-        return math.nan
-
-
 def check_sizes(least: float = 0.0, above: bool = False, **values: Any) -> None:
     """Refuse what is no finite number from ``least`` on, or above it.
 
@@ -78,7 +57,7 @@ def check_sizes(least: float = 0.0, above: bool = False, **values: Any) -> None:
     wrong = [
         f"{name} = {value!r}"
         for name, value in values.items()
-        if not (size(value) > least if above else size(value) >= least) or math.isinf(size(value))
+        if not (real(value) > least if above else real(value) >= least) or math.isinf(real(value))
     ]
     if wrong:
         bound = "above" if above else "of at least"

@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lazyrich.autoencoder.argument import check_names, check_samples, count, several, size
+from lazyrich.amount import real
+from lazyrich.autoencoder.argument import check_names, check_samples, count, several
 from lazyrich.autoencoder.evaluated import evaluated
 from lazyrich.autoencoder.latent import codes as read_codes
 from lazyrich.autoencoder.linear import principal
@@ -383,7 +384,7 @@ def _laboratory(
 ) -> Laboratory:  # fmt: skip
     seeds, steps, batch = count(seeds, "seeds"), count(steps, "steps"), count(batch, "batch")
     samples, test = count(samples, "samples"), count(test, "test")
-    if not all(0 < size(lr) < math.inf for lr in lrs):
+    if not all(0 < real(lr) < math.inf for lr in lrs):
         raise AutoencoderError(f"got learning rates {list(lrs)}, expected positive ones; pass such as lrs=[0.01]")
     refuse_device(device)
     given = data if isinstance(data, ArrayData) else load(data)

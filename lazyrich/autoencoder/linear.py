@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lazyrich.autoencoder.argument import check_samples, check_sizes, count, size
+from lazyrich.amount import real
+from lazyrich.autoencoder.argument import check_samples, check_sizes, count
 from lazyrich.errors import AutoencoderError
 
 
@@ -186,7 +187,7 @@ def linear_course(variances: Tensor, start: float, times: Tensor) -> Tensor:
         >>> linear_course(torch.tensor([1.0]), 0.5, torch.tensor([0.0])).tolist()
         [[0.5]]
     """
-    if not 0 < size(start) < 1:
+    if not 0 < real(start) < 1:
         raise AutoencoderError(f"got start = {start!r}, expected a gain between 0 and 1")
     for name, values in (("variances", variances), ("times", times)):
         if not isinstance(values, Tensor) or values.dim() != 1 or values.is_complex() or not bool((values >= 0).all()):

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lazyrich.autoencoder.argument import check_sizes, count, size
+from lazyrich.amount import real
+from lazyrich.autoencoder.argument import check_sizes, count
 from lazyrich.errors import AutoencoderError
 
 Batches = Callable[[int], tuple[Tensor, Tensor]]
@@ -31,7 +32,7 @@ def noisy(batches: Batches, gaussian: float = 0.0, masked: float = 0.0, seed: in
         (True, True)
     """
     check_sizes(gaussian=gaussian, masked=masked)
-    if not size(masked) < 1:
+    if not real(masked) < 1:
         raise AutoencoderError(f"got masked = {masked}, expected a part below one; what is masked in whole teaches nothing")
     seed = count(seed, "seed", 0)
     if not callable(batches):

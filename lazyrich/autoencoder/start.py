@@ -11,7 +11,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from lazyrich.autoencoder.argument import check_modules, check_samples, reading, size
+from lazyrich.amount import real
+from lazyrich.autoencoder.argument import check_modules, check_samples, reading
 from lazyrich.autoencoder.evaluated import evaluated
 from lazyrich.autoencoder.linear import principal
 from lazyrich.autoencoder.mirror import images
@@ -61,7 +62,7 @@ def transposed(correlation: float = 1.0) -> Start:
 
 
 def _check_correlation(correlation: float) -> None:
-    if not -1 <= size(correlation) <= 1:
+    if not -1 <= real(correlation) <= 1:
         raise AutoencoderError(f"got correlation = {correlation!r}, expected one in [-1, 1]; pass such as 0.5")
 
 

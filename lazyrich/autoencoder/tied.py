@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lazyrich.autoencoder.argument import check_samples, count, size
+from lazyrich.amount import real
+from lazyrich.autoencoder.argument import check_samples, count
 from lazyrich.errors import AutoencoderError
 
 Phi = Callable[[Tensor], Tensor]
@@ -152,8 +153,8 @@ def _checked(phi: Phi, decoder: Phi | None, depth: int) -> int:
 
 
 def _refuse(positive: dict[str, float], others: dict[str, float]) -> None:
-    wrong = [f"{name} = {value!r}" for name, value in positive.items() if not 0 < size(value) < math.inf]
-    wrong += [f"{name} = {value!r}" for name, value in others.items() if not 0 <= size(value) < math.inf]
+    wrong = [f"{name} = {value!r}" for name, value in positive.items() if not 0 < real(value) < math.inf]
+    wrong += [f"{name} = {value!r}" for name, value in others.items() if not 0 <= real(value) < math.inf]
     if wrong:
         raise AutoencoderError(
             f"got {', '.join(wrong)}, expected finite numbers: weight and ratio above zero, and bias, out_bias and "

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lazyrich.autoencoder.argument import check_modules, check_samples, check_sizes, count, reading, size
+from lazyrich.amount import real
+from lazyrich.autoencoder.argument import check_modules, check_samples, check_sizes, count, reading
 from lazyrich.autoencoder.pair import Pair
 from lazyrich.errors import AutoencoderError
 from lazyrich.family.zoo.mlp import MLP
@@ -51,7 +52,7 @@ class Vae(nn.Module):
         super().__init__()
         if likelihood not in ("gaussian", "bernoulli"):
             raise AutoencoderError(f"got likelihood '{likelihood}', expected gaussian or bernoulli")
-        if noise is not None and not 0 < size(noise) < math.inf:
+        if noise is not None and not 0 < real(noise) < math.inf:
             raise AutoencoderError(f"got noise = {noise!r}, expected a positive variance, or None to learn it")
         check_modules(encoder=encoder, decoder=decoder)
         self.encoder, self.decoder, self.likelihood = encoder, decoder, likelihood

@@ -10,9 +10,9 @@ import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
+from lazyrich.amount import real
 from lazyrich.errors import KernelError
 from lazyrich.inference.layout import finite, tensor
-from lazyrich.inference.number import number
 from lazyrich.inference.targets import labels_of
 
 _NODES = 96  # of the Gauss-Hermite rule; differences to 200 nodes are below 1e-6 for equal variances
@@ -108,7 +108,7 @@ def classify(
     mean, variance = _checked(mean, variance)
     if held_out is not None:
         temperature = _fitted_temperature(held_out, variance is not None)
-    if not 0 < number(temperature) < float("inf"):
+    if not 0 < real(temperature) < float("inf"):
         raise KernelError(f"got temperature {temperature!r}, expected a positive number")
     probabilities = _probabilities(mean, variance, temperature)
     method = "softmax" if variance is None else "gaussian"

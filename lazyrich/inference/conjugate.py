@@ -8,9 +8,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from lazyrich.amount import counted, real
 from lazyrich.errors import KernelError
 from lazyrich.inference.layout import finite, symmetric, tensor
-from lazyrich.inference.number import count, number
 from lazyrich.inference.operator import Dense, Operator, columns_of
 from lazyrich.inference.preconditioner import Preconditioner, jacobi, pivoted_cholesky
 
@@ -64,9 +64,12 @@ def conjugate_gradients(
         ([1.0, 0.5, 0.25], 3)
     """
     k, b = _operator(operator), tensor(b, "b")
-    rank, iterations = count(rank, "rank"), None if max_iterations is None else count(max_iterations, "max_iterations")
+    rank, iterations = (
+        counted("rank", rank, refusal=KernelError),
+        None if max_iterations is None else counted("max_iterations", max_iterations, refusal=KernelError),
+    )
     columns = _columns(b, k)
-    if not (0 <= number(noise) < float("inf")) or not 0 < number(tolerance) < 1:
+    if not (0 <= real(noise) < float("inf")) or not 0 < real(tolerance) < 1:
         raise KernelError(
             f"got noise {noise!r}, tolerance {tolerance!r}, expected numbers: noise at least 0, tolerance between 0 and 1"
         )

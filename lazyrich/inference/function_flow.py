@@ -9,10 +9,10 @@ import torch
 from scipy.integrate import solve_ivp
 from torch import Tensor
 
+from lazyrich.amount import counted
 from lazyrich.errors import KernelError
 from lazyrich.inference.flow import Flow
 from lazyrich.inference.layout import Layout, check_starts, finite, layout_of, tensor
-from lazyrich.inference.number import count
 from lazyrich.inference.objective import Objective, objective_of, slope_of, target_of
 from lazyrich.inference.response import momentum_flow
 from lazyrich.inference.times import Times, check_rate, times_of
@@ -113,7 +113,7 @@ def function_flow(
 def _layout(loss: str | Objective, y: Tensor, theta_dd: Tensor, f0: Tensor | None, outputs: int | None) -> Layout:
     """Outputs have an axis if the initial outputs, the kernel, ``outputs``, or else the targets say so."""
     labels = y.ndim == 1 and not y.is_floating_point()
-    outputs = None if outputs is None else count(outputs, "outputs")
+    outputs = None if outputs is None else counted("outputs", outputs, refusal=KernelError)
     if f0 is not None:
         shape = tensor(f0, "f0_train").shape
     elif theta_dd.ndim == 4 and not (y.ndim == 1 and theta_dd.shape[1] == 1 and not labels):

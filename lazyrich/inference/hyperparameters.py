@@ -14,11 +14,11 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
+from lazyrich.amount import counted
 from lazyrich.errors import InitError, KernelError
 from lazyrich.inference.factor import Jitter, check_jitter
 from lazyrich.inference.layout import layout_of, tensor
 from lazyrich.inference.likelihood import log_marginal
-from lazyrich.inference.number import count
 
 _REACH = 1e6  # how far from its start a hyper-parameter may go, as a factor
 _STEP = 1e-5  # of finite differences, in log space
@@ -91,7 +91,7 @@ def fit_hyperparameters(
     _check(start, grid, bounds)
     _check_names(kernel_fn, [name for name in (*start, *grid) if name != "noise" or name in grid])
     check_jitter(jitter)
-    max_iterations = count(max_iterations, "max_iterations")
+    max_iterations = counted("max_iterations", max_iterations, refusal=KernelError)
     layout_of(y).columns(y, "y")
     found = []
     for choice in itertools.product(*grid.values()):

@@ -12,8 +12,8 @@ import torch
 from scipy.sparse.linalg import ArpackError, ArpackNoConvergence, LinearOperator, eigsh
 from torch import Tensor
 
+from lazyrich.amount import counted
 from lazyrich.errors import KernelError
-from lazyrich.inference.number import count as whole
 from lazyrich.inference.operator import Operator, columns_of, operator_of
 
 
@@ -94,7 +94,7 @@ def top_eigenpairs(operator: Operator | Tensor, count: int = 10, seed: int = 0) 
             "a matrix"
         )
     product = LinearOperator((size, size), matvec=lambda v: _product(operator, v), dtype=np.float64)  # type: ignore[call-arg]
-    start = np.random.default_rng(whole(seed, "seed", 0)).standard_normal(size)
+    start = np.random.default_rng(counted("seed", seed, 0, refusal=KernelError)).standard_normal(size)
     try:
         values, vectors = eigsh(product, k=count, which="LA", v0=start)
     except ArpackNoConvergence as error:
@@ -129,7 +129,7 @@ def density(operator: Operator | Tensor, probes: int = 10, steps: int = 50, seed
         raise KernelError(
             f"got probes={probes!r}, steps={steps!r}; expected whole numbers: at least 2 starts, which give errors, and 1 step"
         )
-    operator, draw = operator_of(operator, "gram"), torch.Generator().manual_seed(whole(seed, "seed", 0))
+    operator, draw = operator_of(operator, "gram"), torch.Generator().manual_seed(counted("seed", seed, 0, refusal=KernelError))
     size = operator.shape[0]
     found = [_quadrature(operator, _signs(size, draw), min(steps, size)) for _ in range(probes)]
     longest = max(len(nodes) for nodes, _ in found)

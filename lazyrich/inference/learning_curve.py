@@ -11,10 +11,10 @@ import torch
 from scipy.optimize import brentq
 from torch import Tensor
 
+from lazyrich.amount import real
 from lazyrich.errors import KernelError
 from lazyrich.inference.layout import layout_of, precision
 from lazyrich.inference.modes import modes_of
-from lazyrich.inference.number import number
 
 
 @dataclass(frozen=True)
@@ -131,8 +131,8 @@ def _check(sizes: Sequence[int], ridge: float, noise: float) -> None:
         list(sizes)
     except TypeError as error:
         raise KernelError(f"got sizes {sizes!r}, expected a list of numbers of samples; pass [n] for one") from error
-    if isinstance(sizes, str) or not len(sizes) or not all(number(n) >= 1 and number(n) % 1 == 0 for n in sizes):
+    if isinstance(sizes, str) or not len(sizes) or not all(real(n) >= 1 and real(n) % 1 == 0 for n in sizes):
         raise KernelError(f"got sizes {list(sizes)}, expected whole numbers from 1; pass a list of them")
     for name, value in (("ridge", ridge), ("noise", noise)):
-        if not 0 <= number(value) < float("inf"):
+        if not 0 <= real(value) < float("inf"):
             raise KernelError(f"got {name} {value!r}, expected a finite number, zero or positive")

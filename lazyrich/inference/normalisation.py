@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from lazyrich.amount import counted
 from lazyrich.errors import KernelError
-from lazyrich.inference.number import count
 
 NORMALISATIONS = ("sum", "mean", "mse", "neural_tangents")
 
@@ -27,7 +27,7 @@ def loss_scale(loss: str, samples: int, outputs: int) -> float:
         >>> loss_scale("mse", samples=4, outputs=10)
         0.05
     """
-    outputs = count(outputs, "outputs")
+    outputs = counted("outputs", outputs, refusal=KernelError)
     scales = {"sum": 1.0, "mean": 1 / samples, "mse": 2 / (samples * outputs), "neural_tangents": 1 / (samples * outputs)}
     if not isinstance(loss, str) or loss not in scales:
         raise KernelError(f"got loss {loss!r}, expected one of {', '.join(NORMALISATIONS)}; function_flow takes any other loss")

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lazyrich.amount import counted
 from lazyrich.errors import KernelError, StoreError
 from lazyrich.files import read_json
 from lazyrich.inference.layout import finite, symmetric, tensor
-from lazyrich.inference.number import count
 
 
 @runtime_checkable
@@ -84,7 +84,11 @@ class Streamed:
     def __init__(self, rows: Callable[[int, int], Tensor], samples: int, block: int = 1024) -> None:
         if not callable(rows):
             raise KernelError(f"got rows {rows!r}, expected a function of start and stop; pass lambda i, j: gram[i:j]")
-        self.rows, self.samples, self.block = rows, count(samples, "samples"), count(block, "block")
+        self.rows, self.samples, self.block = (
+            rows,
+            counted("samples", samples, refusal=KernelError),
+            counted("block", block, refusal=KernelError),
+        )
         self._diagonal: Tensor | None = None
 
     @classmethod

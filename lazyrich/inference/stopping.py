@@ -7,11 +7,11 @@ from typing import Any
 
 from torch import Tensor
 
+from lazyrich.amount import real
 from lazyrich.errors import KernelError
 from lazyrich.inference.layout import precision, symmetric, tensor
 from lazyrich.inference.modes import modes_of
 from lazyrich.inference.normalisation import loss_scale
-from lazyrich.inference.number import number
 from lazyrich.inference.rate import largest_rate
 from lazyrich.inference.response import response
 from lazyrich.inference.times import Times, check_rate, times_of
@@ -106,7 +106,7 @@ def equivalent_ridge(times: Tensor, rate: float = 1.0) -> Tensor:
         >>> equivalent_ridge(torch.tensor([2.0, 4.0]), rate=0.5)
         tensor([1.0000, 0.5000])
     """
-    if not 0 < number(rate) < float("inf"):
+    if not 0 < real(rate) < float("inf"):
         raise KernelError(f"got rate {rate!r}, expected a positive and finite one: lr times the loss's scale")
     times_of(times, "times")
     return 1 / (rate * tensor(times, "times"))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lazyrich.amount import counted, real
 from lazyrich.errors import KernelError
 from lazyrich.inference.layout import tensor
-from lazyrich.inference.number import count, number
 
 
 def one_hot_targets(labels: Tensor, classes: int | None = None, on: float | None = None, off: float | None = None) -> Tensor:
@@ -34,14 +34,14 @@ def one_hot_targets(labels: Tensor, classes: int | None = None, on: float | None
                 [1., 0.]], dtype=torch.float64)
     """
     labels = labels_of(labels)
-    classes = int(labels.max()) + 1 if classes is None else count(classes, "classes")
+    classes = int(labels.max()) + 1 if classes is None else counted("classes", classes, refusal=KernelError)
     if int(labels.max()) >= classes:
         raise KernelError(
             f"got label {int(labels.max())}, expected labels below {classes}; pass classes={int(labels.max()) + 1}"
         )
     on, off = 1 - 1 / classes if on is None else on, -1 / classes if off is None else off
     for name, value in (("on", on), ("off", off)):
-        if not abs(number(value)) < float("inf"):
+        if not abs(real(value)) < float("inf"):
             raise KernelError(f"got {name} {value!r}, expected a finite number; pass such as on=1.0, off=0.0")
     return off + (on - off) * torch.nn.functional.one_hot(labels, classes).to(torch.float64)
 

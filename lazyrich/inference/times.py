@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from lazyrich.amount import real
 from lazyrich.errors import KernelError
 from lazyrich.inference.layout import tensor
-from lazyrich.inference.number import number
 
 Times = float | Sequence[float] | Tensor
 
@@ -38,9 +38,9 @@ def check_rate(lr: float, momentum: float) -> None:
     Raises:
         KernelError: unless lr is finite and positive and 0 <= momentum < 1.
     """
-    if not 0 < number(lr) < float("inf"):
+    if not 0 < real(lr) < float("inf"):
         raise KernelError(f"got lr {lr!r}, expected a learning rate: a positive and finite number")
-    if not 0 <= number(momentum) < 1:
+    if not 0 <= real(momentum) < 1:
         raise KernelError(f"got momentum {momentum!r}, expected a number of at least 0 and below 1")
 
 
@@ -50,5 +50,5 @@ def check_ridge(ridge: float) -> None:
     Raises:
         KernelError: unless it is finite and zero or positive.
     """
-    if not 0 <= number(ridge) < float("inf"):
+    if not 0 <= real(ridge) < float("inf"):
         raise KernelError(f"got ridge {ridge!r}, expected a finite number, zero or positive; pass ridge=0 for no weight decay")

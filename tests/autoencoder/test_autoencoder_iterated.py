@@ -198,7 +198,7 @@ PAIR = Pair(nn.Linear(6, 2), nn.Linear(2, 6))
         (lambda: spectral_radius(PAIR, torch.zeros(0, 6)), r"got x of shape \(0, 6\)"),
         (lambda: memory(PAIR, torch.zeros(0, 6)), r"got x of shape \(0, 6\)"),
         (lambda: memory(PAIR, torch.ones(2, 6), disturbance="1"), "disturbance = '1'"),
-        (lambda: iterate(PAIR, torch.zeros(4, 6), longest=0), "longest = 0, expected a whole number, at least 1"),
+        (lambda: iterate(PAIR, torch.zeros(4, 6), longest=0), "longest = 0, expected a whole number of at least 1"),
         (lambda: iterate(PAIR, torch.zeros(4, 6), steps="20"), "steps = '20'"),
         (lambda: used(torch.tensor([[math.nan, 1.0], [0.0, 1.0]])), "z with 1 values that are not finite"),
         (lambda: noisy(lambda step: None, gaussian=math.nan), "gaussian = nan"),

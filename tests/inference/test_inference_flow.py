@@ -274,7 +274,7 @@ def test_the_largest_learning_rate_of_an_operator_is_that_of_its_matrix(model: L
         ({"ridge": -5.0}, "got ridge -5.0"),
         ({"ridge": math.nan}, "got ridge nan"),
         ({"ridge": math.inf}, "got ridge inf"),
-        ({"loss": "mse", "outputs": 0}, "got outputs=0, expected a whole number, at least 1"),
+        ({"loss": "mse", "outputs": 0}, "got outputs = 0, expected a whole number of at least 1"),
         ({"outputs": math.nan}, "got outputs=nan"),
         ({"outputs": "3"}, "got outputs='3'"),
         ({"momentum": "0"}, "got momentum '0'"),
