@@ -38,7 +38,7 @@ def test_bad_labels_are_refused_in_words(labels: Tensor, classes: int | None, co
 @pytest.mark.parametrize(
     ("given", "complaint"),
     [
-        ({"classes": math.nan}, "got classes=nan"),
+        ({"classes": math.nan}, "got classes = nan"),
         ({"on": "3"}, "got on '3'"),
         ({"on": math.nan}, "got on nan"),
         ({"off": [0.0]}, "got off"),

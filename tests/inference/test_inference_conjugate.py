@@ -95,8 +95,8 @@ def test_the_blocks_of_a_streamed_gram_are_what_is_held(gram: Tensor) -> None:
 
 def test_streamed_and_dense_grams_that_are_none_are_refused(gram: Tensor) -> None:
     for made, complaint in (
-        (lambda: Streamed(lambda i, j: gram[i:j], "3"), "got samples='3'"),
-        (lambda: Streamed(lambda i, j: gram[i:j], N, block=0), "got block=0"),
+        (lambda: Streamed(lambda i, j: gram[i:j], "3"), "got samples = '3'"),
+        (lambda: Streamed(lambda i, j: gram[i:j], N, block=0), "got block = 0"),
         (lambda: Streamed("3", N), "got rows '3', expected a function"),
         (lambda: Dense("3"), "got matrix of type str"),
         (lambda: Dense(torch.zeros(3)), "got matrix of shape"),
@@ -118,8 +118,8 @@ def test_what_does_not_converge_or_fit_is_refused_in_words(gram: Tensor, b: Tens
         ({"tolerance": 0.0}, "tolerance between 0 and 1"),
         ({"tolerance": "1"}, "tolerance '1'"),
         ({"noise": None}, "noise None"),
-        ({"rank": 1.5}, "got rank=1.5, expected a whole number"),
-        ({"max_iterations": "3"}, "got max_iterations='3'"),
+        ({"rank": 1.5}, "got rank = 1.5, expected a whole number"),
+        ({"max_iterations": "3"}, "got max_iterations = '3'"),
         ({"b": "b"}, "got b of type str"),
         ({"preconditioner": "ilu"}, "expected None, 'jacobi'"),
         ({"operator": Streamed(lambda i, j: gram[i:j, :5], N)}, r"expected \(120, 120\)"),

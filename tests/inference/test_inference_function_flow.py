@@ -141,7 +141,7 @@ def test_logistic_takes_labels_of_either_kind_and_cross_entropy_probabilities() 
         ({"y": LABELS[:0]}, r"got y of shape \(0,\)"),
         ({"y": torch.tensor(1)}, r"got y of shape \(\)"),
         ({"f0_train": torch.tensor(1.0)}, r"got f0_train of shape \(\)"),
-        ({"f0_train": torch.zeros(N, K), "outputs": "3"}, "got outputs='3', expected a whole number"),
+        ({"f0_train": torch.zeros(N, K), "outputs": "3"}, "got outputs = '3', expected a whole number"),
         ({"f0_train": torch.zeros(N, K), "outputs": K + 1}, "as f0_train has them"),
         ({"loss": lambda f, y: -f.pow(4).sum(), "f0_train": torch.ones(N, K), "t": 1e3}, "not finite|could not follow"),
     ],

@@ -76,7 +76,7 @@ def test_counts_that_do_not_fit_are_refused(count):
 @pytest.mark.parametrize("seed", [None, "3", 1.5, -1])
 def test_seeds_that_are_none_are_refused(seed):
     for ask in (top_eigenpairs, density):
-        with pytest.raises(KernelError, match="got seed=.*expected a whole number"):
+        with pytest.raises(KernelError, match="got seed = .*expected a whole number"):
             ask(Dense(torch.eye(12)), seed=seed)
 
 
