@@ -1,4 +1,4 @@
-"""Networks as people write them: a ResNet without BatchNorm, a ViT, a pre-LN transformer, beside their own Monte Carlo."""
+"""Networks as people write them: a ResNet without BatchNorm, a ViT, pre-norm transformers, beside their own Monte Carlo."""
 
 import math
 
@@ -92,6 +92,39 @@ class GPT(nn.Module):
         return self.lm_head(self.ln_f(x).mean(1))
 
 
+class Llama(nn.Module):
+    """One block with root-mean-square norms, rotary positions, two queries a key, and a gated feed-forward part."""
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.head, kv = dim // 4, dim // 2
+        self.embed_tokens, self.lm_head = nn.Embedding(11, dim), nn.Linear(dim, 4, bias=False)
+        self.input_norm, self.post_norm, self.norm = nn.RMSNorm(dim), nn.RMSNorm(dim), nn.RMSNorm(dim)
+        self.q_proj, self.o_proj = nn.Linear(dim, dim, bias=False), nn.Linear(dim, dim, bias=False)
+        self.k_proj, self.v_proj = nn.Linear(dim, kv, bias=False), nn.Linear(dim, kv, bias=False)
+        self.gate, self.up = nn.Linear(dim, 2 * dim, bias=False), nn.Linear(dim, 2 * dim, bias=False)
+        self.down = nn.Linear(2 * dim, dim, bias=False)
+
+    def rotate(self, x: Tensor) -> Tensor:
+        rates = 100.0 ** (-torch.arange(0, self.head, 2, device=x.device) / self.head)
+        angle = torch.cat([torch.arange(x.shape[2], device=x.device)[:, None] * rates] * 2, -1).to(x)
+        first, second = x.chunk(2, -1)
+        return x * angle.cos() + torch.cat([-second, first], -1) * angle.sin()
+
+    def attend(self, x: Tensor) -> Tensor:
+        q, k, v = (f(x).unflatten(-1, (-1, self.head)).transpose(1, 2) for f in (self.q_proj, self.k_proj, self.v_proj))
+        k, v = (h[:, :, None].expand(-1, -1, 2, -1, -1).flatten(1, 2) for h in (self.rotate(k), v))
+        h = F.scaled_dot_product_attention(self.rotate(q), k, v, is_causal=True, scale=1 / self.head)
+        return self.o_proj(h.transpose(1, 2).flatten(2))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.embed_tokens(tokens)
+        x = x + self.attend(self.input_norm(x))
+        h = self.post_norm(x)
+        x = x + self.down(F.silu(self.gate(h)) * self.up(h))
+        return self.lm_head(self.norm(x)[:, -1])
+
+
 class GatedMLP(nn.Module):
     def __init__(self, dim: int):
         super().__init__()
@@ -111,6 +144,7 @@ MODELS = {
     "resnet": (ResNet, numbers(3, 3, 4, 4)),
     "vit": (VisionTransformer, numbers(3, 1, 4, 4)),
     "gpt": (GPT, TOKENS),
+    "llama": (Llama, TOKENS),
     "gated mlp": (GatedMLP, numbers(4, 6)),
 }
 
