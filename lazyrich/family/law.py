@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from scipy.special import stdtrit
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -182,6 +181,8 @@ def measured_law(entries: Tensor) -> Law:
     n, mean, std = len(entries), float(entries.mean()), float(entries.std(correction=0))
     if bool((entries == entries[0]).all()):
         return Law(float(entries[0]), 0.0, math.sqrt(0.5) if n == 1 and mean else 0.0)
+    from scipy.special import stdtrit  # a second of loading, that only measured laws need
+
     error = std / math.sqrt(n - 1)
     if abs(mean) < float(stdtrit(n - 1, FIVE_SIGMA)) * error:  # Student's: two entries that agree are no evidence
         mean, std = 0.0, float(entries.square().mean().sqrt())
