@@ -61,6 +61,7 @@ class Run:
     used: dict[str, tuple[Drawn, float]] = field(default_factory=dict)
     ways: dict[str, str] = field(default_factory=dict)
     watch: Callable[[Node, Any], None] | None = None
+    turned: bool = False  # whether any features have been turned so far
     _evaluated: dict[int, tuple[Any, Field]] = field(default_factory=dict)
     _read: dict[tuple[int, int, bool], tuple[Data, Field]] = field(default_factory=dict)
     _readers: dict[int, tuple[Curve, int]] = field(default_factory=dict)

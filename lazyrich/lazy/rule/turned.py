@@ -30,9 +30,10 @@ LOGITS = ("matmul", "bmm", "einsum", "scaled_dot_product_attention")
 
 def ruled(call: Call, function: Function) -> Any:
     """What a rule makes of its inputs; where it refuses fixed numbers on single features, what is left of the features' law."""
-    given = next((_bare(v) for v in _members(call) if isinstance(_bare(v), Turned)), None)
-    if given is not None:
-        return _followed(call, function, given)
+    if call.run.turned:  # asked of every operation of every tile, so it must cost nothing where there is none
+        given = next((_bare(v) for v in _members(call) if isinstance(_bare(v), Turned)), None)
+        if given is not None:
+            return _followed(call, function, given)
     try:
         return function(call)
     except KernelError as refusal:
@@ -120,7 +121,8 @@ def _plain(call: Call, value: Any) -> tuple[Field, float]:
     return field, number * (field.size if isinstance(field, Turned) else 1.0)
 
 
-def _without_law(field: Field, layout: Layout, reason: KernelError, size: float) -> Turned:
+def _without_law(call: Call, field: Field, layout: Layout, reason: KernelError, size: float) -> Turned:
+    call.run.turned = True
     kept = {f.name: getattr(field, f.name) for f in fields(Field)} | {"layout": layout, "origin": None}
     return Turned(**kept, size=size, reason=reason)
 
@@ -131,7 +133,7 @@ def _scaled(call: Call, value: Any, numbers: Data, reason: KernelError) -> Turne
     root = math.sqrt(max(float(t.abs().square().mean()) for t in numbers.tensors))
     if call.node.op == "div":
         root = math.sqrt(max(float((1 / t).abs().square().mean()) for t in numbers.tensors))
-    return _without_law(field, field.layout, reason, size * root)
+    return _without_law(call, field, field.layout, reason, size * root)
 
 
 def _normed(call: Call, value: Any, reason: KernelError) -> Turned:
@@ -148,7 +150,7 @@ def _normed(call: Call, value: Any, reason: KernelError) -> Turned:
             size = math.sqrt(drawn.mean**2 + drawn.variance)
         if drawn.variance:
             field = replace(field, sources=field.sources | {Source(parameter.name)})
-    return _without_law(field, field.layout, reason, size)
+    return _without_law(call, field, field.layout, reason, size)
 
 
 def _relaid(call: Call, value: Any, reason: KernelError) -> Any:
@@ -162,7 +164,7 @@ def _relaid(call: Call, value: Any, reason: KernelError) -> Any:
     else:
         at, keeps = field.layout.axis(_dim(call)), op not in ("select", "unbind")
         layouts = [field.layout.replaced(at, *(((Atom(Kind.FEATURE, shape[at]),),) if keeps else ())) for shape in shapes]
-    found = [_without_law(field, layout, reason, size) for layout in layouts]
+    found = [_without_law(call, field, layout, reason, size) for layout in layouts]
     return found if call.node.shapes else found[0]
 
 
@@ -199,4 +201,4 @@ def _joined(call: Call, reason: KernelError) -> Turned:
         shares = [1.0, float(call.kwargs.get("alpha", 1)) ** 2]
     size = math.sqrt(sum(share * number**2 for share, number in zip(shares, sizes, strict=True)))
     joined = replace(bare[0], sources=frozenset().union(*(field.sources for field in bare)))
-    return _without_law(joined, layout, reason, size)
+    return _without_law(call, joined, layout, reason, size)
