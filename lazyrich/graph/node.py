@@ -56,6 +56,11 @@ class Node:
         """Names of the nodes that it reads."""
         return [leaf.name for leaf in tree_leaves((self.args, dict(self.kwargs))) if isinstance(leaf, Ref)]
 
+    @cached_property
+    def library(self) -> str:
+        """Whose operation it is: ``aten`` for torch's, empty for what is no operation of a library."""
+        return getattr(getattr(self.target, "_schema", None), "name", "").rpartition("::")[0]
+
     @property
     def place(self) -> str:
         """Where in the model it stands, for messages."""

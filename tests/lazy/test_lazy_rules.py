@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 from collections.abc import Container, Iterable
 from functools import cache
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 import lazyrich as lzr
 from lazyrich.family.family import seeded
 from lazyrich.lazy import Kernel
+from lazyrich.lazy.field import Turned
 from lazyrich.lazy.referee import Estimate, monte_carlo
 from lazyrich.lazy.rule import RULES
 
@@ -215,6 +217,19 @@ def test_the_mean_over_networks_is_off_by_one_over_the_width():
         estimate = monte_carlo(kernel, case.factory, width, case.x, 3000, 1, outputs=16)
         off.append(error(estimate.ntk, exact))
     assert 2.5 < off[0] / off[1] < 7
+
+
+def test_turned_features_do_not_keep_their_tile():
+    """Their refusal is carried along; its frames would hold all arrays of a tile until Python collects cycles."""
+    kernel, x = of("rotary positions"), CASES["rotary positions"].x
+    kernel.ntk(x)
+    gc.collect()
+    gc.disable()
+    try:
+        kernel.ntk(x)
+        assert not [thing for thing in gc.get_objects() if type(thing) is Turned]
+    finally:
+        gc.enable()
 
 
 def test_every_rule_has_a_case():

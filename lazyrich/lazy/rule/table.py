@@ -84,16 +84,16 @@ class Rule:
 
 
 RULES: dict[str, Rule] = {}
+TORCHS = ("", "aten", "prims")  # libraries of torch's own operations
 _OWN = __name__.rpartition(".")[0]  # where this package's own rules are written
 
 
 def rule_of(node: Node) -> Rule | None:
     """The rule of an operation: under its full name, else under its plain one, which is not taken for torch's own namesake."""
-    schema = getattr(getattr(node.target, "_schema", None), "name", "")
-    library = schema.rpartition("::")[0]
-    rule = RULES.get(f"{library}::{node.op}") or RULES.get(node.op)
-    foreign = library not in ("", "aten", "prims")
-    return None if rule and foreign and (rule.function.__module__ or "").startswith(_OWN) else rule
+    if node.library in TORCHS:
+        return RULES.get(node.op)
+    rule = RULES.get(f"{node.library}::{node.op}") or RULES.get(node.op)
+    return None if rule and (rule.function.__module__ or "").startswith(_OWN) else rule
 
 
 def _key(name: str) -> str:
@@ -103,7 +103,7 @@ def _key(name: str) -> str:
         library, op, _ = op.split(".")
     op = op.partition(".")[0]
     op = op if op.startswith("__") else op.removesuffix("_")
-    return op if library in ("", "aten", "prims") else f"{library}::{op}"
+    return op if library in TORCHS else f"{library}::{op}"
 
 
 def keeps(node: Node, need: Need) -> Need:

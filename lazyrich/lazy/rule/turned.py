@@ -40,6 +40,7 @@ def ruled(call: Call, function: Function) -> Any:
         turned = _started(call, refusal)
         if turned is None:
             raise
+        refusal.__traceback__ = None  # its frames hold this tile's arrays, and what is returned holds it
         return turned
 
 
@@ -130,9 +131,8 @@ def _without_law(call: Call, field: Field, layout: Layout, reason: KernelError, 
 def _scaled(call: Call, value: Any, numbers: Data, reason: KernelError) -> Turned:
     """Times fixed numbers; some that grow with the size of a head count as its logits' scale does."""
     field, size = _plain(call, value)
-    root = math.sqrt(max(float(t.abs().square().mean()) for t in numbers.tensors))
-    if call.node.op == "div":
-        root = math.sqrt(max(float((1 / t).abs().square().mean()) for t in numbers.tensors))
+    factors = [1 / t if call.node.op == "div" else t for t in numbers.tensors]
+    root = math.sqrt(max(float(t.abs().square().mean()) for t in factors))
     return _without_law(call, field, field.layout, reason, size * root)
 
 
