@@ -5,11 +5,13 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 
 from lazyrich.errors import SweepError
 from lazyrich.sweep import Store, executor_for, sweep
+from lazyrich.sweep.executor import dask
 
 
 def once_dead(a, folder):
@@ -71,6 +73,28 @@ def test_a_dask_scheduler_that_is_gone_leaves_its_trials_unfinished(tmp_path, co
     with Store(tmp_path / "s") as store:
         kept = store.all()
     assert 0 < len(kept) < count and {o.status for o in kept} == {"done"}
+
+
+class Slow:
+    """A result that arrives at the third time of asking."""
+
+    asked = 0
+
+    def result(self, timeout):
+        self.asked += 1
+        if self.asked < 3:
+            raise TimeoutError
+        return "there"
+
+
+def test_a_result_is_waited_for_only_while_the_dask_scheduler_listens():
+    pytest.importorskip("distributed")
+    comm = SimpleNamespace(closed=lambda: False)
+    client = SimpleNamespace(status="running", scheduler_comm=comm)
+    assert dask._result(client, Slow()) == "there"
+    client.status = "closed"
+    with pytest.raises(ConnectionError):
+        dask._result(client, Slow())
 
 
 @pytest.mark.ray

@@ -7,6 +7,7 @@ installed, and whatever the function imports.
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import logging
 import multiprocessing
@@ -53,7 +54,7 @@ class Dask:
         try:
             yield from self._outcomes(client, function, trials)
         finally:
-            with _silent(), suppress(TimeoutError, OSError):  # of a scheduler that is gone
+            with _silent(), suppress(asyncio.TimeoutError, OSError):  # of a scheduler that is gone
                 client.close()
             if self.address is None and client.cluster is not None:
                 client.cluster.close()
@@ -159,9 +160,19 @@ def _next(client: Any, finished: Any) -> Any:
     return next(finished)
 
 
+def _result(client: Any, future: Any) -> Any:
+    """What a future that ended holds; fetching it would wait for a scheduler that is gone meanwhile."""
+    while True:
+        try:
+            return future.result(timeout=50 * BEAT)
+        except asyncio.TimeoutError:  # the built-in one from Python 3.11 on
+            if not _connected(client):
+                raise ConnectionError("no scheduler") from None
+
+
 def _outcome(client: Any, future: Any, trial: Trial) -> Outcome:
     try:
-        return future.result()
+        return _result(client, future)
     except Exception as error:  # KilledWorker and its kin
         if isinstance(error, CancelledError) or not _connected(client):
             raise  # no fault of the trial
