@@ -167,6 +167,25 @@ def test_probes_see_live_models():
     assert not torch.equal(seen[1][1], seen[2][1])
 
 
+def test_gradients_are_seen_by_probes_and_stay():
+    found = {}
+
+    class Watch:
+        def begin(self, run):
+            assert all(p.grad is None for p in run.model.parameters())
+
+        def after(self, run):
+            found.setdefault(engine, []).append([p.grad.clone() for p in run.model.parameters()])
+
+    for engine in ("vmap", "loop"):
+        first, second = members("mlp", "adam", (0.1, 0.2))
+        train_all([first, replace(second, probes=[Watch()])], F.cross_entropy, 3, engine=engine)
+        found[engine].append([p.grad for m in (first, second) for p in m.model.parameters()])
+    assert [len(steps) for steps in found.values()] == [4, 4]
+    for ours, alone in zip(*found.values(), strict=True):
+        torch.testing.assert_close(ours, alone, rtol=1e-9, atol=1e-12)
+
+
 def test_a_plans_groups_are_kept_member_by_member():
     family = lzr.Family(lzr.zoo.mlp, base=16)
     data = lzr.data.load("digits")
