@@ -41,7 +41,8 @@ decoder's activations at the moving u do too, and Theta_f changes by Theta(1): f
 "kernel" parameterisation. The start (u_0, g_0) is random and training is nonlinear in it, so ends differ from draw to draw; close
 to a fork, small differences at the start are magnified, those of finite width too.
 
-**Standing.** The prior is published and (1)-(3) are the chain rule; that they close into (4) and (5) is derived here. Checks
+**Standing.** The prior is published and (1)-(3) are the chain rule. Littwin et al. (2021, arXiv:2107.00364) follow gradient descent
+on wide networks composed around a finite bottleneck in function space; (4) and (5) were derived without theirs. Checks
 (tests, ``studies/bottleneck.py``): exact to rounding for networks whose kernels are exact at finite width; for networks with all
 layers trained, the latents' relative error falls as n^(-1/2). No proof of uniform convergence is given; times of order one in n
 are meant, not log n. For rectifiers Theta_dec has a kink at u = u', where autograd takes the angle's derivative as zero.

@@ -37,8 +37,8 @@ class BottleneckDynamics:
         g_t(u)  = g_0(u) - int_0^t sum_b Theta_dec(u, u_b(s)) e_b(s) ds   the decoder as a function
         J_t(u)  = dg_t/du,    f_a(t) = g_t(u_a(t))
 
-    The derivation stands at the head of ``lazyrich.lazy.bottleneck``; no earlier publication of it is known to us, and the
-    tests and ``studies/bottleneck.py`` hold it against networks that are trained. The kernels Theta_enc(x, x') and
+    The derivation stands at the head of ``lazyrich.lazy.bottleneck`` (Littwin et al. 2021, arXiv:2107.00364, study the same
+    networks in function space), and the tests and ``studies/bottleneck.py`` hold it against networks that are trained. The kernels Theta_enc(x, x') and
     Theta_dec(u, u') are constant functions; what moves is where the second is taken, so features are learnt at the bottleneck
     though every layer is lazy. What is random is the start: u_0 ~ GP(0, K_enc), g_0 ~ GP(0, K_dec).
 
