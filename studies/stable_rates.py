@@ -67,10 +67,12 @@ def moved(plan, width: int, seed: int, lr: float, steps: int) -> float:
 
 def slopes(name: str, seeds: int, steps: int = 40):
     """Slopes in the width of the largest stable rate, and of the features' movement at a quarter of it."""
-    plan = lzr.plan(lzr.Family(lambda n: MLP(n, depth=2, outputs=1, bias=False), base=64), SCHEMES[name][0], "sgd", init={"*": "lecun"})
+    family = lzr.Family(lambda n: MLP(n, depth=2, outputs=1, bias=False), base=64)
+    plan = lzr.plan(family, SCHEMES[name][0], "sgd", init={"*": "lecun"})
     rates = [[largest(plan, width, seed, steps) for width in WIDTHS] for seed in range(seeds)]
     moves = [
-        [moved(plan, width, seed, lr / 4, steps) for width, lr in zip(WIDTHS, row, strict=True)] for seed, row in enumerate(rates)
+        [moved(plan, width, seed, lr / 4, steps) for width, lr in zip(WIDTHS, row, strict=True)]
+        for seed, row in enumerate(rates)
     ]
     return fit_slope(WIDTHS, rates), fit_slope(WIDTHS, moves)
 
