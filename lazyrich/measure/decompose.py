@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import jvp
 
 from lazyrich.errors import UsageError
 from lazyrich.family.family import seeded
@@ -40,6 +41,41 @@ class Decomposition:
         """||layer + passthrough + interaction - total|| / ||total||; 0 where nothing moved."""
         rest = self.layer + self.passthrough + self.interaction - self.total
         return relative(rest, self.total)
+
+    def through(self, phi: Callable[[Tensor], Tensor], before: Tensor) -> Decomposition:
+        """The terms behind a nonlinearity phi that acts entry by entry on the output y, of which ``before`` is the old one.
+
+        Each term is taken times the secant slope (phi(y + dy) - phi(y)) / dy, so that they sum to phi(y + dy) - phi(y) exactly;
+        where dy is lost in the rounding of y, times phi'(y).
+
+        Example:
+            >>> y, part = torch.randn(4, dtype=torch.float64), torch.randn(4, dtype=torch.float64)
+            >>> d = Decomposition(part, part / 2, -part / 4, part + part / 2 - part / 4).through(torch.tanh, y)
+            >>> d.error < 1e-12, torch.allclose(y.tanh() + d.total, (y + 1.25 * part).tanh())
+            (True, True)
+        """
+        y, dy = before.detach(), self.total
+        moved = phi(y + dy) - phi(y)
+        still = dy.abs() <= y.abs().clamp(min=1) * torch.finfo(y.dtype).eps ** 0.5
+        slope = torch.where(still, _derivative(phi, y), moved / dy.masked_fill(still, 1.0))
+        return Decomposition(self.layer * slope, self.passthrough * slope, self.interaction * slope, dy * slope)
+
+    def past(self, skip: Tensor) -> Decomposition:
+        """The branch of a residual block x + B(x) alone, where ``skip`` is the change of x, which goes past it.
+
+        Example:
+            >>> old, new = nn.Linear(3, 3), nn.Linear(3, 3)
+            >>> state = lambda layer: {f"0.{name}": p for name, p in layer.named_parameters()}
+            >>> class Residual(nn.Sequential):
+            ...     def forward(self, x):
+            ...         return x + super().forward(x)
+            >>> x0, x1 = torch.randn(5, 3).double(), torch.randn(5, 3).double()
+            >>> whole = decompose(Residual(old), state(old), state(new), x0, x1)
+            >>> branch = decompose(old, dict(old.named_parameters()), dict(new.named_parameters()), x0, x1)
+            >>> torch.allclose(whole.past(x1 - x0).passthrough, branch.passthrough)
+            True
+        """
+        return replace(self, passthrough=self.passthrough - skip, total=self.total - skip)
 
 
 def decompose(
@@ -94,6 +130,10 @@ def decompose(
             "to both"
         )
     return from_corners(y00, evaluate(new, old_x), evaluate(old, new_x), y11)
+
+
+def _derivative(phi: Callable[[Tensor], Tensor], y: Tensor) -> Tensor:
+    return jvp(phi, (y,), (torch.ones_like(y),))[1]
 
 
 def _refuse(block: Any, states: Mapping[str, Any]) -> None:

@@ -120,3 +120,28 @@ def test_what_the_block_does_not_take_is_refused():
     ]:
         with pytest.raises(LazyrichError, match=words):
             decompose(*given)
+
+
+@pytest.mark.parametrize("phi", [torch.relu, F.gelu, torch.tanh])
+def test_the_terms_behind_a_nonlinearity_sum_to_its_change(phi):
+    torch.manual_seed(0)
+    old, new = nn.Linear(6, 40).double(), nn.Linear(6, 40).double()
+    with torch.no_grad():
+        for a, b in zip(old.parameters(), new.parameters(), strict=True):
+            b[:10] = a[:10]  # units that stay
+    x = torch.randn(9, 6, dtype=torch.float64)
+    moved = x.clone()
+    moved[:3] += torch.randn(3, 6, dtype=torch.float64)
+    d = decompose(old, dict(old.named_parameters()), dict(new.named_parameters()), x, moved)
+    behind = d.through(phi, old(x))
+    assert behind.error < 1e-12
+    torch.testing.assert_close(behind.total, phi(new(moved)) - phi(old(x)), rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(behind.layer * d.total, d.layer * behind.total, rtol=1e-6, atol=1e-12)  # shares are kept
+    assert bool((d.total[3:, :10] == 0).all())
+    assert bool((behind.total[3:, :10] == 0).all())
+
+
+def test_terms_too_small_for_a_secant_take_the_tangent():
+    y, small = torch.tensor([0.3, -2.0], dtype=torch.float64), torch.full((2,), 1e-13, dtype=torch.float64)
+    behind = from_corners(y, y + small, y, y + small).through(torch.tanh, y)
+    torch.testing.assert_close(behind.total, (y + small - y) * (1 - y.tanh() ** 2), rtol=1e-12, atol=0)

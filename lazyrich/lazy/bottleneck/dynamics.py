@@ -38,9 +38,10 @@ class BottleneckDynamics:
         J_t(u)  = dg_t/du,    f_a(t) = g_t(u_a(t))
 
     The derivation stands at the head of ``lazyrich.lazy.bottleneck`` (Littwin et al. 2021, arXiv:2107.00364, study the same
-    networks in function space), and the tests and ``studies/bottleneck.py`` hold it against networks that are trained. The kernels Theta_enc(x, x') and
-    Theta_dec(u, u') are constant functions; what moves is where the second is taken, so features are learnt at the bottleneck
-    though every layer is lazy. What is random is the start: u_0 ~ GP(0, K_enc), g_0 ~ GP(0, K_dec).
+    networks in function space), and the tests and ``studies/bottleneck.py`` hold it against networks that are trained. The
+    kernels Theta_enc(x, x') and Theta_dec(u, u') are constant functions; what moves is where the second is taken, so features
+    are learnt at the bottleneck though every layer is lazy. What is random is the start: u_0 ~ GP(0, K_enc), g_0 ~ GP(0,
+    K_dec).
 
     Args:
         encoder: kernels of the encoder, for one latent.
