@@ -9,6 +9,7 @@ from lazyrich.tangent.features import feature_kernel, features
 from lazyrich.tangent.function import NetworkFunction
 from lazyrich.tangent.higher import HigherKernels, higher_kernels
 from lazyrich.tangent.joint import JointModel, TangentDirections
+from lazyrich.tangent.laziness import Laziness, laziness
 from lazyrich.tangent.ntk import ntk_of
 from lazyrich.tangent.onset import Onset, onset
 from lazyrich.tangent.operator import NtkOperator
@@ -32,6 +33,7 @@ __all__ = [
     "Hierarchy",
     "HigherKernels",
     "LayerAlignment",
+    "Laziness",
     "NetworkFunction",
     "NtkOperator",
     "Onset",
@@ -46,6 +48,7 @@ __all__ = [
     "higher_kernels",
     "layer_alignment",
     "layer_kernels",
+    "laziness",
     "linearize",
     "ntk_of",
     "ntk_velocity",
