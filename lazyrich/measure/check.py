@@ -18,6 +18,7 @@ from lazyrich.amount import counted, positive, unsigned
 from lazyrich.data import ArrayData, load
 from lazyrich.errors import UsageError
 from lazyrich.family import Role
+from lazyrich.family.parametrized import place
 from lazyrich.fingerprint import fingerprint
 from lazyrich.layer import shown
 from lazyrich.measure.departure import departures
@@ -349,7 +350,7 @@ def _still(setup: Setup, units: Sequence[str]) -> list[str]:
 def _tensors(plan: Plan, key: str) -> tuple[str, ...]:
     """The tensors that a layer owns."""
     path = key.split("#")[0]
-    return tuple(name for name in plan.tensors if name == key or name.rpartition(".")[0] == path)
+    return tuple(name for name in plan.tensors if name == key or place(name)[0] == path)
 
 
 def _judge(

@@ -11,6 +11,7 @@ from typing import Any
 
 from lazyrich.errors import PlanError
 from lazyrich.family import Family
+from lazyrich.family.parametrized import place
 from lazyrich.init import Initialiser, parse
 from lazyrich.scaling.power import Power
 from lazyrich.scaling.tensor import TensorPlan
@@ -30,7 +31,7 @@ def initialised(
         raise PlanError(f"got init = {init!r}, expected {{tensor pattern: rule}}, such as {{'*': lazyrich.init.lecun()}}")
     rules = {pattern: _rule(pattern, rule) for pattern, rule in init.items()}
     given = {name: (pattern, rules[pattern]) for pattern in rules for name in matching(tensors, pattern, "init")}
-    owners = {name.rpartition(".")[0] for name, tensor in tensors.items() if _is_weight(tensor, family)}
+    owners = {place(name)[0] for name, tensor in tensors.items() if _is_weight(tensor, family)}
     made, met = dict(tensors), set()
     for name, (pattern, rule) in given.items():
         started = _started(tensors[name], rule, family, owners)
@@ -96,7 +97,7 @@ def _started(tensor: TensorPlan, rule: float | Initialiser, family: Family, owne
     if not isinstance(rule, Initialiser):
         silent = tensor.std == 0 and rule == 0
         return tensor if silent else resized(tensor, rule / tensor.std if tensor.std else 0.0)
-    bias = not tensor.contracted and tensor.mean == 0 and tensor.name.rpartition(".")[0] in owners
+    bias = not tensor.contracted and tensor.mean == 0 and place(tensor.name)[0] in owners and not tensor.norm_of
     return replace(tensor, start=rule) if _is_weight(tensor, family) or (bias and rule.b is not None) else None
 
 
