@@ -178,6 +178,11 @@ class Family:
         code = fingerprint(self.factory) if self.factory else ""
         return hashlib.sha256(f"{list(self.tensors.values())}{code}".encode()).hexdigest()[:16]
 
+    def given(self, name: str) -> bool:
+        """Whether ``roles`` said what a tensor is."""
+        info = self.tensors[name]
+        return any(fnmatch.fnmatch(one, pattern) for one in (name, *info.aliases) for pattern in self._overrides)
+
     def shapes(self, width: int) -> dict[str, tuple[int, ...]]:
         """Shape of every tensor at a width, without allocating the network."""
         return {name: tuple(p.shape) for name, p in self.sketch(width).named_parameters()}

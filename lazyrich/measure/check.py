@@ -21,6 +21,7 @@ from lazyrich.family import Role
 from lazyrich.family.parametrized import place
 from lazyrich.fingerprint import fingerprint
 from lazyrich.layer import shown
+from lazyrich.measure.contracted import refuse_contracted
 from lazyrich.measure.departure import departures
 from lazyrich.measure.predict import Prediction, UnitExponents, predict, unit_exponents
 from lazyrich.measure.result import CheckResult, Trial
@@ -125,7 +126,7 @@ def check(
         command: how a person repeats this, for the report.
 
     Raises:
-        UsageError: for widths, steps or seeds that make no check.
+        UsageError: for widths, steps or seeds that make no check, and for a vector that the forward sums over, as a readout.
 
     Example:
         >>> import lazyrich as lzr
@@ -135,6 +136,7 @@ def check(
     """
     setup = setup_of(as_plan(plan), data, widths, steps, seeds, lr, weight_decay, batch, probe, loss, device, meet)
     store = RunFolder(folder, setup.settings()) if folder else None
+    refuse_contracted(setup.plan, setup.data.batch(setup.probe, 0, 0)[0].cpu(), setup.widths[0])
     jobs = [(width, seed) for width in setup.widths for seed in range(seeds)]
     trials = []
     for done, (width, seed) in enumerate(jobs):

@@ -423,3 +423,51 @@ def test_sums_over_features_that_grow_as_the_root_of_the_width_are_counted_as_su
 def test_what_cannot_be_predicted_is_refused(order, widths, words):
     with pytest.raises(UsageError, match=words):
         predict(lzr.plan(lzr.Family(lzr.zoo.mlp, base=16), lzr.mup()), order, widths)
+
+
+class Scores(nn.Module):
+    """Pools features with scores that one vector gives, as attentions over graphs do; ``how`` it is summed over, if it is."""
+
+    def __init__(self, n, how, shape=(-1,)):
+        super().__init__()
+        self.enter, self.leave, self.how = nn.Linear(8, n), nn.Linear(n, 3), how
+        self.q = nn.Parameter(torch.randn(n).reshape(*shape) / n**0.5)
+        self.gain = nn.Parameter(torch.ones(n))
+
+    def forward(self, x):
+        h = torch.tanh(self.enter(x)) * self.gain
+        return self.leave(h * self.how(h, self.q))
+
+
+SUMS = {
+    "matrix times vector": (lambda h, q: (h @ q)[:, None], (-1,)),
+    "linear": (nn.functional.linear, (1, -1)),
+    "einsum": (lambda h, q: torch.einsum("bn,n->b", h, q)[:, None], (-1,)),
+    "product and sum": (lambda h, q: (h * q[None, 0]).sum(-1, keepdim=True), (1, -1)),
+    "turned": (lambda h, q: h @ q.T, (1, -1)),
+}
+NO_SUMS = {
+    "entry by entry": lambda h, q: q,
+    "a gain before a sum of squares": lambda h, q: (h * q).pow(2).sum(-1, keepdim=True).rsqrt(),
+    "gains of queries and keys": lambda h, q: ((h * q) * h).sum(-1, keepdim=True),
+    "a sum over other axes": lambda h, q: (h * q).sum(0),
+    "a mean": lambda h, q: (h * q).mean(-1, keepdim=True),
+    "before a matrix": lambda h, q: (h * q) @ torch.ones(h.shape[1], 1),
+}
+POINTS = (torch.randn(32, 8, generator=torch.Generator().manual_seed(0)), torch.arange(32) % 3)
+
+
+@pytest.mark.parametrize("kind", SUMS)
+def test_a_vector_that_is_summed_over_is_refused_with_its_role(kind):
+    make = lambda n: Scores(n, *SUMS[kind])  # noqa: E731
+    with pytest.raises(UsageError, match=r"'q' for vectors, but the forward .* --roles 'q=output'"):
+        lzr.check(lzr.plan(lzr.Family(make, base=16), lzr.mup()), POINTS, (16, 32))
+    for role in ("output", "vector"):  # what a person says counts
+        plan = lzr.plan(lzr.Family(make, base=16, roles={"q": role}), lzr.mup())
+        assert lzr.check(plan, POINTS, (16, 32), steps=1, seeds=1).verdict
+
+
+@pytest.mark.parametrize("kind", NO_SUMS)
+def test_a_vector_that_acts_entry_by_entry_is_one(kind):
+    plan = lzr.plan(lzr.Family(lambda n: Scores(n, NO_SUMS[kind]), base=16), lzr.mup())
+    assert lzr.check(plan, POINTS, (16, 32), steps=1, seeds=1).verdict
