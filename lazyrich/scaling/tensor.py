@@ -46,6 +46,16 @@ class TensorPlan:
     start: Initialiser | None = None
     norm_of: str = ""
 
+    @property
+    def lawless(self) -> bool:
+        """Whether the factory's own standard deviation is no known power of the width."""
+        return self.own is None and self.std != 0 and not self.norm_of
+
+    @property
+    def keeps(self) -> bool:
+        """Whether the plan leaves the factory's own standard deviation."""
+        return self.rule.std is None and self.asked_std(self.shape) is None
+
     def plain_std(self, shape: tuple[int, ...], width: float) -> float:
         """Standard deviation of the plain network at a shape: by the rule that was given, else the factory's."""
         if (asked := self.asked_std(shape)) is not None:

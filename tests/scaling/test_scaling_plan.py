@@ -539,6 +539,44 @@ def test_one_pattern_of_branches_is_read_as_one():
     assert one.fingerprint == several.fingerprint
 
 
+# --- factories whose own sizes are no powers of the width -------------------------------------------------------------------------
+
+
+def two_xaviers(n):
+    """The size of the first layer falls from a constant to the root of the width."""
+    net = nn.Sequential(nn.Linear(100, n, bias=False), nn.ReLU(), nn.Linear(n, 100, bias=False))
+    for layer in (net[0], net[2]):
+        nn.init.xavier_uniform_(layer.weight)
+    return net
+
+
+def test_sizes_that_are_no_powers_of_the_width_are_told_as_the_factory_draws_them(tmp_path):
+    plan = lzr.plan(lzr.Family(two_xaviers, base=32), lzr.standard(), "adam")
+    for width in (32, 1024):
+        assert [row["init std"] for row in plan.rows(width)] == pytest.approx([(2 / (100 + width)) ** 0.5] * 2)
+        assert [row["init std"] for row in plan.rows(plan.build(width))] == pytest.approx([(2 / (100 + width)) ** 0.5] * 2)
+    alone = lzr.Plan.load(plan.save(tmp_path / "plan.json"))  # without a family nothing tells
+    assert all(math.isnan(row["init std"]) for row in alone.rows(two_xaviers(64)))
+    assert [row["init std"] for row in alone.rows(two_xaviers(32))] == pytest.approx([(2 / 132) ** 0.5] * 2)
+
+
+def test_a_trained_model_of_such_a_factory_is_refused():
+    plan = lzr.plan(lzr.Family(two_xaviers, base=32), lzr.mup(), "adam")
+    model = plan.apply_(two_xaviers(512))
+    assert float(model[0].weight.detach().std()) == pytest.approx(plan.settings(512)["0.weight"].std, rel=0.05)
+    before = model[0].weight.clone()
+    plan.apply_(model)
+    assert torch.equal(model[0].weight, before)
+    trained = two_xaviers(512)
+    with torch.no_grad():
+        trained[0].weight.mul_(1.5)
+        trained[2].weight.mul_(1.5)
+    before = trained[0].weight.clone()
+    with pytest.raises(PlanError, match="'0.weight' has standard deviation .* before training"):
+        plan.apply_(trained)
+    assert torch.equal(trained[0].weight, before)
+
+
 # --- weight norms ---------------------------------------------------------------------------------------------------------------
 
 
