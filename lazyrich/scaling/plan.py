@@ -67,8 +67,13 @@ class Plan:
 
         Raises:
             PlanError: if the model is not of this family, or a tensor follows neither the factory's law nor the plan's
-                (a trained or loaded model).
+                (a trained or loaded model), or is on the meta device.
         """
+        if drawn := [name for name, (p, _) in self._matched(model).items() if p.is_meta]:
+            raise PlanError(
+                f"tensor '{drawn[0]}' is on the meta device, where nothing is drawn that a plan could rescale; apply the plan "
+                "after model.to_empty(device=...) and the layers' reset_parameters(), or take plan.build(width, device=...)"
+            )
         return self._apply_(model)
 
     def _apply_(self, model: nn.Module, fresh: bool = False) -> nn.Module:
@@ -81,6 +86,7 @@ class Plan:
 
     def meet_(self, model: nn.Module) -> nn.Module:
         """Meet the obligations on a model by hooks; ``release_(model)`` takes them off."""
+        _model(model)
         self.release_(model)
         if self.gauge == "multipliers":
             self._multiply_(model)
@@ -90,7 +96,7 @@ class Plan:
 
     def release_(self, model: nn.Module) -> nn.Module:
         """Take the plan's hooks off a model."""
-        return release_(model)
+        return release_(_model(model))
 
     def param_groups(
         self, model: nn.Module, lr: float, weight_decay: float = 0.0, eps: float = 1e-8, rest_lr: float | None = None
@@ -232,6 +238,12 @@ class Plan:
         return self.family
 
     def _settings(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Setting]:
+        for name, shape in shapes.items():
+            if 0 in shape and 0 not in self.tensors[name].shape:
+                raise PlanError(
+                    f"tensor '{name}' has shape {shape} at this width, {self.tensors[name].shape} at the base: of an axis of "
+                    "size 0 nothing can be planned; take a wider network"
+                )
         options, known = (self._ratio(shapes), self.decay_policy, self.optimizer_name), self._known(shapes)
         return {name: setting_of(known[name], shape, *options) for name, shape in shapes.items()}
 
@@ -258,7 +270,7 @@ class Plan:
         return found
 
     def _matched(self, model: nn.Module) -> dict[str, tuple[nn.Parameter, Setting]]:
-        found = parameters(model, self.tensors)
+        found = parameters(_model(model), self.tensors)
         if set(found) != set(self.tensors):
             extra, missing = sorted(set(found) - set(self.tensors)), sorted(set(self.tensors) - set(found))
             raise PlanError(
@@ -275,6 +287,12 @@ class Plan:
         for name, setting in self.settings(model).items():
             if setting.multiplier != 1.0:
                 scale_input(module_at(model, name.rpartition(".")[0]), setting.multiplier)
+
+
+def _model(value: Any) -> nn.Module:
+    if not isinstance(value, nn.Module):
+        raise PlanError(f"got {type(value).__name__}, expected a model of the plan's family, such as plan.build(256)")
+    return value
 
 
 def _number(name: str, value: Any) -> float:

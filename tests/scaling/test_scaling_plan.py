@@ -339,6 +339,48 @@ def test_another_familys_model_is_refused_by_the_names_of_its_tensors():
         assert "does not know" in str(caught.value)
 
 
+def test_a_model_on_the_meta_device_is_refused():
+    plan = lzr.plan(family_of("mlp"), lzr.mup())
+    with torch.device("meta"):
+        model = lzr.zoo.mlp(64)
+    with pytest.raises(PlanError, match=r"'hidden.0.weight' is on the meta device.*after model.to_empty"):
+        plan.apply_(model)
+
+
+def test_what_is_no_model_is_refused_in_words():
+    plan = lzr.plan(family_of("mlp"), lzr.mup())
+    for call in (
+        plan.apply_,
+        plan.meet_,
+        plan.release_,
+        lambda m: plan.param_groups(m, lr=1.0),
+        lambda m: plan.optimizer(m, 1.0),
+    ):
+        for value in (None, "x"):
+            with pytest.raises(PlanError, match=f"got {type(value).__name__}, expected a model"):
+                call(value)
+
+
+def test_an_option_that_an_optimizer_does_not_take_is_refused_in_words():
+    for name, words in (
+        ("adamw", "'momentum' for adamw, which AdamW does not take; expected some of betas"),
+        ("lion", "of betas,"),
+    ):
+        plan = lzr.plan(family_of("mlp"), lzr.mup(), name)
+        with pytest.raises(LazyrichError, match=words):
+            plan.optimizer(plan.build(32), lr=1e-3, momentum=0.9)
+    assert plan.optimizer(plan.build(32), lr=1e-3, betas=(0.5, 0.5)).defaults["betas"] == (0.5, 0.5)
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element")
+def test_a_width_at_which_a_tensor_has_nothing_left_is_refused_by_its_name():
+    family = lzr.Family(lambda n: nn.Sequential(nn.Linear(3, n), nn.Linear(n, n // 32 * 4), nn.Linear(n // 32 * 4, 2)), base=64)
+    plan = lzr.plan(family, lzr.mup())
+    for call in (plan.table, plan.settings):
+        with pytest.raises(PlanError, match=r"'1.weight' has shape \(0, 16\) at this width.*take a wider"):
+            call(16)
+
+
 def test_a_shape_that_differs_off_the_width_is_refused():
     plan = lzr.plan(family_of("mlp"), lzr.mup())
     with pytest.raises(PlanError, match=r"'hidden\.0\.weight' has shape \(32, 65\), but \(16, 64\) at the base"):
