@@ -425,6 +425,43 @@ def test_what_cannot_be_predicted_is_refused(order, widths, words):
         predict(lzr.plan(lzr.Family(lzr.zoo.mlp, base=16), lzr.mup()), order, widths)
 
 
+class Wraps(nn.Module):
+    """Returns its logits inside of something."""
+
+    def __init__(self, n, kind):
+        super().__init__()
+        self.body, self.kind = nn.Sequential(nn.Linear(8, n), nn.Tanh(), nn.Linear(n, 3)), kind
+
+    def forward(self, x):
+        return self.kind(self.body(x))
+
+
+class Output:
+    def __init__(self, logits):
+        self.logits = logits
+
+
+@pytest.mark.parametrize(
+    ("kind", "part"),
+    [
+        (lambda h: {"scores": h}, r"out\['scores'\]"),
+        (lambda h: {"hidden": h, "logits": h}, r"out\['logits'\]"),
+        (lambda h: (None, h), r"out\[1\]"),
+        (Output, r"out\.logits"),
+    ],
+)
+def test_an_output_that_is_no_tensor_is_refused_with_the_loss_that_takes_one_out_of_it(kind, part):
+    plan = lzr.plan(lzr.Family(lambda n: Wraps(n, kind), base=16), lzr.mup())
+    with pytest.raises(LazyrichError, match=rf"loss=lambda out, t: .*cross_entropy\({part}, t\).*--loss FILE.py"):
+        lzr.check(plan, POINTS, (16, 32))
+
+
+def test_such_an_output_is_checked_with_that_loss():
+    plan = lzr.plan(lzr.Family(lambda n: Wraps(n, lambda h: {"scores": h}), base=16), lzr.mup())
+    loss = lambda out, t: nn.functional.cross_entropy(out["scores"], t)  # noqa: E731
+    assert lzr.check(plan, POINTS, (16, 32), steps=2, seeds=1, loss=loss).verdict
+
+
 class Scores(nn.Module):
     """Pools features with scores that one vector gives, as attentions over graphs do; ``how`` it is summed over, if it is."""
 
