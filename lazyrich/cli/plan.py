@@ -65,11 +65,14 @@ def run(words: Sequence[str]) -> None:
             family, parse_scheme(scheme), optimizer, init=rules(init), weight_decay=weight_decay, gauge=gauge, branches=branches,
             base_depth=base_depth, depth_exponent=depth_exponent,
         )  # fmt: skip
+        written = (
+            made.save(save) if save else None
+        )  # first: a path that cannot be written is refused before anything is printed
         print(f"{made}, at width {width}:\n{made.table(width)}")
         for obligation in made.obligations:
             hook = " (plan.meet_(model) attaches a hook)" if obligation.hooked else ""
             print(f"obligation: {obligation}{hook}")
-        if save:
-            print(f"plan: {made.save(save)}")
+        if written:
+            print(f"plan: {written}")
 
     parse(plan, "plan", words)

@@ -14,7 +14,7 @@ import numbers
 import random
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,8 @@ from lazyrich.amount import counted
 from lazyrich.errors import FamilyError, LazyrichError
 from lazyrich.family.base_shapes import candidates, read_base_shapes, width_of
 from lazyrich.family.law import Law, LawRecorder, measure_laws
-from lazyrich.family.role import Axes, Role, axes_for, giving, giving_all, grown, role_of
+from lazyrich.family.parametrized import layer_kind, norms, place, refuse_parametrized
+from lazyrich.family.role import Axes, Role, axes_for, giving, grown, role_of
 from lazyrich.family.semantics import read_axes
 from lazyrich.fingerprint import fingerprint
 
@@ -40,7 +41,8 @@ class TensorInfo:
     """What a family knows of one tensor.
 
     ``owner`` is the path of the module that holds it, ``aliases`` are its other names where it is tied, ``uses`` the role
-    that each of its names, its own first, would have had by itself.
+    that each of its names, its own first, would have had by itself. ``norm_of`` names the directions that it is the gains of,
+    where it belongs to a weight norm.
     """
 
     name: str
@@ -52,6 +54,7 @@ class TensorInfo:
     axes: Axes
     aliases: tuple[str, ...] = ()
     uses: tuple[Role, ...] = ()
+    norm_of: str = field(default="", repr=False)
 
 
 class Family:
@@ -174,6 +177,11 @@ class Family:
         """A short hash of what the family builds: every tensor's role and shapes, the factory's own file and what it holds."""
         code = fingerprint(self.factory) if self.factory else ""
         return hashlib.sha256(f"{list(self.tensors.values())}{code}".encode()).hexdigest()[:16]
+
+    def given(self, name: str) -> bool:
+        """Whether ``roles`` said what a tensor is."""
+        info = self.tensors[name]
+        return any(fnmatch.fnmatch(one, pattern) for one in (name, *info.aliases) for pattern in self._overrides)
 
     def shapes(self, width: int) -> dict[str, tuple[int, ...]]:
         """Shape of every tensor at a width, without allocating the network."""
@@ -344,7 +352,7 @@ def _describe(
     unmatched = [p for p in overrides if not any(fnmatch.fnmatch(n, p) for ns in names_of.values() for n in ns)]
     if unmatched:
         raise FamilyError(f"roles= pattern '{unmatched[0]}' matches no tensor; the tensors are {', '.join(list(own)[:8])}...")
-    _refuse_originals(large, {name: tuple(p.shape) for name, p in own.items()}, shapes, overrides)
+    refuse_parametrized(large, {name: tuple(p.shape) for name, p in own.items()}, shapes, overrides)
     tensors = {}
     for name, parameter in own.items():
         if len(shapes[name]) != parameter.dim():
@@ -357,27 +365,6 @@ def _describe(
             "Use the argument: def factory(width): return Net(hidden=width)"
         )
     return tensors
-
-
-def _refuse_originals(
-    model: nn.Module, base: Mapping[str, tuple[int, ...]], probe: Mapping[str, tuple[int, ...]], overrides: Mapping[str, Role]
-) -> None:
-    """All tensors behind parametrizations that have no role yet, at once, with the roles that their shapes suggest."""
-    found: dict[str, Role] = {}
-    for name, shape in base.items():
-        owner, behind, rest = f".{name}".partition(".parametrizations.")
-        if not behind or any(fnmatch.fnmatch(name, pattern) for pattern in overrides):
-            continue
-        module, leaf = model.get_submodule(owner[1:]), rest.partition(".")[0]
-        found[name] = Role.VECTOR if grown(shape, probe[name]) else Role.FIXED
-        with suppress(FamilyError, RuntimeError):  # a parametrization that does not run here suggests nothing
-            if tuple(getattr(module, leaf).shape) == probe[name]:
-                found[name] = role_of(name, read_axes(module, leaf, shape), shape, probe[name])[0]
-    if found:
-        raise FamilyError(
-            f"{', '.join(map(repr, found))}: hidden originals of parametrizations, whose shapes do not tell what they scale; give "
-            f"their roles, such as {giving_all(found)}; or plan the network without the parametrization"
-        )
 
 
 def _inform(
@@ -399,8 +386,8 @@ def _inform(
             f"one tied tensor is used in roles that no scheme reconciles: {said}. "
             f"Untie it, or say which role counts: {giving(name, Role.INPUT)}"
         )
-    kind = type(model.get_submodule(owner)).__name__ if owner else type(model).__name__
-    return TensorInfo(name, owner, kind, base, probe, role, axes, tuple(names[1:]), uses)
+    kind = layer_kind(model.get_submodule(place(name)[0]))
+    return TensorInfo(name, owner, kind, base, probe, role, axes, tuple(names[1:]), uses, norms(model).get(name, ""))
 
 
 def _reading(
@@ -409,9 +396,9 @@ def _reading(
     for pattern, role in overrides.items():
         if fnmatch.fnmatch(name, pattern):
             return role, axes_for(role, base, probe)
-    owner, _, leaf = name.rpartition(".")
+    owner, leaf = place(name)
     module = model.get_submodule(owner)
-    axes = read_axes(module, leaf, base)
+    axes = Axes(produced=(0,)) if name in norms(model) else read_axes(module, leaf, base)
     if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and 0 in grown(base, probe):
         raise FamilyError(
             f"the table '{name}' grows in rows ({base[0]} -> {probe[0]}); a row is looked up, never summed over, so rows "

@@ -18,8 +18,10 @@ from lazyrich.amount import counted, positive, unsigned
 from lazyrich.data import ArrayData, load
 from lazyrich.errors import UsageError
 from lazyrich.family import Role
+from lazyrich.family.parametrized import place
 from lazyrich.fingerprint import fingerprint
 from lazyrich.layer import shown
+from lazyrich.measure.contracted import refuse_contracted
 from lazyrich.measure.departure import departures
 from lazyrich.measure.predict import Prediction, UnitExponents, predict, unit_exponents
 from lazyrich.measure.result import CheckResult, Trial
@@ -124,7 +126,7 @@ def check(
         command: how a person repeats this, for the report.
 
     Raises:
-        UsageError: for widths, steps or seeds that make no check.
+        UsageError: for widths, steps or seeds that make no check, and for a vector that the forward sums over, as a readout.
 
     Example:
         >>> import lazyrich as lzr
@@ -134,6 +136,7 @@ def check(
     """
     setup = setup_of(as_plan(plan), data, widths, steps, seeds, lr, weight_decay, batch, probe, loss, device, meet)
     store = RunFolder(folder, setup.settings()) if folder else None
+    refuse_contracted(setup.plan, setup.data.batch(setup.probe, 0, 0)[0].cpu(), setup.widths[0])
     jobs = [(width, seed) for width in setup.widths for seed in range(seeds)]
     trials = []
     for done, (width, seed) in enumerate(jobs):
@@ -349,7 +352,7 @@ def _still(setup: Setup, units: Sequence[str]) -> list[str]:
 def _tensors(plan: Plan, key: str) -> tuple[str, ...]:
     """The tensors that a layer owns."""
     path = key.split("#")[0]
-    return tuple(name for name in plan.tensors if name == key or name.rpartition(".")[0] == path)
+    return tuple(name for name in plan.tensors if name == key or place(name)[0] == path)
 
 
 def _judge(

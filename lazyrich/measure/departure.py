@@ -50,6 +50,8 @@ def departures(plan: Plan) -> list[Departure]:
     """
     entrywise, found = is_entrywise(plan.optimizer_name), []
     for name, tensor in plan.tensors.items():
+        if tensor.norm_of:  # gains follow the directions that they multiply
+            continue
         scheme = rule_for(plan.scheme, tensor.role, entrywise)
         own, right = (_exponents(rule, tensor, entrywise) for rule in (tensor.rule, scheme))
         for what, a, b in zip(("initial size", "learning rate"), own, right, strict=True):

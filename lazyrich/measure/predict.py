@@ -16,6 +16,7 @@ from typing import Any
 from lazyrich.amount import counted
 from lazyrich.errors import UsageError
 from lazyrich.family import Role
+from lazyrich.family.parametrized import place
 from lazyrich.scaling import Plan, as_plan
 from lazyrich.scaling.optimizer import is_entrywise
 
@@ -107,7 +108,7 @@ def unit_exponents(plan: Plan, order: Sequence[str], widths: Sequence[int], met:
 
 
 def _unit(plan: Plan, path: str, widths: tuple[int, int], entrywise: bool, met: bool) -> UnitExponents:
-    names = [name for name in plan.tensors if name == path or name.rpartition(".")[0] == path]
+    names = [name for name in plan.tensors if name == path or place(name)[0] == path]
     names = names or [name for name in plan.tensors if name.startswith(path + ".")] or [_alias(plan, path)]
     small, large = (plan.settings(width) for width in widths)
     log_width = math.log(widths[1] / widths[0])

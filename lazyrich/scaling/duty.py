@@ -12,6 +12,7 @@ from lazyrich.scaling.attention import attends, head_size, law, refuses, source_
 from lazyrich.scaling.obligation import BY_HAND, Obligation, branches
 from lazyrich.scaling.optimizer import is_entrywise
 from lazyrich.scaling.scheme import Scheme
+from lazyrich.scaling.seat import around, seats
 
 
 def duties(
@@ -58,9 +59,16 @@ def _attention(family: Family, scheme: Scheme, optimizer: str) -> list[Obligatio
     exponent = -(0.5 - scheme.classify(optimizer).layer_r[1])
     if exponent == 0:
         return []
-    small, large = (dict(family.sketch(width).named_modules()) for width in (family.base, family.probe))
-    pairs = [(path, module, large[path]) for path, module in small.items() if path in large]
-    return [duty for path, one, other in pairs if (duty := _of_heads(path, one, other, exponent))]
+    model, large = family.sketch(family.base), dict(family.sketch(family.probe).named_modules())
+    small, paths = dict(model.named_modules()), seats(model)
+    found = [(path, _of_heads(path, small[path], large[path], exponent)) for path in paths if path in large]
+    owed = [path for path, duty in found if duty]
+    return [_parted(duty, exponent) if around(path, owed) else duty for path, duty in found if duty]
+
+
+def _parted(duty: Obligation, exponent: float) -> Obligation:
+    """An attention around another one: a hook on it would scale the inner one's logits once more."""
+    return Obligation("attention", duty.where, AROUND.format(f"{exponent - 0.5:g}"), 0.0, 1.0)
 
 
 def _of_heads(path: str, small: nn.Module, large: nn.Module, exponent: float) -> Obligation | None:
@@ -85,6 +93,12 @@ def _of_heads(path: str, small: nn.Module, large: nn.Module, exponent: float) ->
 UNCLEAR = (
     "it looks like an attention ({}) whose heads' size cannot be read; if it grows with the width, logits must be scaled by d^{}: "
     "give the module its size as an attribute head_dim and plan again, or scale them by hand"
+)
+
+
+AROUND = (
+    "its own code looks like an attention's and there is another attention inside, which is scaled by itself; if it has logits of "
+    "its own, scale them by d^{} by hand, no hook can tell the two apart"
 )
 
 

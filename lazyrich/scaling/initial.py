@@ -10,7 +10,9 @@ from numbers import Real
 from typing import Any
 
 from lazyrich.errors import PlanError
-from lazyrich.family import Family
+from lazyrich.family import Family, Role
+from lazyrich.family.parametrized import place
+from lazyrich.family.semantics import read_axes
 from lazyrich.init import Initialiser, parse
 from lazyrich.scaling.power import Power
 from lazyrich.scaling.tensor import TensorPlan
@@ -30,7 +32,7 @@ def initialised(
         raise PlanError(f"got init = {init!r}, expected {{tensor pattern: rule}}, such as {{'*': lazyrich.init.lecun()}}")
     rules = {pattern: _rule(pattern, rule) for pattern, rule in init.items()}
     given = {name: (pattern, rules[pattern]) for pattern in rules for name in matching(tensors, pattern, "init")}
-    owners = {name.rpartition(".")[0] for name, tensor in tensors.items() if _is_weight(tensor, family)}
+    owners = {place(name)[0] for name, tensor in tensors.items() if _is_weight(tensor, family)}
     made, met = dict(tensors), set()
     for name, (pattern, rule) in given.items():
         started = _started(tensors[name], rule, family, owners)
@@ -96,8 +98,31 @@ def _started(tensor: TensorPlan, rule: float | Initialiser, family: Family, owne
     if not isinstance(rule, Initialiser):
         silent = tensor.std == 0 and rule == 0
         return tensor if silent else resized(tensor, rule / tensor.std if tensor.std else 0.0)
-    bias = not tensor.contracted and tensor.mean == 0 and tensor.name.rpartition(".")[0] in owners
+    if tensor.contracted and tensor.produced:
+        _refuse_unread(tensor, rule, family)
+    bias = not tensor.contracted and tensor.mean == 0 and place(tensor.name)[0] in owners and not tensor.norm_of
     return replace(tensor, start=rule) if _is_weight(tensor, family) or (bias and rule.b is not None) else None
+
+
+def _refuse_unread(tensor: TensorPlan, rule: Initialiser, family: Family) -> None:
+    """A plain parameter of two unequal growing sides does not tell which is summed over, and the rule asks."""
+    owner, leaf = place(tensor.name)
+    module = family.sketch(family.base).get_submodule(owner)
+    if tensor.role is not Role.HIDDEN or read_axes(module, leaf, tensor.shape).known:
+        return
+    given = replace(tensor, start=rule)
+    turned = replace(given, produced=tensor.contracted, contracted=tensor.produced)
+    sizes = given.asked_std(tensor.shape), turned.asked_std(tensor.shape)
+    if None not in sizes and not math.isclose(*sizes, rel_tol=1e-6):
+        (first,), (second,) = tensor.produced, tensor.contracted
+        reader = f"lazyrich.family.Axes(produced=({second},), contracted=({first},)) if name == '{leaf}' else None"
+        raise PlanError(
+            f"init= gives {rule} to '{tensor.name}' of shape {tensor.shape}, of which only the shape is known: it may sum over "
+            f"axis {first} (as x @ w does) or {second} (as a Linear's weight), which gives {sizes[1]:.4g} or {sizes[0]:.4g} at the "
+            f"base width. Say which before the family is made, for x @ w by lazyrich.family.register({type(module).__name__}, "
+            f"lambda module, name, shape: {reader}); or give its standard deviation at the base width: "
+            f"init={{'{tensor.name}': {sizes[1]:.4g}}}"
+        )
 
 
 def _is_weight(tensor: TensorPlan, family: Family) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -149,20 +150,31 @@ def make_optimizer(optimizer: str, groups: list[dict[str, Any]], **options: Any)
     """The plain torch optimizer of a name, over ready parameter groups.
 
     Raises:
-        UsageError: for an optimizer that torch does not ship; its groups still come from ``plan.param_groups``.
+        UsageError: for an optimizer that torch does not ship (its groups still come from ``plan.param_groups``), and for an option
+            that its class does not take.
     """
     is_entrywise(optimizer)
     refuse_unshipped(optimizer)
     if optimizer in GRADIENT:
-        return torch.optim.SGD(groups, momentum=options.pop("momentum", momentum_of(optimizer)), **options)
-    if optimizer == "adam":
-        return torch.optim.Adam(groups, **options)
-    if optimizer == "adamw":
-        return torch.optim.AdamW(groups, **options)
-    if optimizer == "signsgd":
-        return SignSGD(groups, **options)
-    if optimizer == "lion":
-        return Lion(groups, **options)
-    if optimizer == "adafactor":
-        return torch.optim.Adafactor(groups, **options)
-    return MuonAdamW(groups, **options)
+        options = {"momentum": momentum_of(optimizer), **options}
+    kind = CLASSES.get(optimizer, MuonAdamW)
+    known = inspect.signature(kind).parameters
+    unknown = [name for name in options if name not in known]
+    if unknown and not any(p.kind is p.VAR_KEYWORD for p in known.values()):
+        takes = [name for name in known if name not in ("params", "lr", "weight_decay", "eps")]
+        raise UsageError(
+            f"got {', '.join(map(repr, unknown))} for {optimizer}, which {kind.__name__} does not take; expected some of "
+            f"{', '.join(takes) or 'none'}, or plan for another optimizer"
+        )
+    return kind(groups, **options)
+
+
+CLASSES: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "sgd": torch.optim.SGD,
+    "momentum": torch.optim.SGD,
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "signsgd": SignSGD,
+    "lion": Lion,
+    "adafactor": torch.optim.Adafactor,
+}

@@ -7,7 +7,8 @@ import json
 import math
 import numbers
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import torch
 from torch import nn
 
 from lazyrich.amount import unsigned
-from lazyrich.errors import PlanError
+from lazyrich.errors import FamilyError, PlanError
 from lazyrich.family import Family
 from lazyrich.family.family import seeded
 from lazyrich.scaling import serial
@@ -66,18 +67,26 @@ class Plan:
 
         Raises:
             PlanError: if the model is not of this family, or a tensor follows neither the factory's law nor the plan's
-                (a trained or loaded model).
+                (a trained or loaded model), or is on the meta device.
         """
+        if drawn := [name for name, (p, _) in self._matched(model).items() if p.is_meta]:
+            raise PlanError(
+                f"tensor '{drawn[0]}' is on the meta device, where nothing is drawn that a plan could rescale; apply the plan "
+                "after model.to_empty(device=...) and the layers' reset_parameters(), or take plan.build(width, device=...)"
+            )
         return self._apply_(model)
 
     def _apply_(self, model: nn.Module, fresh: bool = False) -> nn.Module:
-        rescale_([(p, self.tensors[name], setting) for name, (p, setting) in self._matched(model).items()], fresh)
+        matched = self._matched(model)
+        known = self._known({name: tuple(p.shape) for name, (p, _) in matched.items()}, all_=True)
+        rescale_([(p, known[name], setting) for name, (p, setting) in matched.items()], fresh)
         if self.gauge == "multipliers":
             self._multiply_(model)
         return model
 
     def meet_(self, model: nn.Module) -> nn.Module:
         """Meet the obligations on a model by hooks; ``release_(model)`` takes them off."""
+        _model(model)
         self.release_(model)
         if self.gauge == "multipliers":
             self._multiply_(model)
@@ -87,7 +96,7 @@ class Plan:
 
     def release_(self, model: nn.Module) -> nn.Module:
         """Take the plan's hooks off a model."""
-        return release_(model)
+        return release_(_model(model))
 
     def param_groups(
         self, model: nn.Module, lr: float, weight_decay: float = 0.0, eps: float = 1e-8, rest_lr: float | None = None
@@ -164,26 +173,27 @@ class Plan:
         return self._settings(self._family().shapes(_width(target)))
 
     def rows(self, target: int | nn.Module) -> list[dict[str, Any]]:
-        """``table`` as records, for pandas or polars."""
+        """``table`` as records, for pandas or polars; an initial size that nothing here tells is nan."""
+        settings = self.settings(target)
         shapes = (
             {name: tuple(p.shape) for name, p in parameters(target, self.tensors).items()}
             if isinstance(target, nn.Module)
             else self._family().shapes(_width(target))
         )
-        formed = any(map(self._form, self.tensors))
+        formed, known = any(map(self._form, self.tensors)), self._known(shapes)
         return [
             {
                 "tensor": name,
                 "role": str(self.tensors[name].role),
                 "shape": shapes[name],
-                "init std": s.std,
+                "init std": math.nan if known[name].lawless and known[name].keeps and self._ratio(shapes) != 1 else s.std,
                 "lr x": s.lr,
                 "weight decay x": s.weight_decay,
                 "eps x": s.eps,
                 "multiplier": s.multiplier,
                 **({"form": self._form(name)} if formed else {}),
             }
-            for name, s in self.settings(target).items()
+            for name, s in settings.items()
         ]
 
     def table(self, target: int | nn.Module) -> str:
@@ -228,13 +238,39 @@ class Plan:
         return self.family
 
     def _settings(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Setting]:
+        for name, shape in shapes.items():
+            if 0 in shape and 0 not in self.tensors[name].shape:
+                raise PlanError(
+                    f"tensor '{name}' has shape {shape} at this width, {self.tensors[name].shape} at the base: of an axis of "
+                    "size 0 nothing can be planned; take a wider network"
+                )
+        options, known = (self._ratio(shapes), self.decay_policy, self.optimizer_name), self._known(shapes)
+        return {name: setting_of(known[name], shape, *options) for name, shape in shapes.items()}
+
+    def _ratio(self, shapes: Mapping[str, tuple[int, ...]]) -> float:
+        """By how much a network of these shapes is wider than the base."""
         tensor, axis = self.reference
-        width = shapes[tensor][axis] / self.tensors[tensor].shape[axis]
-        options = (width, self.decay_policy, self.optimizer_name)
-        return {name: setting_of(self.tensors[name], shape, *options) for name, shape in shapes.items()}
+        return shapes[tensor][axis] / self.tensors[tensor].shape[axis]
+
+    def _known(self, shapes: Mapping[str, tuple[int, ...]], all_: bool = False) -> Mapping[str, TensorPlan]:
+        """The tensors; where the factory's law is no power of the width, with the one that leads to its law at these shapes.
+
+        Only those whose own size the plan keeps, unless ``all_`` are asked for; without a family that builds this width as ever.
+        """
+        ratio = self._ratio(shapes)
+        asked = [name for name, t in self.tensors.items() if ratio != 1 and t.lawless and (all_ or t.keeps)]
+        if not asked or self.family is None:
+            return self.tensors
+        width, found = round(self.base * ratio), dict(self.tensors)
+        with suppress(FamilyError):  # no factory, or none of this width
+            laws = self.family.laws(width) if self.family.shapes(width) == dict(shapes) else {}
+            for name in asked:
+                if name in laws and laws[name].std > 0:
+                    found[name] = replace(found[name], own=-math.log(laws[name].std / found[name].std) / math.log(ratio))
+        return found
 
     def _matched(self, model: nn.Module) -> dict[str, tuple[nn.Parameter, Setting]]:
-        found = parameters(model, self.tensors)
+        found = parameters(_model(model), self.tensors)
         if set(found) != set(self.tensors):
             extra, missing = sorted(set(found) - set(self.tensors)), sorted(set(self.tensors) - set(found))
             raise PlanError(
@@ -251,6 +287,12 @@ class Plan:
         for name, setting in self.settings(model).items():
             if setting.multiplier != 1.0:
                 scale_input(module_at(model, name.rpartition(".")[0]), setting.multiplier)
+
+
+def _model(value: Any) -> nn.Module:
+    if not isinstance(value, nn.Module):
+        raise PlanError(f"got {type(value).__name__}, expected a model of the plan's family, such as plan.build(256)")
+    return value
 
 
 def _number(name: str, value: Any) -> float:

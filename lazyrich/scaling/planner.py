@@ -14,6 +14,7 @@ from lazyrich.family import Family, Law, Role, TensorInfo, as_family
 from lazyrich.family.role import grown
 from lazyrich.init import Initialiser
 from lazyrich.scaling.duty import duties
+from lazyrich.scaling.gain import gain_rule, gained
 from lazyrich.scaling.initial import initialised, matching, resized
 from lazyrich.scaling.native import MATRIX
 from lazyrich.scaling.obligation import branches as branch_paths
@@ -121,9 +122,10 @@ def plan(
     }
     gains = _gains(alignment, readout_alignment)
     tensors = {name: _assuming(tensor, gains, epsilon) for name, tensor in tensors.items()}
+    tensors = _normed(tensors, scheme, optimizer)
     tensors = _deepened(tensors, family, branches, base_depth, depth_exponent, optimizer, epsilon)
     tensors = initialised(tensors, family, init or {})
-    tensors = _overridden(tensors, overrides or {})
+    tensors = gained(_overridden(tensors, overrides or {}))
     return Plan(
         scheme=scheme,
         optimizer_name=optimizer,
@@ -181,6 +183,12 @@ def _assuming(tensor: TensorPlan, gains: Mapping[Role, float], epsilon: str) -> 
     return replace(tensor, rule=rule)
 
 
+def _normed(tensors: dict[str, TensorPlan], scheme: Scheme, optimizer: str) -> dict[str, TensorPlan]:
+    """The tensors, with the rules of the gains of weight norms."""
+    gains = {name: gain_rule(tensors[t.norm_of], scheme, optimizer) for name, t in tensors.items() if t.norm_of}
+    return {name: replace(tensor, rule=gains.get(name, tensor.rule)) for name, tensor in tensors.items()}
+
+
 def _deepened(
     tensors: dict[str, TensorPlan],
     family: Family,
@@ -219,7 +227,7 @@ def _tensor_plan(info: TensorInfo, scheme: Scheme, entrywise: bool, gauge: str, 
     if gauge == "multipliers" and hookable:
         rule = with_multiplier(rule, scheme, info.role, entrywise)
     sides = (info.axes.contracted, info.axes.produced, grown(info.shape, info.probe_shape))
-    return TensorPlan(info.name, info.role, info.shape, *sides, law.mean, law.std, own, rule)
+    return TensorPlan(info.name, info.role, info.shape, *sides, law.mean, law.std, own, rule, norm_of=info.norm_of)
 
 
 def _laws(family: Family) -> tuple[dict[str, Law], dict[str, float | None]]:

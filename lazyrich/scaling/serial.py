@@ -33,9 +33,16 @@ def to_dict(plan: Plan) -> dict[str, Any]:
         "reference": list(plan.reference),
         "decay_policy": plan.decay_policy,
         "gauge": plan.gauge,
-        "tensors": [{**asdict(tensor), "role": str(tensor.role)} for tensor in plan.tensors.values()],
+        "tensors": [_row(tensor) for tensor in plan.tensors.values()],
         "obligations": [asdict(obligation) for obligation in plan.obligations],
     }
+
+
+def _row(tensor: TensorPlan) -> dict[str, Any]:
+    row = {**asdict(tensor), "role": str(tensor.role)}
+    if not tensor.norm_of:  # so that plans of other networks are written as ever
+        del row["norm_of"]
+    return row
 
 
 def save(plan: Plan, path: str | Path) -> Path:
@@ -90,7 +97,7 @@ def _tensor(row: dict[str, Any]) -> TensorPlan:
     }
     fields |= {k: float(row[k]) for k in ("mean", "std")}
     fields |= {"own": None if row["own"] is None else float(row["own"]), "role": Role(row["role"]), "rule": Rule(**rule)}
-    fields["start"] = _start(row.get("start"))
+    fields["start"], fields["norm_of"] = _start(row.get("start")), str(row.get("norm_of", ""))
     return TensorPlan(**{**row, **fields})
 
 

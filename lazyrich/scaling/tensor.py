@@ -28,7 +28,8 @@ class TensorPlan:
     """What the plan says of one tensor: its shape and law at the base width, and how each number scales from there.
 
     ``grows`` are the axes that grow with the width. ``own`` is the exponent with which the factory's own standard deviation
-    falls with the width, None where it is no power. ``start`` is the rule that replaces the factory's law, if there is one.
+    falls with the width, None where it is no power. ``start`` is the rule that replaces the factory's law, if there is one. Of the
+    gains of a weight norm ``norm_of`` names the directions whose norms they start as.
     """
 
     name: str
@@ -43,6 +44,17 @@ class TensorPlan:
     rule: Rule
     decay: float = 1.0
     start: Initialiser | None = None
+    norm_of: str = ""
+
+    @property
+    def lawless(self) -> bool:
+        """Whether the factory's own standard deviation is no known power of the width."""
+        return self.own is None and self.std != 0 and not self.norm_of
+
+    @property
+    def keeps(self) -> bool:
+        """Whether the plan leaves the factory's own standard deviation."""
+        return self.rule.std is None and self.asked_std(self.shape) is None
 
     def plain_std(self, shape: tuple[int, ...], width: float) -> float:
         """Standard deviation of the plain network at a shape: by the rule that was given, else the factory's."""
@@ -117,11 +129,31 @@ def rescale_(entries: Iterable[tuple[nn.Parameter, TensorPlan, Setting]], fresh:
     for draw in draws:
         _check_law(draw, planned_already)
     if not planned_already:
+        known = {tensor.name: (parameter, tensor) for parameter, tensor, _ in entries}
+        drawn = {draw.tensor.name for draw in draws}
+        gains = [(p, known[tensor.norm_of]) for p, tensor, _ in entries if tensor.norm_of in drawn]
+        for gain, (v, tensor) in gains:
+            _check_gain(gain, _norms(v, gain), tensor.name)
         for draw in draws:
             _resize_(draw)
-        _form_(draws, {tensor.name: (parameter, tensor) for parameter, tensor, _ in entries})
+        _form_(draws, known)
+        for gain, (v, _) in gains:
+            gain.copy_(_norms(v, gain))
     for draw in draws:
         _PLANNED[draw.parameter] = (_std(draw.parameter), draw.setting.std)
+
+
+def _norms(v: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:
+    """The norms that a weight norm takes: over all axes along which there is one gain."""
+    return v.square().sum([i for i, (n, m) in enumerate(zip(v.shape, gain.shape, strict=True)) if n != m], keepdim=True).sqrt()
+
+
+def _check_gain(gain: torch.Tensor, norms: torch.Tensor, name: str) -> None:
+    if not torch.allclose(gain, norms.to(gain.dtype), rtol=1e-2):
+        raise PlanError(
+            f"the gains of the weight norm of '{name}' are not its norms, as those of a fresh model are. A plan is applied to a "
+            "freshly built model, before training or loading weights"
+        )
 
 
 def _resize_(draw: _Draw) -> None:
@@ -181,7 +213,7 @@ class _Draw:
 
 
 def _draw(parameter: nn.Parameter, tensor: TensorPlan, setting: Setting) -> _Draw | None:
-    if (tensor.rule.std is None and tensor.start is None) or parameter.is_meta:
+    if (tensor.rule.std is None and tensor.start is None) or parameter.is_meta or tensor.norm_of:
         return None
     found = _std(parameter)
     if tensor.std == 0 and found == 0 and setting.std > 0:

@@ -288,6 +288,13 @@ def test_a_question_that_is_refused_prints_no_title(capsys: pytest.CaptureFixtur
     assert capsys.readouterr().out == ""
 
 
+def test_a_plan_that_cannot_be_written_is_refused_before_its_table(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "net.py:good", "--save", "."]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "cannot write ." in said.err
+
+
 @pytest.mark.parametrize(
     "words",
     [

@@ -199,20 +199,51 @@ def test_two_growing_sums_are_refused():
         roles(lambda n: nn.Bilinear(n, n, 3))
 
 
-def test_parametrizations_are_refused_by_the_names_of_all_that_have_no_role():
-    def normed(n):
-        return nn.Sequential(nn.Linear(3, n), nn.utils.parametrizations.weight_norm(nn.Linear(n, n)))
+class Doubled(nn.Module):
+    def forward(self, x):
+        return 2 * x
 
-    says = r"--roles '1.parametrizations.weight.original0=vector' '1.parametrizations.weight.original1=hidden'; or plan"
+
+def test_parametrizations_are_refused_by_the_names_of_all_that_have_no_role():
+    def doubled(n):
+        return nn.Sequential(*(nn.utils.parametrize.register_parametrization(nn.Linear(*s), "weight", Doubled())
+                               for s in ((3, n), (n, n))))  # fmt: skip
+
+    says = r"--roles '0.parametrizations.weight.original=input' '1.parametrizations.weight.original=hidden'"
     with pytest.raises(FamilyError, match=says):  # all at once, by their axes
-        roles(normed)
-    rest = r"^'1.parametrizations.weight.original1': hidden originals"
-    with pytest.raises(FamilyError, match=rest):
-        roles(normed, roles={"*.original0": "vector"})
-    given = {"*.original0": "vector", "*.original1": "hidden"}
-    found = roles(normed, roles=given)
-    assert found["1.parametrizations.weight.original0"] == "vector"
-    assert found["1.parametrizations.weight.original1"] == "hidden"
+        roles(doubled)
+    with pytest.raises(FamilyError, match=r"^'1.parametrizations.weight.original': hidden originals"):
+        roles(doubled, roles={"0.*": "input"})
+    assert roles(doubled, roles={"0.*l": "input", "1.*l": "hidden"})["1.parametrizations.weight.original"] == "hidden"
+
+
+def test_a_weight_norm_is_read_as_its_layer_and_its_gains():
+    tensors = lzr.Family(lambda n: nn.Sequential(nn.Linear(3, n), WEIGHT_NORM(nn.Linear(n, 2))), base=8).tensors
+    gain, weight = (tensors[f"1.parametrizations.weight.original{i}"] for i in (0, 1))
+    assert (str(weight.role), weight.kind, weight.axes, weight.norm_of) == ("output", "Linear", Axes((0,), (1,)), "")
+    assert (str(gain.role), gain.norm_of) == ("fixed", weight.name)
+
+
+WEIGHT_NORM = nn.utils.parametrizations.weight_norm
+NO_PLAN = {
+    "orthogonal": (nn.utils.parametrizations.orthogonal, "'1.weight' .*singular values.*may start orthogonal"),
+    "spectral norm": (nn.utils.parametrizations.spectral_norm, "'1.weight' .*initial size has no effect"),
+    "norms of columns": (lambda layer: WEIGHT_NORM(layer, dim=1), "gains along dim=1"),
+    "two": (
+        lambda layer: nn.utils.parametrize.register_parametrization(WEIGHT_NORM(layer), "weight", Doubled()),
+        "beside another",
+    ),
+    "older weight norm": (nn.utils.weight_norm, "layer '1' has torch's older WeightNorm"),
+    "older spectral norm": (nn.utils.spectral_norm, "layer '1' has torch's older SpectralNorm"),
+}
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("kind", NO_PLAN)
+def test_parametrizations_whose_weight_no_plan_can_scale_are_refused_with_roles_too(kind):
+    norm, words = NO_PLAN[kind]
+    with pytest.raises(FamilyError, match=words):
+        roles(lambda n: nn.Sequential(nn.Linear(3, n), norm(nn.Linear(n, n))), roles={"1.*": "hidden"})
 
 
 def tie(first, second):

@@ -274,6 +274,38 @@ def test_words_that_are_no_rule_are_refused(text):
         parse(text)
 
 
+class Times(nn.Module):
+    """x @ w, an own parameter of which the shape alone does not tell which side is summed over."""
+
+    def __init__(self, *shape):
+        super().__init__()
+        self.w = nn.Parameter(torch.randn(*shape))
+
+
+class Told(Times):
+    pass
+
+
+def times(kind, *experts):
+    return lzr.Family(lambda n: nn.Sequential(nn.Linear(3, n), kind(*experts, n, 4 * n), nn.Linear(4 * n, 3)), base=32)
+
+
+@pytest.mark.parametrize("experts", [(), (3,)])
+def test_a_rule_that_asks_for_a_fan_is_refused_where_nothing_tells_which_axis_is_summed_over(experts):
+    family, axis = times(Times, *experts), len(experts)
+    with pytest.raises(
+        PlanError, match=rf"'1.w' .*sum over axis {axis} \(as x @ w does\).*gives 0.25 or 0.125.*register\(Times"
+    ):
+        lzr.plan(family, lzr.mup(), init={"*": rules.he()})
+    plan = lzr.plan(family, lzr.mup(), init={"*": rules.he(), "1.w": 0.25})  # a number asks for no fan
+    assert plan.settings(32)["1.w"].std == pytest.approx(0.25)
+    lzr.plan(family, lzr.mup(), init={"*": rules.xavier()})  # the same either way
+    lzr.family.register(Told, lambda module, name, shape: lzr.family.Axes((axis + 1,), (axis,)))
+    told = lzr.plan(times(Told, *experts), lzr.mup(), init={"*": rules.he()})
+    assert told.settings(32)["1.w"].std == pytest.approx(0.25)
+    assert told.settings(128)["1.w"].std == pytest.approx(0.125)
+
+
 def test_words_are_rules():
     assert parse("xavier(gain=2, distribution=normal)") == rules.xavier(2.0, "normal")
     assert parse("orthogonal") == rules.orthogonal()

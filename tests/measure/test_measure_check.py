@@ -423,3 +423,88 @@ def test_sums_over_features_that_grow_as_the_root_of_the_width_are_counted_as_su
 def test_what_cannot_be_predicted_is_refused(order, widths, words):
     with pytest.raises(UsageError, match=words):
         predict(lzr.plan(lzr.Family(lzr.zoo.mlp, base=16), lzr.mup()), order, widths)
+
+
+class Wraps(nn.Module):
+    """Returns its logits inside of something."""
+
+    def __init__(self, n, kind):
+        super().__init__()
+        self.body, self.kind = nn.Sequential(nn.Linear(8, n), nn.Tanh(), nn.Linear(n, 3)), kind
+
+    def forward(self, x):
+        return self.kind(self.body(x))
+
+
+class Output:
+    def __init__(self, logits):
+        self.logits = logits
+
+
+@pytest.mark.parametrize(
+    ("kind", "part"),
+    [
+        (lambda h: {"scores": h}, r"out\['scores'\]"),
+        (lambda h: {"hidden": h, "logits": h}, r"out\['logits'\]"),
+        (lambda h: (None, h), r"out\[1\]"),
+        (Output, r"out\.logits"),
+    ],
+)
+def test_an_output_that_is_no_tensor_is_refused_with_the_loss_that_takes_one_out_of_it(kind, part):
+    plan = lzr.plan(lzr.Family(lambda n: Wraps(n, kind), base=16), lzr.mup())
+    with pytest.raises(LazyrichError, match=rf"loss=lambda out, t: .*cross_entropy\({part}, t\).*--loss FILE.py"):
+        lzr.check(plan, POINTS, (16, 32))
+
+
+def test_such_an_output_is_checked_with_that_loss():
+    plan = lzr.plan(lzr.Family(lambda n: Wraps(n, lambda h: {"scores": h}), base=16), lzr.mup())
+    loss = lambda out, t: nn.functional.cross_entropy(out["scores"], t)  # noqa: E731
+    assert lzr.check(plan, POINTS, (16, 32), steps=2, seeds=1, loss=loss).verdict
+
+
+class Scores(nn.Module):
+    """Pools features with scores that one vector gives, as attentions over graphs do; ``how`` it is summed over, if it is."""
+
+    def __init__(self, n, how, shape=(-1,)):
+        super().__init__()
+        self.enter, self.leave, self.how = nn.Linear(8, n), nn.Linear(n, 3), how
+        self.q = nn.Parameter(torch.randn(n).reshape(*shape) / n**0.5)
+        self.gain = nn.Parameter(torch.ones(n))
+
+    def forward(self, x):
+        h = torch.tanh(self.enter(x)) * self.gain
+        return self.leave(h * self.how(h, self.q))
+
+
+SUMS = {
+    "matrix times vector": (lambda h, q: (h @ q)[:, None], (-1,)),
+    "linear": (nn.functional.linear, (1, -1)),
+    "einsum": (lambda h, q: torch.einsum("bn,n->b", h, q)[:, None], (-1,)),
+    "product and sum": (lambda h, q: (h * q[None, 0]).sum(-1, keepdim=True), (1, -1)),
+    "turned": (lambda h, q: h @ q.T, (1, -1)),
+}
+NO_SUMS = {
+    "entry by entry": lambda h, q: q,
+    "a gain before a sum of squares": lambda h, q: (h * q).pow(2).sum(-1, keepdim=True).rsqrt(),
+    "gains of queries and keys": lambda h, q: ((h * q) * h).sum(-1, keepdim=True),
+    "a sum over other axes": lambda h, q: (h * q).sum(0),
+    "a mean": lambda h, q: (h * q).mean(-1, keepdim=True),
+    "before a matrix": lambda h, q: (h * q) @ torch.ones(h.shape[1], 1),
+}
+POINTS = (torch.randn(32, 8, generator=torch.Generator().manual_seed(0)), torch.arange(32) % 3)
+
+
+@pytest.mark.parametrize("kind", SUMS)
+def test_a_vector_that_is_summed_over_is_refused_with_its_role(kind):
+    make = lambda n: Scores(n, *SUMS[kind])  # noqa: E731
+    with pytest.raises(UsageError, match=r"'q' for vectors, but the forward .* --roles 'q=output'"):
+        lzr.check(lzr.plan(lzr.Family(make, base=16), lzr.mup()), POINTS, (16, 32))
+    for role in ("output", "vector"):  # what a person says counts
+        plan = lzr.plan(lzr.Family(make, base=16, roles={"q": role}), lzr.mup())
+        assert lzr.check(plan, POINTS, (16, 32), steps=1, seeds=1).verdict
+
+
+@pytest.mark.parametrize("kind", NO_SUMS)
+def test_a_vector_that_acts_entry_by_entry_is_one(kind):
+    plan = lzr.plan(lzr.Family(lambda n: Scores(n, NO_SUMS[kind]), base=16), lzr.mup())
+    assert lzr.check(plan, POINTS, (16, 32), steps=1, seeds=1).verdict

@@ -514,6 +514,76 @@ def test_logits_of_another_law_are_refused():
         plan.build(64, meet=True)(torch.randn(2, 5, 3))
 
 
+class Rotary(nn.Module):
+    """Tells the size of heads that others have."""
+
+    def __init__(self, size):
+        super().__init__()
+        self.head_dim = size
+        self.register_buffer("table", torch.ones(size), persistent=False)
+
+    def forward(self, x):
+        return x * self.table
+
+
+class Turned(Heads):
+    def __init__(self, n):
+        super().__init__(n)
+        self.rotary = Rotary(self.head_dim)
+
+    def forward(self, x, factor=1.0):
+        self.rotary(x[..., : self.head_dim])
+        return super().forward(x, factor)
+
+
+class Core(nn.Module):
+    """An attention without a size of its own, in a module that has the size and no attention."""
+
+    def forward(self, q, k, v):
+        return F.scaled_dot_product_attention(q, k, v)
+
+
+class Projects(Heads):
+    def __init__(self, n):
+        super().__init__(n)
+        self.core = Core()
+
+    def forward(self, x, factor=1.0):
+        q, k, v = (t.unflatten(-1, (4, -1)).transpose(1, 2) for t in self.qkv(x).chunk(3, -1))
+        return self.out(self.core(factor * q, k, v).transpose(1, 2).flatten(2))
+
+
+@pytest.mark.parametrize("kind", [Heads, Turned, Projects])
+def test_an_attention_is_scaled_once_however_many_modules_tell_the_size_of_its_heads(kind):
+    def make(n):
+        model = Reads(n)
+        model.attention, model.head_dim = kind(n), n // 4
+        return model
+
+    plan = lzr.plan(lzr.Family(make, base=16), lzr.mup())
+    assert [o.where for o in plan.obligations] == ["attention"]
+    model, x = plan.build(64), torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0))
+    expected = model(x, factor=0.5)
+    torch.testing.assert_close(plan.meet_(model)(x), expected)
+
+
+def test_an_attention_around_another_is_left_to_a_person():
+    class Nests(Heads):
+        def __init__(self, n):
+            super().__init__(n)
+            self.inner = Heads(n)
+
+        def forward(self, x, factor=1.0):
+            return super().forward(self.inner(x, factor))
+
+    plan = lzr.plan(lzr.Family(reading(Nests), base=16), lzr.mup())
+    assert [(o.where, o.exponent) for o in plan.obligations] == [("attention", 0.0), ("attention.inner", -0.5)]
+    model, x = plan.build(64), torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0))
+    expected = model(x, factor=0.5)
+    with pytest.warns(UserWarning, match="no hook can tell the two apart"):
+        torch.testing.assert_close(plan.meet_(model)(x), expected)
+
+
 # --- attention whose heads no attribute tells -----------------------------------------------------------------------------------
 
 

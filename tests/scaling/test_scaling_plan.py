@@ -339,6 +339,48 @@ def test_another_familys_model_is_refused_by_the_names_of_its_tensors():
         assert "does not know" in str(caught.value)
 
 
+def test_a_model_on_the_meta_device_is_refused():
+    plan = lzr.plan(family_of("mlp"), lzr.mup())
+    with torch.device("meta"):
+        model = lzr.zoo.mlp(64)
+    with pytest.raises(PlanError, match=r"'hidden.0.weight' is on the meta device.*after model.to_empty"):
+        plan.apply_(model)
+
+
+def test_what_is_no_model_is_refused_in_words():
+    plan = lzr.plan(family_of("mlp"), lzr.mup())
+    for call in (
+        plan.apply_,
+        plan.meet_,
+        plan.release_,
+        lambda m: plan.param_groups(m, lr=1.0),
+        lambda m: plan.optimizer(m, 1.0),
+    ):
+        for value in (None, "x"):
+            with pytest.raises(PlanError, match=f"got {type(value).__name__}, expected a model"):
+                call(value)
+
+
+def test_an_option_that_an_optimizer_does_not_take_is_refused_in_words():
+    for name, words in (
+        ("adamw", "'momentum' for adamw, which AdamW does not take; expected some of betas"),
+        ("lion", "of betas,"),
+    ):
+        plan = lzr.plan(family_of("mlp"), lzr.mup(), name)
+        with pytest.raises(LazyrichError, match=words):
+            plan.optimizer(plan.build(32), lr=1e-3, momentum=0.9)
+    assert plan.optimizer(plan.build(32), lr=1e-3, betas=(0.5, 0.5)).defaults["betas"] == (0.5, 0.5)
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element")
+def test_a_width_at_which_a_tensor_has_nothing_left_is_refused_by_its_name():
+    family = lzr.Family(lambda n: nn.Sequential(nn.Linear(3, n), nn.Linear(n, n // 32 * 4), nn.Linear(n // 32 * 4, 2)), base=64)
+    plan = lzr.plan(family, lzr.mup())
+    for call in (plan.table, plan.settings):
+        with pytest.raises(PlanError, match=r"'1.weight' has shape \(0, 16\) at this width.*take a wider"):
+            call(16)
+
+
 def test_a_shape_that_differs_off_the_width_is_refused():
     plan = lzr.plan(family_of("mlp"), lzr.mup())
     with pytest.raises(PlanError, match=r"'hidden\.0\.weight' has shape \(32, 65\), but \(16, 64\) at the base"):
@@ -537,3 +579,128 @@ def test_one_pattern_of_branches_is_read_as_one():
     family = family_of("residual_mlp")
     one, several = (lzr.plan(family, lzr.mup(), branches=given, base_depth=1) for given in ("blocks.*", ["blocks.*"]))
     assert one.fingerprint == several.fingerprint
+
+
+# --- factories whose own sizes are no powers of the width -------------------------------------------------------------------------
+
+
+def two_xaviers(n):
+    """The size of the first layer falls from a constant to the root of the width."""
+    net = nn.Sequential(nn.Linear(100, n, bias=False), nn.ReLU(), nn.Linear(n, 100, bias=False))
+    for layer in (net[0], net[2]):
+        nn.init.xavier_uniform_(layer.weight)
+    return net
+
+
+def test_sizes_that_are_no_powers_of_the_width_are_told_as_the_factory_draws_them(tmp_path):
+    plan = lzr.plan(lzr.Family(two_xaviers, base=32), lzr.standard(), "adam")
+    for width in (32, 1024):
+        assert [row["init std"] for row in plan.rows(width)] == pytest.approx([(2 / (100 + width)) ** 0.5] * 2)
+        assert [row["init std"] for row in plan.rows(plan.build(width))] == pytest.approx([(2 / (100 + width)) ** 0.5] * 2)
+    alone = lzr.Plan.load(plan.save(tmp_path / "plan.json"))  # without a family nothing tells
+    assert all(math.isnan(row["init std"]) for row in alone.rows(two_xaviers(64)))
+    assert [row["init std"] for row in alone.rows(two_xaviers(32))] == pytest.approx([(2 / 132) ** 0.5] * 2)
+
+
+def test_a_trained_model_of_such_a_factory_is_refused():
+    plan = lzr.plan(lzr.Family(two_xaviers, base=32), lzr.mup(), "adam")
+    model = plan.apply_(two_xaviers(512))
+    assert float(model[0].weight.detach().std()) == pytest.approx(plan.settings(512)["0.weight"].std, rel=0.05)
+    before = model[0].weight.clone()
+    plan.apply_(model)
+    assert torch.equal(model[0].weight, before)
+    trained = two_xaviers(512)
+    with torch.no_grad():
+        trained[0].weight.mul_(1.5)
+        trained[2].weight.mul_(1.5)
+    before = trained[0].weight.clone()
+    with pytest.raises(PlanError, match="'0.weight' has standard deviation .* before training"):
+        plan.apply_(trained)
+    assert torch.equal(trained[0].weight, before)
+
+
+# --- weight norms ---------------------------------------------------------------------------------------------------------------
+
+
+class Normed(nn.Module):
+    """Three layers, under a weight norm or plain."""
+
+    def __init__(self, n, norm=nn.utils.parametrizations.weight_norm):
+        super().__init__()
+        self.first, self.middle, self.last = norm(nn.Linear(8, n)), norm(nn.Linear(n, n)), norm(nn.Linear(n, 3))
+
+    def forward(self, x):
+        return self.last(torch.tanh(self.middle(torch.tanh(self.first(x)))))
+
+    def outputs(self, x):
+        first = self.first(x)
+        middle = self.middle(torch.tanh(first))
+        return [value.detach() for value in (first, middle, self.last(torch.tanh(middle)))]
+
+
+GAIN = "parametrizations.weight.original0"
+
+
+@pytest.mark.parametrize("init", [None, {"*": "lecun"}])
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+@pytest.mark.parametrize("scheme", [lzr.mup(), lzr.ntk(), lzr.standard()])
+def test_a_weight_norm_starts_as_the_plain_weight_at_every_width(scheme, optimizer, init):
+    normed = lzr.plan(lzr.Family(Normed, base=16), scheme, optimizer, init=init)
+    plain = lzr.plan(lzr.Family(lambda n: Normed(n, lambda layer: layer), base=16), scheme, optimizer, init=init)
+    for width in (16, 128):
+        a, b = normed.build(width, seed=1), plain.build(width, seed=1)
+        for name, weight in b.named_parameters():
+            torch.testing.assert_close(a.get_parameter(name) if "bias" in name else a.get_submodule(name[:-7]).weight, weight)
+        for layer in ("first", "middle", "last"):
+            s = normed.settings(width)[f"{layer}.{GAIN}"].std
+            assert 0.2 < a.get_parameter(f"{layer}.{GAIN}").std() / s < 5
+        state = {name: p.clone() for name, p in a.named_parameters()}
+        normed.apply_(a)
+        assert all(torch.equal(p, state[name]) for name, p in a.named_parameters())
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_gains_of_a_weight_norm_follow_their_layers(optimizer):
+    def rates(scheme):
+        return [lzr.plan(lzr.Family(Normed, base=16), scheme, optimizer).settings(256)[f"{x}.{GAIN}"].lr for x in PARTS]
+
+    PARTS = ("first", "middle", "last")
+    expected = {"adam": ([1, 1, 1 / 4], [1 / 4, 1 / 4, 1]), "sgd": ([16, 16, 1 / 16], [1, 1, 1])}[optimizer]
+    assert rates(lzr.mup()) == pytest.approx(expected[0])
+    assert rates(lzr.ntk()) == pytest.approx(expected[1])
+
+
+@pytest.mark.parametrize(("optimizer", "lr"), [("adam", 1e-2), ("sgd", 0.3)])
+@pytest.mark.parametrize("gains_alone", [True, False])
+def test_updates_under_a_weight_norm_do_not_grow_with_the_width(optimizer, lr, gains_alone):
+    """Measured, with the gains alone and with all tensors: of every layer's output, between width 32 and 1024."""
+    plan, moved = lzr.plan(lzr.Family(Normed, base=32), lzr.mup(), optimizer), []
+    x, y = torch.randn(64, 8, generator=torch.Generator().manual_seed(0)), torch.arange(64) % 3
+    for width in (32, 1024):
+        model = plan.build(width)
+        for name, p in model.named_parameters():
+            p.requires_grad_(not gains_alone or GAIN in name)
+        trainer, before = plan.optimizer(model, lr=lr), model.outputs(x)
+        for _ in range(3):
+            trainer.zero_grad()
+            nn.functional.cross_entropy(model(x), y).backward()
+            trainer.step()
+        moved.append([float((b - a).square().mean().sqrt()) for a, b in zip(before, model.outputs(x), strict=True)])
+    ratios = [b / a for a, b in zip(*moved, strict=True)]
+    assert all(0.4 < ratio < 1.5 for ratio in ratios[:2])
+    assert (0.1 if gains_alone else 0.5) < ratios[2] < 1.5
+
+
+def test_a_trained_weight_norm_is_refused():
+    plan = lzr.plan(lzr.Family(Normed, base=16), lzr.mup(), "adam")
+    model = Normed(64)
+    with torch.no_grad():
+        model.get_parameter(f"middle.{GAIN}").mul_(1.2)
+    with pytest.raises(PlanError, match="'middle.*original1' are not its norms"):
+        plan.apply_(model)
+
+
+def test_a_plan_of_a_weight_norm_is_read_as_it_was_written(tmp_path):
+    plan = lzr.plan(lzr.Family(Normed, base=16), lzr.mup(), "adam")
+    again = lzr.Plan.load(plan.save(tmp_path / "plan.json"))
+    assert again.tensors == plan.tensors

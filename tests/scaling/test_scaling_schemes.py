@@ -83,6 +83,14 @@ def test_a_text_that_is_no_scheme_is_refused_in_one_sentence(text):
     assert "expected" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "name"), [("sp", "standard"), ("SP", "standard"), ("muP", "mup"), ("NTP()", "ntk"), ("µP", "mup")]
+)
+def test_other_names_of_schemes_are_answered_with_ours(text, name):
+    with pytest.raises(UsageError, match=f"which is called {name} here; expected one of"):
+        parse(text)
+
+
 def test_nothing_in_a_text_is_run(tmp_path):
     mark = tmp_path / "ran"
     for text in (f"mup(open({str(mark)!r}, 'w'))", f"open({str(mark)!r}, 'w')", f"richness(r=open({str(mark)!r}, 'w'))"):

@@ -26,6 +26,8 @@ SCHEMES: dict[str, Callable[..., Scheme]] = {
     "abc": abc,
 }
 
+ALSO = {"sp": "standard", "ntp": "ntk", "mf": "mean_field", "mfp": "mean_field", "mup": "mup", "mu_p": "mup", "\u03bcp": "mup"}
+
 
 def parse(text: str) -> Scheme:
     """A scheme from its text: ``mup``, ``richness(0.25)``, ``standard(max_stable=True)``, ``abc(...)``, ``mup().shift(0.5)``.
@@ -48,7 +50,8 @@ def parse(text: str) -> Scheme:
         return _shifted(text, call, parse(ast.unparse(call.func.value)))
     name = call.func if isinstance(call, ast.Call) else call
     if not isinstance(name, ast.Name) or name.id not in SCHEMES:
-        raise UsageError(f"got scheme '{text}', {known}")
+        also = ALSO.get(ast.unparse(name).lower()) if isinstance(name, ast.Name) else None
+        raise UsageError(f"got scheme '{text}', {f'which is called {also} here; ' if also else ''}{known}")
     positional, named = (call.args, call.keywords) if isinstance(call, ast.Call) else ([], [])
     try:
         arguments = [_literal(node) for node in positional]
