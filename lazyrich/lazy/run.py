@@ -90,7 +90,8 @@ class Run:
         if len(found) != 1:
             raise KernelError(f"the network returns {len(found)} tensors, expected one; wrap it so that it returns the one")
         if not isinstance(found[0], Random):
-            raise KernelError("the network's output holds no random weight, so it has no kernel")
+            what = "is a number that does not fluctuate" if node.inputs[0] in self.graph.weighed else "holds no random weight"
+            raise KernelError(f"the network's output {what}, so it has no kernel; end it in a linear layer")
         field = Call(node, (found[0],), {}, self).field().merged().reduced()
         if isinstance(field, Turned):
             raise field.reason
