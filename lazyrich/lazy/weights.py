@@ -59,13 +59,16 @@ class Weights:
         """A weight that a sum over ``fan_in`` entries uses (linear and convolutional layers).
 
         The sum is taken to be Gaussian, which it is for normal entries, or for many: of torch's uniform entries over five
-        inputs the tangent kernel is off by 3 % at every width.
+        inputs the tangent kernel is off by 3 % at every width. Weights that start at zero are trained as if drawn with variance
+        one: their size tells no rate.
         """
         law, rule = self.laws[name], self.rule(name)
         if rule is None and law.mean != 0:
             raise KernelError(f"'{name}' has the mean {law.mean:g}; weights that are summed over a width need mean zero")
-        variance = rule.w if rule and rule.w is not None else law.std**2 * fan_in
-        return Drawn(variance, 0.0, self._rate(name, variance, role, fan_in))
+        drawn = rule is None or rule.w is None
+        variance = law.std**2 * fan_in if drawn else rule.w  # type: ignore[union-attr]
+        size = 1.0 if drawn and law.std == 0 else variance  # a zero of its own is a start, not a freeze
+        return Drawn(variance, 0.0, self._rate(name, size, role, fan_in))
 
     def added(self, name: str, role: Role = Role.VECTOR) -> Drawn:
         """A bias of a linear or convolutional layer."""

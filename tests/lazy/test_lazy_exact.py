@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -605,3 +606,38 @@ def test_the_gradients_of_all_tensors_take_one_trace(monkeypatch):
     found = k.gradients(x)
     assert len(found) == 4
     assert len(traces) == 1
+
+
+class Adapted(nn.Module):
+    """A frozen layer with an adapter of two factors, of which the second starts at zero, and a readout that may too."""
+
+    def __init__(self, width: int, head: float) -> None:
+        super().__init__()
+        self.i, self.a, self.b, self.o = (L(w, n, bias=False) for w, n in ((7, width), (7, width), (width, width), (width, 2)))
+        for layer in (self.i, self.a, self.o):
+            nn.init.normal_(layer.weight, std=layer.in_features**-0.5)
+        self.i.requires_grad_(False)
+        nn.init.zeros_(self.b.weight)
+        if not head:
+            nn.init.zeros_(self.o.weight)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.o(F.relu(self.i(x) + self.b(self.a(x))))
+
+
+@pytest.mark.parametrize("head", [0.0, 1.0])
+def test_weights_that_start_at_zero_are_trained(head):
+    with seeded(0):
+        net = Adapted(1024, head).double()
+    k = lzr.kernel(
+        net, init=dict.fromkeys(("i.weight", "a.weight", "o.weight")[: 3 if head else 2], lzr.init.variance(1.0, 0.0))
+    )
+    rates = {"a.weight": 1 / 7, "b.weight": 1 / 1024, "o.weight": 1 / 1024}
+    finite, parts = (lzr.ntk_of(net, X, outputs="trace", rates=rates, per=per) for per in (None, "tensor"))
+    exact = k.ntk(X)
+    assert float((finite / 2 - exact).norm() / exact.norm()) < 0.1
+    assert float(parts["a.weight"].abs().max()) == 0  # behind a factor that is zero
+    for name in ("b.weight", "o.weight"):
+        alone = k.reweighted(replace(k.weights, frozen=frozenset(rates) - {name} | k.weights.frozen)).ntk(X)
+        assert float((parts[name] / 2 - alone).norm()) < 0.1 * float(exact.norm())
+        assert bool(alone.any()) == bool(head or name == "o.weight")
