@@ -72,8 +72,8 @@ class Weights:
         drawn = rule is None or rule.w is None
         variance = law.std**2 * fan_in if drawn else rule.w  # type: ignore[union-attr]
         size = 1.0 if drawn and law.std == 0 else variance  # a zero of its own is a start, not a freeze
-        excess = law.kurtosis if drawn and role is Role.INPUT else 0.0
-        return Drawn(variance, 0.0, self._rate(name, size, role, fan_in), excess)
+        excess = law.kurtosis if drawn else _excess(rule)
+        return Drawn(variance, 0.0, self._rate(name, size, role, fan_in), excess if role is Role.INPUT else 0.0)
 
     def added(self, name: str, role: Role = Role.VECTOR) -> Drawn:
         """A bias of a linear or convolutional layer."""
@@ -205,8 +205,12 @@ def _kurtosis(plan: Plan, name: str) -> float:
     """Of a tensor's law, beyond a normal one's: of the form that was asked for, else of the factory's."""
     start = plan.tensors[name].start
     if start is not None and start.form is not None:
-        return -1.2 if start.form.name == "uniform" else 0.0
+        return _excess(start)
     return plan.family.laws(plan.base)[name].kurtosis if plan.family else 0.0
+
+
+def _excess(rule: Initialiser | None) -> float:
+    return -1.2 if rule and rule.form and rule.form.name == "uniform" else 0.0
 
 
 def _vanishes(tensor: TensorPlan) -> bool:

@@ -641,3 +641,58 @@ def test_weights_that_start_at_zero_are_trained(head):
         alone = k.reweighted(replace(k.weights, frozen=frozenset(rates) - {name} | k.weights.frozen)).ntk(X)
         assert float((parts[name] / 2 - alone).norm()) < 0.1 * float(exact.norm())
         assert bool(alone.any()) == bool(head or name == "o.weight")
+
+
+class Waves(nn.Module):
+    """A first layer on few inputs, whose law is kept or replaced by a normal one."""
+
+    def __init__(self, width: int = 4096, inputs: int = 1, act=lambda u: torch.sin(10 * u), normal: bool = False) -> None:
+        super().__init__()
+        self.i, self.o, self.act = L(inputs, width), L(width, 2), act
+        if normal:
+            nn.init.normal_(self.i.weight)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.o(self.act(self.i(x)))
+
+
+def test_few_inputs_with_uniform_weights_are_told_once_with_the_size_of_the_error():
+    k, x = lzr.kernel(Waves()), normal(8, 1)
+    with pytest.warns(UserWarning, match=r"'i.weight', which sums 1 input\(s\) .*behind sin at .*variance\(w, b\)$") as told:
+        exact = k.layers(x)["o"]
+        k(x, x[:2])
+        k.gradients(x)
+    assert len(told) == 1
+    said = float(str(told[0].message).split("off by about ")[1].split("%")[0]) / 100
+    with seeded(0):
+        w, b = (torch.rand(2, 400_000, 1, dtype=DOUBLE) * 2 - 1).unbind()
+        phi = torch.sin(10 * (w @ x.T + b))
+        truth = phi.T @ phi / len(phi) / 3 + k.weights.laws["o.bias"].std ** 2
+    assert float((exact - truth).norm() / truth.norm()) == pytest.approx(said, rel=0.7)
+
+
+def test_a_plan_tells_of_few_inputs_too():
+    plan = lzr.plan(lzr.Family(Waves, base=64), lzr.ntk(), "sgd")
+    with pytest.warns(UserWarning, match="'i.weight', which sums 1"):
+        lzr.kernel(plan).nngp(normal(3, 1))
+    lzr.kernel(lzr.plan(plan.family, lzr.ntk(), "sgd", init={"i.weight": lzr.init.lecun()})).nngp(normal(3, 1))
+
+
+def test_a_rule_with_uniform_entries_is_told_of_too():
+    with pytest.warns(UserWarning, match="'i.weight', which sums 1"):
+        lzr.kernel(Waves(64), init=lzr.init.lecun("uniform")).nngp(normal(3, 1))
+
+
+@pytest.mark.parametrize(
+    ("net", "init"),
+    [
+        (Waves(8192, normal=True), None),
+        (Waves(64), lzr.init.lecun()),
+        (Waves(64), lzr.init.variance(1.0, 0.1)),
+        (Waves(64, act=F.relu), None),
+        (Waves(64, inputs=30), None),
+        (Waves(64, act=lambda u: u), None),
+    ],
+)
+def test_nothing_is_said_where_few_inputs_do_no_harm(net, init):
+    lzr.kernel(net, init=init)(normal(4, net.i.in_features))
