@@ -84,6 +84,7 @@ class Field:
         own: gains that were trained on the features: their part of ``ntk`` is ``own`` times the product of the features themselves,
             which a sum with weights averages to ``own`` times ``nngp``, and a nonlinearity does not.
         uneven: that part is a product of other features than these (of one branch of a sum), so no nonlinearity can follow.
+        shared: one feature was added to all of them, or multiplied them, so means over them fluctuate.
         origin: the operation that drew the features and what it read; two fields with one origin, one order and the same
             sources are one field. None where something else was done since.
     """
@@ -101,6 +102,7 @@ class Field:
     mixed: bool = False
     own: float = 0.0
     uneven: bool = False
+    shared: bool = False
 
     @property
     def lead(self) -> int:

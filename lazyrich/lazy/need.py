@@ -40,13 +40,21 @@ def _is_weight(graph: Graph, name: str) -> bool:
     return node.op == "parameter" or (node.op in TURNS and _is_weight(graph, node.inputs[0]))
 
 
+def _weight(graph: Graph, name: str) -> str:
+    """The name of the parameter."""
+    node = graph[name]
+    return str(node.target) if node.op == "parameter" else _weight(graph, node.inputs[0])
+
+
 def readouts_of(graph: Graph) -> frozenset[str]:
     """Weights after which no other weight sums over features: the network's readouts."""
     after: dict[str, bool] = {}  # whether a sum with weights follows a node
     found = set()
     for node in reversed(graph.nodes):
-        summing = node.op in ("linear", "addmm") or node.op.startswith("conv")
-        weights = [str(graph[n].target) for n in node.inputs if graph[n].op == "parameter"]
+        weights = [_weight(graph, n) for n in node.inputs if _is_weight(graph, n)]
+        rule = rule_of(node)
+        products = bool(rule and rule.overlaps and weights)
+        summing = products or node.op in ("linear", "addmm") or node.op.startswith("conv")
         if summing and not after.get(node.name, False):
             found.update(weights)
         for name in node.inputs:

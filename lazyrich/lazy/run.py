@@ -17,10 +17,12 @@ from lazyrich.family import Role
 from lazyrich.gaussian import Dual
 from lazyrich.graph import Graph, Node, Ref
 from lazyrich.graph.node import Batch
+from lazyrich.lazy import few
 from lazyrich.lazy.field import IDENTITY, Curve, Data, Field, Mix, Overlap, Random, Source, Turned, Weight, dual_of, number_of
 from lazyrich.lazy.layout import Kind, Layout, plain
 from lazyrich.lazy.rule.table import Call, Need, checked, rule_of
 from lazyrich.lazy.rule.turned import ruled
+from lazyrich.lazy.tile import gram
 from lazyrich.lazy.weights import Drawn, Weights
 
 INPUT = Source("the input")
@@ -90,7 +92,8 @@ class Run:
         if len(found) != 1:
             raise KernelError(f"the network returns {len(found)} tensors, expected one; wrap it so that it returns the one")
         if not isinstance(found[0], Random):
-            raise KernelError("the network's output holds no random weight, so it has no kernel")
+            what = "is a number that does not fluctuate" if node.inputs[0] in self.graph.weighed else "holds no random weight"
+            raise KernelError(f"the network's output {what}, so it has no kernel; end it in a linear layer")
         field = Call(node, (found[0],), {}, self).field().merged().reduced()
         if isinstance(field, Turned):
             raise field.reason
@@ -203,6 +206,7 @@ class Run:
         known = self.duals.get(curve.key)
         if known is None:
             known = self.duals[curve.key] = dual_of(curve, self.graph, call.node)
+            few.tell(call, curve)
         base, first, second = self._variances(curve.key, known, base)
         mean = known.mean(base.own_diagonal()) if self.alone else None
         if self.alone and not base.full:
@@ -312,7 +316,7 @@ class Run:
         tensors = [self._rows(t, shape, feature) for t in data.tensors]
         lead = (len(self.inputs[0]), *((len(self.inputs[1]),) if not self.alone else ()))
         first, second = tensors[0], tensors[-1] if not data.constant else tensors[0]
-        nngp = _gram(first, second, self.alone, full)
+        nngp = gram(first, second, self.alone, full)
         if data.constant:
             nngp = nngp.expand(*lead, *nngp.shape[len(lead) :])
         sizes = [a.size for a in layout.positions]
@@ -365,19 +369,6 @@ def _product(slope: Tensor, ntk: Tensor) -> Tensor:
     if slope.shape != ntk.shape or slope.requires_grad or ntk.requires_grad or not slope.is_contiguous():
         return slope * ntk
     return slope.mul_(ntk)
-
-
-def _gram(first: Tensor, second: Tensor, alone: bool, full: bool) -> Tensor:
-    """Mean products over the last axis of (N, P, C) tensors."""
-    n, p, c = first.shape
-    if alone:
-        return torch.einsum("npc,nqc->npq", first, second) / c if full else (first * second).mean(-1)
-    if p == 1:
-        return ((first[:, 0] @ second[:, 0].T) / c).reshape(n, len(second), 1, *((1,) if full else ()))
-    if full:
-        k = first.reshape(n * p, c) @ second.reshape(-1, c).T / c
-        return k.reshape(n, p, len(second), p).transpose(1, 2)
-    return torch.einsum("npc,mpc->nmp", first, second) / c
 
 
 def _exact(value: Field, q: Tensor) -> Field:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 
 import torch
+from torch import Tensor
 
 
 def squares(rows: int, columns: int, size: int, symmetric: bool) -> Iterator[tuple[slice, slice]]:
@@ -52,3 +53,21 @@ def keep_freed_memory() -> None:
     never touched, so it costs no memory. Worth a third of the time of convolutional kernels.
     """
     torch.empty(31 << 20, dtype=torch.uint8)
+
+
+def gram(first: Tensor, second: Tensor, alone: bool, full: bool) -> Tensor:
+    """Mean products over the last axis of (N, P, C) tensors.
+
+    Example:
+        >>> gram(torch.eye(2)[None], torch.ones(1, 2, 2), alone=False, full=False).tolist()
+        [[[0.5, 0.5]]]
+    """
+    n, p, c = first.shape
+    if alone:
+        return torch.einsum("npc,nqc->npq", first, second) / c if full else (first * second).mean(-1)
+    if p == 1:
+        return ((first[:, 0] @ second[:, 0].T) / c).reshape(n, len(second), 1, *((1,) if full else ()))
+    if full:
+        k = first.reshape(n * p, c) @ second.reshape(-1, c).T / c
+        return k.reshape(n, p, len(second), p).transpose(1, 2)
+    return torch.einsum("npc,mpc->nmp", first, second) / c

@@ -26,11 +26,15 @@ Init = Initialiser | Mapping[str, Initialiser] | None
 
 @dataclass(frozen=True)
 class Drawn:
-    """One tensor in the limit: sigma^2 (times the fan-in for weights that are summed over), mean, tangent-kernel rate."""
+    """One tensor in the limit: sigma^2 (times the fan-in for weights that are summed over), mean, tangent-kernel rate.
+
+    ``excess`` is the kurtosis beyond a normal law's of weights that sum the inputs, whose number does not grow.
+    """
 
     variance: float
     mean: float
     rate: float
+    excess: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -59,13 +63,17 @@ class Weights:
         """A weight that a sum over ``fan_in`` entries uses (linear and convolutional layers).
 
         The sum is taken to be Gaussian, which it is for normal entries, or for many: of torch's uniform entries over five
-        inputs the tangent kernel is off by 3 % at every width.
+        inputs the tangent kernel is off by 3 % at every width; where it is more, ``few.tell`` says so. Weights that start at
+        zero are trained as if drawn with variance one: their size tells no rate.
         """
         law, rule = self.laws[name], self.rule(name)
         if rule is None and law.mean != 0:
             raise KernelError(f"'{name}' has the mean {law.mean:g}; weights that are summed over a width need mean zero")
-        variance = rule.w if rule and rule.w is not None else law.std**2 * fan_in
-        return Drawn(variance, 0.0, self._rate(name, variance, role, fan_in))
+        drawn = rule is None or rule.w is None
+        variance = law.std**2 * fan_in if drawn else rule.w  # type: ignore[union-attr]
+        size = 1.0 if drawn and law.std == 0 else variance  # a zero of its own is a start, not a freeze
+        excess = law.kurtosis if drawn else _excess(rule)
+        return Drawn(variance, 0.0, self._rate(name, size, role, fan_in), excess if role is Role.INPUT else 0.0)
 
     def added(self, name: str, role: Role = Role.VECTOR) -> Drawn:
         """A bias of a linear or convolutional layer."""
@@ -176,7 +184,10 @@ def weights_of_plan(plan: Plan) -> Weights:
             "without it"
         )
     at_base = {name: setting_of(t, t.shape, 1.0, plan.decay_policy, "sgd") for name, t in plan.tensors.items()}
-    laws = {name: Law(t.mean, 0.0 if _vanishes(t) else at_base[name].std) for name, t in plan.tensors.items()}
+    laws = {
+        name: Law(t.mean, 0.0 if _vanishes(t) else at_base[name].std, excess=_kurtosis(plan, name))
+        for name, t in plan.tensors.items()
+    }
     rates = {name: setting.lr for name, setting in at_base.items()}
     roles = {name: t.role for name, t in plan.tensors.items()}
     return Weights(laws, {}, plan.scheme, True, frozenset(), rates, roles)
@@ -188,6 +199,18 @@ def _refuse_dependent(rule: Initialiser) -> None:
             f"got init={rule}; expected a size by the fan-in and independent entries, as of variance(w, b), lecun() or he(). Other "
             "sizes: lzr.kernel(lzr.plan(family, scheme, 'sgd', init=...))"
         )
+
+
+def _kurtosis(plan: Plan, name: str) -> float:
+    """Of a tensor's law, beyond a normal one's: of the form that was asked for, else of the factory's."""
+    start = plan.tensors[name].start
+    if start is not None and start.form is not None:
+        return _excess(start)
+    return plan.family.laws(plan.base)[name].kurtosis if plan.family else 0.0
+
+
+def _excess(rule: Initialiser | None) -> float:
+    return -1.2 if rule and rule.form and rule.form.name == "uniform" else 0.0
 
 
 def _vanishes(tensor: TensorPlan) -> bool:

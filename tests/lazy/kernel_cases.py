@@ -762,6 +762,35 @@ CASES: dict[str, Case] = {
         WORDS,
     ),
     "a data gate": Case(lambda n: Net(lambda s, x: s.o(s.i(x) * x.sum(-1, keepdim=True)), i=L(5, n), o=L(n, OUT)), VEC),
+    "one output gates the others": Case(
+        lambda n: Net(lambda s, x: s.v(h := F.relu(s.i(x))).sigmoid() * s.o(h), v=L(n, 1), **dense(n)), VEC, forward_draws=300
+    ),
+    "one output is added to the others": Case(
+        lambda n: Net(lambda s, x: s.o(h := F.relu(s.i(x))) + s.v(h), v=L(n, 1), **dense(n)), VEC, forward_draws=300
+    ),
+    "a mean of outputs": Case(
+        lambda n: Net(lambda s, x: s.v(F.relu(s.i(x))).mean(-1, keepdim=True).tanh(), i=L(5, n), v=L(n, 4)),
+        VEC,
+        forward_draws=600,
+    ),
+    "a sum of outputs": Case(
+        lambda n: Net(lambda s, x: s.v(F.relu(s.i(x))).tanh().sum((1, 2)), i=L(5, n), v=L(n, 2)), WORDS, forward_draws=600
+    ),
+    "two centred outputs": Case(
+        lambda n: Net(lambda s, x: (y := s.v(F.relu(s.i(x)))) - y.mean(-1, keepdim=True), i=L(5, n), v=L(n, 2)),
+        VEC,
+        forward_draws=600,
+    ),
+    "dueling outputs": Case(
+        lambda n: Net(
+            lambda s, x: s.v(h := F.relu(s.i(x))) + (y := s.w(h).tanh()) - y.mean(-1).unsqueeze(-1),
+            i=L(5, n),
+            v=L(n, 1),
+            w=L(n, 3),
+        ),
+        VEC,
+        forward_draws=600,
+    ),
     "mask by the sample": Case(
         lambda n: Net(
             lambda s, x: s.o(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from kernel_cases import IMG, OUT, SEQ, TOKENS, VEC, VOL, WORDS, L, Net, S, dense, normal, param, turned
+from kernel_cases import IMG, OUT, SEQ, TOKENS, VEC, VOL, WORDS, L, Net, S, dense, normal, param, root_mean_square, turned
 from torch import Tensor, nn
 
 import lazyrich as lzr
@@ -49,6 +49,15 @@ def logits(n: int, change: Callable[..., tuple[Tensor, Tensor]], **more: nn.Modu
 def heads(s: Net, x: Tensor) -> Tensor:
     """A layer's features in four heads."""
     return s.i(x).unflatten(-1, (4, -1))
+
+
+def lone(forward: Callable[[Net, Tensor], Tensor]) -> Callable[[int], nn.Module]:
+    """What is done to rectified features, with a layer of one output and one of many."""
+    return of_dense(lambda s, x: forward(s, F.relu(s.i(x))), v=lambda n: L(n, 1), w=lambda n: L(n, 128))
+
+
+LONE = ("1 feature(s) meet 16", "stays random", "nn.Linear(n, n) for nn.Linear(n, 1)")
+OUTPUTS = (f"statistic over {OUT} outputs", "normalise before the readout")
 
 
 def biased(n: int) -> nn.LayerNorm:
@@ -513,6 +522,36 @@ REFUSED: dict[str, Refusal] = {
     ),
     "one gain for all features": Refusal(
         of_dense(lambda s, x: s.o(s.i(x) * s.g), g=lambda n: param(1)), VEC, ("one number a feature",)
+    ),
+    "a gain for features that a branch lacks": Refusal(
+        of_dense(lambda s, x: s.o(s.v(x) * s.g), v=lambda n: L(5, 1), g=lambda n: param(n)), VEC, ("one number a feature",)
+    ),
+    "a bias for features that a branch lacks": Refusal(
+        of_dense(lambda s, x: s.o(s.v(x) + s.g), v=lambda n: L(5, 1), g=lambda n: param(n)),
+        VEC,
+        ("or has more",),
+    ),
+    "one feature gates all": Refusal(lone(lambda s, h: s.o(s.v(h).sigmoid() * s.a(h))), VEC, LONE),
+    "all features by one gate": Refusal(lone(lambda s, h: s.o(s.a(h) * s.v(h).sigmoid())), VEC, LONE),
+    "one feature is added to all": Refusal(lone(lambda s, h: s.o(s.v(h) + s.a(h))), VEC, LONE),
+    "all features and one": Refusal(lone(lambda s, h: s.o(s.a(h) + s.v(h))), VEC, LONE),
+    "one feature of a layer gates another": Refusal(lone(lambda s, h: s.o(s.a(h) * s.b(h)[:, :1])), VEC, LONE),
+    "layer_norm of outputs": Refusal(lone(lambda s, h: F.layer_norm(s.o(h), (OUT,))), VEC, ("layer_norm at", *OUTPUTS)),
+    "rms_norm of outputs": Refusal(lone(lambda s, h: F.rms_norm(s.o(h), (OUT,))), VEC, ("rms_norm at", *OUTPUTS)),
+    "group_norm of outputs": Refusal(
+        lone(lambda s, h: F.group_norm(s.o(h), 4)), VEC, ("group_norm at", "over 4 outputs", "normalise before")
+    ),
+    "directions of outputs": Refusal(lone(lambda s, h: F.normalize(s.o(h), dim=-1)), VEC, ("linalg_vector_norm at", *OUTPUTS)),
+    "mean square of outputs": Refusal(lone(lambda s, h: root_mean_square(s.o(h))), VEC, ("mean at", *OUTPUTS)),
+    "mean of rectified outputs": Refusal(lone(lambda s, h: F.relu(s.o(h)).mean(-1)), VEC, ("mean at", *OUTPUTS)),
+    "a norm of outputs that share one": Refusal(
+        lone(lambda s, h: F.layer_norm(s.v(h) + s.w(h), (128,))), VEC, ("layer_norm at", "share a part")
+    ),
+    "twice the mean off": Refusal(
+        lone(lambda s, h: (y := s.o(h)) - 2 * y.mean(-1, keepdim=True)), VEC, ("sub at", "the same weights")
+    ),
+    "a mean of features": Refusal(
+        lone(lambda s, h: F.relu(s.w(h)).mean(-1, keepdim=True)), VEC, ("does not fluctuate", "end it in a linear layer")
     ),
     "a part of a parameter": Refusal(
         of_dense(lambda s, x: s.o(s.i(x) + s.p[:6]), p=lambda n: param(8, n)), WORDS, ("part of the parameter 'p'",)

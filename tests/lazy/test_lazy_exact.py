@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -605,3 +606,93 @@ def test_the_gradients_of_all_tensors_take_one_trace(monkeypatch):
     found = k.gradients(x)
     assert len(found) == 4
     assert len(traces) == 1
+
+
+class Adapted(nn.Module):
+    """A frozen layer with an adapter of two factors, of which the second starts at zero, and a readout that may too."""
+
+    def __init__(self, width: int, head: float) -> None:
+        super().__init__()
+        self.i, self.a, self.b, self.o = (L(w, n, bias=False) for w, n in ((7, width), (7, width), (width, width), (width, 2)))
+        for layer in (self.i, self.a, self.o):
+            nn.init.normal_(layer.weight, std=layer.in_features**-0.5)
+        self.i.requires_grad_(False)
+        nn.init.zeros_(self.b.weight)
+        if not head:
+            nn.init.zeros_(self.o.weight)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.o(F.relu(self.i(x) + self.b(self.a(x))))
+
+
+@pytest.mark.parametrize("head", [0.0, 1.0])
+def test_weights_that_start_at_zero_are_trained(head):
+    with seeded(0):
+        net = Adapted(1024, head).double()
+    k = lzr.kernel(
+        net, init=dict.fromkeys(("i.weight", "a.weight", "o.weight")[: 3 if head else 2], lzr.init.variance(1.0, 0.0))
+    )
+    rates = {"a.weight": 1 / 7, "b.weight": 1 / 1024, "o.weight": 1 / 1024}
+    finite, parts = (lzr.ntk_of(net, X, outputs="trace", rates=rates, per=per) for per in (None, "tensor"))
+    exact = k.ntk(X)
+    assert float((finite / 2 - exact).norm() / exact.norm()) < 0.1
+    assert float(parts["a.weight"].abs().max()) == 0  # behind a factor that is zero
+    for name in ("b.weight", "o.weight"):
+        alone = k.reweighted(replace(k.weights, frozen=frozenset(rates) - {name} | k.weights.frozen)).ntk(X)
+        assert float((parts[name] / 2 - alone).norm()) < 0.1 * float(exact.norm())
+        assert bool(alone.any()) == bool(head or name == "o.weight")
+
+
+class Waves(nn.Module):
+    """A first layer on few inputs, whose law is kept or replaced by a normal one."""
+
+    def __init__(self, width: int = 4096, inputs: int = 1, act=lambda u: torch.sin(10 * u), normal: bool = False) -> None:
+        super().__init__()
+        self.i, self.o, self.act = L(inputs, width), L(width, 2), act
+        if normal:
+            nn.init.normal_(self.i.weight)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.o(self.act(self.i(x)))
+
+
+def test_few_inputs_with_uniform_weights_are_told_once_with_the_size_of_the_error():
+    k, x = lzr.kernel(Waves()), normal(8, 1)
+    with pytest.warns(UserWarning, match=r"'i.weight', which sums 1 input\(s\) .*behind sin at .*variance\(w, b\)$") as told:
+        exact = k.layers(x)["o"]
+        k(x, x[:2])
+        k.gradients(x)
+    assert len(told) == 1
+    said = float(str(told[0].message).split("off by about ")[1].split("%")[0]) / 100
+    with seeded(0):
+        w, b = (torch.rand(2, 400_000, 1, dtype=DOUBLE) * 2 - 1).unbind()
+        phi = torch.sin(10 * (w @ x.T + b))
+        truth = phi.T @ phi / len(phi) / 3 + k.weights.laws["o.bias"].std ** 2
+    assert float((exact - truth).norm() / truth.norm()) == pytest.approx(said, rel=0.7)
+
+
+def test_a_plan_tells_of_few_inputs_too():
+    plan = lzr.plan(lzr.Family(Waves, base=64), lzr.ntk(), "sgd")
+    with pytest.warns(UserWarning, match="'i.weight', which sums 1"):
+        lzr.kernel(plan).nngp(normal(3, 1))
+    lzr.kernel(lzr.plan(plan.family, lzr.ntk(), "sgd", init={"i.weight": lzr.init.lecun()})).nngp(normal(3, 1))
+
+
+def test_a_rule_with_uniform_entries_is_told_of_too():
+    with pytest.warns(UserWarning, match="'i.weight', which sums 1"):
+        lzr.kernel(Waves(64), init=lzr.init.lecun("uniform")).nngp(normal(3, 1))
+
+
+@pytest.mark.parametrize(
+    ("net", "init"),
+    [
+        (Waves(8192, normal=True), None),
+        (Waves(64), lzr.init.lecun()),
+        (Waves(64), lzr.init.variance(1.0, 0.1)),
+        (Waves(64, act=F.relu), None),
+        (Waves(64, inputs=30), None),
+        (Waves(64, act=lambda u: u), None),
+    ],
+)
+def test_nothing_is_said_where_few_inputs_do_no_harm(net, init):
+    lzr.kernel(net, init=init)(normal(4, net.i.in_features))

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lazyrich.lazy.field import Data, Field, Source, Weight
 from lazyrich.lazy.layout import Kind, size_of
+from lazyrich.lazy.rule import output
 from lazyrich.lazy.rule.sums import gained
 from lazyrich.lazy.rule.table import Call, register
 
@@ -22,6 +23,7 @@ def layer_norm(call: Call) -> Field:
     if any(a.kind is not Kind.FEATURE for axis in field.layout.axes[-normalised:] for a in axis):
         raise call.refuse("it normalises over positions or samples as well", "normalise over the features alone")
     _refuse_partial(call, field, len(field.layout.axes) - normalised)
+    output.refuse_few(call, field)
     eps = float(call.get(4, "eps", 1e-5))
     normal = _normalised(call, field, eps, centre=True, over=())
     return _affine(call, normal, call.get(2, "weight"), call.get(3, "bias"))
@@ -34,6 +36,7 @@ def rms_norm(call: Call) -> Field:
     eps = call.get(3, "eps")
     eps = torch.finfo(field.nngp.dtype).eps if eps is None else float(eps)
     _refuse_partial(call, field, len(field.layout.axes) - len(call.args[1]))
+    output.refuse_few(call, field)
     normal = _normalised(call, field, eps, centre=False, over=())
     return _affine(call, normal, call.get(2, "weight"), None)
 
@@ -44,6 +47,7 @@ def group_norm(call: Call) -> Field:
     """Over the channels of a group and all positions."""
     field, groups = call.field().merged(), int(call.args[1])
     channels = size_of(field.layout.axes[1])
+    output.refuse_few(call, field, groups)
     if groups > 1 and field.mixed:
         raise call.refuse("its groups hold stretches of joined branches with other laws", "normalise before joining")
     if channels == groups:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from lazyrich.lazy.field import Data, Field
 from lazyrich.lazy.layout import Kind
+from lazyrich.lazy.rule import output
 from lazyrich.lazy.rule.convolution import _with_atom
 from lazyrich.lazy.rule.linear import along
 from lazyrich.lazy.rule.statistic import averaged, over_features
@@ -21,19 +22,24 @@ def reduce(call: Call) -> Field | Data:
     keep = bool(call.get(2, "keepdim", False))
     dims = range(len(layout.axes)) if dims is None else ([dims] if isinstance(dims, int) else dims)
     axes = sorted((layout.axis(d) for d in dims), reverse=True)
-    if call.node.op == "mean" and over_features(layout, set(axes)):
+    outputs = over_features(layout, set(axes)) and output.is_linear(call, call.args[0])
+    if call.node.op == "mean" and over_features(layout, set(axes)) and not outputs:
         return averaged(call, set(axes), keep)
     field = call.field().merged()
+    field = output.summed(call, field) if outputs else field
     for at in axes:
-        if any(a.kind is not Kind.POSITION for a in field.layout.axes[at]):
+        if {a.kind for a in field.layout.axes[at]} not in (
+            [set(), {Kind.POSITION}, {Kind.FEATURE}] if outputs else [set(), {Kind.POSITION}]
+        ):
             raise call.refuse(
                 "it reduces over samples or features",
                 "reduce over positions; take the mean over all features, or sum over features with a linear layer; norms of single "
                 "heads, for queries and keys, are known as torch's rms_norm and layer_norm",
             )
-    field = _collapsed(field, [at for at in axes if field.layout.axes[at]], mean=call.node.op == "mean")
+    places = [at for at in axes if field.layout.axes[at] and field.layout.axes[at][0].kind is Kind.POSITION]
+    field = _collapsed(field, places, mean=call.node.op == "mean")
     for at in axes:
-        field = field.laid(field.layout.replaced(at, *(((),) if keep else ())))
+        field = field.laid(field.layout.replaced(at, *((field.layout.axes[at],) if keep else ())))
     return field
 
 

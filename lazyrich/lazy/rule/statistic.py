@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lazyrich.lazy.field import SQUARE, Curve, Data, Mix
 from lazyrich.lazy.layout import Kind, size_of
+from lazyrich.lazy.rule import output
 from lazyrich.lazy.rule.table import Call, register
 
 Statistic = Callable[[Tensor, Tensor], Tensor]  # of the second moments and the means
@@ -48,6 +49,7 @@ def length(call: Call) -> Data:
 
 def averaged(call: Call, axes: set[int], keep: bool) -> Data:
     """The mean over the features, of squares also where they are none of Gaussian features."""
+    output.refuse_few(call, call.args[0])
     if _is_centred(call.args[0]):  # whatever the data: so that what it is taken from stays as it is
         shape = (1,) * (len(call.args[0].layout.axes) - (0 if keep else len(axes)))
         return Data((call.run.inputs[0].new_zeros(shape),), constant=True, shape=shape)
@@ -65,6 +67,7 @@ def _reduced(call: Call, at: int = 1) -> tuple[set[int], bool]:
     if isinstance(dims, bool) or dims is None:
         raise call.refuse("it reduces over samples as well", "name the axis of the features")
     axes = {layout.axis(d) for d in ([dims] if isinstance(dims, int) else dims)}
+    output.refuse_few(call, call.args[0])
     if not over_features(layout, axes):
         raise call.refuse("it is no statistic over all features, so it fluctuates", "reduce over all features")
     return axes, bool(call.kwargs.get("keepdim", call.args[3] if len(call.args) > 3 else False))

@@ -12,6 +12,7 @@ from torch import Tensor
 from lazyrich.graph.node import Batch
 from lazyrich.lazy.field import SQUARE, Data, Field, Mix, Random, Source, Sources, Weight, number_of
 from lazyrich.lazy.layout import Atom, Kind, Layout, size_of
+from lazyrich.lazy.rule import output
 from lazyrich.lazy.rule.pointwise import joined, through, times
 from lazyrich.lazy.rule.pointwise import plus as plus_curve
 from lazyrich.lazy.rule.shape import halves
@@ -39,6 +40,8 @@ def add(call: Call) -> Any:
     whole = joined(call, (first, second), lambda a, b: a + alpha * b)
     if whole is not None:
         return whole
+    if output.is_centring(call, first, second, alpha):
+        return output.centred(*_aligned(call, call.run.field(first, call), second))
     a, b = call.run.field(first, call), call.run.field(second, call)
     return _sum(call, a, b if alpha == 1 else b.scaled(alpha))
 
@@ -114,7 +117,7 @@ def product(call: Call, first: Any, second: Any) -> Any:
     ntk = None if a.ntk is None else a.ntk * b.nngp + a.nngp * b.ntk  # type: ignore[operator]
     mean = None if a.mean is None or b.mean is None else a.mean * b.mean
     return Field(a.layout, a.order, a.nngp * b.nngp, ntk, a.full, a.sources | b.sources, False, a.centred or b.centred, mean,
-                 mixed=a.mixed or b.mixed)  # fmt: skip
+                 mixed=a.mixed or b.mixed, shared=a.shared or b.shared)  # fmt: skip
 
 
 @register("where", "masked_fill", says="of functions of one field a function; masks choose positions", moments=True)
@@ -214,7 +217,7 @@ def _blocks(call: Call, parts: list[Field], at: int) -> Field:
     return Field(
         parts[0].layout.replaced(at, (new,)), order, nngp, ntk, full, sources,
         all(p.gaussian for p in parts), all(p.centred for p in parts), mean, mixed=any(p.mixed for p in parts), own=first.own,
-        uneven=any(p.uneven or p.own != first.own for p in parts),
+        uneven=any(p.uneven or p.own != first.own for p in parts), shared=any(p.shared for p in parts),
     )  # fmt: skip
 
 
@@ -247,7 +250,7 @@ def _sum(call: Call, a: Field, b: Field) -> Field:
     return Field(
         a.layout, a.order, a.nngp + b.nngp, ntk, a.full, a.sources | b.sources,
         a.gaussian and b.gaussian, a.centred and b.centred, mean, mixed=a.mixed or b.mixed,
-        uneven=a.uneven or b.uneven or bool(a.own or b.own),
+        uneven=a.uneven or b.uneven or bool(a.own or b.own), shared=a.shared or b.shared,
     )  # fmt: skip
 
 
@@ -270,16 +273,15 @@ def _independent(a: Sources, b: Sources) -> bool:
 
 
 def _aligned(call: Call, a: Field, b: Field) -> tuple[Field, Field]:
-    """Two fields with the same axes, broadcast where one has size one."""
+    """Two fields with the same axes, broadcast where one has size one; the one with more features first."""
     a, b = a.merged(), b.merged()
     if a.full != b.full:
         a, b = a.reduced(), b.reduced()
     if len(a.layout.axes) < len(b.layout.axes):
-        b, a = _aligned(call, b, a)
-        return a, b
+        return _aligned(call, b, a)
     missing = len(a.layout.axes) - len(b.layout.axes)
     b = replace(b, layout=Layout((((),) * missing) + b.layout.axes))
-    return _broadcast(a, b), _broadcast(b, a)
+    return output.widest(call, _broadcast(a, b), _broadcast(b, a))
 
 
 def _broadcast(field: Field, like: Field) -> Field:
@@ -332,8 +334,10 @@ def table(call: Call, weight: Weight, like: Field) -> Field:
     feature = _feature_axis(call, layout)
     call.run.one_way(call, weight.name, "a table")
     drawn = call.run.entry(weight.name)
-    if shape[feature] == 1 and size_of(layout.axes[feature]) > 1:
-        raise call.refuse(f"'{weight.name}' is one number for all features", "give it a feature axis, or use a constant")
+    if shape[feature] != size_of(layout.axes[feature]):
+        raise call.refuse(
+            f"'{weight.name}' is one number for all features, or has more", "give one for each, or use a constant"
+        )
     if drawn.mean:
         raise call.refuse(f"'{weight.name}' has the mean {drawn.mean:g}", "draw it with mean zero")
     axes = [layout.axes[i] if any(a.kind is not Kind.POSITION for a in layout.axes[i]) else
@@ -367,7 +371,8 @@ def gain(call: Call, field: Field, weight: Weight) -> Field:
     field = field.merged()
     feature = _feature_axis(call, field.layout)
     shape = (1,) * (len(field.layout.axes) - len(weight.shape)) + tuple(weight.shape)
-    if any(isinstance(s, int) and s > 1 and i != feature for i, s in enumerate(shape)) or shape[feature] == 1:
+    axes = [size_of(axis) for axis in field.layout.axes]
+    if any(isinstance(s, int) and s > 1 and i != feature for i, s in enumerate(shape)) or shape[feature] != axes[feature]:
         raise call.refuse(f"the gain '{weight.name}' does not have one number a feature", "multiply feature by feature")
     return gained(call, field, weight.name)
 
