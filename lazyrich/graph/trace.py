@@ -125,6 +125,11 @@ def _node(fx: FxNode, names: _Names) -> Node:
     kwargs = tree_map_only(FxNode, names.ref, dict(fx.kwargs))
     if fx.op == "output":
         return Node(fx.name, "output", "output", args)
+    if fx.op == "get_attr":
+        raise KernelError(
+            f"a part of the forward runs under a switch (torch.no_grad, autocast), which the trace keeps as a block ('{fx.name}'); "
+            "take the switch out and freeze what it holds by requires_grad_(False), or call model.eval() (spectral_norm)"
+        )
     if fx.op != "call_function":
         raise KernelError(f"cannot read the traced node '{fx.name}' of kind {fx.op}")
     raw = _op(fx.target)

@@ -346,6 +346,8 @@ class Weight:
     shape: tuple[Any, ...]
     transposed: bool = False
     spread: tuple[bool, ...] = ()  # axes along which one entry is repeated
+    scale: float = 1.0  # it is the tensor times this number, plus the next
+    shift: float = 0.0
 
 
 Random = (Field, Curve, Mix)

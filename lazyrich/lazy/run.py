@@ -120,10 +120,7 @@ class Run:
             return self._computed(node, args, kwargs, found)
         rule = rule_of(node)
         if rule is None:
-            raise KernelError(
-                f"no rule for the operation '{node.op}' at {node.place}; teach one with "
-                f"@lazyrich.lazy.register('{node.op}'), or take it out of the network"
-            )
+            raise Call(node, args, kwargs, self).no_rule()
         value = ruled(Call(node, args, kwargs, self), checked(rule))
         for one in value if isinstance(value, list) else (value,):
             if isinstance(one, Curve):
@@ -225,7 +222,7 @@ class Run:
         if base.uneven:
             raise call.refuse(
                 "a nonlinearity acts on a sum of which one branch has trained gains, whose part of the tangent kernel is not known",
-                "put a linear layer before it, or take the norm of the branch without gains (elementwise_affine=False)",
+                "put a linear layer before it, or freeze the gains (requires_grad_(False), of a norm elementwise_affine=False)",
             )
         if not base.own:
             return _product(slope, base.ntk)
@@ -329,21 +326,21 @@ class Run:
         tensor = tensor.movedim(order.index(batch[0]), 0) if batch else tensor.unsqueeze(0)
         return tensor.reshape(tensor.shape[0], -1, tensor.shape[-1])
 
-    def summed(self, name: str, fan_in: float, role: Role) -> Drawn:
+    def summed(self, weight: Weight, fan_in: float, role: Role) -> Drawn:
         """A weight that is summed over."""
-        return self._use(name, self.weights.summed(name, fan_in, role), fan_in)
+        return self._use(weight, self.weights.summed(weight.name, fan_in, role), fan_in)
 
-    def added(self, name: str, role: Role) -> Drawn:
+    def added(self, weight: Weight, role: Role) -> Drawn:
         """A bias."""
-        return self._use(name, self.weights.added(name, role), 1.0)
+        return self._use(weight, self.weights.added(weight.name, role), 1.0)
 
-    def entry(self, name: str) -> Drawn:
+    def entry(self, weight: Weight) -> Drawn:
         """A tensor whose entries act one by one."""
-        return self._use(name, self.weights.entry(name), 1.0)
+        return self._use(weight, self.weights.entry(weight.name), 1.0)
 
-    def _use(self, name: str, drawn: Drawn, fan_in: float) -> Drawn:
-        self.used[name] = (drawn, fan_in)
-        return drawn
+    def _use(self, weight: Weight, drawn: Drawn, fan_in: float) -> Drawn:
+        self.used[weight.name] = (drawn, fan_in)
+        return drawn.changed(weight.scale, weight.shift)
 
     def one_way(self, call: Call, name: str, way: str) -> None:
         """Refuse a tensor that is used in two ways: what they produce is dependent."""

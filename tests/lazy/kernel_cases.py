@@ -891,6 +891,43 @@ CASES: dict[str, Case] = {
     "shared layer": Case(
         lambda n: Net(lambda s, x: s.o(F.relu(s.a(F.relu(s.a(F.relu(s.i(x))))))), i=L(5, n), a=L(n, n), o=L(n, OUT)), VEC
     ),
+    "a gain of one plus a parameter": Case(
+        lambda n: Net(
+            lambda s, x: s.o(F.relu(F.layer_norm(s.i(x), (n,)) * (1 + s.g.unsqueeze(0).float()))),
+            g=param(n, std=0.0),
+            **dense(n),
+        ),
+        VEC,
+    ),
+    "a number minus a gain": Case(
+        lambda n: Net(lambda s, x: s.o(F.relu(s.i(x) * (3 - s.g))), g=param(n, std=0.0, mean=1.0), **dense(n)), VEC
+    ),
+    "weights and biases times numbers": Case(
+        lambda n: Net(
+            lambda s, x: s.o(F.relu(F.linear(s.i(x) @ (-s.a.weight / 0.8).T, s.b.weight * 1.2, s.b.bias * 0.5))), **dense(n)
+        ),
+        VEC,
+    ),
+    "a convolution by a scaled weight": Case(
+        lambda n: Net(
+            lambda s, x: s.o(F.relu(F.conv1d(x, s.c.weight * 1.3, s.c.bias.neg())).flatten(1)),
+            c=nn.Conv1d(5, n, 3),
+            o=L(4 * n, OUT),
+        ),
+        SEQ,
+    ),
+    "a scaled table of positions": Case(
+        lambda n: Net(lambda s, x: s.o(F.relu(s.a(s.i(x) + 0.5 * s.p)).mean(1)), p=param(6, n), **dense(n)), WORDS
+    ),
+    "frozen numbers of one entry": Case(
+        lambda n: Net(
+            lambda s, x: s.o(F.relu((h := s.i(x)) + (1 + s.g) * s.a(F.relu(s.b(h))) - s.c)),
+            g=param(1, std=0.0, mean=0.4).requires_grad_(False),
+            c=param(1, 1, std=0.0, mean=0.2).requires_grad_(False),
+            **dense(n),
+        ),
+        VEC,
+    ),
     "chunks of data": Case(
         lambda n: Net(
             lambda s, x: s.o(F.relu((p := x.chunk(2, 1))[0] @ s.i.weight.T + s.a(p[1] / 2))),

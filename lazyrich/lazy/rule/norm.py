@@ -98,10 +98,10 @@ def _statistics(q: Tensor, m: Tensor, field: Field, over: tuple[int, ...], eps: 
 
 def _affine(call: Call, field: Field, weight: Weight | Data | None, bias: Weight | Data | None) -> Field:
     if isinstance(weight, Weight):
-        field = gained(call, field, weight.name)
+        field = gained(call, field, weight)
     if isinstance(bias, Weight):
         call.run.one_way(call, bias.name, "a bias")
-        drawn = call.run.entry(bias.name)
+        drawn = call.run.entry(bias)
         ntk = None if field.ntk is None else field.ntk + drawn.rate
         field = replace(
             field, nngp=field.nngp + drawn.variance + drawn.mean**2, ntk=ntk, origin=None,

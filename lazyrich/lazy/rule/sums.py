@@ -12,6 +12,7 @@ from torch import Tensor
 from lazyrich.graph.node import Batch
 from lazyrich.lazy.field import SQUARE, Data, Field, Mix, Random, Source, Sources, Weight, number_of
 from lazyrich.lazy.layout import Atom, Kind, Layout, size_of
+from lazyrich.lazy.rule.parameter import changed, scalar
 from lazyrich.lazy.rule.pointwise import joined, through, times
 from lazyrich.lazy.rule.pointwise import plus as plus_curve
 from lazyrich.lazy.rule.shape import halves
@@ -21,19 +22,18 @@ from lazyrich.lazy.rule.table import Call, register
 @register("add", "sub", says="covariances of independent branches add", moments=True)
 def add(call: Call) -> Any:
     """The sum of two branches, or with a constant."""
+    if not call.random():
+        return changed(call)
     first, second = call.args[0], call.args[1]
     sign = -1.0 if call.node.op == "sub" else 1.0
     alpha = float(call.kwargs.get("alpha", 1)) * sign
     if not isinstance(first, Random):
-        if isinstance(first, (int, float)) or number_of(first) is not None:
-            return plus(call, times(call, second, alpha) if alpha != 1 else second, number_of(first))  # type: ignore[arg-type]
+        if (number := scalar(call, first)) is not None:
+            return plus(call, times(call, second, alpha) if alpha != 1 else second, number)
         first, second = _swap(call, first, second, alpha)
         alpha = 1.0
-    number = number_of(second)
-    if number is not None:
+    if (number := scalar(call, second)) is not None:
         return plus(call, first, alpha * number)
-    if not isinstance(first, Random):
-        raise call.refuse("it computes a weight from others", "only plain parameters have a known law")
     if isinstance(second, (Weight, Data)):
         return plus_tensor(call, first, second, alpha)
     whole = joined(call, (first, second), lambda a, b: a + alpha * b)
@@ -54,6 +54,8 @@ def plus(call: Call, value: Any, offset: float) -> Any:
 @register("rsub", moments=True, says="as sub, the other way round")
 def subtract_from(call: Call) -> Any:
     """A number minus a branch."""
+    if not call.random():
+        return changed(call)
     number = number_of(call.args[1])
     if number is None or call.get(2, "alpha", 1) != 1:
         raise call.refuse("it subtracts from something that is no number", "write it as a sum")
@@ -70,13 +72,15 @@ def gated(call: Call) -> Any:
 @register("mul", "div", says="a number scales; independent branches multiply; a gain multiplies by its square")
 def multiply(call: Call) -> Any:
     """The product of a branch with a constant, a gain, or an independent branch."""
+    if not call.random():
+        return changed(call)
     first, second = call.args[0], call.args[1]
     if call.node.op == "div":
         if call.kwargs.get("rounding_mode") is not None:
             raise call.refuse("it divides and rounds", "divide without rounding, or round as a function of its own")
-        number = number_of(second)
+        number = scalar(call, second)
         if not isinstance(first, Random):
-            raise call.refuse("it divides by something random or computes a weight from others", "divide by a number")
+            raise call.refuse("it divides by something random", "divide by a number")
         whole = joined(call, (first, second), lambda a, b: a / b) if number is None else None
         if whole is not None:
             return whole
@@ -88,10 +92,7 @@ def multiply(call: Call) -> Any:
         return times(call, first, 1.0 / number)
     if not isinstance(first, Random):
         first, second = second, first
-    if not isinstance(first, Random):
-        raise call.refuse("it computes a weight from others", "only plain parameters have a known law")
-    number = number_of(second)
-    if number is not None:
+    if (number := scalar(call, second)) is not None:
         return times(call, first, number)
     if isinstance(second, Weight):
         return gain(call, call.run.field(first, call), second)
@@ -331,9 +332,9 @@ def table(call: Call, weight: Weight, like: Field) -> Field:
     shape = (1,) * (len(layout.axes) - len(weight.shape)) + own_shape
     feature = _feature_axis(call, layout)
     call.run.one_way(call, weight.name, "a table")
-    drawn = call.run.entry(weight.name)
+    drawn = call.run.entry(weight)
     if shape[feature] == 1 and size_of(layout.axes[feature]) > 1:
-        raise call.refuse(f"'{weight.name}' is one number for all features", "give it a feature axis, or use a constant")
+        raise call.refuse(f"'{weight.name}' is one number for all features, which stays random", "give it one number a feature")
     if drawn.mean:
         raise call.refuse(f"'{weight.name}' has the mean {drawn.mean:g}", "draw it with mean zero")
     axes = [layout.axes[i] if any(a.kind is not Kind.POSITION for a in layout.axes[i]) else
@@ -369,15 +370,15 @@ def gain(call: Call, field: Field, weight: Weight) -> Field:
     shape = (1,) * (len(field.layout.axes) - len(weight.shape)) + tuple(weight.shape)
     if any(isinstance(s, int) and s > 1 and i != feature for i, s in enumerate(shape)) or shape[feature] == 1:
         raise call.refuse(f"the gain '{weight.name}' does not have one number a feature", "multiply feature by feature")
-    return gained(call, field, weight.name)
+    return gained(call, field, weight)
 
 
-def gained(call: Call, field: Field, name: str) -> Field:
+def gained(call: Call, field: Field, weight: Weight) -> Field:
     """A field times a gain of its own for each feature: a gain's derivative is the feature that it multiplies."""
-    call.run.one_way(call, name, "a gain")
+    call.run.one_way(call, name := weight.name, "a gain")
     if any(s.name == name for s in field.sources):
         raise call.refuse(f"the gain '{name}' acts twice on one branch", "untie the two, or put a linear layer between them")
-    drawn = call.run.entry(name)
+    drawn = call.run.entry(weight)
     square = drawn.mean**2 + drawn.variance
     ntk = None if field.ntk is None else field.ntk * square + field.nngp * drawn.rate
     mean = None if field.mean is None else field.mean * drawn.mean
