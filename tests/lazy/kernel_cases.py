@@ -928,6 +928,33 @@ CASES: dict[str, Case] = {
         ),
         VEC,
     ),
+    "positions picked by indices": Case(after(lambda h: h[:, [[0, 2, 2], [-1, 3, 0]]].mean((1, 2)), 1), WORDS),
+    "pixels picked by indices": Case(
+        lambda n: Net(
+            lambda s, x: s.o(
+                F.relu(s.a(F.relu(s.i(x))[:, :, torch.tensor([[0], [2]]), torch.tensor([1, -1, 1])].mean((2, 3))))
+            ),
+            i=nn.Conv2d(3, n, 2),
+            a=L(n, n),
+            o=L(n, OUT),
+        ),
+        IMG,
+    ),
+    "one position of each sample": Case(
+        lambda n: Net(
+            lambda s, x: s.o(F.relu(s.a(F.relu(s.i(s.e(x)))[torch.arange(x.shape[0]), (x > 0).sum(1) - 1]))),
+            e=nn.Embedding(7, n),
+            **dense(n, n),
+        ),
+        TOKENS,
+    ),
+    "positions gathered": Case(
+        lambda n: Net(
+            lambda s, x: s.o(F.relu(s.a(F.relu(s.i(x)).gather(1, x[:, :, :1].argsort(1)[:, :2].expand(-1, -1, n)).mean(1)))),
+            **dense(n),
+        ),
+        WORDS,
+    ),
     "chunks of data": Case(
         lambda n: Net(
             lambda s, x: s.o(F.relu((p := x.chunk(2, 1))[0] @ s.i.weight.T + s.a(p[1] / 2))),

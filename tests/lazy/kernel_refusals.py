@@ -583,6 +583,29 @@ REFUSED: dict[str, Refusal] = {
     "a split parameter": Refusal(
         of_dense(lambda s, x: s.o(s.i(x) + s.p.chunk(2)[0]), p=lambda n: param(2, n)), VEC, ("splits a parameter",)
     ),
+    "single features": Refusal(
+        of_dense(lambda s, x: s.o(s.i(x)[:, list(range(16))])), VEC, ("index at", "picks single features")
+    ),
+    "picked samples": Refusal(of_dense(lambda s, x: s.o(s.i(x)[[1, 0]])), VEC, ("index at", "samples out of the batch")),
+    "a rolled count of samples": Refusal(
+        of_dense(lambda s, x: s.o(s.i(x)[torch.arange(x.shape[0]).roll(1), 0])), WORDS, ("arange at", "mixes the samples")
+    ),
+    "picked by the data of all": Refusal(
+        of_dense(lambda s, x: s.o(s.i(x)[:, x[:, 0, 0].long()].mean(1))),
+        WORDS,
+        ("index at", "constant indices", "torch.arange(len(h))"),
+    ),
+    "picked beyond the end": Refusal(
+        of_dense(lambda s, x: s.o(s.i(x)[:, [6]])), WORDS, ("got indices from 6 to 6", "from -6 to 5")
+    ),
+    "picked by a mask": Refusal(
+        of_dense(lambda s, x: s.o(s.i(x)[:, torch.tensor([True, False] * 3)].mean(1))),
+        WORDS,
+        ("index at", "boolean mask", "pick by indices"),
+    ),
+    "a bag of embeddings": Refusal(
+        lambda n: S(nn.EmbeddingBag(7, n), L(n, OUT)), TOKENS, ("module '0' (EmbeddingBag)", "nn.Embedding(...)(x).mean(1)")
+    ),
     "a detached weight": Refusal(
         of_dense(lambda s, x: F.linear(s.i(x), s.o.weight.detach())), VEC, ("out of training", "requires_grad_(False)")
     ),

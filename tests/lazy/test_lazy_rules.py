@@ -10,7 +10,7 @@ from functools import cache
 import pytest
 import torch
 import torch.nn.functional as F
-from kernel_cases import ACTIVATIONS, CASES, DOUBLE, SYNONYMS, VEC, Net, param
+from kernel_cases import ACTIVATIONS, CASES, DOUBLE, SYNONYMS, VEC, WORDS, Net, param
 from kernel_refusals import REFUSED
 from torch import Tensor, nn
 
@@ -276,6 +276,31 @@ def test_layers_written_as_products_have_the_rates_of_layers(scheme):
     plain = nn.Sequential(nn.Linear(5, 16), nn.ReLU(), nn.Linear(16, 16, bias=False), nn.ReLU(), nn.Linear(16, 2, bias=False))
     found = [lzr.kernel(net, scheme, init=lzr.init.variance(1.5, 0.2)).ntk(VEC) for net in (written, plain)]
     torch.testing.assert_close(*found)
+
+
+PICKED = {
+    "the last": (lambda h: h[:, [-1], :], lambda h: h[:, -1:]),
+    "some": (lambda h: h[:, [0, 2]], lambda h: h[:, 0:3:2]),
+    "index_select": (lambda h: h.index_select(1, torch.tensor([2, 0])), lambda h: h[:, 0:3:2].flip(1)),
+    "gather": (
+        lambda h: h.gather(1, torch.tensor([1, 2])[None, :, None].expand(h.shape[0], -1, h.shape[2])),
+        lambda h: h[:, 1:3],
+    ),
+    "of each": (lambda h: h[torch.arange(h.shape[0]), 2], lambda h: h[:, 2]),
+}
+
+
+@pytest.mark.parametrize("name", PICKED)
+@pytest.mark.parametrize("mean", [False, True])
+def test_positions_picked_by_indices_are_those_of_slices(name, mean):
+    def net(pick):
+        last = (lambda h: h.flatten(2).mean(1)) if mean and name != "of each" else (lambda h: h)
+        forward = lambda s, x: s.o(last(F.relu(pick(s.i(F.relu(s.e(x)))))))  # noqa: E731
+        return Net(forward, e=nn.Linear(5, 8), i=nn.Linear(8, 8), o=nn.Linear(8, 2))
+
+    one, other = (lzr.kernel(net(pick), init=lzr.init.variance(1.5, 0.2))(WORDS[:, :4]) for pick in PICKED[name])
+    for got, expected in zip(one, other, strict=True):
+        torch.testing.assert_close(got.reshape(expected.shape), expected, rtol=1e-12, atol=1e-12)
 
 
 PHI = {"tanh": torch.tanh, "relu": torch.relu, "gelu": F.gelu, "gated": lambda h: h * torch.sigmoid(h)}

@@ -182,10 +182,10 @@ def _selected(call: Call, field: Field, layout: Layout | None, dim: int, index: 
     if not field.layout.axes[at]:
         return field.laid(field.layout.replaced(at, *()))
     size = field.layout.axes[at][0].size
-    return _dropped(_chosen(field, at, torch.tensor([index % size])), at)
+    return dropped(_chosen(field, at, torch.tensor([index % size])), at)
 
 
-def _dropped(field: Field, at: int) -> Field:
+def dropped(field: Field, at: int) -> Field:
     """An axis with one position taken off."""
     atom = field.layout.axes[at][0]
     place, n, lead = field.order.index(atom), len(field.order), field.lead
@@ -314,12 +314,10 @@ def size(call: Call) -> Any:
     return Data(tuple(found.times * len(x) for x in call.run.inputs)) if isinstance(found, Batch) else found  # type: ignore[arg-type]
 
 
-@register("flip", "roll", "index_select", says="positions change places")
+@register("flip", "roll", says="positions change places")
 def rearrange(call: Call) -> Field:
     """Positions taken in another order."""
     field, op = call.field().merged(), call.node.op
-    if op == "index_select":
-        return _chosen(field, field.layout.axis(call.args[1]), call.args[2].tensors[0])
     shifts = call.args[1]
     dims = call.args[1] if op == "flip" else call.args[2]
     for i, dim in enumerate(dims):
