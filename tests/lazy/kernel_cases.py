@@ -955,6 +955,28 @@ CASES: dict[str, Case] = {
         ),
         WORDS,
     ),
+    "a fixed point from zeros": Case(lambda n: Net(iterated, **dense(n)), VEC),
+    "a fixed point of images from ones": Case(
+        lambda n: Net(
+            lambda s, x: s.o(F.relu((u := s.i(x)) + s.a(torch.ones_like(u))).flatten(1)),
+            i=nn.Conv1d(5, n, 3, padding=1),
+            a=nn.Conv1d(n, n, 3, padding=1),
+            o=L(6 * n, OUT),
+        ),
+        SEQ,
+    ),
+    "positions moved behind zeros": Case(
+        after(lambda h: torch.cat([h.new_zeros(h.shape[0], 1, h.shape[2]), torch.zeros_like(h[:, :1]), h[:, :-1]], 1), 7), WORDS
+    ),
+    "features beside zeros": Case(
+        lambda n: Net(
+            lambda s, x: s.o(F.relu(s.a(torch.cat([h := F.relu(s.i(x)), torch.zeros_like(h)], -1)))),
+            i=L(5, n),
+            a=L(2 * n, n),
+            o=L(n, OUT),
+        ),
+        VEC,
+    ),
     "chunks of data": Case(
         lambda n: Net(
             lambda s, x: s.o(F.relu((p := x.chunk(2, 1))[0] @ s.i.weight.T + s.a(p[1] / 2))),
@@ -999,6 +1021,15 @@ CASES: dict[str, Case] = {
         VEC,
     ),
 }
+
+
+def iterated(s, x):
+    """Weights tied over steps, as a deep equilibrium's."""
+    u = s.i(x)
+    z = torch.zeros_like(u)
+    for _ in range(3):
+        z = torch.tanh(s.a(z) + u)
+    return s.o(z)
 
 
 def in_place(s, x):
@@ -1094,6 +1125,8 @@ SYNONYMS = {
     "fmax",
     "fmin",
     "full_like",
+    "new_full",
+    "new_ones",
     "gru",
     "gru_cell",
     "lstm",

@@ -606,6 +606,11 @@ REFUSED: dict[str, Refusal] = {
     "a bag of embeddings": Refusal(
         lambda n: S(nn.EmbeddingBag(7, n), L(n, OUT)), TOKENS, ("module '0' (EmbeddingBag)", "nn.Embedding(...)(x).mean(1)")
     ),
+    "features beside ones": Refusal(
+        of_dense(lambda s, x: s.w(torch.cat([h := s.i(x), torch.ones_like(h)], -1)), w=lambda n: L(2 * n, OUT)),
+        VEC,
+        ("cat at", "with a constant", "add constants"),
+    ),
     "a detached weight": Refusal(
         of_dense(lambda s, x: F.linear(s.i(x), s.o.weight.detach())), VEC, ("out of training", "requires_grad_(False)")
     ),

@@ -2,6 +2,7 @@
 
 from lazyrich.lazy.rule import (
     attention,
+    constant,
     convolution,
     dropout,
     embedding,
@@ -26,6 +27,7 @@ __all__ = [
     "Need",
     "Rule",
     "attention",
+    "constant",
     "convolution",
     "dropout",
     "embedding",

@@ -12,6 +12,7 @@ from torch import Tensor
 from lazyrich.graph.node import Batch
 from lazyrich.lazy.field import SQUARE, Data, Field, Mix, Random, Source, Sources, Weight, number_of
 from lazyrich.lazy.layout import Atom, Kind, Layout, size_of
+from lazyrich.lazy.rule.constant import are_zero, zeros
 from lazyrich.lazy.rule.parameter import changed, scalar
 from lazyrich.lazy.rule.pointwise import joined, through, times
 from lazyrich.lazy.rule.pointwise import plus as plus_curve
@@ -135,12 +136,6 @@ def choose(call: Call) -> Any:
         raise call.refuse("it fills positions with something that is neither zero nor a branch", "fill with zero")
     parts = [_mask(call, call.run.field(value, call), mask) for value, mask in values]
     return parts[0] if len(parts) == 1 else _sum(call, *parts)
-
-
-@register("zeros_like", "ones_like", "full_like", says="a number")
-def constant_like(call: Call) -> float:
-    """The same number everywhere."""
-    return {"zeros_like": 0.0, "ones_like": 1.0}.get(call.node.op, call.get(1, "fill_value", 0.0))
 
 
 @register("stack", says="branches are positions of a new axis: blocks")
@@ -350,8 +345,10 @@ def table(call: Call, weight: Weight, like: Field) -> Field:
 
 
 def _token(call: Call, value: Any, like: Field, at: int) -> Field:
+    if isinstance(value, Data) and are_zero(value) and len(value.shape) == len(like.layout.axes):
+        return zeros(value, like.merged())
     if not isinstance(value, Weight):
-        if isinstance(value, Data) and not value.constant:
+        if isinstance(value, Data) and not value.constant and value.number is None:
             raise call.refuse(
                 "it joins a branch with the inputs, or with what is computed of them alone: a fixed number of features is no part "
                 "of infinitely many",
