@@ -17,8 +17,9 @@ from lazyrich.family import Role
 from lazyrich.gaussian import Dual
 from lazyrich.graph import Graph, Node, Ref
 from lazyrich.graph.node import Batch
-from lazyrich.lazy.field import IDENTITY, Curve, Data, Field, Mix, Overlap, Random, Source, Turned, Weight, dual_of, number_of
+from lazyrich.lazy.field import IDENTITY, Curve, Data, Field, Mix, Overlap, Random, Source, Weight, dual_of, number_of
 from lazyrich.lazy.layout import Kind, Layout, plain
+from lazyrich.lazy.returned import returned
 from lazyrich.lazy.rule.table import Call, Need, checked, rule_of
 from lazyrich.lazy.rule.turned import ruled
 from lazyrich.lazy.weights import Drawn, Weights
@@ -77,26 +78,13 @@ class Run:
         last_use = self.graph.last_uses
         for node in self.graph:
             if node.op == "output":
-                return self._returned(node, values)
+                return returned(self, node, values)
             values[node.name] = self.value(node, values)
             if self.watch is not None:
                 self.watch(node, values[node.name])
             for name in last_use.get(node.name, ()):
                 values.pop(name, None)
         raise KernelError("the network returns nothing")
-
-    def _returned(self, node: Node, values: Mapping[str, Any]) -> Field:
-        found = [values[name] for name in node.inputs]
-        if len(found) != 1:
-            raise KernelError(f"the network returns {len(found)} tensors, expected one; wrap it so that it returns the one")
-        if not isinstance(found[0], Random):
-            raise KernelError("the network's output holds no random weight, so it has no kernel")
-        field = Call(node, (found[0],), {}, self).field().merged().reduced()
-        if isinstance(field, Turned):
-            raise field.reason
-        if field.mixed:
-            raise KernelError("the outputs join branches of different laws, which have no kernel in common; return one branch")
-        return field
 
     def value(self, node: Node, values: Mapping[str, Any]) -> Any:
         """What an operation makes of the values of others."""

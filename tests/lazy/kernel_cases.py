@@ -977,6 +977,9 @@ CASES: dict[str, Case] = {
         ),
         VEC,
     ),
+    "two heads of one trunk": Case(
+        lambda n: Net(lambda s, x: torch.cat([s.o(h := F.relu(s.i(x))), s.v(h)], -1), i=L(5, n), o=L(n, OUT), v=L(n, 3)), VEC
+    ),
     "chunks of data": Case(
         lambda n: Net(
             lambda s, x: s.o(F.relu((p := x.chunk(2, 1))[0] @ s.i.weight.T + s.a(p[1] / 2))),

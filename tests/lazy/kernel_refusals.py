@@ -611,6 +611,21 @@ REFUSED: dict[str, Refusal] = {
         VEC,
         ("cat at", "with a constant", "add constants"),
     ),
+    "two heads, one frozen": Refusal(
+        lambda n: Net(
+            lambda s, x: torch.cat([s.o(s.i(x)), s.v(s.i(x))], -1), i=L(5, n), o=L(n, 2), v=L(n, 2).requires_grad_(False)
+        ),
+        VEC,
+        ("different laws or training", "return one branch"),
+    ),
+    "one head twice": Refusal(
+        of_dense(lambda s, x: torch.cat([h := s.o(s.i(x)), h], -1)), VEC, ("of the same weights", "return one branch")
+    ),
+    "a difference of two positions": Refusal(
+        of_dense(lambda s, x: s.o(F.relu(s.a((h := s.i(x))[:, 0] - h[:, 1])))),
+        WORDS,
+        ("i.weight", "take one matrix, (A + I) @ h"),
+    ),
     "a detached weight": Refusal(
         of_dense(lambda s, x: F.linear(s.i(x), s.o.weight.detach())), VEC, ("out of training", "requires_grad_(False)")
     ),
