@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.export.graph_signature import InputKind
 from torch.fx import Node as FxNode
+from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 from torch.utils._pytree import tree_map_only
 
 from lazyrich.errors import KernelError
@@ -125,6 +126,11 @@ def _node(fx: FxNode, names: _Names) -> Node:
     kwargs = tree_map_only(FxNode, names.ref, dict(fx.kwargs))
     if fx.op == "output":
         return Node(fx.name, "output", "output", args)
+    if fx.op == "get_attr":
+        raise KernelError(
+            f"a part of the forward runs under a switch (torch.no_grad, autocast), which the trace keeps as a block ('{fx.name}'); "
+            "take the switch out and freeze what it holds by requires_grad_(False), or call model.eval() (spectral_norm)"
+        )
     if fx.op != "call_function":
         raise KernelError(f"cannot read the traced node '{fx.name}' of kind {fx.op}")
     raw = _op(fx.target)
@@ -162,20 +168,26 @@ def _plain(target: Any) -> Any:
 
 def _shape(fx: FxNode) -> tuple[Any, ...] | None:
     value = fx.meta.get("val")
-    return tuple(_size(s) for s in value.shape) if isinstance(value, Tensor) else None
+    return tuple(_size(s, fx) for s in value.shape) if isinstance(value, Tensor) else None
 
 
 def _shapes(fx: FxNode) -> tuple[Any, ...] | None:
     values = fx.meta.get("val")
     if not isinstance(values, (list, tuple)) or not all(isinstance(v, Tensor) for v in values):
         return None
-    return tuple(tuple(_size(s) for s in value.shape) for value in values)
+    return tuple(tuple(_size(s, fx) for s in value.shape) for value in values)
 
 
-def _size(size: Any) -> Any:
+def _size(size: Any, fx: FxNode) -> Any:
     if isinstance(size, int):
         return size
     times, rest = size.node.expr.as_coeff_Mul()
+    if free_unbacked_symbols(size):
+        place = Node(fx.name, _op(fx.target), None, (), {}, None, *_module(fx), _source(fx)).place
+        raise KernelError(
+            f"{_op(fx.target)} at {place}: how much it picks depends on values, as of a boolean mask, so there is no one graph; "
+            "pick by indices (mask.nonzero().flatten(), as a buffer), or multiply by the mask"
+        )
     if not (rest.is_Symbol and times.is_Integer):
         raise KernelError(
             f"a tensor in the network has a size that is no multiple of the number of samples ({size.node.expr}); "

@@ -307,12 +307,13 @@ class Mix:
 class Data:
     """Tensors that hold no random weight: the inputs of the one or two batches, or constants, computed as they are.
 
-    ``shape`` is the traced one, in which the batch is marked.
+    ``shape`` is the traced one, in which the batch is marked; ``number`` is known to stand in all places.
     """
 
     tensors: tuple[Tensor, ...]
     constant: bool = False
     shape: tuple[Any, ...] = ()
+    number: float | None = None
 
 
 @dataclass(frozen=True)
@@ -348,6 +349,8 @@ class Weight:
     shape: tuple[Any, ...]
     transposed: bool = False
     spread: tuple[bool, ...] = ()  # axes along which one entry is repeated
+    scale: float = 1.0  # it is the tensor times this number, plus the next
+    shift: float = 0.0
 
 
 Random = (Field, Curve, Mix)
@@ -357,6 +360,8 @@ def number_of(value: Any) -> float | None:
     """A number, or a constant tensor that holds one; None for anything else."""
     if isinstance(value, (int, float)):
         return float(value)
+    if isinstance(value, Data) and value.number is not None:
+        return value.number
     if isinstance(value, Data) and value.constant and value.tensors[0].numel() == 1:
         return float(value.tensors[0])
     return None

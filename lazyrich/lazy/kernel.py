@@ -252,10 +252,10 @@ class Kernel:
             found = [run.value(node, known) for run, known in zip(runs, values, strict=True)]
             for known, value in zip(values, found, strict=True):
                 known[node.name] = value
-            if isinstance(found[0], Data) and not _row_by_row(node, *found):
+            if isinstance(found[0], Data) and not _row_by_row(node, *found) and not _counts(graph, node):
                 raise KernelError(
                     f"{node.op} at {node.place}: it mixes the samples of the inputs, so there is no kernel between two samples "
-                    "alone; treat every sample by itself"
+                    f"alone; {_BY_ITSELF.get(node.kind, 'treat every sample by itself')}"
                 )
 
     def _checked(self, x: Tensor) -> Tensor:
@@ -332,6 +332,14 @@ def kernel(network: nn.Module | Plan, scheme: Scheme | None = None, init: Init =
     if init is not None and not isinstance(init, (Initialiser, Mapping)):
         raise KernelError(_NO_INIT.format(type(init).__name__))
     return Kernel(network, weights_of(network, scheme or ntk(), init))
+
+
+_BY_ITSELF = {"EmbeddingBag": "write it as nn.Embedding(...)(x).mean(1), or sum(1)"}
+
+
+def _counts(graph: Graph, node: Node) -> bool:
+    """Whether it counts the samples, to pick something of each, of which the rule sees to it that it is the sample's own."""
+    return node.op == "arange" and all(reader.op == "index" for reader in graph if node.name in reader.inputs)
 
 
 def _row_by_row(node: Node, both: Data, first: Data, second: Data) -> bool:

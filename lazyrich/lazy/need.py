@@ -5,7 +5,11 @@ from __future__ import annotations
 from lazyrich.graph import Graph
 from lazyrich.lazy.rule.table import Need, rule_of
 
-TURNS = ("t", "mT", "numpy_T", "transpose", "permute")
+KEPT = (  # what a parameter may go through and stay one
+    "t", "mT", "numpy_T", "transpose", "permute", "view", "reshape", "unsqueeze", "squeeze", "mul", "div", "neg", "to", "_to_copy",
+    "clone", "contiguous", "type_as", "float", "double", "alias",
+)  # fmt: skip
+SUMS = ("linear", "addmm")
 
 
 def needs_of(graph: Graph, alone: bool = False) -> dict[str, Need]:
@@ -25,7 +29,7 @@ def needs_of(graph: Graph, alone: bool = False) -> dict[str, Need]:
             reads = rule.reads(node, need) if rule else need
             if alone and rule and rule.moments:
                 reads = max(reads, Need.EQUAL)
-            if rule and rule.overlaps and any(_is_weight(graph, name) for name in node.inputs):
+            if rule and rule.overlaps and any(_parameter(graph, name) for name in node.inputs):
                 reads = need
             elif alone and rule and rule.overlaps and sum(name in graph.weighed for name in node.inputs) > 1:
                 reads = Need.ALL
@@ -34,16 +38,13 @@ def needs_of(graph: Graph, alone: bool = False) -> dict[str, Need]:
     return needs
 
 
-def _is_weight(graph: Graph, name: str) -> bool:
-    """Whether a node is a parameter, or one with its axes in another order."""
+def _parameter(graph: Graph, name: str) -> str:
+    """The name of the parameter that a node is, with its axes in another order or times a number; empty for anything else."""
     node = graph[name]
-    return node.op == "parameter" or (node.op in TURNS and _is_weight(graph, node.inputs[0]))
-
-
-def _weight(graph: Graph, name: str) -> str:
-    """The name of the parameter."""
-    node = graph[name]
-    return str(node.target) if node.op == "parameter" else _weight(graph, node.inputs[0])
+    if node.op == "parameter":
+        return str(node.target)
+    weighed = [below for below in node.inputs if below in graph.weighed]
+    return _parameter(graph, weighed[0]) if node.op in KEPT and len(weighed) == 1 else ""
 
 
 def readouts_of(graph: Graph) -> frozenset[str]:
@@ -51,10 +52,10 @@ def readouts_of(graph: Graph) -> frozenset[str]:
     after: dict[str, bool] = {}  # whether a sum with weights follows a node
     found = set()
     for node in reversed(graph.nodes):
-        weights = [_weight(graph, n) for n in node.inputs if _is_weight(graph, n)]
+        weights = [name for name in (_parameter(graph, n) for n in node.inputs) if name]
         rule = rule_of(node)
         products = bool(rule and rule.overlaps and weights)
-        summing = products or node.op in ("linear", "addmm") or node.op.startswith("conv")
+        summing = products or node.op in SUMS or node.op.startswith("conv")
         if summing and not after.get(node.name, False):
             found.update(weights)
         for name in node.inputs:

@@ -18,8 +18,9 @@ from lazyrich.gaussian import Dual
 from lazyrich.graph import Graph, Node, Ref
 from lazyrich.graph.node import Batch
 from lazyrich.lazy import few
-from lazyrich.lazy.field import IDENTITY, Curve, Data, Field, Mix, Overlap, Random, Source, Turned, Weight, dual_of, number_of
+from lazyrich.lazy.field import IDENTITY, Curve, Data, Field, Mix, Overlap, Random, Source, Weight, dual_of, number_of
 from lazyrich.lazy.layout import Kind, Layout, plain
+from lazyrich.lazy.returned import returned
 from lazyrich.lazy.rule.table import Call, Need, checked, rule_of
 from lazyrich.lazy.rule.turned import ruled
 from lazyrich.lazy.tile import gram
@@ -79,27 +80,13 @@ class Run:
         last_use = self.graph.last_uses
         for node in self.graph:
             if node.op == "output":
-                return self._returned(node, values)
+                return returned(self, node, values)
             values[node.name] = self.value(node, values)
             if self.watch is not None:
                 self.watch(node, values[node.name])
             for name in last_use.get(node.name, ()):
                 values.pop(name, None)
         raise KernelError("the network returns nothing")
-
-    def _returned(self, node: Node, values: Mapping[str, Any]) -> Field:
-        found = [values[name] for name in node.inputs]
-        if len(found) != 1:
-            raise KernelError(f"the network returns {len(found)} tensors, expected one; wrap it so that it returns the one")
-        if not isinstance(found[0], Random):
-            what = "is a number that does not fluctuate" if node.inputs[0] in self.graph.weighed else "holds no random weight"
-            raise KernelError(f"the network's output {what}, so it has no kernel; end it in a linear layer")
-        field = Call(node, (found[0],), {}, self).field().merged().reduced()
-        if isinstance(field, Turned):
-            raise field.reason
-        if field.mixed:
-            raise KernelError("the outputs join branches of different laws, which have no kernel in common; return one branch")
-        return field
 
     def value(self, node: Node, values: Mapping[str, Any]) -> Any:
         """What an operation makes of the values of others."""
@@ -123,10 +110,7 @@ class Run:
             return self._computed(node, args, kwargs, found)
         rule = rule_of(node)
         if rule is None:
-            raise KernelError(
-                f"no rule for the operation '{node.op}' at {node.place}; teach one with "
-                f"@lazyrich.lazy.register('{node.op}'), or take it out of the network"
-            )
+            raise Call(node, args, kwargs, self).no_rule()
         value = ruled(Call(node, args, kwargs, self), checked(rule))
         for one in value if isinstance(value, list) else (value,):
             if isinstance(one, Curve):
@@ -229,7 +213,7 @@ class Run:
         if base.uneven:
             raise call.refuse(
                 "a nonlinearity acts on a sum of which one branch has trained gains, whose part of the tangent kernel is not known",
-                "put a linear layer before it, or take the norm of the branch without gains (elementwise_affine=False)",
+                "put a linear layer before it, or freeze the gains (requires_grad_(False), of a norm elementwise_affine=False)",
             )
         if not base.own:
             return _product(slope, base.ntk)
@@ -333,21 +317,21 @@ class Run:
         tensor = tensor.movedim(order.index(batch[0]), 0) if batch else tensor.unsqueeze(0)
         return tensor.reshape(tensor.shape[0], -1, tensor.shape[-1])
 
-    def summed(self, name: str, fan_in: float, role: Role) -> Drawn:
+    def summed(self, weight: Weight, fan_in: float, role: Role) -> Drawn:
         """A weight that is summed over."""
-        return self._use(name, self.weights.summed(name, fan_in, role), fan_in)
+        return self._use(weight, self.weights.summed(weight.name, fan_in, role), fan_in)
 
-    def added(self, name: str, role: Role) -> Drawn:
+    def added(self, weight: Weight, role: Role) -> Drawn:
         """A bias."""
-        return self._use(name, self.weights.added(name, role), 1.0)
+        return self._use(weight, self.weights.added(weight.name, role), 1.0)
 
-    def entry(self, name: str) -> Drawn:
+    def entry(self, weight: Weight) -> Drawn:
         """A tensor whose entries act one by one."""
-        return self._use(name, self.weights.entry(name), 1.0)
+        return self._use(weight, self.weights.entry(weight.name), 1.0)
 
-    def _use(self, name: str, drawn: Drawn, fan_in: float) -> Drawn:
-        self.used[name] = (drawn, fan_in)
-        return drawn
+    def _use(self, weight: Weight, drawn: Drawn, fan_in: float) -> Drawn:
+        self.used[weight.name] = (drawn, fan_in)
+        return drawn.changed(weight.scale, weight.shift)
 
     def one_way(self, call: Call, name: str, way: str) -> None:
         """Refuse a tensor that is used in two ways: what they produce is dependent."""

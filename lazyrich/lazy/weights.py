@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 
-from torch import nn
+from torch import Tensor, nn
 
 from lazyrich.errors import KernelError
 from lazyrich.family import Law, Role
@@ -35,6 +35,15 @@ class Drawn:
     mean: float
     rate: float
     excess: float = 0.0
+
+    def changed(self, scale: float, shift: float) -> Drawn:
+        """Of the tensor times a number plus another.
+
+        Example:
+            >>> Drawn(2.0, 1.0, 3.0).changed(2.0, -1.0)
+            Drawn(variance=8.0, mean=1.0, rate=12.0)
+        """
+        return Drawn(self.variance * scale**2, self.mean * scale + shift, self.rate * scale**2)
 
 
 @dataclass(frozen=True)
@@ -231,7 +240,8 @@ def _refuse_unlazy(scheme: Scheme) -> None:
 
 def own_laws(module: nn.Module) -> dict[str, Law]:
     """The law of every tensor: its module type's own where the entries agree with it, else measured from the entries."""
-    sketch = copy.deepcopy(module).to("meta")
+    made = (v for part in module.modules() for v in vars(part).values() if isinstance(v, Tensor) and v.grad_fn is not None)
+    sketch = copy.deepcopy(module, {id(v): v.detach().to("meta") for v in made}).to("meta")  # others torch refuses to copy
     with LawRecorder() as recorder:
         for part in sketch.modules():
             reset = getattr(part, "reset_parameters", None) or getattr(part, "_reset_parameters", None)

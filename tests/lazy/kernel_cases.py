@@ -920,6 +920,95 @@ CASES: dict[str, Case] = {
     "shared layer": Case(
         lambda n: Net(lambda s, x: s.o(F.relu(s.a(F.relu(s.a(F.relu(s.i(x))))))), i=L(5, n), a=L(n, n), o=L(n, OUT)), VEC
     ),
+    "a gain of one plus a parameter": Case(
+        lambda n: Net(
+            lambda s, x: s.o(F.relu(F.layer_norm(s.i(x), (n,)) * (1 + s.g.unsqueeze(0).float()))),
+            g=param(n, std=0.0),
+            **dense(n),
+        ),
+        VEC,
+    ),
+    "a number minus a gain": Case(
+        lambda n: Net(lambda s, x: s.o(F.relu(s.i(x) * (3 - s.g))), g=param(n, std=0.0, mean=1.0), **dense(n)), VEC
+    ),
+    "weights and biases times numbers": Case(
+        lambda n: Net(
+            lambda s, x: s.o(F.relu(F.linear(s.i(x) @ (-s.a.weight / 0.8).T, s.b.weight * 1.2, s.b.bias * 0.5))), **dense(n)
+        ),
+        VEC,
+    ),
+    "a convolution by a scaled weight": Case(
+        lambda n: Net(
+            lambda s, x: s.o(F.relu(F.conv1d(x, s.c.weight * 1.3, s.c.bias.neg())).flatten(1)),
+            c=nn.Conv1d(5, n, 3),
+            o=L(4 * n, OUT),
+        ),
+        SEQ,
+    ),
+    "a scaled table of positions": Case(
+        lambda n: Net(lambda s, x: s.o(F.relu(s.a(s.i(x) + 0.5 * s.p)).mean(1)), p=param(6, n), **dense(n)), WORDS
+    ),
+    "frozen numbers of one entry": Case(
+        lambda n: Net(
+            lambda s, x: s.o(F.relu((h := s.i(x)) + (1 + s.g) * s.a(F.relu(s.b(h))) - s.c)),
+            g=param(1, std=0.0, mean=0.4).requires_grad_(False),
+            c=param(1, 1, std=0.0, mean=0.2).requires_grad_(False),
+            **dense(n),
+        ),
+        VEC,
+    ),
+    "positions picked by indices": Case(after(lambda h: h[:, [[0, 2, 2], [-1, 3, 0]]].mean((1, 2)), 1), WORDS),
+    "pixels picked by indices": Case(
+        lambda n: Net(
+            lambda s, x: s.o(
+                F.relu(s.a(F.relu(s.i(x))[:, :, torch.tensor([[0], [2]]), torch.tensor([1, -1, 1])].mean((2, 3))))
+            ),
+            i=nn.Conv2d(3, n, 2),
+            a=L(n, n),
+            o=L(n, OUT),
+        ),
+        IMG,
+    ),
+    "one position of each sample": Case(
+        lambda n: Net(
+            lambda s, x: s.o(F.relu(s.a(F.relu(s.i(s.e(x)))[torch.arange(x.shape[0]), (x > 0).sum(1) - 1]))),
+            e=nn.Embedding(7, n),
+            **dense(n, n),
+        ),
+        TOKENS,
+    ),
+    "positions gathered": Case(
+        lambda n: Net(
+            lambda s, x: s.o(F.relu(s.a(F.relu(s.i(x)).gather(1, x[:, :, :1].argsort(1)[:, :2].expand(-1, -1, n)).mean(1)))),
+            **dense(n),
+        ),
+        WORDS,
+    ),
+    "a fixed point from zeros": Case(lambda n: Net(iterated, **dense(n)), VEC),
+    "a fixed point of images from ones": Case(
+        lambda n: Net(
+            lambda s, x: s.o(F.relu((u := s.i(x)) + s.a(torch.ones_like(u))).flatten(1)),
+            i=nn.Conv1d(5, n, 3, padding=1),
+            a=nn.Conv1d(n, n, 3, padding=1),
+            o=L(6 * n, OUT),
+        ),
+        SEQ,
+    ),
+    "positions moved behind zeros": Case(
+        after(lambda h: torch.cat([h.new_zeros(h.shape[0], 1, h.shape[2]), torch.zeros_like(h[:, :1]), h[:, :-1]], 1), 7), WORDS
+    ),
+    "features beside zeros": Case(
+        lambda n: Net(
+            lambda s, x: s.o(F.relu(s.a(torch.cat([h := F.relu(s.i(x)), torch.zeros_like(h)], -1)))),
+            i=L(5, n),
+            a=L(2 * n, n),
+            o=L(n, OUT),
+        ),
+        VEC,
+    ),
+    "two heads of one trunk": Case(
+        lambda n: Net(lambda s, x: torch.cat([s.o(h := F.relu(s.i(x))), s.v(h)], -1), i=L(5, n), o=L(n, OUT), v=L(n, 3)), VEC
+    ),
     "chunks of data": Case(
         lambda n: Net(
             lambda s, x: s.o(F.relu((p := x.chunk(2, 1))[0] @ s.i.weight.T + s.a(p[1] / 2))),
@@ -964,6 +1053,15 @@ CASES: dict[str, Case] = {
         VEC,
     ),
 }
+
+
+def iterated(s, x):
+    """Weights tied over steps, as a deep equilibrium's."""
+    u = s.i(x)
+    z = torch.zeros_like(u)
+    for _ in range(3):
+        z = torch.tanh(s.a(z) + u)
+    return s.o(z)
 
 
 def in_place(s, x):
@@ -1059,6 +1157,8 @@ SYNONYMS = {
     "fmax",
     "fmin",
     "full_like",
+    "new_full",
+    "new_ones",
     "gru",
     "gru_cell",
     "lstm",

@@ -278,8 +278,55 @@ REFUSED: dict[str, Refusal] = {
         VEC,
         ("computes a weight from others", "plain parameters"),
     ),
-    "a scaled weight": Refusal(
-        of_dense(lambda s, x: F.linear(s.i(x), s.o.weight / 2)), VEC, ("computes a weight from others",)
+    "a shifted weight": Refusal(
+        of_dense(lambda s, x: F.linear(s.i(x), s.o.weight + 2)), VEC, ("'o.weight' has the mean 2", "a number was added")
+    ),
+    "a standardised weight": Refusal(
+        of_dense(lambda s, x: s.o(F.linear(s.i(x), s.a.weight - s.a.weight.mean(1, keepdim=True)))),
+        VEC,
+        ("mean at", "('a.weight')", "limit of a plain one", "init={'a.weight': lzr.init.variance(w)}"),
+    ),
+    "a normalised weight": Refusal(
+        of_dense(lambda s, x: s.o(F.linear(s.i(x), F.normalize(s.a.weight)))),
+        VEC,
+        ("linalg_vector_norm at", "computes a weight", "limit of a plain one"),
+    ),
+    "a function of a parameter": Refusal(
+        of_dense(lambda s, x: s.o(s.i(x) * s.g.exp()), g=lambda n: param(n)), VEC, ("exp at", "('g')", "parameter of its own")
+    ),
+    "weights multiplied first": Refusal(
+        of_dense(lambda s, x: s.o(F.linear(s.i(x), s.a.weight @ s.b.weight))),
+        VEC,
+        ("'a.weight' and 'b.weight'", "one after the"),
+    ),
+    "a bias of logits": Refusal(
+        of_dense(lambda s, x: s.o((s.a(h := s.i(x)) @ s.b(h).mT / 16 + s.g).softmax(-1) @ h), g=lambda n: param(6, 6, std=0.0)),
+        WORDS,
+        ("joins the parameter 'g'", "register_buffer"),
+    ),
+    "a weight norm of old": Refusal(
+        lambda n: S(L(5, n), S(nn.utils.weight_norm(L(n, n))), nn.ReLU(), L(n, OUT)),
+        VEC,
+        ("_weight_norm at", "utils.remove_weight_norm(model.get_submodule('1.0'))"),
+    ),
+    "a weight norm": Refusal(
+        lambda n: S(L(5, n), nn.utils.parametrizations.weight_norm(L(n, n)), nn.ReLU(), L(n, OUT)),
+        VEC,
+        ("_weight_norm at", "parametrize.remove_parametrizations(model.get_submodule('1'), 'weight')"),
+    ),
+    "a spectral norm of old": Refusal(
+        lambda n: S(L(5, n), nn.utils.spectral_norm(L(n, n)), nn.ReLU(), L(n, OUT)), VEC, ("mv at", "remove_spectral_norm(")
+    ),
+    "a spectral norm": Refusal(
+        lambda n: S(L(5, n), nn.utils.parametrizations.spectral_norm(L(n, n)), nn.ReLU(), L(n, OUT)),
+        VEC,
+        ("mv at", "remove_parametrizations("),
+    ),
+    "a spectral norm in training": Refusal(
+        lambda n: S(L(5, n), nn.utils.parametrizations.spectral_norm(L(n, n)), nn.ReLU(), L(n, OUT)),
+        VEC,
+        ("under a switch", "model.eval()"),
+        train=True,
     ),
     "a statistic of the batch": Refusal(
         of_dense(lambda s, x: s.o(F.relu(s.i(x - x.mean(0))))), VEC, ("mean at", "from all samples", "every sample by itself")
@@ -518,10 +565,23 @@ REFUSED: dict[str, Refusal] = {
         ("'e' has the mean",),
     ),
     "one number for all features": Refusal(
-        of_dense(lambda s, x: s.o(s.i(x) + s.g), g=lambda n: param(1)), VEC, ("one number for all features",)
+        of_dense(lambda s, x: s.o(s.i(x) + s.g), g=lambda n: param(1, std=0.0)),
+        VEC,
+        ("'g' is one number for all features", "tangent kernel stays random", "requires_grad_(False)"),
     ),
     "one gain for all features": Refusal(
-        of_dense(lambda s, x: s.o(s.i(x) * s.g), g=lambda n: param(1)), VEC, ("one number a feature",)
+        of_dense(lambda s, x: s.o(s.i(x) * (1 + s.g)), g=lambda n: param(1)),
+        VEC,
+        ("mul at", "tangent kernel stays random", "requires_grad_(False)", "one number a feature"),
+    ),
+    "one random number for all features": Refusal(
+        of_dense(lambda s, x: s.o(s.i(x) * s.g), g=lambda n: param(1)),
+        VEC,
+        ("drawn at random", "fixed one"),
+        init={"g": lzr.init.variance(1.0)},
+    ),
+    "one number for all features of a position": Refusal(
+        of_dense(lambda s, x: s.o(s.i(x) + s.g), g=lambda n: param(6, 1)), WORDS, ("one number for all features", "a feature")
     ),
     "a gain for features that a branch lacks": Refusal(
         of_dense(lambda s, x: s.o(s.v(x) * s.g), v=lambda n: L(5, 1), g=lambda n: param(n)), VEC, ("one number a feature",)
@@ -561,6 +621,49 @@ REFUSED: dict[str, Refusal] = {
     ),
     "a split parameter": Refusal(
         of_dense(lambda s, x: s.o(s.i(x) + s.p.chunk(2)[0]), p=lambda n: param(2, n)), VEC, ("splits a parameter",)
+    ),
+    "single features": Refusal(
+        of_dense(lambda s, x: s.o(s.i(x)[:, list(range(16))])), VEC, ("index at", "picks single features")
+    ),
+    "picked samples": Refusal(of_dense(lambda s, x: s.o(s.i(x)[[1, 0]])), VEC, ("index at", "samples out of the batch")),
+    "a rolled count of samples": Refusal(
+        of_dense(lambda s, x: s.o(s.i(x)[torch.arange(x.shape[0]).roll(1), 0])), WORDS, ("arange at", "mixes the samples")
+    ),
+    "picked by the data of all": Refusal(
+        of_dense(lambda s, x: s.o(s.i(x)[:, x[:, 0, 0].long()].mean(1))),
+        WORDS,
+        ("index at", "constant indices", "torch.arange(len(h))"),
+    ),
+    "picked beyond the end": Refusal(
+        of_dense(lambda s, x: s.o(s.i(x)[:, [6]])), WORDS, ("got indices from 6 to 6", "from -6 to 5")
+    ),
+    "picked by a mask": Refusal(
+        of_dense(lambda s, x: s.o(s.i(x)[:, torch.tensor([True, False] * 3)].mean(1))),
+        WORDS,
+        ("index at", "boolean mask", "pick by indices"),
+    ),
+    "a bag of embeddings": Refusal(
+        lambda n: S(nn.EmbeddingBag(7, n), L(n, OUT)), TOKENS, ("module '0' (EmbeddingBag)", "nn.Embedding(...)(x).mean(1)")
+    ),
+    "features beside ones": Refusal(
+        of_dense(lambda s, x: s.w(torch.cat([h := s.i(x), torch.ones_like(h)], -1)), w=lambda n: L(2 * n, OUT)),
+        VEC,
+        ("cat at", "with a constant", "add constants"),
+    ),
+    "two heads, one frozen": Refusal(
+        lambda n: Net(
+            lambda s, x: torch.cat([s.o(s.i(x)), s.v(s.i(x))], -1), i=L(5, n), o=L(n, 2), v=L(n, 2).requires_grad_(False)
+        ),
+        VEC,
+        ("different laws or training", "return one branch"),
+    ),
+    "one head twice": Refusal(
+        of_dense(lambda s, x: torch.cat([h := s.o(s.i(x)), h], -1)), VEC, ("of the same weights", "return one branch")
+    ),
+    "a difference of two positions": Refusal(
+        of_dense(lambda s, x: s.o(F.relu(s.a((h := s.i(x))[:, 0] - h[:, 1])))),
+        WORDS,
+        ("i.weight", "take one matrix, (A + I) @ h"),
     ),
     "a detached weight": Refusal(
         of_dense(lambda s, x: F.linear(s.i(x), s.o.weight.detach())), VEC, ("out of training", "requires_grad_(False)")

@@ -297,6 +297,22 @@ class Mean(nn.Module):
         return self.body(x).mean(1)
 
 
+def test_a_constant_matrix_of_another_precision_is_read_in_the_inputs_own():
+    """As ``torch.eye`` makes it inside of a network that is asked in float64."""
+    x = normal(3, 6, 7)
+    one, other = (
+        lzr.kernel(Mean(S(L(7, 8), nn.ReLU(), mixing, L(8, 1))), init=lzr.init.variance(1.5, 0.1))(x)
+        for mixing in (Mixing(), nn.Identity())
+    )
+    for got, expected in zip(one, other, strict=True):
+        close(got, expected)
+
+
+class Mixing(nn.Module):
+    def forward(self, h):
+        return torch.einsum("vu,nuc->nvc", torch.eye(6), h)
+
+
 # schemes
 
 

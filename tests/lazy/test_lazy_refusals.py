@@ -14,6 +14,7 @@ from lazyrich.lazy.rule import RULES, through
 
 
 @pytest.mark.filterwarnings("ignore:got tensors whose laws could only be measured")
+@pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated:FutureWarning")
 @pytest.mark.parametrize("name", REFUSED)
 def test_is_refused_with_its_cause_and_mend(name):
     case = REFUSED[name]

@@ -10,7 +10,8 @@ from functools import cache
 import pytest
 import torch
 import torch.nn.functional as F
-from kernel_cases import ACTIVATIONS, CASES, DOUBLE, SYNONYMS, VEC, Net
+from kernel_cases import ACTIVATIONS, CASES, DOUBLE, SYNONYMS, VEC, WORDS, Net, param
+from kernel_refusals import REFUSED
 from torch import Tensor, nn
 
 import lazyrich as lzr
@@ -255,6 +256,51 @@ class Gains(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         return self.gain * (self.number * h)
+
+
+@pytest.mark.parametrize("name", ["one gain for all features", "one number for all features"])
+def test_one_trained_number_for_all_features_has_an_nngp_kernel(name):
+    case = REFUSED[name]
+    plain = Net(lambda s, x: s.o(s.i(x)), i=nn.Linear(5, 16), o=nn.Linear(16, 1))
+    with seeded(0):
+        net = case.factory(16)
+    times = 1 + net.g.item() if "gain" in name else 1.0
+    got, kernel = lzr.kernel(net, init=case.init).nngp(VEC), lzr.kernel(plain, init=case.init).nngp(VEC)
+    torch.testing.assert_close(got, (kernel - 0.3) * times**2 + 0.3)
+
+
+@pytest.mark.parametrize("scheme", [lzr.ntk(), lzr.standard(max_stable=True), lzr.richness(0.25)], ids=lambda s: s.name)
+def test_layers_written_as_products_have_the_rates_of_layers(scheme):
+    """Which weight is a readout, and which is trained at which rate, does not hang on how a sum is written."""
+    written = Net(lambda s, x: F.relu(F.relu(s.i(x)) @ s.w) @ (s.v * 1.0), i=nn.Linear(5, 16), w=param(16, 16), v=param(16, 2))
+    plain = nn.Sequential(nn.Linear(5, 16), nn.ReLU(), nn.Linear(16, 16, bias=False), nn.ReLU(), nn.Linear(16, 2, bias=False))
+    found = [lzr.kernel(net, scheme, init=lzr.init.variance(1.5, 0.2)).ntk(VEC) for net in (written, plain)]
+    torch.testing.assert_close(*found)
+
+
+PICKED = {
+    "the last": (lambda h: h[:, [-1], :], lambda h: h[:, -1:]),
+    "some": (lambda h: h[:, [0, 2]], lambda h: h[:, 0:3:2]),
+    "index_select": (lambda h: h.index_select(1, torch.tensor([2, 0])), lambda h: h[:, 0:3:2].flip(1)),
+    "gather": (
+        lambda h: h.gather(1, torch.tensor([1, 2])[None, :, None].expand(h.shape[0], -1, h.shape[2])),
+        lambda h: h[:, 1:3],
+    ),
+    "of each": (lambda h: h[torch.arange(h.shape[0]), 2], lambda h: h[:, 2]),
+}
+
+
+@pytest.mark.parametrize("name", PICKED)
+@pytest.mark.parametrize("mean", [False, True])
+def test_positions_picked_by_indices_are_those_of_slices(name, mean):
+    def net(pick):
+        last = (lambda h: h.flatten(2).mean(1)) if mean and name != "of each" else (lambda h: h)
+        forward = lambda s, x: s.o(last(F.relu(pick(s.i(F.relu(s.e(x)))))))  # noqa: E731
+        return Net(forward, e=nn.Linear(5, 8), i=nn.Linear(8, 8), o=nn.Linear(8, 2))
+
+    one, other = (lzr.kernel(net(pick), init=lzr.init.variance(1.5, 0.2))(WORDS[:, :4]) for pick in PICKED[name])
+    for got, expected in zip(one, other, strict=True):
+        torch.testing.assert_close(got.reshape(expected.shape), expected, rtol=1e-12, atol=1e-12)
 
 
 PHI = {"tanh": torch.tanh, "relu": torch.relu, "gelu": F.gelu, "gated": lambda h: h * torch.sigmoid(h)}

@@ -39,7 +39,7 @@ def convolve(call: Call) -> Field:
     fan_in = channels // groups * _product(kernel)
     moved = any(k > 1 or any(p) or s > 1 for k, p, s in zip(kernel, padding, stride, strict=True))
     return affine(
-        call, field, weight.name, call.get(2, "bias"), fan_in, layout,
+        call, field, weight, call.get(2, "bias"), fan_in, layout,
         gaussian=groups < channels or groups == 1, fresh=moved or is_fresh(call, call.args[0]), share=1 / _product(kernel),
     )  # fmt: skip
 
@@ -61,7 +61,7 @@ def convolve_transposed(call: Call) -> Field:
         field = _spread(field, at + 1 + axis, kernel[axis], stride[axis], padding[axis], dilation[axis], extra[axis])
     layout = field.layout.replaced(at, (Atom(Kind.FEATURE, int(weight.shape[1]) * groups),))
     fan_in = channels // groups * _product(kernel)
-    return affine(call, field, weight.name, call.get(2, "bias"), fan_in, layout, gaussian=groups < channels or groups == 1)
+    return affine(call, field, weight, call.get(2, "bias"), fan_in, layout, gaussian=groups < channels or groups == 1)
 
 
 @register("pad", says="positions beyond the border: zeros, reflections or the other end")

@@ -22,7 +22,7 @@ def embedding(call: Call) -> Field:
         if t.numel() and not (int(t.min()) >= 0 and int(t.max()) < size):
             raise call.refuse(f"got tokens from {int(t.min())} to {int(t.max())}", f"give tokens from 0 to {size - 1}")
     run.one_way(call, weight.name, "a table")
-    drawn = run.entry(weight.name)
+    drawn = run.entry(weight)
     if drawn.mean:
         raise call.refuse(f"'{weight.name}' has the mean {drawn.mean:g}", "draw it with mean zero")
     full = run.needs.get(call.node.name, Need.EQUAL) is Need.ALL

@@ -33,6 +33,10 @@ def sum_over(call: Call, x: Any, weight: Any, bias: Any, axis: int, outputs: int
     """A sum over one axis with fresh, independent weights, plus a bias."""
     if not isinstance(weight, Weight):
         raise call.refuse("its weight is computed from others", "only plain parameters have a known law")
+    if isinstance(x, Weight):
+        raise call.refuse(
+            f"it multiplies two parameters, '{x.name}' and '{weight.name}'", "multiply a branch by one after the other"
+        )
     call.run.one_way(call, weight.name, "a matrix" if weight.transposed == transposed else "a transposed matrix")
     if isinstance(x, Data):
         full = call.run.needs.get(call.node.name, Need.EQUAL) is Need.ALL
@@ -51,7 +55,7 @@ def sum_over(call: Call, x: Any, weight: Any, bias: Any, axis: int, outputs: int
     new = Atom(Kind.FEATURE, outputs)
     averaged = field.averaged(positions)
     layout = field.layout.replaced(at, (new,))
-    return affine(call, averaged, weight.name, bias, size_of(atoms), layout, fresh=bool(positions) or is_fresh(call, x))
+    return affine(call, averaged, weight, bias, size_of(atoms), layout, fresh=bool(positions) or is_fresh(call, x))
 
 
 def is_fresh(call: Call, x: Any) -> bool:
@@ -60,16 +64,18 @@ def is_fresh(call: Call, x: Any) -> bool:
 
 
 def affine(
-    call: Call, field: Field, name: str, bias: Any, fan_in: int, layout: Any,
+    call: Call, field: Field, weight: Weight, bias: Any, fan_in: int, layout: Any,
     gaussian: bool = True, fresh: bool = False, share: float = 1.0,
 ) -> Field:  # fmt: skip
     """K -> w K + b, Theta -> w Theta + rate_w K + rate_b for covariances averaged over the fan-in.
 
     ``share`` multiplies what was only summed; ``fresh`` arrays are written over.
     """
-    _refuse_bottleneck(call, name, field)
+    _refuse_bottleneck(call, name := weight.name, field)
+    if weight.shift:
+        raise call.refuse(f"'{name}' has the mean {weight.shift:g}, since a number was added", "sum with weights of mean zero")
     role = call.run.role(name, field)
-    drawn = call.run.summed(name, fan_in, role)
+    drawn = call.run.summed(weight, fan_in, role)
     b = _bias(call, bias, role)
     added = (bias.name,) if isinstance(bias, Weight) else ()
     variance, rate = drawn.variance * share, drawn.rate * share
@@ -119,7 +125,7 @@ def _bias(call: Call, bias: Any, role: Role) -> Drawn:
     if not isinstance(bias, Weight):
         raise call.refuse("its bias is computed from others", "only plain parameters have a known law")
     call.run.one_way(call, bias.name, "a bias")
-    drawn = call.run.added(bias.name, Role.FIXED if role is Role.OUTPUT else Role.VECTOR)
+    drawn = call.run.added(bias, Role.FIXED if role is Role.OUTPUT else Role.VECTOR)
     if drawn.mean != 0:
         raise call.refuse(f"the bias '{bias.name}' has the mean {drawn.mean:g}", "draw it with mean zero")
     return drawn

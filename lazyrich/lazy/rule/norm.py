@@ -63,9 +63,13 @@ def group_norm(call: Call) -> Field:
 @register("batch_norm", "_native_batch_norm_legit", "cudnn_batch_norm", "instance_norm", says="refused")
 def batch_norm(call: Call) -> Field:
     """Statistics over samples couple the whole batch."""
-    which = "samples" if call.node.op != "instance_norm" else "the positions of one channel"
+    if call.node.op == "instance_norm":
+        raise call.refuse(
+            "it divides by statistics over the positions of one channel, which fluctuate, so no kernel in closed form is known",
+            "use group_norm of few groups, layer_norm or rms_norm",
+        )
     raise call.refuse(
-        f"it normalises by statistics over {which}, so there is no kernel between two samples alone",
+        "it normalises by statistics over samples, so there is no kernel between two samples alone",
         "use layer_norm, group_norm or rms_norm",
     )
 
@@ -102,10 +106,10 @@ def _statistics(q: Tensor, m: Tensor, field: Field, over: tuple[int, ...], eps: 
 
 def _affine(call: Call, field: Field, weight: Weight | Data | None, bias: Weight | Data | None) -> Field:
     if isinstance(weight, Weight):
-        field = gained(call, field, weight.name)
+        field = gained(call, field, weight)
     if isinstance(bias, Weight):
         call.run.one_way(call, bias.name, "a bias")
-        drawn = call.run.entry(bias.name)
+        drawn = call.run.entry(bias)
         ntk = None if field.ntk is None else field.ntk + drawn.rate
         field = replace(
             field, nngp=field.nngp + drawn.variance + drawn.mean**2, ntk=ntk, origin=None,

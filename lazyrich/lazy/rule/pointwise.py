@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lazyrich.lazy.field import IDENTITY, SQUARE, Curve, Data, Field, Mix, Random, Source, Weight, number_of
 from lazyrich.lazy.layout import Kind
+from lazyrich.lazy.rule.parameter import changed
 from lazyrich.lazy.rule.table import Call, register
 
 # torch's name -> the activation's name and the names of its parameters in torch's order
@@ -95,7 +96,7 @@ def prelu(call: Call) -> Any:
     if not isinstance(weight, Weight):
         raise call.refuse("its slope is computed from others", "only plain parameters have a known law")
     call.run.one_way(call, weight.name, "a slope")
-    drawn = call.run.entry(weight.name)
+    drawn = call.run.entry(weight)
     if drawn.variance:
         raise call.refuse(f"the slopes '{weight.name}' are drawn at random", "start all of them at one number")
     channels = value.layout.axes[min(1, len(value.layout.axes) - 1)]
@@ -116,6 +117,8 @@ def prelu(call: Call) -> Any:
 @register("neg", says="covariances unchanged")
 def negative(call: Call) -> Any:
     """The sign does not matter to covariances, but to curves."""
+    if isinstance(call.args[0], Weight):
+        return changed(call)
     return times(call, call.args[0], -1.0)
 
 
@@ -138,6 +141,8 @@ def through(
         kinks: where it has kinks or jumps beside zero.
     """
     key = call.node.name + part  # both passes give the same curve the same name
+    if isinstance(value, Weight):
+        raise call.computed()
     if isinstance(value, Mix):
         return _each(value, lambda part, name: through(call, part, function, spec, name, kinks))
     if isinstance(value, Curve) and value.spec == IDENTITY:

@@ -206,7 +206,7 @@ def weighed(call: Call, field: Field, at: int, first: Tensor, second: Tensor) ->
     if not field.full:  # nobody reads it
         return field
     place, n, lead = field.order.index(axis[0]), len(field.order), field.lead
-    new = Atom(Kind.POSITION, first.shape[-2])
+    new, first, second = Atom(Kind.POSITION, first.shape[-2]), first.to(field.nngp), second.to(field.nngp)
     z1 = first if lead == 1 else first.unsqueeze(1)
     z2 = second if lead == 1 else second.unsqueeze(0)
     z1, z2 = (z.reshape(*z.shape[:-2], *[1] * (2 * n - 2), *z.shape[-2:]) for z in (z1, z2))

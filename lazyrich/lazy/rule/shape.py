@@ -38,8 +38,8 @@ def permute(call: Call) -> Any:
     if isinstance(value, Weight):
         _refuse_repeated(call, value)
         if len(value.shape) == 2 and op in ("t", "transpose", "permute", "mT", "numpy_T"):
-            return Weight(value.name, value.shape[::-1], not value.transposed)
-        return Weight(value.name, call.node.shape or ())
+            return replace(value, shape=value.shape[::-1], transposed=not value.transposed, spread=())
+        return replace(value, shape=call.node.shape or (), transposed=False, spread=())
 
     def change(field: Field, layout: Layout | None) -> Any:
         old = layout or field.layout
@@ -64,7 +64,7 @@ def view(call: Call) -> Any:
     value, shape = call.args[0], call.node.shape or ()
     if isinstance(value, Weight):
         _refuse_repeated(call, value)
-        return Weight(value.name, shape, value.transposed)
+        return replace(value, shape=shape, spread=())
 
     def change(field: Field, layout: Layout | None) -> Any:
         new, split = _viewed(call, layout or field.layout, shape)
@@ -156,7 +156,7 @@ def _repeated(call: Call, weight: Weight, shape: tuple[Any, ...]) -> Weight:
     if any(was != 1 and is_ != was for was, is_ in zip(old, shape, strict=True)):
         raise call.refuse(f"it repeats the entries of '{weight.name}' one after the other", "repeat axes of size one only")
     spread = tuple(s or (was == 1 and is_ != 1) for s, was, is_ in zip(spread, old, shape, strict=True))
-    return Weight(weight.name, shape, weight.transposed, spread)
+    return replace(weight, shape=shape, spread=spread)
 
 
 @register("select", says="one position, or one stretch of features, is kept")
@@ -182,10 +182,10 @@ def _selected(call: Call, field: Field, layout: Layout | None, dim: int, index: 
     if not field.layout.axes[at]:
         return field.laid(field.layout.replaced(at, *()))
     size = field.layout.axes[at][0].size
-    return _dropped(_chosen(field, at, torch.tensor([index % size])), at)
+    return dropped(_chosen(field, at, torch.tensor([index % size])), at)
 
 
-def _dropped(field: Field, at: int) -> Field:
+def dropped(field: Field, at: int) -> Field:
     """An axis with one position taken off."""
     atom = field.layout.axes[at][0]
     place, n, lead = field.order.index(atom), len(field.order), field.lead
@@ -314,12 +314,10 @@ def size(call: Call) -> Any:
     return Data(tuple(found.times * len(x) for x in call.run.inputs)) if isinstance(found, Batch) else found  # type: ignore[arg-type]
 
 
-@register("flip", "roll", "index_select", says="positions change places")
+@register("flip", "roll", says="positions change places")
 def rearrange(call: Call) -> Field:
     """Positions taken in another order."""
     field, op = call.field().merged(), call.node.op
-    if op == "index_select":
-        return _chosen(field, field.layout.axis(call.args[1]), call.args[2].tensors[0])
     shifts = call.args[1]
     dims = call.args[1] if op == "flip" else call.args[2]
     for i, dim in enumerate(dims):

@@ -13,6 +13,8 @@ from lazyrich.graph.node import Batch
 from lazyrich.lazy.field import SQUARE, Data, Field, Mix, Random, Source, Sources, Weight, number_of
 from lazyrich.lazy.layout import Atom, Kind, Layout, size_of
 from lazyrich.lazy.rule import output
+from lazyrich.lazy.rule.constant import are_zero, zeros
+from lazyrich.lazy.rule.parameter import changed, scalar
 from lazyrich.lazy.rule.pointwise import joined, through, times
 from lazyrich.lazy.rule.pointwise import plus as plus_curve
 from lazyrich.lazy.rule.shape import halves
@@ -22,19 +24,18 @@ from lazyrich.lazy.rule.table import Call, register
 @register("add", "sub", says="covariances of independent branches add", moments=True)
 def add(call: Call) -> Any:
     """The sum of two branches, or with a constant."""
+    if not call.random():
+        return changed(call)
     first, second = call.args[0], call.args[1]
     sign = -1.0 if call.node.op == "sub" else 1.0
     alpha = float(call.kwargs.get("alpha", 1)) * sign
     if not isinstance(first, Random):
-        if isinstance(first, (int, float)) or number_of(first) is not None:
-            return plus(call, times(call, second, alpha) if alpha != 1 else second, number_of(first))  # type: ignore[arg-type]
+        if (number := scalar(call, first)) is not None:
+            return plus(call, times(call, second, alpha) if alpha != 1 else second, number)
         first, second = _swap(call, first, second, alpha)
         alpha = 1.0
-    number = number_of(second)
-    if number is not None:
+    if (number := scalar(call, second)) is not None:
         return plus(call, first, alpha * number)
-    if not isinstance(first, Random):
-        raise call.refuse("it computes a weight from others", "only plain parameters have a known law")
     if isinstance(second, (Weight, Data)):
         return plus_tensor(call, first, second, alpha)
     whole = joined(call, (first, second), lambda a, b: a + alpha * b)
@@ -57,6 +58,8 @@ def plus(call: Call, value: Any, offset: float) -> Any:
 @register("rsub", moments=True, says="as sub, the other way round")
 def subtract_from(call: Call) -> Any:
     """A number minus a branch."""
+    if not call.random():
+        return changed(call)
     number = number_of(call.args[1])
     if number is None or call.get(2, "alpha", 1) != 1:
         raise call.refuse("it subtracts from something that is no number", "write it as a sum")
@@ -73,13 +76,15 @@ def gated(call: Call) -> Any:
 @register("mul", "div", says="a number scales; independent branches multiply; a gain multiplies by its square")
 def multiply(call: Call) -> Any:
     """The product of a branch with a constant, a gain, or an independent branch."""
+    if not call.random():
+        return changed(call)
     first, second = call.args[0], call.args[1]
     if call.node.op == "div":
         if call.kwargs.get("rounding_mode") is not None:
             raise call.refuse("it divides and rounds", "divide without rounding, or round as a function of its own")
-        number = number_of(second)
+        number = scalar(call, second)
         if not isinstance(first, Random):
-            raise call.refuse("it divides by something random or computes a weight from others", "divide by a number")
+            raise call.refuse("it divides by something random", "divide by a number")
         whole = joined(call, (first, second), lambda a, b: a / b) if number is None else None
         if whole is not None:
             return whole
@@ -91,10 +96,7 @@ def multiply(call: Call) -> Any:
         return times(call, first, 1.0 / number)
     if not isinstance(first, Random):
         first, second = second, first
-    if not isinstance(first, Random):
-        raise call.refuse("it computes a weight from others", "only plain parameters have a known law")
-    number = number_of(second)
-    if number is not None:
+    if (number := scalar(call, second)) is not None:
         return times(call, first, number)
     if isinstance(second, Weight):
         return gain(call, call.run.field(first, call), second)
@@ -137,12 +139,6 @@ def choose(call: Call) -> Any:
         raise call.refuse("it fills positions with something that is neither zero nor a branch", "fill with zero")
     parts = [_mask(call, call.run.field(value, call), mask) for value, mask in values]
     return parts[0] if len(parts) == 1 else _sum(call, *parts)
-
-
-@register("zeros_like", "ones_like", "full_like", says="a number")
-def constant_like(call: Call) -> float:
-    """The same number everywhere."""
-    return {"zeros_like": 0.0, "ones_like": 1.0}.get(call.node.op, call.get(1, "fill_value", 0.0))
 
 
 @register("stack", says="branches are positions of a new axis: blocks")
@@ -259,7 +255,7 @@ def _refuse_dependent(call: Call, a: Field, b: Field, what: str) -> None:
         shared = ", ".join(sorted({s.name for s in a.sources if any(s.meets(t) for t in b.sources)}))
         raise call.refuse(
             f"branches that depend on the same weights ({shared}) are {what}, so their covariance is not known",
-            "end one of the branches with a linear layer of its own",
+            "end one of the branches with a linear layer of its own; of one branch's positions take one matrix, (A + I) @ h",
         )
     if what == "added" and not (a.centred or b.centred):
         raise call.refuse(
@@ -333,11 +329,11 @@ def table(call: Call, weight: Weight, like: Field) -> Field:
     shape = (1,) * (len(layout.axes) - len(weight.shape)) + own_shape
     feature = _feature_axis(call, layout)
     call.run.one_way(call, weight.name, "a table")
-    drawn = call.run.entry(weight.name)
+    drawn = call.run.entry(weight)
+    if shape[feature] == 1 and size_of(layout.axes[feature]) > 1:
+        raise call.refuse(f"'{weight.name}' is one number for all features, which stays random", "give it one number a feature")
     if shape[feature] != size_of(layout.axes[feature]):
-        raise call.refuse(
-            f"'{weight.name}' is one number for all features, or has more", "give one for each, or use a constant"
-        )
+        raise call.refuse(f"'{weight.name}' has more numbers than there are features", "give it one number a feature")
     if drawn.mean:
         raise call.refuse(f"'{weight.name}' has the mean {drawn.mean:g}", "draw it with mean zero")
     axes = [layout.axes[i] if any(a.kind is not Kind.POSITION for a in layout.axes[i]) else
@@ -353,8 +349,10 @@ def table(call: Call, weight: Weight, like: Field) -> Field:
 
 
 def _token(call: Call, value: Any, like: Field, at: int) -> Field:
+    if isinstance(value, Data) and are_zero(value) and len(value.shape) == len(like.layout.axes):
+        return zeros(value, like.merged())
     if not isinstance(value, Weight):
-        if isinstance(value, Data) and not value.constant:
+        if isinstance(value, Data) and not value.constant and value.number is None:
             raise call.refuse(
                 "it joins a branch with the inputs, or with what is computed of them alone: a fixed number of features is no part "
                 "of infinitely many",
@@ -374,15 +372,15 @@ def gain(call: Call, field: Field, weight: Weight) -> Field:
     axes = [size_of(axis) for axis in field.layout.axes]
     if any(isinstance(s, int) and s > 1 and i != feature for i, s in enumerate(shape)) or shape[feature] != axes[feature]:
         raise call.refuse(f"the gain '{weight.name}' does not have one number a feature", "multiply feature by feature")
-    return gained(call, field, weight.name)
+    return gained(call, field, weight)
 
 
-def gained(call: Call, field: Field, name: str) -> Field:
+def gained(call: Call, field: Field, weight: Weight) -> Field:
     """A field times a gain of its own for each feature: a gain's derivative is the feature that it multiplies."""
-    call.run.one_way(call, name, "a gain")
+    call.run.one_way(call, name := weight.name, "a gain")
     if any(s.name == name for s in field.sources):
         raise call.refuse(f"the gain '{name}' acts twice on one branch", "untie the two, or put a linear layer between them")
-    drawn = call.run.entry(name)
+    drawn = call.run.entry(weight)
     square = drawn.mean**2 + drawn.variance
     ntk = None if field.ntk is None else field.ntk * square + field.nngp * drawn.rate
     mean = None if field.mean is None else field.mean * drawn.mean

@@ -62,6 +62,28 @@ class Call:
             mend = "put a linear layer before it, or do it to the data before the network"
         return self.refuse(f"it needs a random field here, got {got}", mend)
 
+    def computed(self) -> KernelError:
+        """The error to raise where something is computed from a parameter, before it meets a branch."""
+        name = next((value.name for value in self.args if isinstance(value, Weight)), "weight")
+        if any(isinstance(value, Data) and not value.constant for value in self.args):
+            return self.refuse(
+                f"it joins the parameter '{name}' with numbers of the data, as of attention, where it has no known law",
+                "take a constant there (register_buffer)",
+            )
+        why = (
+            f"it computes a weight from others ('{name}'), and only plain parameters, times and plus numbers, have a known law"
+        )
+        return self.refuse(why, _plain_parameter(self.node, name))
+
+    def no_rule(self) -> KernelError:
+        """The error to raise for an operation that nobody taught."""
+        if _of_weights(self):
+            return self.computed()
+        return KernelError(
+            f"no rule for the operation '{self.node.op}' at {self.node.place}; teach one with "
+            f"@lazyrich.lazy.register('{self.node.op}'), or take it out of the network"
+        )
+
 
 Function = Callable[[Call], Value]
 Demand = Callable[[Node, Need], Need]
@@ -144,6 +166,38 @@ def register(
     return keep
 
 
+STATISTICS = ("mean", "sum", "var", "std", "var_mean", "std_mean", "linalg_vector_norm", "norm")
+TURNED_INTO = {
+    "_weight_norm": "weight_norm",
+    "_weight_norm_interface": "weight_norm",
+    "mv": "spectral_norm",
+}  # by torch's old hooks
+
+
+def _called(path: str) -> str:
+    return f"model.get_submodule('{path}')" if path else "model"
+
+
+def _plain_parameter(node: Node, name: str) -> str:
+    """How to come to a plain parameter again."""
+    layer, found, rest = node.path.partition(".parametrizations.")
+    if found:
+        return f"torch.nn.utils.parametrize.remove_parametrizations({_called(layer)}, '{rest.split('.')[0]}') takes that off"
+    if node.op in TURNED_INTO:
+        return f"torch.nn.utils.remove_{TURNED_INTO[node.op]}({_called(node.path)}) takes that off"
+    if node.op in STATISTICS:
+        return (
+            "take the parameter itself: centred or normalised over its inputs it has the limit of a plain one with "
+            f"init={{'{name}': lzr.init.variance(w)}}, w its variance times its fan-in"
+        )
+    return "take the parameter itself, or hold what is computed as a parameter of its own"
+
+
+def _of_weights(call: Call) -> bool:
+    """Whether it reads parameters and no branch."""
+    return any(isinstance(value, Weight) for value in call.args) and not call.random()
+
+
 def checked(rule: Rule) -> Function:
     """A rule that tells with its place what goes wrong within it, and whose results are what can go on."""
 
@@ -153,6 +207,8 @@ def checked(rule: Rule) -> Function:
         except (LazyrichError, Warning, MemoryError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # rules are also users' own code
+            if isinstance(error, AttributeError) and _of_weights(call) and rule.function.__module__.startswith(_OWN):
+                raise call.computed() from error
             first = (str(error).splitlines() or [""])[0]
             raise call.refuse(
                 f"its rule '{rule.function.__name__}' failed with {type(error).__name__}: {first}",

@@ -143,7 +143,7 @@ def _normed(call: Call, value: Any, reason: KernelError) -> Turned:
     for parameter in (gain, bias):
         if not isinstance(parameter, Weight):
             continue
-        drawn = call.run.entry(parameter.name)
+        drawn = call.run.entry(parameter)
         if parameter is bias and drawn.mean:
             raise reason
         if parameter is gain:
