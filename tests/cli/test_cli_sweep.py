@@ -2,6 +2,7 @@
 
 import csv
 import json
+import signal
 import sqlite3
 
 import numpy as np
@@ -52,6 +53,28 @@ def test_an_interruption_while_the_first_page_is_drawn_is_one(words, tmp_path, c
     monkeypatch.setattr("lazyrich.report.render", render)
     assert main([*words, "lr=0.5,1", "--out", str(tmp_path / "run")]) == 130
     assert len(drawn) > 1 and "ImportError" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_ctrl_c_cuts_no_import_short_unless_it_comes_twice(tmp_path, capsys, times):
+    """Half a module would break whoever imports it next, with a traceback in place of 'stopped'."""
+    body = f"""
+import os, pathlib, signal
+try:
+    for _ in range({times}):
+        os.kill(os.getpid(), signal.SIGINT)
+    pathlib.Path("{tmp_path}/whole").touch()
+except KeyboardInterrupt:
+    raise ImportError("cannot import name 'Figure' from partially initialized module") from None
+def train(lr):
+    import time
+    time.sleep(20)
+"""
+    (tmp_path / "slow.py").write_text(body)
+    assert main(["sweep", f"{tmp_path / 'slow.py'}:train", "--axis", "lr=1", "--out", str(tmp_path / "run")]) == 130
+    assert "lazyrich: stopped" in capsys.readouterr().err
+    assert (tmp_path / "whole").exists() is (times == 1)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_an_interrupted_sweep_shows_what_is_finished(tmp_path, capsys):
