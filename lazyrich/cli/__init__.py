@@ -43,6 +43,7 @@ example:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit status."""
+    from lazyrich.cli.interruption import Interruption
     from lazyrich.errors import LazyrichError, Unfinished
 
     words = list(sys.argv[1:] if argv is None else argv)
@@ -56,24 +57,34 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if words[0] not in VERBS:
         return _refuse(f"got '{words[0]}', expected one of {', '.join(VERBS)}; try lazyrich --help")
+    ctrl_c = Interruption()
     try:
-        importlib.import_module(f"lazyrich.cli.{words[0]}").run(words[1:])
+        with ctrl_c:
+            importlib.import_module(f"lazyrich.cli.{words[0]}").run(words[1:])
     except Unfinished as done:
         print(done)
         return 0
-    except LazyrichError as error:
-        return _refuse(str(error))
-    except KeyboardInterrupt:
-        print("\nlazyrich: stopped; finished trials are kept, the same command continues", file=sys.stderr)
-        return 130
     except BrokenPipeError:
         return 141
+    except KeyboardInterrupt:
+        return _stopped()
+    except Exception as error:
+        if ctrl_c.asked:  # whatever a library makes of it
+            return _stopped()
+        if isinstance(error, LazyrichError):
+            return _refuse(str(error))
+        raise
     return 0
 
 
 def usage() -> str:
     """The text of ``lazyrich --help``."""
     return USAGE.format(verbs="\n".join(f"  {verb:11} {what}" for verb, what in VERBS.items()))
+
+
+def _stopped() -> int:
+    print("\nlazyrich: stopped; finished trials are kept, the same command continues", file=sys.stderr)
+    return 130
 
 
 def _refuse(message: str) -> int:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +13,9 @@ import tyro
 
 from lazyrich.cli.command import Live, command_line, parse, progress, slug
 from lazyrich.errors import SweepError, UsageError
+
+ODD = ("inf", "+inf", "-inf", "infinity", "-infinity", "nan")  # floats that JSON has no word for, or another
+RANGE = re.compile(r"(-?\d+):(-?\d+)", re.ASCII)
 
 
 def run(words: Sequence[str]) -> None:
@@ -75,11 +80,13 @@ def axes_of(items: Sequence[str]) -> dict[str, list[Any]]:
     """Named axes from ``name=values`` words.
 
     Raises:
-        UsageError: for a word without '=', an axis that is there twice, or an empty range.
+        UsageError: for a word without '=', an axis that is there twice, values that are empty or broken, or too many.
 
     Example:
         >>> axes_of(["lr=0.1,0.2", "seed=0:2", "scheme=mup,ntk"])
         {'lr': [0.1, 0.2], 'seed': [0, 1], 'scheme': ['mup', 'ntk']}
+        >>> axes_of(["p=1,2,inf", "sizes=[[1, 2], [3]]"])
+        {'p': [1, 2, inf], 'sizes': [[1, 2], [3]]}
     """
     axes: dict[str, list[Any]] = {}
     for item in items:
@@ -88,20 +95,46 @@ def axes_of(items: Sequence[str]) -> dict[str, list[Any]]:
             raise UsageError(f"got --axis '{item}', expected name=values, for example lr=0.1,0.2 or seed=0:3")
         if name in axes:
             raise UsageError(f"axis '{name}' is there twice; give its values in one word: {name}=0.1,0.2")
-        axes[name] = _values(text)
+        axes[name] = _values(name, text)
     return axes
 
 
-def _values(text: str) -> list[Any]:
-    start, colon, end = text.partition(":")
-    if colon and start.lstrip("-").isdigit() and end.lstrip("-").isdigit():
-        return list(range(int(start), int(end)))
-    whole = _read(text)
-    return whole if isinstance(whole, list) else [_read(word) for word in text.split(",")]
+def _values(name: str, text: str) -> list[Any]:
+    ends = RANGE.fullmatch(text)
+    if ends:
+        return _range(name, int(ends[1]), int(ends[2]))
+    words = text.split(",")
+    if any(_json(word) for word in words):
+        for whole in (text, f"[{text}]"):
+            with suppress(ValueError):
+                found = json.loads(whole)
+                return found if isinstance(found, list) else [found]
+    return [_read(name, text, word.strip()) for word in words]
 
 
-def _read(word: str) -> Any:
+def _range(name: str, start: int, end: int) -> list[int]:
+    from lazyrich.sweep.grid import MOST
+
+    if end - start > MOST:
+        raise UsageError(f"axis '{name}' has {end - start:,} values, more than the {MOST:,} trials of a sweep; give fewer")
+    return list(range(start, end))
+
+
+def _json(word: str) -> bool:
+    return word.strip().startswith(("[", "{", '"'))
+
+
+def _read(name: str, text: str, word: str) -> Any:
+    if not word:
+        raise UsageError(
+            f"got --axis '{name}={text}' with an empty value, expected values between the commas; empty text is \"\""
+        )
     try:
-        return json.loads(word)
-    except ValueError:
-        return word.strip()
+        return float(word) if word.lower() in ODD else json.loads(word)
+    except ValueError as error:
+        if _json(word):
+            raise UsageError(
+                f"got --axis '{name}={text}', where {word} is no JSON ({error}); expected such as [[1, 2], [3]], or words without "
+                "brackets and quotes"
+            ) from None
+        return word

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from lazyrich.measure.dial_sentence import sentence, sentences
 from lazyrich.measure.slope import Slope, fit_slope
 
 LAZY = 0.1  # relative distance from the linearised network up to which a network is called lazy
@@ -66,6 +67,18 @@ class Law:
     measured: Slope
     expected: float
 
+    @property
+    def determined(self) -> bool:
+        """Whether the interval is not wider than twice the way from the lazy end of the scale to the rich one."""
+        law = LAWS[self.quantity]
+        return self.measured.high - self.measured.low <= 2 * abs(law(0.5) - law(0.0))
+
+    def __str__(self) -> str:
+        at = f"at r = {self.r:g}, gamma_0 = {self.richness:g}; expected {self.expected:+.2f}"
+        if not self.determined:
+            return f"{self.quantity}: exponent undetermined {at}; add seeds or widths"
+        return f"{self.quantity} ~ n^({self.measured}) {at}"
+
 
 @dataclass(frozen=True)
 class DialResult:
@@ -81,8 +94,8 @@ class DialResult:
 
     @property
     def sentences(self) -> tuple[str, ...]:
-        """What every curve means."""
-        return tuple(_sentence(c, self.plain) for c in self.curves)
+        """What the curves mean; what is true of several is said once."""
+        return sentences(self.curves, self.plain)
 
     @property
     def sentence(self) -> str:
@@ -100,10 +113,11 @@ class DialResult:
             "title": self.title,
             "sentence": self.sentence,
             "plain": self.plain,
-            "curves": [_curve(c, s) for c, s in zip(self.curves, self.sentences, strict=True)],
+            "curves": [_curve(c, sentence(c, self.plain)) for c in self.curves],
             "laws": [
                 {"quantity": law.quantity, "r": law.r, "richness": law.richness, "expected": law.expected}
                 | {k: _plain(getattr(law.measured, k)) for k in ("value", "low", "high")}
+                | {"determined": law.determined}
                 for law in self.laws
             ],
             "points": self.rows(),
@@ -144,11 +158,7 @@ class DialResult:
         sizes = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
         table = ["  ".join(c.ljust(n) for c, n in zip(row, sizes, strict=True)).rstrip() for row in [header, *rows]]
         rule = "-" * max(map(len, table))
-        laws = [
-            f"{law.quantity} ~ n^({law.measured}) at r = {law.r:g}, gamma_0 = {law.richness:g}; expected {law.expected:+.2f}"
-            for law in self.laws
-        ]
-        return "\n".join([self.title, *self.sentences, rule, *table, rule, *laws])
+        return "\n".join([self.title, *self.sentences, rule, *table, rule, *map(str, self.laws)])
 
 
 def summarise(
@@ -208,66 +218,9 @@ def _laws(curves: Sequence[Curve]) -> list[Law]:
     ]
 
 
-def _sentence(curve: Curve, plain: float) -> str:
-    place = f"Width {curve.width}, r = {curve.r:g}"
-    if not np.isfinite(curve.values["loss"]).any():
-        return f"{place}: every training diverged; give a smaller lr."
-    if _grew(curve):
-        return f"{place}: every training ended with a larger loss than without any output; give a smaller lr."
-    if curve.leaves == 0:
-        where = f"is never lazy down to gamma_0 = {curve.richness[0]:g}"
-    elif math.isinf(curve.leaves):
-        where = f"is lazy up to gamma_0 = {curve.richness[-1]:g}"
-    else:
-        where = f"is lazy up to gamma_0 = {curve.leaves:.2g}"
-    side = "lazy" if plain < curve.leaves else "not lazy"
-    return f"{place}: the network {where}; the plain one, at {plain:.2g}, is {side}. {_best(curve)}{_ends(curve)}"
-
-
-def _ends(curve: Curve) -> str:
-    """What to do where tuned rates are no optimum."""
-    said = ""
-    for side, end, mend in ((-1, "smallest", "smaller"), (1, "largest", "larger")):
-        if curve.ends(side):
-            at = ", ".join(f"{g:g}" for g in curve.ends(side))
-            said += (
-                f" At gamma_0 = {at} the best learning rate is the {end} of its octaves (end of grid); a {mend} lr (--lr) shows "
-                "the optimum."
-            )
-    return said
-
-
 def _rate(curve: Curve, at: int) -> str:
     end = curve.richness[at] in (*curve.ends(-1), *curve.ends(1))
     return _brief(curve.mean("lr")[at]) + (" (end of grid)" if end else "")
-
-
-def _grew(curve: Curve) -> bool:
-    """Whether no richness gained anything over the centred network's start."""
-    start, after = curve.mean("start"), curve.mean("loss")
-    return bool((np.isfinite(start) & ~(after < start)).all())
-
-
-def _best(curve: Curve) -> str:
-    classes = np.isfinite(curve.values["test_error"]).any()
-    name, word = ("test_error", "test error") if classes else ("test_loss", "test loss")
-    mean = curve.mean(name)
-    at = int(np.nanargmin(mean))
-    kernel = curve.mean("linear_" + name)[0]
-    show = (lambda v: f"{100 * v:.3g} %") if classes else (lambda v: f"{v:.3g}")
-    beside = f"; its tangent kernel at initialisation reaches {show(kernel)}" if math.isfinite(kernel) else ""
-    there = [i for i in range(len(mean)) if math.isfinite(mean[i])]
-    error = {i: _standard_error(curve.values[name][:, i]) for i in there}
-    if len(there) == len(mean) and all(mean[i] <= mean[at] + 2 * math.hypot(error[i], error[at]) for i in there):
-        return f"It generalises alike at every richness that was tried ({word} {show(mean[at])}){beside}."
-    end = {0: ", the smallest that was tried", len(mean) - 1: ", the largest that was tried"}.get(at, "")
-    return f"It generalises best at gamma_0 = {curve.richness[at]:g}{end} ({word} {show(mean[at])}){beside}."
-
-
-def _standard_error(values: np.ndarray) -> float:
-    """Of the mean over the seeds that did not diverge."""
-    known = values[np.isfinite(values)]
-    return float(known.std()) / math.sqrt(len(known))
 
 
 def _curve(c: Curve, sentence: str) -> dict[str, Any]:

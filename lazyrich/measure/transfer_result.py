@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from lazyrich.measure.optimum import Optimum, loss_at, optimum
+from lazyrich.measure.scatter import Scatter
 from lazyrich.measure.slope import Slope, fit_slope
 from lazyrich.scaling import Plan
 
 STEADY = 0.15  # octaves a doubling of the width within which a learning rate is said to stay put
 WIDER = {
-    True: "no width is worse than a narrower one by more than two standard errors",
+    True: "no width is worse than a narrower one beyond the seeds' scatter",
     False: "wider is NOT always better",
     None: "whether wider is better was not measured",
 }
@@ -33,8 +34,8 @@ class Transferred:
         shift: slope of log2(best learning rate) a doubling of the width.
         regret: by width, (loss at the smallest network's optimum - best loss) / (loss before training - best loss), both on
             the smoothed curve; infinite where training diverges there, NaN where it gains nothing.
-        wider_is_better: whether no width's best loss is worse than a narrower one's by more than two standard errors of their
-            seeds; None where a width has no best loss.
+        wider_is_better: whether no width's best loss is worse than a narrower one's beyond the scatter of their seeds (1 study in
+            20 at most says so of widths that do not differ); None where a width has no best loss, and with one seed.
         edges: widths whose best learning rate is an end of the grid.
     """
 
@@ -244,14 +245,20 @@ def transferred(name: str, lrs: Sequence[float], curves: Mapping[int, np.ndarray
     shift = fit_slope(widths, [[each[i][s].lr for i in range(len(widths))] for s in range(len(each[0]))])
     kept = best[widths[0]].lr
     regret = {w: _regret(lrs, _mean(curves[w]), kept, start[w]) for w in widths}
-    scatter = [float(np.std([o.loss for o in row]) / math.sqrt(len(row))) for row in each]
-    better = all(
-        best[b].loss <= best[a].loss + 2 * math.hypot(scatter[i], scatter[i + 1 + j])
-        for i, a in enumerate(widths)
-        for j, b in enumerate(widths[i + 1 :])
-    )
-    better = better if all(math.isfinite(best[w].loss) for w in widths) else None
+    better = _wider_is_better([[loss_at(lrs, row, best[w].lr) for row in curves[w]] for w in widths])
     return Transferred(name, dict(curves), dict(start), best, shift, regret, better, tuple(w for w in widths if best[w].edge))
+
+
+def _wider_is_better(losses: Sequence[Sequence[float]]) -> bool | None:
+    """From every seed's loss at the best rate of its width, widths increasing; a ratio where all losses are positive."""
+    table = [np.asarray(row, float) for row in losses]
+    if not all(np.isfinite(row).all() for row in table):
+        return None
+    table = [np.log(row) for row in table] if all((row > 0).all() for row in table) else table
+    scatter, mean = Scatter(table), [float(row.mean()) for row in table]
+    if not scatter.freedom:
+        return None
+    return all(mean[b] <= mean[a] + scatter.reach(a, b) for a in range(len(mean)) for b in range(a + 1, len(mean)))
 
 
 def _regret(lrs: Sequence[float], losses: np.ndarray, lr: float, start: float) -> float:

@@ -81,7 +81,7 @@ def _law(law: DialLaw) -> dict[str, str]:
         "name": NAMES.get(law.quantity, law.quantity),
         "r": brief(law.r),
         "richness": brief(law.richness),
-        "value": signed(law.value),
-        "margin": margin(half),
+        "value": signed(law.value) if law.determined else "undetermined",
+        "margin": margin(half) if law.determined else "",
         "expected": signed(law.expected),
     }

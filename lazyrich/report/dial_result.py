@@ -45,6 +45,7 @@ class DialLaw:
     low: float | None
     high: float | None
     expected: float
+    determined: bool = True
 
 
 @dataclass(frozen=True)
@@ -110,9 +111,8 @@ def _curve(node: Node) -> DialCurve:
 
 def _law(node: Node) -> DialLaw:
     value, low, high = (node.number(key) for key in ("value", "low", "high"))
-    return DialLaw(
-        node.text("quantity"), _needed(node, "r"), _needed(node, "richness"), value, low, high, _needed(node, "expected")
-    )
+    richness, expected, said = _needed(node, "richness"), _needed(node, "expected"), node.truth("determined")
+    return DialLaw(node.text("quantity"), _needed(node, "r"), richness, value, low, high, expected, said is not False)
 
 
 def _needed(node: Node, key: str) -> float:

@@ -28,6 +28,8 @@ def grid(axes: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
     lists: dict[str, list[Any]] = {}
     for name, values in axes.items():
         one = isinstance(values, str) or not isinstance(values, Iterable) or getattr(values, "ndim", 1) != 1
+        if isinstance(values, range) and not -MOST <= values.stop - values.start <= MOST * abs(values.step):
+            raise SweepError(f"axis '{name}' is {values!r}, more than {MOST:,} values; give fewer")
         lists[name] = [] if one else list(values)
         if not lists[name]:
             raise SweepError(f"axis '{name}' is {values!r}, expected a list of at least one value")

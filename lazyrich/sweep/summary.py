@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -63,7 +64,7 @@ class Summary:
             | {"to come": self.results.total - len(outcomes)},
             "axes": list(self.axes),
             "values": list(self.values),
-            "rows": list(self.rows[:ROWS]),
+            "rows": [row | {"settings": _written(row["settings"])} for row in self.rows[:ROWS]],
             "rows_in_all": len(self.rows),
             "figures": [self._figure(value) for value in self.values[:LINES]],
             "failures": [{"settings": _text(o), "status": o.status, "error": o.error} for o in self.results.failures[:ROWS]],
@@ -73,7 +74,10 @@ class Summary:
         }
 
     def _figure(self, value: str) -> dict[str, Any]:
-        """Curves of one value along the numeric axis with most points, one a combination of the others."""
+        """Curves of one value along the numeric axis with most points, one a combination of the others.
+
+        An axis with a value that has no place on a line, such as an infinite one, is among the others.
+        """
         along = self._along()
         curves: dict[str, list[tuple[float, dict[str, float]]]] = {}
         for row in self.rows:
@@ -97,8 +101,7 @@ class Summary:
         return max(counts, key=lambda a: counts[a]) if counts else None
 
     def _numeric(self, axis: str) -> bool:
-        found = [row["settings"].get(axis) for row in self.rows]
-        return all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in found)
+        return all(_number(row["settings"].get(axis)) for row in self.rows)
 
     def __str__(self) -> str:
         shown = self.rows[:ROWS]
@@ -145,6 +148,15 @@ def _number(value: Any) -> bool:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
     return abs(value) < 1e308  # no NaN, and no integer that no float holds
+
+
+def _written(value: Any) -> Any:
+    """Settings as JSON has them: NaN and infinities are words."""
+    if isinstance(value, dict):
+        return {name: _written(v) for name, v in value.items()}
+    if isinstance(value, list):
+        return [_written(v) for v in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _first(pair: tuple[float, Any]) -> float:

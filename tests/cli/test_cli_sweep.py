@@ -2,12 +2,14 @@
 
 import csv
 import json
+import signal
 import sqlite3
 
 import numpy as np
 import pytest
 
 from lazyrich.cli import main
+from lazyrich.cli.sweep import axes_of
 from lazyrich.errors import StoreError
 from lazyrich.sweep import Outcome, Store
 
@@ -54,6 +56,28 @@ def test_an_interruption_while_the_first_page_is_drawn_is_one(words, tmp_path, c
     assert len(drawn) > 1 and "ImportError" not in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("times", [1, 2])
+def test_ctrl_c_cuts_no_import_short_unless_it_comes_twice(tmp_path, capsys, times):
+    """Half a module would break whoever imports it next, with a traceback in place of 'stopped'."""
+    body = f"""
+import os, pathlib, signal
+try:
+    for _ in range({times}):
+        os.kill(os.getpid(), signal.SIGINT)
+    pathlib.Path("{tmp_path}/whole").touch()
+except KeyboardInterrupt:
+    raise ImportError("cannot import name 'Figure' from partially initialized module") from None
+def train(lr):
+    import time
+    time.sleep(20)
+"""
+    (tmp_path / "slow.py").write_text(body)
+    assert main(["sweep", f"{tmp_path / 'slow.py'}:train", "--axis", "lr=1", "--out", str(tmp_path / "run")]) == 130
+    assert "lazyrich: stopped" in capsys.readouterr().err
+    assert (tmp_path / "whole").exists() is (times == 1)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 def test_an_interrupted_sweep_shows_what_is_finished(tmp_path, capsys):
     (tmp_path / "stop.py").write_text(
         "def train(lr):\n    if lr == 3:\n        raise KeyboardInterrupt\n    return {'loss': lr, 'error': 2 * lr}\n"
@@ -97,6 +121,24 @@ def test_failures_keep_what_is_finished_and_end_with_status_2(words, tmp_path, c
     assert "killed by SIGKILL" in (out / "report.html").read_text()
 
 
+def test_an_axis_with_an_infinite_value_has_a_page(tmp_path, capsys):
+    (tmp_path / "norm.py").write_text("def norm(p, i):\n    return {'n': i + (0 if p == float('inf') else p)}\n")
+    out = tmp_path / "run"
+    assert main(["sweep", f"{tmp_path / 'norm.py'}:norm", "--axis", "p=1,2,inf", "i=0:2", "--out", str(out)]) == 0
+    assert "n is lowest, 0, at p=inf, i=0" in capsys.readouterr().out
+    assert "n against i" in (out / "report.html").read_text() and "p=inf" in (out / "report.html").read_text()
+    assert "Infinity" not in (out / "result.json").read_text()  # which is no JSON
+    (out / "report.html").unlink()
+    assert main(["report", str(out)]) == 0 and (out / "report.html").exists()
+
+
+def test_words_of_an_axis_are_numbers_json_or_text():
+    found = axes_of(["p=inf,-Infinity,NaN,1e-3", 'w="","c,d"', "v=a(b),[1]", "s=[[1, 2], [3]]", "t=[1],[2, 3]", "n=-2:1"])
+    assert repr(found["p"]) == "[inf, -inf, nan, 0.001]"
+    assert found["w"] == ["", "c,d"] and found["v"] == ["a(b)", [1]]
+    assert found["s"] == [[1, 2], [3]] and found["t"] == [[1], [2, 3]] and found["n"] == [-2, -1, 0]
+
+
 def test_shards_merge_and_export(words, tmp_path, capsys):
     axes = ["lr=0.5,1,2", "seed=0:2"]
     parts = [str(tmp_path / f"part{i}") for i in (1, 2)]
@@ -120,6 +162,9 @@ def test_shards_merge_and_export(words, tmp_path, capsys):
         (["lr"], "got --axis 'lr', expected name=values"),
         (["lr=1", "lr=2"], "axis 'lr' is there twice"),
         (["lr=1,1"], "axis 'lr' has 1 twice"),
+        (["lr=1,"], "got --axis 'lr=1,' with an empty value"),
+        (["lr=[1,"], "got --axis 'lr=[1,', where [1 is no JSON"),
+        (["lr=1", "seed=0:100000000000"], "axis 'seed' has 100,000,000,000 values, more than the 1,000,000"),
         (["seed=3:3"], "expected a list of at least one value"),
         (["lr=1", "--executor", "slurm"], "got executor 'slurm'"),
         (["lr=1", "--executor", "dask://127.0.0.1:1"], "127.0.0.1:1"),

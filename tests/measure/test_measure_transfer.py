@@ -90,6 +90,18 @@ def test_wider_is_better_is_checked():
     assert not study(0.0, wider=1.3).wider_is_better
 
 
+def test_one_seed_tells_no_scatter_and_few_seeds_raise_few_false_alarms():
+    def better(losses):
+        curves = {16 * 2**i: np.array([bowl(-4.0, loss) for loss in row]) for i, row in enumerate(losses)}
+        return transferred("s", LRS, curves, dict.fromkeys(curves, 2.3)).wider_is_better
+
+    assert better([[0.1], [0.2]]) is None and better([[0.1], [0.05]]) is None
+    draw = np.random.default_rng(0).standard_normal
+    alarms = [sum(not better(0.1 * np.exp(0.05 * draw((widths, 2)))) for _ in range(200)) for widths in (2, 4)]
+    assert max(alarms) <= 10  # two standard errors of two seeds: 26 and more
+    assert not better([[0.100, 0.101], [0.120, 0.121]])
+
+
 def test_the_page_says_as_good_where_a_wider_loss_is_larger_within_errors(tmp_path):
     def page(*factors):
         scattered = {8 * 2**i: [bowl(-3.0, 0.1 * f * noise) for noise in (0.9, 1.0, 1.1)] for i, f in enumerate(factors)}

@@ -38,6 +38,7 @@ def test_a_grid_is_the_product_of_its_axes():
         ({"lr": "abc"}, "axis 'lr' is 'abc'"),
         ({"lr": [1, 2, 1]}, "axis 'lr' has 1 twice"),
         ({"a": range(2000), "b": range(2000)}, "4,000,000 trials"),
+        ({"a": range(10**30)}, "axis .a. is range.*more than 1,000,000 values"),
         ({"model": [object()]}, "axis 'model' holds a object"),
         ({"z": [np.complex64(1)]}, "axis 'z' holds a complex"),
     ],
