@@ -328,7 +328,7 @@ def _study(
         if value < least:
             raise UsageError(f"got {name} = {value}, expected at least {least}")
     if len(widths) < 2 or widths[0] < plan.base:
-        raise UsageError(f"got widths {widths}, expected two or more, none below the plan's base {plan.base}")
+        raise UsageError(f"got widths {widths}, expected two or more different ones, none below the plan's base {plan.base}")
     if lr is not None and not 0 < lr < math.inf:
         raise UsageError(f"got lr = {lr}, expected a learning rate: positive and finite")
     known = load(data)
