@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lazyrich.layer import spoken
 from lazyrich.measure.slope import Slope, fit_slope
 from lazyrich.measure.table import table
 
@@ -72,6 +73,7 @@ class LimitResult:
     def sentence(self) -> str:
         """The conclusion in words."""
         theory, last = self.theory, self.theory["layers"][-1]
+        layer = spoken(last["layer"])
         moved = f"{last['movement']:.0%}" if last["movement"] > 0.01 else "less than 1%"
         fixed = (
             f"a kernel that stays would be off by {theory['fixed_off']:.0%} of the outputs"
@@ -80,7 +82,7 @@ class LimitResult:
         )
         return (
             f"At infinite width {len(theory['loss']) - 1} steps take the loss from {theory['loss'][0]:.3g} to "
-            f"{theory['loss'][-1]:.3g} while the feature kernel of {last['layer']} moves by {moved}; {fixed}. {self._approach()}"
+            f"{theory['loss'][-1]:.3g} while the feature kernel of {layer} moves by {moved}; {fixed}. {self._approach()}"
         )
 
     def _approach(self) -> str:
@@ -144,7 +146,7 @@ class LimitResult:
     def __str__(self) -> str:
         theory = self.theory
         layers = [layer["layer"] for layer in theory["layers"]]
-        header = ["width", "last loss", "outputs off", "their mean", *(f"kernel {name}" for name in layers)]
+        header = ["width", "last loss", "outputs off", "their mean", *(f"kernel {spoken(name)}" for name in layers)]
         rows = [
             [
                 str(line["width"]), _number(line["loss"][-1] if line["loss"] else None), _percent(line["off"]),

@@ -178,6 +178,15 @@ def test_a_limit_that_is_poorly_known_is_said_to_be(rich):
     assert "known only" not in found.sentence
 
 
+def test_layers_that_a_sequential_numbers_are_called_layers(rich):
+    found, _ = rich
+    layers = [layer | {"layer": str(2 * i)} for i, layer in enumerate(found.theory["layers"])]
+    numbered = dataclasses.replace(found, theory=found.theory | {"layers": layers})
+    assert "the feature kernel of layer 2 moves" in numbered.sentence
+    assert "kernel layer 0" in str(numbered)
+    assert "the feature kernel of hidden.1 moves" in found.sentence
+
+
 @pytest.mark.parametrize(
     ("powers", "words"),
     [
