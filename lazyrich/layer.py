@@ -11,3 +11,13 @@ def shown(path: str) -> str:
         ('hidden.0', '(network)')
     """
     return path or "(network)"
+
+
+def spoken(path: str) -> str:
+    """A layer's name inside a sentence, a caption or a heading, where the number that an ``nn.Sequential`` gives it says nothing.
+
+    Example:
+        >>> spoken("2"), spoken("hidden.0"), spoken("")
+        ('layer 2', 'hidden.0', '(network)')
+    """
+    return f"layer {path}" if path.isdigit() else shown(path)

@@ -33,7 +33,7 @@ def several(values: Any, name: str) -> list[Any]:
     """The values of an axis; one alone is a list of one.
 
     Raises:
-        AutoencoderError: for no value.
+        AutoencoderError: for no value, and for one that is there twice.
 
     Example:
         >>> several(64, "widths"), several("mup", "schemes"), several((8, 16), "widths")
@@ -42,6 +42,8 @@ def several(values: Any, name: str) -> list[Any]:
     found = list(values) if isinstance(values, Iterable) and not isinstance(values, str) else [values]
     if not found:
         raise AutoencoderError(f"got an empty axis, {name}, expected at least one; pass a list of them")
+    if twice := [value for i, value in enumerate(found) if value in found[:i]]:
+        raise AutoencoderError(f"{name} has {twice[0]} twice, expected every value once; leave one of them out")
     return found
 
 

@@ -24,7 +24,7 @@ from lazyrich.autoencoder.metric import METRICS, Metric, Trained, measured
 from lazyrich.autoencoder.noise import noisy
 from lazyrich.autoencoder.pair import fit, halves
 from lazyrich.autoencoder.result import AutoencoderResult, summarise
-from lazyrich.autoencoder.start import STARTS, Start, start_for
+from lazyrich.autoencoder.start import STARTS, Start, begin, start_for
 from lazyrich.autoencoder.variational import Vae, objective, plain, refuse_impossible
 from lazyrich.data import ArrayData, load
 from lazyrich.errors import AutoencoderError
@@ -170,7 +170,7 @@ def study(
         starts: names in ``STARTS`` or ``more_starts``, or transposed(0.3).
         schemes: as the command line names them: standard, ntk, mup, richness(0.25), ...
         widths: increasing.
-        optimizers: sgd, momentum, adam, adamw, signsgd.
+        optimizers: sgd, momentum, adam, adamw, signsgd, lion, adafactor, muon or muon_rms.
         codes: sizes of the bottleneck; None leaves it to the factory.
         base: width at which every plan is the plain network; the smallest by default.
         lrs: learning rates at the base width; by default a half, two and eight times the optimizer's usual one.
@@ -234,8 +234,8 @@ def study(
                 f"got beta, free_bits or warm_up for a {type(model).__name__}, which has no objective that they are of; leave "
                 "them out, or give a lazyrich.autoencoder.Vae"
             )
-        for start in chosen.values():
-            start(lab.family(code).build(lab.base, 0), lab.train.x, 0)  # refuses halves that it cannot relate
+        for name, start in chosen.items():
+            begin(name, start, lab.family(code).build(lab.base, 0), lab.train.x, 0)  # refuses halves that it cannot relate
     for text in schemes:
         for name in optimizers:
             make_plan(lab.family(codes[0]), parse_scheme(text), name)  # refuses what makes no plan, before anything is trained
@@ -266,7 +266,7 @@ def cell(lab: Laboratory, start: str, scheme: str, optimizer: str, width: int, c
     members, early = [], []
     for lr, seed in asked:
         model = plan.build(width, seed, lab.device, meet=True)
-        lab.starts[start](model, lab.train.x, seed)
+        begin(start, lab.starts[start], model, lab.train.x, seed)
         early.append(_Early(max(1, lab.steps // 10)))
         members.append(Member(model, plan.optimizer(model, lr), _batches(lab, seed), probes=[early[-1]], seed=seed))
     first = [copy.deepcopy(member.model) for member in members[: lab.seeds]]

@@ -150,14 +150,21 @@ class LinearVae:
 
     @property
     def log_likelihood(self) -> float:
-        """Mean log-likelihood of the data under probabilistic PCA with these latents, in nats a sample.
+        """Mean log-likelihood of the data under the optimum's model, N(mean, W W^T + sigma^2 I), in nats a sample.
 
-        The ELBO at the optimum of beta = 1 equals it. Tipping & Bishop 1999: covariance W W^T + sigma^2 I.
+        With beta the decoder learns W W^T = lambda_j - beta sigma^2 in the directions in use, since the objective is that of noise
+        beta sigma^2, but its samples have noise sigma^2. At beta = 1 this is probabilistic PCA (Tipping & Bishop 1999): the largest
+        likelihood there is with these latents, and the ELBO.
+
+        Example:
+            >>> spectrum = torch.tensor([3.0, 1.5, 0.8, 0.3])
+            >>> [round(LinearVae(spectrum, 0.5, beta).log_likelihood, 3) for beta in (1.0, 2.0)]
+            [-5.77, -5.891]
         """
         size = len(self.variances)
-        model = torch.full_like(self.variances, self.noise)
-        kept = len(self.rates)
-        model[:kept] = torch.maximum(self.variances[:kept], model[:kept])
+        learnt = (self.variances - self.beta * self.noise).clamp_min(0.0)
+        learnt[len(self.rates) :] = 0.0
+        model = learnt + self.noise
         return float(-0.5 * (size * math.log(2 * math.pi) + model.log().sum() + (self.variances / model).sum()))
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -217,5 +219,19 @@ def measured(run: Trained, metrics: dict[str, Metric]) -> dict[str, float | None
                 value = metric(run)
             except (LazyrichError, torch.linalg.LinAlgError):
                 value = None
-            found[name] = float(value) if value is not None and math.isfinite(value) else None
+            found[name] = None if value is None else _finite(name, value)
     return found
+
+
+def _finite(name: str, value: Any) -> float | None:
+    """The number that a metric returned, None where it is not finite."""
+    try:
+        number = None if isinstance(value, (str, bytes)) else float(value)
+    except (TypeError, ValueError, OverflowError, RuntimeError):  # the last: a tensor of several entries
+        number = None
+    if number is None:
+        raise AutoencoderError(
+            f"metric '{name}' returned {reprlib.repr(value)} of type {type(value).__name__}, expected a number, or None where it "
+            "is undefined"
+        )
+    return number if math.isfinite(number) else None

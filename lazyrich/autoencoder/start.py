@@ -17,7 +17,7 @@ from lazyrich.autoencoder.evaluated import evaluated
 from lazyrich.autoencoder.linear import principal
 from lazyrich.autoencoder.mirror import images
 from lazyrich.autoencoder.weighted import Weighted, weighted
-from lazyrich.errors import AutoencoderError, InitError
+from lazyrich.errors import AutoencoderError, InitError, LazyrichError, out_of_memory
 from lazyrich.family import Family
 from lazyrich.init import Form, Initialiser, formed
 from lazyrich.init import transposed as by_transpose
@@ -184,6 +184,33 @@ def start_for(name: str) -> Start:
         except ValueError:
             pass
     raise AutoencoderError(f"got start '{name}', expected one of {', '.join(STARTS)}, or transposed(0.3)")
+
+
+def begin(name: str, start: Start, model: nn.Module, x: Tensor, seed: int) -> None:
+    """Give a model a start; what goes wrong in one's own is said with its name.
+
+    Raises:
+        AutoencoderError: for a start that fails.
+
+    Example:
+        >>> begin("mine", lambda model, x, seed: model.head, nn.Linear(2, 2), torch.zeros(1, 2), 0)
+        Traceback (most recent call last):
+        ...
+        lazyrich.errors.AutoencoderError: start 'mine' fails on this network (AttributeError: 'Linear' object has no attribute \
+'head'); expected a function (model, x, seed) that changes the model's weights in place
+    """
+    try:
+        start(model, x, seed)
+    except LazyrichError:
+        raise
+    except Exception as error:  # one's own code may raise anything
+        if out_of_memory(error):
+            raise
+        said = (str(error).strip().splitlines() or [""])[0]
+        raise AutoencoderError(
+            f"start '{name}' fails on this network ({type(error).__name__}{said and f': {said}'}); expected a function "
+            "(model, x, seed) that changes the model's weights in place"
+        ) from error
 
 
 def coupled(family: Family, correlation: float = 1.0) -> dict[str, Initialiser]:

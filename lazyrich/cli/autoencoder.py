@@ -55,7 +55,7 @@ def run(words: Sequence[str]) -> None:
             start: default, transposed, half, inverse, orthogonal, cascading, transposed(0.3), or one of --add-start.
             scheme: standard, ntk, mean_field, mup, richness(0.25), spectral, abc(...).
             widths: widths to train, increasing.
-            optimizer: sgd, momentum, adam, adamw or signsgd; one or more.
+            optimizer: sgd, momentum, adam, adamw, signsgd, lion, adafactor, muon or muon_rms; one or more.
             codes: sizes of the bottleneck, for factories that take a code; one or more (default: the factory's own).
             base: width at which the plan is the plain network (default: the smallest).
             lrs: learning rates at the base width; every cell is shown at its best (default: three).

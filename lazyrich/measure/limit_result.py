@@ -11,10 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lazyrich.layer import spoken
 from lazyrich.measure.slope import Slope, fit_slope
 from lazyrich.measure.table import table
 
 LAZY, RICH = 0.05, 0.5  # movement of the last layer's feature kernel, below and above which training is called so
+POOR = 0.1  # sampling error of the limit's outputs, above which nothing is to be read off it
+LEVEL = -0.1  # a slope above it halves a distance over a thousandfold width
 ROUNDING = 1e-10  # linear networks come out exact
 
 
@@ -70,6 +73,7 @@ class LimitResult:
     def sentence(self) -> str:
         """The conclusion in words."""
         theory, last = self.theory, self.theory["layers"][-1]
+        layer = spoken(last["layer"])
         moved = f"{last['movement']:.0%}" if last["movement"] > 0.01 else "less than 1%"
         fixed = (
             f"a kernel that stays would be off by {theory['fixed_off']:.0%} of the outputs"
@@ -78,17 +82,39 @@ class LimitResult:
         )
         return (
             f"At infinite width {len(theory['loss']) - 1} steps take the loss from {theory['loss'][0]:.3g} to "
-            f"{theory['loss'][-1]:.3g} while the feature kernel of {last['layer']} moves by {moved}; {fixed}. {self._approach()}"
+            f"{theory['loss'][-1]:.3g} while the feature kernel of {layer} moves by {moved}; {fixed}. {self._approach()}"
         )
 
     def _approach(self) -> str:
-        widest = self.widths[-1]
+        widest, accuracy = self.widths[-1], self.theory["accuracy"]
         if widest["off"] is None:
             return f"The networks of width {widest['width']} diverged at this learning rate."
-        said = f"Networks of width {widest['width']} are {widest['off']:.1%} from the limit"
-        if self.slope.half_width == self.slope.half_width and self.slope.half_width < 10:
-            return f"{said}, and approach it as width^({self.slope})."
-        return f"{said}."
+        off = widest["off"]
+        far = f"{off:.1%} from the limit" if off < 10 else f"{off:.3g} times the limit's outputs away from them"
+        said = f"Networks of width {widest['width']} are {far}"
+        if not accuracy <= POOR:
+            return f"But the limit is known only to {accuracy:.0%}: lower lr or raise neurons. {said}, as far as it is known."
+        return f"{said}{self._initial(widest['width'])}{self._manner()}."
+
+    def _manner(self) -> str:
+        """How the distance changes with the width, as far as the interval of its slope says it."""
+        slope = self.slope
+        if slope.high < 0:
+            return f", and approach it as width^({slope})"
+        if slope.low > LEVEL:
+            return f", and do not approach it: the distance goes as width^({slope})"
+        return "; too few widths and seeds to tell how they approach it"
+
+    def _initial(self, width: int) -> str:
+        """Says so where initial outputs, which the limit does not have, are most of the distance, and as large as all it learns."""
+        wanted = _matrix(self.theory["outputs"])
+        for run in self.runs:
+            if run["width"] == width and run["diverged"] is None:
+                found = _matrix(run["outputs"])
+                started, off = float((found[0] - wanted[0]).norm()) * len(found) ** 0.5, float((found - wanted).norm())
+                if started > max(0.5 * off, float(wanted.norm())):
+                    return ", most of it initial outputs that the limit does not have (--centred, centred=True, takes them off)"
+        return ""
 
     def rows(self) -> list[dict[str, Any]]:
         """One flat record a width."""
@@ -120,7 +146,7 @@ class LimitResult:
     def __str__(self) -> str:
         theory = self.theory
         layers = [layer["layer"] for layer in theory["layers"]]
-        header = ["width", "last loss", "outputs off", "their mean", *(f"kernel {name}" for name in layers)]
+        header = ["width", "last loss", "outputs off", "their mean", *(f"kernel {spoken(name)}" for name in layers)]
         rows = [
             [
                 str(line["width"]), _number(line["loss"][-1] if line["loss"] else None), _percent(line["off"]),

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from lazyrich import __version__
 from lazyrich.data import load
 from lazyrich.errors import DivergedError, RichError, UsageError
-from lazyrich.measure.limit_result import LimitResult
+from lazyrich.measure.limit_result import POOR, LimitResult
 from lazyrich.measure.movement import kernel_movement
 from lazyrich.rich import Dynamics, dmft
 from lazyrich.rich.chain import Maps
@@ -25,12 +25,22 @@ from lazyrich.rich.curve import Curve, curve_of
 from lazyrich.rich.fixed import descend
 from lazyrich.rich.objective import LOSSES, Objective
 from lazyrich.rich.planned import LARGE, names_of, read, targets_of
+from lazyrich.rich.solver import RISE
 from lazyrich.scaling import Plan, as_plan
 from lazyrich.scaling.optimizer import momentum_of
 from lazyrich.sweep import RunFolder, kept
 from lazyrich.tangent.alignment import target_alignment
 
-FRACTIONS = (0.25, 0.08, 0.02)  # of the largest stable rate at initialisation, the first at which the limit does not diverge
+FRACTIONS = (
+    0.25,
+    0.08,
+    0.02,
+    0.005,
+    0.0015,
+    0.0005,
+)  # of the largest stable rate at initialisation, tried until the limit is calm
+CALM = 3.0  # times its start that a loss may rise to at a rate that nobody asked for: a catapult that training comes back from
+GAIN = 0.7  # a lower rate that leaves more than this of the outputs' error has no part in it
 BINS, REACH = 32, 4.0  # of a density of pre-activations, and its ends in standard deviations
 TOLERANCE = 1e-4  # of the limit's bases: two thousandths of the outputs, for a fraction of the default's time
 Progress = Callable[[int, int, str], None]
@@ -64,8 +74,8 @@ def limit(
         plan: for SGD with its family, a fully connected network.
         data: whatever ``lazyrich.data.load`` reads; two classes for a network of one output.
         steps: of gradient descent on all training samples.
-        lr: of the base-width network; by default a quarter of the largest stable one at initialisation, and less if the limit
-            diverges there.
+        lr: of the base-width network; by default a quarter of the largest stable one at initialisation, and less where the
+            loss rises or the outputs are poorly known there.
         loss: ``squared`` (half the square), ``logistic`` or ``cross_entropy``.
         widths: of the finite networks.
         seeds: networks a width.
@@ -160,7 +170,9 @@ class Study:
     def theory(self, show: Progress) -> dict[str, Any]:
         """The limit and its fixed kernel."""
         stable = self._stable()
-        lr, found = self._trained([fraction * stable for fraction in FRACTIONS] if self.lr is None else [self.lr], show)
+        lr, found = (
+            self._searched(stable, show) if self.lr is None else (self.lr, self._limit(self.steps, self.lr, self.neurons, show))
+        )
         objective = Objective(self.loss, self.y, len(self.x))
         fixed = descend(found.tangent(0), objective, self.steps, lr, self.momentum)
         outputs, still = (torch.cat([path.outputs, path.test_outputs], 1) for path in (found, fixed))
@@ -206,14 +218,28 @@ class Study:
             ],
         }  # fmt: skip
 
-    def _trained(self, rates: Sequence[float], show: Progress) -> tuple[float, Dynamics]:
-        """At the first rate that does not diverge."""
-        try:
-            return rates[0], self._limit(self.steps, rates[0], self.neurons, show)
-        except DivergedError:
-            if len(rates) == 1:
-                raise
-            return self._trained(rates[1:], show)
+    def _searched(self, stable: float, show: Progress) -> tuple[float, Dynamics]:
+        """At the first rate where the loss falls and the outputs are known, or as well as a lower rate lets them be.
+
+        What is stable at initialisation is not where features move a lot: the tangent kernel grows with them.
+        """
+        best: tuple[float, Dynamics] | None = None
+        refused: DivergedError | None = None
+        for lr in (fraction * stable for fraction in FRACTIONS):
+            try:
+                found = _calm(self._limit(self.steps, lr, self.neurons, show, CALM))
+            except DivergedError as error:
+                refused = error
+                continue
+            if best is not None and not found.accuracy < GAIN * best[1].accuracy:
+                return best
+            best = lr, found
+            if found.accuracy <= POOR:
+                return best
+        if best is None:
+            assert refused is not None
+            raise refused
+        return best
 
     def _stable(self) -> float:
         """2 P / lambda_max of the limit's tangent kernel at initialisation."""
@@ -221,11 +247,11 @@ class Study:
         trained = self.y.numel()
         return 2 * len(self.y) / float(torch.linalg.eigvalsh(begun[:trained, :trained])[-1])
 
-    def _limit(self, steps: int, lr: float, neurons: int, show: Progress) -> Dynamics:
+    def _limit(self, steps: int, lr: float, neurons: int, show: Progress, rise: float = RISE) -> Dynamics:
         width = None if self.regime == "feature learning" else LARGE * self.plan.base
         return dmft(
             self.plan, (self.x[: len(self.y)], self.y), steps, lr=lr, loss=self.loss, width=width, samples=neurons, seed=self.seed,
-            x_test=self.x[len(self.y) :] if len(self.test_y) else None, tolerance=TOLERANCE,
+            x_test=self.x[len(self.y) :] if len(self.test_y) else None, tolerance=TOLERANCE, rise=rise,
             progress=lambda done, total, what: show(done, total, f"infinite width, {what}"),
         )  # fmt: skip
 
@@ -267,6 +293,16 @@ class Study:
         return float(LOSSES[self.loss](outputs[-1, len(self.y) :], self.test_y)) if len(self.test_y) else None
 
 
+def _calm(found: Dynamics) -> Dynamics:
+    """It, unless its training ends above where it began."""
+    start, end = float(found.loss[0]), float(found.loss[-1])
+    if not end <= start:
+        raise DivergedError(
+            f"at infinite width {found.steps} steps take the loss from {start:.3g} up to {end:.3g}; lr {found.lr:g} is too large"
+        )
+    return found
+
+
 def _off(found: Tensor, wanted: Tensor) -> float:
     return float((found - wanted).norm() / wanted.norm())
 
@@ -292,7 +328,7 @@ def _study(
         if value < least:
             raise UsageError(f"got {name} = {value}, expected at least {least}")
     if len(widths) < 2 or widths[0] < plan.base:
-        raise UsageError(f"got widths {widths}, expected two or more, none below the plan's base {plan.base}")
+        raise UsageError(f"got widths {widths}, expected two or more different ones, none below the plan's base {plan.base}")
     if lr is not None and not 0 < lr < math.inf:
         raise UsageError(f"got lr = {lr}, expected a learning rate: positive and finite")
     known = load(data)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lazyrich.errors import ReportError
+from lazyrich.layer import spoken
 from lazyrich.report.node import Node
 from lazyrich.report.result import pairs
 
@@ -126,7 +127,7 @@ def _layer(node: Node, seen: Node | None) -> LimitLayer:
     if any(len(row) not in (len(edges) - 1, 0) for row in densities):
         raise ReportError(f"{node.path}: got densities that do not fit their {len(edges)} edges; run lazyrich limit again")
     return LimitLayer(
-        name=node.text("layer"),
+        name=spoken(node.text("layer")),
         start=_cells(node, "start"),
         kernel=_cells(node, "kernel"),
         kernel_error=node.number("kernel_error"),
@@ -149,8 +150,8 @@ def _width(node: Node) -> LimitWidth:
     return LimitWidth(
         width, networks, diverged, node.numbers("loss"), node.number("off", False), node.numbers("offs"),
         node.number("mean_off", False), node.number("test_loss", False),
-        tuple((name, kernels.number(name)) for name in kernels.value),
-        tuple((name, alignment.numbers(name)) for name in alignment.value),
+        tuple((spoken(name), kernels.number(name)) for name in kernels.value),
+        tuple((spoken(name), alignment.numbers(name)) for name in alignment.value),
     )  # fmt: skip
 
 

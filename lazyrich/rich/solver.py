@@ -40,6 +40,7 @@ def solve(
     accuracy: float | None = None,
     memory: float = 8e9,
     responses: bool = True,
+    rise: float = RISE,
     starts: Starts | None = None,
     device: torch.device | str | None = None,
     progress: Progress | None = None,
@@ -67,6 +68,7 @@ def solve(
         accuracy: largest standard error of the outputs, relative to their size, that is let pass.
         memory: bytes that may be held.
         responses: with False the response terms are left out, which is wrong; for tests and for seeing what they do.
+        rise: a loss so many times its start counts as diverged.
         device: where to march, for example ``"cuda"``; where x is when not given. Results stay there.
         starts: (neurons, seed) -> ``Start``, entries of first layer, biases and readout; normal when not given.
         progress: told (done, total, what).
@@ -85,6 +87,7 @@ def solve(
     _check(network, x, y, x_test, steps, lr, samples, replicates)
     rows = (x if x_test is None else torch.cat([x, x_test])).double().to(device or x.device)
     y = y.to(rows.device)
+    positive("rise", rise, RichError)
     if batches is not None and len(batches) != steps:
         raise RichError(f"got {len(batches)} batches for {steps} steps, expected one a step")
     objective = Objective(loss, y.double(), len(rows), batches)
@@ -97,7 +100,7 @@ def solve(
         start = None if starts is None else starts(drawn, own)
         sites = _sites(network, curve, directions, drawn, own, tolerance, start)
         march = March(network, sites, inputs, momentum, responses)
-        watch = _Watch(sites, len(y), lr, steps, memory, progress, (replicate, replicates))
+        watch = _Watch(sites, len(y), lr, steps, memory, progress, (replicate, replicates), rise)
         tracks.append(march.run(objective, [lr] * steps, watch))
         fields.append(watch.fields)
     found = _dynamics(network, lr, samples // replicates, len(y), tracks, fields)
@@ -163,9 +166,10 @@ class _Watch:
         memory: float,
         progress: Progress | None,
         part: tuple[int, int],
+        rise: float,
     ) -> None:
         self.sites, self.count, self.lr, self.steps = sites, count, lr, steps
-        self.memory, self.progress, self.part = memory, progress, part
+        self.memory, self.progress, self.part, self.rise = memory, progress, part, rise
         self.fields: list[list[Tensor]] = []
 
     def __call__(self, step: int, march: March) -> None:
@@ -184,7 +188,7 @@ class _Watch:
 
     def _bounded(self, step: int, march: March) -> None:
         losses = march.track.losses
-        if not math.isfinite(losses[-1]) or losses[-1] > RISE * max(losses[0], 1e-12):
+        if not math.isfinite(losses[-1]) or losses[-1] > self.rise * max(losses[0], 1e-12):
             raise DivergedError(
                 f"training diverges at step {step}: the loss is {losses[-1]:.3g}; lr {self.lr:g} is too large, on the squared "
                 f"loss the largest stable one at initialisation is {stable_rate(march, self.count):.3g}"

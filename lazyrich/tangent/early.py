@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
+from lazyrich.amount import counted, real, unsigned
 from lazyrich.errors import TangentError
 from lazyrich.gaussian.quadrature import Integrand, expectation
 
@@ -66,10 +67,10 @@ def integrand(activation: str | Callable[[Tensor], Tensor], kinks: tuple[float, 
         >>> integrand("relu").kinks
         (0.0,)
     """
-    if not isinstance(activation, str):
+    if callable(activation) and not isinstance(activation, type):
         return Integrand(activation, kinks)
-    if activation not in NAMED:
-        raise TangentError(f"got activation '{activation}', expected one of {', '.join(NAMED)}, or a function tensor -> tensor")
+    if not isinstance(activation, str) or activation not in NAMED:
+        raise TangentError(f"got activation {activation!r}, expected one of {', '.join(NAMED)}, or a function tensor -> tensor")
     return Integrand(*NAMED[activation])
 
 
@@ -99,8 +100,9 @@ class EarlyModel:
     def features(self, x: Tensor) -> Tensor:
         """psi(x), (N, d + 1) for the first layer, (N, d + 2) otherwise; dtype and device of x."""
         d, a = self.inputs, self.averages
-        if x.dim() != 2 or x.shape[1] != d:
-            raise TangentError(f"got x of shape {tuple(x.shape)}, expected (N, {d}); flatten inputs with x.flatten(1)")
+        if not isinstance(x, Tensor) or x.dim() != 2 or x.shape[1] != d:
+            raise TangentError(f"got x of {_kind(x)}, expected a tensor (N, {d}); flatten inputs with x.flatten(1)")
+        _refuse_whole(x)
         one = torch.ones_like(x[:, :1])
         if self.layers == "first":
             return torch.cat([a.zeta * x, self.nu * one], 1) / math.sqrt(d)
@@ -125,20 +127,23 @@ class EarlyModel:
         Raises:
             TangentError: for targets that do not fit, or a rate at which the descent diverges.
         """
-        psi, targets = self.features(x), y.reshape(len(y), -1).to(x)
+        psi = self.features(x)
+        if not isinstance(y, Tensor) or y.dim() < 1:
+            raise TangentError(f"got y of {_kind(y)}, expected a tensor (n,) or (n, K) of targets; pass torch.as_tensor(...)")
+        targets = (y.flatten(1) if y.dim() > 1 else y[:, None]).to(x)
         if len(targets) != len(x) or not len(x):
             raise TangentError(f"got {len(x)} inputs and {len(targets)} targets, expected one target for every input")
         if not torch.isfinite(targets).all():
             raise TangentError("y has entries that are not finite; remove those samples")
         values, vectors = torch.linalg.eigh(psi.double().T @ psi.double() / len(x))
-        largest = float(values[-1])
-        if not 0 < lr * largest < 2:
+        largest, rate = float(values[-1]), real(lr)
+        if not 0 < rate * largest < 2:
             raise TangentError(
-                f"got lr={lr:g}, expected 0 < lr < {2 / largest:.4g}: gradient descent diverges from twice the inverse of the "
+                f"got lr={lr!r}, expected 0 < lr < {2 / largest:.4g}: gradient descent diverges from twice the inverse of the "
                 f"features' largest curvature, {largest:.4g}"
             )
         pull = vectors.T @ (psi.double().T @ targets.double()) / len(x)
-        return EarlyTraining(self, lr, values.clamp_min(0), vectors, pull)
+        return EarlyTraining(self, rate, values.clamp_min(0), vectors, pull)
 
 
 @dataclass(frozen=True)
@@ -161,8 +166,7 @@ class EarlyTraining:
 
     def beta(self, step: int) -> Tensor:
         """Coefficients after ``step`` steps, (p, K), float64: (1 - (1 - lr lambda)^step) / lambda along each eigenvector."""
-        if step < 0:
-            raise TangentError(f"got step={step}, expected 0 or more")
+        step = counted("step", step, 0, TangentError)
         rates = self.lr * self.values
         slow = -torch.expm1(step * torch.log1p(-rates.clamp(max=0.5)))  # keeps its digits where the rate is small
         learnt = torch.where(rates < 0.5, slow, 1 - (1 - rates) ** step)
@@ -201,9 +205,9 @@ def early_model(
     """
     if layers not in get_args(Layers):
         raise TangentError(f"got layers={layers!r}, expected one of {', '.join(get_args(Layers))}")
-    if not isinstance(x, Tensor) or x.dim() != 2 or len(x) < 2:
-        got = f"shape {tuple(x.shape)}" if isinstance(x, Tensor) else f"type {type(x).__name__}"
-        raise TangentError(f"got x of {got}, expected a tensor (n, d) with n at least 2; flatten inputs with x.flatten(1)")
+    if not isinstance(x, Tensor) or x.dim() != 2 or len(x) < 2 or not x.shape[1]:
+        raise TangentError(f"got x of {_kind(x)}, expected a tensor (n, d) with n at least 2; flatten inputs with x.flatten(1)")
+    _refuse_whole(x)
     if not torch.isfinite(x).all():
         raise TangentError("x has entries that are not finite; remove those samples")
     d = x.shape[1]
@@ -218,8 +222,17 @@ def early_model(
         raise TangentError(f"got inputs with a mean of ||mean||^2 / d = {off:.2g}, expected centred ones; subtract x.mean(0), then "
                            "divide by the root of the mean of ||x||^2 / d")  # fmt: skip
     found = averages(activation, kinks)
-    nu = found.rise * math.sqrt((_trace_of_square(x) if trace is None else trace) / d)
+    nu = found.rise * math.sqrt((_trace_of_square(x) if trace is None else unsigned("trace", trace, TangentError)) / d)
     return EarlyModel(found, layers, d, nu)
+
+
+def _kind(value: Any) -> str:
+    return f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"type {type(value).__name__}"
+
+
+def _refuse_whole(x: Tensor) -> None:
+    if not x.is_floating_point():
+        raise TangentError(f"got x of {x.dtype}, expected real numbers with a floating point; pass x.float()")
 
 
 def _trace_of_square(x: Tensor) -> float:
@@ -259,10 +272,9 @@ class EarlyNetwork(nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if inputs < 1 or width < 2 or width % 2:
-            raise TangentError(
-                f"got inputs={inputs}, width={width}, expected at least one input and an even width (units in pairs)"
-            )
+        inputs, width = counted("inputs", inputs, 1, TangentError), counted("width", width, 2, TangentError)
+        if width % 2:
+            raise TangentError(f"got width = {width}, expected an even width: units come in pairs")
         if layers not in get_args(Layers):
             raise TangentError(f"got layers={layers!r}, expected one of {', '.join(get_args(Layers))}")
         self.phi = integrand(activation).function

@@ -88,11 +88,12 @@ def test_the_course_of_learning_solves_its_equation_and_is_that_of_gradient_desc
         linear_course(variances, 1.0, times)
 
 
-def test_the_likelihood_is_that_of_the_gaussian():
+@pytest.mark.parametrize("beta", [0.5, 1.0, 2.0, 4.0])
+def test_the_likelihood_is_that_of_the_gaussian(beta):
     x = data()
     found = principal(x)
-    model = LinearVae(found.variances, NOISE, latents=4)
-    gains = (found.variances[:4] - NOISE).clamp_min(0).sqrt()
+    model = LinearVae(found.variances, NOISE, beta, latents=4)
+    gains = (found.variances[:4] - beta * NOISE).clamp_min(0).sqrt()
     factors = found.directions[:4].T * gains
     covariance = factors @ factors.T + NOISE * torch.eye(20)
     referee = multivariate_normal(found.mean.numpy(), covariance.numpy()).logpdf(x.numpy()).mean()
@@ -123,6 +124,9 @@ def test_a_linear_vae_reaches_the_rates_of_probabilistic_pca(beta):
     found = collapse(vae, x)
     assert found.rates.sort(descending=True).values.tolist() == pytest.approx(theory.rates.tolist(), abs=0.02)
     assert found.active == theory.active == {1.0: 3, 2.0: 2, 4.0: 1}[beta]
+    weight, offset = vae.decoder.weight.detach(), vae.decoder.bias.detach()
+    marginal = multivariate_normal(offset.numpy(), (weight @ weight.T + NOISE * torch.eye(20)).numpy())
+    assert theory.log_likelihood == pytest.approx(marginal.logpdf(x.numpy()).mean(), abs=0.02)
     if beta == 1:
         assert 0 <= theory.log_likelihood + float(loss.detach()) < 0.01
         bound = float(importance_bound(vae, x, 200).mean())

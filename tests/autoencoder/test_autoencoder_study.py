@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import pytest
 import torch
@@ -13,6 +14,8 @@ from lazyrich.autoencoder.metric import code_dimension, delay, measured, probe_a
 from lazyrich.autoencoder.result import summarise
 from lazyrich.cli import main
 from lazyrich.errors import AutoencoderError, LazyrichError, Unfinished
+from lazyrich.scaling.native import ADJUST, MATRIX
+from lazyrich.scaling.optimizer import ENTRYWISE, GRADIENT
 
 SMALL = {"starts": ["default", "cascading"], "schemes": ["mup"], "widths": [8, 16], "seeds": 2, "steps": 20, "samples": 200,
          "test": 90, "lrs": [0.01]}  # fmt: skip
@@ -229,6 +232,29 @@ def test_own_starts_and_metrics_are_a_few_lines(tmp_path):
     assert sizes["mine"] < 0.7 * sizes["half"]
 
 
+def broken(model, x, seed):
+    raise ZeroDivisionError("by zero\nand more")
+
+
+def test_metrics_may_return_any_kind_of_number_or_none():
+    trained = Trained(*[nn.Linear(2, 2)] * 3, (), torch.zeros(2, 2), None, torch.zeros(2, 2), nn.Linear(2, 2))
+    given = {"tensor": torch.ones(1), "flag": True, "whole": 3, "none": None, "infinite": math.inf}
+    found = measured(trained, {name: lambda _, value=value: value for name, value in given.items()})
+    assert found == {"tensor": 1.0, "flag": 1.0, "whole": 3.0, "none": None, "infinite": None}
+
+
+def test_the_help_names_every_optimizer_that_trains(capsys):
+    with pytest.raises(SystemExit):
+        main(["autoencoder", "--help"])
+    known = [name for name in GRADIENT + ENTRYWISE if name not in MATRIX or name in ADJUST]
+    for text, start, end in (
+        (capsys.readouterr().out, "--optimizer ", "one or more"),
+        (study.__doc__, "optimizers: ", "codes:"),
+    ):
+        named = re.search(f"{start}.*?(sgd.*?){end}", text, re.DOTALL)[1]
+        assert re.findall(r"\w+", named.replace(" or ", " ")) == known
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
@@ -250,6 +276,19 @@ def test_own_starts_and_metrics_are_a_few_lines(tmp_path):
         ({"data": (torch.ones(50, 8), torch.zeros(50, dtype=torch.int64))}, "all samples are equal"),
         ({"data": (torch.randn(5, 8), torch.zeros(5, dtype=torch.int64))}, "got 5 samples"),
         ({"factory": lzr.zoo.mlp}, "expected the modules 'encoder' and 'decoder'"),
+        ({"widths": [8, 16, 8]}, "^widths has 8 twice, expected every value once"),
+        ({"starts": ["default", "half", "default"]}, "^starts has default twice"),
+        ({"lrs": [0.01, 0.02, 0.01]}, "^lrs has 0.01 twice"),
+        (
+            {"starts": ["mine"], "more_starts": {"mine": broken}},
+            "start 'mine' fails on this network .ZeroDivisionError: by zero",
+        ),
+        (
+            {"starts": ["mine"], "more_starts": {"mine": 3}},
+            "start 'mine' fails on this network .TypeError: .*expected a function",
+        ),
+        ({"more_metrics": {"mine": lambda trained: "text"}}, "metric 'mine' returned 'text' of type str, expected a number"),
+        ({"more_metrics": {"mine": lambda trained: trained.x}}, r"metric 'mine' returned tensor\(.* of type Tensor"),
     ],
 )
 def test_what_is_no_study_is_refused_before_anything_is_trained(changes, says):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
 import lazyrich as lzr
+from lazyrich.measure.limit_study import Study
 from lazyrich.measure.slope import fit_slope
 
 SMALL = {"steps": 8, "widths": (64, 256, 1024), "seeds": 3, "samples": 6, "test": 3, "neurons": 4000}
@@ -121,6 +123,94 @@ def test_networks_that_diverge_are_a_result(rich):
     gone = dataclasses.replace(found, runs=[run for run in runs if run["width"] == 64])
     assert "diverged at this learning rate" in gone.sentence
     assert gone.to_dict()["widest"]["width"] is None
+
+
+def test_a_rate_that_nobody_asked_for_is_lowered_until_the_limit_is_calm_and_known():
+    """A quarter of the stable rate at initialisation lets the loss fall, and then come back up as noise, at this gamma."""
+    few = SMALL | {"steps": 6, "widths": (64, 128), "seeds": 1, "neurons": 800}
+    found = lzr.limit(plan_of(lzr.richness(0.5, gamma=10.0)), pair(), **few, centred=True)
+    assert found.theory["lr"] < 0.1 * found.theory["stable_lr"]
+    assert found.theory["accuracy"] < 0.05
+    assert found.theory["loss"] == sorted(found.theory["loss"], reverse=True)
+    plain = lzr.limit(plan_of(lzr.mup()), pair(), **few | {"steps": 1, "neurons": 400})
+    assert plain.theory["lr"] == pytest.approx(0.25 * plain.theory["stable_lr"])
+
+
+class Searched(Study):
+    """A study whose limit has the losses and the accuracy that a test asks for at a fraction of the stable rate."""
+
+    def __init__(self, **known):
+        object.__setattr__(self, "steps", 2)
+        object.__setattr__(self, "neurons", 400)
+        object.__setattr__(self, "known", {float(key.replace("at", "0.")): value for key, value in known.items()})
+
+    def _limit(self, steps, lr, neurons, show, rise):
+        end, accuracy = self.known[lr]
+        if end > rise:
+            raise lzr.errors.DivergedError("diverges")
+        return SimpleNamespace(loss=torch.tensor([1.0, 0.7, end]), accuracy=accuracy, steps=2, lr=lr)
+
+
+@pytest.mark.parametrize(
+    ("known", "rate"),
+    [
+        ({"at25": (0.1, 0.01)}, 0.25),
+        ({"at25": (9.0, 0.01), "at08": (1.1, 0.01), "at02": (0.5, 0.01)}, 0.02),
+        ({"at25": (0.5, 0.8), "at08": (0.5, 0.4), "at02": (0.5, 0.01)}, 0.02),
+        ({"at25": (0.5, 0.2), "at08": (0.5, 0.19)}, 0.25),  # too few neurons, and no matter of the rate
+    ],
+)
+def test_the_rate_searched_for_is_the_first_that_is_calm(known, rate):
+    assert Searched(**known)._searched(1.0, print)[0] == rate
+
+
+def test_a_limit_that_rises_at_every_rate_is_refused():
+    every = dict.fromkeys(("at25", "at08", "at02", "at005", "at0015", "at0005"), (1.1, 0.01))
+    with pytest.raises(lzr.LazyrichError, match="from 1 up to 1.1; lr 0.0005 is too large"):
+        Searched(**every)._searched(1.0, print)
+
+
+def test_a_limit_that_is_poorly_known_is_said_to_be(rich):
+    found, _ = rich
+    poor = dataclasses.replace(found, theory=found.theory | {"accuracy": 0.35}).sentence
+    assert "the limit is known only to 35%: lower lr or raise neurons" in poor
+    assert "approach" not in poor
+    assert "known only" not in found.sentence
+
+
+def test_layers_that_a_sequential_numbers_are_called_layers(rich):
+    found, _ = rich
+    layers = [layer | {"layer": str(2 * i)} for i, layer in enumerate(found.theory["layers"])]
+    numbered = dataclasses.replace(found, theory=found.theory | {"layers": layers})
+    assert "the feature kernel of layer 2 moves" in numbered.sentence
+    assert "kernel layer 0" in str(numbered)
+    assert "the feature kernel of hidden.1 moves" in found.sentence
+
+
+@pytest.mark.parametrize(
+    ("powers", "words"),
+    [
+        ((-0.5, -0.5, -0.5), "approach it as width^(-0.50 ± 0.00)"),
+        ((0.2, 0.2, 0.2), "do not approach it: the distance goes as width^(+0.20 ± 0.00)"),
+        ((-0.5, 0.5, 0.0), "; too few widths and seeds to tell how they approach it"),
+    ],
+)
+def test_networks_approach_only_where_the_slope_says_so(rich, powers, words):
+    found, _ = rich
+    runs = [run | {"off": 0.1 * (run["width"] / 64) ** powers[run["seed"]]} for run in found.runs]
+    assert words in dataclasses.replace(found, runs=runs).sentence
+    one = [run for run in runs if run["seed"] == 0 and run["width"] > 64]
+    assert "too few widths and seeds" in dataclasses.replace(found, runs=one).sentence
+
+
+def test_initial_outputs_that_are_most_of_the_distance_are_named(rich):
+    small = SMALL | {"steps": 3, "widths": (64, 128), "seeds": 1, "neurons": 400}
+    plan = plan_of(lzr.richness(0.5, gamma=1e-3))
+    found = lzr.limit(plan, pair(), **small)
+    assert "times the limit's outputs away from them, most of it initial outputs" in found.sentence
+    assert "--centred" in found.sentence
+    assert "initial outputs" not in lzr.limit(plan, pair(), centred=True, **small).sentence
+    assert "initial outputs" not in rich[0].sentence
 
 
 class Bare(nn.Module):

@@ -75,6 +75,23 @@ def test_many_layers_diverged_widths_and_no_test(tmp_path: Path) -> None:
     assert "after, in the widest networks" not in page_of(gone, tmp_path)
 
 
+def test_layers_that_a_sequential_numbers_are_called_layers(tmp_path: Path) -> None:
+    result = sample_limit(layers=1)
+    for layer in (*result["theory"]["layers"], *result["widest"]["layers"]):
+        layer["layer"] = "2"
+    for line in result["widths"]:
+        line["kernels"], line["alignment"] = {"2": 0.1}, {"2": [0.88, 0.02]}
+    page = page_of(result, tmp_path)
+    for text in (
+        "Feature kernel of layer 2, before",
+        "Pre-activations of layer 2",
+        "layer 2: limit 0.9",
+        '<span class="name">layer 2</span> moves',
+    ):
+        assert text in page, text
+    assert '<span class="name">2</span>' not in page
+
+
 @pytest.mark.parametrize(
     ("path", "value", "says"),
     [

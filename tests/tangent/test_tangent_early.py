@@ -126,16 +126,37 @@ def test_what_does_not_fit_is_refused_with_the_mend():
         (lambda: early_model(x.numpy()), "got x of type ndarray"),
         (lambda: early_model(x * torch.nan), "x has entries that are not finite"),
         (lambda: model.train(x, x[:, 0] * torch.nan, 0.1), "y has entries that are not finite"),
-        (lambda: model.features(x[:, :2]), r"expected \(N, 4\)"),
+        (lambda: model.features(x[:, :2]), r"expected a tensor \(N, 4\)"),
         (lambda: model.train(x, x[:3, 0], 0.1), "20 inputs and 3 targets"),
         (lambda: model.train(x, x[:, 0], 2.1 / largest), "diverges"),
         (lambda: model.train(x, x[:, 0], 0.0), "got lr=0"),
-        (lambda: model.train(x, x[:, 0], 0.1).beta(-1), "got step=-1"),
+        (lambda: model.train(x, x[:, 0], "a"), "got lr='a', expected 0 < lr <"),
+        (lambda: model.train(x, x[:, 0].tolist(), 0.1), "got y of type list, expected a tensor"),
+        (lambda: model.train(x, x[0, 0], 0.1), r"got y of shape \(\), expected a tensor"),
+        (lambda: model.train(x.tolist(), x[:, 0], 0.1), "got x of type list, expected a tensor"),
+        (lambda: model.train(x, x[:0, 0], 0.1), "20 inputs and 0 targets"),
+        (lambda: model.train(x, x[:, 0], 0.1).beta(-1), "got step = -1"),
+        (lambda: model.train(x, x[:, 0], 0.1).beta("x"), "got step = 'x', expected a whole number"),
+        (lambda: model.train(x, x[:, 0], 0.1).predict(x, 1.5), "got step = 1.5, expected a whole number"),
+        (lambda: early_model(x, 3), "got activation 3, expected one of erf"),
+        (lambda: early_model(x, torch.nn.Tanh), "got activation <class .*expected one of erf"),
+        (lambda: early_model(x[:, :0]), "expected a tensor"),
+        (lambda: model.features(x.long()), "of torch.int64, expected real"),
+        (lambda: early_model(x.long()), "of torch.int64, expected real numbers with a floating point; pass x.float"),
+        (lambda: early_model(x, trace="a"), "got trace = 'a', expected a number"),
+        (lambda: EarlyNetwork("a", 8), "got inputs = 'a', expected a whole number"),
+        (lambda: EarlyNetwork(4, 8.5), "got width = 8.5, expected a whole number of at least 2"),
         (lambda: EarlyNetwork(4, 7), "even width"),
         (lambda: EarlyNetwork(4, 8, layers="last"), "got layers='last'"),
     ]:
         with pytest.raises(TangentError, match=says):
             call()
+
+
+def test_whole_numbers_may_be_of_any_kind():
+    assert EarlyNetwork(3, 8.0).w.shape == (8, 3)
+    trained = early_model(gaussian(20, [1.0] * 4), "relu").train(gaussian(20, [1.0] * 4), torch.ones(20), torch.tensor(0.1))
+    assert torch.equal(trained.beta(2.0), trained.beta(torch.tensor(2)))
 
 
 def test_the_gap_to_the_network_is_small_at_moderate_size():
