@@ -222,7 +222,7 @@ class NetworkFunction:
         watched = [(f"'{n}'", t, t._version) for n, t in copies.items()] + [(f"its input {name}", x, x._version) for x in parts]
         drawn = _drawn(parts[0])
         with torch.no_grad():
-            outs = [self._run(copies, x) for x in parts]
+            outs = [self._run(copies, x).detach() for x in parts]  # a network may track derivatives of its own
         if any(not torch.equal(a, b) for a, b in zip(drawn, _drawn(parts[0]), strict=True)):
             raise TangentError(f"{type(self.model).__name__} draws random numbers as it runs on {name}: {RANDOM}")
         for what, t, version in watched:
