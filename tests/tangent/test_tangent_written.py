@@ -96,6 +96,7 @@ LINES = {
     "normalize": lambda t: F.normalize(square(t)),
     "cosine": lambda t: F.cosine_similarity(square(t), drawn(4, 4, seed=2)),
     "std": lambda t: square(t).std(0),
+    "abs of complex numbers": lambda t: abs(torch.fft.fft(square(t)) * torch.tensor([1.0, 0.0, 1.0, 1.0])),
 }
 
 
@@ -149,6 +150,24 @@ def test_written_products_keep_shapes_and_types():
     ]  # fmt: skip
     for func, args, kwargs in calls:
         torch.testing.assert_close(WRITTEN[func](*args, **kwargs), func(*args, **kwargs))
+
+
+def test_expansions_to_any_order_take_the_moduli_of_waves():
+    class Moduli(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.i, self.g = nn.Linear(3, 4, **f64), nn.Parameter(drawn(4))
+
+        def forward(self, x):
+            return (torch.fft.fft(self.i(x)) * self.g).abs()
+
+    net = Moduli()
+    expanded = taylor(net, 4)
+    with torch.no_grad():
+        for p, new in zip(expanded.parameters(), net.parameters(), strict=True):
+            p.mul_(1.02)
+            new.mul_(1.02)
+    torch.testing.assert_close(expanded(drawn(2, 3)), net(drawn(2, 3)), rtol=1e-6, atol=1e-8)
 
 
 def test_written_lengths_keep_the_other_orders_and_shapes():
