@@ -27,6 +27,11 @@ OWN = (
     "write the autograd.Function in plain operations (a sign with the gradient of none is h + (h.sign() - h).detach()). ntk_of, "
     "which needs backward derivatives alone, takes it as it is"
 )
+SPARSE = "multiply by the dense form of a sparse matrix (to_dense()), or add rows up with index_add. ntk_of takes it as it is"
+INPUTS = (
+    "take derivatives in the inputs with torch.func.grad, vjp or jvp instead of torch.autograd.grad. ntk_of, which needs backward "
+    "derivatives alone, takes it as it is"
+)
 STILL = (
     "the outputs do not depend on any parameter in a way that can be differentiated (a sign, a rounding, a comparison, detach() or "
     "no_grad() in the forward pass); a tangent kernel does not exist"
@@ -40,6 +45,9 @@ UNDIFFERENTIABLE = {
     "does not have vmap support": OWN,
     "forward AD": WRITE_OUT,
     "derivative for": WRITE_OUT,
+    "Sparse tensors": SPARSE,
+    "doesn't have storage": SPARSE,
+    "Tensor.requires_grad_()": INPUTS,
     "functorch transforms": f"switch torch.utils.checkpoint off, if that is it, or {WRITE_OUT}",
 }
 
@@ -67,6 +75,7 @@ class NetworkFunction:
     def __init__(self, model: nn.Module) -> None:
         if not isinstance(model, nn.Module):
             raise TangentError(f"got {type(model).__name__}, expected an nn.Module")
+        model = uncompiled(model)
         _refuse_wrapped(model)
         _refuse_lazy(model)
         _refuse_mixing(model)
@@ -86,6 +95,11 @@ class NetworkFunction:
     def _run(self, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
         with smooth():
             out = _tensor_of(functional_call(self.model, dict(tensors), (x,)), self.model)
+        if out.dim() == 0:
+            raise TangentError(
+                f"{type(self.model).__name__} returns a tensor without axes, expected outputs (N, ...), one row a sample; let it "
+                "sum over the other axes alone, as y.flatten(1).sum(1)"
+            )
         return out.flatten(1) if out.dim() > 1 else out.unsqueeze(1)
 
     def one(self, parameters: Parameters, x: Tensor) -> Tensor:
@@ -136,6 +150,11 @@ class NetworkFunction:
             alone = torch.cat(each)
         except (RuntimeError, ValueError, IndexError, TypeError, AssertionError, KeyError, AttributeError) as error:
             line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            if "more than 1 value per channel" in line:  # torch.nn.functional.batch_norm, of a single sample
+                raise TangentError(
+                    f"{type(self.model).__name__} mixes samples: it runs a batch norm in training mode; call it with "
+                    "training=False and running statistics (training=self.training, and model.eval()), or use another norm"
+                ) from error
             raise TangentError(f"{type(self.model).__name__} does not take {name} of shape {tuple(x.shape)}: {line}") from error
         if not both.is_floating_point():
             raise TangentError(
@@ -234,13 +253,28 @@ class NetworkFunction:
         return outs
 
 
+def uncompiled(model: nn.Module) -> nn.Module:
+    """What torch.compile wraps: its names are those that plans and checkpoints know, and it is traced for nobody else's tensors."""
+    own = getattr(model, "_orig_mod", None)
+    return own if type(model).__name__ == "OptimizedModule" and isinstance(own, nn.Module) else model
+
+
 def refuse_untensored(x: Any, name: str) -> None:
-    """Inputs that are no tensor, with how to give one."""
+    """Inputs that are no dense tensor, with how to give one."""
     if not isinstance(x, Tensor):
         mend = f"torch.as_tensor({name}) makes one"
         if isinstance(x, (Mapping, tuple, list)):
             mend = "wrap the network in a module that takes all of its inputs side by side in one tensor and splits it"
         raise TangentError(f"{name}: got {type(x).__name__}, expected a tensor (N, ...); {mend}")
+    if x.is_nested:
+        raise TangentError(
+            f"{name}: got a nested tensor, expected samples of one shape (N, ...); torch.nested.to_padded_tensor({name}, 0.0) "
+            "makes them one, and the network has to know what is padding"
+        )
+    if x.layout != torch.strided:
+        raise TangentError(f"{name}: got a tensor of layout {x.layout}, expected a dense one; call {name}.to_dense()")
+    if x.is_meta:
+        raise TangentError(f"{name}: got a tensor on the device meta, which has no values; make it on a processor")
 
 
 def _two(x: Tensor) -> Tensor:
@@ -262,6 +296,7 @@ def copy_of(model: nn.Module) -> nn.Module:
     Raises:
         TangentError: where it holds results that cannot be copied.
     """
+    model = uncompiled(model)
     held = [value for module in model.modules() for value in vars(module).values() if isinstance(value, Tensor)]
     try:
         return copy.deepcopy(model, {id(value): value.detach().clone() for value in held if not value.is_leaf})

@@ -118,7 +118,8 @@ class TaylorModel(nn.Module):
         traced = torch.compiler.is_compiling() or (tensor and torch._C._functorch.is_functorch_wrapped_tensor(x))
         if traced or not any(p.requires_grad for p in here.values()):  # a copy that was frozen later has no tangent to check
             return
-        kind = (tuple(x.shape[1:]), x.dtype, next(iter(here.values())).dtype) if tensor else ()
+        plain = tensor and not x.is_nested  # nested ones have no shape
+        kind = (tuple(x.shape[1:]), x.dtype, next(iter(here.values())).dtype) if plain else ()
         if kind not in self._seen:
             function = NetworkFunction(self._network[0])
             function.check(x)
