@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except LazyrichError as error:
         return _refuse(str(error))
     except KeyboardInterrupt:
-        print("\nlazyrich: stopped; finished trials are kept, the same command continues", file=sys.stderr)
+        print("\nlazyrich: stopped; what was finished is kept, the same command continues", file=sys.stderr)
         return 130
     except BrokenPipeError:
         return 141
