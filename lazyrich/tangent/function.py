@@ -144,9 +144,9 @@ class NetworkFunction:
         dtype = next((p.dtype for p in self.parameters.values() if not p.is_complex()), x.dtype)
         if x.is_floating_point() and x.dtype != dtype:
             raise TangentError(f"{name} is {x.dtype} but the parameters are {dtype}; call x.to({dtype}) or model.to({x.dtype})")
-        two = _two(x)
+        some = _some(x)
         try:
-            both, *each = self._tried([two, *two.split(1)], name)
+            both, *each = self._tried([some, *some[:2].split(1), *([some[2:]] if len(some) > 2 else [])], name)
             alone = torch.cat(each)
         except (RuntimeError, ValueError, IndexError, TypeError, AssertionError, KeyError, AttributeError) as error:
             line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -163,10 +163,10 @@ class NetworkFunction:
         if not torch.isfinite(both).all():
             raise TangentError(f"{type(self.model).__name__} gives outputs that are not finite on {name}")
         if both.shape != alone.shape or not torch.allclose(both, alone, rtol=1e-3, atol=1e-5 * float(both.abs().max())):
-            if not torch.equal(both, self._tried([two], name)[0]):
+            if not torch.equal(both, self._tried([some], name)[0]):
                 raise TangentError(f"{type(self.model).__name__} gives other outputs each time on the same {name}: {RANDOM}")
             raise TangentError(
-                f"{type(self.model).__name__} mixes samples: its outputs on two of {name} are others than on each alone, "
+                f"{type(self.model).__name__} mixes samples: its outputs on some of {name} are others together than on each alone, "
                 "so a kernel of two samples does not exist; use a layer that treats samples one by one (layer or group norm), and "
                 "batch_first=True where axis 0 would hold positions"
             )
@@ -277,12 +277,16 @@ def refuse_untensored(x: Any, name: str) -> None:
         raise TangentError(f"{name}: got a tensor on the device meta, which has no values; make it on a processor")
 
 
-def _two(x: Tensor) -> Tensor:
-    """The first sample and the first that differs from it, if any: two that are alike would not show that they mix."""
+def _some(x: Tensor) -> Tensor:
+    """Up to four samples: the first, the first that differs from it, as two that are alike would not show that they mix, and more.
+
+    What takes the best few of a batch, as experts choose their samples, takes all of two.
+    """
     other = 1
     while other < len(x) and torch.equal(x[other], x[0]):
         other += 1
-    return x[[0, other]] if other < len(x) else x[:2]
+    chosen = dict.fromkeys([0, other if other < len(x) else 1, len(x) // 2, len(x) - 1, 1, 2])
+    return x[[i for i in chosen if i < len(x)][:4]]
 
 
 def _drawn(x: Tensor) -> list[Tensor]:

@@ -137,6 +137,19 @@ def test_mixing_shows_although_the_first_samples_are_equal():
     NetworkFunction(nn.Linear(3, 2)).check(x[:2])  # all are alike: nothing to tell
 
 
+@pytest.mark.parametrize("n", [3, 4, 7, 50])
+def test_what_takes_the_best_two_of_a_batch_is_seen_to_mix(n):
+    class Chosen(nn.Linear):
+        def forward(self, x):
+            h = super().forward(x)
+            return h * (h >= h.topk(min(2, len(h)), 0)[0][-1:])
+
+    torch.manual_seed(0)
+    with pytest.raises(TangentError, match="Chosen mixes samples"):
+        ntk_of(Chosen(3, 2), torch.randn(n, 3))
+    NetworkFunction(nn.Linear(3, 2)).check(torch.randn(n, 3))
+
+
 def test_random_numbers_are_told_by_their_source_whatever_they_give():
     class DropPath(nn.Linear):
         def forward(self, x):
