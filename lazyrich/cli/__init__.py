@@ -83,7 +83,7 @@ def usage() -> str:
 
 
 def _stopped() -> int:
-    print("\nlazyrich: stopped; finished trials are kept, the same command continues", file=sys.stderr)
+    print("\nlazyrich: stopped; what was finished is kept, the same command continues", file=sys.stderr)
     return 130
 
 

@@ -14,6 +14,16 @@ from lazyrich.data.own import from_object, from_reference
 from lazyrich.errors import DataError
 
 TARGETS = ("labels", "input")
+# how a file of one's own is read, by its ending, in the one line that a message has
+_TABLE = "import numpy; t = numpy.loadtxt('{}', delimiter='DELIMITER'); return t[:, :-1], t[:, -1].astype(int)"
+READS = {
+    ".csv": _TABLE.replace("DELIMITER", ","),
+    ".tsv": _TABLE.replace("DELIMITER", "\\t"),
+    ".npz": "import numpy; d = numpy.load('{}'); return d['x'], d['y']",
+    ".npy": "import numpy; t = numpy.load('{}'); return t[:, :-1], t[:, -1].astype(int)",
+    ".pt": "import torch; x, y = torch.load('{}'); return x, y",
+    ".pth": "import torch; x, y = torch.load('{}'); return x, y",
+}
 
 
 def load(
@@ -93,7 +103,13 @@ def _own(spec: Any, alone: bool) -> ArrayData:
         return from_object(spec, _name(spec), alone)
     if ":" in spec:
         return from_reference(spec, alone)
-    raise DataError(f"got data '{spec}', expected digits, {', '.join(FOLDERS)}, or module:function (path/to/file.py:function)")
+    known = f"digits, {', '.join(FOLDERS)}, or module:function (path/to/file.py:function)"
+    if (reads := READS.get(Path(spec).suffix.lower())) is not None:
+        raise DataError(
+            f"got data '{spec}', a file, expected {known}; bring what it holds by a function of your own and give own.py:data; "
+            f"own.py is then: def data(): {reads.format(spec)}"
+        )
+    raise DataError(f"got data '{spec}', expected {known}")
 
 
 def _name(value: Any) -> str:

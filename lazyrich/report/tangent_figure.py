@@ -33,6 +33,8 @@ STYLES: dict[str, Style] = {
 }
 MARKS = ("o", "s", "^", "v", "P", "D")
 SIZE = {"width": 400, "height": 255, "left": 60, "right": 16, "top": 12, "bottom": 40}
+UNTIL = {0.1: 0.025, 0.2: 0.05, 0.4: 0.1, 0.6: 0.2, 1.0: 0.25}  # ends of time axes, and the steps of their ticks
+SEEN = 1e-4  # of the first loss: what is shown of a loss at most
 Series = tuple[str, Sequence[float | None]]
 
 
@@ -120,7 +122,7 @@ def _through(
         return inline(figure, key, title, words)
 
 
-def _line(axes: Axes, x: Sequence[float | None], y: Sequence[float | None], style: Style, every: int = 1) -> None:
+def _line(axes: Axes, x: Sequence[float | None], y: Sequence[float | None], style: Style, every: int | list[int] = 1) -> None:
     color, mark, dash = style
     shown = [math.nan if v is None or v <= 0 else v for v in y]
     at = [math.nan if v is None else v for v in x]
@@ -164,35 +166,52 @@ def alignment(moments: Sequence[Moment], key: str) -> str:
 def few_losses(few: Few, key: str) -> str:
     """The few samples' loss as trained and as predicted, against time."""
     series = [("network", few.losses), *((f"p = {p}", row) for p, row in zip(few.orders, few.predicted, strict=True))]
-    with drawing():
-        figure, axes = sheet(**SIZE)
-        log_y(axes, positive(v for _, values in series for v in values))
-        for i, (name, values) in enumerate(series):
-            _line(axes, list(few.times), values, STYLES[name], every=max(1, len(few.times) // 8) + i)
-        _time(axes)
-        axes.set_ylabel("loss", color=tone("muted"))
-        words = ", ".join(f"{name} {brief(values[-1], 'has ended')}" for name, values in series)
-        return inline(figure, key, "Loss on a few samples", f"In the end {words}.")
+    predicted, least = positive(v for row in few.predicted for v in row), SEEN * (few.losses[0] or 0)
+    words = ", ".join(f"{name} {brief(values[-1], 'has ended')}" for name, values in series)
+    floor = max(least, min(predicted, default=0))  # below it there is nothing left to compare: a network learns on to rounding
+    return _few(few, series, key, "Loss on a few samples", "loss", f"In the end {words}.", floor)
 
 
 def few_errors(few: Few, key: str) -> str:
     """Errors of the predicted outputs as parts of what was learnt, against time."""
+    series = [(f"p = {p}", row) for p, row in zip(few.orders, few.errors, strict=True)]
+    words = ", ".join(
+        f"p = {p} has ended" if v is None else f"p = {p} is off by {percent(v)}"
+        for p, v in zip(few.orders, few.at_half, strict=True)
+    )
+    words = f"When half of the loss is learnt, {words}."
+    return _few(few, series, key, "Error of the predictions", "part of what was learnt", words, 0.0)
+
+
+def _few(few: Few, series: Sequence[Series], key: str, title: str, label: str, words: str, floor: float) -> str:
+    until = shown_until(few)
+    times = [t for t in few.times if t is not None and t <= until + 1e-9]
+    rows = [(name, values[: len(times)]) for name, values in series]
     with drawing():
         figure, axes = sheet(**SIZE)
-        log_y(axes, positive(v for row in few.errors for v in row))
-        for i, (p, row) in enumerate(zip(few.orders, few.errors, strict=True)):
-            _line(axes, list(few.times), row, STYLES[f"p = {p}"], every=max(1, len(few.times) // 8) + i)
-        _time(axes)
-        axes.set_ylabel("part of what was learnt", color=tone("muted"))
-        words = ", ".join(
-            f"p = {p} has ended" if v is None else f"p = {p} is off by {percent(v)}"
-            for p, v in zip(few.orders, few.at_half, strict=True)
-        )
-        return inline(figure, key, "Error of the predictions", f"When half of the loss is learnt, {words}.")
+        log_y(axes, [v for _, values in rows for v in positive(values) if v >= floor])
+        for i, (name, values) in enumerate(rows):
+            last = max((j for j, v in enumerate(values) if v), default=0)  # marked, as curves end there
+            every = max(1, len(times) // 8)
+            marks = sorted({*range(min(i * every // 2, last), last, every), last})
+            _line(axes, times, values, STYLES[name], every=marks)
+        axes.set_xlim(-0.03 * until, 1.03 * until)
+        ticks = [i * UNTIL[until] for i in range(round(until / UNTIL[until]) + 1)]
+        axes.set_xticks(ticks, labels(ticks))
+        axes.set_xlabel("time", color=tone("muted"), labelpad=1)
+        axes.set_ylabel(label, color=tone("muted"))
+        return inline(figure, key, title, words)
 
 
-def _time(axes: Axes) -> None:
-    axes.set_xlim(-0.03, 1.03)
-    ticks = [0.0, 0.25, 0.5, 0.75, 1.0]
-    axes.set_xticks(ticks, labels(ticks))
-    axes.set_xlabel("time", color=tone("muted"), labelpad=1)
+def shown_until(few: Few) -> float:
+    """The end of the time axis: somewhat beyond the end of every order above 2, which may be early, and of half of the loss.
+
+    Example:
+        >>> times, two, four = (0.0, 0.05, 0.1, 1.0), (1.0, 0.9, 0.8, 0.1), (1.0, 0.8, None, None)
+        >>> shown_until(Few("", 4, (2, 4), times, two, (two, four), (two, four), 0.05, (0.1, None)))
+        0.1
+    """
+    above = [row for p, row in zip(few.orders, few.predicted, strict=True) if p > 2]
+    ends = [t for row in above for t, v in zip(few.times, row, strict=True) if t is not None and v is not None]
+    beyond = max(1.5 * max(ends, default=0.0), 2 * (few.half or 0.0))
+    return next((until for until in UNTIL if until >= beyond), 1.0)

@@ -115,7 +115,11 @@ def targets_of(y: Tensor, classes: int = -1) -> Tensor:
     """
     if y.is_floating_point():
         return y.detach().reshape(len(y), -1)
-    if y.dim() < 1 or int(y.min()) < 0:
+    if y.dim() >= 1 and int(y.min()) < 0:
+        raise TangentError(
+            f"got targets of {y.dtype} with {int(y.min())} among them, expected classes from 0; numbers are y.float()"
+        )
+    if y.dim() < 1:
         raise TangentError(f"got targets of {y.dtype} and shape {tuple(y.shape)}, expected classes (N, ...) from 0, or numbers")
     return torch.nn.functional.one_hot(y.long(), classes if classes > int(y.max()) else -1).double().flatten(1)
 
@@ -224,6 +228,8 @@ def layer_kernels(model: nn.Module, x: Tensor, rates: Mapping[str, float] | None
 
 def _order(model: nn.Module, x: Tensor) -> list[str]:
     """Layers in the order of their first calls; those that are not called themselves stay behind the one before them."""
+    function = NetworkFunction(model)
+    model = function.model
     registered = dict.fromkeys(name.rpartition(".")[0] for name, _ in model.named_parameters())
     modules, called = dict(model.named_modules()), dict[int, int]()
 
@@ -232,7 +238,6 @@ def _order(model: nn.Module, x: Tensor) -> list[str]:
 
     hooks = [modules[layer].register_forward_pre_hook(note) for layer in registered]
     try:
-        function = NetworkFunction(model)
         with torch.no_grad():
             function(function.parameters, x[:1])
     finally:

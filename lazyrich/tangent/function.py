@@ -27,6 +27,11 @@ OWN = (
     "write the autograd.Function in plain operations (a sign with the gradient of none is h + (h.sign() - h).detach()). ntk_of, "
     "which needs backward derivatives alone, takes it as it is"
 )
+SPARSE = "multiply by the dense form of a sparse matrix (to_dense()), or add rows up with index_add. ntk_of takes it as it is"
+INPUTS = (
+    "take derivatives in the inputs with torch.func.grad, vjp or jvp instead of torch.autograd.grad. ntk_of, which needs backward "
+    "derivatives alone, takes it as it is"
+)
 STILL = (
     "the outputs do not depend on any parameter in a way that can be differentiated (a sign, a rounding, a comparison, detach() or "
     "no_grad() in the forward pass); a tangent kernel does not exist"
@@ -40,6 +45,9 @@ UNDIFFERENTIABLE = {
     "does not have vmap support": OWN,
     "forward AD": WRITE_OUT,
     "derivative for": WRITE_OUT,
+    "Sparse tensors": SPARSE,
+    "doesn't have storage": SPARSE,
+    "Tensor.requires_grad_()": INPUTS,
     "functorch transforms": f"switch torch.utils.checkpoint off, if that is it, or {WRITE_OUT}",
 }
 
@@ -67,6 +75,7 @@ class NetworkFunction:
     def __init__(self, model: nn.Module) -> None:
         if not isinstance(model, nn.Module):
             raise TangentError(f"got {type(model).__name__}, expected an nn.Module")
+        model = uncompiled(model)
         _refuse_wrapped(model)
         _refuse_lazy(model)
         _refuse_mixing(model)
@@ -86,6 +95,11 @@ class NetworkFunction:
     def _run(self, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
         with smooth():
             out = _tensor_of(functional_call(self.model, dict(tensors), (x,)), self.model)
+        if out.dim() == 0:
+            raise TangentError(
+                f"{type(self.model).__name__} returns a tensor without axes, expected outputs (N, ...), one row a sample; let it "
+                "sum over the other axes alone, as y.flatten(1).sum(1)"
+            )
         return out.flatten(1) if out.dim() > 1 else out.unsqueeze(1)
 
     def one(self, parameters: Parameters, x: Tensor) -> Tensor:
@@ -130,12 +144,17 @@ class NetworkFunction:
         dtype = next((p.dtype for p in self.parameters.values() if not p.is_complex()), x.dtype)
         if x.is_floating_point() and x.dtype != dtype:
             raise TangentError(f"{name} is {x.dtype} but the parameters are {dtype}; call x.to({dtype}) or model.to({x.dtype})")
-        two = _two(x)
+        some = _some(x)
         try:
-            both, *each = self._tried([two, *two.split(1)], name)
+            both, *each = self._tried([some, *some[:2].split(1), *([some[2:]] if len(some) > 2 else [])], name)
             alone = torch.cat(each)
         except (RuntimeError, ValueError, IndexError, TypeError, AssertionError, KeyError, AttributeError) as error:
             line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            if "more than 1 value per channel" in line:  # torch.nn.functional.batch_norm, of a single sample
+                raise TangentError(
+                    f"{type(self.model).__name__} mixes samples: it runs a batch norm in training mode; call it with "
+                    "training=False and running statistics (training=self.training, and model.eval()), or use another norm"
+                ) from error
             raise TangentError(f"{type(self.model).__name__} does not take {name} of shape {tuple(x.shape)}: {line}") from error
         if not both.is_floating_point():
             raise TangentError(
@@ -144,10 +163,10 @@ class NetworkFunction:
         if not torch.isfinite(both).all():
             raise TangentError(f"{type(self.model).__name__} gives outputs that are not finite on {name}")
         if both.shape != alone.shape or not torch.allclose(both, alone, rtol=1e-3, atol=1e-5 * float(both.abs().max())):
-            if not torch.equal(both, self._tried([two], name)[0]):
+            if not torch.equal(both, self._tried([some], name)[0]):
                 raise TangentError(f"{type(self.model).__name__} gives other outputs each time on the same {name}: {RANDOM}")
             raise TangentError(
-                f"{type(self.model).__name__} mixes samples: its outputs on two of {name} are others than on each alone, "
+                f"{type(self.model).__name__} mixes samples: its outputs on some of {name} are others together than on each alone, "
                 "so a kernel of two samples does not exist; use a layer that treats samples one by one (layer or group norm), and "
                 "batch_first=True where axis 0 would hold positions"
             )
@@ -222,7 +241,7 @@ class NetworkFunction:
         watched = [(f"'{n}'", t, t._version) for n, t in copies.items()] + [(f"its input {name}", x, x._version) for x in parts]
         drawn = _drawn(parts[0])
         with torch.no_grad():
-            outs = [self._run(copies, x) for x in parts]
+            outs = [self._run(copies, x).detach() for x in parts]  # a network may track derivatives of its own
         if any(not torch.equal(a, b) for a, b in zip(drawn, _drawn(parts[0]), strict=True)):
             raise TangentError(f"{type(self.model).__name__} draws random numbers as it runs on {name}: {RANDOM}")
         for what, t, version in watched:
@@ -234,21 +253,40 @@ class NetworkFunction:
         return outs
 
 
+def uncompiled(model: nn.Module) -> nn.Module:
+    """What torch.compile wraps: its names are those that plans and checkpoints know, and it is traced for nobody else's tensors."""
+    own = getattr(model, "_orig_mod", None)
+    return own if type(model).__name__ == "OptimizedModule" and isinstance(own, nn.Module) else model
+
+
 def refuse_untensored(x: Any, name: str) -> None:
-    """Inputs that are no tensor, with how to give one."""
+    """Inputs that are no dense tensor, with how to give one."""
     if not isinstance(x, Tensor):
         mend = f"torch.as_tensor({name}) makes one"
         if isinstance(x, (Mapping, tuple, list)):
             mend = "wrap the network in a module that takes all of its inputs side by side in one tensor and splits it"
         raise TangentError(f"{name}: got {type(x).__name__}, expected a tensor (N, ...); {mend}")
+    if x.is_nested:
+        raise TangentError(
+            f"{name}: got a nested tensor, expected samples of one shape (N, ...); torch.nested.to_padded_tensor({name}, 0.0) "
+            "makes them one, and the network has to know what is padding"
+        )
+    if x.layout != torch.strided:
+        raise TangentError(f"{name}: got a tensor of layout {x.layout}, expected a dense one; call {name}.to_dense()")
+    if x.is_meta:
+        raise TangentError(f"{name}: got a tensor on the device meta, which has no values; make it on a processor")
 
 
-def _two(x: Tensor) -> Tensor:
-    """The first sample and the first that differs from it, if any: two that are alike would not show that they mix."""
+def _some(x: Tensor) -> Tensor:
+    """Up to four samples: the first, the first that differs from it, as two that are alike would not show that they mix, and more.
+
+    What takes the best few of a batch, as experts choose their samples, takes all of two.
+    """
     other = 1
     while other < len(x) and torch.equal(x[other], x[0]):
         other += 1
-    return x[[0, other]] if other < len(x) else x[:2]
+    chosen = dict.fromkeys([0, other if other < len(x) else 1, len(x) // 2, len(x) - 1, 1, 2])
+    return x[[i for i in chosen if i < len(x)][:4]]
 
 
 def _drawn(x: Tensor) -> list[Tensor]:
@@ -262,6 +300,7 @@ def copy_of(model: nn.Module) -> nn.Module:
     Raises:
         TangentError: where it holds results that cannot be copied.
     """
+    model = uncompiled(model)
     held = [value for module in model.modules() for value in vars(module).values() if isinstance(value, Tensor)]
     try:
         return copy.deepcopy(model, {id(value): value.detach().clone() for value in held if not value.is_leaf})

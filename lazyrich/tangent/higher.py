@@ -93,7 +93,7 @@ def higher_kernels(
     """
     if not isinstance(order, Integral) or order not in ORDERS:
         raise TangentError(f"got order {order!r}, expected one of {', '.join(map(str, ORDERS))}")
-    everything = x if x_test is None else _joined(x, x_test)
+    everything = x if x_test is None else joined(x, x_test)
     outputs = Outputs(model, everything, rates, exact=True)
     total, train = math.prod(outputs.shape), len(x) * outputs.shape[1]
     _check_size(total, train, order)
@@ -170,7 +170,13 @@ def _k4(one: Tensor, two: Tensor, train: int) -> Tensor:
     )
 
 
-def _joined(x: Tensor, x_test: Tensor) -> Tensor:
+def joined(x: Tensor, x_test: Tensor) -> Tensor:
+    """Training inputs, and test inputs behind them.
+
+    Example:
+        >>> joined(torch.zeros(2, 3), torch.ones(4, 3)).shape
+        torch.Size([6, 3])
+    """
     refuse_untensored(x, "x")
     refuse_untensored(x_test, "x_test")
     if x.shape[1:] != x_test.shape[1:] or x.dtype != x_test.dtype or len(x_test) == 0:

@@ -22,6 +22,15 @@ def _root(square: Tensor) -> Tensor:
     return torch.where(some, torch.where(some, square, 1).sqrt(), 0)
 
 
+def _abs(func: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Of complex numbers: gradients do not pass through third forward derivatives of torch's."""
+
+    def written(input: Tensor, **more: Any) -> Tensor:
+        return _root(input.real.square() + input.imag.square()) if input.is_complex() and not more else func(input, **more)
+
+    return written
+
+
 def _length(x: Tensor, axes: Any = None, keepdim: bool = False) -> Tensor:
     square = x.real.square() + x.imag.square() if x.is_complex() else x.square()
     axes = tuple(range(x.dim())) if axes is None else axes
@@ -136,6 +145,7 @@ def _std_mean(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
 
 
 WRITTEN: dict[Any, Any] = {
+    **{func: _abs(func) for func in (torch.abs, torch.absolute, Tensor.abs, Tensor.absolute, Tensor.__abs__)},
     torch.cdist: _cdist,
     torch.norm: _norm(torch.norm, "fro"),
     Tensor.norm: _norm(Tensor.norm, "fro"),

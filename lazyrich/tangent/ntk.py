@@ -40,7 +40,8 @@ def ntk_of(
     where weights are shared over positions, or read several times, it is the Gram of per-sample gradients, a slice of the
     tensor at a time. Whatever reads a parameter in another way (norm gains, positions, custom products) gets per-sample
     gradients by autograd. The generalised Gauss-Newton matrix of the squared loss (1/2) sum ||f - y||^2 is J^T J: it has the same
-    eigenvalues beyond zeros as this J J^T.
+    eigenvalues beyond zeros as this J J^T. Under torch.autocast the passes run in its lower precision, and so do the entries, to
+    three digits of bfloat16: call it outside of such a block.
 
     Args:
         model: any module that treats samples one by one; it stays as it is.

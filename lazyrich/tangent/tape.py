@@ -9,11 +9,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from lazyrich.errors import TangentError, out_of_memory
 from lazyrich.tangent.function import STILL, NetworkFunction, differentiable
+from lazyrich.tangent.path import Owner, inside, past
 
 # torch's function -> place of the weight among its arguments, and its name
 WEIGHTED: dict[Callable[..., Any], tuple[int, str]] = {
@@ -111,6 +113,8 @@ def tape(function: NetworkFunction, x: Tensor, unknown: frozenset[str] | None = 
     """
     uses, found, out, moves = _forward(function, x)
     unknown = found if unknown is None else unknown
+    if found - unknown:  # these samples take another course than those that were tried
+        raise Misfit(found - unknown)
     uses = [use for use in uses if use.names - unknown]
     if odd := frozenset().union(*(use.names for use in uses if not len(use.a) == len(x) == len(use.out))):
         raise Misfit(odd)
@@ -179,7 +183,8 @@ def probe(function: NetworkFunction, x: Tensor) -> Probe:
     some = torch.cat([some, some[:1]]) if len(some) == 2 else some
     n = len(some)
     uses, unknown, out, _ = _forward(function, some)
-    turned = _forward(function, torch.cat([some.roll(1, 0), some[:1]]))[0]
+    turned, more, *_ = _forward(function, torch.cat([some.roll(1, 0), some[:1]]))
+    unknown = unknown | more
     if [use.names for use in uses] != [use.names for use in turned]:  # its course depends on the data
         unknown = unknown.union(*(use.names for use in (*uses, *turned)))
     for use, other in zip(uses, turned, strict=False):
@@ -196,7 +201,8 @@ def _forward(function: NetworkFunction, x: Tensor) -> tuple[list[Use], frozenset
     live = {name: p.detach().requires_grad_() for name, p in function.parameters.items()}
     with torch.enable_grad(), _Recorder(live) as recorder:
         out = function(live, x)
-    return recorder.uses, frozenset(recorder.unknown), out, recorder.moves
+    unknown = recorder.unknown | past(out, recorder.names, recorder.owners)
+    return recorder.uses, frozenset(unknown), out, recorder.moves
 
 
 class _Recorder(TorchFunctionMode):
@@ -205,6 +211,7 @@ class _Recorder(TorchFunctionMode):
         self.names = {id(p): name for name, p in live.items()}
         self.live = live
         self.uses: list[Use] = []
+        self.owners: dict[Any, Owner] = {}
         self.unknown: set[str] = set()
         self.moves = False
 
@@ -215,21 +222,33 @@ class _Recorder(TorchFunctionMode):
         read = [name for t in tree_leaves((args, kwargs)) if (name := self.names.get(id(t))) is not None]
         if not read:
             return out
+        made = [t for t in tree_leaves(out) if isinstance(t, Tensor)]
+        wrapped = any(map(is_functorch_wrapped_tensor, made))  # a derivative or a map of torch.func inside of the network
+        if made and not wrapped and not any(t.requires_grad for t in made):  # no_grad, or the forward of an autograd.Function
+            return out
+        use = None if wrapped else self._use(func, args, kwargs, out, read)
+        if use is not None:
+            self.uses.append(use)
+            self.owners.update((node, (out.grad_fn, use.names)) for node in inside(out, tree_leaves((args, kwargs))))
+            return out.clone()  # operations in place behind it do not reach the record
+        if getattr(func, "__name__", "") not in SILENT or isinstance(out, Tensor):
+            self.unknown.update(read)
+        return out
+
+    def _use(self, func: Any, args: Any, kwargs: Any, out: Tensor, read: list[str]) -> Use | None:
+        """The record of an operation whose gradients are known."""
         if func in WEIGHTED:
             return self._weighted(func, args, kwargs, out)
         if func is F.embedding and len(read) == 1 and _is_plain(args, kwargs):
             return self._lookup(read[0], args, kwargs, out)
         if len(read) == 1 and (func in SCALED or func in SHIFTED) and not kwargs and self._is_entrywise(args, out):
             return self._entrywise(func in SCALED, read[0], args, out)
-        if getattr(func, "__name__", "") not in SILENT or isinstance(out, Tensor):
-            self.unknown.update(read)
-        return out
+        return None
 
-    def _lookup(self, name: str, args: Any, kwargs: Any, out: Tensor) -> Tensor:
+    def _lookup(self, name: str, args: Any, kwargs: Any, out: Tensor) -> Use:
         padding = kwargs.get("padding_idx", args[2] if len(args) > 2 else None)
         size, untrained = tuple(self.live[name].shape), -1 if padding is None else padding % len(self.live[name])
-        self.uses.append(Use(name, None, False, F.embedding, args[0], out, out, size, lookup=untrained))
-        return out.clone()
+        return Use(name, None, False, F.embedding, args[0], out, out, size, lookup=untrained)
 
     def _is_entrywise(self, args: Any, out: Tensor) -> bool:
         p, a = sorted(args, key=lambda t: id(t) not in self.names)
@@ -237,30 +256,27 @@ class _Recorder(TorchFunctionMode):
             return False
         return len(a) == len(out) and (p.dim() < out.dim() or (p.dim() == out.dim() and len(p) == 1))
 
-    def _entrywise(self, scaled: bool, name: str, args: Any, out: Tensor) -> Tensor:
+    def _entrywise(self, scaled: bool, name: str, args: Any, out: Tensor) -> Use:
         a = next(t for t in args if id(t) not in self.names).detach()
         weight, bias = (name, None) if scaled else (None, name)
         shape = tuple(self.live[name].shape)
-        self.uses.append(Use(weight, bias, False, torch.mul if scaled else torch.add, a, out, out, shape, entrywise=True))
-        return out.clone()
+        return Use(weight, bias, False, torch.mul if scaled else torch.add, a, out, out, shape, entrywise=True)
 
-    def _weighted(self, func: Any, args: Any, kwargs: Any, out: Tensor) -> Tensor:
+    def _weighted(self, func: Any, args: Any, kwargs: Any, out: Tensor) -> Use | None:
         place, key = WEIGHTED[func]
         a, weight = (args[0] if args else kwargs["input"]), (args[place] if len(args) > place else kwargs[key])
         bias = args[2] if len(args) > 2 else kwargs.get("bias")
         rest, more = args[3:], {k: v for k, v in kwargs.items() if k not in ("input", "weight", "bias")}
         name = self.names.get(id(weight))
         if id(a) in self.names or (bias is not None and id(bias) not in self.names and bias.requires_grad):
-            self.unknown.update(n for t in (a, weight, bias) if (n := self.names.get(id(t))) is not None)
-            return out
+            return None
 
         def call(a: Tensor, weight: Tensor) -> Tensor:
             return func(a, weight, None, *rest, **more)
 
         bias_name = None if bias is None else self.names.get(id(bias))
         window = _window(rest, more) if func in WINDOWED else None
-        self.uses.append(Use(name, bias_name, func is F.linear, call, a.detach(), out, out, tuple(weight.shape), window))
-        return out.clone()  # operations in place behind it do not reach the record
+        return Use(name, bias_name, func is F.linear, call, a.detach(), out, out, tuple(weight.shape), window)
 
 
 def _moves(func: Any, args: Any) -> bool:
@@ -340,7 +356,10 @@ def _one_by_one(function: NetworkFunction, x: Tensor, chosen: Mapping[str, Tenso
     for one in x:
         with torch.enable_grad():
             out = function.one(live, one)
-        found = [torch.autograd.grad(f, list(live.values()), retain_graph=True, allow_unused=True) for f in out]
+        if not out.requires_grad:  # a sample that meets none of them
+            found: Any = [(None,) * len(live)] * len(out)
+        else:
+            found = [torch.autograd.grad(f, list(live.values()), retain_graph=True, allow_unused=True) for f in out]
         for (name, p), *grads in zip(live.items(), *found, strict=True):
             rows[name].append(torch.stack([torch.zeros_like(p) if g is None else g for g in grads]))
     return {name: torch.stack(found) for name, found in rows.items()}

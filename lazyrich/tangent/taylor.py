@@ -89,8 +89,11 @@ class TaylorModel(nn.Module):
                 f"got {1 + len(more) + len(named)} inputs for {type(self._network[0]).__name__}, expected one tensor (N, ...); "
                 "expand a module that takes all of them side by side in one tensor and splits it"
             )
-        here = dict(self.named_parameters())
+        here: dict[str, Tensor] = dict(self.named_parameters())
         self._refuse(x, here)
+        if not torch.is_grad_enabled():  # no graph, although derivatives along the step are taken
+            x, *values = (t.detach() if t.requires_grad else t for t in (x, *here.values()))
+            here = dict(zip(here, values, strict=True))
         return self._expanded(x, here)
 
     def _expanded(self, x: Tensor, here: Parameters) -> Tensor:
@@ -104,7 +107,7 @@ class TaylorModel(nn.Module):
             terms = directional(f, point, step, self._order)
         return torch.stack([term / math.factorial(j) for j, term in enumerate(terms)]).sum(0)
 
-    def _refuse(self, x: Tensor, here: dict[str, nn.Parameter]) -> None:
+    def _refuse(self, x: Tensor, here: Parameters) -> None:
         """What cannot be expanded, on the first inputs of every kind."""
         thawed = [name for name, p in here.items() if p.requires_grad and name not in self._point]
         if thawed:
@@ -115,7 +118,8 @@ class TaylorModel(nn.Module):
         traced = torch.compiler.is_compiling() or (tensor and torch._C._functorch.is_functorch_wrapped_tensor(x))
         if traced or not any(p.requires_grad for p in here.values()):  # a copy that was frozen later has no tangent to check
             return
-        kind = (tuple(x.shape[1:]), x.dtype, next(iter(here.values())).dtype) if tensor else ()
+        plain = tensor and not x.is_nested  # nested ones have no shape
+        kind = (tuple(x.shape[1:]), x.dtype, next(iter(here.values())).dtype) if plain else ()
         if kind not in self._seen:
             function = NetworkFunction(self._network[0])
             function.check(x)

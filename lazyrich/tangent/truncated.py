@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from lazyrich.errors import TangentError
 from lazyrich.inference.normalisation import loss_scale
 from lazyrich.inference.times import Times, times_of
-from lazyrich.tangent.higher import ORDERS, HigherKernels, higher_kernels
+from lazyrich.tangent.function import NetworkFunction, copy_of
+from lazyrich.tangent.higher import ORDERS, HigherKernels, higher_kernels, joined
 from lazyrich.tangent.outputs import refuse_unlike
 
 LEARNT = 1e-10  # of the initial residual: below it, rounding decides where the residual points
@@ -119,8 +120,10 @@ def hierarchy(
         raise TangentError(f"got order {order!r}, expected one of {', '.join(map(str, ORDERS))}")
     if kernels is not None and rates is not None:
         raise TangentError("got kernels and rates: rates are in the kernels already; give them to higher_kernels(rates=...)")
-    kernels = kernels if kernels is not None else higher_kernels(model, x, x_test, order, rates)
+    given, kernels = kernels, kernels if kernels is not None else higher_kernels(model, x, x_test, order, rates)
     _check_kernels(kernels, order, len(x) + (0 if x_test is None else len(x_test)))
+    if given is not None:
+        _refuse_other(given, model, x if x_test is None else joined(x, x_test))
     targets = _targets(y, kernels)
     scale = loss_scale(loss, kernels.samples, kernels.shape[1])
     system = _System(kernels, targets, lr * scale, order)
@@ -241,3 +244,17 @@ def _check_kernels(kernels: HigherKernels, order: int, samples: int) -> None:
         )
     if kernels.shape[0] != samples:
         raise TangentError(f"got kernels of {kernels.shape[0]} inputs, expected the {samples} of x and x_test together")
+
+
+def _refuse_other(kernels: HigherKernels, model: nn.Module, x: Tensor) -> None:
+    """Kernels of another network or of other inputs, or of this network before it was trained: by the outputs at their start."""
+    function = NetworkFunction(copy_of(model).double())
+    exact = x.double() if x.is_floating_point() else x
+    with torch.no_grad():
+        found = function(function.parameters, exact).flatten().to(kernels.outputs)
+    apart = float((found - kernels.outputs).abs().max()) if len(found) == len(kernels.outputs) else math.inf
+    if not apart <= 1e-6 * float(kernels.outputs.abs().max()) + 1e-12:
+        raise TangentError(
+            f"got kernels of other outputs than those of {type(model).__name__} on these inputs (apart by {apart:.2g}), expected "
+            "higher_kernels of this network as it is now, on x and x_test in this order; leave kernels out to make them"
+        )

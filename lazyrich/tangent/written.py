@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.overrides import TorchFunctionMode
+from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
+from torch.utils._pytree import tree_map_only
 
 from lazyrich.tangent import lengths, matrices, products, spectra
+
+MARKS = ("__get__", "__set__", "requires_grad_", "retain_grad", "register_hook")  # what is read off a tensor, and written on it
 
 
 class _WrittenOut(TorchFunctionMode):
@@ -24,8 +27,27 @@ class _WrittenOut(TorchFunctionMode):
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        written = WRITTEN.get(func)
-        return func(*args, **(kwargs or {})) if written is None else written(*args, **(kwargs or {}))
+        written = WRITTEN.get(func, func)
+        if torch.is_grad_enabled() or getattr(func, "__name__", "") in MARKS:
+            return written(*args, **(kwargs or {}))
+        return _untracked(written, args, kwargs or {})
+
+
+def _untracked(function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    """Under no_grad inside of a network: forward derivatives do not stop there by themselves, as backward ones do.
+
+    What changes a tensor in place changes its values, and leaves its derivatives as they were.
+    """
+    own: dict[int, Tensor] = {}
+
+    def still(t: Tensor) -> Tensor:
+        values = t.detach()
+        own[id(values)] = t
+        return values
+
+    given = tree_map_only(Tensor, still, (args, kwargs))
+    out = function(*given[0], **given[1])
+    return tree_map_only(Tensor, lambda t: own.get(id(t), t), out)
 
 
 def _layer_norm(
@@ -127,11 +149,15 @@ WRITTEN: dict[Any, Any] = {
 
 @contextmanager
 def smooth() -> Iterator[None]:
-    """Within it, every operation has right derivatives of any order: no fused norms, no fused attention."""
+    """Within it, every operation has right derivatives of any order: no fused norms, no fused attention.
+
+    Gradients are enabled, unless a network does this inside of another: where they are not, the network itself says so.
+    """
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
+    within = any(isinstance(mode, _WrittenOut) for mode in _get_current_function_mode_stack())
     try:
-        with sdpa_kernel(SDPBackend.MATH), _WrittenOut():
+        with nullcontext() if within else torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), _WrittenOut():
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)

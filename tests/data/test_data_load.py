@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -166,6 +167,25 @@ def test_data_that_is_not_what_it_should_be_is_refused_in_one_line(value: Any, r
         load(value)
     assert reason in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_files_of_ones_own_are_refused_with_the_function_that_brings_them(tmp_path: Path) -> None:
+    x, y = np.arange(12, dtype=np.float32).reshape(6, 2), np.array([0, 1, 2, 0, 1, 2])
+    np.savetxt(tmp_path / "a.csv", np.c_[x, y], delimiter=",")
+    np.savetxt(tmp_path / "a.tsv", np.c_[x, y], delimiter="\t")
+    np.save(tmp_path / "a.npy", np.c_[x, y])
+    np.savez(tmp_path / "a.npz", x=x, y=y)
+    torch.save((torch.tensor(x), torch.tensor(y)), tmp_path / "a.pt")
+    for ending in ("csv", "tsv", "npy", "npz", "pt"):
+        with pytest.raises(DataError, match="a file, expected digits, mnist") as caught:
+            load(str(tmp_path / f"a.{ending}"))
+        line = re.search(r"give own.py:data; own.py is then: (def data.*)$", str(caught.value))
+        assert line, caught.value
+        (tmp_path / f"own_{ending}.py").write_text(line[1], encoding="utf-8")
+        found = load(f"{tmp_path / f'own_{ending}.py'}:data")
+        assert found.x.tolist() == x.tolist()
+        assert found.y.tolist() == y.tolist()
+        assert found.classes == 3
 
 
 def test_equal_inputs_cannot_be_standardised() -> None:

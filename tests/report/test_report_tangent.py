@@ -13,7 +13,8 @@ from sample_tangent import sample_tangent
 
 from lazyrich.errors import ReportError
 from lazyrich.measure.movement import kernel_distance
-from lazyrich.report import render
+from lazyrich.report import render, tangent_figure
+from lazyrich.report.tangent_result import Few
 
 
 def page_of(result: Any, folder: Path) -> str:
@@ -78,6 +79,27 @@ def test_the_headline_and_the_hierarchy_are_said_to_be_two_trainings(tmp_path: P
     unknown = sample_tangent()
     unknown["moments"][-1]["loss"] = None
     assert "all samples and outputs for 100 steps; so its errors need not be those at" in page_of(unknown, tmp_path)
+
+
+def test_corrections_are_shown_where_there_are_some_and_losses_where_they_compare() -> None:
+    """The network learns to rounding, and the expansion ends after two times: what matters is a corner of the whole."""
+    times = tuple(i / 24 for i in range(25))
+    network, two = tuple(0.25 * 1e-25**t for t in times), tuple(0.25 * 0.05**t for t in times)
+    three, four = (0.25, 0.23, *[None] * 23), (0.25, 0.22, 0.15, *[None] * 22)
+    errors = tuple((None, *row[1:]) for row in (two, three, four))
+    few = Few("the output", 4, (2, 3, 4), times, network, (two, three, four), errors, 1 / 24, (0.1, 0.2, 0.01))
+    loss, error = tangent_figure.few_losses(few, "loss"), tangent_figure.few_errors(few, "error")
+    for drawn in (loss, error):
+        words = re.findall(r">([^<>]+)</text>", drawn)
+        assert "0.2" in words and "0.25" not in words and "1" not in words  # the time axis
+        assert "10⁻" not in "".join(words)
+    assert marks(error) - marks(error, without=1) == 1  # the only error of p = 3 is seen
+
+
+def marks(drawn: str, without: int | None = None) -> int:
+    """Points that a figure marks, without those of one of its curves."""
+    curves = [group.count("<use") for group in re.findall(r"<g clip-path[^>]*>(.*?)</g>", drawn, flags=re.S) if "<use" in group]
+    return sum(count for i, count in enumerate(curves) if i != without)
 
 
 def test_many_layers_and_no_classes(tmp_path: Path) -> None:

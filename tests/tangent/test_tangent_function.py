@@ -20,6 +20,7 @@ from lazyrich.tangent import (
     layer_alignment,
     linearize,
     ntk_of,
+    target_alignment,
     taylor,
 )
 
@@ -134,6 +135,19 @@ def test_mixing_shows_although_the_first_samples_are_equal():
     with pytest.raises(TangentError, match="mixes samples"):
         NetworkFunction(Centred(3, 2)).check(x)
     NetworkFunction(nn.Linear(3, 2)).check(x[:2])  # all are alike: nothing to tell
+
+
+@pytest.mark.parametrize("n", [3, 4, 7, 50])
+def test_what_takes_the_best_two_of_a_batch_is_seen_to_mix(n):
+    class Chosen(nn.Linear):
+        def forward(self, x):
+            h = super().forward(x)
+            return h * (h >= h.topk(min(2, len(h)), 0)[0][-1:])
+
+    torch.manual_seed(0)
+    with pytest.raises(TangentError, match="Chosen mixes samples"):
+        ntk_of(Chosen(3, 2), torch.randn(n, 3))
+    NetworkFunction(nn.Linear(3, 2)).check(torch.randn(n, 3))
 
 
 def test_random_numbers_are_told_by_their_source_whatever_they_give():
@@ -361,11 +375,33 @@ def under_inference(call):
         return call()
 
 
+class After(nn.Module):
+    """A function of a layer's outputs."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.a, self.function = nn.Linear(3, 2), function
+
+    def forward(self, x):
+        return self.function(self.a(x))
+
+
+def spread(h):
+    return torch.sparse.mm(torch.eye(2).to(h).to_sparse(), h.T).T.tanh()
+
+
+def pushed(h):
+    """A derivative in what a layer gives, by plain autograd."""
+    with torch.enable_grad():
+        at = h.detach().requires_grad_()
+        return h * torch.autograd.grad(at.square().sum(), at, create_graph=True)[0]
+
+
 def tokens(**options):
     return nn.Sequential(nn.Embedding(5, 2, **options), nn.Flatten(), nn.Linear(6, 1))
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 @pytest.mark.parametrize(
     ("call", "says"),
     [
@@ -377,6 +413,22 @@ def tokens(**options):
         (lambda x: linearize(tokens(scale_grad_by_freq=True)), r"0 \(Embedding\) scales its gradients"),
         (lambda x: NtkOperator(tokens(scale_grad_by_freq=True), x.long()), r"0 \(Embedding\) scales its gradients"),
         (lambda x: higher_kernels(tokens(scale_grad_by_freq=True), x.long()), r"0 \(Embedding\) scales its gradients"),
+        (lambda x: ntk_of(nn.Linear(3, 1), x.to_sparse()), r"torch.sparse_coo.*x1.to_dense\(\)"),
+        (lambda x: linearize(nn.Linear(3, 1))(x.to_sparse_csr()), r"torch.sparse_csr.*x.to_dense\(\)"),
+        (lambda x: linearize(nn.Linear(3, 1))(torch.nested.nested_tensor([x[0], x[1]])), "nested tensor.*to_padded_tensor"),
+        (lambda x: ntk_of(nn.Linear(3, 1), x.to("meta")), "device meta"),
+        (lambda x: ntk_of(After(lambda h: h.sum()), x), r"After returns a tensor without axes, expected outputs \(N, ...\)"),
+        (lambda x: linearize(After(lambda h: h.sum()))(x), "After returns a tensor without axes"),
+        (
+            lambda x: ntk_of(After(lambda h: F.batch_norm(h, None, None, training=True)), x),
+            "After mixes samples: .* batch norm",
+        ),
+        (lambda x: NtkOperator(After(spread), x).matvec(torch.ones(8, 1)), r"After .*to_dense\(\)"),
+        (lambda x: higher_kernels(After(spread), x, order=3), r"After .*to_dense\(\)"),
+        (lambda x: contracted(After(spread), x, torch.ones(4, 2)), r"After .*to_dense\(\)"),
+        (lambda x: NtkOperator(After(pushed), x).matvec(torch.ones(8, 1)), "After .*with torch.func.grad.*takes it as it is"),
+        (lambda x: linearize(After(pushed))(x), "After .*with torch.func.grad"),
+        (lambda x: target_alignment(torch.eye(4), torch.tensor([1, -1, 1, -1])), r"-1 among them.*y.float\(\)"),
         (lambda x: ntk_of(nn.Linear(3, 1), x, block=True), "block=True"),
         (lambda x: NtkOperator(nn.Linear(3, 1), x, block=True), "block=True"),
     ],
@@ -392,3 +444,15 @@ def test_rates_may_be_numbers_of_numpy_and_torch():
     assert rates == {"weight": 0.5, "bias": 0.25}
     found = layer_alignment(function.model, torch.randn(4, 3), torch.rand(4, 1), {"weight": torch.tensor(0.5)})
     assert isinstance(found.whole.speed, float)
+
+
+def test_what_is_compiled_goes_by_the_names_of_what_it_wraps():
+    net, x = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)), torch.rand(4, 3)
+    compiled = torch.compile(net, backend="eager")
+    start = torch._dynamo.utils.counters["frames"].copy()
+    found = ntk_of(compiled, x, per="tensor", rates={"0.weight": 0.5})
+    assert list(found) == [name for name, _ in net.named_parameters()]
+    torch.testing.assert_close(found["0.weight"], 0.5 * ntk_of(net, x, per="tensor")["0.weight"])
+    torch.testing.assert_close(linearize(compiled)(x), net(x))
+    assert [layer.layer for layer in layer_alignment(compiled, x, torch.tensor([0, 1, 0, 1])).layers] == ["0", "2"]
+    assert torch._dynamo.utils.counters["frames"] == start  # nothing was traced

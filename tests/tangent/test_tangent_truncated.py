@@ -1,5 +1,6 @@
 """The truncated hierarchy as an equation of motion, against its exact lowest order and against trained networks."""
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -125,9 +126,15 @@ def test_rows_and_words():
     assert found.test is None
 
 
+def shifted(module):
+    for p in module.parameters(recurse=False):
+        p.data += 0.1
+
+
 def test_what_does_not_fit_is_refused_with_the_mend():
     model, x, y, x_test = small(outputs=2)
     kernels = higher_kernels(model, x, order=2)
+    other = higher_kernels(copy.deepcopy(model).apply(shifted), x, order=2)
     for call, says in [
         (lambda: lzr.hierarchy(model, x, y, 5, times=[1.0]), "got order 5"),
         (
@@ -142,6 +149,8 @@ def test_what_does_not_fit_is_refused_with_the_mend():
         (lambda: lzr.hierarchy(model, x, y, times=[1.0], lr=-1.0), "got lr -1.0"),
         (lambda: lzr.hierarchy(model, x, y, 3, times=[1.0], kernels=kernels), "kernels up to K2 for order 3"),
         (lambda: lzr.hierarchy(model, x, y, 2, times=[1.0], x_test=x_test, kernels=kernels), "expected the 5 of x and x_test"),
+        (lambda: lzr.hierarchy(model, x, y, 2, times=[1.0], kernels=other), "kernels of other outputs.*leave kernels out"),
+        (lambda: lzr.hierarchy(model, x.flip(0), y, 2, times=[1.0], kernels=kernels), "on x and x_test in this order"),
     ]:
         with pytest.raises(TangentError, match=says):
             call()

@@ -10,7 +10,7 @@ from torch.func import functional_call, jacrev, jvp, vmap
 from torch.nn.utils.parametrizations import orthogonal, spectral_norm, weight_norm
 
 from lazyrich.errors import TangentError
-from lazyrich.tangent import NtkOperator, higher_kernels, ntk_of, taylor
+from lazyrich.tangent import NtkOperator, contracted, higher_kernels, ntk_of, taylor
 from lazyrich.tangent.written import WRITTEN, smooth
 
 f64 = {"dtype": torch.float64}
@@ -96,6 +96,7 @@ LINES = {
     "normalize": lambda t: F.normalize(square(t)),
     "cosine": lambda t: F.cosine_similarity(square(t), drawn(4, 4, seed=2)),
     "std": lambda t: square(t).std(0),
+    "abs of complex numbers": lambda t: abs(torch.fft.fft(square(t)) * torch.tensor([1.0, 0.0, 1.0, 1.0])),
 }
 
 
@@ -149,6 +150,24 @@ def test_written_products_keep_shapes_and_types():
     ]  # fmt: skip
     for func, args, kwargs in calls:
         torch.testing.assert_close(WRITTEN[func](*args, **kwargs), func(*args, **kwargs))
+
+
+def test_expansions_to_any_order_take_the_moduli_of_waves():
+    class Moduli(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.i, self.g = nn.Linear(3, 4, **f64), nn.Parameter(drawn(4))
+
+        def forward(self, x):
+            return (torch.fft.fft(self.i(x)) * self.g).abs()
+
+    net = Moduli()
+    expanded = taylor(net, 4)
+    with torch.no_grad():
+        for p, new in zip(expanded.parameters(), net.parameters(), strict=True):
+            p.mul_(1.02)
+            new.mul_(1.02)
+    torch.testing.assert_close(expanded(drawn(2, 3)), net(drawn(2, 3)), rtol=1e-6, atol=1e-8)
 
 
 def test_written_lengths_keep_the_other_orders_and_shapes():
@@ -223,3 +242,83 @@ def test_kernels_of_radial_units_are_those_of_gradients_one_by_one(order):
     torch.testing.assert_close(ntk_of(model, x).transpose(1, 2).reshape(8, 8), want)
     torch.testing.assert_close(NtkOperator(model, x).matvec(torch.eye(8, **f64)), want)
     torch.testing.assert_close(higher_kernels(model, x[:1], order=2).k2, want[:2, :2])
+
+
+class Halted(nn.Module):
+    """A part of it without gradient: by no_grad, or written with detach."""
+
+    def __init__(self, how):
+        super().__init__()
+        torch.manual_seed(0)
+        self.w, self.i, self.o, self.how = nn.Linear(5, 5), nn.Linear(3, 5), nn.Linear(5, 2), how
+        self.double()
+
+    def forward(self, x):
+        return self.o(self.how(self, torch.tanh(self.i(x))))
+
+
+def settled(net, h):
+    """A fixed point found without gradient, and one step with it."""
+    with torch.no_grad():
+        z = torch.zeros_like(h)
+        for _ in range(5):
+            z = torch.tanh(0.3 * net.w(z) + h)
+    return torch.tanh(0.3 * net.w(z) + h)
+
+
+def settled_by_hand(net, h):
+    z = torch.zeros_like(h)
+    for _ in range(5):
+        z = torch.tanh(0.3 * net.w(z) + h).detach()
+    return torch.tanh(0.3 * net.w(z) + h)
+
+
+def scaled_in_place(net, h):
+    """The values change, the derivatives do not."""
+    h = net.w(h)
+    with torch.no_grad():
+        h.mul_(net.w.bias).clamp_(-2, 2)
+        out = torch.empty_like(h)
+        out[:] = h.T.T
+    return h * out
+
+
+def scaled_by_hand(net, h):
+    h = net.w(h)
+    h = h + ((h * net.w.bias).clamp(-2, 2) - h).detach()
+    return h * h.detach()
+
+
+@pytest.mark.parametrize(("how", "hand"), [(settled, settled_by_hand), (scaled_in_place, scaled_by_hand)])
+@pytest.mark.parametrize("enabled", [True, False])
+def test_no_derivative_goes_through_what_a_network_does_without_gradient(how, hand, enabled):
+    net, plain, x = Halted(how), Halted(hand), drawn(3, 3)
+    r = drawn(3, 2, seed=3)
+    with torch.set_grad_enabled(enabled):
+        torch.testing.assert_close(ntk_of(net, x), ntk_of(plain, x))
+        torch.testing.assert_close(NtkOperator(net, x).matvec(r.view(6, 1)), NtkOperator(plain, x).matvec(r.view(6, 1)))
+        mine, other = higher_kernels(net, x, order=3), higher_kernels(plain, x, order=3)
+        torch.testing.assert_close((mine.k2, mine.k3), (other.k2, other.k3))
+        torch.testing.assert_close(contracted(net, x, r, order=3), contracted(plain, x, r, order=3))
+        for order in (1, 2):
+            found = []
+            for model in (net, plain):
+                expanded = taylor(model, order)
+                with torch.no_grad():
+                    for p in expanded.parameters():
+                        p += 0.1
+                found.append(expanded(x))
+            torch.testing.assert_close(*found)
+            assert found[0].requires_grad is enabled
+
+
+def test_gradients_through_an_expansion_stop_where_those_of_the_network_do():
+    net, plain, x = Halted(settled), Halted(settled_by_hand), drawn(3, 3)
+    found = []
+    for model in (net, plain):
+        expanded = taylor(model, 2)
+        with torch.no_grad():
+            for p in expanded.parameters():
+                p += 0.1
+        found.append(torch.autograd.grad(expanded(x).sum(), list(expanded.parameters())))
+    torch.testing.assert_close(*found)
