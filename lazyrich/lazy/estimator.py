@@ -380,10 +380,18 @@ class KernelClassifier(ClassifierMixin, _KernelEstimator):
             )
 
     def _loo(self, targets: Tensor, labels: np.ndarray) -> float:
-        inverse = self.response_.solve(torch.eye(len(targets), dtype=targets.dtype)).diagonal()
-        mean = targets - self._dual / inverse[:, None]
-        held_out = (mean, 1 / inverse, torch.from_numpy(labels.reshape(-1)))
-        return classify(mean, 1 / inverse, held_out=held_out).temperature
+        inverse = self.response_.solve(torch.eye(len(targets), dtype=targets.dtype))
+        mean = targets - self._dual / inverse.diagonal()[:, None]
+        held_out = (mean, self._left_out(inverse), torch.from_numpy(labels.reshape(-1)))
+        return classify(*held_out[:2], held_out=held_out).temperature
+
+    def _left_out(self, inverse: Tensor) -> Tensor:
+        """Variance of every target's prediction from the others, as ``predict_proba`` counts it: of the ensemble, if it is one."""
+        if not self._of_ensemble:
+            return 1 / inverse.diagonal()
+        gaps = inverse / inverse.diagonal()  # column i: one at i, minus the others' weights in the prediction of i
+        own = self.kernel_.nngp(self._inputs(self.X_fit_))
+        return (gaps * (own @ gaps)).sum(0).clamp_min(0) + self.noise
 
     def decision_function(self, X: Any) -> np.ndarray:
         """Scores (M, C); for two classes the second minus the first, (M,)."""

@@ -12,6 +12,7 @@ import torch
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.exceptions import NotFittedError
+from sklearn.metrics import log_loss
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -108,6 +109,23 @@ def test_the_temperature_is_fitted_to_leave_one_out(grams):
     expected = classify(held_out.mean, held_out.variance, held_out=(held_out.mean, held_out.variance, labels)).temperature
     model = KernelClassifier(net(), w=1.5, b=0.2, noise=0.01, temperature="loo").fit(X[TRAIN], Y[TRAIN])
     assert model.temperature_ == pytest.approx(expected, rel=1e-3)
+
+
+def test_the_temperature_of_an_ensemble_is_fitted_to_the_ensembles_spread():
+    """The log loss on noisy labels is near that of the best temperature; each left-out variance is that of a fit without it."""
+    rng = np.random.default_rng(0)
+    order = rng.permutation(len(Y))
+    x, y = X[order], np.where(rng.random(len(Y)) < 0.2, rng.integers(0, 10, len(Y)), Y[order])
+    model = KernelClassifier(kernel="ntk", depth=1, noise=0.01, temperature="loo").fit(x[:120], y[:120])
+
+    def loss(temperature):
+        model.temperature_ = temperature
+        return log_loss(y[150:400], model.predict_proba(x[150:400]), labels=model.classes_)
+
+    assert loss(model.temperature_) < 1.03 * min(loss(t) for t in (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.5))
+    left_out = model._left_out(model.response_.solve(torch.eye(120, dtype=torch.float64)))
+    without = KernelRegressor(kernel="ntk", depth=1, noise=0.01).fit(x[1:120], y[1:120])
+    assert float(left_out[0]) == pytest.approx(without.predict(x[:1], return_std=True)[1][0] ** 2 + 0.01, rel=1e-6)
 
 
 def test_several_targets_are_predicted_as_one_by_one():
