@@ -125,7 +125,7 @@ def _with_bias(phi: Dual, bias: float) -> list[Critical]:
 
 def _at(phi: Dual, variance: float) -> Critical:
     q = _number(variance)
-    slope, bias = float(phi.slope_variance(q)), float(_bias(phi, q))
+    slope, bias = float(phi.derivative_variance(q)), float(_bias(phi, q))
     if not variance >= 0 or not 0 < slope < float("inf"):
         raise KernelError(
             f"got variance = {variance} for {phi.name}, where E phi'^2 = {slope}; expected a positive, finite one"
@@ -145,7 +145,7 @@ def _steady(point: Critical) -> bool:
 def _range(phi: Dual, stable: bool) -> str:
     """Which sigma_b^2 have a critical initialisation, and a word on the half-stable point."""
     biases = _bias(phi, GRID)
-    held = biases.isfinite() & (biases >= 0) & phi.slope_variance(GRID).isfinite() & (GRID > SMALL)
+    held = biases.isfinite() & (biases >= 0) & phi.derivative_variance(GRID).isfinite() & (GRID > SMALL)
     held = held & (_chi(phi, GRID) <= 1 + GROWS) if stable else held
     if phi.homogeneous == 1:
         return "; expected 0, the only one of a scale-invariant activation"
@@ -164,15 +164,15 @@ def _half(phi: Dual) -> list[float]:
 
 def _chi(phi: Dual, q: Tensor) -> Tensor:
     """chi_parallel where chi_perp is one."""
-    return growth(phi, q) / phi.slope_variance(q)
+    return growth(phi, q) / phi.derivative_variance(q)
 
 
 def _slope(phi: Dual, variance: float) -> float:
-    return float(phi.slope_variance(_number(variance)))
+    return float(phi.derivative_variance(_number(variance)))
 
 
 def _bias(phi: Dual, q: Tensor) -> Tensor:
-    return q - phi.variance(q) / phi.slope_variance(q)
+    return q - phi.variance(q) / phi.derivative_variance(q)
 
 
 def _roots(

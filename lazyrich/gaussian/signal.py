@@ -74,8 +74,11 @@ class Signal:
         return self.weight * growth(self.phi, q.clamp(min=TINY))
 
     def chi_perp(self, q: Tensor) -> Tensor:
-        """chi_1 = sigma_w^2 E phi'^2: squared gradients grow by it, layer by layer; from above at 0."""
-        return self.weight * self.phi.slope_variance(q.clamp(min=TINY))
+        """chi_1 = sigma_w^2 E phi'^2: squared gradients and small angles grow by it, layer by layer; from above at 0.
+
+        Infinite where phi jumps, as angles grow there, whatever autograd makes of gradients.
+        """
+        return self.weight * self.phi.derivative_variance(q.clamp(min=TINY))
 
     def curvature(self, q: Tensor) -> Tensor:
         """f''(1) = sigma_w^2 q E phi''^2 of the correlation map at a fixed point q; infinite where phi or phi' jumps.
@@ -127,10 +130,10 @@ class Signal:
         return crossing(drift, 0.0, 1 - gap) if gap > 1e-12 else 1.0
 
     def depth_scales(self) -> tuple[float, float]:
-        """xi_q and xi_c in layers: 1/xi_q = -ln chi_parallel(q*), 1/xi_c = -ln(sigma_w^2 E[phi'(u) phi'(v)]) at c*."""
+        """xi_q and xi_c in layers: 1/xi_q = -ln chi_parallel(q*), 1/xi_c = -ln(sigma_w^2 dE[phi(u) phi(v)]/dc) at c*."""
         q, rho = _number(self._finite()), self.correlation
         along = float(self.chi_parallel(q))
-        across = float(self.chi_perp(q) if rho == 1 else self.weight * self.phi.slope(rho * q, q, q))
+        across = float(self.chi_perp(q) if rho == 1 else self.weight * self.phi.derivative(rho * q, q, q))
         return _scale(along), _scale(across)
 
     def phase(self, tolerance: float = EVEN) -> str:

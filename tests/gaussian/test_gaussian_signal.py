@@ -203,3 +203,18 @@ def test_intervals_of_bias_variances_do_not_contradict_themselves() -> None:
         critical("tanh", bias=1e6)
     with pytest.raises(KernelError, match="no critical initialisation"):
         critical("sign", bias=0.5)
+
+
+@pytest.mark.parametrize(
+    ("phi", "weight", "at"),
+    [(dual(lambda x: torch.tanh(x) + 0.2 * torch.sign(x), (0.0,)), 1.5, 60), (dual(F.hardshrink, (-0.5, 0.5)), 0.9, 15)],
+)
+def test_an_activation_with_jumps_is_chaotic_at_the_rate_of_the_iterated_map(phi, weight, at) -> None:
+    net = signal(phi, weight, 0.05)
+    q = torch.tensor(net.variance, dtype=DOUBLE)
+    _, rho = net.trajectory(120, q, torch.tensor(0.99, dtype=DOUBLE))
+    assert net.phase() == "chaotic" and net.correlation == pytest.approx(float(rho[-1]), abs=1e-6) and net.correlation < 0.95
+    rate = -1 / math.log(float((rho[at] - net.correlation) / (rho[at - 1] - net.correlation)))
+    assert net.depth_scales()[1] == pytest.approx(rate, rel=1e-3)
+    with pytest.raises(KernelError, match="no critical initialisation"):
+        critical(phi, bias=0.05)
