@@ -11,7 +11,8 @@ from torch.nn import functional as F
 
 import lazyrich
 from lazyrich.errors import KernelError
-from lazyrich.gaussian import critical, dual, half_stable, signal
+from lazyrich.gaussian import critical, dual, half_stable, known, signal
+from lazyrich.gaussian.critical import _with_bias
 from lazyrich.gaussian.signal import growth
 
 DOUBLE = torch.float64
@@ -218,3 +219,15 @@ def test_an_activation_with_jumps_is_chaotic_at_the_rate_of_the_iterated_map(phi
     assert net.depth_scales()[1] == pytest.approx(rate, rel=1e-3)
     with pytest.raises(KernelError, match="no critical initialisation"):
         critical(phi, bias=0.05)
+
+
+@pytest.mark.parametrize("name", known())
+def test_a_bias_variance_leads_back_to_the_critical_point_that_has_it(name) -> None:
+    """At round numbers, which lie on the grid that is searched."""
+    for variance in (0.01, 0.1, 1.0, 10.0):
+        try:
+            point = critical(name, variance=variance)
+        except KernelError:
+            continue
+        if point.bias > 1e-8:  # below that it is the rounding of a scale-invariant activation
+            assert any(other.variance == pytest.approx(variance, rel=1e-6) for other in _with_bias(point.phi, point.bias))
