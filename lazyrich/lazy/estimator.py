@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any, Literal
 
 import numpy as np
@@ -15,7 +16,8 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data  # type: ignore[missing-module-attribute]
 from torch import Tensor, nn
 
-from lazyrich.errors import KernelError
+from lazyrich.amount import real
+from lazyrich.errors import KernelError, LazyrichError
 from lazyrich.family.family import seeded
 from lazyrich.family.zoo.mlp import ACTIVATIONS, MLP
 from lazyrich.inference import classify, gradient_flow, one_hot_targets
@@ -62,7 +64,18 @@ def _plain(depth: int, activation: str, features: int, scheme: str | Scheme | No
 
 
 def _scheme(scheme: str | Scheme | None) -> Scheme | None:
-    return parse_scheme(scheme) if isinstance(scheme, str) else scheme
+    try:
+        return parse_scheme(scheme) if isinstance(scheme, str) else scheme
+    except LazyrichError as error:
+        raise EstimatorError(str(error)) from error
+
+
+def _named(network: Any) -> Any:
+    """What a reference leads to; anything else as it is."""
+    try:
+        return resolve(network) if isinstance(network, str) else network
+    except LazyrichError as error:
+        raise EstimatorError(f"got network {network!r}: {error}") from error
 
 
 class _KernelEstimator(BaseEstimator):
@@ -96,14 +109,18 @@ class _KernelEstimator(BaseEstimator):
     def _check_parameters(self) -> None:
         if self.kernel not in KINDS:
             raise EstimatorError(f"got kernel {self.kernel!r}, expected one of {', '.join(KINDS)}")
-        if not (isinstance(self.noise, Real) and self.noise >= 0):
+        if not 0 <= real(self.noise) < math.inf:
             raise EstimatorError(f"got noise {self.noise!r}, expected a variance: a number, zero or positive")
-        if self.time is not None and not (isinstance(self.time, Real) and self.time > 0):
+        if self.time is not None and not real(self.time) > 0:
             raise EstimatorError(f"got time {self.time!r}, expected a positive number, or None for training to convergence")
-        if not all(isinstance(value, Real) for value in (0 if self.w is None else self.w, self.b)):
+        if not all(0 <= real(value) < math.inf for value in (0 if self.w is None else self.w, self.b)):
             raise EstimatorError(f"got w {self.w!r} and b {self.b!r}, expected variances: numbers, zero or positive")
-        if self.depth is not None and not isinstance(self.depth, Integral):
+        if self.depth is not None and (isinstance(self.depth, bool) or not isinstance(self.depth, Integral)):
             raise EstimatorError(f"got depth {self.depth!r}, expected a whole number of at least 1")
+        if not isinstance(self.activation, str):
+            raise EstimatorError(f"got activation {self.activation!r}, expected one of {', '.join(ACTIVATIONS)}")
+        if not (self.scheme is None or isinstance(self.scheme, (str, Scheme))):
+            raise EstimatorError(f"got scheme {self.scheme!r}, expected a scheme such as lzr.ntk(), its name, or None")
         if self.network is not None and not (isinstance(self.network, str) or callable(self.network)):
             raise EstimatorError(
                 f"got network {self.network!r}, expected an nn.Module, a function that makes one of a width, a reference to such "
@@ -115,7 +132,7 @@ class _KernelEstimator(BaseEstimator):
         """What was set but nothing reads: a search over it would compare equal networks."""
         if self.network is None:
             return
-        network = resolve(self.network) if isinstance(self.network, str) else self.network
+        network = _named(self.network)
         if isinstance(network, nn.Module) and self.depth is not None:
             raise EstimatorError(
                 f"got depth {self.depth} for a network that is a module ({type(network).__name__}), expected depth=None: a module "
@@ -135,7 +152,7 @@ class _KernelEstimator(BaseEstimator):
             return kernel(self._network(), _scheme(self.scheme), rule)
 
     def _network(self) -> nn.Module:
-        network: Any = resolve(self.network) if isinstance(self.network, str) else self.network
+        network = _named(self.network)
         if isinstance(network, nn.Module):
             return network
         given = [WIDTH] if self.depth is None else [WIDTH, self.depth]
@@ -374,7 +391,7 @@ class KernelClassifier(ClassifierMixin, _KernelEstimator):
         if self.temperature == "loo":
             if self.time is not None:
                 raise EstimatorError(f"got temperature 'loo' with time {self.time}, expected time=None; give a number")
-        elif not (isinstance(self.temperature, Real) and 0 < self.temperature < float("inf")):
+        elif not 0 < real(self.temperature) < math.inf:
             raise EstimatorError(
                 f"got temperature {self.temperature!r}, expected a positive number, or 'loo' to fit it to leave-one-out predictions"
             )

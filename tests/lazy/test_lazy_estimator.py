@@ -194,6 +194,18 @@ def test_clones_have_the_same_parameters_and_pickles_the_same_predictions():
         ({"kernel": "rbf"}, "got kernel 'rbf', expected one of nngp, ntk"),
         ({"noise": -1.0}, "noise"),
         ({"noise": "a"}, "got noise 'a', expected a variance"),
+        ({"noise": float("inf")}, "got noise inf, expected a variance"),
+        ({"noise": True}, "got noise True"),
+        ({"time": True}, "got time True"),
+        ({"depth": True}, "got depth True"),
+        ({"w": True}, "got w True"),
+        ({"w": -1.0}, "got w -1.0 and b 0.1, expected variances"),
+        ({"w": float("nan")}, "got w nan"),
+        ({"b": float("inf")}, "b inf, expected variances"),
+        ({"scheme": "foo"}, "got scheme 'foo'"),
+        ({"scheme": 3}, "got scheme 3, expected a scheme"),
+        ({"activation": ["relu"]}, "got activation ['relu']"),
+        ({"network": "nopkg:foo"}, "got network 'nopkg:foo': there is no module"),
         ({"time": 0.0}, "time"),
         ({"time": "long"}, "got time 'long'"),
         ({"network": 3}, "got network 3, expected an nn.Module"),
@@ -228,7 +240,7 @@ def test_other_refusals():
         KernelRegressor(nn.Sequential(nn.Linear(64, 8), nn.Softmax(1), nn.Linear(8, 1))).fit(X[TRAIN], NUMBERS[TRAIN])
 
 
-@pytest.mark.parametrize("temperature", ["auto", 0, None, float("nan")])
+@pytest.mark.parametrize("temperature", ["auto", 0, None, float("nan"), True])
 def test_a_temperature_is_refused_at_fit(temperature):
     with pytest.raises(EstimatorError, match=f"got temperature {temperature!r}, expected a positive number, or 'loo'"):
         KernelClassifier(temperature=temperature).fit(X[TRAIN], Y[TRAIN])
