@@ -174,6 +174,7 @@ class _KernelEstimator(BaseEstimator):
         """Dual weights of targets (N, K)."""
         self._check_parameters()
         inputs = self._inputs(x)
+        self._asked = type(self)(**self.get_params(deep=False))  # what predictions read, whatever set_params does afterwards
         self.X_fit_, self.kernel_ = x, self._kernel_of(x.shape[1])
         gram = self.kernel_(inputs, get=(self.kernel,))[0]
         if gram.dim() != 2:
@@ -194,14 +195,14 @@ class _KernelEstimator(BaseEstimator):
     def _predict(self, x: Any, spread: bool = False) -> tuple[Tensor, Tensor | None]:
         """Mean (M, K) and, if asked for, variance (M,)."""
         check_is_fitted(self)
-        inputs = self._inputs(validate_data(self, x, dtype=np.float64, reset=False))
-        train = self._inputs(self.X_fit_)
+        inputs = self._asked._inputs(validate_data(self, x, dtype=np.float64, reset=False))
+        train = self._asked._inputs(self.X_fit_)
         own = self.kernel_.nngp(train) if spread and self._of_ensemble else None
         means, variances = [], []
         for block in inputs.split(BLOCK):
-            names = ("nngp", "ntk") if spread and self.kernel == "ntk" else (self.kernel,)
+            names = ("nngp", "ntk") if spread and self._asked.kernel == "ntk" else (self._asked.kernel,)
             grams = dict(zip(names, self.kernel_(block, train, get=names), strict=True))
-            means.append(grams[self.kernel] @ self._dual)
+            means.append(grams[self._asked.kernel] @ self._dual)
             if spread:
                 variances.append(self._variance(grams, self.kernel_.diagonal(block, "nngp"), own))
         return torch.cat(means), torch.cat(variances) if spread else None
@@ -209,10 +210,10 @@ class _KernelEstimator(BaseEstimator):
     @property
     def _of_ensemble(self) -> bool:
         """Whether the spread is that of trained networks, not a posterior's."""
-        return self.kernel == "ntk" or self.time is not None
+        return self._asked.kernel == "ntk" or self._asked.time is not None
 
     def _variance(self, grams: dict[str, Tensor], prior: Tensor, own: Tensor | None) -> Tensor:
-        cross, prior_cross = grams[self.kernel].T, grams["nngp"].T
+        cross, prior_cross = grams[self._asked.kernel].T, grams["nngp"].T
         weights = self.response_.solve(cross)
         if own is None:
             return (prior - (cross * weights).sum(0)).clamp_min(0)
@@ -220,8 +221,8 @@ class _KernelEstimator(BaseEstimator):
 
     def _covariance(self, x: Any) -> Tensor:
         """Between all pairs of samples, (M, M), of which ``_predict`` gives the diagonal."""
-        inputs, train = self._inputs(validate_data(self, x, dtype=np.float64, reset=False)), self._inputs(self.X_fit_)
-        cross = self.kernel_(inputs, train, get=(self.kernel,))[0]
+        inputs, train = self._asked._inputs(validate_data(self, x, dtype=np.float64, reset=False)), self._asked._inputs(self.X_fit_)
+        cross = self.kernel_(inputs, train, get=(self._asked.kernel,))[0]
         weights, prior = self.response_.solve(cross.T), self.kernel_.nngp(inputs)
         if not self._of_ensemble:
             return prior - cross @ weights
@@ -235,7 +236,7 @@ class _KernelEstimator(BaseEstimator):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         if "X_fit_" in state:
-            self.kernel_ = self._kernel_of(self.X_fit_.shape[1])
+            self.kernel_ = self._asked._kernel_of(self.X_fit_.shape[1])
 
 
 class KernelRegressor(RegressorMixin, _KernelEstimator):
@@ -424,4 +425,4 @@ class KernelClassifier(ClassifierMixin, _KernelEstimator):
         """Probability of every class having the largest output, (M, C): outputs Gaussian, independent, noise added."""
         scores, spread = self._predict(X, spread=True)
         assert spread is not None
-        return classify(scores, spread + self.noise, temperature=self.temperature_).probabilities.numpy()
+        return classify(scores, spread + self._asked.noise, temperature=self.temperature_).probabilities.numpy()

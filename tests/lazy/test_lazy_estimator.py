@@ -188,6 +188,15 @@ def test_clones_have_the_same_parameters_and_pickles_the_same_predictions():
     np.testing.assert_array_equal(again.predict(X[TEST]), model.predict(X[TEST]))
 
 
+def test_parameters_that_are_set_after_the_fit_wait_for_the_next():
+    model = KernelClassifier(conv(), depth=None, noise=0.1, input_shape=(1, 8, 8)).fit(X[TRAIN], Y[TRAIN])
+    before = model.predict_proba(X[TEST])
+    model.set_params(kernel="ntk", noise=1.0, time=3.0, w=1.0, input_shape=None, network=None, temperature=5.0)
+    np.testing.assert_array_equal(model.predict_proba(X[TEST]), before)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(model)).predict_proba(X[TEST]), before)
+    assert abs(model.fit(X[TRAIN], Y[TRAIN]).predict_proba(X[TEST]) - before).max() > 0.01
+
+
 @pytest.mark.parametrize(
     ("parameters", "says"),
     [
