@@ -26,6 +26,7 @@ from lazyrich.inference.likelihood import log_density
 from lazyrich.init import Initialiser, variance
 from lazyrich.lazy.kernel import Kernel, kernel
 from lazyrich.lazy.sample import sample_shape, shaped
+from lazyrich.lazy.sample_weight import Weighted, weighted
 from lazyrich.reference import resolve
 from lazyrich.scaling import Scheme
 from lazyrich.scaling import parse as parse_scheme
@@ -170,8 +171,14 @@ class _KernelEstimator(BaseEstimator):
         tensor = torch.from_numpy(np.require(x, np.float64, ["C", "W"]))  # a copy of what is read-only, as joblib's memmaps
         return shaped(tensor, sample_shape(self.input_shape, EstimatorError), EstimatorError)
 
-    def _fit(self, x: np.ndarray, targets: Tensor) -> None:
-        """Dual weights of targets (N, K)."""
+    def _weighted(self, x: np.ndarray, y: np.ndarray, sample_weight: Any) -> Weighted:
+        """The samples that count, with their weights."""
+        if sample_weight is not None and self.time is not None:
+            raise EstimatorError(f"got sample_weight with time {self.time}, expected time=None: weights divide the noise")
+        return weighted(x, y, sample_weight, EstimatorError)
+
+    def _fit(self, x: np.ndarray, targets: Tensor, weights: np.ndarray | None) -> None:
+        """Dual weights of targets (N, K), of which one with weight m counts as m of them."""
         self._check_parameters()
         inputs = self._inputs(x)
         self._asked = type(self)(**self.get_params(deep=False))  # what predictions read, whatever set_params does afterwards
@@ -182,7 +189,8 @@ class _KernelEstimator(BaseEstimator):
                 f"got a network with outputs at {tuple(gram.shape[2:])} positions, expected none; end it with a readout"
             )
         if self.time is None:
-            factor = factorise(gram, ridge_of(gram, self.noise, relative=False), jitter="auto")
+            noise = self.noise if weights is None else self.noise / torch.from_numpy(weights)
+            factor = factorise(gram, ridge_of(gram, noise, relative=False), jitter="auto")
             self.response_: Factor | Response = factor
             self.log_marginal_likelihood_ = float(log_density(factor, targets))
             self._dual = factor.solve(targets)
@@ -221,7 +229,10 @@ class _KernelEstimator(BaseEstimator):
 
     def _covariance(self, x: Any) -> Tensor:
         """Between all pairs of samples, (M, M), of which ``_predict`` gives the diagonal."""
-        inputs, train = self._asked._inputs(validate_data(self, x, dtype=np.float64, reset=False)), self._asked._inputs(self.X_fit_)
+        inputs, train = (
+            self._asked._inputs(validate_data(self, x, dtype=np.float64, reset=False)),
+            self._asked._inputs(self.X_fit_),
+        )
         cross = self.kernel_(inputs, train, get=(self._asked.kernel,))[0]
         weights, prior = self.response_.solve(cross.T), self.kernel_.nngp(inputs)
         if not self._of_ensemble:
@@ -263,7 +274,7 @@ class KernelRegressor(RegressorMixin, _KernelEstimator):
         input_shape: shape of one sample as the network reads it, such as (1, 8, 8); flat features by default.
 
     Attributes:
-        X_fit_: the training inputs.
+        X_fit_: the training inputs that count.
         dual_coef_: a with f(x) = K(x, X) a, shaped as y.
         log_marginal_likelihood_: of the training targets in nats, when ``time`` is None.
 
@@ -284,11 +295,15 @@ class KernelRegressor(RegressorMixin, _KernelEstimator):
         tags.target_tags.multi_output = True
         return tags
 
-    def fit(self, X: Any, y: Any) -> KernelRegressor:
-        """Fit to inputs (N, d) and targets (N,) or (N, K)."""
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> KernelRegressor:
+        """Fit to inputs (N, d) and targets (N,) or (N, K).
+
+        The noise of a sample is ``noise / sample_weight``, so that a weight of two is the sample twice; those of zero are left out.
+        """
         X, y = validate_data(self, X, y, dtype=np.float64, multi_output=True, y_numeric=True)
+        X, y, weights = self._weighted(X, y, sample_weight)
         targets = torch.from_numpy(np.array(y, dtype=np.float64))
-        self._fit(X, targets.reshape(len(X), -1))
+        self._fit(X, targets.reshape(len(X), -1), weights)
         self.dual_coef_ = self._dual.reshape(targets.shape).numpy()
         return self
 
@@ -374,22 +389,25 @@ class KernelClassifier(ClassifierMixin, _KernelEstimator):
         )  # fmt: skip
         self.temperature = temperature
 
-    def fit(self, X: Any, y: Any) -> KernelClassifier:
-        """Fit to inputs (N, d) and labels (N,)."""
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> KernelClassifier:
+        """Fit to inputs (N, d) and labels (N,); a weight divides the noise of its sample, as in ``KernelRegressor``."""
         X, y = validate_data(self, X, y, dtype=np.float64)
         check_classification_targets(y)
-        self._check_temperature()
+        self._check_temperature(sample_weight)
+        X, y, weights = self._weighted(X, y, sample_weight)
         self.classes_, labels = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
-            raise EstimatorError(f"got one class ({self.classes_[0]!r}), expected at least two classes to tell apart")
+            raise EstimatorError(f"got one class ({self.classes_.tolist()[0]!r}), expected at least two classes to tell apart")
         targets = one_hot_targets(torch.from_numpy(labels.reshape(-1)), len(self.classes_))
-        self._fit(X, targets)
+        self._fit(X, targets, weights)
         self.dual_coef_ = self._dual.numpy()
         self.temperature_ = self._loo(targets, labels) if self.temperature == "loo" else float(self.temperature)
         return self
 
-    def _check_temperature(self) -> None:
+    def _check_temperature(self, sample_weight: Any) -> None:
         if self.temperature == "loo":
+            if sample_weight is not None:
+                raise EstimatorError("got temperature 'loo' with sample_weight, expected one of them; give a number")
             if self.time is not None:
                 raise EstimatorError(f"got temperature 'loo' with time {self.time}, expected time=None; give a number")
         elif not 0 < real(self.temperature) < math.inf:

@@ -188,6 +188,35 @@ def test_clones_have_the_same_parameters_and_pickles_the_same_predictions():
     np.testing.assert_array_equal(again.predict(X[TEST]), model.predict(X[TEST]))
 
 
+@pytest.mark.parametrize("kind", ["nngp", "ntk"])
+def test_a_weight_is_a_number_of_samples(kind):
+    weights = np.arange(60) % 3
+    twice = np.repeat(np.arange(60), weights)
+    one = KernelRegressor(kernel=kind, depth=1, noise=0.05).fit(X[:60], NUMBERS[:60], sample_weight=weights)
+    many = KernelRegressor(kernel=kind, depth=1, noise=0.05).fit(X[twice], NUMBERS[twice])
+    for got, expected in zip(one.predict(X[TEST], return_std=True), many.predict(X[TEST], return_std=True), strict=True):
+        np.testing.assert_allclose(got, expected, atol=1e-7)
+    label = KernelClassifier(kernel=kind, depth=1).fit(X[:60], Y[:60], sample_weight=np.ones(60))
+    np.testing.assert_allclose(
+        label.predict_proba(X[TEST]), KernelClassifier(kernel=kind, depth=1).fit(X[:60], Y[:60]).predict_proba(X[TEST])
+    )
+
+
+@pytest.mark.parametrize(
+    ("parameters", "weights", "says"),
+    [
+        ({"time": 1.0}, np.ones(120), "got sample_weight with time 1.0"),
+        ({"temperature": "loo"}, np.ones(120), "got temperature 'loo' with sample_weight"),
+        ({}, np.zeros(120), "got sample_weight"),
+        ({}, -np.ones(120), "got sample_weight that does not fit"),
+        ({}, (Y[TRAIN] == 3) * 1.0, "got one class (3)"),
+    ],
+)
+def test_weights_that_cannot_count_are_refused(parameters, weights, says):
+    with pytest.raises(EstimatorError, match=re.escape(says)):
+        KernelClassifier(depth=1, **parameters).fit(X[TRAIN], Y[TRAIN], sample_weight=weights)
+
+
 def test_parameters_that_are_set_after_the_fit_wait_for_the_next():
     model = KernelClassifier(conv(), depth=None, noise=0.1, input_shape=(1, 8, 8)).fit(X[TRAIN], Y[TRAIN])
     before = model.predict_proba(X[TEST])
@@ -243,8 +272,8 @@ def test_other_refusals():
         KernelRegressor().predict(X[TEST])
     with pytest.raises(EstimatorError, match="'loo' with time"):
         KernelClassifier(time=1.0, temperature="loo").fit(X[TRAIN], Y[TRAIN])
-    with pytest.raises(ValueError, match="one class"):
-        KernelClassifier().fit(X[TRAIN], np.zeros(120))
+    with pytest.raises(ValueError, match=r"one class \('digit'\)"):
+        KernelClassifier().fit(X[TRAIN], np.full(120, "digit"))
     with pytest.raises(KernelError, match="softmax at"):
         KernelRegressor(nn.Sequential(nn.Linear(64, 8), nn.Softmax(1), nn.Linear(8, 1))).fit(X[TRAIN], NUMBERS[TRAIN])
 
