@@ -6,10 +6,10 @@ chi_parallel = chi_perp = 1 (Roberts, Yaida & Hanin 2022, section 5.3.4): what t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -116,16 +116,16 @@ def _with_bias(phi: Dual, bias: float) -> list[Critical]:
     """Every critical initialisation with this sigma_b^2, smallest q* first; of scale-invariant activations that at one."""
     if bias == 0 and phi.homogeneous == 1:
         return [_at(phi, 1.0)]
-    roots = [q for q in _roots(lambda q: _bias(phi, q) - bias, 1e-11 * GRID) if 0 < _slope(phi, q) < np.inf]
+    roots = [q for q in _roots(lambda q: _bias(phi, q) - bias, 1e-11 * GRID) if 0 < _slope(phi, q) < math.inf]
     found = [Critical(phi, 1 / _slope(phi, q), bias, q) for q in roots]
-    if bias == 0 and float(phi.variance(_number(0.0))) == 0 and 1e-12 < _slope(phi, TINY) < np.inf:
+    if bias == 0 and float(phi.variance(_number(0.0))) == 0 and 1e-12 < _slope(phi, TINY) < math.inf:
         found.insert(0, Critical(phi, 1 / _slope(phi, TINY), 0.0, 0.0))
     return found
 
 
 def _at(phi: Dual, variance: float) -> Critical:
     q = _number(variance)
-    slope, bias = float(phi.slope_variance(q)), float(_bias(phi, q))
+    slope, bias = float(phi.derivative_variance(q)), float(_bias(phi, q))
     if not variance >= 0 or not 0 < slope < float("inf"):
         raise KernelError(
             f"got variance = {variance} for {phi.name}, where E phi'^2 = {slope}; expected a positive, finite one"
@@ -145,7 +145,7 @@ def _steady(point: Critical) -> bool:
 def _range(phi: Dual, stable: bool) -> str:
     """Which sigma_b^2 have a critical initialisation, and a word on the half-stable point."""
     biases = _bias(phi, GRID)
-    held = biases.isfinite() & (biases >= 0) & phi.slope_variance(GRID).isfinite() & (GRID > SMALL)
+    held = biases.isfinite() & (biases >= 0) & phi.derivative_variance(GRID).isfinite() & (GRID > SMALL)
     held = held & (_chi(phi, GRID) <= 1 + GROWS) if stable else held
     if phi.homogeneous == 1:
         return "; expected 0, the only one of a scale-invariant activation"
@@ -164,28 +164,31 @@ def _half(phi: Dual) -> list[float]:
 
 def _chi(phi: Dual, q: Tensor) -> Tensor:
     """chi_parallel where chi_perp is one."""
-    return growth(phi, q) / phi.slope_variance(q)
+    return growth(phi, q) / phi.derivative_variance(q)
 
 
 def _slope(phi: Dual, variance: float) -> float:
-    return float(phi.slope_variance(_number(variance)))
+    return float(phi.derivative_variance(_number(variance)))
 
 
 def _bias(phi: Dual, q: Tensor) -> Tensor:
-    return q - phi.variance(q) / phi.slope_variance(q)
+    return q - phi.variance(q) / phi.derivative_variance(q)
 
 
 def _roots(
     f: Callable[[Tensor], Tensor], least: Tensor | float, where: Callable[[Tensor], Tensor] | None = None
 ) -> list[float]:
-    """The variances at which f changes sign by more than ``least``, its rounding (and ``where`` holds), smallest first."""
+    """The variances at which f changes sign by more than ``least``, its rounding (and ``where`` holds), smallest first.
+
+    One point of the grid may lie on a root; stretches where f is zero up to rounding have none.
+    """
     values = f(GRID)
-    sure = values.abs() > least
-    allowed = where(GRID) if where else torch.ones_like(sure)
-    changes = (values[:-1] * values[1:] < 0) & (sure[:-1] | sure[1:]) & (allowed[:-1] | allowed[1:])
-    return [
-        crossing(lambda q: float(f(_number(q))), float(GRID[i]), float(GRID[i + 1])) for i in np.flatnonzero(changes).tolist()
-    ]
+    allowed = where(GRID) if where else torch.ones_like(GRID, dtype=torch.bool)
+    sure = (~(values.abs() <= least)).nonzero().flatten()
+    low, high = sure[:-1], sure[1:]
+    changes = (values[low].sign() * values[high].sign() < 0) & (high - low <= 2) & (allowed[low] | allowed[high])
+    pairs = zip(GRID[low[changes]].tolist(), GRID[high[changes]].tolist(), strict=True)
+    return [crossing(lambda q: float(f(_number(q))), *ends) for ends in pairs]
 
 
 def _number(value: float) -> Tensor:

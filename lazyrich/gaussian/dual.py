@@ -47,8 +47,12 @@ class Dual:
         raise NotImplementedError
 
     def slope(self, c: Tensor, q1: Tensor, q2: Tensor) -> Tensor:
-        """E[phi'(u) phi'(v)], the derivative of ``kernel`` in c."""
+        """E[phi'(u) phi'(v)], phi' as autograd takes it: what tangent kernels are made of (of "sign" also its jump)."""
         raise NotImplementedError
+
+    def derivative(self, c: Tensor, q1: Tensor, q2: Tensor) -> Tensor:
+        """d/dc of ``kernel``: ``slope``, and what jumps of phi add to it, infinite where u and v jump as one."""
+        return self.slope(c, q1, q2)
 
     def both(self, c: Tensor, q1: Tensor, q2: Tensor) -> tuple[Tensor, Tensor]:
         """Kernel and slope, sharing what they have in common."""
@@ -70,6 +74,10 @@ class Dual:
     def slope_variance(self, q: Tensor) -> Tensor:
         """E[phi'(sqrt(q) z)^2]."""
         return self.slope(q, q, q)
+
+    def derivative_variance(self, q: Tensor) -> Tensor:
+        """d/dc of ``kernel`` on the diagonal: ``slope_variance``, infinite where phi jumps."""
+        return self.slope_variance(q)
 
     def bend_variance(self, q: Tensor) -> Tensor:
         """E[phi''(sqrt(q) z)^2], the derivative of ``slope`` in c on the diagonal; infinite where phi or phi' jumps."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lazyrich.errors import KernelError
 from lazyrich.gaussian.dual import Dual, common_dtype, correlation
-from lazyrich.gaussian.jump import jumps
+from lazyrich.gaussian.jump import added, jumps, sizes
 from lazyrich.gaussian.plane import integrate
 from lazyrich.gaussian.quadrature import REACH, Integrand, expectation, sampled
 from lazyrich.gaussian.series import expand
@@ -24,7 +24,7 @@ TOLERANCE = 1e-10
 
 @dataclass(frozen=True)
 class Integrated(Dual):
-    """The dual of ``phi``; its derivative is taken by autograd.
+    """The dual of ``phi``; its derivative is taken by autograd, its jumps are found.
 
     Example:
         >>> made = Integrated("tanh", Integrand(torch.tanh))
@@ -52,11 +52,39 @@ class Integrated(Dual):
 
     def kernel(self, c: Tensor, q1: Tensor, q2: Tensor) -> Tensor:
         """E[phi(u) phi(v)]."""
-        return expect(self.phi, self.phi, c, q1, q2).to(common_dtype(c, q1, q2))
+        return expect(self.phi, self.phi, c, q1, q2, jumps=self._broken).to(common_dtype(c, q1, q2))
 
     def slope(self, c: Tensor, q1: Tensor, q2: Tensor) -> Tensor:
-        """E[phi'(u) phi'(v)]."""
+        """E[phi'(u) phi'(v)], phi' as autograd takes it, so away from jumps."""
         return expect(self.phi.derivative, self.phi.derivative, c, q1, q2, jumps=True).to(common_dtype(c, q1, q2))
+
+    def derivative(self, c: Tensor, q1: Tensor, q2: Tensor) -> Tensor:
+        """d/dc E[phi(u) phi(v)], with the jumps of phi that u or v may reach."""
+        places = self._jumps(torch.maximum(q1.max(), q2.max()))
+        if not places:
+            return self.slope(c, q1, q2)
+        split = replace(self, phi=replace(self.phi, kinks=tuple(sorted({*self.phi.kinks, *places}))))
+        slope = split.slope(c, q1, q2)
+        return slope + added(split.phi, places, c, q1, q2).to(slope.dtype)
+
+    def derivative_variance(self, q: Tensor) -> Tensor:
+        """E[phi'^2]; infinite where phi jumps within reach of q."""
+        return torch.where(_within(self._jumps(q), q), math.inf, self.slope_variance(q))
+
+    @cached_property
+    def _broken(self) -> bool:
+        """Whether phi itself jumps at one of its kinks, so that autograd misses a part of the kernel's gradient."""
+        with torch.no_grad():
+            return bool((sizes(self.phi, self.phi.kinks).abs() > 1e-6).any())
+
+    def _jumps(self, q: Tensor) -> tuple[float, ...]:
+        """Where phi jumps within reach of the variances; on a declared kink exactly there."""
+        with torch.no_grad():
+            found = jumps(self.phi, float(q.detach().max().clamp(min=0).sqrt()) * REACH) if q.numel() else ()
+        near = [
+            next((kink for kink in self.phi.kinks if abs(kink - at) < 1e-6 * (1 + abs(kink))), round(at, 9)) for at in found
+        ]
+        return tuple(near)
 
     def variance(self, q: Tensor) -> Tensor:
         """E[phi^2]."""
@@ -76,8 +104,7 @@ class Integrated(Dual):
         reach = q.detach().sqrt() * REACH
         largest = float(reach.max()) if q.numel() else 0.0
         with torch.no_grad():
-            places = (*jumps(self.phi, largest), *jumps(self.phi.derivative, largest))
-            rough = torch.stack([reach >= abs(place) for place in places]).any(0) if places else torch.zeros_like(q).bool()
+            rough = _within((*jumps(self.phi, largest), *jumps(self.phi.derivative, largest)), q)
             smooth = self._bend(q, largest) if not bool(rough.all()) else torch.zeros_like(q)
             return torch.where(rough, math.inf, smooth)
 
@@ -106,6 +133,12 @@ class Integrated(Dual):
 
     def _moment(self, q: Tensor, of: Any) -> Tensor:
         return expectation(Integrand(of, self.phi.kinks), q).to(common_dtype(q))
+
+
+def _within(places: tuple[float, ...], q: Tensor) -> Tensor:
+    """Whether variables of variance q reach one of the places."""
+    reach = q.detach().sqrt() * REACH
+    return torch.stack([reach >= abs(place) for place in places]).any(0) if places else torch.zeros_like(q).bool()
 
 
 def expect(f: Integrand, g: Integrand, c: Tensor, q1: Tensor, q2: Tensor, jumps: bool = False) -> Tensor:

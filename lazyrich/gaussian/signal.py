@@ -74,8 +74,11 @@ class Signal:
         return self.weight * growth(self.phi, q.clamp(min=TINY))
 
     def chi_perp(self, q: Tensor) -> Tensor:
-        """chi_1 = sigma_w^2 E phi'^2: squared gradients grow by it, layer by layer; from above at 0."""
-        return self.weight * self.phi.slope_variance(q.clamp(min=TINY))
+        """chi_1 = sigma_w^2 E phi'^2: squared gradients and small angles grow by it, layer by layer; from above at 0.
+
+        Infinite where phi jumps, as angles grow there, whatever autograd makes of gradients.
+        """
+        return self.weight * self.phi.derivative_variance(q.clamp(min=TINY))
 
     def curvature(self, q: Tensor) -> Tensor:
         """f''(1) = sigma_w^2 q E phi''^2 of the correlation map at a fixed point q; infinite where phi or phi' jumps.
@@ -88,17 +91,19 @@ class Signal:
     def fixed_variance(self, start: float | None = None) -> float:
         """The fixed point q* that variances flow to from ``start`` (its own); 0 or infinity if there is none on the way."""
         start = self.start if start is None else start
+        if not 0 <= start < math.inf:
+            raise KernelError(f"got start = {start} for the variances of {self.phi.name}, expected a number of 0 or more")
 
         def drift(q: float) -> float:
             return float(self.variance_map(_number(q))) - q
 
-        first = drift(start)
+        first, low = drift(start), start
         if abs(first) <= 1e-12 * start:
             return start
-        ratio = STEP if first > 0 else 1 / STEP
-        low = start
-        while SMALLEST < low < LARGEST:
-            high = low * ratio
+        # there is none below the bias's variance, and none to be told from zero below the smallest
+        smallest, largest = min(SMALLEST, self.bias / 2 or SMALLEST), LARGEST * max(1.0, self.bias, start)
+        while low < largest if first > 0 else low > smallest:
+            high = max(low, smallest) * STEP if first > 0 else low / STEP
             if drift(high) * first <= 0:
                 return crossing(drift, min(low, high), max(low, high))
             low = high
@@ -127,10 +132,10 @@ class Signal:
         return crossing(drift, 0.0, 1 - gap) if gap > 1e-12 else 1.0
 
     def depth_scales(self) -> tuple[float, float]:
-        """xi_q and xi_c in layers: 1/xi_q = -ln chi_parallel(q*), 1/xi_c = -ln(sigma_w^2 E[phi'(u) phi'(v)]) at c*."""
+        """xi_q and xi_c in layers: 1/xi_q = -ln |chi_parallel(q*)|, 1/xi_c = -ln |sigma_w^2 dE[phi(u) phi(v)]/dc| at c*."""
         q, rho = _number(self._finite()), self.correlation
         along = float(self.chi_parallel(q))
-        across = float(self.chi_perp(q) if rho == 1 else self.weight * self.phi.slope(rho * q, q, q))
+        across = float(self.chi_perp(q) if rho == 1 else self.weight * self.phi.derivative(rho * q, q, q))
         return _scale(along), _scale(across)
 
     def phase(self, tolerance: float = EVEN) -> str:
@@ -191,13 +196,13 @@ def crossing(f: Callable[[float], float], low: float, high: float) -> float:
     """
     from scipy.optimize import brentq  # slow to import, and kernels need none of it
 
-    return cast(float, brentq(f, low, high, xtol=1e-15, rtol=1e-14))
+    return cast(float, brentq(f, low, high, xtol=1e-15 * max(abs(low), abs(high)), rtol=1e-14))
 
 
 def _scale(chi: float) -> float:
-    if abs(chi - 1) <= EVEN:
+    if abs(abs(chi) - 1) <= EVEN:
         return math.inf
-    return -1 / math.log(chi) if chi > 0 else 0.0
+    return -1 / math.log(abs(chi)) if chi else 0.0
 
 
 def _number(value: float) -> Tensor:

@@ -45,8 +45,10 @@ class Factor:
         return 2 * self.lower.diagonal().log().sum()
 
 
-def ridge_of(matrix: Tensor, noise: float | Tensor, relative: bool) -> Tensor:
+def ridge_of(matrix: Tensor, noise: float | Tensor, relative: bool, outputs: int = 1) -> Tensor:
     """The variance to add to the diagonal: ``noise``, or ``noise`` tr(K)/N when relative; a number or one a row.
+
+    Where a sample has a row an ``output``, one number a sample serves all of its rows.
 
     Raises:
         KernelError: for noise that is negative, not finite, or of another length.
@@ -54,9 +56,12 @@ def ridge_of(matrix: Tensor, noise: float | Tensor, relative: bool) -> Tensor:
     found = finite(tensor(noise, "noise"), "noise").to(matrix.device)
     if (found.detach() < 0).any():
         raise KernelError(f"got noise {float(found.detach().min()):.4g}, expected a variance: zero or positive")
-    if found.ndim and found.numel() != len(matrix):
-        raise KernelError(f"got noise of shape {tuple(found.shape)}, expected a number or one a sample ({len(matrix)})")
-    found = found.reshape(-1) if found.ndim else found
+    samples = len(matrix) // outputs
+    if found.ndim and tuple(found.shape) not in {(samples,), (samples, outputs), (len(matrix),)}:
+        each = f", or one an output {(samples, outputs)}" if outputs > 1 else ""
+        raise KernelError(f"got noise of shape {tuple(found.shape)}, expected a number or one a sample ({samples},){each}")
+    if found.ndim:
+        found = found.repeat_interleave(outputs) if found.shape == (samples,) else found.reshape(-1)
     return found * matrix.diagonal().mean() if relative else found
 
 

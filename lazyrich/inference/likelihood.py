@@ -20,7 +20,7 @@ def log_marginal(k_dd: Tensor, y: Tensor, noise: float | Tensor = 0.0, relative:
     Args:
         k_dd: Gram of the training inputs, (N, N), or (N, K, N, K) for correlated outputs.
         y: targets, (N,) or (N, K).
-        noise: variance s^2 of the targets' noise, a number or one a sample.
+        noise: variance s^2 of the targets' noise, a number or one a sample; (N, K) for correlated outputs.
         relative: count ``noise`` in units of tr(K)/N.
         jitter: added to the diagonal beyond the noise; ``"auto"`` escalates until the Gram can be factorised.
 
@@ -37,7 +37,7 @@ def log_marginal(k_dd: Tensor, y: Tensor, noise: float | Tensor = 0.0, relative:
     """
     layout = layout_of(y, k_dd)
     matrix = layout.gram(k_dd, "k_dd")
-    factor = factorise(matrix, ridge_of(matrix, noise, relative), jitter, precision(k_dd))
+    factor = factorise(matrix, ridge_of(matrix, noise, relative, layout.outputs if layout.full else 1), jitter, precision(k_dd))
     return log_density(factor, layout.columns(y, "y"))
 
 

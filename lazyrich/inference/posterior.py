@@ -72,7 +72,7 @@ def posterior(
         y: targets, (N,) or (N, K); outputs share a kernel of shape (N, N).
         k_td: Gram of test with training inputs, (M, N) or (M, K, N, K).
         k_tt: Gram of the test inputs, (M, M) or (M, K, M, K), or its diagonal alone, (M,) or (M, K); None: the mean alone.
-        noise: variance s^2 of the targets' noise, a number or one a sample.
+        noise: variance s^2 of the targets' noise, a number or one a sample; (N, K) for correlated outputs.
         relative: count ``noise`` in units of tr(K_dd)/N.
         jitter: added to the diagonal beyond the noise; ``"auto"`` escalates until the Gram can be factorised.
 
@@ -94,7 +94,7 @@ def posterior(
     """
     layout = layout_of(y, k_dd, k_td)
     matrix, cross, columns = layout.gram(k_dd, "k_dd"), layout.cross(k_td, "k_td"), layout.columns(y, "y")
-    ridge = ridge_of(matrix, noise, relative)
+    ridge = ridge_of(matrix, noise, relative, layout.outputs if layout.full else 1)
     factor = factorise(matrix, ridge, jitter, precision(k_dd))
     covariance, variance = _uncertainty(factor, cross, k_tt, layout)
     return Posterior(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any, Literal
 
 import numpy as np
@@ -15,7 +16,8 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data  # type: ignore[missing-module-attribute]
 from torch import Tensor, nn
 
-from lazyrich.errors import KernelError
+from lazyrich.amount import real
+from lazyrich.errors import KernelError, LazyrichError
 from lazyrich.family.family import seeded
 from lazyrich.family.zoo.mlp import ACTIVATIONS, MLP
 from lazyrich.inference import classify, gradient_flow, one_hot_targets
@@ -24,6 +26,7 @@ from lazyrich.inference.likelihood import log_density
 from lazyrich.init import Initialiser, variance
 from lazyrich.lazy.kernel import Kernel, kernel
 from lazyrich.lazy.sample import sample_shape, shaped
+from lazyrich.lazy.sample_weight import Weighted, weighted
 from lazyrich.reference import resolve
 from lazyrich.scaling import Scheme
 from lazyrich.scaling import parse as parse_scheme
@@ -62,7 +65,18 @@ def _plain(depth: int, activation: str, features: int, scheme: str | Scheme | No
 
 
 def _scheme(scheme: str | Scheme | None) -> Scheme | None:
-    return parse_scheme(scheme) if isinstance(scheme, str) else scheme
+    try:
+        return parse_scheme(scheme) if isinstance(scheme, str) else scheme
+    except LazyrichError as error:
+        raise EstimatorError(str(error)) from error
+
+
+def _named(network: Any) -> Any:
+    """What a reference leads to; anything else as it is."""
+    try:
+        return resolve(network) if isinstance(network, str) else network
+    except LazyrichError as error:
+        raise EstimatorError(f"got network {network!r}: {error}") from error
 
 
 class _KernelEstimator(BaseEstimator):
@@ -96,14 +110,18 @@ class _KernelEstimator(BaseEstimator):
     def _check_parameters(self) -> None:
         if self.kernel not in KINDS:
             raise EstimatorError(f"got kernel {self.kernel!r}, expected one of {', '.join(KINDS)}")
-        if not (isinstance(self.noise, Real) and self.noise >= 0):
+        if not 0 <= real(self.noise) < math.inf:
             raise EstimatorError(f"got noise {self.noise!r}, expected a variance: a number, zero or positive")
-        if self.time is not None and not (isinstance(self.time, Real) and self.time > 0):
+        if self.time is not None and not real(self.time) > 0:
             raise EstimatorError(f"got time {self.time!r}, expected a positive number, or None for training to convergence")
-        if not all(isinstance(value, Real) for value in (0 if self.w is None else self.w, self.b)):
+        if not all(0 <= real(value) < math.inf for value in (0 if self.w is None else self.w, self.b)):
             raise EstimatorError(f"got w {self.w!r} and b {self.b!r}, expected variances: numbers, zero or positive")
-        if self.depth is not None and not isinstance(self.depth, Integral):
+        if self.depth is not None and (isinstance(self.depth, bool) or not isinstance(self.depth, Integral)):
             raise EstimatorError(f"got depth {self.depth!r}, expected a whole number of at least 1")
+        if not isinstance(self.activation, str):
+            raise EstimatorError(f"got activation {self.activation!r}, expected one of {', '.join(ACTIVATIONS)}")
+        if not (self.scheme is None or isinstance(self.scheme, (str, Scheme))):
+            raise EstimatorError(f"got scheme {self.scheme!r}, expected a scheme such as lzr.ntk(), its name, or None")
         if self.network is not None and not (isinstance(self.network, str) or callable(self.network)):
             raise EstimatorError(
                 f"got network {self.network!r}, expected an nn.Module, a function that makes one of a width, a reference to such "
@@ -115,7 +133,7 @@ class _KernelEstimator(BaseEstimator):
         """What was set but nothing reads: a search over it would compare equal networks."""
         if self.network is None:
             return
-        network = resolve(self.network) if isinstance(self.network, str) else self.network
+        network = _named(self.network)
         if isinstance(network, nn.Module) and self.depth is not None:
             raise EstimatorError(
                 f"got depth {self.depth} for a network that is a module ({type(network).__name__}), expected depth=None: a module "
@@ -135,7 +153,7 @@ class _KernelEstimator(BaseEstimator):
             return kernel(self._network(), _scheme(self.scheme), rule)
 
     def _network(self) -> nn.Module:
-        network: Any = resolve(self.network) if isinstance(self.network, str) else self.network
+        network = _named(self.network)
         if isinstance(network, nn.Module):
             return network
         given = [WIDTH] if self.depth is None else [WIDTH, self.depth]
@@ -153,10 +171,17 @@ class _KernelEstimator(BaseEstimator):
         tensor = torch.from_numpy(np.require(x, np.float64, ["C", "W"]))  # a copy of what is read-only, as joblib's memmaps
         return shaped(tensor, sample_shape(self.input_shape, EstimatorError), EstimatorError)
 
-    def _fit(self, x: np.ndarray, targets: Tensor) -> None:
-        """Dual weights of targets (N, K)."""
+    def _weighted(self, x: np.ndarray, y: np.ndarray, sample_weight: Any) -> Weighted:
+        """The samples that count, with their weights."""
+        if sample_weight is not None and self.time is not None:
+            raise EstimatorError(f"got sample_weight with time {self.time}, expected time=None: weights divide the noise")
+        return weighted(x, y, sample_weight, EstimatorError)
+
+    def _fit(self, x: np.ndarray, targets: Tensor, weights: np.ndarray | None) -> None:
+        """Dual weights of targets (N, K), of which one with weight m counts as m of them."""
         self._check_parameters()
         inputs = self._inputs(x)
+        self._asked = type(self)(**self.get_params(deep=False))  # what predictions read, whatever set_params does afterwards
         self.X_fit_, self.kernel_ = x, self._kernel_of(x.shape[1])
         gram = self.kernel_(inputs, get=(self.kernel,))[0]
         if gram.dim() != 2:
@@ -164,7 +189,8 @@ class _KernelEstimator(BaseEstimator):
                 f"got a network with outputs at {tuple(gram.shape[2:])} positions, expected none; end it with a readout"
             )
         if self.time is None:
-            factor = factorise(gram, ridge_of(gram, self.noise, relative=False), jitter="auto")
+            noise = self.noise if weights is None else self.noise / torch.from_numpy(weights)
+            factor = factorise(gram, ridge_of(gram, noise, relative=False), jitter="auto")
             self.response_: Factor | Response = factor
             self.log_marginal_likelihood_ = float(log_density(factor, targets))
             self._dual = factor.solve(targets)
@@ -177,14 +203,14 @@ class _KernelEstimator(BaseEstimator):
     def _predict(self, x: Any, spread: bool = False) -> tuple[Tensor, Tensor | None]:
         """Mean (M, K) and, if asked for, variance (M,)."""
         check_is_fitted(self)
-        inputs = self._inputs(validate_data(self, x, dtype=np.float64, reset=False))
-        train = self._inputs(self.X_fit_)
+        inputs = self._asked._inputs(validate_data(self, x, dtype=np.float64, reset=False))
+        train = self._asked._inputs(self.X_fit_)
         own = self.kernel_.nngp(train) if spread and self._of_ensemble else None
         means, variances = [], []
         for block in inputs.split(BLOCK):
-            names = ("nngp", "ntk") if spread and self.kernel == "ntk" else (self.kernel,)
+            names = ("nngp", "ntk") if spread and self._asked.kernel == "ntk" else (self._asked.kernel,)
             grams = dict(zip(names, self.kernel_(block, train, get=names), strict=True))
-            means.append(grams[self.kernel] @ self._dual)
+            means.append(grams[self._asked.kernel] @ self._dual)
             if spread:
                 variances.append(self._variance(grams, self.kernel_.diagonal(block, "nngp"), own))
         return torch.cat(means), torch.cat(variances) if spread else None
@@ -192,10 +218,10 @@ class _KernelEstimator(BaseEstimator):
     @property
     def _of_ensemble(self) -> bool:
         """Whether the spread is that of trained networks, not a posterior's."""
-        return self.kernel == "ntk" or self.time is not None
+        return self._asked.kernel == "ntk" or self._asked.time is not None
 
     def _variance(self, grams: dict[str, Tensor], prior: Tensor, own: Tensor | None) -> Tensor:
-        cross, prior_cross = grams[self.kernel].T, grams["nngp"].T
+        cross, prior_cross = grams[self._asked.kernel].T, grams["nngp"].T
         weights = self.response_.solve(cross)
         if own is None:
             return (prior - (cross * weights).sum(0)).clamp_min(0)
@@ -203,8 +229,11 @@ class _KernelEstimator(BaseEstimator):
 
     def _covariance(self, x: Any) -> Tensor:
         """Between all pairs of samples, (M, M), of which ``_predict`` gives the diagonal."""
-        inputs, train = self._inputs(validate_data(self, x, dtype=np.float64, reset=False)), self._inputs(self.X_fit_)
-        cross = self.kernel_(inputs, train, get=(self.kernel,))[0]
+        inputs, train = (
+            self._asked._inputs(validate_data(self, x, dtype=np.float64, reset=False)),
+            self._asked._inputs(self.X_fit_),
+        )
+        cross = self.kernel_(inputs, train, get=(self._asked.kernel,))[0]
         weights, prior = self.response_.solve(cross.T), self.kernel_.nngp(inputs)
         if not self._of_ensemble:
             return prior - cross @ weights
@@ -218,7 +247,7 @@ class _KernelEstimator(BaseEstimator):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         if "X_fit_" in state:
-            self.kernel_ = self._kernel_of(self.X_fit_.shape[1])
+            self.kernel_ = self._asked._kernel_of(self.X_fit_.shape[1])
 
 
 class KernelRegressor(RegressorMixin, _KernelEstimator):
@@ -245,7 +274,7 @@ class KernelRegressor(RegressorMixin, _KernelEstimator):
         input_shape: shape of one sample as the network reads it, such as (1, 8, 8); flat features by default.
 
     Attributes:
-        X_fit_: the training inputs.
+        X_fit_: the training inputs that count.
         dual_coef_: a with f(x) = K(x, X) a, shaped as y.
         log_marginal_likelihood_: of the training targets in nats, when ``time`` is None.
 
@@ -266,11 +295,15 @@ class KernelRegressor(RegressorMixin, _KernelEstimator):
         tags.target_tags.multi_output = True
         return tags
 
-    def fit(self, X: Any, y: Any) -> KernelRegressor:
-        """Fit to inputs (N, d) and targets (N,) or (N, K)."""
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> KernelRegressor:
+        """Fit to inputs (N, d) and targets (N,) or (N, K).
+
+        The noise of a sample is ``noise / sample_weight``, so that a weight of two is the sample twice; those of zero are left out.
+        """
         X, y = validate_data(self, X, y, dtype=np.float64, multi_output=True, y_numeric=True)
+        X, y, weights = self._weighted(X, y, sample_weight)
         targets = torch.from_numpy(np.array(y, dtype=np.float64))
-        self._fit(X, targets.reshape(len(X), -1))
+        self._fit(X, targets.reshape(len(X), -1), weights)
         self.dual_coef_ = self._dual.reshape(targets.shape).numpy()
         return self
 
@@ -356,34 +389,45 @@ class KernelClassifier(ClassifierMixin, _KernelEstimator):
         )  # fmt: skip
         self.temperature = temperature
 
-    def fit(self, X: Any, y: Any) -> KernelClassifier:
-        """Fit to inputs (N, d) and labels (N,)."""
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> KernelClassifier:
+        """Fit to inputs (N, d) and labels (N,); a weight divides the noise of its sample, as in ``KernelRegressor``."""
         X, y = validate_data(self, X, y, dtype=np.float64)
         check_classification_targets(y)
-        self._check_temperature()
+        self._check_temperature(sample_weight)
+        X, y, weights = self._weighted(X, y, sample_weight)
         self.classes_, labels = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
-            raise EstimatorError(f"got one class ({self.classes_[0]!r}), expected at least two classes to tell apart")
+            raise EstimatorError(f"got one class ({self.classes_.tolist()[0]!r}), expected at least two classes to tell apart")
         targets = one_hot_targets(torch.from_numpy(labels.reshape(-1)), len(self.classes_))
-        self._fit(X, targets)
+        self._fit(X, targets, weights)
         self.dual_coef_ = self._dual.numpy()
         self.temperature_ = self._loo(targets, labels) if self.temperature == "loo" else float(self.temperature)
         return self
 
-    def _check_temperature(self) -> None:
+    def _check_temperature(self, sample_weight: Any) -> None:
         if self.temperature == "loo":
+            if sample_weight is not None:
+                raise EstimatorError("got temperature 'loo' with sample_weight, expected one of them; give a number")
             if self.time is not None:
                 raise EstimatorError(f"got temperature 'loo' with time {self.time}, expected time=None; give a number")
-        elif not (isinstance(self.temperature, Real) and 0 < self.temperature < float("inf")):
+        elif not 0 < real(self.temperature) < math.inf:
             raise EstimatorError(
                 f"got temperature {self.temperature!r}, expected a positive number, or 'loo' to fit it to leave-one-out predictions"
             )
 
     def _loo(self, targets: Tensor, labels: np.ndarray) -> float:
-        inverse = self.response_.solve(torch.eye(len(targets), dtype=targets.dtype)).diagonal()
-        mean = targets - self._dual / inverse[:, None]
-        held_out = (mean, 1 / inverse, torch.from_numpy(labels.reshape(-1)))
-        return classify(mean, 1 / inverse, held_out=held_out).temperature
+        inverse = self.response_.solve(torch.eye(len(targets), dtype=targets.dtype))
+        mean = targets - self._dual / inverse.diagonal()[:, None]
+        held_out = (mean, self._left_out(inverse), torch.from_numpy(labels.reshape(-1)))
+        return classify(*held_out[:2], held_out=held_out).temperature
+
+    def _left_out(self, inverse: Tensor) -> Tensor:
+        """Variance of every target's prediction from the others, as ``predict_proba`` counts it: of the ensemble, if it is one."""
+        if not self._of_ensemble:
+            return 1 / inverse.diagonal()
+        gaps = inverse / inverse.diagonal()  # column i: one at i, minus the others' weights in the prediction of i
+        own = self.kernel_.nngp(self._inputs(self.X_fit_))
+        return (gaps * (own @ gaps)).sum(0).clamp_min(0) + self.noise
 
     def decision_function(self, X: Any) -> np.ndarray:
         """Scores (M, C); for two classes the second minus the first, (M,)."""
@@ -399,4 +443,4 @@ class KernelClassifier(ClassifierMixin, _KernelEstimator):
         """Probability of every class having the largest output, (M, C): outputs Gaussian, independent, noise added."""
         scores, spread = self._predict(X, spread=True)
         assert spread is not None
-        return classify(scores, spread + self.noise, temperature=self.temperature_).probabilities.numpy()
+        return classify(scores, spread + self._asked.noise, temperature=self.temperature_).probabilities.numpy()

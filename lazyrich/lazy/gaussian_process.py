@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lazyrich.amount import real, unsigned
 from lazyrich.errors import KernelError
 from lazyrich.init import Initialiser, variance
 from lazyrich.lazy.kernel import Kernel, kernel
@@ -84,13 +85,14 @@ class NetworkKernel(Base):  # type: ignore[misc,valid-type]
             raise KernelError(
                 f"got batch_shape={tuple(options['batch_shape'])}, expected none: there is one w and one b; make one kernel a batch"
             )
+        start = {name: unsigned(name, value, KernelError) for name, value in (("w", w), ("b", b))}
         super().__init__(**options)
         self.get, self.input_shape = get, sample_shape(input_shape)
         object.__setattr__(
             self, "traced", kernel(network, scheme, variance(w, b))
         )  # the network is no submodule: its weights are drawn
         learn = get == "nngp" if learn is None else learn
-        for name, value in (("w", float(w)), ("b", float(b))):
+        for name, value in start.items():
             self._register(name, value, learn and value > 0)
 
     def _register(self, name: str, value: float, learn: bool) -> None:
@@ -108,9 +110,10 @@ class NetworkKernel(Base):  # type: ignore[misc,valid-type]
 
     def _set(self, name: str, value: float | Tensor) -> None:
         learnt = hasattr(self, f"raw_{name}")
-        least, number = "positive" if learnt else "not negative", float(value)
-        if not math.isfinite(number) or number < 0 or (learnt and number == 0):
-            raise KernelError(f"got {name} = {number:g}, expected a variance: finite and {least}")
+        least, number = "positive" if learnt else "not negative", real(value)
+        if not 0 <= number < math.inf or (learnt and number == 0):
+            said = f"{number:g}" if math.isfinite(number) else repr(value)
+            raise KernelError(f"got {name} = {said}, expected a variance: finite and {least}")
         held = getattr(self, f"raw_{name}" if learnt else f"fixed_{name}")
         target = torch.as_tensor(number).to(held)
         if learnt:

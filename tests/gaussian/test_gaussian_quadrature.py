@@ -233,3 +233,37 @@ def test_homogeneous_kernels_scale(q: float, scale: float, rho: float) -> None:
 
 
 DUALS = {name: dual(name) for name in ("relu", "abs", "erf", "gelu", "tanh", "sigmoid", "elu", "sin")}
+
+
+def half_tanh(x):
+    return torch.tanh(x) + 0.2 * torch.sign(x)
+
+
+JUMPY = [(half_tanh, (0.0,)), (half_tanh, ()), (F.hardshrink, (-0.5, 0.5)), (F.hardshrink, ()), (lambda x: torch.sign(x), ())]
+
+
+@pytest.mark.parametrize(("function", "kinks"), JUMPY)
+def test_jumps_count_in_the_derivative_of_the_kernel(function, kinks) -> None:
+    d, q1, q2 = dual(function, kinks=kinks), *number(1.0, 1.7)
+    exact = dual(function, kinks=(-0.5, 0.5) if function is F.hardshrink else (0.0,))
+    for rho in (-0.99, 0.5, 0.9):
+        c = torch.tensor(rho * math.sqrt(1.7), dtype=DOUBLE)
+        numeric = (exact.kernel(c + 1e-4, q1, q2) - exact.kernel(c - 1e-4, q1, q2)) / 2e-4
+        assert float(d.derivative(c, q1, q2)) == pytest.approx(float(numeric), rel=2e-5)
+    assert float(d.derivative(q1, q1, q1)) == float(d.derivative(-q1, q1, q1)) == float(d.derivative_variance(q1)) == math.inf
+    assert float(d.slope(q1, q1, q1)) < 1  # as autograd takes it
+    if kinks:
+        c, q1, q2 = (t.requires_grad_() for t in number(0.3, 0.8, 1.2))
+        grads = torch.autograd.grad(d.kernel(c, q1, q2), (c, q1, q2))
+        for i, grad in enumerate(grads):
+            step = torch.tensor([1e-5 * (i == j) for j in range(3)], dtype=DOUBLE)
+            up, down = (d.kernel(*(t.detach() + s for t, s in zip((c, q1, q2), sign * step, strict=True))) for sign in (1, -1))
+            assert float(grad) == pytest.approx(float(up - down) / 2e-5, rel=1e-7)
+
+
+def test_the_derivative_of_a_function_in_disguise_with_jumps_is_its_closed_form() -> None:
+    c, q1, q2 = number(0.4, 0.7, 1.3)
+    assert float(dual(lambda x: torch.sign(x)).derivative(c, q1, q2)) == pytest.approx(float(dual("sign").slope(c, q1, q2)))
+    floor = dual(torch.floor)  # 1 + small oscillations: E floor(u) floor(v) is nearly c + 1/4
+    assert float(floor.derivative(c, q1, q2)) == pytest.approx(1, abs=1e-3)
+    assert float(dual("tanh").derivative(c, q1, q2)) == float(dual("tanh").slope(c, q1, q2))

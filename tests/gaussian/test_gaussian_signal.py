@@ -11,8 +11,9 @@ from torch.nn import functional as F
 
 import lazyrich
 from lazyrich.errors import KernelError
-from lazyrich.gaussian import critical, dual, half_stable, signal
-from lazyrich.gaussian.signal import growth
+from lazyrich.gaussian import critical, dual, half_stable, known, signal
+from lazyrich.gaussian.critical import _with_bias
+from lazyrich.gaussian.signal import Signal, growth
 
 DOUBLE = torch.float64
 
@@ -86,6 +87,26 @@ def test_fixed_points_and_depth_scales_are_those_of_the_iterated_map() -> None:
     decay = (rho[200] - rho[-1]) / (rho[190] - rho[-1])
     assert -10 / math.log(float(decay)) == pytest.approx(across, rel=1e-3)
     assert -1 / math.log(float(net.chi_parallel(q[-1]))) == pytest.approx(along, rel=1e-9)
+
+
+def test_variances_that_swing_around_their_fixed_point_have_a_depth_scale() -> None:
+    net = signal("cos", 1.5, 0.1)
+    q, _ = net.trajectory(12, torch.tensor(0.5, dtype=DOUBLE), torch.tensor(0.5, dtype=DOUBLE))
+    rate = float((q[12] - net.variance) / (q[11] - net.variance))
+    assert rate < 0 and net.depth_scales()[0] == pytest.approx(-1 / math.log(-rate), rel=1e-2)
+
+
+def test_fixed_points_from_starts_of_any_size() -> None:
+    net = signal("tanh", 1.5, 0.05)
+    for start in (0.0, 1e-300, 1e-15, 1e12, 1e200):
+        assert net.fixed_variance(start) == pytest.approx(net.variance, rel=1e-9)
+    assert Signal(net.phi, 1.5, 0.05, start=0.0).phase() == net.phase()
+    assert net.fixed_variance(0.0) == pytest.approx(net.variance) and signal("tanh", 0.5).fixed_variance(0.0) == 0
+    assert signal("relu", 1.0, 1e9).variance == pytest.approx(2e9)
+    assert signal("relu", 1.0, 1e-20).variance == pytest.approx(2e-20)
+    assert signal("relu", 2.5, 0.1).fixed_variance(0.0) == math.inf
+    with pytest.raises(KernelError, match="got start = -1"):
+        net.fixed_variance(-1)
 
 
 def test_growth_is_the_derivative_of_the_variance() -> None:
@@ -203,3 +224,30 @@ def test_intervals_of_bias_variances_do_not_contradict_themselves() -> None:
         critical("tanh", bias=1e6)
     with pytest.raises(KernelError, match="no critical initialisation"):
         critical("sign", bias=0.5)
+
+
+@pytest.mark.parametrize(
+    ("phi", "weight", "at"),
+    [(dual(lambda x: torch.tanh(x) + 0.2 * torch.sign(x), (0.0,)), 1.5, 60), (dual(F.hardshrink, (-0.5, 0.5)), 0.9, 15)],
+)
+def test_an_activation_with_jumps_is_chaotic_at_the_rate_of_the_iterated_map(phi, weight, at) -> None:
+    net = signal(phi, weight, 0.05)
+    q = torch.tensor(net.variance, dtype=DOUBLE)
+    _, rho = net.trajectory(120, q, torch.tensor(0.99, dtype=DOUBLE))
+    assert net.phase() == "chaotic" and net.correlation == pytest.approx(float(rho[-1]), abs=1e-6) and net.correlation < 0.95
+    rate = -1 / math.log(float((rho[at] - net.correlation) / (rho[at - 1] - net.correlation)))
+    assert net.depth_scales()[1] == pytest.approx(rate, rel=1e-3)
+    with pytest.raises(KernelError, match="no critical initialisation"):
+        critical(phi, bias=0.05)
+
+
+@pytest.mark.parametrize("name", known())
+def test_a_bias_variance_leads_back_to_the_critical_point_that_has_it(name) -> None:
+    """At round numbers, which lie on the grid that is searched."""
+    for variance in (0.01, 0.1, 1.0, 10.0):
+        try:
+            point = critical(name, variance=variance)
+        except KernelError:
+            continue
+        if point.bias > 1e-8:  # below that it is the rounding of a scale-invariant activation
+            assert any(other.variance == pytest.approx(variance, rel=1e-6) for other in _with_bias(point.phi, point.bias))

@@ -81,6 +81,23 @@ def test_a_full_kernel_that_mixes_outputs_is_the_dense_inverse(problem: dict[str
     torch.testing.assert_close(posterior(k_dd, problem["y"], k_td, noise=0.2).mean, wanted, rtol=0, atol=1e-10)
 
 
+def test_noise_of_correlated_outputs_is_one_a_sample_or_one_an_output(problem: dict[str, Tensor]) -> None:
+    output = torch.eye(K, dtype=torch.float64) + 0.3
+    k_dd, k_td = (torch.einsum("ab,kj->akbj", problem[name], output) for name in ("k_dd", "k_td"))
+    each = torch.linspace(0.01, 1, N * K, dtype=torch.float64).reshape(N, K)
+    for noise, diagonal in ((each[:, 0], each[:, :1].expand(N, K)), (each, each)):
+        noisy = k_dd.reshape(N * K, N * K) + torch.diag(diagonal.reshape(-1))
+        wanted = (k_td.reshape(-1, N * K) @ torch.linalg.solve(noisy, problem["y"].reshape(-1))).reshape(-1, K)
+        found = posterior(k_dd, problem["y"], k_td, noise=noise)
+        torch.testing.assert_close(found.mean, wanted, rtol=0, atol=1e-10)
+        likely = torch.distributions.MultivariateNormal(torch.zeros(N * K, dtype=torch.float64), noisy)
+        assert float(log_marginal(k_dd, problem["y"], noise)) == pytest.approx(float(likely.log_prob(problem["y"].reshape(-1))))
+    with pytest.raises(KernelError, match=rf"one a sample \({N},\), or one an output \({N}, {K}\)"):
+        posterior(k_dd, problem["y"], k_td, noise=each.T)
+    with pytest.raises(KernelError, match="expected a number or one a sample"):
+        posterior(problem["k_dd"], problem["y"], problem["k_td"], noise=each)
+
+
 def test_an_ill_conditioned_gram_is_solved_to_its_residual() -> None:
     x = torch.linspace(0, 1, 40, dtype=torch.float64)[:, None]
     k, y = rbf(x, x), x[:, 0].sin()

@@ -12,6 +12,7 @@ import torch
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.exceptions import NotFittedError
+from sklearn.metrics import log_loss
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -110,6 +111,23 @@ def test_the_temperature_is_fitted_to_leave_one_out(grams):
     assert model.temperature_ == pytest.approx(expected, rel=1e-3)
 
 
+def test_the_temperature_of_an_ensemble_is_fitted_to_the_ensembles_spread():
+    """The log loss on noisy labels is near that of the best temperature; each left-out variance is that of a fit without it."""
+    rng = np.random.default_rng(0)
+    order = rng.permutation(len(Y))
+    x, y = X[order], np.where(rng.random(len(Y)) < 0.2, rng.integers(0, 10, len(Y)), Y[order])
+    model = KernelClassifier(kernel="ntk", depth=1, noise=0.01, temperature="loo").fit(x[:120], y[:120])
+
+    def loss(temperature):
+        model.temperature_ = temperature
+        return log_loss(y[150:400], model.predict_proba(x[150:400]), labels=model.classes_)
+
+    assert loss(model.temperature_) < 1.03 * min(loss(t) for t in (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.5))
+    left_out = model._left_out(model.response_.solve(torch.eye(120, dtype=torch.float64)))
+    without = KernelRegressor(kernel="ntk", depth=1, noise=0.01).fit(x[1:120], y[1:120])
+    assert float(left_out[0]) == pytest.approx(without.predict(x[:1], return_std=True)[1][0] ** 2 + 0.01, rel=1e-6)
+
+
 def test_several_targets_are_predicted_as_one_by_one():
     both = np.stack([NUMBERS, -2 * NUMBERS], 1)[TRAIN]
     model = KernelRegressor(depth=1, noise=0.01).fit(X[TRAIN], both)
@@ -170,12 +188,62 @@ def test_clones_have_the_same_parameters_and_pickles_the_same_predictions():
     np.testing.assert_array_equal(again.predict(X[TEST]), model.predict(X[TEST]))
 
 
+@pytest.mark.parametrize("kind", ["nngp", "ntk"])
+def test_a_weight_is_a_number_of_samples(kind):
+    weights = np.arange(60) % 3
+    twice = np.repeat(np.arange(60), weights)
+    one = KernelRegressor(kernel=kind, depth=1, noise=0.05).fit(X[:60], NUMBERS[:60], sample_weight=weights)
+    many = KernelRegressor(kernel=kind, depth=1, noise=0.05).fit(X[twice], NUMBERS[twice])
+    for got, expected in zip(one.predict(X[TEST], return_std=True), many.predict(X[TEST], return_std=True), strict=True):
+        np.testing.assert_allclose(got, expected, atol=1e-7)
+    label = KernelClassifier(kernel=kind, depth=1).fit(X[:60], Y[:60], sample_weight=np.ones(60))
+    np.testing.assert_allclose(
+        label.predict_proba(X[TEST]), KernelClassifier(kernel=kind, depth=1).fit(X[:60], Y[:60]).predict_proba(X[TEST])
+    )
+
+
+@pytest.mark.parametrize(
+    ("parameters", "weights", "says"),
+    [
+        ({"time": 1.0}, np.ones(120), "got sample_weight with time 1.0"),
+        ({"temperature": "loo"}, np.ones(120), "got temperature 'loo' with sample_weight"),
+        ({}, np.zeros(120), "got sample_weight"),
+        ({}, -np.ones(120), "got sample_weight that does not fit"),
+        ({}, (Y[TRAIN] == 3) * 1.0, "got one class (3)"),
+    ],
+)
+def test_weights_that_cannot_count_are_refused(parameters, weights, says):
+    with pytest.raises(EstimatorError, match=re.escape(says)):
+        KernelClassifier(depth=1, **parameters).fit(X[TRAIN], Y[TRAIN], sample_weight=weights)
+
+
+def test_parameters_that_are_set_after_the_fit_wait_for_the_next():
+    model = KernelClassifier(conv(), depth=None, noise=0.1, input_shape=(1, 8, 8)).fit(X[TRAIN], Y[TRAIN])
+    before = model.predict_proba(X[TEST])
+    model.set_params(kernel="ntk", noise=1.0, time=3.0, w=1.0, input_shape=None, network=None, temperature=5.0)
+    np.testing.assert_array_equal(model.predict_proba(X[TEST]), before)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(model)).predict_proba(X[TEST]), before)
+    assert abs(model.fit(X[TRAIN], Y[TRAIN]).predict_proba(X[TEST]) - before).max() > 0.01
+
+
 @pytest.mark.parametrize(
     ("parameters", "says"),
     [
         ({"kernel": "rbf"}, "got kernel 'rbf', expected one of nngp, ntk"),
         ({"noise": -1.0}, "noise"),
         ({"noise": "a"}, "got noise 'a', expected a variance"),
+        ({"noise": float("inf")}, "got noise inf, expected a variance"),
+        ({"noise": True}, "got noise True"),
+        ({"time": True}, "got time True"),
+        ({"depth": True}, "got depth True"),
+        ({"w": True}, "got w True"),
+        ({"w": -1.0}, "got w -1.0 and b 0.1, expected variances"),
+        ({"w": float("nan")}, "got w nan"),
+        ({"b": float("inf")}, "b inf, expected variances"),
+        ({"scheme": "foo"}, "got scheme 'foo'"),
+        ({"scheme": 3}, "got scheme 3, expected a scheme"),
+        ({"activation": ["relu"]}, "got activation ['relu']"),
+        ({"network": "nopkg:foo"}, "got network 'nopkg:foo': there is no module"),
         ({"time": 0.0}, "time"),
         ({"time": "long"}, "got time 'long'"),
         ({"network": 3}, "got network 3, expected an nn.Module"),
@@ -204,13 +272,13 @@ def test_other_refusals():
         KernelRegressor().predict(X[TEST])
     with pytest.raises(EstimatorError, match="'loo' with time"):
         KernelClassifier(time=1.0, temperature="loo").fit(X[TRAIN], Y[TRAIN])
-    with pytest.raises(ValueError, match="one class"):
-        KernelClassifier().fit(X[TRAIN], np.zeros(120))
+    with pytest.raises(ValueError, match=r"one class \('digit'\)"):
+        KernelClassifier().fit(X[TRAIN], np.full(120, "digit"))
     with pytest.raises(KernelError, match="softmax at"):
         KernelRegressor(nn.Sequential(nn.Linear(64, 8), nn.Softmax(1), nn.Linear(8, 1))).fit(X[TRAIN], NUMBERS[TRAIN])
 
 
-@pytest.mark.parametrize("temperature", ["auto", 0, None, float("nan")])
+@pytest.mark.parametrize("temperature", ["auto", 0, None, float("nan"), True])
 def test_a_temperature_is_refused_at_fit(temperature):
     with pytest.raises(EstimatorError, match=f"got temperature {temperature!r}, expected a positive number, or 'loo'"):
         KernelClassifier(temperature=temperature).fit(X[TRAIN], Y[TRAIN])

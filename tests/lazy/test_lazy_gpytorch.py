@@ -179,6 +179,9 @@ def test_its_variances_are_set_and_features_chosen_as_gpytorch_does():
         (lambda: NetworkKernel(nn.Conv1d(1, 2, 2), input_shape=(1, 3))(X).to_dense(), r"outputs at \(2,\) positions"),
         (lambda: NetworkKernel(nn.Conv1d(1, 2, 2), input_shape=(1, 3))(X, diag=True), r"outputs at \(2,\) positions"),
         (lambda: NetworkKernel(net()).initialize(w=0.0), "got w = 0, expected a variance: finite and positive"),
+        (lambda: NetworkKernel(net()).initialize(w="a"), "got w = 'a', expected a variance: finite and positive"),
+        (lambda: NetworkKernel(net(), w="a"), "got w = 'a', expected a number that is finite"),  # pyrefly: ignore
+        (lambda: NetworkKernel(net(), b=float("nan")), "got b = nan, expected a number that is finite and not negative"),
         (lambda: NetworkKernel(net(), batch_shape=torch.Size([2])), "make one kernel a batch"),
     ],
 )
