@@ -112,6 +112,34 @@ def test_an_input_of_zero_is_the_limit_of_small_ones(phi, depth):
         assert zero.signal == pytest.approx(tied_signal(phi, depth, 1.5).signal, rel=1e-6)
 
 
+@pytest.mark.parametrize("beta", [1.5, 2.5, 4.0, 4.5])
+def test_signal_and_noise_of_deep_tied_rectifiers_cross_over_at_four_and_two(beta):
+    """Deep down a layer multiplies the signal by beta / 4 and the noise by beta / 2 (once on the way in and once back)."""
+    found = {depth: tied_signal(torch.relu, depth, beta) for depth in (20, 100, 200)}
+    for a, b in ((20, 100), (100, 200)):
+        slope = math.log(found[b].signal / found[a].signal) / (b - a)
+        assert slope == pytest.approx(math.log(beta / 4), abs=1e-5)
+        slope = math.log(found[b].noise / found[a].noise) / (b - a)
+        assert slope == pytest.approx(math.log(beta / 2), abs=1e-5)
+
+
+def test_tied_rectifiers_are_integrated_as_the_recursion_says():
+    """Against the trapezoidal rule on a fine grid, two layers; the kink of the decoder is no node of either."""
+    z = torch.linspace(-9, 9, 6001, dtype=torch.float64)
+    w = torch.exp(-(z**2) / 2) / math.sqrt(2 * math.pi) * (z[1] - z[0])
+    for weight in (0.5, 4.0, 100.0):
+        root, beta, power = (
+            math.sqrt(weight),
+            weight,
+            weight**2 / 4,
+        )  # at the code: variance weight^2 / 2, of which half is left
+        back = torch.relu(beta * 0.5 * torch.relu(root * z)[:, None] + math.sqrt(beta * power) * z)
+        gain, rho = float((w * z) @ back @ w) / root, float(w @ back**2 @ w)
+        found = tied_signal(torch.relu, 2, weight)
+        assert found.signal == pytest.approx(beta * gain, rel=1e-6)
+        assert found.noise == pytest.approx(math.sqrt(beta * rho), rel=1e-6)
+
+
 def test_deep_tied_autoencoders_keep_their_input_longest_near_unit_weights():
     """Trainable deep tied tanh networks start with weights of variance about 1 / n (Li & Nguyen 2019)."""
     kept = {weight: tied_signal(torch.tanh, 60, weight).signal for weight in (0.7, 1.2, 3.0)}
