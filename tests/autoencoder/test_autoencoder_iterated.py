@@ -23,6 +23,7 @@ from lazyrich.autoencoder import (
     used,
 )
 from lazyrich.errors import AutoencoderError
+from lazyrich.inference import posterior
 
 
 def turn(angle, shrink=1.0):
@@ -55,6 +56,24 @@ def test_radii_are_those_of_the_jacobian():
     torch.testing.assert_close(slopes[:, :, 5], (net(x + step) - net(x - step)).detach() / 2e-6, rtol=1e-6, atol=1e-8)
     torch.testing.assert_close(spectral_radius(lambda x: x @ turn(0.3, 0.7).T, torch.zeros(2, 2, dtype=torch.float64)),
                                torch.full((2,), 0.7, dtype=torch.float64))  # fmt: skip
+
+
+@pytest.mark.parametrize("activation", ["erf", "relu"])
+def test_a_lazy_autoencoder_is_asked_for_its_memory_as_a_network_is(activation):
+    """f(x) = Theta(x, X) Theta(X, X)^-1 X, which a network in the kernel regime ends at from outputs of zero."""
+    k = lzr.kernel(lzr.zoo.MLP(64, 2, 5, 5, activation))
+    x, z = torch.randn(2, 4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    gram = k.ntk(x)
+
+    def lazy(at):
+        return posterior(gram, x, k.ntk(at, x)).mean
+
+    step = 1e-5 * torch.eye(5, dtype=torch.float64)
+    slopes = torch.stack([(lazy(z + d) - lazy(z - d)) / 2e-5 for d in step], 2)
+    torch.testing.assert_close(jacobian(lazy, z), slopes, rtol=1e-6, atol=1e-8)
+    found = memory(lazy, x, steps=30)
+    assert float(found.error.max()) < 1e-8
+    torch.testing.assert_close(found.radius, torch.linalg.eigvals(jacobian(lazy, x)).abs().amax(-1))
 
 
 @pytest.mark.slow
