@@ -3,9 +3,10 @@
     A_w = ||W dx|| / (||W|| ||dx||),   A_dw = ||dW x|| / (||dW|| ||x||),   A_dd = ||dW dx|| / (||dW|| ||dx||)
 
 with Euclidean norms over samples and Frobenius norms of matrices, where one is full alignment at any width and what is random to
-each other falls as width^(-1/2): one less than the exponents of Everett et al. 2024 (arXiv:2407.05872), whose norms are root mean
-squares. ``lazyrich.plan(alignment=...)`` assumes one or the other of the updates. With spectral norms (Yang, Simon & Bernstein 2023,
-arXiv:2310.17813) the ratios say how much of the weights' largest gain is used; a random square matrix uses half of it at any width.
+each other falls as width^(-1/2): one less than the exponents of Everett et al. 2024 (arXiv:2407.05872), whose norms are root
+mean squares. ``lazyrich.plan(alignment=...)`` assumes one or the other of updates. With spectral norms (Yang, Simon & Bernstein
+2023, arXiv:2310.17813) the ratios say how much of the weights' largest gain is used; a random square matrix uses half of it at any
+width.
 """
 
 from __future__ import annotations
