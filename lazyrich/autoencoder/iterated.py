@@ -17,7 +17,7 @@ from torch.func import jacrev, vmap
 
 from lazyrich.autoencoder.argument import check_samples, check_sizes, count, reading
 from lazyrich.autoencoder.evaluated import evaluated
-from lazyrich.errors import AutoencoderError
+from lazyrich.errors import AutoencoderError, LazyrichError, out_of_memory
 
 Map = Callable[[Tensor], Tensor]
 CHUNK = 64
@@ -85,7 +85,7 @@ def iterate(model: Map, x: Tensor, steps: int = 200, tolerance: float = 1e-6, lo
 
 
 def jacobian(model: Map, x: Tensor) -> Tensor:
-    """df/dx at every sample, (samples, size, size), by reverse mode.
+    """df/dx at every sample, (samples, size, size), by reverse mode; sample by sample where ``vmap`` cannot follow the map.
 
     Raises:
         AutoencoderError: for no samples, or a map that does not take them or changes their size.
@@ -102,7 +102,13 @@ def jacobian(model: Map, x: Tensor) -> Tensor:
     with evaluated(model):
         with torch.no_grad():
             _same(model, x[:1])  # what does not fit is said here: below, torch would speak of its own transforms
-        slope = vmap(jacrev(one), chunk_size=CHUNK)(x.detach())
+        try:
+            slope = vmap(jacrev(one), chunk_size=CHUNK)(x.detach())
+        except (RuntimeError, LazyrichError) as error:
+            if out_of_memory(error):
+                raise
+            # the map looks at its numbers, as a kernel does when it checks its inputs
+            slope = torch.stack([torch.autograd.functional.jacobian(one, sample) for sample in x.detach()])
     return slope.reshape(len(x), -1, x[0].numel()).detach()
 
 

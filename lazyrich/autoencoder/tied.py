@@ -8,6 +8,7 @@ input and independent noise. The paper prints the backward recursion for l = L-1
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from lazyrich.errors import AutoencoderError
 
 Phi = Callable[[Tensor], Tensor]
 NODES = 128
+REACH = 12.0  # standard deviations that integrals go to
+TINY = 1e-300  # least spread
 SMALL = 1e-16  # mean square at which the limit for inputs of zero is taken
 
 
@@ -50,6 +53,10 @@ def tied_signal(
     mean_square: float = 1.0, decoder: Phi | None = None,
 ) -> TiedSignal:  # fmt: skip
     """S_signal and S_noise of a random tied autoencoder with equal layers.
+
+    With beta = ratio * weight and s_l^2 the variances on the way in, gamma_{L+1} = E[z phi(s_L z)] / s_L and
+    rho_{L+1} = E phi(s_L z)^2; then for l = L to 2, with M = beta gamma_{l+1} phi(s_{l-1} z) + sqrt(beta rho_{l+1} + out_bias) z',
+    gamma_l = E[z phi(M)] / s_{l-1} and rho_l = E phi(M)^2. At last S_signal = beta gamma_2, S_noise^2 = beta rho_2 + out_bias.
 
     Args:
         phi: nonlinearity of the encoder; sigma_0 is the identity.
@@ -84,11 +91,10 @@ def tied_signal(
     power = float((w * back(root * z) ** 2).sum())
     for layer in range(depth, 1, -1):
         root = math.sqrt(into[layer - 1])
-        mean = ratio * weight * gain * phi(root * z)[:, None]
-        spread = math.sqrt(ratio * weight * power + out_bias)
-        back_in = back(mean + spread * z[None, :])
-        gain = float((w[:, None] * w[None, :] * z[:, None] * back_in).sum()) / root
-        power = float((w[:, None] * w[None, :] * back_in**2).sum())
+        spread = max(math.sqrt(ratio * weight * power + out_bias), TINY)
+        mean = ratio * weight * gain * phi(root * z)
+        gain = float((w * z * _moved(back, mean, spread)).sum()) / root
+        power = float((w * _expected(lambda u: back(u) ** 2, mean, spread)).sum())
     return TiedSignal(ratio * weight * gain, math.sqrt(ratio * weight * power + out_bias), tuple(into[1:]))
 
 
@@ -162,9 +168,38 @@ def _refuse(positive: dict[str, float], others: dict[str, float]) -> None:
         )
 
 
-def _gauss() -> tuple[Tensor, Tensor]:
-    """Nodes and weights of E f(z): Gauss-Legendre on halves, which rectifiers' kinks at zero do not spoil."""
+def _moved(back: Phi, mean: Tensor, spread: float) -> Tensor:
+    """E back(mean + spread z) - E back(spread z), without taking the difference of the two where the mean is small.
+
+    In a deep stack the mean falls below the rounding of the spread, and the difference would lose the signal. Moving a Gaussian by
+    r is weighting it by exp(r z - r^2 / 2), so the difference is E[back(spread z) expm1(r z - r^2 / 2)].
+    """
+    z, w = _gauss()
+    r = (mean / spread)[:, None]
+    small = r.clamp(-1, 1)
+    weighted = (w * back(spread * z) * torch.expm1(small * z - small**2 / 2)).sum(1)
+    far = _expected(back, mean, spread) - float((w * back(spread * z)).sum())
+    return torch.where(r[:, 0].abs() <= 1, weighted, far)
+
+
+def _expected(f: Phi, mean: Tensor, spread: float) -> Tensor:
+    """E f(mean + spread z) for every mean, the integral split where the argument is zero."""
+    z, w = _gauss(-mean / spread)
+    return (w * f(mean[:, None] + spread * z)).sum(-1)
+
+
+@functools.cache
+def _legendre() -> tuple[Tensor, Tensor]:
     nodes, weights = np.polynomial.legendre.leggauss(NODES)
-    half, mass = torch.tensor(6.0 * (nodes + 1)), torch.tensor(6.0 * weights)  # [0, 12]
-    density = torch.exp(-(half**2) / 2) / math.sqrt(2 * math.pi)
-    return torch.cat([-half.flip(0), half]), torch.cat([(mass * density).flip(0), mass * density])
+    return torch.tensor(nodes), torch.tensor(weights)
+
+
+def _gauss(kink: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Nodes and weights of E f(z): Gauss-Legendre on both sides of the kink, zero by default, of a rectifier."""
+    nodes, weights = _legendre()
+    kink = torch.zeros((), dtype=torch.float64) if kink is None else kink.double()
+    kink = kink.clamp(-REACH, REACH)[..., None]
+    below, above = (kink + REACH) / 2, (REACH - kink) / 2  # half the lengths of the two parts
+    z = torch.cat([below * (nodes + 1) - REACH, above * (nodes + 1) + kink], -1)
+    w = torch.cat([below * weights, above * weights], -1)
+    return z, w * torch.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)

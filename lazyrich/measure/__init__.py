@@ -1,5 +1,6 @@
 """Measuring networks in training: update decomposition, slopes, verdicts and the coordinate check."""
 
+from lazyrich.measure.alignment import AlignmentLine, AlignmentResult, LayerRatios, alignment_ratios, alignments
 from lazyrich.measure.check import check
 from lazyrich.measure.decompose import Decomposition, decompose
 from lazyrich.measure.deep import check_depth
@@ -20,10 +21,13 @@ from lazyrich.measure.updates import UpdateProbe
 from lazyrich.measure.verdict import Line, Overall
 
 __all__ = [
+    "AlignmentLine",
+    "AlignmentResult",
     "CheckResult",
     "Decomposition",
     "DepthResult",
     "DialResult",
+    "LayerRatios",
     "LimitResult",
     "Line",
     "Overall",
@@ -34,6 +38,8 @@ __all__ = [
     "TangentResult",
     "TransferResult",
     "UpdateProbe",
+    "alignment_ratios",
+    "alignments",
     "check",
     "check_depth",
     "decompose",

@@ -52,6 +52,16 @@ class CheckResult:
         """The judged lines, one a layer."""
         return [line for line in self.lines if line.verdict]
 
+    @property
+    def harmful(self) -> list[str]:
+        """Layers whose movement in the first step raises the loss, to first order, in every draw of the widest network."""
+        widest = max(self.settings["widths"])
+        first = [trial["records"].get("1", {}) for trial in self.trials if trial["width"] == widest]
+        layers = {
+            layer: [records.get(layer, {}).get("signed uuc", math.nan) for records in first] for layer in (first or [{}])[0]
+        }
+        return [layer for layer, products in layers.items() if all(product > 0 for product in products)]
+
     def rows(self) -> list[dict[str, Any]]:
         """Every line as a flat record, for pandas or polars."""
         return [_line(line) for line in self.lines]
@@ -127,6 +137,7 @@ class CheckResult:
         table = ["  ".join(c.ljust(n) for c, n in zip(row, sizes, strict=True)).rstrip() for row in [header, *rows]]
         owed = [f"unmet: {o['kind']} at {o['where']}: {o['why']}" for o in self.obligations if not o["met"]]
         mends = [f"mend: {mend}" for mend in self.verdict.mends]
+        owed += [f"raises the loss with its first step: {shown(layer)}" for layer in self.harmful]
         rule = "-" * max(map(len, table))
         theory = f"theory: {self.theory['scheme']} under {self.theory['optimizer']} is {self.theory['regime']}"
         return "\n".join([self.title, str(self.verdict), rule, *table, rule, theory, *owed, *mends])

@@ -25,8 +25,9 @@ class UpdateProbe:
 
     Quantities (root mean square per coordinate unless said otherwise): ``level`` of the output at initialisation,
     ``update`` of the output since then, its terms ``layer``, ``passthrough`` and ``interaction``; ``uuc``, the mean over
-    samples of |delta . Delta h| with delta the per-sample gradient at initialisation; ``max``, layer over update. The first
-    step is recorded with ``update`` and ``uuc`` only, the last with all. Parameters that belong to no unit are recorded by
+    samples of |delta . Delta h| with delta the per-sample gradient at initialisation, and ``signed uuc``, that without the
+    absolute value, above zero where a layer's movement raises the loss; ``max``, layer over update. The first
+    step is recorded with ``update`` and both ``uuc`` only, the last with all. Parameters that belong to no unit are recorded by
     name with their own change as ``layer``. Where the network returns something that no unit returned (a tied readout done
     by hand, a product of features), its output is recorded as ``(function)``.
 
@@ -89,7 +90,8 @@ class UpdateProbe:
         update = call.output - old.output
         record = {"level": rms(old.output), "update": rms(update)}
         if key in self._delta:
-            record["uuc"] = float((self._delta[key] * update).flatten(1).sum(1).abs().mean())
+            product = (self._delta[key] * update).flatten(1).sum(1)
+            record |= {"uuc": float(product.abs().mean()), "signed uuc": float(product.mean())}
         if full:
             module, path = model.get_submodule(key.split("#")[0]), key.split("#")[0]
             y10 = _evaluate(module, _slice(now, path), old)

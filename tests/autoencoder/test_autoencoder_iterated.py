@@ -23,6 +23,7 @@ from lazyrich.autoencoder import (
     used,
 )
 from lazyrich.errors import AutoencoderError
+from lazyrich.inference import posterior
 
 
 def turn(angle, shrink=1.0):
@@ -55,6 +56,24 @@ def test_radii_are_those_of_the_jacobian():
     torch.testing.assert_close(slopes[:, :, 5], (net(x + step) - net(x - step)).detach() / 2e-6, rtol=1e-6, atol=1e-8)
     torch.testing.assert_close(spectral_radius(lambda x: x @ turn(0.3, 0.7).T, torch.zeros(2, 2, dtype=torch.float64)),
                                torch.full((2,), 0.7, dtype=torch.float64))  # fmt: skip
+
+
+@pytest.mark.parametrize("activation", ["erf", "relu"])
+def test_a_lazy_autoencoder_is_asked_for_its_memory_as_a_network_is(activation):
+    """f(x) = Theta(x, X) Theta(X, X)^-1 X, which a network in the kernel regime ends at from outputs of zero."""
+    k = lzr.kernel(lzr.zoo.MLP(64, 2, 5, 5, activation))
+    x, z = torch.randn(2, 4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    gram = k.ntk(x)
+
+    def lazy(at):
+        return posterior(gram, x, k.ntk(at, x)).mean
+
+    step = 1e-5 * torch.eye(5, dtype=torch.float64)
+    slopes = torch.stack([(lazy(z + d) - lazy(z - d)) / 2e-5 for d in step], 2)
+    torch.testing.assert_close(jacobian(lazy, z), slopes, rtol=1e-6, atol=1e-8)
+    found = memory(lazy, x, steps=30)
+    assert float(found.error.max()) < 1e-8
+    torch.testing.assert_close(found.radius, torch.linalg.eigvals(jacobian(lazy, x)).abs().amax(-1))
 
 
 @pytest.mark.slow
@@ -110,6 +129,34 @@ def test_an_input_of_zero_is_the_limit_of_small_ones(phi, depth):
     assert zero.noise == pytest.approx(small.noise, rel=1e-3, abs=1e-3)
     if phi is torch.relu:  # knows no scale
         assert zero.signal == pytest.approx(tied_signal(phi, depth, 1.5).signal, rel=1e-6)
+
+
+@pytest.mark.parametrize("beta", [1.5, 2.5, 4.0, 4.5])
+def test_signal_and_noise_of_deep_tied_rectifiers_cross_over_at_four_and_two(beta):
+    """Deep down a layer multiplies the signal by beta / 4 and the noise by beta / 2 (once on the way in and once back)."""
+    found = {depth: tied_signal(torch.relu, depth, beta) for depth in (20, 100, 200)}
+    for a, b in ((20, 100), (100, 200)):
+        slope = math.log(found[b].signal / found[a].signal) / (b - a)
+        assert slope == pytest.approx(math.log(beta / 4), abs=1e-5)
+        slope = math.log(found[b].noise / found[a].noise) / (b - a)
+        assert slope == pytest.approx(math.log(beta / 2), abs=1e-5)
+
+
+def test_tied_rectifiers_are_integrated_as_the_recursion_says():
+    """Against the trapezoidal rule on a fine grid, two layers; the kink of the decoder is no node of either."""
+    z = torch.linspace(-9, 9, 6001, dtype=torch.float64)
+    w = torch.exp(-(z**2) / 2) / math.sqrt(2 * math.pi) * (z[1] - z[0])
+    for weight in (0.5, 4.0, 100.0):
+        root, beta, power = (
+            math.sqrt(weight),
+            weight,
+            weight**2 / 4,
+        )  # at the code: variance weight^2 / 2, of which half is left
+        back = torch.relu(beta * 0.5 * torch.relu(root * z)[:, None] + math.sqrt(beta * power) * z)
+        gain, rho = float((w * z) @ back @ w) / root, float(w @ back**2 @ w)
+        found = tied_signal(torch.relu, 2, weight)
+        assert found.signal == pytest.approx(beta * gain, rel=1e-6)
+        assert found.noise == pytest.approx(math.sqrt(beta * rho), rel=1e-6)
 
 
 def test_deep_tied_autoencoders_keep_their_input_longest_near_unit_weights():

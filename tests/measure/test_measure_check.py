@@ -97,6 +97,21 @@ class Half(nn.Module):
         return self.body.readout(torch.tanh(self.body.hidden[1](h if self.flag else h.detach())))
 
 
+def climbing(width):
+    net = lzr.zoo.mlp(width)
+    net.hidden[0].weight.register_hook(lambda gradient: -gradient)
+    return net
+
+
+def test_a_layer_that_learns_the_wrong_way_is_named():
+    plan = lzr.plan(lzr.Family(climbing, base=32), lzr.mup(), "sgd")
+    found = lzr.check(plan, "digits", widths=[32, 64], steps=1, seeds=2, lr=0.01)
+    assert found.harmful[0] == "hidden.0"
+    assert "raises the loss with its first step: hidden.0" in str(found)
+    plain = lzr.check(lzr.plan(lzr.Family(lzr.zoo.mlp, base=32), lzr.mup(), "sgd"), "digits", widths=[32, 64], steps=1, seeds=1)
+    assert plain.harmful == []
+
+
 def test_a_layer_that_does_not_train_is_called_frozen():
     result = check(lzr.mup(), factory=lambda n: Half(n, flag=False), widths=(64, 128), seeds=2)
     assert line(result, "body.hidden.0").verdict == "frozen"

@@ -117,3 +117,4 @@ def test_uuc_is_the_mean_first_order_change_of_the_per_sample_loss():
     train(model, torch.optim.SGD(model.parameters(), lr=1e-3), lambda s: (x, y), loss, 1, probes=[probe])
     change = (loss(model(x), y, reduction="none").detach() - start).abs().mean()
     assert abs(probe.records[1]["readout"]["uuc"] / float(change) - 1) < 0.02
+    assert all(-unit["uuc"] <= unit["signed uuc"] < 0 for unit in probe.records[1].values())  # gradient descent descends
