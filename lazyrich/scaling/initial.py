@@ -114,8 +114,10 @@ def _refuse_unread(tensor: TensorPlan, rule: Initialiser, family: Family) -> Non
     turned = replace(given, produced=tensor.contracted, contracted=tensor.produced)
     sizes = given.asked_std(tensor.shape), turned.asked_std(tensor.shape)
     if None not in sizes and not math.isclose(*sizes, rel_tol=1e-6):
-        (first,), (second,) = tensor.produced, tensor.contracted
-        reader = f"lazyrich.family.Axes(produced=({second},), contracted=({first},)) if name == '{leaf}' else None"
+        first, second = (", ".join(map(str, axes)) for axes in (tensor.produced, tensor.contracted))
+        reader = (
+            f"lazyrich.family.Axes(produced={tensor.contracted}, contracted={tensor.produced}) if name == '{leaf}' else None"
+        )
         raise PlanError(
             f"init= gives '{tensor.name}' a rule that asks for its fan, but only its shape {tensor.shape} is known: it may sum "
             f"over axis {first} (as x @ w does) or {second} (as a Linear's weight), which gives {sizes[1]:.4g} or "
