@@ -53,6 +53,7 @@ def run(words: Sequence[str]) -> None:
         from lazyrich.reference import resolve
         from lazyrich.scaling import parse as parse_scheme
         from lazyrich.scaling import plan as make_plan
+        from lazyrich.scaling.remark import remarks
 
         if width < 1:
             raise UsageError(f"got width {width}, expected a positive one")
@@ -72,6 +73,8 @@ def run(words: Sequence[str]) -> None:
         for obligation in made.obligations:
             hook = " (plan.meet_(model) attaches a hook)" if obligation.hooked else ""
             print(f"obligation: {obligation}{hook}")
+        for remark in remarks(family, made.scheme, made.optimizer_name):
+            print(f"remark: {remark}")
         if written:
             print(f"plan: {written}")
 

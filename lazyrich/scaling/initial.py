@@ -114,12 +114,15 @@ def _refuse_unread(tensor: TensorPlan, rule: Initialiser, family: Family) -> Non
     turned = replace(given, produced=tensor.contracted, contracted=tensor.produced)
     sizes = given.asked_std(tensor.shape), turned.asked_std(tensor.shape)
     if None not in sizes and not math.isclose(*sizes, rel_tol=1e-6):
-        (first,), (second,) = tensor.produced, tensor.contracted
-        reader = f"lazyrich.family.Axes(produced=({second},), contracted=({first},)) if name == '{leaf}' else None"
+        first, second = (", ".join(map(str, axes)) for axes in (tensor.produced, tensor.contracted))
+        reader = (
+            f"lazyrich.family.Axes(produced={tensor.contracted}, contracted={tensor.produced}) if name == '{leaf}' else None"
+        )
         raise PlanError(
-            f"init= gives {rule} to '{tensor.name}' of shape {tensor.shape}, of which only the shape is known: it may sum over "
-            f"axis {first} (as x @ w does) or {second} (as a Linear's weight), which gives {sizes[1]:.4g} or {sizes[0]:.4g} at the "
-            f"base width. Say which before the family is made, for x @ w by lazyrich.family.register({type(module).__name__}, "
+            f"init= gives '{tensor.name}' a rule that asks for its fan, but only its shape {tensor.shape} is known: it may sum "
+            f"over axis {first} (as x @ w does) or {second} (as a Linear's weight), which gives {sizes[1]:.4g} or "
+            f"{sizes[0]:.4g} at the base width. Say which before the family is made, for x @ w by "
+            f"lazyrich.family.register({type(module).__name__}, "
             f"lambda module, name, shape: {reader}); or give its standard deviation at the base width: "
             f"init={{'{tensor.name}': {sizes[1]:.4g}}}"
         )

@@ -301,6 +301,9 @@ def test_a_rule_that_asks_for_a_fan_is_refused_where_nothing_tells_which_axis_is
     assert plan.settings(32)["1.w"].std == pytest.approx(0.25)
     lzr.plan(family, lzr.mup(), init={"*": rules.xavier()})  # the same either way
     lzr.family.register(Told, lambda module, name, shape: lzr.family.Axes((axis + 1,), (axis,)))
+    cube = lzr.Family(lambda n: nn.Sequential(nn.Linear(3, n), Times(n, n, n)), base=32, roles={"1.w": "hidden"})
+    with pytest.raises(PlanError, match=r"'1.w' .*sum over axis 0 .* or 1, 2 \(as"):
+        lzr.plan(cube, lzr.mup(), init={"*": rules.he()})
     told = lzr.plan(times(Told, *experts), lzr.mup(), init={"*": rules.he()})
     assert told.settings(32)["1.w"].std == pytest.approx(0.25)
     assert told.settings(128)["1.w"].std == pytest.approx(0.125)

@@ -12,6 +12,7 @@ from torch import nn
 
 import lazyrich as lzr
 from lazyrich.errors import PlanError
+from lazyrich.scaling.remark import remarks
 
 F = nn.functional
 
@@ -684,3 +685,28 @@ def test_softmaxes_that_are_no_attention_owe_nothing():
 
     family = lzr.Family(reading(Router), base=16, roles={"attention.gate": "output"})
     assert lzr.plan(family, lzr.mup()).obligations == ()
+
+
+# --- remarks ----------------------------------------------------------------------------------------------------------------------
+
+
+class Grouped(nn.Module):
+    """Heads of a fixed size, that grow in number; those of keys and values do, or are ``fixed``."""
+
+    def __init__(self, n, fixed):
+        super().__init__()
+        self.head_dim, other = 4, 8 if fixed else n
+        self.query, self.key, self.value, self.out = nn.Linear(n, n), nn.Linear(n, other), nn.Linear(n, other), nn.Linear(n, n)
+
+    def forward(self, x, factor=1.0):
+        q, k, v = (f(x).unflatten(-1, (-1, 4)).transpose(1, 2) for f in (self.query, self.key, self.value))
+        return self.out(F.scaled_dot_product_attention(q, k, v, enable_gqa=True).transpose(1, 2).flatten(2))
+
+
+def test_keys_and_values_of_a_fixed_size_are_remarked():
+    family = lzr.Family(reading(Grouped, True), base=16)
+    (said,) = remarks(family, lzr.mup(), "adamw")
+    assert "in the attention 'attention' attention.key.weight, attention.value.weight give a fixed" in said
+    assert "starts as width^-0.5" in said
+    assert remarks(family, lzr.ntk(), "adamw") == remarks(family, lzr.standard(), "sgd") == []
+    assert remarks(lzr.Family(reading(Grouped, False), base=16), lzr.mup(), "adamw") == []
