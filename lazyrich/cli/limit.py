@@ -57,7 +57,8 @@ def run(words: Sequence[str]) -> None:
             samples: training samples, at least 3; the limit's time grows as their square or faster.
             test: more samples, watched and not learnt.
             steps: of full-batch gradient descent.
-            lr: learning rate at the base width (default: a quarter of the largest stable one at initialisation).
+            lr: learning rate at the base width (default: a quarter of the largest stable one at initialisation, less where the
+                loss of the limit rises).
             loss: half the square, logistic, or cross entropy.
             neurons: sampled neurons a layer of the limit, at least 400; its error falls as their root.
             centred: take the networks' initial outputs off, as is always done in the kernel regime.

@@ -204,6 +204,8 @@ def test_derivatives_count_as_far_as_they_are_those_of_the_function():
 
 REFUSED = [
     ({"lr": 60.0, "steps": 40}, r"training diverges at step \d+: .*largest stable one at initialisation is"),
+    ({"rise": 0.5}, "training diverges at step 0: "),
+    ({"rise": "x"}, "got rise = 'x', expected a positive number"),
     ({"memory": 1e5}, "lower samples, steps or the number of inputs"),
     ({"loss": "hinge"}, "got loss 'hinge', expected one of squared"),
     ({"loss": "half_mse"}, "got loss 'half_mse'.* half_mse is called squared here"),
