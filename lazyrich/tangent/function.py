@@ -6,7 +6,7 @@ import copy
 import math
 import numbers
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -82,7 +82,7 @@ class NetworkFunction:
         trained = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
         if not trained:
             raise TangentError(f"{type(model).__name__} has no trainable parameters; a tangent needs some (requires_grad=True)")
-        self.model = model
+        self.model, self._compiled = model, is_compiled(model)
         self.parameters: dict[str, Tensor] = trained
         frozen = {name: p.detach() for name, p in model.named_parameters() if not p.requires_grad}
         self._constants = {**frozen, **dict(model.named_buffers())}
@@ -93,7 +93,7 @@ class NetworkFunction:
             return self._run({**self._constants, **self.parameters, **parameters}, x)
 
     def _run(self, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
-        with smooth():
+        with smooth(), eager(self._compiled):
             out = _tensor_of(functional_call(self.model, dict(tensors), (x,)), self.model)
         if out.dim() == 0:
             raise TangentError(
@@ -257,6 +257,16 @@ def uncompiled(model: nn.Module) -> nn.Module:
     """What torch.compile wraps: its names are those that plans and checkpoints know, and it is traced for nobody else's tensors."""
     own = getattr(model, "_orig_mod", None)
     return own if type(model).__name__ == "OptimizedModule" and isinstance(own, nn.Module) else model
+
+
+def is_compiled(model: nn.Module) -> bool:
+    """Whether parts of it run by torch.compile."""
+    return any(uncompiled(module) is not module or module._compiled_call_impl is not None for module in model.modules())
+
+
+def eager(compiled: bool) -> AbstractContextManager[Any]:
+    """Within it, compiled parts run as they were written: derivatives would have them compiled again each time."""
+    return torch.compiler.set_stance("force_eager") if compiled else nullcontext()
 
 
 def refuse_untensored(x: Any, name: str) -> None:

@@ -12,7 +12,15 @@ from torch.func import jvp
 
 from lazyrich.errors import TangentError
 from lazyrich.functional import functional_call
-from lazyrich.tangent.function import NetworkFunction, Parameters, copy_of, differentiable, refuse_frequency
+from lazyrich.tangent.function import (
+    NetworkFunction,
+    Parameters,
+    copy_of,
+    differentiable,
+    eager,
+    is_compiled,
+    refuse_frequency,
+)
 from lazyrich.tangent.written import smooth
 
 HIGHEST = 8  # the cost doubles with every order
@@ -78,7 +86,7 @@ class TaylorModel(nn.Module):
         self._modules, self._parameters, self._buffers = own._modules, own._parameters, own._buffers
         self._non_persistent_buffers_set = own._non_persistent_buffers_set
         self._network = [own]  # in a list, so that it is no child: what it holds is registered under the network's own names
-        self._order = order
+        self._order, self._compiled = order, is_compiled(own)
         self._point = {name: p.detach().clone() for name, p in own.named_parameters() if p.requires_grad}
         self._seen: set[tuple[object, ...]] = set()  # kinds of inputs on which it was found to be one
 
@@ -103,7 +111,7 @@ class TaylorModel(nn.Module):
         def f(parameters: Parameters) -> Tensor:
             return functional_call(self._network[0], dict(parameters), (x,))
 
-        with smooth(), differentiable(self._network[0]):
+        with smooth(), eager(self._compiled), differentiable(self._network[0]):
             terms = directional(f, point, step, self._order)
         return torch.stack([term / math.factorial(j) for j, term in enumerate(terms)]).sum(0)
 

@@ -456,3 +456,19 @@ def test_what_is_compiled_goes_by_the_names_of_what_it_wraps():
     torch.testing.assert_close(linearize(compiled)(x), net(x))
     assert [layer.layer for layer in layer_alignment(compiled, x, torch.tensor([0, 1, 0, 1])).layers] == ["0", "2"]
     assert torch._dynamo.utils.counters["frames"] == start  # nothing was traced
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_compiled_parts_run_as_they_were_written(whole):
+    net, x = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)), torch.rand(4, 3)
+    kernel = ntk_of(net, x)
+    if whole:
+        net.compile(backend="eager")
+    else:
+        net[0] = torch.compile(net[0], backend="eager")
+    start = torch._dynamo.utils.counters["frames"].copy()
+    torch.testing.assert_close(ntk_of(net, x), kernel)
+    wide = kernel.transpose(1, 2).reshape(8, 8)
+    torch.testing.assert_close(NtkOperator(net, x).matvec(torch.eye(8)), wide)
+    assert taylor(net, 2)(x).shape == (4, 2)
+    assert torch._dynamo.utils.counters["frames"] == start
