@@ -72,7 +72,7 @@ def refuse_parametrized(model: nn.Module, base: Shapes, probe: Shapes, given: Ma
     Raises:
         FamilyError: with the reason and the mend.
     """
-    unknown: dict[str, Role] = {}
+    unknown: dict[str, Role | None] = {}
     for path, leaf, several in _lists(model):
         names = [name for name in base if name.rpartition(".")[0] == path and base[name] != probe[name]]
         if not names or _normed(model, path, leaf, several):
@@ -134,6 +134,6 @@ def _normed(model: nn.Module, path: str, leaf: str, several: ParametrizationList
     """Whether this is a weight norm alone, with gains along the one axis that is the layer's output."""
     if len(several) != 1 or not isinstance(several[0], _WeightNorm) or several[0].dim is None:
         return False
-    shape = tuple(several.original1.shape)
+    shape = tuple(several.get_parameter("original1").shape)
     axes = read_axes(model.get_submodule(place(f"{path}.original1")[0]), leaf, shape)
     return axes.known and axes.produced[:1] == (several[0].dim % len(shape),)

@@ -112,8 +112,8 @@ def _refuse_unread(tensor: TensorPlan, rule: Initialiser, family: Family) -> Non
         return
     given = replace(tensor, start=rule)
     turned = replace(given, produced=tensor.contracted, contracted=tensor.produced)
-    sizes = given.asked_std(tensor.shape), turned.asked_std(tensor.shape)
-    if None not in sizes and not math.isclose(*sizes, rel_tol=1e-6):
+    one, other = given.asked_std(tensor.shape), turned.asked_std(tensor.shape)
+    if one is not None and other is not None and not math.isclose(one, other, rel_tol=1e-6):
         first, second = (", ".join(map(str, axes)) for axes in (tensor.produced, tensor.contracted))
         reader = (
             f"lazyrich.family.Axes(produced={tensor.contracted}, contracted={tensor.produced}) if name == '{leaf}' else None"

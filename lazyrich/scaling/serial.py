@@ -39,7 +39,7 @@ def to_dict(plan: Plan) -> dict[str, Any]:
 
 
 def _row(tensor: TensorPlan) -> dict[str, Any]:
-    row = {**asdict(tensor), "role": str(tensor.role)}
+    row: dict[str, Any] = {**asdict(tensor), "role": str(tensor.role)}
     if not tensor.norm_of:  # so that plans of other networks are written as ever
         del row["norm_of"]
     return row

@@ -20,7 +20,8 @@ def inside(out: Tensor, given: Iterable[Any]) -> set[Any]:
         ['MmBackward0', 'TBackward0']
     """
     ends = {t.grad_fn for t in given if isinstance(t, Tensor)}
-    found, ahead = {out.grad_fn}, [out.grad_fn]
+    found: set[Any] = {out.grad_fn}
+    ahead: list[Any] = [out.grad_fn]
     while ahead:
         for after, _ in ahead.pop().next_functions:
             if after is not None and after.next_functions and after not in ends and after not in found:
@@ -47,7 +48,7 @@ def past(out: Tensor, names: Mapping[int, str], owners: Mapping[Any, Owner]) -> 
         {'weight'}
     """
     found: set[str] = set()
-    ahead = [] if out.grad_fn is None else [out.grad_fn]
+    ahead: list[Any] = [] if out.grad_fn is None else [out.grad_fn]
     seen = set(ahead)
     while ahead:
         node = ahead.pop()
