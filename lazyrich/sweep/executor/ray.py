@@ -2,7 +2,8 @@
 
 Start one with ``ray start --head`` on one machine and ``ray start --address HOST:6379`` on each of the others, then give
 ``ray://auto`` on any of them, or ``ray://HOST:10001`` from outside. Without an address a cluster of local processes is started
-for the sweep. Workers need lazyrich installed, and whatever the function imports.
+for the sweep. Workers need lazyrich installed, and whatever the function imports. Where the head is gone, Ray itself ends a program
+that reached it by ``ray://auto``, a minute later; finished trials are kept, and the same command goes on from them.
 """
 
 from __future__ import annotations
