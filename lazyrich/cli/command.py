@@ -20,7 +20,15 @@ Factory = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FACTORY")]
 
 
 def parse(function: Callable[..., Any], verb: str, words: Sequence[str]) -> Any:
-    """Call a function with the words of a command, as tyro reads them from its signature."""
+    """Call a function with the words of a command, as tyro reads them from its signature.
+
+    Raises:
+        UsageError: for an empty word, such as a variable of the shell that is not set; ``--out ""`` would be the folder here.
+    """
+    for i, word in enumerate(words):
+        if not word or (word.startswith("--") and word.endswith("=")):
+            name = word.removesuffix("=") or (words[i - 1] if i else f"lazyrich {verb}")
+            raise UsageError(f"got nothing after {name}, expected a value; is a variable empty that the command names?")
     text = (inspect.getdoc(function) or "").partition("\nArgs:")[0]
     _say_defaults_once(function)
     return tyro.cli(function, prog=f"lazyrich {verb}", args=list(words), description=text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import pickletools
@@ -47,12 +48,12 @@ def packed(function: Callable[..., Any]) -> bytes:
 
 
 def attempt_packed(data: bytes, trial: Trial) -> Outcome:
-    """``attempt`` with a packed function: what other processes and machines are asked to do."""
+    """``attempt`` with a packed function: what clusters are asked to do, which may do it again without a word."""
     try:
         function = unpacked(data)
     except SweepError as error:
-        return Outcome(trial.key, trial.settings, "failed", error=str(error))
-    return attempt(function, trial)
+        return Outcome(trial.key, trial.settings, "failed", error=str(error), attempts=0)
+    return dataclasses.replace(attempt(function, trial), attempts=0)
 
 
 @functools.lru_cache(maxsize=4)

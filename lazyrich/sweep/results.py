@@ -159,7 +159,8 @@ class Results:
         lines = [f"{self.total} trials: {', '.join(parts) or 'none run'} (in {self.folder})"]
         for outcome in self.failures[:SHOWN]:
             settings = ", ".join(f"{k}={v}" for k, v in outcome.settings.items())
-            lines.append(f"  {outcome.status} after {outcome.attempts}: {settings}: {outcome.error}")
+            after = f" after {outcome.attempts}" if outcome.attempts else ""
+            lines.append(f"  {outcome.status}{after}: {settings}: {' '.join(outcome.error.split())}")
         if len(self.failures) > SHOWN:
             lines.append(f"  and {len(self.failures) - SHOWN} more")
         return "\n".join(lines + list(self.notes))

@@ -42,7 +42,7 @@ class Outcome:
         arrays: the arrays among it.
         error: what was raised, or how the process ended.
         seconds: that the last attempt took.
-        attempts: how often it was tried, as far as the executor knows it: Ray, Dask and pools of futures do not say.
+        attempts: how often it was tried; 0 where that is not known, since Ray, Dask and pools of futures do not say.
         function: whose outcome it is, by name, once a store has kept it.
         code: fingerprint of that function's code.
     """
@@ -88,7 +88,7 @@ def plain_settings(settings: Mapping[str, Any]) -> Settings:
         return {name: _plain(value, name) for name, value in _by_text(settings, "the settings").items()}
     except _NotPlain as odd:
         raise SweepError(
-            f"axis '{odd.place}' holds a {odd.kind}, expected numbers, text, True, False, None, or lists of these; "
+            f"axis '{odd.place}' holds {article(odd.kind)}, expected numbers, text, True, False, None, or lists of these; "
             "give a name, and look the object up inside the function"
         ) from None
 
@@ -129,6 +129,16 @@ def printable(text: str) -> str:
         'bad \\udcff name'
     """
     return text.encode("utf-8", "backslashreplace").decode()
+
+
+def article(kind: str) -> str:
+    """A kind of value with its article.
+
+    Example:
+        >>> article("object"), article("set")
+        ('an object', 'a set')
+    """
+    return f"{'an' if kind[:1].lower() in 'aeio' else 'a'} {kind}"
 
 
 def name_of(function: Callable[..., Any]) -> str:
@@ -216,5 +226,6 @@ def _returned(item: Any, name: str) -> Any:
     except _NotPlain as odd:
         mend = "; return an array under a name of its own, not inside lists or dictionaries" if odd.array else ""
         raise SweepError(
-            f"the function returned a {odd.kind} for '{odd.place}', expected numbers, text, lists, dictionaries or arrays{mend}"
+            f"the function returned {article(odd.kind)} for '{odd.place}', expected numbers, text, lists, dictionaries or "
+            f"arrays{mend}"
         ) from None

@@ -121,6 +121,12 @@ def test_failures_keep_what_is_finished_and_end_with_status_2(words, tmp_path, c
     assert "killed by SIGKILL" in (out / "report.html").read_text()
 
 
+def test_a_failure_of_several_lines_is_one_line(tmp_path, capsys):
+    (tmp_path / "long.py").write_text("def train(x):\n    raise ValueError('one\\ntwo')\n")
+    assert main(["sweep", f"{tmp_path / 'long.py'}:train", "--axis", "x=1", "--out", str(tmp_path / "run")]) == 2
+    assert "failed after 1: x=1: ValueError: one two (" in capsys.readouterr().out
+
+
 def test_an_axis_with_an_infinite_value_has_a_page(tmp_path, capsys):
     (tmp_path / "norm.py").write_text("def norm(p, i):\n    return {'n': i + (0 if p == float('inf') else p)}\n")
     out = tmp_path / "run"
@@ -168,6 +174,9 @@ def test_shards_merge_and_export(words, tmp_path, capsys):
         (["seed=3:3"], "expected a list of at least one value"),
         (["lr=1", "--executor", "slurm"], "got executor 'slurm'"),
         (["lr=1", "--executor", "dask://127.0.0.1:1"], "127.0.0.1:1"),
+        (["lr=1", "--executor", "dask://"], "got executor 'dask://' without a place, expected dask://HOST:PORT"),
+        (["lr=1", "--executor", ""], "got nothing after --executor"),
+        (["lr=1", "--track="], "got nothing after --track"),
         (["lr=1", "--shard", "3/2"], "got shard '3/2'"),
         (["lr=1", "--track", "paper"], "got tracker 'paper'"),
         (["lr=1", "--timeout", "3"], "got a timeout for executor 'inline'"),

@@ -39,7 +39,7 @@ def test_a_grid_is_the_product_of_its_axes():
         ({"lr": [1, 2, 1]}, "axis 'lr' has 1 twice"),
         ({"a": range(2000), "b": range(2000)}, "4,000,000 trials"),
         ({"a": range(10**30)}, "axis .a. is range.*more than 1,000,000 values"),
-        ({"model": [object()]}, "axis 'model' holds a object"),
+        ({"model": [object()]}, "axis 'model' holds an object"),
         ({"z": [np.complex64(1)]}, "axis 'z' holds a complex"),
     ],
 )
@@ -141,7 +141,7 @@ def test_what_a_function_raises_is_an_outcome_and_can_be_tried_again(tmp_path):
 @pytest.mark.parametrize(
     ("returned", "says"),
     [
-        (object(), "returned a object for 'value'"),
+        (object(), "returned an object for 'value'"),
         ({"x": {1, 2}}, "returned a set for 'x'"),
         (np.array([object()]), "array of objects"),
         ({"layers": {"fc": torch.ones(2)}}, "a Tensor of shape (2,) for 'layers/fc', expected"),

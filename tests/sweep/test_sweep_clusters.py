@@ -12,6 +12,7 @@ import pytest
 from lazyrich.errors import SweepError
 from lazyrich.sweep import Store, executor_for, sweep
 from lazyrich.sweep.executor import dask
+from lazyrich.sweep.trial import Trial
 
 
 def once_dead(a, folder):
@@ -54,6 +55,7 @@ def test_a_trial_that_kills_its_dask_worker_takes_no_other_with_it(tmp_path):
     pytest.importorskip("distributed")
     results = sweep(always_dead, {"a": list(range(10))}, tmp_path / "s", executor=executor_for("dask", workers=2))
     assert [o.settings["a"] for o in results.failures] == [3] and results.failures[0].status == "died"
+    assert "died: a=3: its worker process died (KilledWorker; Dask tried it alone up to 4 times); run it with" in str(results)
     assert sorted(o.value["value"] for o in results.outcomes if o.status == "done") == [a for a in range(10) if a != 3]
 
 
@@ -95,6 +97,76 @@ def test_a_result_is_waited_for_only_while_the_dask_scheduler_listens():
     client.status = "closed"
     with pytest.raises(ConnectionError):
         dask._result(client, Slow())
+
+
+class Lost:
+    """Ray's face over a cluster of one machine that is gone after the first trial, or whose trial 3 dies."""
+
+    class exceptions:  # noqa: N801
+        class RayError(Exception): ...
+
+        class WorkerCrashedError(RayError): ...
+
+        class RaySystemError(RayError): ...
+
+    def __init__(self, gone: bool) -> None:
+        self.gone, self.up, self.got = gone, False, 0
+
+    def init(self, **_):
+        assert not self.got, "a cluster of its own was started"
+        self.up = True
+
+    def is_initialized(self):
+        return self.up
+
+    def cluster_resources(self):
+        return {"CPU": 2}
+
+    def put(self, value):
+        return value
+
+    def remote(self, **_):
+        return lambda call: SimpleNamespace(remote=lambda data, trial: (call, data, trial.key, tuple(trial.settings.items())))
+
+    def wait(self, references, num_returns):
+        self.up = not (self.gone and self.got)
+        if not self.up:
+            raise ConnectionError("Failed to reconnect within the reconnection grace period")
+        return references[:1], references[1:]
+
+    def get(self, reference):
+        self.got += 1
+        call, data, key, settings = reference
+        if dict(settings) == {"a": 3}:
+            raise self.exceptions.WorkerCrashedError("The worker died. Check python-core-worker-*.log files.")
+        return call(data, Trial(key, dict(settings)))
+
+    def cancel(self, reference, force):
+        self.init()
+
+    def shutdown(self):
+        self.up = False
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_a_ray_cluster_that_is_gone_is_no_trials_fault_and_a_dead_worker_is(tmp_path, monkeypatch, gone):
+    monkeypatch.setitem(sys.modules, "ray", Lost(gone))
+    where = executor_for("ray://head:10001", retries=3)
+    if gone:
+        with pytest.raises(SweepError, match="the Ray cluster 'head:10001' is gone .*repeat the same command"):
+            sweep(same, {"a": [1, 2, 3]}, tmp_path / "s", executor=where)
+    else:
+        results = sweep(same, {"a": [1, 2, 3]}, tmp_path / "s", executor=where)
+        assert "died: a=3: its worker process died (WorkerCrashedError; Ray tried it up to 4 times); run it with" in str(
+            results
+        )
+        assert [o.attempts for o in results.outcomes] == [0, 0, 0]  # which Ray does not say
+    with Store(tmp_path / "s") as store:
+        assert [o.status for o in store.all()] == (["done"] if gone else ["done", "done", "died"])
+
+
+def same(a):
+    return a
 
 
 @pytest.mark.ray

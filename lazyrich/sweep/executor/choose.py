@@ -27,7 +27,11 @@ def executor_for(
         >>> type(executor_for("processes", workers=2)).__name__
         'Processes'
     """
-    kind, _, address = name.partition("://")
+    kind, slashes, address = name.partition("://")
+    if slashes and not address:
+        raise SweepError(
+            f"got executor '{name}' without a place, expected {kind}://HOST:PORT, or {kind} for this machine alone"
+        )
     if timeout is not None and kind != "processes":
         raise SweepError(f"got a timeout for executor '{name}', expected --executor processes, which alone can end a trial")
     _refuse(name, kind, address, workers, retries)

@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from lazyrich.errors import SweepError
+from lazyrich.sweep.executor.futures import HOW
 from lazyrich.sweep.packed import attempt_packed, packed
 from lazyrich.sweep.trial import Outcome, Trial
 
@@ -176,4 +177,12 @@ def _outcome(client: Any, future: Any, trial: Trial) -> Outcome:
     except Exception as error:  # KilledWorker and its kin
         if isinstance(error, CancelledError) or not _connected(client):
             raise  # no fault of the trial
-        return Outcome(trial.key, trial.settings, "died", error=f"{type(error).__name__}: {error}")
+        return Outcome(trial.key, trial.settings, "died", error=_said(error), attempts=0)
+
+
+def _said(error: Exception) -> str:
+    """Dask tells how often it tried a trial in the number of deaths that it allows."""
+    allowed = getattr(error, "allowed_failures", None)
+    if allowed is None:
+        return f"{type(error).__name__}: {error}"
+    return f"its worker process died ({type(error).__name__}; Dask tried it alone up to {allowed + 1} times); {HOW}"

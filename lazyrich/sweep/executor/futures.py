@@ -11,6 +11,8 @@ from lazyrich.errors import SweepError
 from lazyrich.sweep.packed import attempt_packed, packed
 from lazyrich.sweep.trial import Outcome, Trial
 
+HOW = "run it with --executor processes to be told how, and its last words"  # the mend where a cluster's worker died
+
 
 class Pool(Protocol):
     """What is asked of a pool."""
@@ -64,4 +66,4 @@ def _outcome(future: Future[Any], trial: Trial) -> Outcome:
     try:
         return future.result()
     except Exception as error:  # whatever the pool raises for a dead worker
-        return Outcome(trial.key, trial.settings, "died", error=f"{type(error).__name__}: {error}")
+        return Outcome(trial.key, trial.settings, "died", error=f"{type(error).__name__}: {error}", attempts=0)
