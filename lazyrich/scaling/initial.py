@@ -120,11 +120,11 @@ def _refuse_unread(tensor: TensorPlan, rule: Initialiser, family: Family) -> Non
         )
         raise PlanError(
             f"init= gives '{tensor.name}' a rule that asks for its fan, but only its shape {tensor.shape} is known: it may sum "
-            f"over axis {first} (as x @ w does) or {second} (as a Linear's weight), which gives {sizes[1]:.4g} or "
-            f"{sizes[0]:.4g} at the base width. Say which before the family is made, for x @ w by "
+            f"over axis {first} (as x @ w does) or {second} (as a Linear's weight), which gives {other:.4g} or "
+            f"{one:.4g} at the base width. Say which before the family is made, for x @ w by "
             f"lazyrich.family.register({type(module).__name__}, "
             f"lambda module, name, shape: {reader}); or give its standard deviation at the base width: "
-            f"init={{'{tensor.name}': {sizes[1]:.4g}}}"
+            f"init={{'{tensor.name}': {other:.4g}}}"
         )
 
 
