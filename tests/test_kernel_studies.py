@@ -63,3 +63,29 @@ def test_mup_delays_a_bottleneck_under_sgd_and_not_under_adam(name, low, high):
 def test_an_encoder_in_ntk_parameterisation_moves_less_and_less():
     found = study("bottleneck", "parameterisations")("NTP")["encoder"]
     assert fit_slope(constant("bottleneck", "MOVE_WIDTHS"), found).value == pytest.approx(-0.45, abs=0.1)
+
+
+def test_unbiased_metrics_of_features_are_right_where_biased_ones_are_not():
+    similarity, directions = study("feature_metrics", "similarity"), study("feature_metrics", "directions")
+    assert abs(similarity(True)) < 0.02
+    assert similarity(False) > 0.95
+    assert directions(True) == pytest.approx(1, abs=0.05)
+    assert directions(False) == pytest.approx(1 / 11, abs=0.005)  # 1 / (1 / 100 + 1 / 1000)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_expansions_of_higher_order_follow_what_training_reached(seed):
+    errors = study("taylor_orders", "errors")(seed)
+    assert errors == sorted(errors, reverse=True)
+    assert errors[3] < errors[0] / 20
+
+
+def test_kernels_of_networks_of_finite_width_scatter_as_their_scale_does():
+    errors = [study("kernel_convergence", "nngp_error")(512, seed) for seed in range(4)]
+    assert max(errors) < 2 * 5 / np.sqrt(16 * 512)
+
+
+@pytest.mark.slow
+def test_tangent_kernels_approach_their_limit_as_the_root_of_the_width():
+    slope, _ = study("kernel_convergence", "ntk_slope")()
+    assert slope.value == pytest.approx(-0.5, abs=0.1)

@@ -55,6 +55,7 @@ class Trained:
 
 
 Metric = Callable[[Trained], float | None]
+"""``metric(trained)``: one number of a network before, early in and after its training; None where it has no meaning."""
 
 
 def unexplained(run: Trained) -> float:

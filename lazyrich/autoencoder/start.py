@@ -24,6 +24,7 @@ from lazyrich.init import transposed as by_transpose
 
 SAMPLES = 2000  # that principal directions are taken from
 Start = Callable[[nn.Module, Tensor, int], None]
+"""``start(model, x, seed)``: changes in place the weights that a plan has drawn; x are training inputs, (N, ...)."""
 
 
 def default(model: nn.Module, x: Tensor, seed: int) -> None:

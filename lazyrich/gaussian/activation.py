@@ -21,7 +21,10 @@ from lazyrich.gaussian.rectifier import Rectifier
 
 
 def dual(activation: str | Callable[[Tensor], Tensor], kinks: tuple[float, ...] = (), **parameters: Any) -> Dual:
-    """The dual activation of a function, by name or as it is.
+    """The dual activation of a function, by name or as it is: E phi(u) phi(v) of correlated Gaussians.
+
+    The name is of Daniely, Frostig & Singer 2016 (arXiv:1602.05897); rectifiers and their powers are the arc-cosine kernels of
+    Cho & Saul 2009, the error function's is of Williams 1997.
 
     Args:
         activation: a name, a function tensor -> tensor that acts entry by entry, or an activation module.

@@ -51,7 +51,7 @@ def critical(
     variance: float | None = None,
     stable: bool = True,
 ) -> Critical:
-    """The edge of chaos, chi_perp(q*) = 1, for a given sigma_b^2 or a given q*.
+    """The edge of chaos, chi_perp(q*) = 1, for a given sigma_b^2 or a given q* (Schoenholz et al. 2017, arXiv:1611.01232).
 
     sigma_w^2 = 1 / E phi'^2 and sigma_b^2 = q* - E phi^2 / E phi'^2; given sigma_b^2, the smallest q* that has it. Where
     chi_parallel(q*) > 1, variances leave q* layer by layer, as those of GELU and SWISH do below their half-stable point.
@@ -96,6 +96,8 @@ def critical(
 
 def half_stable(activation: str | Callable[[Tensor], Tensor] | Dual) -> Critical:
     """The point with chi_parallel = chi_perp = 1 at q* > 0, of activations that are not scale invariant.
+
+    Roberts, Yaida & Hanin 2022, "The Principles of Deep Learning Theory", section 5.3.4.
 
     Raises:
         KernelError: if there is none.

@@ -175,6 +175,8 @@ class Signal:
 def signal(activation: str | Callable[[Tensor], Tensor] | Dual, weight: float, bias: float = 0.0) -> Signal:
     """Propagation through layers of an activation with sigma_w^2 = ``weight`` and sigma_b^2 = ``bias``.
 
+    Poole et al. 2016 (arXiv:1606.05340); Schoenholz et al. 2017 (arXiv:1611.01232).
+
     Raises:
         KernelError: for negative variances.
 

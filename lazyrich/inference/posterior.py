@@ -23,6 +23,13 @@ class Posterior:
         log_marginal: of the training targets, in nats.
         noise: the variance that was on the diagonal (its mean over samples).
         jitter: what was added beyond it.
+
+    Example:
+        >>> import torch
+        >>> k = torch.tensor([[2.0, 1.0], [1.0, 2.0]])
+        >>> found = posterior(k[:1, :1], torch.tensor([4.0]), k[1:, :1], k[1:, 1:])
+        >>> found.mean.tolist(), round(float(found.deviation), 4)
+        ([2.0], 1.2247)
     """
 
     mean: Tensor

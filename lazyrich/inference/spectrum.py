@@ -25,6 +25,11 @@ class Spectrum:
         eigenvectors: (N, N), in columns.
         power: the part of the targets' square on each eigenvector, (N,), summing to 1; None without targets.
         alignment: <K, Y Y^T>_F / (||K||_F ||Y Y^T||_F), uncentred (Cristianini et al. 2001); None without targets.
+
+    Example:
+        >>> found = spectrum(torch.diag(torch.tensor([1.0, 3.0])), torch.tensor([0.6, 0.8]))
+        >>> found.eigenvalues.tolist(), [round(p, 2) for p in found.cumulative.tolist()]
+        ([3.0, 1.0], [0.64, 1.0])
     """
 
     eigenvalues: Tensor

@@ -27,6 +27,12 @@ class EarlyStopping:
         filter: the part of each mode that is fitted by then, (T, N): 1 - e^{-lr c lambda t}.
         ridge: the ridge that lets through nearly the same, (T,): lambda/(lambda + ridge).
         degrees_of_freedom: sum of ``filter`` over modes, (T,).
+
+    Example:
+        >>> import torch
+        >>> found = early_stopping(torch.eye(2), [0.0, float("inf")])
+        >>> found.filter.tolist(), found.degrees_of_freedom.tolist()
+        ([[0.0, 0.0], [1.0, 1.0]], [0.0, 2.0])
     """
 
     times: Tensor

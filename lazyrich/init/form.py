@@ -53,7 +53,16 @@ class Form:
 
 @dataclass(frozen=True)
 class Sides:
-    """Which axes of a weight index its result and which are summed over: channels first, then positions of a kernel."""
+    """Which axes of a weight index its result and which are summed over: channels first, then positions of a kernel.
+
+    Attributes:
+        produced: axes of the outputs, (0,) of a dense layer (out, in).
+        contracted: axes that are summed over, (1, 2, 3) of a convolution (out, in, height, width).
+
+    Example:
+        >>> Sides((0,), (1, 2, 3)).kernel, tuple(Sides((0,), (1, 2, 3)).matrix(torch.zeros(6, 4, 3, 3)).shape)
+        ((2, 3), (6, 36))
+    """
 
     produced: tuple[int, ...]
     contracted: tuple[int, ...]

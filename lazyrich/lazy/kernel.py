@@ -44,6 +44,11 @@ _NO_INIT = "got init {}, expected lzr.init.variance(w, b), or such by pattern of
 class Kernel:
     """NNGP and NTK of a module in the kernel regime, for inputs of any shape that the module reads.
 
+    Of a dense network layer by layer, with F and F' the averages E phi(u) phi(v) and E phi'(u) phi'(v) over (u, v) ~ N(0, K^{l-1}),
+    K^0 = sigma_b^2 + sigma_w^2 x . x' / d and Theta^0 = K^0:
+
+        K^l = sigma_b^2 + sigma_w^2 F(K^{l-1}),    Theta^l = K^l + sigma_w^2 F'(K^{l-1}) Theta^{l-1}
+
     ``k.nngp(x1, x2)`` is K = E[f(x1) f(x2)] over initialisations (Lee et al. 2018, arXiv:1711.00165), ``k.ntk(x1, x2)`` the
     tangent kernel Theta (Jacot et al. 2018, arXiv:1806.07572), both (N1, N2) for one output (outputs are independent copies;
     positions that the network returns are kept as last axes). Made by ``lazyrich.kernel``. Under ``richness(r)`` with r > 0
@@ -290,6 +295,9 @@ class Kernel:
 
 def kernel(network: nn.Module | Plan, scheme: Scheme | None = None, init: Init = None) -> Kernel:
     """The kernel of a network at infinite width, traced from the module as it is.
+
+    The recursion of Lee et al. 2018 (arXiv:1711.00165) for the network's covariance, and of theorem 1 of Jacot et al. 2018
+    (arXiv:1806.07572) for its tangent kernel, operation by operation; written out at ``Kernel``.
 
     The network's own widths do not matter, only its architecture, the laws of its weights and, for the tangent kernel, their
     learning rates. Biases are trained and counted, as in the literature, and so are weights that start at zero (a zero head, LoRA's

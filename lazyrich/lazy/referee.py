@@ -22,7 +22,19 @@ from lazyrich.lazy.weights import Drawn
 
 @dataclass(frozen=True)
 class Estimate:
-    """Monte-Carlo kernels, (N1, N2, positions): means over draws and outputs, and the standard errors of the entries."""
+    """Monte-Carlo kernels, means over draws and outputs; ``positions`` are axes that the network returns, none of a dense one.
+
+    Attributes:
+        nngp: (N1, N2, positions).
+        ntk: (N1, N2, positions).
+        nngp_error: standard errors of the entries, of the same shape.
+        ntk_error: likewise.
+
+    Example:
+        >>> one = torch.ones(2, 2)
+        >>> Estimate(one, one, 0.1 * one, 0.1 * one).nngp_error.shape
+        torch.Size([2, 2])
+    """
 
     nngp: Tensor
     ntk: Tensor

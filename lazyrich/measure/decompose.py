@@ -109,6 +109,13 @@ def decompose(
     Raises:
         UsageError: for states that are not the block's.
         TrainError: for inputs that it does not take.
+
+    Example:
+        >>> block, x = nn.Linear(3, 2, bias=False), torch.ones(1, 3)
+        >>> before, after = {"weight": torch.zeros(2, 3)}, {"weight": torch.ones(2, 3)}
+        >>> parts = decompose(block, before, after, x, 2 * x)  # W = 0: nothing passes through
+        >>> parts.layer.tolist(), parts.passthrough.tolist(), parts.interaction.tolist()
+        ([[3.0, 3.0]], [[0.0, 0.0]], [[3.0, 3.0]])
     """
     _refuse(block, {"before": before, "after": after})
     old_x, new_x = moved_inputs(_as_args(x_before), _as_args(x_after), dtype)

@@ -66,9 +66,9 @@ def limit(
 ) -> LimitResult:
     """Train a plan's network at infinite width, with a kernel that does not move, and at several widths, all by the same steps.
 
-    The limit is ``dmft``'s; the kernel that does not move is the limit's own at initialisation, which is the prediction of the
-    lazy limit. Single networks approach the limit as width^(-1/2). A scheme in the kernel regime has a limit too, where the
-    features stay: the two predictions then agree.
+    The limit is ``dmft``'s (Bordelon & Pehlevan 2022, arXiv:2205.09653); the kernel that does not move is the limit's own at
+    initialisation, which is the prediction of the lazy limit. Single networks approach the limit as width^(-1/2). A scheme in the
+    kernel regime has a limit too, where the features stay: the two predictions then agree.
 
     Args:
         plan: for SGD with its family, a fully connected network.

@@ -54,6 +54,8 @@ def tangents(
 ) -> TangentResult:
     """Train a network by full-batch gradient descent, with its linearisation, kernels and higher kernels beside it.
 
+    Linearised training as in Lee et al. 2019 (arXiv:1902.06720), the hierarchy of Huang & Yau 2019 (arXiv:1909.08156).
+
     The loss is 1/(2N) sum (f - y)^2; classes are one-hot columns, centred. The linearised network takes the same steps, which
     its tangent kernel at initialisation gives in closed form. All kernels count the plan's learning rates; all is float64.
 

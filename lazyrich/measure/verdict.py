@@ -193,7 +193,17 @@ def _close(said: str, steps: Sequence[str], cause: Cause) -> str:
 
 @dataclass(frozen=True)
 class Overall:
-    """The verdict of a whole check: a word, the sentence that says what it means here, and what to do."""
+    """The verdict of a whole check: a word, the sentence that says what it means here, and what to do.
+
+    Attributes:
+        word: of the worst layer, or of the whole training.
+        sentence: about this network, with its numbers.
+        mends: what to change, most important first.
+
+    Example:
+        >>> print(Overall("exploding", "The readout's update grows as width^0.5.", ("lower its rate",)))
+        Exploding. The readout's update grows as width^0.5.
+    """
 
     word: Word
     sentence: str

@@ -82,7 +82,18 @@ class Closure:
 
 @dataclass(frozen=True)
 class ClosedFlow:
-    """Coordinates (looks, M, k) of the particles and the risk at each time."""
+    """Particles of a closed flow at each look.
+
+    Attributes:
+        times: (looks,).
+        coordinates: of M particles with k numbers each, (looks, M, k).
+        risk: (looks,).
+
+    Example:
+        >>> flow = Closure(lambda r: r, lambda m: (1 - m[0]) ** 2).follow(torch.zeros(5, 1).double(), [0.0, 1.0])
+        >>> flow.coordinates.shape, flow.rows()[0]["risk"]
+        (torch.Size([2, 5, 1]), 1.0)
+    """
 
     times: Tensor
     coordinates: Tensor

@@ -25,6 +25,13 @@ class Dynamics:
         outputs: (T + 1, P, C) at the training samples; ``test_outputs`` (T + 1, P', C) at the others.
         loss_error, outputs_error: standard errors over replicates, of the same shapes.
         preactivations: h at initialisation and at the end, (2, P + P', S) a hidden layer, of all replicates together.
+
+    Example:
+        >>> from lazyrich.rich import Network, solve
+        >>> x, y = torch.eye(3, dtype=torch.float64), torch.tensor([1.0, -1.0, 1.0], dtype=torch.float64)
+        >>> found = solve(Network.uniform(3, depth=1, gamma0=1.0), x, y, steps=2, samples=400)
+        >>> found.loss.shape, found.outputs.shape, found.features(1).shape[0]
+        (torch.Size([3]), torch.Size([3, 3, 1]), 3)
     """
 
     network: Network

@@ -165,6 +165,13 @@ class Particles:
         risk: E(y - f)^2 of the watched samples at each look.
         decay: lambda.
         temperature: 1/beta.
+
+    Example:
+        >>> x = torch.linspace(-1, 1, 8, dtype=torch.float64)[:, None]
+        >>> start = torch.zeros(10, 2, dtype=torch.float64) + 0.5
+        >>> found = mean_field(lambda theta, x: theta[:, 0] * (x * theta[:, 1]), start, (x, x[:, 0]), time=1.0, eps=0.1)
+        >>> found.particles.shape[1:], bool(found.risk[-1] < found.risk[0])
+        (torch.Size([10, 2]), True)
     """
 
     times: Tensor

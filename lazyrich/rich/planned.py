@@ -32,6 +32,8 @@ def dmft(
 ) -> Dynamics:
     """Train a network at infinite width as its plan says, with the learning rate that its finite networks have.
 
+    Dynamical mean-field theory of Bordelon & Pehlevan 2022 (arXiv:2205.09653), in discrete time.
+
     Args:
         family: a plan for SGD (``lzr.mup()``, ``lzr.richness(0.5, gamma)``); or a family, planned by muP. Its networks are linear
             layers of one width with one function of one number between them, by name or written out, or none; they are taken

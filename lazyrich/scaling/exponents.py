@@ -37,7 +37,17 @@ class Exponents:
 
 @dataclass(frozen=True)
 class Layers:
-    """Exponents of the input layer (and of vectors), of the hidden layers and of the readout."""
+    """Exponents of the input layer (and of vectors), of the hidden layers and of the readout; iterates in this order.
+
+    Attributes:
+        input: of tensors with one side that grows, or none: input weights, biases, gains.
+        hidden: of matrices both of whose sides grow.
+        output: of the readout, whose fan-in alone grows.
+
+    Example:
+        >>> [layer.a for layer in Layers(Exponents(0.0, 0.0, 0.0), Exponents(0.5, 0.0, 0.0), Exponents(0.5, 0.0, 0.0))]  # NTK
+        [0.0, 0.5, 0.5]
+    """
 
     input: Exponents
     hidden: Exponents

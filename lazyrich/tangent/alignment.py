@@ -136,6 +136,12 @@ class LayerAlignment:
         share: of the trace of the whole tangent kernel.
         speed: how fast the loss 1/(2N) sum (f - y)^2 would fall with this layer alone trained by gradient flow,
             sum_t rate_t ||dL/dtheta_t||^2 = r^T K_l r / N^2; None for targets of another shape than the outputs.
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 2))
+        >>> first = layer_alignment(net, torch.randn(6, 3), torch.tensor([0, 1, 0, 1, 0, 1])).layers[0]
+        >>> first.layer, 0 < first.share < 1, first.speed > 0
+        ('0', True, True)
     """
 
     layer: str

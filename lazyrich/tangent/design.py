@@ -30,6 +30,14 @@ class Candidate:
         gamma: richness constant that gives the wanted size.
         onsets: one a seed, at that gamma.
         plan: of the family, to build and train with.
+
+    Example:
+        >>> import torch
+        >>> from lazyrich.family.zoo import MLP
+        >>> family = Family(lambda n: MLP(n, 1, inputs=4, outputs=1), base=16)
+        >>> found = design(family, torch.eye(4), torch.tensor([1.0, -1.0, 1.0, -1.0]), size=0.1, seeds=1).candidates[0]
+        >>> round(found.size, 6), found.r, found.gamma > 0
+        (0.1, 0.0, True)
     """
 
     sigma_w: float | None
@@ -51,7 +59,18 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Designs:
-    """Candidates of equal size, in the order of the grid."""
+    """Candidates of equal size, in the order of the grid; a table when printed.
+
+    Attributes:
+        wanted: relative movement of the tangent kernel that they share.
+        width: at which.
+        candidates: one a point of the grid.
+
+    Example:
+        >>> found = Designs(0.1, 64, ())
+        >>> found.wanted, found.rows()
+        (0.1, [])
+    """
 
     wanted: float
     width: int
@@ -96,6 +115,8 @@ def design(
     seeds: int = 4,
 ) -> Designs:
     """Find the richness, for every (sigma_w, sigma_b, r) of a grid, at which the higher kernels start at a wanted size.
+
+    Hierarchy and kernels are those of Huang & Yau 2019 (arXiv:1909.08156), the richness scale of Karkada 2024 (arXiv:2404.19719).
 
     The size is ``Onset.size``: by how much, relative to itself, the tangent kernel is about to move while the network learns
     a share of its loss, from K3 and K4 at initialisation. For a centred network it is a known polynomial of gamma, so one

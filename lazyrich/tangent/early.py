@@ -90,6 +90,11 @@ class EarlyModel:
         layers: which layers are trained.
         inputs: d.
         nu: as above.
+
+    Example:
+        >>> model = early_model(torch.randn(200, 10), "erf", "first")
+        >>> model.features(torch.randn(3, 10)).shape, abs(model.nu) < 1e-12  # erf is odd
+        (torch.Size([3, 11]), True)
     """
 
     averages: Averages
@@ -156,6 +161,12 @@ class EarlyTraining:
         values: eigenvalues of Psi^T Psi / n, float64.
         vectors: their eigenvectors, in columns.
         pull: Psi^T y / n in that basis, (p, K).
+
+    Example:
+        >>> x = torch.randn(40, 4, generator=torch.Generator().manual_seed(0))
+        >>> training = early_model(x, "erf").train(x, x[:, :1], lr=0.5)
+        >>> training.beta(0).abs().max().item(), training.beta(10).shape[1]
+        (0.0, 1)
     """
 
     model: EarlyModel

@@ -27,6 +27,11 @@ class Equilibrium:
         backward: correlation of two inputs' gradients at layer l = 1 .. L, (L,); rises to its value at the top.
         balance: l*, where the two curves cross, interpolated; 1 or L where they do not.
         title: what was computed, for people.
+
+    Example:
+        >>> found = equilibrium("relu", 30)
+        >>> found.memory.shape, bool(found.memory[0] > found.memory[-1]), 1 < found.balance < 30
+        (torch.Size([30]), True, True)
     """
 
     depth: int

@@ -36,6 +36,11 @@ class HigherKernels:
         ddntk_two: <H_a u_c, H_b u_e> at [a, b, c, e], (m, m, m, m); None below order 4.
         shape: of the network's outputs on all inputs, training first, (N, K).
         samples: training inputs among them.
+
+    Example:
+        >>> found = higher_kernels(nn.Linear(2, 1), torch.eye(2))  # a linear model: nothing above the tangent kernel
+        >>> found.k2.tolist(), float(found.k3.abs().max())
+        ([[2.0, 1.0], [1.0, 2.0]], 0.0)
     """
 
     outputs: Tensor

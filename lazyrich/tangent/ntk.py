@@ -36,6 +36,8 @@ def ntk_of(
 ) -> Any:
     """The empirical tangent kernel Theta_kl(x, x') = sum_t rate_t <df_k/dtheta_t(x), df_l/dtheta_t(x')>.
 
+    Jacot, Gabriel & Hongler 2018 (arXiv:1806.07572), at finite width.
+
     For a dense layer a tensor's part is the activations' Gram times the backward signals' Gram, (a a') (delta_k delta_l');
     where weights are shared over positions, or read several times, it is the Gram of per-sample gradients, a slice of the
     tensor at a time. Whatever reads a parameter in another way (norm gains, positions, custom products) gets per-sample

@@ -30,6 +30,10 @@ class Onset:
         cosine: between the two.
         features: ||Dh[delta]|| / ||h|| by module path, the features' movement at first order.
         time: when the linearised network has learnt that share, in steps times learning rate times the scale of the loss.
+
+    Example:
+        >>> round(Onset(third=0.3, fourth=0.4, cosine=0.0).size, 12)
+        0.5
     """
 
     third: float
@@ -67,6 +71,9 @@ def onset(
     features: Sequence[str] = (),
 ) -> Onset:
     """How large the dNTK and its successor are at initialisation, in units that training sets itself.
+
+    The kernels are those of the neural tangent hierarchy (Huang & Yau 2019, arXiv:1909.08156) and of Dyer & Gur-Ari 2019
+    (arXiv:1909.11304); the units are ours.
 
     The linearised network reaches the share ``learnt`` of its loss at a time tau; by then its residual has added up to
     R = int_0^tau r dt = Theta^{-1} (1 - e^{-Theta tau}) r_0 and its parameters have moved by delta = -sum_b R_b grad f_b.

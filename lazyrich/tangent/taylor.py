@@ -76,6 +76,14 @@ class TaylorModel(nn.Module):
 
     Derivatives are nested forward-mode products along theta - theta_0, so nothing larger than the outputs is kept, and gradients
     through them are exact.
+
+    Example:
+        >>> net, x = nn.Linear(3, 1), torch.randn(5, 3)
+        >>> model = TaylorModel(net, order=1)  # as taylor(net, 1): exact for what is linear
+        >>> with torch.no_grad():
+        ...     _ = model.weight.add_(1.0)
+        >>> torch.allclose(model(x), net(x) + x.sum(1, keepdim=True), atol=1e-5)
+        True
     """
 
     def __init__(self, model: nn.Module, order: int) -> None:

@@ -38,6 +38,12 @@ class Hierarchy:
         reason: why it ends there; None where it does not.
         title: what was predicted, for people.
         first: tangent kernel of the training outputs at the start, (N K, N K).
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(2, 8, bias=False), nn.Tanh(), nn.Linear(8, 1, bias=False))
+        >>> found = hierarchy(net, torch.eye(2), torch.tensor([1.0, -1.0]), times=[0, 1, 2])
+        >>> found.ntk.shape, found.valid_until, found.reason is None
+        (torch.Size([3, 2, 2]), 2.0, True)
     """
 
     order: int

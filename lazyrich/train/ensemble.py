@@ -59,7 +59,16 @@ class Member:
 
 @dataclass(frozen=True)
 class Engine:
-    """How a member is trained, 'vmap' or 'loop', and why."""
+    """How the members of an ensemble are trained, and why.
+
+    Attributes:
+        name: 'vmap', stacked, parameters (members, ...); or 'loop', one by one.
+        why: in words.
+
+    Example:
+        >>> engine_for(nn.Sequential(nn.Linear(8, 4), nn.Dropout(0.5))).name  # draws at random
+        'loop'
+    """
 
     name: str
     why: str

@@ -69,6 +69,12 @@ class Alone:
         runs: by layer, in the network's order; ``run.model`` is that layer's trained copy. What the network itself owns is
             "(network)".
         whole: with every layer trained.
+
+    Example:
+        >>> from lazyrich.train.probe import Run
+        >>> run = lambda *losses: Run(nn.Linear(1, 1), losses=list(losses))
+        >>> Alone({"0": run(1.0, 0.7), "2": run(1.0, 0.4)}, run(1.0, 0.2)).best
+        '2'
     """
 
     runs: Mapping[str, Run]

@@ -12,6 +12,7 @@ from lazyrich.errors import TrainError
 from lazyrich.reference import resolve
 
 Loss = Callable[[Any, Tensor], Tensor]
+"""``loss(output, targets)``: what the network returned for a batch, and its targets (N, ...), to one number, a mean."""
 
 
 def half_mse(output: Tensor, target: Tensor) -> Tensor:

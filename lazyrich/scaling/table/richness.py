@@ -28,6 +28,8 @@ def richness(r: float, gamma: float = 1.0) -> Scheme:
     Example:
         >>> richness(0.25).classify("sgd").r
         0.25
+        >>> richness(0.25, gamma=3.0).name, richness(0.25, gamma=3.0).gamma
+        ('richness(0.25, gamma=3)', 3.0)
     """
     for name, value in (("richness r", r), ("gamma", gamma)):
         if isinstance(value, bool) or not isinstance(value, numbers.Real):
