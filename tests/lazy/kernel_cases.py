@@ -980,6 +980,26 @@ CASES: dict[str, Case] = {
     "two heads of one trunk": Case(
         lambda n: Net(lambda s, x: torch.cat([s.o(h := F.relu(s.i(x))), s.v(h)], -1), i=L(5, n), o=L(n, OUT), v=L(n, 3)), VEC
     ),
+    "radial functions around a grid": Case(
+        lambda n: buffered(
+            Net(
+                lambda s, x: s.o(s.c(F.silu(h := s.i(x))) + s.a(torch.exp(-(((s.g - h.unsqueeze(-1)) / 0.7) ** 2)).flatten(1))),
+                c=L(n, n),
+                i=L(5, n),
+                a=L(4 * n, n),
+                o=L(n, OUT),
+            ),
+            g=torch.linspace(-1, 2, 4),
+        ),
+        VEC,
+    ),
+    "features of frequencies": Case(
+        lambda n: buffered(
+            Net(lambda s, x: s.o(torch.sin(s.i(x)[:, :, None] * s.g[:, None]).flatten(2).mean(1)), i=L(5, n), o=L(3 * n, OUT)),
+            g=torch.tensor([0.5, 1.0, 2.0]),
+        ),
+        WORDS,
+    ),
     "chunks of data": Case(
         lambda n: Net(
             lambda s, x: s.o(F.relu((p := x.chunk(2, 1))[0] @ s.i.weight.T + s.a(p[1] / 2))),

@@ -626,6 +626,11 @@ REFUSED: dict[str, Refusal] = {
         WORDS,
         ("i.weight", "take one matrix, (A + I) @ h"),
     ),
+    "a feature of joined branches": Refusal(
+        of_dense(lambda s, x: s.o(torch.cat([3 * F.relu(h := s.i(x)), h.tanh()], -1)[:, 0, None].expand(-1, 16))),
+        VEC,
+        ("select at", "joined branches", "split before joining"),
+    ),
     "a detached weight": Refusal(
         of_dense(lambda s, x: F.linear(s.i(x), s.o.weight.detach())), VEC, ("out of training", "requires_grad_(False)")
     ),
