@@ -85,6 +85,12 @@ def param(*shape: int, std: float = 1.0, mean: float = 0.0) -> nn.Parameter:
     return nn.Parameter(mean + std * torch.randn(*shape))
 
 
+def starting_at(layer: Any, number: float) -> Any:
+    """A layer whose biases start at a number."""
+    nn.init.constant_(layer.bias, number)
+    return layer
+
+
 def conv1(n: int, between: nn.Module, positions: int) -> nn.Module:
     """Two convolutions with something between, read out by all positions."""
     return S(nn.Conv1d(5, n, 3, padding=1), nn.ReLU(), between, nn.ReLU(), nn.Flatten(), L(n * positions, OUT))
@@ -999,6 +1005,24 @@ CASES: dict[str, Case] = {
             g=torch.tensor([0.5, 1.0, 2.0]),
         ),
         WORDS,
+    ),
+    "gates that start shut": Case(
+        lambda n: Net(
+            lambda s, x: s.o(torch.sigmoid(s.t(h := s.i(x))) * s.a(F.relu(h))), t=starting_at(L(n, n), -1.0), **dense(n)
+        ),
+        VEC,
+        init=None,
+    ),
+    "residual branches with constant biases": Case(
+        lambda n: Net(
+            lambda s, x: s.o(F.relu((h := s.t(x)) - 2 * s.u(F.relu(h)))),
+            t=starting_at(nn.Conv1d(5, n, 3, padding=1), 1.0),
+            u=starting_at(nn.Conv1d(n, n, 1), 0.3),
+            o=S(nn.Flatten(), L(6 * n, OUT)),
+        ),
+        SEQ,
+        init=None,
+        rough=1e-5,
     ),
     "chunks of data": Case(
         lambda n: Net(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from kernel_cases import IMG, OUT, SEQ, TOKENS, VEC, VOL, WORDS, L, Net, S, dense, normal, param, turned
+from kernel_cases import IMG, OUT, SEQ, TOKENS, VEC, VOL, WORDS, L, Net, S, dense, normal, param, starting_at, turned
 from torch import Tensor, nn
 
 import lazyrich as lzr
@@ -540,9 +540,9 @@ REFUSED: dict[str, Refusal] = {
         init=None,
     ),
     "a bias with a mean": Refusal(
-        lambda n: Net(lambda s, x: s.o(F.linear(x, s.w, s.b)), w=param(n, 5), b=param(n, std=0.0, mean=1.0), o=L(n, OUT)),
-        VEC,
-        ("bias 'b' has the mean 1", "mean zero"),
+        lambda n: S(nn.Conv1d(5, n, 3), starting_at(nn.Conv1d(n, n, 3, groups=n), 1.0), nn.Flatten(), L(2 * n, OUT)),
+        SEQ,
+        ("bias '1.bias' has the mean 1", "mean zero"),
         init=None,
     ),
     "a table with a mean": Refusal(

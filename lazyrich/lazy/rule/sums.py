@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lazyrich.graph.node import Batch
-from lazyrich.lazy.field import SQUARE, Data, Field, Mix, Random, Source, Sources, Weight, number_of
+from lazyrich.lazy.field import SQUARE, Data, Field, Mix, Random, Source, Sources, Weight, number_of, straight
 from lazyrich.lazy.layout import Atom, Kind, Layout, size_of
 from lazyrich.lazy.rule import grid
 from lazyrich.lazy.rule.constant import are_zero, zeros
@@ -41,6 +41,10 @@ def add(call: Call) -> Any:
     whole = joined(call, (first, second), lambda a, b: a + alpha * b)
     if whole is not None:
         return whole
+    lines = [straight(first), straight(second)]
+    if all(lines) and any(line[1] for line in lines):  # type: ignore[index]
+        (a, up), (b, other) = lines  # type: ignore[misc]
+        return plus(call, _sum(call, a, b.scaled(alpha)), up + alpha * other)
     a, b = call.run.field(first, call), call.run.field(second, call)
     return _sum(call, a, b if alpha == 1 else b.scaled(alpha))
 
