@@ -1024,6 +1024,26 @@ CASES: dict[str, Case] = {
         init=None,
         rough=1e-5,
     ),
+    "channel_shuffle": Case(
+        lambda n: Net(
+            lambda s, x: s.o(F.relu(F.channel_shuffle(s.c(F.relu(F.channel_shuffle(s.i(x), 4))), 2)).mean((2, 3))),
+            i=nn.Conv2d(3, n, 2),
+            c=nn.Conv2d(n, n, 2, groups=2),
+            o=L(n, OUT),
+        ),
+        IMG,
+        width=64,
+    ),
+    "pixel_shuffle": Case(
+        lambda n: Net(
+            lambda s, x: s.o(F.relu(s.c(F.relu(F.pixel_shuffle(s.i(x), 2)))).mean((2, 3))),
+            i=nn.Conv2d(3, 4 * n, 2),
+            c=nn.Conv2d(n, n, 3, stride=2),
+            o=L(n, OUT),
+        ),
+        IMG,
+        width=64,
+    ),
     "chunks of data": Case(
         lambda n: Net(
             lambda s, x: s.o(F.relu((p := x.chunk(2, 1))[0] @ s.i.weight.T + s.a(p[1] / 2))),
@@ -1172,6 +1192,7 @@ SYNONYMS = {
     "fmax",
     "fmin",
     "full_like",
+    "native_channel_shuffle",
     "new_full",
     "new_ones",
     "gru",

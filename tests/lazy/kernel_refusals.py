@@ -631,6 +631,23 @@ REFUSED: dict[str, Refusal] = {
         VEC,
         ("select at", "joined branches", "split before joining"),
     ),
+    "shuffled joined channels": Refusal(
+        lambda n: joined(
+            n, nn.Conv1d(2 * n, 2 * n, 1), lambda h: F.channel_shuffle(torch.cat([3 * F.relu(h), h.tanh()], 1), 2)[:, : 2 * n]
+        ),
+        SEQ,
+        ("channel_shuffle at", "before joining"),
+    ),
+    "pixels shuffled of features with means": Refusal(
+        lambda n: Net(
+            lambda s, x: s.o(F.pixel_shuffle(F.relu(h := s.i(x)) + s.c(F.relu(h)), 2).mean((2, 3))),
+            i=nn.Conv2d(3, 4 * n, 2),
+            c=nn.Conv2d(4 * n, 4 * n, 1),
+            o=L(n, OUT),
+        ),
+        IMG,
+        ("pixel_shuffle at", "not centred", "before the nonlinearity"),
+    ),
     "a detached weight": Refusal(
         of_dense(lambda s, x: F.linear(s.i(x), s.o.weight.detach())), VEC, ("out of training", "requires_grad_(False)")
     ),
