@@ -1044,6 +1044,15 @@ CASES: dict[str, Case] = {
         IMG,
         width=64,
     ),
+    "a frozen number times the data": Case(
+        lambda n: Net(
+            lambda s, x: s.o(F.relu(s.i((1 + s.g) * x))),
+            g=param(1, std=0.0, mean=0.4).requires_grad_(False),
+            i=L(5, n),
+            o=L(n, OUT),
+        ),
+        VEC,
+    ),
     "chunks of data": Case(
         lambda n: Net(
             lambda s, x: s.o(F.relu((p := x.chunk(2, 1))[0] @ s.i.weight.T + s.a(p[1] / 2))),

@@ -648,6 +648,14 @@ REFUSED: dict[str, Refusal] = {
         IMG,
         ("pixel_shuffle at", "not centred", "before the nonlinearity"),
     ),
+    "a trained number times the data": Refusal(
+        of_dense(lambda s, x: s.o(F.relu(s.i((1 + s.g) * x))), g=lambda n: param(1)), VEC, ("mul at", "'g'", "stays random")
+    ),
+    "parameters times the data": Refusal(
+        of_dense(lambda s, x: s.o(F.relu(s.i(s.g * x))), g=lambda n: param(5)),
+        VEC,
+        ("mul at", "joins the parameter 'g'", "buffer"),
+    ),
     "a detached weight": Refusal(
         of_dense(lambda s, x: F.linear(s.i(x), s.o.weight.detach())), VEC, ("out of training", "requires_grad_(False)")
     ),
