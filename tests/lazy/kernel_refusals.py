@@ -593,7 +593,7 @@ REFUSED: dict[str, Refusal] = {
     "picked by the data of all": Refusal(
         of_dense(lambda s, x: s.o(s.i(x)[:, x[:, 0, 0].long()].mean(1))),
         WORDS,
-        ("index at", "constant indices", "torch.arange(len(h))"),
+        ("index at", "constant indices", "torch.arange(h.shape[0])"),
     ),
     "picked beyond the end": Refusal(
         of_dense(lambda s, x: s.o(s.i(x)[:, [6]])), WORDS, ("got indices from 6 to 6", "from -6 to 5")
