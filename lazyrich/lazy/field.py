@@ -274,7 +274,7 @@ def dual_of(curve: Curve, nodes: Iterable[Node], reader: Node) -> Dual:
         >>> dual_of(Curve(field, "sin", torch.sin), [], Node("linear", "linear", None)).error < ROUGH
         True
     """
-    if curve.spec:
+    if curve.spec and curve.spec[0] != SHIFT:
         return dual(curve.spec[0], **dict(curve.spec[1]))
     try:
         made = dual(curve.function, kinks=curve.known_kinks)
@@ -292,6 +292,7 @@ def dual_of(curve: Curve, nodes: Iterable[Node], reader: Node) -> Dual:
 
 
 IDENTITY: tuple[str, tuple[tuple[str, Any], ...]] = ("identity", ())  # the curve of a Gaussian field times a number
+SHIFT = "shift"  # the name of the curve of a field plus a number
 SQUARE: tuple[str, tuple[tuple[str, Any], ...]] = ("monomial", (("degree", 2),))  # whose mean is known of any field
 
 
@@ -354,6 +355,15 @@ class Weight:
 
 
 Random = (Field, Curve, Mix)
+
+
+def straight(value: Any) -> tuple[Field, float] | None:
+    """The Gaussian field and the number of which a value is known to be the sum; None for anything else."""
+    if isinstance(value, Field):
+        return (value, 0.0) if value.gaussian else None
+    if not isinstance(value, Curve) or not value.base.gaussian or not value.spec or value.spec[0] not in (IDENTITY[0], SHIFT):
+        return None
+    return value.base.scaled(value.scale * value.inner), value.scale * float(dict(value.spec[1]).get("by", 0.0))
 
 
 def number_of(value: Any) -> float | None:

@@ -44,7 +44,8 @@ def _parameter(graph: Graph, name: str) -> str:
     if node.op == "parameter":
         return str(node.target)
     weighed = [below for below in node.inputs if below in graph.weighed]
-    return _parameter(graph, weighed[0]) if node.op in KEPT and len(weighed) == 1 else ""
+    numbers = all(set(graph[below].shape or (1,)) == {1} for below in node.inputs if below not in weighed)
+    return _parameter(graph, weighed[0]) if node.op in KEPT and len(weighed) == 1 and numbers else ""
 
 
 def readouts_of(graph: Graph) -> frozenset[str]:

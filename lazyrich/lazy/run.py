@@ -107,7 +107,7 @@ class Run:
             args, kwargs = (tree_map_only(Overlap, lambda v: self.steady(call, v), v) for v in (args, kwargs))
             found = list(_leaves((*args, *kwargs.values())))
         if not any(isinstance(v, (*Random, Weight)) for v in found):
-            return self._computed(node, args, kwargs, found)
+            return self.computed(node, args, kwargs, found)
         rule = rule_of(node)
         if rule is None:
             raise Call(node, args, kwargs, self).no_rule()
@@ -124,7 +124,7 @@ class Run:
         like = self.inputs[0]
         return tensor.to(like) if tensor.is_floating_point() and like.is_floating_point() else tensor
 
-    def _computed(self, node: Node, args: Any, kwargs: Any, found: Sequence[Any]) -> Any:
+    def computed(self, node: Node, args: Any, kwargs: Any, found: Sequence[Any]) -> Any:
         """An operation on plain tensors and numbers, done as it is for each batch."""
         if torch.Tag.nondeterministic_seeded in (getattr(node.target, "tags", None) or ()) and _draws(node, kwargs):
             raise KernelError(

@@ -85,6 +85,12 @@ def param(*shape: int, std: float = 1.0, mean: float = 0.0) -> nn.Parameter:
     return nn.Parameter(mean + std * torch.randn(*shape))
 
 
+def starting_at(layer: Any, number: float) -> Any:
+    """A layer whose biases start at a number."""
+    nn.init.constant_(layer.bias, number)
+    return layer
+
+
 def conv1(n: int, between: nn.Module, positions: int) -> nn.Module:
     """Two convolutions with something between, read out by all positions."""
     return S(nn.Conv1d(5, n, 3, padding=1), nn.ReLU(), between, nn.ReLU(), nn.Flatten(), L(n * positions, OUT))
@@ -1009,6 +1015,73 @@ CASES: dict[str, Case] = {
     "two heads of one trunk": Case(
         lambda n: Net(lambda s, x: torch.cat([s.o(h := F.relu(s.i(x))), s.v(h)], -1), i=L(5, n), o=L(n, OUT), v=L(n, 3)), VEC
     ),
+    "radial functions around a grid": Case(
+        lambda n: buffered(
+            Net(
+                lambda s, x: s.o(s.c(F.silu(h := s.i(x))) + s.a(torch.exp(-(((s.g - h.unsqueeze(-1)) / 0.7) ** 2)).flatten(1))),
+                c=L(n, n),
+                i=L(5, n),
+                a=L(4 * n, n),
+                o=L(n, OUT),
+            ),
+            g=torch.linspace(-1, 2, 4),
+        ),
+        VEC,
+    ),
+    "features of frequencies": Case(
+        lambda n: buffered(
+            Net(lambda s, x: s.o(torch.sin(s.i(x)[:, :, None] * s.g[:, None]).flatten(2).mean(1)), i=L(5, n), o=L(3 * n, OUT)),
+            g=torch.tensor([0.5, 1.0, 2.0]),
+        ),
+        WORDS,
+    ),
+    "gates that start shut": Case(
+        lambda n: Net(
+            lambda s, x: s.o(torch.sigmoid(s.t(h := s.i(x))) * s.a(F.relu(h))), t=starting_at(L(n, n), -1.0), **dense(n)
+        ),
+        VEC,
+        init=None,
+    ),
+    "residual branches with constant biases": Case(
+        lambda n: Net(
+            lambda s, x: s.o(F.relu((h := s.t(x)) - 2 * s.u(F.relu(h)))),
+            t=starting_at(nn.Conv1d(5, n, 3, padding=1), 1.0),
+            u=starting_at(nn.Conv1d(n, n, 1), 0.3),
+            o=S(nn.Flatten(), L(6 * n, OUT)),
+        ),
+        SEQ,
+        init=None,
+        rough=1e-5,
+    ),
+    "channel_shuffle": Case(
+        lambda n: Net(
+            lambda s, x: s.o(F.relu(F.channel_shuffle(s.c(F.relu(F.channel_shuffle(s.i(x), 4))), 2)).mean((2, 3))),
+            i=nn.Conv2d(3, n, 2),
+            c=nn.Conv2d(n, n, 2, groups=2),
+            o=L(n, OUT),
+        ),
+        IMG,
+        width=64,
+    ),
+    "pixel_shuffle": Case(
+        lambda n: Net(
+            lambda s, x: s.o(F.relu(s.c(F.relu(F.pixel_shuffle(s.i(x), 2)))).mean((2, 3))),
+            i=nn.Conv2d(3, 4 * n, 2),
+            c=nn.Conv2d(n, n, 3, stride=2),
+            o=L(n, OUT),
+        ),
+        IMG,
+        width=64,
+    ),
+    "a frozen number times the data": Case(
+        lambda n: Net(
+            lambda s, x: s.o(F.relu(s.i((1 + s.g) * x))),
+            g=param(1, std=0.0, mean=0.4).requires_grad_(False),
+            i=L(5, n),
+            o=L(n, OUT),
+        ),
+        VEC,
+    ),
     "chunks of data": Case(
         lambda n: Net(
             lambda s, x: s.o(F.relu((p := x.chunk(2, 1))[0] @ s.i.weight.T + s.a(p[1] / 2))),
@@ -1157,6 +1230,7 @@ SYNONYMS = {
     "fmax",
     "fmin",
     "full_like",
+    "native_channel_shuffle",
     "new_full",
     "new_ones",
     "gru",

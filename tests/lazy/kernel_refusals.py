@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from kernel_cases import IMG, OUT, SEQ, TOKENS, VEC, VOL, WORDS, L, Net, S, dense, normal, param, root_mean_square, turned
+from kernel_cases import (
+    IMG, OUT, SEQ, TOKENS, VEC, VOL, WORDS, L, Net, S, dense, normal, param, root_mean_square, starting_at, turned,
+)  # fmt: skip
 from torch import Tensor, nn
 
 import lazyrich as lzr
@@ -549,9 +551,9 @@ REFUSED: dict[str, Refusal] = {
         init=None,
     ),
     "a bias with a mean": Refusal(
-        lambda n: Net(lambda s, x: s.o(F.linear(x, s.w, s.b)), w=param(n, 5), b=param(n, std=0.0, mean=1.0), o=L(n, OUT)),
-        VEC,
-        ("bias 'b' has the mean 1", "mean zero"),
+        lambda n: S(nn.Conv1d(5, n, 3), starting_at(nn.Conv1d(n, n, 3, groups=n), 1.0), nn.Flatten(), L(2 * n, OUT)),
+        SEQ,
+        ("bias '1.bias' has the mean 1", "mean zero"),
         init=None,
     ),
     "a table with a mean": Refusal(
@@ -632,7 +634,7 @@ REFUSED: dict[str, Refusal] = {
     "picked by the data of all": Refusal(
         of_dense(lambda s, x: s.o(s.i(x)[:, x[:, 0, 0].long()].mean(1))),
         WORDS,
-        ("index at", "constant indices", "torch.arange(len(h))"),
+        ("index at", "constant indices", "torch.arange(h.shape[0])"),
     ),
     "picked beyond the end": Refusal(
         of_dense(lambda s, x: s.o(s.i(x)[:, [6]])), WORDS, ("got indices from 6 to 6", "from -6 to 5")
@@ -664,6 +666,36 @@ REFUSED: dict[str, Refusal] = {
         of_dense(lambda s, x: s.o(F.relu(s.a((h := s.i(x))[:, 0] - h[:, 1])))),
         WORDS,
         ("i.weight", "take one matrix, (A + I) @ h"),
+    ),
+    "a feature of joined branches": Refusal(
+        of_dense(lambda s, x: s.o(torch.cat([3 * F.relu(h := s.i(x)), h.tanh()], -1)[:, 0, None].expand(-1, 16))),
+        VEC,
+        ("select at", "joined branches", "split before joining"),
+    ),
+    "shuffled joined channels": Refusal(
+        lambda n: joined(
+            n, nn.Conv1d(2 * n, 2 * n, 1), lambda h: F.channel_shuffle(torch.cat([3 * F.relu(h), h.tanh()], 1), 2)[:, : 2 * n]
+        ),
+        SEQ,
+        ("channel_shuffle at", "before joining"),
+    ),
+    "pixels shuffled of features with means": Refusal(
+        lambda n: Net(
+            lambda s, x: s.o(F.pixel_shuffle(F.relu(h := s.i(x)) + s.c(F.relu(h)), 2).mean((2, 3))),
+            i=nn.Conv2d(3, 4 * n, 2),
+            c=nn.Conv2d(4 * n, 4 * n, 1),
+            o=L(n, OUT),
+        ),
+        IMG,
+        ("pixel_shuffle at", "not centred", "before the nonlinearity"),
+    ),
+    "a trained number times the data": Refusal(
+        of_dense(lambda s, x: s.o(F.relu(s.i((1 + s.g) * x))), g=lambda n: param(1)), VEC, ("mul at", "'g'", "stays random")
+    ),
+    "parameters times the data": Refusal(
+        of_dense(lambda s, x: s.o(F.relu(s.i(s.g * x))), g=lambda n: param(5)),
+        VEC,
+        ("mul at", "joins the parameter 'g'", "buffer"),
     ),
     "a detached weight": Refusal(
         of_dense(lambda s, x: F.linear(s.i(x), s.o.weight.detach())), VEC, ("out of training", "requires_grad_(False)")

@@ -303,6 +303,24 @@ def test_positions_picked_by_indices_are_those_of_slices(name, mean):
         torch.testing.assert_close(got.reshape(expected.shape), expected, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    "numbers", [lambda x: torch.ones(6, 6).triu(), lambda x: x[..., :1] * x[..., :1].mT], ids=["constant", "data"]
+)
+def test_a_frozen_number_times_a_matrix_over_positions_is_that_matrix(numbers):
+    """Which mixes positions, so all pairs of them are read."""
+
+    def net(times):
+        layers = {"i": nn.Linear(5, 8), "a": nn.Linear(8, 8), "o": nn.Linear(8, 2), "g": param(1, std=0.0, mean=1.5)}
+        layers["g"].requires_grad_(False)
+        return Net(lambda s, x: s.o(F.relu(s.a(torch.matmul(times(s, numbers(x)), F.relu(s.i(x)))))), **layers)
+
+    one, other = (
+        lzr.kernel(net(f), init=lzr.init.variance(1.5, 0.2))(WORDS) for f in (lambda s, a: s.g * a, lambda s, a: 1.5 * a)
+    )
+    for got, expected in zip(one, other, strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-6, atol=1e-6)
+
+
 PHI = {"tanh": torch.tanh, "relu": torch.relu, "gelu": F.gelu, "gated": lambda h: h * torch.sigmoid(h)}
 
 

@@ -19,7 +19,7 @@ MASKED = 2**16  # positions (pairs of them) up to which rows are short and a mas
 
 
 @register("conv1d", "conv2d", "conv3d", says="K(p,p') -> w mean over the window of K(p+k,p'+k) + b; Theta alike")
-def convolve(call: Call) -> Field:
+def convolve(call: Call) -> Any:
     """Any stride, padding, dilation and number of groups; padding adds zeros."""
     dims = int(call.node.op[4])
     weight = call.get(1, "weight")
@@ -45,7 +45,7 @@ def convolve(call: Call) -> Field:
 
 
 @register("conv_transpose1d", "conv_transpose2d", "conv_transpose3d", says="K -> w/k sum over taps that meet; Theta alike")
-def convolve_transposed(call: Call) -> Field:
+def convolve_transposed(call: Call) -> Any:
     """Every input position is spread over a window of output positions; the fan-in counts all taps."""
     dims = int(call.node.op[14])
     weight = call.get(1, "weight")

@@ -11,25 +11,26 @@ from torch import Tensor
 from lazyrich.family import Role
 from lazyrich.lazy.field import Data, Field, Source, Weight
 from lazyrich.lazy.layout import Atom, Kind, size_of
+from lazyrich.lazy.rule.pointwise import plus
 from lazyrich.lazy.rule.table import Call, Need, register
 from lazyrich.lazy.weights import Drawn
 
 
 @register("linear", says="K -> w mean(K) + b; Theta -> w mean(Theta) + rate_w mean(K) + rate_b")
-def linear(call: Call) -> Field:
+def linear(call: Call) -> Any:
     """Sum over the last axis with fresh weights."""
     x, weight = call.args[0], call.get(1, "weight")
     return sum_over(call, x, weight, call.get(2, "bias"), axis=-1, outputs=call.node.shape[-1], transposed=False)  # type: ignore[index]
 
 
 @register("addmm", says="as linear")
-def addmm(call: Call) -> Field:
+def addmm(call: Call) -> Any:
     """Bias + x W."""
     weight = call.args[2]
     return sum_over(call, call.args[1], weight, call.args[0], -1, call.node.shape[-1], transposed=True)  # type: ignore[index]
 
 
-def sum_over(call: Call, x: Any, weight: Any, bias: Any, axis: int, outputs: int, transposed: bool) -> Field:
+def sum_over(call: Call, x: Any, weight: Any, bias: Any, axis: int, outputs: int, transposed: bool) -> Any:
     """A sum over one axis with fresh, independent weights, plus a bias."""
     if not isinstance(weight, Weight):
         raise call.refuse("its weight is computed from others", "only plain parameters have a known law")
@@ -66,10 +67,10 @@ def is_fresh(call: Call, x: Any) -> bool:
 def affine(
     call: Call, field: Field, weight: Weight, bias: Any, fan_in: int, layout: Any,
     gaussian: bool = True, fresh: bool = False, share: float = 1.0,
-) -> Field:  # fmt: skip
+) -> Any:  # fmt: skip
     """K -> w K + b, Theta -> w Theta + rate_w K + rate_b for covariances averaged over the fan-in.
 
-    ``share`` multiplies what was only summed; ``fresh`` arrays are written over.
+    ``share`` multiplies what was only summed; ``fresh`` arrays are written over. A bias with a mean shifts the field.
     """
     _refuse_bottleneck(call, name := weight.name, field)
     if weight.shift:
@@ -91,10 +92,15 @@ def affine(
             ntk = _scaled(ntk, variance, b.rate, over=fresh)
             ntk = ntk + rate * nngp if ntk.requires_grad else ntk.add_(nngp, alpha=rate)
     nngp = _scaled(nngp, variance, b.variance, over=fresh)
-    return replace(
+    made = replace(
         field, layout=layout, nngp=nngp, ntk=ntk, sources=frozenset({Source(n) for n in (name, *added)}), gaussian=gaussian,
         centred=True, mixed=mixed, mean=None, origin=(call.node.op, *call.node.inputs), own=0.0, uneven=False,
     )  # fmt: skip
+    if not b.mean:
+        return made
+    if not gaussian:
+        raise call.refuse(f"the bias '{bias.name}' has the mean {b.mean:g}", "draw it with mean zero")
+    return plus(call, made, b.mean)
 
 
 def _refuse_bottleneck(call: Call, name: str, field: Field) -> None:
@@ -125,10 +131,7 @@ def _bias(call: Call, bias: Any, role: Role) -> Drawn:
     if not isinstance(bias, Weight):
         raise call.refuse("its bias is computed from others", "only plain parameters have a known law")
     call.run.one_way(call, bias.name, "a bias")
-    drawn = call.run.added(bias, Role.FIXED if role is Role.OUTPUT else Role.VECTOR)
-    if drawn.mean != 0:
-        raise call.refuse(f"the bias '{bias.name}' has the mean {drawn.mean:g}", "draw it with mean zero")
-    return drawn
+    return call.run.added(bias, Role.FIXED if role is Role.OUTPUT else Role.VECTOR)
 
 
 DATA = frozenset({Source("the input")})

@@ -6,12 +6,15 @@ import math
 from dataclasses import replace
 from typing import Any
 
-from lazyrich.lazy.field import Weight, number_of
+from lazyrich.lazy.field import Data, Weight, number_of
 from lazyrich.lazy.rule.table import Call
 
 
-def changed(call: Call) -> Weight:
-    """A sum or product of one parameter and numbers: its law is scaled and shifted."""
+def changed(call: Call) -> Weight | Data:
+    """A sum or product of one parameter and numbers: its law is scaled and shifted. One of a single entry may meet the data."""
+    if any(isinstance(value, Data) and number_of(value) is None for value in call.args):
+        args = tuple(_number(call, value) if isinstance(value, Weight) else value for value in call.args)
+        return call.run.computed(call.node, args, call.kwargs, args)
     weights = [(i, value) for i, value in enumerate(call.args[:2]) if isinstance(value, Weight)]
     numbers = [number_of(value) for value in call.args[:2] if not isinstance(value, Weight)]
     if len(weights) != 1 or None in numbers or call.kwargs.get("rounding_mode") is not None:
@@ -28,6 +31,13 @@ def changed(call: Call) -> Weight:
         sign = alpha if op == "add" else -alpha
         factor, added = (1.0, sign * number) if at == 0 else (sign, number)
     return replace(weight, scale=weight.scale * factor, shift=weight.shift * factor + added)
+
+
+def _number(call: Call, weight: Weight) -> Data:
+    number = scalar(call, weight)
+    if number is None:
+        raise call.computed()
+    return Data((call.run.inputs[0].new_tensor(number),), constant=True, shape=())
 
 
 def scalar(call: Call, value: Any) -> float | None:

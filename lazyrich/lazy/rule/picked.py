@@ -58,7 +58,7 @@ def _picked(call: Call, at: list[int], given: list[Any]) -> Any:
     if any(not isinstance(one, Data) or not one.constant for one in given):
         raise call.refuse(
             "it picks by the data along all samples",
-            "pick by constant indices, or one position a sample: h[torch.arange(len(h)), index]",
+            "pick by constant indices, or one position a sample: h[torch.arange(h.shape[0]), index]",
         )
     indices = torch.broadcast_tensors(*(one.tensors[0] for one in given))
     return over(call, call.args[0], lambda field, layout: _at(call, field, layout, at, indices))
@@ -105,7 +105,7 @@ def _of_each(call: Call, given: list[Any]) -> Any:
     counted = [torch.arange(len(x), device=x.device) for x in call.run.inputs]
     whole = isinstance(samples, Data) and not samples.constant and len(samples.tensors) == len(counted)
     if not whole or not all(torch.equal(a, b) for a, b in zip(samples.tensors, counted, strict=True)):
-        raise call.refuse("it picks samples out of the batch", "treat all samples alike, h[torch.arange(len(h)), index]")
+        raise call.refuse("it picks samples out of the batch", "treat all samples alike, h[torch.arange(h.shape[0]), index]")
     if not rest:
         return call.args[0]
     field = call.field()

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lazyrich.lazy.field import IDENTITY, SQUARE, Curve, Data, Field, Mix, Random, Source, Weight, number_of
+from lazyrich.lazy.field import IDENTITY, SHIFT, SQUARE, Curve, Data, Field, Mix, Random, Source, Weight, number_of
 from lazyrich.lazy.layout import Kind
 from lazyrich.lazy.rule.parameter import changed
 from lazyrich.lazy.rule.table import Call, register
@@ -183,7 +183,7 @@ def plus(call: Call, value: Any, offset: float) -> Any:
     """A random value plus a number."""
     if offset == 0:
         return value
-    return through(call, value, lambda x: x + offset, None)
+    return through(call, value, lambda x: x + offset, (SHIFT, (("by", offset),)))
 
 
 def joined(call: Call, values: Sequence[Any], function: Callable[..., Tensor], part: str = "") -> Any:

@@ -169,6 +169,8 @@ def select(call: Call) -> Any:
 
 
 def _selected(call: Call, field: Field, layout: Layout | None, dim: int, index: int) -> Any:
+    if layout and any(a.kind is Kind.FEATURE for a in layout.axes[layout.axis(dim)]):
+        raise call.refuse("it takes a feature of joined branches, whose stretches have other laws", "split before joining")
     if layout:
         return layout.replaced(dim, *())
     at = field.layout.axis(dim)

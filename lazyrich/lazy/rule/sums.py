@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from lazyrich.graph.node import Batch
-from lazyrich.lazy.field import SQUARE, Data, Field, Mix, Random, Source, Sources, Weight, number_of
+from lazyrich.lazy.field import SQUARE, Data, Field, Mix, Random, Source, Sources, Weight, number_of, straight
 from lazyrich.lazy.layout import Atom, Kind, Layout, size_of
-from lazyrich.lazy.rule import output
+from lazyrich.lazy.rule import grid, output
 from lazyrich.lazy.rule.constant import are_zero, zeros
 from lazyrich.lazy.rule.parameter import changed, scalar
 from lazyrich.lazy.rule.pointwise import joined, through, times
@@ -43,6 +43,10 @@ def add(call: Call) -> Any:
         return whole
     if output.is_centring(call, first, second, alpha):
         return output.centred(*_aligned(call, call.run.field(first, call), second))
+    lines = [straight(first), straight(second)]
+    if all(lines) and any(line[1] for line in lines):  # type: ignore[index]
+        (a, up), (b, other) = lines  # type: ignore[misc]
+        return plus(call, _sum(call, a, b.scaled(alpha)), up + alpha * other)
     a, b = call.run.field(first, call), call.run.field(second, call)
     return _sum(call, a, b if alpha == 1 else b.scaled(alpha))
 
@@ -101,7 +105,8 @@ def multiply(call: Call) -> Any:
     if isinstance(second, Weight):
         return gain(call, call.run.field(first, call), second)
     if isinstance(second, Data):
-        return _mask(call, call.run.field(first, call), second)
+        mix = grid.stretched(call, first, second)
+        return _mask(call, call.run.field(first, call), second) if mix is None else mix
     return product(call, first, second)
 
 
@@ -120,25 +125,6 @@ def product(call: Call, first: Any, second: Any) -> Any:
     mean = None if a.mean is None or b.mean is None else a.mean * b.mean
     return Field(a.layout, a.order, a.nngp * b.nngp, ntk, a.full, a.sources | b.sources, False, a.centred or b.centred, mean,
                  mixed=a.mixed or b.mixed, shared=a.shared or b.shared)  # fmt: skip
-
-
-@register("where", "masked_fill", says="of functions of one field a function; masks choose positions", moments=True)
-def choose(call: Call) -> Any:
-    """One of two values, by a condition on the field itself, or by a mask over positions that may depend on the sample."""
-    condition, first, second = call.args if call.node.op == "where" else (call.args[1], call.args[2], call.args[0])
-    whole = joined(call, (condition, first, second), lambda c, a, b: torch.where(c != 0, a, b))
-    if whole is not None:
-        return whole
-    if not isinstance(condition, Data):
-        raise call.refuse(
-            "its condition and its values are not functions of one field", "choose by the field itself, or by a mask"
-        )
-    masks = (condition, replace(condition, tensors=tuple(~t.bool() for t in condition.tensors)))
-    values = [(value, mask) for value, mask in zip((first, second), masks, strict=True) if number_of(value) != 0]
-    if any(not isinstance(value, Random) for value, _ in values):
-        raise call.refuse("it fills positions with something that is neither zero nor a branch", "fill with zero")
-    parts = [_mask(call, call.run.field(value, call), mask) for value, mask in values]
-    return parts[0] if len(parts) == 1 else _sum(call, *parts)
 
 
 @register("stack", says="branches are positions of a new axis: blocks")
@@ -309,6 +295,8 @@ def _broadcast(field: Field, like: Field) -> Field:
 
 def plus_tensor(call: Call, value: Any, tensor: Weight | Data, alpha: float) -> Any:
     """A branch plus a table of parameters (positions, a bias) or plus a constant or the input itself."""
+    if (mix := grid.shifted(call, value, tensor, alpha)) is not None:
+        return mix
     field = call.run.field(value, call).merged()
     if isinstance(tensor, Weight):
         return _sum(call, field, table(call, tensor, field))

@@ -67,8 +67,8 @@ class Call:
         name = next((value.name for value in self.args if isinstance(value, Weight)), "weight")
         if any(isinstance(value, Data) and not value.constant for value in self.args):
             return self.refuse(
-                f"it joins the parameter '{name}' with numbers of the data, as of attention, where it has no known law",
-                "take a constant there (register_buffer)",
+                f"it joins the parameter '{name}' with numbers that hold no weights (inputs, attention), where it has no known law",
+                "join it behind a linear layer, or take a constant (register_buffer)",
             )
         why = (
             f"it computes a weight from others ('{name}'), and only plain parameters, times and plus numbers, have a known law"
