@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 OFF = 0.05  # of the kernel, above which users are told
 FOURTH = 0.05  # excess kurtosis of a sum, below which it is taken for Gaussian unseen
+MANY = 64  # inputs, above which only heavy tails would tell
 DRAWS = 2**15
 UNIFORM = -1.2  # the excess kurtosis of a uniform law
 
@@ -27,7 +28,7 @@ def tell(call: Call, curve: Curve) -> None:
     if len(weights) != 1 or not run.alone:
         return
     drawn, fan_in = run.used[weights[0]]
-    if abs(drawn.excess) < FOURTH * fan_in:
+    if fan_in > MANY or abs(drawn.excess) < FOURTH * fan_in:
         return
     bias = sum(run.used[source.name][0].variance for source in base.sources if source.name not in weights)
     variances = base.own_diagonal().detach().double().flatten().cpu()

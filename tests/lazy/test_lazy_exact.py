@@ -712,3 +712,31 @@ def test_a_rule_with_uniform_entries_is_told_of_too():
 )
 def test_nothing_is_said_where_few_inputs_do_no_harm(net, init):
     lzr.kernel(net, init=init)(normal(4, net.i.in_features))
+
+
+class Headed(nn.Module):
+    """A layer of many features, one of one, and something done to both before or behind the readout."""
+
+    def __init__(self, width: int, inside: bool = False, norm: bool = False) -> None:
+        super().__init__()
+        self.i, self.v, self.a, self.o = L(7, width), L(width, 1), L(width, width), L(width, 3)
+        self.inside, self.norm = inside, norm
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = F.relu(self.i(x))
+        y = self.o(self.a(h) * self.v(h).sigmoid()) if self.inside else self.o(h) + self.v(h)
+        return F.layer_norm(self.o(h), (3,)) if self.norm else y
+
+
+def planned_heads(**more) -> lzr.lazy.Kernel:
+    return lzr.kernel(lzr.plan(lzr.Family(lambda n: Headed(n, **more), base=16), lzr.ntk(), "sgd"))
+
+
+def test_a_plan_knows_which_axes_stay_as_they_are():
+    with pytest.raises(KernelError, match=r"1 feature\(s\) meet 16, which grow"):
+        planned_heads(inside=True)(X)
+    with pytest.raises(KernelError, match="statistic over 3 outputs"):
+        planned_heads(norm=True)(X)
+    k = planned_heads()
+    layers = k.layers(X)
+    torch.testing.assert_close(k.nngp(X), layers["o"] + layers["v"])

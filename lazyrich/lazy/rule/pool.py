@@ -27,10 +27,9 @@ def reduce(call: Call) -> Field | Data:
         return averaged(call, set(axes), keep)
     field = call.field().merged()
     field = output.summed(call, field) if outputs else field
+    known = [set(), {Kind.POSITION}, *([{Kind.FEATURE}] if outputs else [])]
     for at in axes:
-        if {a.kind for a in field.layout.axes[at]} not in (
-            [set(), {Kind.POSITION}, {Kind.FEATURE}] if outputs else [set(), {Kind.POSITION}]
-        ):
+        if {a.kind for a in field.layout.axes[at]} not in known:
             raise call.refuse(
                 "it reduces over samples or features",
                 "reduce over positions; take the mean over all features, or sum over features with a linear layer; norms of single "

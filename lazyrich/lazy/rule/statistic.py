@@ -67,9 +67,9 @@ def _reduced(call: Call, at: int = 1) -> tuple[set[int], bool]:
     if isinstance(dims, bool) or dims is None:
         raise call.refuse("it reduces over samples as well", "name the axis of the features")
     axes = {layout.axis(d) for d in ([dims] if isinstance(dims, int) else dims)}
-    output.refuse_few(call, call.args[0])
     if not over_features(layout, axes):
         raise call.refuse("it is no statistic over all features, so it fluctuates", "reduce over all features")
+    output.refuse_few(call, call.args[0])
     return axes, bool(call.kwargs.get("keepdim", call.args[3] if len(call.args) > 3 else False))
 
 
