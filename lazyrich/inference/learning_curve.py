@@ -69,7 +69,8 @@ def learning_curve(gram: Tensor, y: Tensor, sizes: Sequence[int], ridge: float =
     sample knows too little of the kernel's tail, and predictions of the error on new inputs are low by several times n/P. On
     rectifier and Gaussian kernels, without a ridge: by 10 to 60 % at n/P = 7 %, at 13 % by up to all of it (smooth kernels of few
     inputs); with a ridge of 0.1 and no noise by up to 15 % for rectifiers, 45 % for smooth kernels. Noise on the targets helps
-    only together with a ridge. Keep n below a few percent of P where the number matters.
+    only together with a ridge. Keep n below a few percent of P where the number matters. Eigenfunctions that are far from Gaussian
+    matter most to the training error: that of a smooth kernel of few inputs at a ridge of 0.01 was low by a factor of three.
 
     Args:
         gram: of P samples, (P, P); they stand for the whole distribution.
