@@ -8,8 +8,23 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from kernel_cases import (
-    IMG, OUT, SEQ, TOKENS, VEC, VOL, WORDS, L, Net, S, dense, normal, param, root_mean_square, starting_at, turned,
-)  # fmt: skip
+    IMG,
+    OUT,
+    SEQ,
+    TOKENS,
+    VEC,
+    VOL,
+    WORDS,
+    L,
+    Net,
+    S,
+    dense,
+    normal,
+    param,
+    root_mean_square,
+    starting_at,
+    turned,
+)
 from torch import Tensor, nn
 
 import lazyrich as lzr
