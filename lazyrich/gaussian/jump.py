@@ -96,8 +96,8 @@ def _seen(g: Integrand, place: float, rho: Tensor, a: Tensor, b: Tensor) -> Tens
 def _density(place: float, other: float, rho: Tensor, a: Tensor, b: Tensor) -> Tensor:
     """That of (u, v) at a pair of places, by way of u + v and u - v: no digits are lost near rho = +-1."""
     x, y = place / a.clamp(min=1e-150), other / b.clamp(min=1e-150)
-    apart = ((x - y) ** 2 / (2 * (1 - rho)), (x + y) ** 2 / (2 * (1 + rho)))
-    exponent = sum(t.nan_to_num(0.0, posinf=math.inf) for t in apart)
+    apart, together = (x - y) ** 2 / (2 * (1 - rho)), (x + y) ** 2 / (2 * (1 + rho))
+    exponent = apart.nan_to_num(0.0, posinf=math.inf) + together.nan_to_num(0.0, posinf=math.inf)
     height = torch.exp(-exponent / 2)
     return torch.where(height == 0, 0.0, height / (2 * math.pi * a * b * ((1 - rho) * (1 + rho)).sqrt()))
 

@@ -110,8 +110,9 @@ def _ratio(module: nn.Module, weight: Tensor, x: Tensor, norm: str) -> float:
     elif isinstance(module, nn.Linear):
         out, met = F.linear(x, weight), float(x.square().sum())
     else:  # an input counts as often as a patch holds it
-        out = module._conv_forward(x, weight, None)
-        each = module._conv_forward(x.square(), torch.ones_like(weight), None).movedim(-weight.dim() + 1, 0)
+        convolve: Any = module._conv_forward
+        out = convolve(x, weight, None)
+        each = convolve(x.square(), torch.ones_like(weight), None).movedim(-weight.dim() + 1, 0)
         met = float(each[:: len(weight) // module.groups].sum())
     size = float(weight.norm()) if norm == "frobenius" else _largest_gain(weight, getattr(module, "groups", 1))
     return float(out.norm()) / (size * math.sqrt(met)) if size > 0 and met > 0 else math.nan

@@ -112,7 +112,7 @@ def _best(curve: Curve) -> dict[str, str]:
     if not scatter.freedom:
         return {"best": f"its {word} is lowest {place} ({values}); one seed tells no scatter, so add seeds"} | beside
     known = np.flatnonzero(np.isfinite(mean))
-    if all(mean[i] <= mean[at] + scatter.reach(i, at) for i in known):
+    if all(mean[i] <= mean[at] + scatter.reach(int(i), at) for i in known):
         none = f"no {tried} generalises better than another beyond the seeds' scatter ({word} {values})"
         return {"best": none} | beside
     return {"best": f"it generalises best {place} ({word} {low}{unit})"} | beside
