@@ -335,7 +335,9 @@ def kernel(network: nn.Module | Plan, scheme: Scheme | None = None, init: Init =
             raise KernelError("a plan has a scheme and laws of its own; give kernel(plan), or kernel(module, scheme, init)")
         if network.family is None:
             raise KernelError("this plan was loaded without its family; use Plan.load(path, family=Family(factory, base=...))")
-        return Kernel(network.family.build(network.base).eval(), weights_of_plan(network))
+        module = network.family.build(network.base).eval()
+        held = frozenset(name for name, p in module.named_parameters(remove_duplicate=False) if not p.requires_grad)
+        return Kernel(module, replace(weights_of_plan(network), frozen=held))
     if not isinstance(network, nn.Module):
         raise KernelError(f"got {type(network).__name__}, expected an nn.Module or a plan")
     if scheme is not None and not isinstance(scheme, Scheme):

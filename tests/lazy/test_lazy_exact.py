@@ -455,8 +455,7 @@ def test_a_plan_has_the_kernel_that_its_wide_networks_tend_to(scheme, overrides)
     width = 2048 if scheme.global_rate else 512  # what vanishes falls as base / width there
     found = []
     for seed in range(4 if scheme.global_rate else 8):
-        with seeded(seed):
-            model = plan.build(width)
+        model = plan.build(width, seed=seed)
         groups = plan.param_groups(model, lr=1.0)
         by_id = {id(p): group["lr"] for group in groups for p in group["params"]}
         rates = {name: by_id[id(p)] for name, p in model.named_parameters()}
@@ -465,6 +464,32 @@ def test_a_plan_has_the_kernel_that_its_wide_networks_tend_to(scheme, overrides)
     ntk = k.ntk(X)
     mean = torch.stack(found).mean(0)
     assert float((mean - ntk).norm() / ntk.norm()) < 0.08, (mean, ntk)
+
+
+def test_what_a_plans_factory_freezes_contributes_nothing():
+    """Under the plan's own rates too; one number of all features has a kernel only so."""
+
+    def factory(n, frozen=("2.weight", "3.gain")):
+        net = S(L(7, n), nn.ReLU(), L(n, n), Gain(), nn.ReLU(), L(n, 1))
+        for name in frozen:
+            net.get_parameter(name).requires_grad_(False)
+        return net
+
+    one = lzr.kernel(lzr.plan(lzr.Family(factory, base=8), lzr.ntk(), "sgd"))
+    assert one.weights.frozen == {"2.weight", "3.gain"}
+    plain = lzr.kernel(lzr.plan(lzr.Family(lambda n: factory(n, ("3.gain",)), base=8), lzr.ntk(), "sgd"))
+    close(one.nngp(X), plain.nngp(X))
+    close(one.ntk(X), plain.reweighted(one.weights).ntk(X))
+    assert bool((one.ntk(X).diagonal() < plain.ntk(X).diagonal()).all())
+
+
+class Gain(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.gain = nn.Parameter(torch.full((1,), 1.5))
+
+    def forward(self, h):
+        return self.gain * h
 
 
 def test_plan_for_another_optimizer_and_extra_arguments_are_refused():
