@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from sklearn.utils.validation import _check_sample_weight
+from sklearn.utils import check_array
 
 from lazyrich.errors import LazyrichError
 
@@ -27,10 +27,13 @@ def weighted(x: np.ndarray, y: np.ndarray, sample_weight: Any, refusal: type[Laz
     if sample_weight is None:
         return x, y, None
     try:
-        weights = _check_sample_weight(sample_weight, x, dtype=np.float64, ensure_non_negative=True)
-    except ValueError as error:
+        weights = check_array(sample_weight, ensure_2d=False, dtype=np.float64, input_name="sample_weight")
+    except (TypeError, ValueError) as error:
         raise refusal(f"got sample_weight that does not fit: {error}") from error
+    if weights.shape != (len(x),) or (weights < 0).any():
+        low = f", at least {weights.min():g}" if weights.size else ""
+        raise refusal(f"got sample_weight of shape {weights.shape}{low}, expected {len(x)} numbers of at least zero")
     counts = weights > 0
     if not counts.any():
-        raise refusal("got sample_weight without a positive number, expected a sample that counts")
+        raise refusal("every sample_weight is zero, expected a sample that counts")
     return x[counts], y[counts], weights[counts]

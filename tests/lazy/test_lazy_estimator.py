@@ -207,8 +207,8 @@ def test_a_weight_is_a_number_of_samples(kind):
     [
         ({"time": 1.0}, np.ones(120), "got sample_weight with time 1.0"),
         ({"temperature": "loo"}, np.ones(120), "got temperature 'loo' with sample_weight"),
-        ({}, np.zeros(120), "got sample_weight"),
-        ({}, -np.ones(120), "got sample_weight that does not fit"),
+        ({}, np.zeros(120), "every sample_weight is zero"),
+        ({}, -np.ones(120), "got sample_weight of shape (120,), at least -1, expected 120 numbers of at least zero"),
         ({}, (Y[TRAIN] == 3) * 1.0, "got one class (3)"),
     ],
 )
