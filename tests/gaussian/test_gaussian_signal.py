@@ -102,6 +102,9 @@ def test_fixed_points_from_starts_of_any_size() -> None:
         assert net.fixed_variance(start) == pytest.approx(net.variance, rel=1e-9)
     assert Signal(net.phi, 1.5, 0.05, start=0.0).phase() == net.phase()
     assert net.fixed_variance(0.0) == pytest.approx(net.variance) and signal("tanh", 0.5).fixed_variance(0.0) == 0
+    assert signal("tanh", 0.5).variance == 0 and signal("relu", 3.0).variance == math.inf, (
+        "variances that die out, and that grow"
+    )
     assert signal("relu", 1.0, 1e9).variance == pytest.approx(2e9)
     assert signal("relu", 1.0, 1e-20).variance == pytest.approx(2e-20)
     assert signal("relu", 2.5, 0.1).fixed_variance(0.0) == math.inf
