@@ -213,4 +213,8 @@ def test_a_draw_fits_a_law_by_its_mean_its_deviation_and_the_range_that_it_fills
     assert not flat.fits(normal), "it leaves the range"
     assert not flat.fits(1.002 * even), "its deviation may be chance, the range may not"
     assert not flat.fits(0.998 * even), "it does not fill the range"
+    narrow = 0.97 * even
+    narrow[0] = 0.4999
+    assert not flat.fits(narrow), "the deviation of an even draw varies less than a normal one's"
     assert not bell.fits(1.05 * normal) and not bell.fits(normal + 0.02)
+    assert Law(1.0, 0.0).fits(torch.ones(3)) and not Law(1.0, 0.0).fits(torch.tensor([1.0, 1.0, 1.1]))
