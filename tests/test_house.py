@@ -339,3 +339,10 @@ def test_a_first_look_imports_nothing_heavy(look: str, tmp_path: Path) -> None:
     imported = {line.rpartition("|")[2].strip().split(".")[0] for line in run.stderr.splitlines() if "|" in line}
     assert "lazyrich" in imported, "the import times were not read"
     assert imported & set(HEAVY) == set()
+
+
+def test_a_file_whose_examples_come_first_does_not_hide_the_function_of_its_name() -> None:
+    files = ["lazyrich/inference/classify.py", "tests/inference/test_inference_classify.py"]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files, "-k", "are_those_of_sampling"]
+    done = subprocess.run(command, cwd=HOUSE.parent, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout

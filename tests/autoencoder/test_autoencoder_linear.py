@@ -123,6 +123,8 @@ def test_a_linear_vae_reaches_the_rates_of_probabilistic_pca(beta):
         schedule.step()
     found = collapse(vae, x)
     assert found.rates.sort(descending=True).values.tolist() == pytest.approx(theory.rates.tolist(), abs=0.02)
+    variances = log_variance.detach().exp().mean(0).sort().values.tolist()
+    assert variances == pytest.approx(theory.posterior_variances.tolist(), abs=0.02)
     assert found.active == theory.active == {1.0: 3, 2.0: 2, 4.0: 1}[beta]
     weight, offset = vae.decoder.weight.detach(), vae.decoder.bias.detach()
     marginal = multivariate_normal(offset.numpy(), (weight @ weight.T + NOISE * torch.eye(20)).numpy())

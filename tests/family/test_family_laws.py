@@ -202,3 +202,19 @@ def test_a_handful_of_entries_is_no_evidence_of_a_mean():
     assert measured_law(torch.tensor([0.3])).entries == pytest.approx(1)
     false = sum(measured_law(torch.randn(n)).mean != 0 for n in (2, 3, 4) for _ in range(300))
     assert false == 0
+
+
+def test_a_draw_fits_a_law_by_its_mean_its_deviation_and_the_range_that_it_fills():
+    generator = torch.Generator().manual_seed(0)
+    even = torch.rand(10_000, generator=generator, dtype=torch.float64) - 0.5
+    normal = torch.randn(10_000, generator=generator, dtype=torch.float64) / math.sqrt(12)
+    flat, bell = Law(0.0, 1 / math.sqrt(12), uniform=True), Law(0.0, 1 / math.sqrt(12))
+    assert flat.fits(even) and bell.fits(normal)
+    assert not flat.fits(normal), "it leaves the range"
+    assert not flat.fits(1.002 * even), "its deviation may be chance, the range may not"
+    assert not flat.fits(0.998 * even), "it does not fill the range"
+    narrow = 0.97 * even
+    narrow[0] = 0.4999
+    assert not flat.fits(narrow), "the deviation of an even draw varies less than a normal one's"
+    assert not bell.fits(1.05 * normal) and not bell.fits(normal + 0.02)
+    assert Law(1.0, 0.0).fits(torch.ones(3)) and not Law(1.0, 0.0).fits(torch.tensor([1.0, 1.0, 1.1]))

@@ -9,6 +9,7 @@ from torch import nn
 import lazyrich as lzr
 from lazyrich.errors import FamilyError
 from lazyrich.family import Axes, register
+from lazyrich.family.semantics import read_axes
 
 
 class Net(nn.Module):
@@ -104,6 +105,13 @@ def test_attention_is_read_through_its_packed_and_separate_projections():
     }
     separate = roles(lambda n: nn.MultiheadAttention(n, 4, kdim=3, vdim=n))
     assert (separate["q_proj_weight"], separate["k_proj_weight"], separate["v_proj_weight"]) == ("hidden", "input", "hidden")
+
+
+def test_axes_that_no_role_tells():
+    """Of the extra key and value, and of a transposed depthwise kernel with two filters a channel."""
+    attention, kernel = nn.MultiheadAttention(8, 2, add_bias_kv=True), nn.ConvTranspose2d(4, 8, 3, groups=4)
+    assert read_axes(attention, "bias_k", (1, 1, 8)) == read_axes(attention, "bias_v", (1, 1, 8)) == Axes(produced=(2,))
+    assert read_axes(kernel, "weight", tuple(kernel.weight.shape)) == Axes(produced=(0, 1))
 
 
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN, nn.LSTMCell, nn.GRUCell])

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from lazyrich.errors import KernelError
 from lazyrich.gaussian import Dual, dual, known
+from lazyrich.gaussian.dual import correlation
 
 DOUBLE = torch.float64
 # name, parameters, the function itself, and its derivative
@@ -73,6 +74,13 @@ def by_sectors(f, q1: float, q2: float, rho: float) -> float:
     return total
 
 
+def by_halves(f, q: float) -> float:
+    """The mean: Gauss-Legendre on either side of zero."""
+    z, w = np.polynomial.legendre.leggauss(120)
+    z, w = 6 * (z + 1), 6 * w * np.exp(-18 * (z + 1) ** 2) / math.sqrt(2 * math.pi)
+    return float(w @ (f(math.sqrt(q) * z) + f(-math.sqrt(q) * z)))
+
+
 @pytest.mark.parametrize("case", CASES, ids=[f"{c[0]}{i}" for i, c in enumerate(CASES)])
 def test_smooth_closed_forms_are_the_integrals(case) -> None:
     name, parameters, f, df = case
@@ -97,6 +105,7 @@ def test_pieces_are_the_integrals(case) -> None:
         assert float(d.kernel(*at)) == pytest.approx(by_sectors(f, q1, q2, rho), abs=1e-8, rel=1e-9)
         if df is not None:
             assert float(d.slope(*at)) == pytest.approx(by_sectors(df, q1, q2, rho), abs=1e-8, rel=1e-9)
+        assert float(d.mean(at[1])) == pytest.approx(by_halves(f, q1), abs=1e-9)
 
 
 @pytest.mark.parametrize("name", ["sign", "heaviside"])
@@ -274,3 +283,8 @@ def test_rounding_beyond_the_ends_is_taken_for_the_ends(dtype) -> None:
     again = d.between(c[:2], prepared[1:] or prepared, prepared[1:] or prepared, True)
     for got, expected in zip(again, d.both(c[:2], q[:2], q[:2]), strict=True):
         assert torch.equal(got, expected)
+
+
+def test_correlations_where_products_of_variances_leave_the_range_of_float64() -> None:
+    q = torch.tensor([1e-200, 1e200], dtype=DOUBLE)
+    assert correlation(q / 2, q, q).tolist() == pytest.approx([0.5, 0.5])

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 import lazyrich
 from lazyrich.errors import KernelError
 from lazyrich.gaussian import critical, dual, half_stable, known, signal
-from lazyrich.gaussian.critical import _with_bias
+from lazyrich.gaussian.critical import GRID, _roots, _with_bias
 from lazyrich.gaussian.signal import Signal, growth
 
 DOUBLE = torch.float64
@@ -102,6 +102,9 @@ def test_fixed_points_from_starts_of_any_size() -> None:
         assert net.fixed_variance(start) == pytest.approx(net.variance, rel=1e-9)
     assert Signal(net.phi, 1.5, 0.05, start=0.0).phase() == net.phase()
     assert net.fixed_variance(0.0) == pytest.approx(net.variance) and signal("tanh", 0.5).fixed_variance(0.0) == 0
+    assert signal("tanh", 0.5).variance == 0 and signal("relu", 3.0).variance == math.inf, (
+        "variances that die out, and that grow"
+    )
     assert signal("relu", 1.0, 1e9).variance == pytest.approx(2e9)
     assert signal("relu", 1.0, 1e-20).variance == pytest.approx(2e-20)
     assert signal("relu", 2.5, 0.1).fixed_variance(0.0) == math.inf
@@ -251,3 +254,10 @@ def test_a_bias_variance_leads_back_to_the_critical_point_that_has_it(name) -> N
             continue
         if point.bias > 1e-8:  # below that it is the rounding of a scale-invariant activation
             assert any(other.variance == pytest.approx(variance, rel=1e-6) for other in _with_bias(point.phi, point.bias))
+
+
+def test_roots_are_crossings_and_no_stretches_of_rounding() -> None:
+    middle = float(GRID[len(GRID) // 2])
+    assert _roots(lambda q: q - middle, 1e-12 * GRID) == pytest.approx([middle]), "a root on a point of the grid"
+    assert _roots(lambda q: q - middle, 1e-12 * GRID, lambda q: q > 2 * middle) == []
+    assert _roots(lambda q: (q > 9 * middle).double() - (q < middle / 9).double(), 1e-12) == []

@@ -249,6 +249,15 @@ def test_below_the_largest_learning_rate_training_converges_and_above_it_diverge
         gradient_flow(model.theta[0], model.y, lr=1.01 * bound, loss=loss, momentum=momentum, discrete=True)
 
 
+def test_the_limit_of_steps_with_momentum_is_refused_from_twice_one_plus_momentum_on() -> None:
+    theta, y, m = torch.diag(torch.tensor([1.0, 4.0])), torch.tensor([1.0, 2.0]), 0.9
+    last = {"t": math.inf, "momentum": m, "discrete": True}
+    bound = 2 * (1 + m) / 4
+    assert torch.allclose(gradient_flow(theta, y, lr=0.99 * bound, **last).train, y.double())
+    with pytest.raises(KernelError, match="steps that diverge: the learning rate is 1.01 times"):
+        gradient_flow(theta, y, lr=1.01 * bound, **last)
+
+
 def test_the_largest_learning_rate_of_an_operator_is_that_of_its_matrix(model: Linear) -> None:
     class Product:
         shape = (N, N)

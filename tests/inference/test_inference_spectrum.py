@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lazyrich.errors import KernelError
 from lazyrich.inference import learning_curve, one_hot_targets, posterior, spectrum
+from lazyrich.inference.modes import check_definite
 
 
 def rectifier(x: Tensor) -> Tensor:
@@ -140,6 +141,10 @@ def test_the_spectrum_finds_where_the_targets_lie() -> None:
 def test_the_errors_of_integrals_do_not_make_a_gram_indefinite() -> None:
     found = spectrum(torch.diag(torch.tensor([1.0, 1.0, -1e-4])))
     assert found.effective_rank == pytest.approx(2)
+    with pytest.raises(KernelError, match="indefinite Gram matrix gram .*smallest eigenvalue -0.001, largest 1e-09"):
+        check_definite(torch.tensor([-1e-3, 1e-9]), "gram", 0.5)
+    with pytest.raises(KernelError, match="indefinite"):
+        check_definite(torch.tensor([-2e-3, 1.0]), "gram", 1e-3)
 
 
 @pytest.mark.parametrize(

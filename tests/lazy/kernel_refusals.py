@@ -476,6 +476,22 @@ REFUSED: dict[str, Refusal] = {
         WORDS,
         ("differ from head to head",),
     ),
+    "a mask of scaled_dot_product_attention for each head": Refusal(
+        of_dense(
+            lambda s, x: s.o(
+                F.scaled_dot_product_attention(
+                    *(m(s.i(x)).unflatten(-1, (2, 8)).transpose(1, 2) for m in (s.a, s.b, s.c)),
+                    attn_mask=torch.stack([torch.zeros(6, 6), torch.ones(6, 6).tril().log()]),
+                    scale=1 / 8,
+                )
+                .transpose(1, 2)
+                .flatten(2)
+            ),
+            c=lambda n: L(n, n),
+        ),
+        WORDS,
+        ("differs from head to head", "use the same mask"),
+    ),
     "einsum with dots": Refusal(
         of_dense(lambda s, x: s.o(torch.einsum("...d,ed->...e", s.i(x), s.a.weight))), WORDS, ("einsum at", "all axes named")
     ),
@@ -723,6 +739,11 @@ REFUSED: dict[str, Refusal] = {
         of_dense(lambda s, x: s.o(F.relu(torch.cat([s.a(h := s.i(x)), s.a(F.relu(h))], 1)).mean(1))),
         WORDS,
         ("dependent branches",),
+    ),
+    "joined positions of two branches with means": Refusal(
+        of_dense(lambda s, x: s.o(torch.cat([F.relu(s.a(h := s.i(x))), F.relu(s.b(h))], 1).mean(1))),
+        WORDS,
+        ("joins positions of", "both have means"),
     ),
     "dropout before a mean": Refusal(
         of_dense(lambda s, x: s.o(F.dropout(s.i(x), 0.5, s.training).mean(1))),

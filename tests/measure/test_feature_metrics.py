@@ -124,6 +124,9 @@ def test_isotropy_runs_from_a_line_to_a_ball():
     assert iso_score(line + 1e-6 * ball) < 1e-3
     assert partition_ratio(ball) > 0.8
     assert partition_ratio(5 * line) < 0.01
+    h = torch.tensor([[1.0, 0.0], [2.0, 0.0], [0.0, 0.5]])  # the axes are the eigenvectors, in either direction
+    sums = [float((sign * h[:, i]).exp().sum()) for i in (0, 1) for sign in (1, -1)]
+    assert partition_ratio(h) == pytest.approx(min(sums) / max(sums))
     with pytest.raises(MetricError, match="more samples than units"):
         iso_score(normal(5, 10))
 
@@ -140,6 +143,11 @@ def test_canonical_correlations_are_those_of_the_regression_and_refuse_where_the
     assert mean_correlation(h, h @ normal(3, 3, seed=5), weighted=True) == pytest.approx(1.0)
     with pytest.raises(MetricError, match="say nothing"):
         mean_correlation(normal(20, 30), normal(20, 30, seed=1))
+    wide = normal(400, 2, seed=6) * torch.tensor([10.0, 1.0])
+    for unit, low, high in ((0, 0.85, 1.0), (1, 0.0, 0.25)):  # g shares the wide direction alone, the narrow one alone
+        one = torch.cat([wide[:, unit : unit + 1], normal(400, 1, seed=7)], 1)
+        assert low < mean_correlation(wide, one, kept=1 - 1e-12, weighted=True) < high
+        assert mean_correlation(wide, one, kept=1 - 1e-12) == pytest.approx(0.52, abs=0.05)
 
 
 @pytest.mark.parametrize(("size", "slack"), [(1, 0.1), (2, 0.2), (5, 0.8)])
@@ -149,6 +157,9 @@ def test_intrinsic_dimensions_of_curved_surfaces(size, slack):
     assert two_nn(torch.cat([h, h[:100]])) == pytest.approx(size, abs=slack)
     assert levina_bickel(h) == pytest.approx(size, abs=slack)
     assert levina_bickel(h) != levina_bickel(h, neighbours=20) == pytest.approx(size, abs=1.5 * slack)
+    near = torch.cdist(few := normal(40, size, seed=8), few).fill_diagonal_(math.inf).sort(1).values
+    logs = (near[:, 1] / near[:, 0]).log().sort().values  # the largest four are cut off, of forty
+    assert two_nn(few) == pytest.approx(36 / float(logs[:36].sum() + 4 * logs[35]), rel=1e-6)
     with pytest.raises(MetricError, match="1 different samples"):
         two_nn(torch.ones(50, 3))
 
@@ -266,6 +277,14 @@ def test_streams_read_what_one_batch_of_everything_reads(name):
     for i in range(0, 1600, 200):
         few.add(h[i : i + 200], None if other is None else other[i : i + 200])
     assert few.reading.value == pytest.approx(whole, rel=0.35, abs=0.02)
+
+
+def test_a_stream_keeps_every_row_with_the_same_probability():
+    hits = torch.zeros(6)
+    for seed in range(600):
+        (stream := Stream("effective rank", kept=2, seed=seed)).add(torch.arange(6.0)[:, None])
+        hits[stream._rows[0].flatten().long()] += 1
+    assert (hits / 600).tolist() == pytest.approx([1 / 3] * 6, abs=0.08)  # four standard errors
 
 
 def test_streams_refuse_what_they_cannot_take():

@@ -169,6 +169,8 @@ def test_numbers_that_are_not_the_schemes_are_named_where_something_is_wrong():
     wrong = replace(plan, tensors={**plan.tensors, "hidden.1.weight": slow})
     said = "hidden.1.weight: the plan has its learning rate go as width^-2, mup() as width^-1"
     assert [str(d) for d in departures(wrong)] == [said]
+    free = replace(plan, tensors={**plan.tensors, "hidden.1.weight": replace(weight, rule=replace(weight.rule, lr=Power()))})
+    assert [(d.plan, d.aligned) for d in departures(free)] == [(0.0, True)], "more than an assumption on alignment gives"
     lines = [one("update", -0.3, "vanishing")]
     options = {"diverged": (), "moved": 1.0, "lr": 0.1, "regime": "", "scheme": "mup()", "departures": [said]}
     assert overall(lines, **options).mends == (said,)

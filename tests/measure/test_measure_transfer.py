@@ -40,6 +40,7 @@ def test_diverged_runs_do_not_count_and_an_end_of_the_grid_is_told():
     assert not optimum(LRS, stopped).edge, "beyond it training diverges, so it is no end of the grid"
     between = [3.0, math.nan, 2.0, 1.0, 0.9, 0.8, 0.7, 0.6, 0.5]
     assert optimum(LRS, between).edge, "one that diverged on the way does not move the grid's end"
+    assert optimum(LRS, [float(k) for k in range(1, 10)]).edge, "the first is an end too"
     assert math.isnan(optimum(LRS, [math.nan] * 9).lr)
 
 

@@ -13,7 +13,7 @@ from sample_result import sample
 import lazyrich.report
 from lazyrich.report import figure
 from lazyrich.report.result import Curve, Line, Loss, read_result
-from lazyrich.report.scale import spans
+from lazyrich.report.scale import spans, thin
 from lazyrich.report.transfer_figure import scheme_style
 
 _CSS = (Path(lazyrich.report.__file__).parent / "templates" / "page.css").read_text(encoding="utf-8")
@@ -131,6 +131,12 @@ def test_spans_of_nothing():
 def test_losses_of_any_shape_are_drawn(mean):
     none = (None,) * len(mean)
     assert figure.losses([Loss(64, mean, none, none)], "k").endswith("</svg>")
+
+
+def test_the_last_of_thinned_values_is_kept():
+    assert thin([1, 2, 3, 4], 2) == [1, 4]
+    assert thin([1, 2, 3, 4, 5, 6], 3) == [3, 6]
+    assert thin([1, 2], 5) == [1, 2]
 
 
 def test_one_width_is_drawn():

@@ -92,6 +92,9 @@ ENTRYWISE = {
     "SP at n^-3/2": (((0, 0, 1.5, 0.5), (0, 0.5, 1.5, 0.5), (0, 0.5, 1.5, 0)), True, "kernel", 0.5, True),
     # b of the readout above its c: updates outgrow the initial weights
     "b > c": (((0, 0, 0, 1), (0, 0.5, 1, 1), (0.5, 0.7, 0.5, 0.5)), False, "unstable", 0, False),
+    # muP with a gradient multiplier n^d that leaves gradients of the readout, or of a layer below it, at the size 1/n
+    "muP, readout's d": (((0, 0, 0, 1), (0, 0.5, 1, 1), (1, 0, 0, 0)), True, "feature learning", 0, False),
+    "muP, body's d": (((0, 0, 0, 1), (0, 0.5, 1, 0), (1, 0, 0, 1)), True, "feature learning", 0, False),
     "readout rate too large": (((0, 0, 0, 1), (0, 0.5, 1, 1), (0.5, 0.5, 0, 0.5)), False, "unstable", 0, True),
 }
 

@@ -10,6 +10,8 @@ from torch import nn
 
 import lazyrich as lzr
 from lazyrich.errors import PlanError
+from lazyrich.family import Role
+from lazyrich.scaling.native import by_matrix, native_step
 
 OWN = ("muon", "muon_rms", "adafactor", "lion")
 # exponents in the width of the learning rate of (input, hidden, output) under muP; matrices by the spectral condition
@@ -152,3 +154,13 @@ def test_what_has_no_rule_is_refused():
         lzr.plan(family(), lzr.standard(max_stable=True), "muon")
     with pytest.raises(PlanError, match="epsilon='all'"):
         lzr.plan(family(), lzr.mup(), epsilon="all")
+
+
+def test_muons_step_where_rows_and_columns_grow_apart():
+    """Spectral norm sqrt(max(1, rows/columns)) shared by sqrt(fan_in fan_out); kernels are no matrices and stay on AdamW."""
+    hidden = Role.HIDDEN
+    assert native_step("muon", hidden, (64, 256), (16, 64), 0.5) == pytest.approx(1 / 4)
+    assert native_step("muon", hidden, (16, 256), (16, 64), 0.5) == pytest.approx(1 / 2), "norm one at both shapes"
+    assert native_step("muon", hidden, (256, 16), (64, 16), 0.5) == pytest.approx(1.0)
+    assert not by_matrix("muon", hidden, (64, 64, 3, 3))
+    assert native_step("muon", hidden, (64, 64, 3, 3), (16, 16, 3, 3), 0.5) == 1.0

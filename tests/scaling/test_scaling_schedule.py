@@ -93,6 +93,18 @@ def test_a_scheduler_that_waits_for_a_plateau_multiplies_unless_it_has_a_floor(f
     assert found.kept == kept
 
 
+def test_changes_that_a_plateaus_eps_ignores_are_not_followed():
+    """Below it the smallest rate stays while the others fall on: that flattens what no training still sees."""
+    found = lzr.flattens(planned(), lambda o: schedulers.ReduceLROnPlateau(o, factor=0.5, patience=0), 60)
+    assert found.kept
+    optimizer = planned()
+    rates, plateau = [g["lr"] for g in optimizer.param_groups], schedulers.ReduceLROnPlateau(optimizer, factor=0.5, patience=0)
+    for _ in range(60):
+        plateau.step(1.0)
+    last = [g["lr"] / rate for g, rate in zip(optimizer.param_groups, rates, strict=True)]
+    assert max(last) / min(last) > 1.5, "torch's own scheduler does so"
+
+
 @pytest.mark.parametrize("steps", [-1, 0, 1.5, "3"])
 def test_steps_that_are_none_are_refused(steps):
     with pytest.raises(PlanError, match="got steps = .*expected a whole number"):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 
 import lazyrich as lzr
 from lazyrich.errors import UsageError
 from lazyrich.scaling import parse
 from lazyrich.scaling.scheme import Scheme
+from lazyrich.scaling.table.spectral import init_std, rate, target_norm
 
 GOOD = {
     "mup": lzr.mup(),
@@ -151,3 +153,14 @@ def test_exponents_that_are_no_numbers_are_refused(make):
 def test_exponents_that_are_not_finite_are_refused(make):
     with pytest.raises(UsageError, match="finite"):
         make()
+
+
+@pytest.mark.parametrize(("fan_out", "fan_in"), [(1600, 400), (400, 1600), (10, 1000)])
+def test_the_spectral_scheme_gives_weights_and_updates_their_norm(fan_out, fan_in):
+    """Updates of rank one: under SGD by a gradient whose backward signal has entries 1/fan_out, else of entries of size one."""
+    weights = torch.randn(fan_out, fan_in, generator=torch.Generator().manual_seed(0)) * init_std(fan_out, fan_in)
+    signs = torch.ones(fan_out, fan_in)
+    target = target_norm(fan_out, fan_in)
+    assert target < float(torch.linalg.matrix_norm(weights, 2)) < 2.1 * target
+    for rank_one in (rate(fan_out, fan_in) * signs / fan_out, rate(fan_out, fan_in, entrywise=True) * signs):
+        assert float(torch.linalg.matrix_norm(rank_one, 2)) == pytest.approx(target, rel=1e-3)

@@ -170,8 +170,10 @@ def _blocks(call: Call, parts: list[Field], at: int) -> Field:
     parts = [p if full else p.reduced() for p in parts]
     for i, one in enumerate(parts):
         for other in parts[:i]:
-            if full and not (_independent(one.sources, other.sources) and (one.centred or other.centred)):
+            if full and not _independent(one.sources, other.sources):
                 raise call.refuse("it joins positions of dependent branches", "join before they branch")
+            if full and not (one.centred or other.centred):
+                raise call.refuse("it joins positions of branches that both have means", "join before their activations")
     first = parts[0]
     place, n, lead = len([a for axis in first.layout.axes[:at] for a in axis if a.kind is Kind.POSITION]), 0, first.lead
     parts = [_with_axis(p, at, place) for p in parts]
