@@ -195,6 +195,7 @@ NAMED: dict[str, Callable[..., Dual]] = {
     "softsign": partial(_integrated, "softsign", F.softsign, (0.0,)),
     "tanhshrink": partial(_integrated, "tanhshrink", F.tanhshrink),
     "softshrink": partial(_shrink, "softshrink", F.softshrink),
+    "hardshrink": partial(_shrink, "hardshrink", F.hardshrink),
 }
 SAME = {"swish": "silu", "linear": "identity", "step": "heaviside", "log_sigmoid": "logsigmoid", "hard_tanh": "hardtanh"}
 FUNCTIONS: dict[Any, str] = {
@@ -203,6 +204,7 @@ FUNCTIONS: dict[Any, str] = {
     F.sigmoid: "sigmoid", F.gelu: "gelu", F.silu: "silu", F.softplus: "softplus", F.elu: "elu", F.selu: "selu", F.celu: "celu",
     F.mish: "mish", F.hardtanh: "hardtanh", F.relu6: "relu6", F.hardswish: "hardswish", F.hardsigmoid: "hardsigmoid",
     F.logsigmoid: "logsigmoid", F.softsign: "softsign", F.tanhshrink: "tanhshrink", F.softshrink: "softshrink",
+    F.hardshrink: "hardshrink", torch.hardshrink: "hardshrink",
     torch.special.erf: "erf", torch.special.expit: "sigmoid", torch.nn.functional.tanh: "tanh",
 }  # fmt: skip
 # module -> name, and which attribute holds which parameter
@@ -227,4 +229,5 @@ MODULES: dict[type[nn.Module], tuple[str, dict[str, str]]] = {
     nn.Softsign: ("softsign", {}),
     nn.Tanhshrink: ("tanhshrink", {}),
     nn.Softshrink: ("softshrink", {"lambd": "lambd"}),
+    nn.Hardshrink: ("hardshrink", {"lambd": "lambd"}),
 }

@@ -31,7 +31,8 @@ class PhasePoint:
         layer: its path.
         weight: sigma_w^2, the variance of its weights times the fan-in.
         bias: sigma_b^2.
-        chi_perp: sigma_w^2 E phi'^2 at the variance of what enters it: the growth of squared gradients and small angles.
+        chi_perp: sigma_w^2 E phi'^2 at the variance of what enters it: the growth of squared gradients and small angles; infinite
+            where the activation jumps.
         chi_parallel: the growth of small changes of the variance.
     """
 
@@ -79,7 +80,8 @@ class Phase:
         """What the place means, and where the edge is."""
         place = f"sigma_w^2 = {self.weight:.3g}, sigma_b^2 = {self.bias:.2g}"
         if self.word == "unbounded":
-            return f"At {place} variances of {self.activation} grow without bound; lower sigma_w^2 to {self.edge_weight:.3g}."
+            to = f" to {self.edge_weight:.3g}" if self.edge else ""
+            return f"At {place} variances of {self.activation} grow without bound; lower sigma_w^2{to}."
         scale = self.depth_scales[1]
         travels = "at any depth" if math.isinf(scale) else f"over about {max(scale, 0.1):.2g} layers"
         means = {
@@ -87,7 +89,8 @@ class Phase:
             "critical": "neither gradients nor differences of inputs grow or vanish",
             "chaotic": "gradients explode and near inputs are torn apart",
         }[self.word]
-        edge = "" if self.word == "critical" else f" The edge of chaos at this sigma_b^2 is sigma_w^2 = {self.edge_weight:.3g}."
+        edge = f" The edge of chaos at this sigma_b^2 is sigma_w^2 = {self.edge_weight:.3g}." if self.edge else ""
+        edge = "" if self.word == "critical" else edge
         return (
             f"At {place} {self.activation} is {self.word}: with depth {means}; differences can be told {travels} "
             f"(q* = {self.variance:.3g}, c* = {self.correlation:.2f}).{edge}"
@@ -103,7 +106,8 @@ class Phase:
         return {
             "activation": self.activation, "word": self.word, "variance": _plain(self.variance),
             "correlation": _plain(self.correlation), "depth_scales": [_plain(v) for v in self.depth_scales],
-            "points": [asdict(p) for p in self.points], "edge": [list(p) for p in self.edge], "sentence": self.sentence,
+            "points": [asdict(p) | {"chi_perp": _plain(p.chi_perp)} for p in self.points],
+            "edge": [list(p) for p in self.edge], "sentence": self.sentence,
         }  # fmt: skip
 
 

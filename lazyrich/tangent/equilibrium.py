@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lazyrich.errors import TangentError
 from lazyrich.gaussian import Dual, Signal, critical
+from lazyrich.gaussian.signal import TINY
 
 START = 0.0  # correlation of the inputs
 
@@ -142,7 +143,9 @@ def _walk(net: Signal, q: float, rho: float, depth: int, share: float | None) ->
         else:
             covariance, variance = covariance + share * inner[0], variance + share * inner[1]
         correlations.append(covariance / variance)
-        across, along = net.weight * net.phi.slope(covariance, variance, variance), net.chi_perp(variance)
+        # of gradients, which see no jumps
+        across = net.weight * net.phi.slope(covariance, variance, variance)
+        along = net.weight * net.phi.slope_variance(variance.clamp(min=TINY))
         factors.append(across / along if share is None else (1 + share * across) / (1 + share * along))
     return torch.stack(correlations), torch.stack(factors)
 

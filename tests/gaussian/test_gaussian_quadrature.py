@@ -239,13 +239,19 @@ def half_tanh(x):
     return torch.tanh(x) + 0.2 * torch.sign(x)
 
 
-JUMPY = [(half_tanh, (0.0,)), (half_tanh, ()), (F.hardshrink, (-0.5, 0.5)), (F.hardshrink, ()), (lambda x: torch.sign(x), ())]
+JUMPY = [
+    (half_tanh, (0.0,)),
+    (half_tanh, ()),
+    (F.hardshrink, (-0.5, 0.5)),
+    (lambda x: F.hardshrink(x), ()),
+    (lambda x: torch.sign(x), ()),
+]
 
 
 @pytest.mark.parametrize(("function", "kinks"), JUMPY)
 def test_jumps_count_in_the_derivative_of_the_kernel(function, kinks) -> None:
     d, q1, q2 = dual(function, kinks=kinks), *number(1.0, 1.7)
-    exact = dual(function, kinks=(-0.5, 0.5) if function is F.hardshrink else (0.0,))
+    exact = dual(function, kinks=(-0.5, 0.5) if float(function(q1 / 4)) == 0 else (0.0,))
     for rho in (-0.99, 0.5, 0.9):
         c = torch.tensor(rho * math.sqrt(1.7), dtype=DOUBLE)
         numeric = (exact.kernel(c + 1e-4, q1, q2) - exact.kernel(c - 1e-4, q1, q2)) / 2e-4
@@ -267,3 +273,6 @@ def test_the_derivative_of_a_function_in_disguise_with_jumps_is_its_closed_form(
     floor = dual(torch.floor)  # 1 + small oscillations: E floor(u) floor(v) is nearly c + 1/4
     assert float(floor.derivative(c, q1, q2)) == pytest.approx(1, abs=1e-3)
     assert float(dual("tanh").derivative(c, q1, q2)) == float(dual("tanh").slope(c, q1, q2))
+    shrink = dual(torch.nn.Hardshrink(0.3))
+    assert shrink.name == dual(F.hardshrink).name == "hardshrink" and shrink.error < 1e-10
+    assert float(shrink.slope_variance(q1)) == pytest.approx(math.erfc(0.3 / math.sqrt(2 * 0.7)))

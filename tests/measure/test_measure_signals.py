@@ -124,6 +124,18 @@ def test_a_stack_has_its_place_in_the_phase_plane(activation, rule, word, level)
         assert found.points[-1].chi_perp == pytest.approx(float(near.chi_perp(q)), rel=0.2)
 
 
+@pytest.mark.parametrize(("weight", "says"), [(0.9, "is chaotic"), (1.2, "without bound; lower sigma_w^2.")])
+def test_a_stack_whose_activation_jumps_has_a_place_without_an_edge(weight, says):
+    def factory(n):
+        hidden = [layer for _ in range(2) for layer in (torch.nn.Hardshrink(), torch.nn.Linear(n, n))]
+        return torch.nn.Sequential(torch.nn.Linear(64, n), *hidden, torch.nn.Hardshrink(), torch.nn.Linear(n, 10))
+
+    found = found_for(factory, init={"*": lzr.init.variance(weight, 0.05)}, seeds=2, width=64).phase
+    assert "nan" not in found.sentence and all(math.isinf(p.chi_perp) for p in found.points)
+    assert says in found.sentence and not found.edge
+    assert "Infinity" not in json.dumps(found.to_dict()) and found.to_dict()["points"][0]["chi_perp"] is None
+
+
 @pytest.mark.parametrize(
     ("factory", "says"),
     [(lzr.zoo.residual_mlp, "layer_norm at"), (lambda n: lzr.zoo.MLP(n, depth=1), "no hidden layer"),

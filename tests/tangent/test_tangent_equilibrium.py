@@ -10,7 +10,7 @@ import torch
 
 from lazyrich.errors import KernelError, TangentError
 from lazyrich.gaussian import critical, signal
-from lazyrich.tangent.equilibrium import equilibrium
+from lazyrich.tangent.equilibrium import _walk, equilibrium
 
 
 def slope(activation, depths, **options) -> float:
@@ -122,3 +122,10 @@ def test_rows_and_words() -> None:
 def test_bad_input(activation, depth, options, error, says) -> None:
     with pytest.raises(error, match=says):
         equilibrium(activation, depth, **options)
+
+
+def test_gradients_see_no_jumps_of_an_activation():
+    net = signal(torch.nn.Hardshrink(), 0.9, 0.05)
+    q = torch.tensor(net.variance, dtype=torch.float64)
+    factor = _walk(net, net.variance, 1.0, 1, None)[1]
+    assert float(factor) == pytest.approx(1) and math.isinf(float(net.chi_perp(q)))
