@@ -622,7 +622,7 @@ REFUSED: dict[str, Refusal] = {
     "a bias for features that a branch lacks": Refusal(
         of_dense(lambda s, x: s.o(s.v(x) + s.g), v=lambda n: L(5, 1), g=lambda n: param(n)),
         VEC,
-        ("or has more",),
+        ("has another number of features than its branch",),
     ),
     "one feature gates all": Refusal(lone(lambda s, h: s.o(s.v(h).sigmoid() * s.a(h))), VEC, LONE),
     "all features by one gate": Refusal(lone(lambda s, h: s.o(s.a(h) * s.v(h).sigmoid())), VEC, LONE),

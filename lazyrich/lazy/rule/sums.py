@@ -323,7 +323,7 @@ def table(call: Call, weight: Weight, like: Field) -> Field:
     if shape[feature] == 1 and size_of(layout.axes[feature]) > 1:
         raise call.refuse(f"'{weight.name}' is one number for all features, which stays random", "give it one number a feature")
     if shape[feature] != size_of(layout.axes[feature]):
-        raise call.refuse(f"'{weight.name}' has more numbers than there are features", "give it one number a feature")
+        raise call.refuse(f"'{weight.name}' has another number of features than its branch", "give it one number a feature")
     if drawn.mean:
         raise call.refuse(f"'{weight.name}' has the mean {drawn.mean:g}", "draw it with mean zero")
     axes = [layout.axes[i] if any(a.kind is not Kind.POSITION for a in layout.axes[i]) else
