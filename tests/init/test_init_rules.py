@@ -70,6 +70,9 @@ def test_he_keeps_the_level_of_any_activation_and_fan_out_keeps_gradients():
         (slope,) = torch.autograd.grad(phi(at).sum(), at)
         assert rules.he(name).w == pytest.approx(1 / float(phi(z).square().mean()), rel=0.01)
         assert rules.he(name, "fan_out").w == pytest.approx(1 / float(slope.square().mean()), rel=0.01)
+    for name, fan, says in (("sign", "fan_out", "at unit variance is inf;"), (lambda x: 0 * x, "fan_in", "is 0;")):
+        with pytest.raises(InitError, match=says):
+            rules.he(name, fan)
 
 
 def test_spectral_weights_have_the_norm_that_they_are_named_for():
