@@ -34,6 +34,18 @@ def test_the_same_call_gives_the_same_numbers_and_leaves_the_generators_alone():
     assert first != run(seed=1).losses  # dropout draws from the run's own seed
 
 
+def test_no_step_of_a_run_draws_what_one_of_another_seed_draws():
+    drawn = []
+
+    def noisy(output, target):
+        drawn.append(float(torch.rand(())))
+        return nn.functional.cross_entropy(output, target)
+
+    for seed in (0, 1, 2):
+        run(seed, steps=3, loss=noisy)
+    assert len(set(drawn)) == 9
+
+
 def test_training_lowers_the_loss():
     losses = run(steps=60, lr=0.5).losses
     assert losses[-1] < 0.7 * losses[0]
