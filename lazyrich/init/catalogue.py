@@ -76,8 +76,11 @@ def he(activation: Activation = "relu", fan: str = "fan_in", distribution: str =
     """
     phi, one = dual(activation), torch.ones((), dtype=torch.float64)
     kept = float(phi.slope_variance(one) if fan == "fan_out" else phi.variance(one))
-    if not kept > 0:
-        raise InitError(f"got activation {phi.name}, which passes nothing at unit variance; expected another one")
+    if not 0 < kept < float("inf"):  # slopes of jumps are infinite
+        what = "E phi'^2" if fan == "fan_out" else "E phi^2"
+        raise InitError(
+            f"got activation {phi.name}, whose {what} at unit variance is {kept:g}; expected another, or another fan"
+        )
     return Initialiser(1 / kept, 0.0, fan, Form(distribution))
 
 

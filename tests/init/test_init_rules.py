@@ -10,6 +10,7 @@ from torch import nn
 import lazyrich as lzr
 from lazyrich.errors import InitError, KernelError, PlanError, RichError
 from lazyrich.init import Form, Sides, formed, parse
+from lazyrich.init.form import mixed
 
 rules = lzr.init
 DENSE, CONV, TURNED = Sides((0,), (1,)), Sides((0,), (1, 2, 3)), Sides((1,), (0, 2, 3))
@@ -70,6 +71,9 @@ def test_he_keeps_the_level_of_any_activation_and_fan_out_keeps_gradients():
         (slope,) = torch.autograd.grad(phi(at).sum(), at)
         assert rules.he(name).w == pytest.approx(1 / float(phi(z).square().mean()), rel=0.01)
         assert rules.he(name, "fan_out").w == pytest.approx(1 / float(slope.square().mean()), rel=0.01)
+    for name, fan, says in (("sign", "fan_out", "at unit variance is inf;"), (lambda x: 0 * x, "fan_in", "is 0;")):
+        with pytest.raises(InitError, match=says):
+            rules.he(name, fan)
 
 
 def test_spectral_weights_have_the_norm_that_they_are_named_for():
@@ -336,3 +340,12 @@ def test_a_variance_that_carries_a_gradient_is_refused_and_a_plain_one_is_a_numb
     with torch.no_grad():
         assert rules.variance(w).w == 1.5
     assert rules.variance(w.detach()).w == 1.5
+
+
+def test_a_draw_that_is_the_copy_already_is_no_noise_beside_it():
+    copy = torch.tensor([[3.0, -3.0], [3.0, 3.0]])
+    for correlation, sign in ((0.5, 1), (-0.5, -1)):
+        assert torch.equal(mixed(copy, 2 * copy, correlation), sign * copy / 3)
+    for correlation in (1.5, -1.01):
+        with pytest.raises(InitError, match=f"got correlation = {correlation:g}"):
+            rules.transposed("encoder.0.weight", correlation)

@@ -259,3 +259,10 @@ def test_networks_that_make_no_sense_are_refused(wrong):
 def test_fields_of_a_network_that_are_none_are_refused(wrong):
     with pytest.raises(RichError, match=f"got {next(iter(wrong))} = .*expected"):
         Network(**({"inputs": 5, "layers": (Layer(), Layer())} | wrong))
+
+
+def test_losses_are_sums_over_outputs_and_means_over_samples():
+    f, y = torch.tensor([[0.3, -1.0], [2.0, 0.5], [0.0, 0.1]]), torch.tensor([[1.0, -1.0], [-1.0, 1.0], [1.0, 1.0]])
+    each = {"squared": (f - y) ** 2 / 2, "logistic": (1 + (-y * f).exp()).log()}
+    for name, values in each.items():
+        assert float(LOSSES[name](f, y)) == pytest.approx(float(values.sum()) / 3)

@@ -54,6 +54,18 @@ def test_full_batch_particles_are_a_two_layer_network_under_sgd():
     assert flow.times.tolist() == pytest.approx([0, 0.05, 0.1, 0.15, 0.2])
 
 
+def test_a_schedule_runs_the_same_course_at_another_speed():
+    x, y = torch.randn(6, 3, dtype=torch.float64, generator=rng()), torch.randn(6, dtype=torch.float64, generator=rng(1))
+    start = torch.randn(9, 4, dtype=torch.float64, generator=rng(2))
+    found = mean_field(NEURON, start, (x, y), 0.2, eps=0.05, decay=0.1, schedule=lambda t: 2.0 if t < 0.075 else 0.5)
+    half = mean_field(NEURON, start, (x, y), 0.2, eps=0.1, decay=0.1).particles[-1]
+    rest = mean_field(NEURON, half, (x, y), 0.05, eps=0.025, decay=0.1).particles[-1]
+    torch.testing.assert_close(found.particles[-1], rest, rtol=0, atol=1e-14)
+    closure, radii = (problem := IsotropicGaussians()).closure(), problem.start(200, 1).norm(dim=1, keepdim=True)
+    faster, plain = (closure.follow(radii, *at) for at in (([0.0, 0.5, 1.0], lambda t: 2 * t), ([0.0, 0.25, 1.0],)))
+    torch.testing.assert_close(faster.coordinates, plain.coordinates, rtol=0, atol=1e-6)
+
+
 def test_one_pass_follows_the_closed_flow_at_small_steps():
     problem = IsotropicGaussians()
     watch = problem.draw(rng(9), 8000)

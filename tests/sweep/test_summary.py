@@ -57,6 +57,13 @@ def test_sweeps_of_words_and_of_nothing_numeric_have_pages_too(tmp_path):
     assert "lowest, 1, at a=p" in render(named, tmp_path / "n.html").read_text()
 
 
+def test_what_is_no_finite_number_is_left_out(tmp_path):
+    losses = [1.0, float("nan"), float("inf"), 2**2000]
+    found = summarise(sweep(lambda a: {"loss": losses[a]}, {"a": [0, 1, 2, 3]}, tmp_path / "s"))
+    assert [row.get("loss") for row in found.rows] == [{"mean": 1.0, "low": 1.0, "high": 1.0}, None, None, None]
+    assert "lowest, 1, at a=0" in found.sentence
+
+
 def test_results_so_far_are_shown_while_trials_run(tmp_path, monkeypatch):
     import sys
 

@@ -5,9 +5,11 @@ import json
 import math
 import os
 import re
+import socket
 import sqlite3
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -396,6 +398,10 @@ def test_a_trial_is_claimed_by_one_process_until_that_is_gone(tmp_path):
     second._db.execute("INSERT INTO owners VALUES ('far', 'another machine', 1, '', 0)")
     second._db.execute("INSERT INTO claims VALUES ('k3', 'far')")
     assert second.claim(trial.__class__("k3", {}))  # silent for too long
+    now = (socket.gethostname(), os.getpid(), "at another time", time.time())
+    second._db.execute("INSERT INTO owners VALUES ('reused', ?, ?, ?, ?)", now)
+    second._db.execute("INSERT INTO claims VALUES ('k4', 'reused')")
+    assert second.claim(trial.__class__("k4", {}))  # its process is gone, and another has the number
 
 
 def test_a_full_disk_stops_the_sweep_and_keeps_what_is_finished(tmp_path):

@@ -31,7 +31,8 @@ def test_relu_against_the_arc_cosine_recursion_by_hand() -> None:
     np.testing.assert_allclose(found.memory.numpy(), memory, atol=1e-12)
     np.testing.assert_allclose(found.backward.numpy(), backward, atol=1e-12)
     above = int(np.argmax(backward >= np.array(memory)))  # layers above + 1 and above + 2 enclose the crossing
-    assert above <= found.balance <= above + 1
+    gap = np.log(backward / np.array(memory))[above - 1 : above + 1]  # straight in the logarithms of layers and correlations
+    assert found.balance == pytest.approx(above * ((above + 1) / above) ** float(-gap[0] / (gap[1] - gap[0])), rel=1e-9)
 
 
 def test_relu_balance_points_and_their_slope() -> None:

@@ -102,6 +102,9 @@ def test_a_prediction_that_contradicts_itself_ends_and_says_why():
     found = lzr.hierarchy(model, x, 40 * y, 4, times=[0.0, 0.01, 50.0])
     assert 0 < found.valid_until < 50
     assert found.reason in str(found)
+    assert "moved by its own norm" in found.reason
+    start, end = lzr.hierarchy(model, x, 40 * y, 4, times=[0.0, 0.999 * found.valid_until]).ntk
+    assert float((end - start).norm() / start.norm()) == pytest.approx(1, abs=0.01)
     assert torch.isfinite(found.train[0]).all()
     assert torch.isnan(found.train[2]).all()
     assert torch.isnan(found.losses[2])

@@ -231,6 +231,9 @@ def test_models_that_differ_in_an_attribute_do_not_step_together():
         return made
 
     assert likeness(Scaled(1.0)) != likeness(Scaled(2.0))
+    trained, frozen = nn.Linear(2, 3), nn.Linear(2, 3)
+    frozen.weight.requires_grad_(False)
+    assert likeness(trained) != likeness(frozen)
     want = [train(m.model, m.optimizer, m.batches, F.cross_entropy, 3).losses for m in some()]
     got = [r.losses for r in train_all(some(), F.cross_entropy, 3, engine="vmap")]
     for a, b in zip(want, got, strict=True):

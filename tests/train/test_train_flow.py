@@ -85,6 +85,8 @@ def test_a_kernel_that_outgrows_the_steps_is_refused() -> None:
         nn.init.constant_(p, 0.1)
     x, y = torch.ones(1, 1), torch.full((1,), 100.0)
     assert flow(model, x, y, [0.1], substeps=400)[0].item() == pytest.approx(100, abs=1e-2)
+    with pytest.raises(TrainError, match=r"raised the squared distance to the targets from 1e\+04 to .* before time 0\.1"):
+        flow(model, x, y, [0.1], substeps=1)
     with pytest.raises(TrainError, match="raise substeps"):
         flow(model, x, y, [10.0], substeps=1)
 

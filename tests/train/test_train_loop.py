@@ -7,6 +7,7 @@ from torch import nn
 import lazyrich as lzr
 from lazyrich.errors import TrainError, UsageError
 from lazyrich.train import loss_for, train
+from lazyrich.train.loss import wrong
 
 DATA = lzr.data.load("digits")
 
@@ -31,6 +32,18 @@ def test_the_same_call_gives_the_same_numbers_and_leaves_the_generators_alone():
     assert not torch.equal(moved, state)
     assert first == run().losses
     assert first != run(seed=1).losses  # dropout draws from the run's own seed
+
+
+def test_no_step_of_a_run_draws_what_one_of_another_seed_draws():
+    drawn = []
+
+    def noisy(output, target):
+        drawn.append(float(torch.rand(())))
+        return nn.functional.cross_entropy(output, target)
+
+    for seed in (0, 1, 2):
+        run(seed, steps=3, loss=noisy)
+    assert len(set(drawn)) == 9
 
 
 def test_training_lowers_the_loss():
@@ -59,6 +72,15 @@ def test_losses_are_found_by_name_and_by_target():
     assert torch.isclose(half(f, y), 0.5 * (f - y).square().sum(1).mean())
     with pytest.raises(TrainError, match="got loss 'hinge'.*cross_entropy"):
         loss_for("hinge", y)
+
+
+def test_classes_lie_along_the_axis_that_targets_leave_and_along_torchs_where_both_do():
+    loss, g = loss_for("cross_entropy", torch.tensor([0]))[1], torch.Generator().manual_seed(0)
+    for shape in ((4, 5, 3), (4, 3, 3)):
+        output, target = torch.randn(shape, generator=g), torch.randint(3, shape[:2], generator=g)
+        classes = output.movedim(2, 1) if shape[1] != 3 else output
+        assert loss(output, target) == pytest.approx(float(nn.functional.cross_entropy(classes, target)))
+        assert wrong(output, target) == float((classes.argmax(1) != target).double().mean())
 
 
 def test_losses_are_found_by_reference(tmp_path):
