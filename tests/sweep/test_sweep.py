@@ -101,6 +101,10 @@ def test_the_latest_outcomes_are_of_the_code_asked_for_last(tmp_path):
     for code, lrs in ("first", [1, 2]), ("second", [1]), ("first", [2]):
         sweep(loss, {"lr": lrs}, tmp_path / "s", code=code)
     sweep(loss, {"lr": [3]}, tmp_path / "old", code="second")
+    sweep(loss, {"lr": [4]}, tmp_path / "new", code="second")
+    with Store(tmp_path / "new") as store:
+        store.merge(tmp_path / "s")
+        assert store.codes() == {name_of(loss): "second"}  # the other folder's wish is the older one
     with Store(tmp_path / "s") as store:
         assert [(o.code, o.settings["lr"]) for o in store.latest()] == [("first", 1), ("first", 2)]
         assert store.codes() == {name_of(loss): "first"}
