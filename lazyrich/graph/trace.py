@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 from torch.export.graph_signature import InputKind
 from torch.fx import Node as FxNode
-from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 from torch.utils._pytree import tree_map_only
 
 from lazyrich.errors import KernelError
@@ -182,6 +181,8 @@ def _size(size: Any, fx: FxNode) -> Any:
     if isinstance(size, int):
         return size
     times, rest = size.node.expr.as_coeff_Mul()
+    from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols  # which loads sympy
+
     if free_unbacked_symbols(size):
         place = Node(fx.name, _op(fx.target), None, (), {}, None, *_module(fx), _source(fx)).place
         raise KernelError(

@@ -34,7 +34,7 @@ class Drawn:
     variance: float
     mean: float
     rate: float
-    excess: float = 0.0
+    excess: float = field(default=0.0, repr=False)
 
     def changed(self, scale: float, shift: float) -> Drawn:
         """Of the tensor times a number plus another.

@@ -61,7 +61,7 @@ def test_radii_are_those_of_the_jacobian():
 @pytest.mark.parametrize("activation", ["erf", "relu"])
 def test_a_lazy_autoencoder_is_asked_for_its_memory_as_a_network_is(activation):
     """f(x) = Theta(x, X) Theta(X, X)^-1 X, which a network in the kernel regime ends at from outputs of zero."""
-    k = lzr.kernel(lzr.zoo.MLP(64, 2, 5, 5, activation))
+    k = lzr.kernel(lzr.zoo.MLP(64, 2, 5, 5, activation), init=lzr.init.variance(1.0, 0.1))
     x, z = torch.randn(2, 4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     gram = k.ntk(x)
 
