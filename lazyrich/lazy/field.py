@@ -155,6 +155,20 @@ class Field:
         layout = Layout(tuple(axes))
         return field if layout.axes == field.layout.axes else field._reshaped(layout, layout.positions)
 
+    def with_position(self, at: int) -> Field:
+        """An axis of size one made into an axis of positions."""
+        if self.layout.axes[at]:
+            return self
+        place = sum(a.kind is Kind.POSITION for axis in self.layout.axes[:at] for a in axis)
+        atom, lead, n = Atom(Kind.POSITION, 1), self.lead, len(self.order)
+
+        def widen(k: Tensor) -> Tensor:
+            k = k.unsqueeze(lead + place)
+            return k.unsqueeze(lead + n + 1 + place) if self.full else k
+
+        order = (*self.order[:place], atom, *self.order[place:])
+        return self.mapped(widen, lambda m: m.unsqueeze(1 + place), order=order, layout=self.layout.replaced(at, (atom,)))
+
     def reduced(self) -> Field:
         """Only equal positions kept."""
         if not self.full:

@@ -9,7 +9,7 @@ import torch
 
 from lazyrich.lazy.field import Data, Random, number_of
 from lazyrich.lazy.rule.pointwise import joined
-from lazyrich.lazy.rule.sums import _mask, _sum
+from lazyrich.lazy.rule.sums import masked, sum_of
 from lazyrich.lazy.rule.table import Call, register
 
 
@@ -28,5 +28,5 @@ def choose(call: Call) -> Any:
     values = [(value, mask) for value, mask in zip((first, second), masks, strict=True) if number_of(value) != 0]
     if any(not isinstance(value, Random) for value, _ in values):
         raise call.refuse("it fills positions with something that is neither zero nor a branch", "fill with zero")
-    parts = [_mask(call, call.run.field(value, call), mask) for value, mask in values]
-    return parts[0] if len(parts) == 1 else _sum(call, *parts)
+    parts = [masked(call, call.run.field(value, call), mask) for value, mask in values]
+    return parts[0] if len(parts) == 1 else sum_of(call, *parts)

@@ -79,7 +79,7 @@ def pad(call: Call) -> Field:
             at = field.layout.axis(-1 - i)
             if not _is_position(field.layout, at):
                 raise call.refuse("it pads an axis that is no position", "pad positions only")
-            field = _chosen(field, at, _padded_index(field.layout.axes[at][0].size, low, high, mode))
+            field = chosen(field, at, _padded_index(field.layout.axes[at][0].size, low, high, mode))
     return field
 
 
@@ -109,22 +109,8 @@ def _channels(call: Call, dims: int) -> tuple[Field, int]:
     ):
         raise call.refuse("its channel axis is not the axis of the features", "convolve over positions, sum over features")
     for axis in range(at + 1, at + 1 + dims):
-        field = _with_atom(field, axis)
+        field = field.with_position(axis)
     return field, at
-
-
-def _with_atom(field: Field, at: int) -> Field:
-    if field.layout.axes[at]:
-        return field
-    place = sum(a.kind is Kind.POSITION for axis in field.layout.axes[:at] for a in axis)
-    atom, lead, n = Atom(Kind.POSITION, 1), field.lead, len(field.order)
-
-    def widen(k: Tensor) -> Tensor:
-        k = k.unsqueeze(lead + place)
-        return k.unsqueeze(lead + n + 1 + place) if field.full else k
-
-    order = (*field.order[:place], atom, *field.order[place:])
-    return field.mapped(widen, lambda m: m.unsqueeze(1 + place), layout=field.layout.replaced(at, (atom,)), order=order)
 
 
 def _window(field: Field, at: int, kernel: int, stride: int, padding: tuple[int, int], dilation: int) -> Field:
@@ -248,7 +234,7 @@ def _spread(field: Field, at: int, kernel: int, stride: int, padding: int, dilat
     return field.mapped(reach, None, layout=field.layout.replaced(at, (new,)), order=order)
 
 
-def _chosen(field: Field, at: int, index: Tensor) -> Field:
+def chosen(field: Field, at: int, index: Tensor) -> Field:
     """Positions along one axis taken by index; -1 takes a zero."""
     atom = field.layout.axes[at][0]
     place, n, lead = field.order.index(atom), len(field.order), field.lead

@@ -10,7 +10,7 @@ from torch import Tensor
 from lazyrich.graph import Node
 from lazyrich.lazy.field import Data, Field, Weight
 from lazyrich.lazy.layout import Atom, Axis, Kind, Layout, size_of
-from lazyrich.lazy.rule.convolution import _chosen, _with_atom
+from lazyrich.lazy.rule.convolution import chosen
 from lazyrich.lazy.rule.product import weighed
 from lazyrich.lazy.rule.shape import dropped, over
 from lazyrich.lazy.rule.table import Call, Need, pairs, register
@@ -73,7 +73,7 @@ def _at(call: Call, field: Field, layout: Layout | None, at: list[int], indices:
     atoms = [(Atom(Kind.POSITION, size),) if size > 1 else () for size in shape]
     if layout:
         return Layout((*layout.axes[:first], *atoms, *layout.axes[last:]))
-    picked = _chosen(_flat(field, first, last), first, _ravelled(call, indices, [size_of(old.axes[i]) for i in at]).flatten())
+    picked = chosen(_flat(field, first, last), first, _ravelled(call, indices, [size_of(old.axes[i]) for i in at]).flatten())
     axes = picked.layout.axes
     new = Layout((*axes[:first], *atoms, *axes[first + 1 :]))
     return picked.laid(new, {axes[first][0]: tuple(atom for axis in atoms for atom in axis)})
@@ -83,7 +83,7 @@ def _flat(field: Field, first: int, last: int) -> Field:
     """Axes of positions made into one of one atom."""
     axes = field.layout.axes
     joined = tuple(atom for axis in axes[first:last] for atom in axis)
-    return _with_atom(field.laid(Layout((*axes[:first], joined, *axes[last:]))).merged(), first)
+    return field.laid(Layout((*axes[:first], joined, *axes[last:]))).merged().with_position(first)
 
 
 def _ravelled(call: Call, indices: Any, sizes: list[int]) -> Tensor:
@@ -121,9 +121,9 @@ def _of_each(call: Call, given: list[Any]) -> Any:
 
 def _each_its_own(call: Call, field: Field, at: int, first: Tensor, second: Tensor) -> Field:
     """Positions (N, picked) of each sample of both batches."""
-    field = _with_atom(field, at)
+    field = field.with_position(at)
     if not field.full:  # nobody reads more than its shape
-        return _chosen(field, at, torch.zeros(first.shape[1], dtype=torch.long))
+        return chosen(field, at, torch.zeros(first.shape[1], dtype=torch.long))
     size = field.layout.axes[at][0].size
     return weighed(call, field, at, *(torch.nn.functional.one_hot(t % size, size).to(field.nngp) for t in (first, second)))
 

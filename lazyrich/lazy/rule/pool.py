@@ -8,7 +8,6 @@ from torch import Tensor
 from lazyrich.lazy.field import Data, Field
 from lazyrich.lazy.layout import Kind
 from lazyrich.lazy.rule import output
-from lazyrich.lazy.rule.convolution import _with_atom
 from lazyrich.lazy.rule.linear import along
 from lazyrich.lazy.rule.statistic import averaged, over_features
 from lazyrich.lazy.rule.table import Call, pairs, register
@@ -66,7 +65,7 @@ def _windowed(call: Call, dims: int) -> Field:
     sizes = list(call.node.shape[-dims:])  # type: ignore[index]
     for i, matrix in enumerate(_matrices(call, dims)):
         at = field.layout.axis(-dims + i)
-        field = _with_atom(field, at)
+        field = field.with_position(at)
         if matrix.shape != (sizes[i], field.layout.axes[at][0].size):
             raise call.refuse("its windows do not act on each axis alone", "use plain average pooling")
         field = along(field, at, lambda k, matrix=matrix: matrix.to(k) @ k, matrix.shape[0])

@@ -13,7 +13,7 @@ from lazyrich.errors import KernelError
 from lazyrich.graph.node import Batch
 from lazyrich.lazy.field import Curve, Data, Field, Mix, Weight
 from lazyrich.lazy.layout import Atom, Kind, Layout, size_of
-from lazyrich.lazy.rule.convolution import _chosen, _with_atom
+from lazyrich.lazy.rule.convolution import chosen
 from lazyrich.lazy.rule.table import Call, register
 
 
@@ -116,7 +116,7 @@ def expand(call: Call) -> Any:
             raise call.refuse("it repeats samples or features", "repeat positions only")
         old = size_of(axis)
         if size != old:
-            field = _chosen(_with_atom(field, at), at, torch.arange(old).repeat(size // old))
+            field = chosen(field.with_position(at), at, torch.arange(old).repeat(size // old))
     return field
 
 
@@ -137,8 +137,8 @@ def copied(field: Field, at: int, times: int) -> Field:
     if times == 1:
         return field
     axes = field.layout.axes
-    field = _with_atom(field.laid(Layout((*axes[: at + 1], (), *axes[at + 1 :]))), at + 1)
-    field = _chosen(field, at + 1, torch.zeros(times, dtype=torch.long))
+    field = field.laid(Layout((*axes[: at + 1], (), *axes[at + 1 :]))).with_position(at + 1)
+    field = chosen(field, at + 1, torch.zeros(times, dtype=torch.long))
     axes = field.layout.axes
     return field.laid(Layout((*axes[:at], (*axes[at], *axes[at + 1]), *axes[at + 2 :])))
 
@@ -184,7 +184,7 @@ def _selected(call: Call, field: Field, layout: Layout | None, dim: int, index: 
     if not field.layout.axes[at]:
         return field.laid(field.layout.replaced(at, *()))
     size = field.layout.axes[at][0].size
-    return dropped(_chosen(field, at, torch.tensor([index % size])), at)
+    return dropped(chosen(field, at, torch.tensor([index % size])), at)
 
 
 def dropped(field: Field, at: int) -> Field:
@@ -241,7 +241,7 @@ def _cut(call: Call, field: Field, layout: Layout | None, dim: int, kept: range)
         return _stretch(call, field, at, low, high, Atom(Kind.FEATURE, len(kept)))
     if layout:
         return old.replaced(at, (Atom(Kind.POSITION, len(kept)),))
-    return _chosen(field.merged(), at, torch.tensor(list(kept)))
+    return chosen(field.merged(), at, torch.tensor(list(kept)))
 
 
 def _stretch(call: Call, field: Field, at: int, low: Fraction, high: Fraction, left: Atom | None) -> Field:
@@ -328,5 +328,5 @@ def rearrange(call: Call) -> Field:
             raise call.refuse("it rearranges samples or features", "rearrange positions only")
         if field.layout.axes[at]:
             index = torch.arange(field.layout.axes[at][0].size)
-            field = _chosen(field, at, index.flip(0) if op == "flip" else index.roll(shifts[i]))
+            field = chosen(field, at, index.flip(0) if op == "flip" else index.roll(shifts[i]))
     return field

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from lazyrich.lazy.field import Curve, Field, Mix
 from lazyrich.lazy.layout import Atom, Kind, Layout, size_of
-from lazyrich.lazy.rule.convolution import _with_atom
 from lazyrich.lazy.rule.shape import over
 from lazyrich.lazy.rule.table import Call, register
 
@@ -53,7 +52,7 @@ def _apart(field: Field, r: int) -> Field:
     field = field.merged()
     channels = size_of(field.layout.axes[1])
     for axis in (2, 3):
-        field = _with_atom(field, axis)
+        field = field.with_position(axis)
     order = [axis[0] for axis in field.layout.axes[2:]]
     field = field.ordered(tuple(order))
     parts = [Atom(Kind.POSITION, r), Atom(Kind.POSITION, r)]

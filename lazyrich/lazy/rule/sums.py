@@ -46,9 +46,9 @@ def add(call: Call) -> Any:
     lines = [straight(first), straight(second)]
     if all(lines) and any(line[1] for line in lines):  # type: ignore[index]
         (a, up), (b, other) = lines  # type: ignore[misc]
-        return plus(call, _sum(call, a, b.scaled(alpha)), up + alpha * other)
+        return plus(call, sum_of(call, a, b.scaled(alpha)), up + alpha * other)
     a, b = call.run.field(first, call), call.run.field(second, call)
-    return _sum(call, a, b if alpha == 1 else b.scaled(alpha))
+    return sum_of(call, a, b if alpha == 1 else b.scaled(alpha))
 
 
 def plus(call: Call, value: Any, offset: float) -> Any:
@@ -94,7 +94,7 @@ def multiply(call: Call) -> Any:
             return whole
         if isinstance(second, Data):
             second = _thin(first.layout, second)
-            return _mask(call, call.run.field(first, call), replace(second, tensors=tuple(1 / t for t in second.tensors)))
+            return masked(call, call.run.field(first, call), replace(second, tensors=tuple(1 / t for t in second.tensors)))
         if number is None:
             raise call.refuse("it divides by something random or by a parameter", "divide by a number")
         return times(call, first, 1.0 / number)
@@ -106,7 +106,7 @@ def multiply(call: Call) -> Any:
         return gain(call, call.run.field(first, call), second)
     if isinstance(second, Data):
         mix = grid.stretched(call, first, second)
-        return _mask(call, call.run.field(first, call), second) if mix is None else mix
+        return masked(call, call.run.field(first, call), second) if mix is None else mix
     return product(call, first, second)
 
 
@@ -176,7 +176,7 @@ def _blocks(call: Call, parts: list[Field], at: int) -> Field:
                 raise call.refuse("it joins positions of branches that both have means", "join before their activations")
     first = parts[0]
     place, n, lead = len([a for axis in first.layout.axes[:at] for a in axis if a.kind is Kind.POSITION]), 0, first.lead
-    parts = [_with_axis(p, at, place) for p in parts]
+    parts = [p.with_position(at) for p in parts]
     n = len(parts[0].order)
     sizes = [p.order[place].size for p in parts]
     new = Atom(Kind.POSITION, sum(sizes))
@@ -211,22 +211,8 @@ def _resized(k: Tensor, axis: int, size: int) -> list[int]:
     return shape
 
 
-def _with_axis(field: Field, at: int, place: int) -> Field:
-    """An axis of size one made into a position atom."""
-    if field.layout.axes[at]:
-        return field
-    atom, lead, n = Atom(Kind.POSITION, 1), field.lead, len(field.order)
-
-    def widen(k: Tensor) -> Tensor:
-        k = k.unsqueeze(lead + place)
-        return k.unsqueeze(lead + n + 1 + place) if field.full else k
-
-    order = (*field.order[:place], atom, *field.order[place:])
-    layout = field.layout.replaced(at, (atom,))
-    return field.mapped(widen, lambda m: m.unsqueeze(1 + place), layout=layout, order=order)
-
-
-def _sum(call: Call, a: Field, b: Field) -> Field:
+def sum_of(call: Call, a: Field, b: Field) -> Field:
+    """The sum of two independent branches, K + K' and Theta + Theta'."""
     a, b = _aligned(call, a, b)
     _refuse_dependent(call, a, b, "added")
     ntk = None if a.ntk is None else a.ntk + b.ntk  # type: ignore[operator]
@@ -273,7 +259,7 @@ def _broadcast(field: Field, like: Field) -> Field:
     for at, (mine, other) in enumerate(zip(field.layout.axes, like.layout.axes, strict=True)):
         if not mine and any(a.kind is Kind.POSITION for a in other):
             place = len([a for axis in field.layout.axes[:at] for a in axis if a.kind is Kind.POSITION])
-            field = _with_axis(field, at, place)
+            field = field.with_position(at)
             size, lead, n = other[0].size, field.lead, len(field.order)
             atom = Atom(Kind.POSITION, size)
 
@@ -301,14 +287,14 @@ def plus_tensor(call: Call, value: Any, tensor: Weight | Data, alpha: float) -> 
         return mix
     field = call.run.field(value, call).merged()
     if isinstance(tensor, Weight):
-        return _sum(call, field, table(call, tensor, field))
+        return sum_of(call, field, table(call, tensor, field))
     feature = _feature_axis(call, field.layout) - len(field.layout.axes)
     if number_of(tensor) == 0:
         return value
     if -feature > len(tensor.shape) or tensor.shape[feature] == 1:
         return _shifted(call, field, tensor, alpha)
     other = call.run.as_field(tensor, feature, field.full, call)
-    return _sum(call, field, other if alpha == 1 else other.scaled(alpha))
+    return sum_of(call, field, other if alpha == 1 else other.scaled(alpha))
 
 
 def table(call: Call, weight: Weight, like: Field) -> Field:
@@ -392,7 +378,7 @@ def _shifted(call: Call, field: Field, data: Data, alpha: float) -> Field:
     return replace(field, nngp=nngp, mean=mean, gaussian=False, centred=False, origin=None)
 
 
-def _mask(call: Call, field: Field, data: Data) -> Field:
+def masked(call: Call, field: Field, data: Data) -> Field:
     """A factor for every position, or for every sample and position."""
     field = field.merged()
     factors, first, second = _numbers(call, field, data)
