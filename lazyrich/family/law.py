@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+UNIFORM = -1.2  # the kurtosis of a uniform law beyond a normal one's
 FIVE_SIGMA = 1 - 2.87e-7  # of a normal variable to stay below
 
 
@@ -40,7 +41,7 @@ class Law:
     @property
     def kurtosis(self) -> float:
         """Beyond a normal law's, as far as it is known."""
-        return -1.2 if self.uniform else self.excess
+        return UNIFORM if self.uniform else self.excess
 
     @property
     def entries(self) -> float:

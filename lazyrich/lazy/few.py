@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from lazyrich.family.law import UNIFORM
 from lazyrich.lazy.field import Curve
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ OFF = 0.05  # of the kernel, above which users are told
 FOURTH = 0.05  # excess kurtosis of a sum, below which it is taken for Gaussian unseen
 MANY = 64  # inputs, above which only heavy tails would tell
 DRAWS = 2**15
-UNIFORM = -1.2  # the excess kurtosis of a uniform law
 
 
 def tell(call: Call, curve: Curve) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lazyrich.errors import KernelError
 from lazyrich.family import Law, Role
-from lazyrich.family.law import LawRecorder, measure_laws
+from lazyrich.family.law import UNIFORM, LawRecorder, measure_laws
 from lazyrich.init import Initialiser
 from lazyrich.scaling import Plan, Scheme
 from lazyrich.scaling.optimizer import GRADIENT
@@ -219,7 +219,7 @@ def _kurtosis(plan: Plan, name: str) -> float:
 
 
 def _excess(rule: Initialiser | None) -> float:
-    return -1.2 if rule and rule.form and rule.form.name == "uniform" else 0.0
+    return UNIFORM if rule and rule.form and rule.form.name == "uniform" else 0.0
 
 
 def _vanishes(tensor: TensorPlan) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from lazyrich.measure.dial_curve import Curve
 from lazyrich.measure.dial_sentence import sentence, sentences
 from lazyrich.measure.slope import Slope, fit_slope
 
@@ -24,37 +25,6 @@ LAWS = {
 QUANTITIES = ("loss", "test_loss", "test_error", "linear_loss", "linear_test_loss", "linear_test_error", "linearisation",
               "features", "feature_kernel", "kernel", "kernel_distance", "alignment", "alignment_before", "lr",
               "start", "edge")  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Curve:
-    """One exponent r and width of a dial.
-
-    Attributes:
-        r: exponent of the richness scale.
-        width: of the network.
-        richness: gamma_0 at the base width, one a column.
-        values: by quantity, (seeds, columns); NaN where training diverged.
-        leaves: gamma_0 from which on the network is more than 10 % away from its linearisation; 0 if it is so everywhere,
-            infinity if nowhere.
-    """
-
-    r: float
-    width: int
-    richness: tuple[float, ...]
-    values: Mapping[str, np.ndarray]
-    leaves: float
-
-    def mean(self, quantity: str) -> np.ndarray:
-        """Mean over the seeds that did not diverge, NaN where none is left."""
-        table = self.values[quantity]
-        there = np.isfinite(table)
-        return np.where(there.any(0), np.where(there, table, 0).sum(0) / np.maximum(there.sum(0), 1), math.nan)
-
-    def ends(self, side: int) -> tuple[float, ...]:
-        """Richnesses where a seed's best learning rate is the smallest (-1) or the largest (1) that was tried."""
-        there = (self.values["edge"] == side).any(0)
-        return tuple(g for g, end in zip(self.richness, there, strict=True) if end)
 
 
 @dataclass(frozen=True)

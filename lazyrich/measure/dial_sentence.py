@@ -5,14 +5,11 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lazyrich.measure.dial_curve import Curve
 from lazyrich.measure.scatter import Scatter
-
-if TYPE_CHECKING:
-    from lazyrich.measure.dial_result import Curve
 
 
 def sentence(curve: Curve, plain: float) -> str:
