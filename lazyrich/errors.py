@@ -47,7 +47,14 @@ class InitError(LazyrichError):
 
 
 class KernelError(LazyrichError):
-    """A kernel that cannot be computed: an operation without a rule, inputs that do not fit, a singular Gram matrix."""
+    """A kernel that cannot be computed: an operation without a rule, inputs that do not fit, a singular Gram matrix.
+
+    ``node`` is the name of the traced operation that has none, where it is one.
+    """
+
+    def __init__(self, *words: object, node: str = "") -> None:
+        super().__init__(*words)
+        self.node = node
 
 
 class TangentError(LazyrichError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -133,3 +133,14 @@ class Graph:
     def __str__(self) -> str:
         rows = [f"{n.name:24} {n.op:28} {n.shape!s:24} {n.path}" for n in self.nodes if n.op not in ("parameter", "constant")]
         return "\n".join(rows)
+
+
+def live(nodes: Sequence[Node]) -> tuple[Node, ...]:
+    """Only what the output reads, and the inputs."""
+    wanted: set[str] = set()
+    kept = []
+    for node in reversed(nodes):
+        if node.op in ("output", "input") or node.name in wanted:
+            kept.append(node)
+            wanted.update(node.inputs)
+    return tuple(reversed(kept))

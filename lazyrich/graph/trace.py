@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_map_only
 
 from lazyrich.errors import KernelError
 from lazyrich.graph.failure import failure
-from lazyrich.graph.node import Batch, Graph, Node, Ref
+from lazyrich.graph.node import Batch, Graph, Node, Ref, live
 from lazyrich.graph.recurrent import unrolled
 
 _TORCH = str(Path(torch.__file__).parent)
@@ -67,7 +67,7 @@ def trace(module: nn.Module, example: Tensor) -> Graph:
         else:
             nodes.append(_node(fx, names))
     shapes = {tied[id(p)]: tuple(p.shape) for p in parameters.values()}
-    return Graph(_live(nodes), constants, shapes)
+    return Graph(live(nodes), constants, shapes)
 
 
 def _export(module: nn.Module, example: Tensor) -> Any:
@@ -215,13 +215,3 @@ def _source(fx: FxNode) -> str:
 def _constant(program: Any, target: str) -> Tensor:
     held = {**program.state_dict, **program.constants}
     return held[target].detach()
-
-
-def _live(nodes: list[Node]) -> tuple[Node, ...]:
-    """Only what the output reads."""
-    wanted, kept = set(), []
-    for node in reversed(nodes):
-        if node.op in ("output", "input") or node.name in wanted:
-            kept.append(node)
-            wanted.update(node.inputs)
-    return tuple(reversed(kept))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -11,7 +12,8 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from lazyrich.errors import KernelError, out_of_memory
-from lazyrich.graph import Graph, Ref
+from lazyrich.graph import Graph, Node, Ref
+from lazyrich.lazy.combination import NAME
 from lazyrich.lazy.kernel import Kernel
 from lazyrich.lazy.weights import Weights
 
@@ -81,12 +83,19 @@ def _numbers(square: Tensor) -> list[str]:
 def _words(graph: Graph, weights: Weights) -> str:
     """Operations with their numbers, and laws and rates of the tensors; where a rule stands no law that was only measured."""
     rows: list[Any] = [weights.scheme.name, weights.planned, sorted(weights.frozen), sorted(weights.rates.items())]
-    rows += [[node.op, [_word(leaf) for leaf in tree_leaves((node.args, dict(node.kwargs)))]] for node in graph]
+    rows += [[node.op, [_word(leaf) for leaf in tree_leaves((node.args, dict(node.kwargs)))]] for node in _written(graph)]
     rows += [[pattern, rule.w, rule.b] for pattern, rule in weights.init.items()]
     for name, law in weights.laws.items():
         if not law.noise or weights.rule(name) is None:
             rows.append([name, f"{law.mean:.9e}", f"{law.std:.9e}"])
     return json.dumps(rows)
+
+
+def _written(graph: Graph) -> Iterator[Node]:
+    """Operations as they were written, those behind a combination of positions too."""
+    for node in graph:
+        yield from node.target.nodes if node.op == NAME else ()
+        yield node
 
 
 def _word(leaf: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,6 +16,7 @@ from lazyrich.gaussian import Dual
 from lazyrich.graph import Graph, Node, trace
 from lazyrich.graph.node import Batch
 from lazyrich.init import Initialiser
+from lazyrich.lazy.combination import NAME, combined, joins, roots_of
 from lazyrich.lazy.explain import Explanation, explain
 from lazyrich.lazy.field import Data, Field
 from lazyrich.lazy.need import needs_of, readouts_of
@@ -36,6 +38,11 @@ class Traced:
     own: dict[str, Need]
     readouts: frozenset[str]
     duals: dict[str, Dual] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, graph: Graph) -> Traced:
+        """A graph with what its operations read of each other."""
+        return cls(graph, needs_of(graph), needs_of(graph, alone=True), readouts_of(graph))
 
 
 _NO_INIT = "got init {}, expected lzr.init.variance(w, b), or such by pattern of tensor names"
@@ -240,8 +247,33 @@ class Kernel:
         if key not in self._traced:
             graph = trace(self.module, x.detach())
             self._refuse_mixing(graph, x)
-            self._traced[key] = Traced(graph, needs_of(graph), needs_of(graph, alone=True), readouts_of(graph))
+            self._traced[key] = self._combined(graph, x[:1].detach())
         return self._traced[key]
+
+    def _combined(self, graph: Graph, x: Tensor) -> Traced:
+        """Several operations on one branch's positions as one matrix, where rules do not join them one after the other."""
+        found, branches, kept = graph, set[str](), frozenset[str]()
+        while joins(graph, roots := roots_of(graph, kept)) and (name := self._refused_at(found, x)):
+            if found[name].op == NAME:
+                kept |= {name}
+            elif roots.get(name, name) not in (name, *branches):
+                branches.add(roots[name])
+            else:
+                break
+            found = combined(graph, branches, kept)
+        return Traced.of(found)
+
+    def _refused_at(self, graph: Graph, x: Tensor) -> str:
+        """The operation that has no kernel; empty where all have."""
+        traced = Traced.of(graph)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # they come when the kernel is asked for
+                moments = self._moments(traced, x)
+                self._run(traced, (x, x), tangent=True, first=moments, second=moments).output()
+        except KernelError as error:
+            return error.node
+        return ""
 
     def _refuse_mixing(self, graph: Graph, x: Tensor) -> None:
         """Operations on the inputs alone must treat samples one by one; a rule sees to the others."""

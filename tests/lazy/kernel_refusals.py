@@ -693,10 +693,10 @@ REFUSED: dict[str, Refusal] = {
     "one head twice": Refusal(
         of_dense(lambda s, x: torch.cat([h := s.o(s.i(x)), h], -1)), VEC, ("of the same weights", "return one branch")
     ),
-    "a difference of two positions": Refusal(
-        of_dense(lambda s, x: s.o(F.relu(s.a((h := s.i(x))[:, 0] - h[:, 1])))),
+    "a difference of two positions, one rectified": Refusal(
+        of_dense(lambda s, x: s.o(F.relu(s.a((h := s.i(x))[:, 0] - F.relu(h[:, 1]))))),
         WORDS,
-        ("i.weight", "take one matrix, (A + I) @ h"),
+        ("i.weight", "end one of the branches with a linear layer of its own"),
     ),
     "a feature of joined branches": Refusal(
         of_dense(lambda s, x: s.o(torch.cat([3 * F.relu(h := s.i(x)), h.tanh()], -1)[:, 0, None].expand(-1, 16))),

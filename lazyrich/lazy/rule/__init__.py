@@ -3,6 +3,7 @@
 from lazyrich.lazy.rule import (
     attention,
     choice,
+    combination,
     constant,
     convolution,
     dropout,
@@ -31,6 +32,7 @@ __all__ = [
     "Rule",
     "attention",
     "choice",
+    "combination",
     "constant",
     "convolution",
     "dropout",

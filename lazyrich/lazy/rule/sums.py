@@ -229,7 +229,7 @@ def _refuse_dependent(call: Call, a: Field, b: Field, what: str) -> None:
         shared = ", ".join(sorted({s.name for s in a.sources if any(s.meets(t) for t in b.sources)}))
         raise call.refuse(
             f"branches that depend on the same weights ({shared}) are {what}, so their covariance is not known",
-            "end one of the branches with a linear layer of its own; of one branch's positions take one matrix, (A + I) @ h",
+            "end one of the branches with a linear layer of its own",
         )
     if what == "added" and not (a.centred or b.centred):
         raise call.refuse(

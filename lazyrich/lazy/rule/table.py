@@ -51,7 +51,7 @@ class Call:
 
     def refuse(self, why: str, mend: str) -> KernelError:
         """The error to raise: what, where, why, and what to do."""
-        return KernelError(f"{self.node.op} at {self.node.place}: {why}; {mend}")
+        return KernelError(f"{self.node.op} at {self.node.place}: {why}; {mend}", node=self.node.name)
 
     def no_field(self, value: Value) -> KernelError:
         """The error to raise where a random field is wanted and data, a constant or a parameter is given."""
@@ -81,7 +81,8 @@ class Call:
             return self.computed()
         return KernelError(
             f"no rule for the operation '{self.node.op}' at {self.node.place}; teach one with "
-            f"@lazyrich.lazy.register('{self.node.op}'), or take it out of the network"
+            f"@lazyrich.lazy.register('{self.node.op}'), or take it out of the network",
+            node=self.node.name,
         )
 
 

@@ -1,0 +1,173 @@
+"""Joins of one branch's positions as one matrix, against that matrix written out."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import pad
+
+import lazyrich as lzr
+from lazyrich.errors import KernelError
+from lazyrich.lazy.identity import identity_of
+
+P = 5
+A = torch.rand(P, P, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+ONE, SHIFT = torch.eye(P, dtype=torch.float64), torch.diag(torch.ones(P - 1, dtype=torch.float64), -1)
+
+
+def running_mean(h):
+    kept = [h[:, 0]]
+    for t in range(1, P):
+        kept.append(0.9 * kept[-1] + 0.1 * h[:, t])
+    return torch.stack(kept, 1)
+
+
+def propagated(h):
+    start = h
+    for _ in range(3):
+        h = 0.9 * (A @ h) + 0.1 * start
+    return h
+
+
+def messages(h):
+    sender, receiver = torch.tensor([0, 1, 2, 3]), torch.tensor([1, 2, 2, 0])
+    return h + torch.zeros_like(h).index_add(1, receiver, h[:, sender])
+
+
+def decayed():
+    made = torch.zeros(P, P, dtype=torch.float64)
+    for t in range(P):
+        made[t] = 0.9 * made[t - 1] + 0.1 * ONE[t] if t else ONE[0]
+    return made
+
+
+def of_messages():
+    made = ONE.clone()
+    for sender, receiver in zip([0, 1, 2, 3], [1, 2, 2, 0], strict=True):
+        made[receiver, sender] += 1
+    return made
+
+
+PERSONAL = 0.1 * (ONE + 0.9 * A + 0.81 * A @ A) + 0.729 * A @ A @ A
+CASES = {
+    "isomorphism": (lambda h: 1.1 * h + A @ h, 1.1 * ONE + A),
+    "centred": (lambda h: h - h.mean(1, keepdim=True), ONE - 1 / P),
+    "differences": (lambda h: h[:, 1:] - h[:, :-1], ONE[1:] - ONE[:-1]),
+    "diff": (lambda h: torch.diff(h, dim=1), ONE[1:] - ONE[:-1]),
+    "cumsum": (lambda h: h.cumsum(1), torch.ones(P, P, dtype=torch.float64).tril()),
+    "time shift": (lambda h: 0.4 * h + 0.6 * pad(h, (0, 0, 1, 0))[:, :-1], 0.4 * ONE + 0.6 * SHIFT),
+    "joined zeros": (lambda h: h + torch.cat([torch.zeros_like(h[:, :1]), h[:, :-1]], 1), ONE + SHIFT),
+    "running mean": (running_mean, decayed()),
+    "propagated": (propagated, PERSONAL),
+    "messages": (messages, of_messages()),
+    "halves": (lambda h: h[:, :4].unflatten(1, (2, 2)).diff(dim=1).flatten(1, 2), ONE[2:4] - ONE[:2]),
+    "fourier": (lambda h: h + torch.fft.fft(h, dim=1).real, ONE + torch.fft.fft(ONE, dim=0).real),
+    "lerp": (lambda h: torch.lerp(h, h.flip(1), 0.3), 0.7 * ONE + 0.3 * ONE.flip(0)),
+}
+
+
+class Net(nn.Module):
+    def __init__(self, mix):
+        super().__init__()
+        self.mix, self.a, self.b, self.c = mix, nn.Linear(3, 16), nn.Linear(16, 16), nn.Linear(16, 1)
+
+    def forward(self, x):
+        return self.c(self.b(self.mix(self.a(x).relu())).erf().mean(1))
+
+
+def kernels(mix, x, kind=Net):
+    return lzr.kernel(kind(mix).double(), init=lzr.init.variance(1.5, 0.1))(x)
+
+
+@pytest.fixture
+def x():
+    return torch.randn(3, P, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_parts_of_one_branch_are_one_matrix(name, x):
+    mix, matrix = CASES[name]
+    for found, exact in zip(kernels(mix, x), kernels(lambda h: matrix @ h, x), strict=True):
+        torch.testing.assert_close(found, exact, rtol=1e-11, atol=1e-13)
+
+
+def test_between_two_batches_and_in_tiles(x):
+    mix, matrix = CASES["isomorphism"]
+    one, other = (lzr.kernel(Net(m).double(), init=lzr.init.variance(1.5, 0.1)) for m in (mix, lambda h: matrix @ h))
+    torch.testing.assert_close(one.ntk(x, x[1:] + 1), other.ntk(x, x[1:] + 1), rtol=1e-11, atol=1e-13)
+    torch.testing.assert_close(one.diagonal(x, "ntk"), other.ntk(x).diagonal(), rtol=1e-11, atol=1e-13)
+
+
+class Adjacent(Net):
+    """The graph of each sample is computed of the sample."""
+
+    def forward(self, x):
+        adjacency = torch.softmax(x @ x.mT, -1)
+        return self.c(self.b(self.mix(self.a(x).relu(), adjacency)).erf().mean(1))
+
+
+def test_each_sample_has_a_matrix_of_its_own(x):
+    def steps(h, adjacency):
+        for _ in range(2):
+            h = 0.5 * h + adjacency @ h
+        return h
+
+    def whole(h, adjacency):
+        return (0.25 * ONE + adjacency + adjacency @ adjacency) @ h
+
+    for pair in ((x, None), (x, x[:2].flip(1))):
+        found, exact = (lzr.kernel(Adjacent(m).double(), init=lzr.init.variance(1.5, 0.1))(*pair) for m in (steps, whole))
+        for one, other in zip(found, exact, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-13)
+
+
+class Image(Net):
+    def __init__(self, mix):
+        super().__init__(mix)
+        self.a = nn.Conv2d(2, 16, 3, padding=1)
+
+    def forward(self, x):
+        return self.c(self.b(self.mix(self.a(x).relu()).mean((2, 3))).erf())
+
+
+def test_pixels_of_an_image():
+    x = torch.randn(2, 2, 4, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    weights = torch.rand(4, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    flat = torch.eye(12, dtype=torch.float64) - 1 / 12
+
+    def centred(h):
+        return (h - h.mean((2, 3), keepdim=True)) * weights
+
+    def exact(h):
+        return (h.flatten(2) @ flat.T).unflatten(2, (4, 3)) * weights
+
+    for one, other in zip(kernels(centred, x, Image), kernels(exact, x, Image), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-13)
+
+
+def test_a_norm_over_features_behind_it_stays_a_norm(x):
+    def normed(h):
+        return (h - h.mean(-1, keepdim=True)) / torch.sqrt(h.var(-1, unbiased=False, keepdim=True) + 1e-5)
+
+    def centred(h):
+        return h - h.mean(1, keepdim=True)
+
+    exact = kernels(lambda h: nn.functional.layer_norm((ONE - 1 / P) @ h, h.shape[-1:]), x)
+    for one, other in zip(kernels(lambda h: normed(centred(h)), x), exact, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("mix", [lambda h: h + h.roll(1, -1), lambda h: h + h.flip(1).roll(1, -1)])
+def test_joins_of_different_features_stay_refused(mix, x):
+    with pytest.raises(KernelError, match="feature"):
+        kernels(mix, x)
+
+
+def test_explain_names_it_and_identity_reads_its_numbers(x):
+    shown = lzr.kernel(Net(CASES["isomorphism"][0]).double()).explain(x)
+    assert [row["operation"] for row in shown.operations].count("combination") == 1
+    assert not shown.refusal
+    one, same, other = (
+        identity_of(lzr.kernel(Net(lambda h, e=e: e * h + A @ h).double(), init=lzr.init.variance(1.5, 0.1)), x, "ntk")
+        for e in (1.1, 1.1, 1.1 + 1e-12)
+    )
+    assert one == same != other  # nine digits of the kernel do not tell them apart, the numbers as written do
