@@ -65,7 +65,7 @@ class Combination:
 
 
 def roots_of(graph: Graph, kept: frozenset[str] = frozenset()) -> dict[str, str]:
-    """Of every operation whose numbers depend on weights the branch that it is a linear function of; its own name where there is none.
+    """Of every operation whose numbers depend on weights the branch that it is a linear function of, or its own name.
 
     Example:
         >>> import torch
