@@ -754,6 +754,12 @@ CASES: dict[str, Case] = {
         lambda n: buffered(Net(lambda s, x: s.o(F.relu(s.adj @ s.a(F.relu(s.adj @ s.i(x))))), **dense(n)), adj=NORMALISED),
         WORDS,
     ),
+    "joined positions": Case(
+        lambda n: Net(
+            lambda s, x: s.o((h := F.relu(s.i(x))) * 1.1 + A.to(h) @ h - h.mean(1, keepdim=True)), i=L(5, n), o=L(n, OUT)
+        ),
+        WORDS,
+    ),
     "graph on the right": Case(
         lambda n: buffered(
             Net(lambda s, x: s.o((F.relu(s.i(x)).transpose(1, 2) @ s.adj).mean(-1)), i=L(5, n), o=L(n, OUT)), adj=NORMALISED
