@@ -45,7 +45,7 @@ def largest(plan, width: int, seed: int, steps: int) -> float:
     """The largest stable rate, by halving in the logarithm down to a sixteenth of an octave."""
     low, high = BRACKET
     if not stable(plan, width, seed, 2.0**low, steps) or stable(plan, width, seed, 2.0**high, steps):
-        raise SystemExit(f"2^{low} to 2^{high} does not hold the largest stable rate ({plan.scheme}, width {width})")
+        raise SystemExit(f"2^{low} to 2^{high} does not hold the largest stable rate ({plan.scheme.name}, width {width})")
     while high - low > 1 / 16:
         middle = (low + high) / 2
         low, high = (middle, high) if stable(plan, width, seed, 2.0**middle, steps) else (low, middle)

@@ -52,6 +52,11 @@ class ArrayData:
             raise DataError(f"'{self.name}' has the label {high}, expected labels below classes = {classes}; renumber them")
         object.__setattr__(self, "classes", classes)
 
+    def __repr__(self) -> str:
+        shape, of_targets = tuple(self.x.shape[1:]), tuple(self.y.shape[1:])
+        what = "targets" if self.classes is None else f"labels of {self.classes} classes"
+        return f"{self.name}: {len(self)} samples {shape}, {what}" + (f" {of_targets}" if of_targets else "")
+
     def __len__(self) -> int:
         return len(self.x)
 

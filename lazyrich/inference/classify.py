@@ -10,7 +10,7 @@ import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
-from lazyrich.amount import real
+from lazyrich.amount import counted, real
 from lazyrich.errors import KernelError
 from lazyrich.inference.layout import finite, tensor
 from lazyrich.inference.targets import labels_of
@@ -57,8 +57,9 @@ class Probabilities:
         """Expected calibration error: |accuracy - confidence| averaged over bins of confidence (Guo et al. 2017).
 
         Raises:
-            KernelError: for labels that do not fit.
+            KernelError: for labels that do not fit, or bins that are no whole number above zero.
         """
+        bins = counted("bins", bins, refusal=KernelError)
         confidence = self.probabilities.max(1).values
         gap = (self.labels == self._truth(labels)).double() - confidence
         bin_of = (confidence * bins).long().clamp_max(bins - 1)
@@ -67,7 +68,10 @@ class Probabilities:
     def _truth(self, labels: Tensor) -> Tensor:
         labels = labels_of(labels)
         if len(labels) != len(self.labels) or int(labels.max()) >= self.probabilities.shape[1]:
-            raise KernelError(f"got {len(labels)} labels up to {int(labels.max())} for {tuple(self.probabilities.shape)}")
+            m, c = self.probabilities.shape
+            raise KernelError(
+                f"got {len(labels)} labels up to {int(labels.max())}, expected {m} from 0 to {c - 1}; give those of the classified samples"
+            )
         return labels
 
     def __str__(self) -> str:

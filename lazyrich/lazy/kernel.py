@@ -67,6 +67,9 @@ class Kernel:
         self.module, self.weights = module, weights
         self._traced: dict[tuple[Any, ...], Traced] = {}
 
+    def __repr__(self) -> str:
+        return f"Kernel of {type(self.module).__name__} ({len(self.weights.laws)} tensors) under {self.weights.scheme.name}"
+
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the traces, which hold operators that cannot be copied and are made again."""
         return {**self.__dict__, "_traced": {}}

@@ -39,6 +39,10 @@ class Scheme:
     gamma: float = 1.0
     taper: bool = False
 
+    def __str__(self) -> str:
+        ways = ", ".join(f"{self.classify(optimizer).regime} under {optimizer}" for optimizer in ("sgd", "adam"))
+        return f"{self.name}: {ways}; `lazyrich scheme '{self.name}'` prints its exponents"
+
     def layers(self, entrywise: bool) -> Layers:
         """The exponents for SGD, or for entrywise optimizers."""
         return self.entrywise if entrywise else self.sgd

@@ -128,7 +128,7 @@ def test_calibration_error_is_confidence_less_accuracy() -> None:
 def test_bad_predictions_are_refused_in_words(given: dict, complaint: str) -> None:
     with pytest.raises(KernelError, match=complaint):
         classify(**({"mean": torch.zeros(2, 2)} | given))
-    with pytest.raises(KernelError, match="labels up to 0 for"):
+    with pytest.raises(KernelError, match="got 3 labels up to 0, expected 2 from 0 to 1"):
         classify(torch.zeros(2, 2)).accuracy(torch.zeros(3))
 
 
@@ -148,3 +148,10 @@ def test_several_classes_of_unequal_variance_agree_with_draws():
     draws = mean + variance.sqrt() * torch.randn(1_000_000, 4, generator=torch.Generator().manual_seed(0))
     counted = torch.bincount(draws.argmax(1), minlength=4) / len(draws)
     torch.testing.assert_close(found.float(), counted, rtol=0, atol=2e-3)
+
+
+@pytest.mark.parametrize("bins", [0, -1, 2.5])
+def test_bins_of_calibration_are_counted(bins):
+    scores = classify(torch.randn(20, 3, generator=torch.Generator().manual_seed(0)))
+    with pytest.raises(KernelError, match="got bins = "):
+        scores.calibration_error(torch.arange(20) % 3, bins=bins)
