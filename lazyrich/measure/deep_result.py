@@ -147,7 +147,7 @@ class DepthResult:
     def __str__(self) -> str:
         layers = list(dict.fromkeys(line.layer for line in self.lines))
         by = {(line.layer, line.quantity): line for line in self.lines}
-        header = ["layer", "update", "verdict", "own part", "predicted", "level"]
+        header = ["layer", "update", "verdict", "own part", "its theory", "level"]
         rows = []
         for layer in layers:
             update, own, level = (by.get((layer, quantity)) for quantity in ("update", "own", "level"))

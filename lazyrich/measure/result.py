@@ -148,7 +148,7 @@ def _measured(slope: Slope) -> str:
 
 
 def _predicted(value: float | None) -> str:
-    return "" if value is None or not math.isfinite(value) else f"{value:+.2f}"
+    return "" if value is None or not math.isfinite(value) else f"{round(value, 2) + 0.0:+.2f}"
 
 
 def _line(line: Line) -> dict[str, Any]:

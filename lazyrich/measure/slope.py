@@ -33,7 +33,7 @@ class Slope:
         return (self.high - self.low) / 2
 
     def __str__(self) -> str:
-        return f"{self.value:+.2f} ± {self.half_width:.2f}"
+        return f"{round(self.value, 2) + 0.0:+.2f} ± {self.half_width:.2f}"  # no -0.00
 
 
 def fit_slope(widths: Sequence[float], values: Sequence[Sequence[float]]) -> Slope:
