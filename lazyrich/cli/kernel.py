@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from lazyrich.cli.command import Factory, command_line, pairs, parse, progress, slug
+from lazyrich.cli.command import Factory, command_line, pairs, parse, progress, rules, slug
 from lazyrich.cli.split import Split, few_of, split_of
 from lazyrich.errors import StoreError, UsageError
 
@@ -41,6 +41,7 @@ def run(words: Sequence[str]) -> None:
         test: int = 1000,
         w: float | None = None,
         b: float = 0.0,
+        init: tuple[str, ...] = (),
         scheme: str = "ntk",
         kernel: tuple[Literal["nngp", "ntk"], ...] = ("nngp", "ntk"),
         base: int = 64,
@@ -69,6 +70,7 @@ def run(words: Sequence[str]) -> None:
             test: number of test samples; fewer where the data has fewer left.
             w: draw weights of linear and convolutional layers with variance w/fan-in (default: as the factory draws them).
             b: and their biases with variance b; needs --w.
+            init: pattern=std at the base width, or pattern=rule: '*=he(relu)', '*=critical(tanh, 0.05)' ... (see lazyrich init).
             scheme: ntk, standard(max_stable=True), richness(0.25): any parameterisation whose limit is a kernel.
             kernel: nngp (a Gaussian process), ntk (a trained network), or both.
             base: width at which the plan is the plain network.
@@ -94,10 +96,14 @@ def run(words: Sequence[str]) -> None:
         from lazyrich.sweep import RunFolder
 
         _check(train, test, kernel, w, b, noise, steps, seeds, finite_width, base)
+        if init and w is not None:
+            raise UsageError(
+                f"got --w {w:g} beside --init {' '.join(init)}, expected one of both; --init '*=he(relu)' gives either"
+            )
         built = resolve(factory)
         given = Family(built, base, depth=depth, roles=pairs(roles, "roles"))
         redrawn = given if w is None else Family(_redrawn(built, w, b), base, depth=depth, roles=pairs(roles, "roles"))
-        plan = make_plan(redrawn, parse_scheme(scheme), "sgd")
+        plan = make_plan(redrawn, parse_scheme(scheme), "sgd", init=rules(init))
         limit = make_kernel(plan)
         if explain:
             few = few_of(data, data_root, not images)
@@ -112,6 +118,7 @@ def run(words: Sequence[str]) -> None:
             "data": split.name, "fingerprint": split.fingerprint, "train": list(split.sizes),
             "test": len(split.test_y), "kernels": list(dict.fromkeys(kernel)), "noise": noise,
             "finite width": finite_width if finite else None, "steps": steps, "seeds": seeds, "seed": seed,
+            **({"init": list(init)} if init else {}),
         }  # fmt: skip
         folder = out or Path("runs") / slug("kernel", given.name, plan.scheme.name, split.name)
         store = RunFolder(folder, settings)

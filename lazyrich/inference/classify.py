@@ -70,7 +70,7 @@ class Probabilities:
         if len(labels) != len(self.labels) or int(labels.max()) >= self.probabilities.shape[1]:
             m, c = self.probabilities.shape
             raise KernelError(
-                f"got {len(labels)} labels up to {int(labels.max())}, expected {m} from 0 to {c - 1}; give those of the same samples"
+                f"got {len(labels)} labels up to {int(labels.max())}, expected {m} from 0 to {c - 1}; give those of these samples"
             )
         return labels
 

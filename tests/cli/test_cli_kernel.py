@@ -155,6 +155,13 @@ def test_kernels_alone_need_no_network(capsys: pytest.CaptureFixture[str]) -> No
     assert np.load("run/kernel.npy").shape == (1, 40, 40)
 
 
+def test_a_rule_of_initialisation_draws_as_its_variance_does() -> None:
+    words = ["kernel", "net.py:relu", "--train", "20", "--test", "20", "--kernel", "nngp", "--no-finite", "--out"]
+    assert main([*words, "ruled", "--init", "*=he(relu)"]) == 0
+    assert main([*words, "drawn", "--w", "2"]) == 0
+    np.testing.assert_allclose(np.load("ruled/kernel.npy"), np.load("drawn/kernel.npy"), rtol=1e-5)
+
+
 def test_explain_tells_the_rule_of_every_operation(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["kernel", "--explain", "net.py:relu"]) == 0
     out = capsys.readouterr().out
@@ -176,6 +183,7 @@ def test_explain_needs_no_more_than_a_sample(data: str, capsys: pytest.CaptureFi
     [
         (["net.py:softmax", "--train", "8"], "softmax"),
         (["net.py:missing"], "missing"),
+        (["net.py:relu", "--w", "2", "--init", "*=he(relu)"], "expected one of both"),
         (["net.py:three", "--train", "8"], "outputs (3,) for 10 classes"),
         (["net.py:conv", "--train", "8"], "--images gives the network images"),
         (["lazyrich.zoo:autoencoder", "--train", "8", "--no-finite"], "a bottleneck"),
