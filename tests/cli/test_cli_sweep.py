@@ -56,6 +56,15 @@ def test_an_interruption_while_the_first_page_is_drawn_is_one(words, tmp_path, c
     assert len(drawn) > 1 and "ImportError" not in capsys.readouterr().err
 
 
+@pytest.fixture
+def interruptible():
+    """A shell that starts a job in the background has it ignore Ctrl-C, and Python keeps to that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("times", [1, 2])
 def test_ctrl_c_cuts_no_import_short_unless_it_comes_twice(tmp_path, capsys, times):
     """Half a module would break whoever imports it next, with a traceback in place of 'stopped'."""
