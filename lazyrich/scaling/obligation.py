@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 from lazyrich.errors import PlanError
 from lazyrich.scaling.attention import head_size
 from lazyrich.scaling.naming import bare, parameters, submodule
+from lazyrich.scaling.recompute import checkpointed
 
 F = nn.functional
 BY_HAND = "scale them there, no hook can"
@@ -162,9 +163,12 @@ class ScaleQueries(TorchFunctionMode):
     def __init__(self, factor: float, where: str, exponent: float, scaled: list[str]) -> None:
         super().__init__()
         self.factor, self.where, self.exponent, self.scaled = factor, where, exponent, scaled
+        self.learns = torch.is_grad_enabled()  # a reentrant checkpoint switches gradients off inside
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
+        if func in (F.multi_head_attention_forward, F.scaled_dot_product_attention):
+            self._refuse_checkpoint()
         if func is F.multi_head_attention_forward:
             self.scaled.append(func.__name__)
             return func(*_scaled_projection(args, kwargs, self.factor), **kwargs)
@@ -174,6 +178,16 @@ class ScaleQueries(TorchFunctionMode):
         if func is torch.Tensor.unflatten:  # the method calls super(), which compilers lose under a mode (torch 2.13)
             func = torch.unflatten
         return func(*args, **kwargs)
+
+    def _refuse_checkpoint(self) -> None:
+        """Backward runs what is checkpointed again, by itself and so with logits that nobody scales: its gradients are others."""
+        if torch.compiler.is_compiling() or not self.learns or not checkpointed(ScaledAttention.__call__.__code__):
+            return
+        raise PlanError(
+            f"the attention '{self.where}' runs torch's attention under torch.utils.checkpoint, so backward would run it again "
+            "without the plan's factor and give wrong gradients; checkpoint the whole module instead: "
+            f"checkpoint(model.get_submodule('{self.where}'), x, use_reentrant=False), or the block around it"
+        )
 
     def _scale(self, size: int, given: float | None) -> float:
         if given is None or math.isclose(given, size**-0.5, rel_tol=1e-6):

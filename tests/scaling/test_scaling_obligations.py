@@ -9,6 +9,7 @@ import math
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 import lazyrich as lzr
 from lazyrich.errors import PlanError
@@ -473,6 +474,44 @@ def test_attention_written_by_hand_is_an_error_that_names_its_file_and_line():
         model(torch.randn(2, 5, 3))
     plan.release_(model)
     assert model(torch.randn(2, 5, 3)).shape == (2, 5, 2)
+
+
+class Saves(nn.Module):
+    """Four heads that grow, with a checkpoint around nothing, the core of the attention, or the whole of it."""
+
+    def __init__(self, n, around="", reentrant=False):
+        super().__init__()
+        self.embed, self.attention, self.around, self.reentrant = nn.Linear(3, n), Heads(n), around, reentrant
+        if around == "core":
+            self.attention.forward = self.core
+
+    def core(self, x):
+        q, k, v = (t.unflatten(-1, (4, -1)).transpose(1, 2) for t in self.attention.qkv(x).chunk(3, -1))
+        mixed = checkpoint(F.scaled_dot_product_attention, q, k, v, use_reentrant=self.reentrant)
+        return self.attention.out(mixed.transpose(1, 2).flatten(2))
+
+    def forward(self, x):
+        h = self.embed(x)
+        return checkpoint(self.attention, h, use_reentrant=self.reentrant) if self.around == "all" else self.attention(h)
+
+
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_a_checkpoint_around_an_attention_keeps_its_gradients_and_one_inside_is_refused(reentrant):
+    x, found = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0)), []
+    for around in ("", "all"):
+        plan = lzr.plan(lzr.Family(lambda n, a=around: Saves(n, a, reentrant), base=16), lzr.mup())
+        model = plan.build(64, meet=True)
+        model(x).square().sum().backward()
+        found.append(model.attention.qkv.weight.grad)
+    assert torch.equal(*found)
+    model = lzr.plan(lzr.Family(lambda n: Saves(n, "core", reentrant), base=16), lzr.mup()).build(64, meet=True)
+    with torch.no_grad():
+        model(x)  # nothing is run again
+    with pytest.raises(
+        PlanError, match="'attention' runs torch's attention under torch.utils.checkpoint.*whole module instead"
+    ):
+        model(x)
 
 
 class OwnScale(Heads):
