@@ -151,7 +151,7 @@ class _Watch(TorchFunctionMode):
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
         if self.found is None and name == TORCHS:
-            q, k = ([*args, *kwargs.values()])[:2]
+            q, k = [*args, *(kwargs[name] for name in ("query", "key")[len(args) :])][:2]
             scale = kwargs.get("scale")
             if q.dim() > 3 and k.shape[-3] < q.shape[-3]:  # grouped queries
                 k = k.repeat_interleave(q.shape[-3] // k.shape[-3], -3)

@@ -726,6 +726,81 @@ def test_softmaxes_that_are_no_attention_owe_nothing():
     assert lzr.plan(family, lzr.mup()).obligations == ()
 
 
+# --- calls by name, and other outputs ---------------------------------------------------------------------------------------------
+
+
+def test_an_attention_called_by_names_is_scaled_too():
+    class Named(Heads):
+        def forward(self, x, factor=1.0):
+            q, k, v = (t.unflatten(-1, (4, -1)).transpose(1, 2) for t in self.qkv(x).chunk(3, -1))
+            return self.out(F.scaled_dot_product_attention(key=k, value=v, query=factor * q).transpose(1, 2).flatten(2))
+
+    plan = lzr.plan(lzr.Family(reading(Named), base=16), lzr.mup())
+    model, x = plan.build(64), torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0))
+    expected = model(x, factor=0.5)
+    torch.testing.assert_close(plan.meet_(model)(x), expected)
+
+
+def test_torchs_projected_attention_called_by_names_is_scaled_too():
+    def forward(q, k, v):
+        a = model.attention
+        return F.multi_head_attention_forward(
+            query=q, key=k, value=v, embed_dim_to_check=32, num_heads=2, in_proj_weight=a.in_proj_weight,
+            in_proj_bias=a.in_proj_bias, bias_k=None, bias_v=None, add_zero_attn=False, dropout_p=0.0,
+            out_proj_weight=a.out_proj.weight, out_proj_bias=a.out_proj.bias,
+        )  # fmt: skip
+
+    plan = lzr.plan(lzr.Family(lambda n: Attends(n, batch_first=False), base=8), lzr.mup())
+    model, q_k_v = plan.build(32), inputs(32, False)
+    expected = plan.meet_(model)(*q_k_v)[0]
+    plan.release_(model).attention.forward = forward
+    torch.testing.assert_close(plan.meet_(model)(*q_k_v)[0], expected)
+
+
+def test_a_tied_head_called_by_name_is_scaled_and_released():
+    class Calls(Tied):
+        def forward(self, tokens):
+            return self.readout0(input=self.embed(tokens))
+
+    plan = lzr.plan(lzr.Family(Calls, base=8), lzr.mup())
+    model = plan.build(32)
+    bias, plain = model.readout0.bias, model(TOKENS)
+    torch.testing.assert_close(plan.meet_(model)(TOKENS) - bias, (plain - bias) / 4)
+    assert torch.equal(plan.release_(model)(TOKENS), plain)
+    with pytest.raises(PlanError, match="a Linear whose input a plan scales was called with a, b, expected"):
+        plan.meet_(model).readout0(a=1, b=2)
+
+
+class Pairs(Deep):
+    """Branches that return more than the stream, in a container of their own."""
+
+    def __init__(self, n, depth, holds=tuple):
+        super().__init__(n, depth)
+        for block in self.blocks:
+            block.register_forward_hook(lambda module, args, out: holds([out, None]))
+
+    def forward(self, x, factor=1.0):
+        h = self.embed(x)
+        for block in self.blocks:
+            h = h + factor * block(h)[0]
+        return h
+
+
+@pytest.mark.parametrize("holds", [tuple, list])
+def test_of_several_outputs_of_a_branch_the_first_is_scaled(holds):
+    plan = lzr.plan(lzr.Family(lambda n: Pairs(n, 4, holds), base=8), lzr.mup(), branches=["blocks.*"], base_depth=1)
+    model, x = plan.build(16), torch.ones(2, 3)
+    expected = model(x, factor=0.5)
+    torch.testing.assert_close(plan.meet_(model)(x), expected)
+
+
+def test_an_output_that_cannot_be_scaled_is_refused_by_the_modules_name():
+    family = lzr.Family(lambda n: Pairs(n, 4, lambda out: {0: out[0]}), base=8)
+    plan = lzr.plan(family, lzr.mup(), branches=["blocks.*"], base_depth=1)
+    with pytest.raises(PlanError, match=r"module 'blocks.0' \(Sequential\), which a plan scales, returned a dict"):
+        plan.build(16, meet=True)(torch.ones(2, 3))
+
+
 # --- remarks ----------------------------------------------------------------------------------------------------------------------
 
 
