@@ -94,7 +94,7 @@ def watched(module: nn.Module, real: bool = False, seed: int = 0) -> Heads | Non
     if real and sum(p.numel() for p in module.parameters()) > LARGEST:
         return None
     generator, found = torch.Generator().manual_seed(seed), None
-    for args in _inputs(module, generator if real else None):
+    for args in inputs(module, generator if real else None):
         watch = _Watch()
         try:
             twin = _twin(module, generator if real else None)
@@ -199,7 +199,7 @@ def _stand_in(name: str, tensor: Tensor, generator: torch.Generator) -> Tensor:
     return torch.randn(shape, generator=generator) / math.sqrt(shape[1:].numel())
 
 
-def _inputs(module: nn.Module, generator: torch.Generator | None) -> Iterator[tuple[Tensor, ...]]:
+def inputs(module: nn.Module, generator: torch.Generator | None) -> Iterator[tuple[Tensor, ...]]:
     """What a module may take: tokens, vectors in a row, pictures; once, or as query, key and value."""
     shapes: dict[tuple[int, ...], None] = {}
     for child in module.modules():

@@ -6,13 +6,15 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from lazyrich.errors import PlanError
 from lazyrich.family import Family, Role, TensorInfo
 from lazyrich.family.role import grown
 from lazyrich.scaling.attention import attends, head_size, law, refuses, source_of, watched
-from lazyrich.scaling.obligation import BY_HAND, Obligation, branches
+from lazyrich.scaling.obligation import BY_HAND, Obligation, branches, module_at
 from lazyrich.scaling.optimizer import is_entrywise
 from lazyrich.scaling.scheme import Scheme
 from lazyrich.scaling.seat import around, seats
+from lazyrich.scaling.skip import skips
 
 
 def duties(
@@ -107,6 +109,21 @@ def _grows(small: nn.Module, large: nn.Module) -> bool:
 
 
 def _residual(family: Family, pattern: str, base_depth: int | None, exponent: float) -> Obligation:
-    count = len(branches(family.sketch(family.base), pattern))
+    model = family.sketch(family.base)
+    paths = branches(model, pattern)
+    _refuse_skip(pattern, paths[0], module_at(model, paths[0]))
+    count = len(paths)
     why = f"{count} residual branches were tuned as {base_depth or count}; each is scaled by (depth ratio)^-{exponent:g}"
     return Obligation("residual branch", pattern, why, -exponent, base_depth or count)
+
+
+def _refuse_skip(pattern: str, path: str, block: nn.Module) -> None:
+    if not skips(block):
+        return
+    inside = [name for name, child in block.named_children() if any(True for _ in child.children())]
+    such = f", such as {' and '.join(repr(f'{pattern}.{name}') for name in inside)}" if inside else ""
+    raise PlanError(
+        f"branches= pattern '{pattern}' names blocks that hold the skip themselves: with weights of zero '{path}' "
+        f"({type(block).__name__}) returns its input, so its factor would scale the stream. Name the branches inside{such}; where "
+        "one is no module, make it one"
+    )
