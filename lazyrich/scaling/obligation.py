@@ -83,7 +83,7 @@ class Obligation:
                 scale_output(module_at(model, path), factor, path)
 
     def __str__(self) -> str:
-        return f"{self.kind} at {self.where}: {self.why}"
+        return f"{self.kind} {f'at {self.where}' if self.where else 'in the whole network'}: {self.why}"
 
 
 def _heads(model: nn.Module, where: str) -> int:

@@ -801,6 +801,51 @@ def test_an_output_that_cannot_be_scaled_is_refused_by_the_modules_name():
         plan.build(16, meet=True)(torch.ones(2, 3))
 
 
+class Experts(nn.Module):
+    """A router's softmax, and products by einsum, on vectors without positions: ``how`` the router's output goes to its softmax."""
+
+    def __init__(self, n, how="straight"):
+        super().__init__()
+        self.inp, self.router, self.out, self.how = nn.Linear(12, n), nn.Linear(n, 4), nn.Linear(n, 3), how
+        self.up, self.down = nn.Parameter(torch.randn(4, n, 2 * n)), nn.Parameter(torch.randn(4, 2 * n, n))
+
+    def mixed(self, h):
+        logits, chosen = self.router(h), None
+        if self.how == "best":
+            logits, chosen = (logits / 2).topk(2)
+        gate = logits.softmax(-1)
+        gate = gate if chosen is None else torch.zeros(*h.shape[:1], 4, device=h.device).scatter(1, chosen, gate)
+        wide = torch.einsum("bn,enf->ebf", h, self.up).tanh()
+        return torch.einsum("be,ebn->bn", gate, torch.einsum("ebf,efn->ebn", wide, self.down))
+
+    def forward(self, x):
+        h = torch.tanh(self.inp(x))
+        return self.out(self.mixed(self.mixed(h)))
+
+
+@pytest.mark.parametrize("how", ["straight", "best"])
+def test_routers_of_experts_are_no_attention(how):
+    assert lzr.plan(lzr.Family(lambda n: Experts(n, how), base=16), lzr.mup()).obligations == ()
+
+
+def test_an_attention_of_other_inputs_beside_a_router_is_still_one():
+    class Both(Picky):
+        def __init__(self, n):
+            super().__init__(n)
+            self.router = nn.Linear(n, 2)
+
+        def forward(self, x, rotation):
+            return super().forward(x, rotation) * self.router(x).softmax(-1)[..., :1]
+
+    (owed,) = lzr.plan(lzr.Family(reading(Both), base=16), lzr.mup()).obligations
+    assert "heads' size cannot be read" in owed.why
+
+
+def test_an_obligation_of_the_network_as_a_whole_says_so():
+    (owed,) = lzr.plan(lzr.Family(Picky, base=16), lzr.mup()).obligations
+    assert str(owed).startswith("attention in the whole network: it looks like")
+
+
 # --- remarks ----------------------------------------------------------------------------------------------------------------------
 
 
