@@ -108,7 +108,7 @@ def _run(module: nn.Module, args: tuple[Tensor, ...], generator: torch.Generator
     """What was seen of a copy of a module on some inputs, to its end or until it raised something."""
     watch = _Watch()
     try:
-        twin = _twin(module, generator)
+        twin = twin_of(module, generator)
         with torch.no_grad(), torch.random.fork_rng(devices=[]), torch.device("cpu" if generator else "meta"), watch:
             twin(*args)
         watch.ended = True
@@ -127,7 +127,7 @@ def _routes(module: nn.Module) -> bool:
     return False
 
 
-def _twin(module: nn.Module, generator: torch.Generator | None) -> nn.Module:
+def twin_of(module: nn.Module, generator: torch.Generator | None) -> nn.Module:
     """A copy with stand-ins for all tensors, so that whatever a forward leaves behind is left on the copy."""
     memo: dict[int, Any] = {}
     for name, tensor in [*module.named_parameters(), *module.named_buffers()]:

@@ -51,7 +51,7 @@ class Obligation:
     @property
     def unclear(self) -> bool:
         """Whether nothing could be read that a hook would need: a person has to look."""
-        return self.kind == "attention" and self.exponent == 0
+        return self.kind in ("attention", "tied product") and self.exponent == 0
 
     @property
     def hooked(self) -> bool:

@@ -118,6 +118,37 @@ def test_a_tied_readout_trains_at_one_scale_only_when_its_obligation_is_met():
     assert slope(meet=False) > 0.7
 
 
+class TiedByCode(nn.Module):
+    """A table that the network's own code reads out with; ``how`` it says so."""
+
+    def __init__(self, n, how="linear"):
+        super().__init__()
+        self.embed, self.body, self.how = nn.Embedding(7, n), nn.Linear(n, n), how
+
+    def forward(self, tokens):
+        h = torch.tanh(self.body(self.embed(tokens)))
+        if self.how == "looked up":
+            return h + F.one_hot(tokens, 7).to(h.dtype) @ self.embed.weight
+        return F.linear(h, self.embed.weight) if self.how == "linear" else h @ self.embed.weight.T
+
+
+@pytest.mark.parametrize("how", ["linear", "matmul"])
+def test_a_table_that_the_code_reads_out_with_is_owed_by_hand(how):
+    plan = lzr.plan(lzr.Family(lambda n: TiedByCode(n, how), base=8), lzr.mup())
+    (owed,) = plan.obligations
+    assert (owed.kind, owed.where, owed.hooked) == ("tied product", "embed", False)
+    assert "'embed.weight' is an input table, and drawn as one, that the network's own code also reads out with" in owed.why
+    assert "by width^-1 (1 at the base)" in owed.why
+    with pytest.warns(UserWarning, match="not met: tied product at embed"):
+        model = plan.build(32, meet=True)
+    assert torch.equal(model(TOKENS), plan.build(32)(TOKENS))
+    assert lzr.plan(lzr.Family(lambda n: TiedByCode(n, how), base=8), lzr.standard()).obligations == ()
+
+
+def test_a_table_that_only_looks_up_owes_nothing():
+    assert lzr.plan(lzr.Family(lambda n: TiedByCode(n, "looked up"), base=8), lzr.mup()).obligations == ()
+
+
 # --- attention ------------------------------------------------------------------------------------------------------------
 
 
@@ -869,3 +900,23 @@ def test_keys_and_values_of_a_fixed_size_are_remarked():
     assert "starts as width^-0.5" in said
     assert remarks(family, lzr.ntk(), "adamw") == remarks(family, lzr.standard(), "sgd") == []
     assert remarks(lzr.Family(reading(Grouped, False), base=16), lzr.mup(), "adamw") == []
+
+
+class OneOutput(nn.Module):
+    """A linear layer of one's own with one output; ``sums`` over the width, or is a gain."""
+
+    def __init__(self, n, sums=True):
+        super().__init__()
+        self.embed, self.weight, self.sums = nn.Linear(3, n), nn.Parameter(torch.randn(1, n)), sums
+
+    def forward(self, x):
+        h = torch.tanh(self.embed(x))
+        return F.linear(h, self.weight) if self.sums else h * self.weight
+
+
+def test_a_matrix_of_one_row_that_is_summed_over_is_remarked():
+    (said,) = remarks(lzr.Family(OneOutput, base=16), lzr.mup(), "adamw")
+    assert said.startswith("'weight' of shape (1, 16) is planned as a vector")
+    assert "roles={'weight': 'output'}" in said
+    assert remarks(lzr.Family(OneOutput, base=16, roles={"weight": "vector"}), lzr.mup(), "adamw") == []
+    assert remarks(lzr.Family(lambda n: OneOutput(n, sums=False), base=16), lzr.mup(), "adamw") == []
