@@ -75,8 +75,8 @@ def _tied_by_code(family: Family, scheme: Scheme, entrywise: bool) -> list[Oblig
 
 TIED = (
     "'{0}' is an input table, and drawn as one, that the network's own code also reads out with (F.linear or @), so there the "
-    "product must be multiplied by width^{1} (1 at the base): if the code does not do so yet, do it there, no hook can, or give the "
-    "readout a layer whose weight is the table"
+    "product must be multiplied by width^{1} (1 at the base): if the code does not do so yet, do it there, no hook can, or give "
+    "the readout a layer whose weight is the table"
 )
 
 
