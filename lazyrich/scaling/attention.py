@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import inspect
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType, FunctionType
@@ -80,7 +80,9 @@ def attends(module: nn.Module) -> bool:
 def refuses(module: nn.Module) -> bool:
     """Whether a module that may attend takes none of our inputs, or goes around its call to torch's attention with them."""
     seen = watched(module) or watched(module, real=True)
-    return attends(module) and (seen is None or (seen == NONE and TORCHS in _names(type(module))))
+    if not attends(module):
+        return False
+    return not _routes(module) if seen is None else seen == NONE and TORCHS in _names(type(module))
 
 
 def watched(module: nn.Module, real: bool = False, seed: int = 0) -> Heads | None:
@@ -94,21 +96,38 @@ def watched(module: nn.Module, real: bool = False, seed: int = 0) -> Heads | Non
     if real and sum(p.numel() for p in module.parameters()) > LARGEST:
         return None
     generator, found = torch.Generator().manual_seed(seed), None
-    for args in _inputs(module, generator if real else None):
-        watch = _Watch()
-        try:
-            twin = _twin(module, generator if real else None)
-            with torch.no_grad(), torch.random.fork_rng(devices=[]), torch.device("cpu" if real else "meta"), watch:
-                twin(*args)
-                found = NONE
-        except Exception:  # somebody's forward may raise anything on inputs that are not its own
-            pass
+    for args in inputs(module, generator if real else None):
+        watch = _run(module, args, generator if real else None)
         if watch.found:
             return watch.found
+        found = NONE if watch.ended else found
     return found
 
 
-def _twin(module: nn.Module, generator: torch.Generator | None) -> nn.Module:
+def _run(module: nn.Module, args: tuple[Tensor, ...], generator: torch.Generator | None) -> _Watch:
+    """What was seen of a copy of a module on some inputs, to its end or until it raised something."""
+    watch = _Watch()
+    try:
+        twin = twin_of(module, generator)
+        with torch.no_grad(), torch.random.fork_rng(devices=[]), torch.device("cpu" if generator else "meta"), watch:
+            twin(*args)
+        watch.ended = True
+    except Exception:  # somebody's forward may raise anything on inputs that are not its own
+        pass
+    return watch
+
+
+def _routes(module: nn.Module) -> bool:
+    """Whether all softmaxes of a module choose between what one linear map gives, as those of routers of experts do."""
+    for args in inputs(module, None):
+        for given in (args, tuple(one[:, 0] for one in args)):
+            watch = _run(module, given, None)
+            if watch.ended and watch.chosen:
+                return all(watch.chosen)
+    return False
+
+
+def twin_of(module: nn.Module, generator: torch.Generator | None) -> nn.Module:
     """A copy with stand-ins for all tensors, so that whatever a forward leaves behind is left on the copy."""
     memo: dict[int, Any] = {}
     for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
@@ -145,22 +164,43 @@ class _Watch(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
         self.found: Heads | None = None
+        self.ended = False
+        self.chosen: list[bool] = []  # of every softmax, whether it is of one linear map
         self._summed: int | None = None
+        self._linear: dict[int, Tensor] = {}  # what one linear map gave; held, for an id may come again
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
-        if self.found is None and name == TORCHS:
-            q, k = ([*args, *kwargs.values()])[:2]
-            scale = kwargs.get("scale")
-            if q.dim() > 3 and k.shape[-3] < q.shape[-3]:  # grouped queries
-                k = k.repeat_interleave(q.shape[-3] // k.shape[-3], -3)
-            self.found = Heads(q.shape[-1], _size((q @ k.mT) * (q.shape[-1] ** -0.5 if scale is None else scale)), False)
+        if name == TORCHS:
+            self.chosen.append(False)
+            self.found = self.found or _of_torchs(args, kwargs)
         elif name in PRODUCTS:
             self._summed = _summed(name, args) or self._summed
-        elif self.found is None and name == "softmax" and self._summed:
-            self.found = Heads(self._summed, _size([*args, *kwargs.values()][0]), True)
-        return func(*args, **kwargs)
+        elif name == "softmax":
+            logits = [*args, *kwargs.values()][0]
+            self.chosen.append(id(logits) in self._linear)
+            if self.found is None and self._summed and not self.chosen[-1]:
+                self.found = Heads(self._summed, _size(logits), True)
+        out = func(*args, **kwargs)
+        self._follow(name, (*args, *kwargs.values()), out)
+        return out
+
+    def _follow(self, name: str, given: Sequence[Any], out: Any) -> None:
+        """A linear map's output stays one until it meets another activation."""
+        met = sum(isinstance(one, Tensor) and id(one) in self._linear for one in given)
+        if name == "linear" or (met == 1 and name not in PRODUCTS):
+            several = out if isinstance(out, (tuple, list)) else [out]
+            self._linear |= {id(one): one for one in several if isinstance(one, Tensor)}
+
+
+def _of_torchs(args: Any, kwargs: dict[str, Any]) -> Heads:
+    """The heads of a call to torch's attention."""
+    q, k = [*args, *(kwargs[name] for name in ("query", "key")[len(args) :])][:2]
+    scale = kwargs.get("scale")
+    if q.dim() > 3 and k.shape[-3] < q.shape[-3]:  # grouped queries
+        k = k.repeat_interleave(q.shape[-3] // k.shape[-3], -3)
+    return Heads(q.shape[-1], _size((q @ k.mT) * (q.shape[-1] ** -0.5 if scale is None else scale)), False)
 
 
 def _summed(name: str, args: Any) -> int | None:
@@ -199,7 +239,7 @@ def _stand_in(name: str, tensor: Tensor, generator: torch.Generator) -> Tensor:
     return torch.randn(shape, generator=generator) / math.sqrt(shape[1:].numel())
 
 
-def _inputs(module: nn.Module, generator: torch.Generator | None) -> Iterator[tuple[Tensor, ...]]:
+def inputs(module: nn.Module, generator: torch.Generator | None) -> Iterator[tuple[Tensor, ...]]:
     """What a module may take: tokens, vectors in a row, pictures; once, or as query, key and value."""
     shapes: dict[tuple[int, ...], None] = {}
     for child in module.modules():

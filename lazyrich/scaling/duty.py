@@ -6,13 +6,16 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from lazyrich.errors import PlanError
 from lazyrich.family import Family, Role, TensorInfo
 from lazyrich.family.role import grown
 from lazyrich.scaling.attention import attends, head_size, law, refuses, source_of, watched
-from lazyrich.scaling.obligation import BY_HAND, Obligation, branches
+from lazyrich.scaling.obligation import BY_HAND, Obligation, branches, module_at
 from lazyrich.scaling.optimizer import is_entrywise
 from lazyrich.scaling.scheme import Scheme
 from lazyrich.scaling.seat import around, seats
+from lazyrich.scaling.skip import skips
+from lazyrich.scaling.weighed import weighed
 
 
 def duties(
@@ -27,6 +30,7 @@ def duties(
     found: list[Obligation] = []
     if not scheme.global_rate:
         found += [o for info in family.tensors.values() for o in _tied(info, scheme, is_entrywise(optimizer))]
+        found += _tied_by_code(family, scheme, is_entrywise(optimizer))
         found += _attention(family, scheme, optimizer)
     found += [_residual(family, pattern, base_depth, depth_exponent) for pattern in residual]
     return tuple(found)
@@ -52,6 +56,28 @@ def _tied(info: TensorInfo, scheme: Scheme, entrywise: bool) -> list[Obligation]
         )
         for name in readouts
     ]
+
+
+def _tied_by_code(family: Family, scheme: Scheme, entrywise: bool) -> list[Obligation]:
+    """Input tables of a network without a readout that its own code reads out with: no layer, so no hook can scale it."""
+    layers, infos = scheme.layers(entrywise), family.tensors.values()
+    exponent = layers.input.init - layers.output.init
+    tables = {info.name: info for info in infos if info.role is Role.INPUT}
+    if exponent == 0 or not tables or any(Role.OUTPUT in (info.role, *info.uses) for info in infos):
+        return []
+    read = sorted(weighed(family.sketch(family.base)))
+    return [
+        Obligation("tied product", tables[name].owner, TIED.format(name, f"{exponent:g}"), 0.0, 1.0)
+        for name, axis in read
+        if name in tables and axis in tables[name].axes.produced
+    ]
+
+
+TIED = (
+    "'{0}' is an input table, and drawn as one, that the network's own code also reads out with (F.linear or @), so there the "
+    "product must be multiplied by width^{1} (1 at the base): if the code does not do so yet, do it there, no hook can, or give "
+    "the readout a layer whose weight is the table"
+)
 
 
 def _attention(family: Family, scheme: Scheme, optimizer: str) -> list[Obligation]:
@@ -107,6 +133,21 @@ def _grows(small: nn.Module, large: nn.Module) -> bool:
 
 
 def _residual(family: Family, pattern: str, base_depth: int | None, exponent: float) -> Obligation:
-    count = len(branches(family.sketch(family.base), pattern))
+    model = family.sketch(family.base)
+    paths = branches(model, pattern)
+    _refuse_skip(pattern, paths[0], module_at(model, paths[0]))
+    count = len(paths)
     why = f"{count} residual branches were tuned as {base_depth or count}; each is scaled by (depth ratio)^-{exponent:g}"
     return Obligation("residual branch", pattern, why, -exponent, base_depth or count)
+
+
+def _refuse_skip(pattern: str, path: str, block: nn.Module) -> None:
+    if not skips(block):
+        return
+    inside = [name for name, child in block.named_children() if any(True for _ in child.children())]
+    such = f", such as {' and '.join(repr(f'{pattern}.{name}') for name in inside)}" if inside else ""
+    raise PlanError(
+        f"branches= pattern '{pattern}' names blocks that hold the skip themselves: with weights of zero '{path}' "
+        f"({type(block).__name__}) returns its input, so its factor would scale the stream. Name the branches inside{such}; where "
+        "one is no module, make it one"
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ def loss_of(closure: Callable[[], Any] | None) -> Any:
 
 
 class MuonAdamW(torch.optim.Optimizer):
-    """``torch.optim.Muon`` and ``torch.optim.AdamW`` behind one ``step``; schedulers see the groups of both.
+    """``torch.optim.Muon`` and ``torch.optim.AdamW`` behind one ``step``; its groups and its state are those of both.
 
     Args:
         groups: from ``plan.param_groups``; a group's ``optimizer`` says who steps it.
@@ -39,20 +39,40 @@ class MuonAdamW(torch.optim.Optimizer):
     def __init__(self, groups: list[dict[str, Any]], **options: Any) -> None:
         if not hasattr(torch.optim, "Muon"):
             raise UsageError(f"got torch {torch.__version__}, which has no Muon; expected torch 2.9 or newer")
-        super().__init__(groups, {})
-        for_adam = {key: options.pop(key) for key in ("betas",) if key in options}
-        mine = [group for group in self.param_groups if group["optimizer"] != "adamw"]
-        rest = [group for group in self.param_groups if group["optimizer"] == "adamw"]
-        self.parts: list[torch.optim.Optimizer] = []  # a part without groups is refused by torch
-        if mine:
-            self.parts.append(torch.optim.Muon(mine, **options))
-        if rest:
-            self.parts.append(torch.optim.AdamW(rest, **for_adam))
-        self._share()
+        adam = {key: options.pop(key) for key in ("betas",) if key in options}
+        self.options, self.parts = {"adamw": adam, "muon": options}, []  # a part without groups is refused by torch
+        super().__init__(sorted(groups, key=_by_adam), {})
 
-    def _share(self) -> None:
-        """The groups are the parts' own dictionaries, so whatever changes a rate changes it for whoever steps."""
-        self.param_groups = [group for part in self.parts for group in part.param_groups]
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Hand a group to who steps it.
+
+        Raises:
+            UsageError: where it does not say who, or Muon does not step such tensors.
+        """
+        if "optimizer" not in param_group:
+            raise UsageError(
+                f"got a group with {', '.join(map(repr, param_group))}, expected also 'optimizer': 'adamw', or 'muon' for hidden "
+                "matrices, as the groups of plan.param_groups say"
+            )
+        super().add_param_group(param_group)
+        try:
+            self._take(self.param_groups[-1])
+        except ValueError as error:
+            shapes = ", ".join(str(tuple(p.shape)) for p in self.param_groups.pop()["params"])
+            raise UsageError(
+                f"got a group for '{param_group['optimizer']}' with tensors of shape {shapes}, which torch refuses: {error}"
+            ) from error
+
+    def _take(self, group: dict[str, Any]) -> None:
+        """Its part steps the very dictionary, so whatever changes a rate changes it for whoever steps; states are shared too."""
+        kind = torch.optim.AdamW if _by_adam(group) else torch.optim.Muon
+        part = kind([group], **self.options["adamw" if _by_adam(group) else "muon"])  # also fills the group with its options
+        for known in self.parts:
+            if type(known) is kind:
+                known.param_groups.append(group)
+                return
+        part.state = self.state
+        self.parts.append(part)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None) -> Any:  # type: ignore[override]
@@ -62,15 +82,28 @@ class MuonAdamW(torch.optim.Optimizer):
             part.step()
         return loss
 
-    def state_dict(self) -> dict[str, Any]:  # type: ignore[override]
-        """The states of both, in order."""
-        return {"parts": [part.state_dict() for part in self.parts]}
-
     def load_state_dict(self, state_dict: Any) -> None:
-        """Take back what ``state_dict`` gave."""
-        for part, state in zip(self.parts, state_dict["parts"], strict=True):
-            part.load_state_dict(state)
-        self._share()
+        """Take back what ``state_dict`` gave, or a list of both states, as older files have it."""
+        super().load_state_dict(_joined(state_dict["parts"]) if "parts" in state_dict else state_dict)
+        for part in self.parts:
+            adam = isinstance(part, torch.optim.AdamW)
+            own = [group for group in self.param_groups if _by_adam(group) == adam]
+            part.__setstate__({"state": self.state, "param_groups": own})
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "parts": self.parts}
+        return {**super().__getstate__(), "parts": self.parts, "options": self.options}
+
+
+def _by_adam(group: Mapping[str, Any]) -> bool:
+    return group.get("optimizer") == "adamw"
+
+
+def _joined(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """States of several optimizers as that of one, whose tensors are counted on."""
+    state: dict[int, Any] = {}
+    groups: list[dict[str, Any]] = []
+    for part in parts:
+        before = sum(len(group["params"]) for group in groups)
+        state |= {before + i: one for i, one in part["state"].items()}
+        groups += [{**group, "params": [before + i for i in group["params"]]} for group in part["param_groups"]]
+    return {"state": state, "param_groups": groups}

@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 from lazyrich.errors import PlanError
 from lazyrich.scaling.attention import head_size
 from lazyrich.scaling.naming import bare, parameters, submodule
+from lazyrich.scaling.recompute import checkpointed
 
 F = nn.functional
 BY_HAND = "scale them there, no hook can"
@@ -50,7 +51,7 @@ class Obligation:
     @property
     def unclear(self) -> bool:
         """Whether nothing could be read that a hook would need: a person has to look."""
-        return self.kind == "attention" and self.exponent == 0
+        return self.kind in ("attention", "tied product") and self.exponent == 0
 
     @property
     def hooked(self) -> bool:
@@ -79,10 +80,10 @@ class Obligation:
             module.register_forward_hook(keep)  # torch's fused encoder layers look for hooks before they go past their modules
         else:
             for path in branches(model, self.where):
-                scale_output(module_at(model, path), factor)
+                scale_output(module_at(model, path), factor, path)
 
     def __str__(self) -> str:
-        return f"{self.kind} at {self.where}: {self.why}"
+        return f"{self.kind} {f'at {self.where}' if self.where else 'in the whole network'}: {self.why}"
 
 
 def _heads(model: nn.Module, where: str) -> int:
@@ -96,25 +97,40 @@ def _heads(model: nn.Module, where: str) -> int:
 
 
 class ScaleInput:
-    """Forward pre-hook: multiplies the first input by a number."""
+    """Forward pre-hook: multiplies the first input by a number, also where it is given by its name."""
 
     def __init__(self, factor: float) -> None:
         self.factor = factor
 
-    def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         """The hook."""
-        return (args[0] * self.factor, *args[1:])
+        if args:
+            return (args[0] * self.factor, *args[1:]), kwargs
+        name = next(iter(kwargs)) if len(kwargs) == 1 else "input"
+        if name not in kwargs:
+            raise PlanError(
+                f"a {type(module).__name__} whose input a plan scales was called with {', '.join(kwargs) or 'nothing'}, expected "
+                "its input first or as input="
+            )
+        return args, {**kwargs, name: kwargs[name] * self.factor}
 
 
 class ScaleOutput:
-    """Forward hook: multiplies the output by a number."""
+    """Forward hook: multiplies the output by a number; of several outputs the first, as attentions and recurrent cells have it."""
 
-    def __init__(self, factor: float) -> None:
-        self.factor = factor
+    def __init__(self, factor: float, where: str = "") -> None:
+        self.factor, self.where = factor, where
 
-    def __call__(self, module: nn.Module, args: Any, output: Tensor) -> Tensor:
+    def __call__(self, module: nn.Module, args: Any, output: Any) -> Any:
         """The hook."""
-        return output * self.factor
+        if isinstance(output, Tensor):
+            return output * self.factor
+        if type(output) in (tuple, list) and output and isinstance(output[0], Tensor):
+            return type(output)([output[0] * self.factor, *output[1:]])
+        raise PlanError(
+            f"the module '{self.where}' ({type(module).__name__}), which a plan scales, returned a {type(output).__name__}, "
+            "expected a tensor or a tuple that begins with one; name a module of which the stream is one output"
+        )
 
 
 class ScaledAttention:
@@ -162,18 +178,32 @@ class ScaleQueries(TorchFunctionMode):
     def __init__(self, factor: float, where: str, exponent: float, scaled: list[str]) -> None:
         super().__init__()
         self.factor, self.where, self.exponent, self.scaled = factor, where, exponent, scaled
+        self.learns = torch.is_grad_enabled()  # a reentrant checkpoint switches gradients off inside
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
+        if func in (F.multi_head_attention_forward, F.scaled_dot_product_attention):
+            self._refuse_checkpoint()
         if func is F.multi_head_attention_forward:
             self.scaled.append(func.__name__)
             return func(*_scaled_projection(args, kwargs, self.factor), **kwargs)
         if func is F.scaled_dot_product_attention:
             self.scaled.append("scaled_dot_product_attention")
-            kwargs["scale"] = self._scale(args[0].shape[-1], kwargs.get("scale"))
+            query = args[0] if args else kwargs["query"]
+            kwargs["scale"] = self._scale(query.shape[-1], kwargs.get("scale"))
         if func is torch.Tensor.unflatten:  # the method calls super(), which compilers lose under a mode (torch 2.13)
             func = torch.unflatten
         return func(*args, **kwargs)
+
+    def _refuse_checkpoint(self) -> None:
+        """Backward runs what is checkpointed again, by itself and so with logits that nobody scales: its gradients are others."""
+        if torch.compiler.is_compiling() or not self.learns or not checkpointed(ScaledAttention.__call__.__code__):
+            return
+        raise PlanError(
+            f"the attention '{self.where}' runs torch's attention under torch.utils.checkpoint, so backward would run it again "
+            "without the plan's factor and give wrong gradients; checkpoint the whole module instead: "
+            f"checkpoint(model.get_submodule('{self.where}'), x, use_reentrant=False), or the block around it"
+        )
 
     def _scale(self, size: int, given: float | None) -> float:
         if given is None or math.isclose(given, size**-0.5, rel_tol=1e-6):
@@ -192,9 +222,13 @@ def _source(module: nn.Module) -> str:
     return f"{code.co_filename}:{code.co_firstlineno}"
 
 
+PROJECTED = ("query", "key", "value", "embed_dim_to_check", "num_heads", "in_proj_weight", "in_proj_bias")
+
+
 def _scaled_projection(args: Any, kwargs: dict[str, Any], factor: float) -> Any:
     """Scale the query rows of the packed projection (positions 5 and 6) or the separate query weight."""
-    args, size = list(args), args[3]
+    args = [*args, *(kwargs.pop(name) for name in PROJECTED[len(args) :])]
+    size = args[3]
     if kwargs.get("use_separate_proj_weight"):
         kwargs["q_proj_weight"] = kwargs["q_proj_weight"] * factor
     else:
@@ -209,12 +243,12 @@ def scale_input(module: nn.Module, factor: float) -> None:
     if isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
         scale_output(module, factor)
     else:
-        module.register_forward_pre_hook(ScaleInput(factor))
+        module.register_forward_pre_hook(ScaleInput(factor), with_kwargs=True)
 
 
-def scale_output(module: nn.Module, factor: float) -> None:
-    """Multiply what a module returns."""
-    module.register_forward_hook(ScaleOutput(factor))
+def scale_output(module: nn.Module, factor: float, where: str = "") -> None:
+    """Multiply what a module returns; an error names ``where`` it is."""
+    module.register_forward_hook(ScaleOutput(factor, where))
 
 
 def release_(model: nn.Module) -> nn.Module:
@@ -232,6 +266,7 @@ def release_(model: nn.Module) -> nn.Module:
             for key, hook in list(hooks.items()):
                 if isinstance(hook, (ScaleInput, ScaleOutput)) or hook is keep:
                     del hooks[key]
+                    module._forward_pre_hooks_with_kwargs.pop(key, None)
     return model
 
 

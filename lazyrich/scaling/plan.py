@@ -67,7 +67,8 @@ class Plan:
 
         Raises:
             PlanError: if the model is not of this family, or a tensor follows neither the factory's law nor the plan's
-                (a trained or loaded model), or is on the meta device.
+                (a trained or loaded model; a few steps are told by gains and biases that the factory leaves constant), or is on
+                the meta device.
         """
         if drawn := [name for name, (p, _) in self._matched(model).items() if p.is_meta]:
             raise PlanError(

@@ -77,15 +77,16 @@ def plan(
             forward multipliers, by hooks on the layers that allow it.
         epsilon: "gradient" scales Adam's epsilon with every tensor's gradients, "hidden" only on hidden tensors (Megatron),
             "unscaled" nowhere (mup).
-        branches: module patterns of residual branches. With m = number of branches / base_depth and alpha = depth_exponent
-            their outputs are scaled by m^-alpha (an obligation), the rates of their tensors by m^(alpha - 1), under SGD by
-            m^(2 alpha - 1), and Adam's epsilon there by m^-alpha.
-        base_depth: the number of branches at which the network was tuned.
+        branches: module patterns of residual branches, without the skip that is added to them. With m = number of branches /
+            base_depth, of each pattern by itself, and alpha = depth_exponent their outputs are scaled by m^-alpha (an obligation),
+            the rates of their tensors by m^(alpha - 1), under SGD by m^(2 alpha - 1), and Adam's epsilon there by m^-alpha.
+        base_depth: the number of branches of each pattern at which the network was tuned: 2 for two blocks, named as
+            ``["blocks.*.attn", "blocks.*.mlp"]``.
         depth_exponent: 1/2 is Depth-muP (Yang et al. 2023, arXiv:2310.02244); 1 is CompleteP (Dey et al. 2025,
             arXiv:2505.01618), where the layers' own updates keep their size relative to the weights at every depth.
 
     Raises:
-        PlanError: for an option that is not known, or a pattern that matches nothing.
+        PlanError: for an option that is not known, a pattern that matches nothing, or branches that hold the skip themselves.
 
     Example:
         >>> import lazyrich as lzr

@@ -129,6 +129,8 @@ def rescale_(entries: Iterable[tuple[nn.Parameter, TensorPlan, Setting]], fresh:
     for draw in draws:
         _check_law(draw, planned_already)
     if not planned_already:
+        if not fresh:
+            _check_constants(entries, draws)
         known = {tensor.name: (parameter, tensor) for parameter, tensor, _ in entries}
         drawn = {draw.tensor.name for draw in draws}
         gains = [(p, known[tensor.norm_of]) for p, tensor, _ in entries if tensor.norm_of in drawn]
@@ -185,6 +187,7 @@ def _sides(tensor: TensorPlan) -> Sides:
 
 
 ENOUGH = 4.0  # log-likelihood ratio for "already planned": a fresh model reaches it with probability below exp(-4)
+ROUNDING = 1e-6  # of a constant, in a standard deviation
 _PLANNED: WeakTensorKeyDictionary = WeakTensorKeyDictionary()  # parameter -> its own and its planned std after planning
 
 
@@ -254,3 +257,21 @@ def _check_law(draw: _Draw, planned_already: bool) -> None:
             f"planned one {draw.setting.std:.4g}. A plan is applied to a freshly built model, before training or loading "
             "weights"
         )
+
+
+def _check_constants(entries: Iterable[tuple[nn.Parameter, TensorPlan, Setting]], draws: list[_Draw]) -> None:
+    """Gains and biases that the factory leaves constant differ long before training shows in the deviations of weights.
+
+    They need not be what they were at the base, where a factory may take them from its width; only they are all equal.
+    """
+    if all(draw.found and draw.own == draw.setting.std for draw in draws):
+        return  # nothing is resized
+    for parameter, tensor, setting in entries:
+        told = tensor.std == 0 and math.prod(tensor.shape) > 1 and not tensor.norm_of and not parameter.is_meta
+        found = _std(parameter) if told else 0.0
+        if found > ROUNDING * abs(tensor.mean) and _PLANNED.get(parameter) != (found, setting.std):
+            raise PlanError(
+                f"tensor '{tensor.name}' has entries that differ (standard deviation {found:.2g}); a fresh one is constant, at the "
+                f"base width {tensor.mean:g}. A plan is applied to a freshly built model, before training or loading weights; "
+                "values of your own belong into the factory, or are set after apply_"
+            )

@@ -9,7 +9,9 @@ import torch
 from torch import nn
 
 import lazyrich as lzr
+from lazyrich.errors import PlanError
 from lazyrich.measure.slope import fit_slope
+from lazyrich.scaling.skip import skips
 
 DEPTHS, WIDTH, STEPS = (4, 16, 64), 128, 3
 RATES = {"signsgd": 2e-3, "sgd": 0.05, "muon": 0.02}
@@ -127,3 +129,51 @@ def test_a_deep_plan_survives_its_file(tmp_path):
 def test_bad_input_is_refused(options, words):
     with pytest.raises(lzr.LazyrichError, match=words):
         lzr.plan(lzr.Family(Stream, base=32, depth=4), lzr.mup(), "adamw", **options)
+
+
+class Holds(nn.Module):
+    """A block with its skip; ``after`` is what stands behind the sum."""
+
+    def __init__(self, n, after=None):
+        super().__init__()
+        self.norm, self.mlp, self.after = nn.LayerNorm(n), nn.Sequential(nn.Linear(n, n), nn.Tanh(), nn.Linear(n, n)), after
+
+    def forward(self, x):
+        h = x + self.mlp(self.norm(x))
+        return self.after(h) if self.after else h
+
+
+def holding(n, after=None):
+    return nn.Sequential(nn.Linear(3, n), nn.ModuleDict({"0": Holds(n, after), "1": Holds(n, after)}), nn.Linear(n, 2))
+
+
+@pytest.mark.parametrize("after", [None, nn.ReLU()])
+def test_a_block_that_holds_its_skip_is_no_branch(after):
+    family = lzr.Family(lambda n: holding(n, after), base=16)
+    with pytest.raises(PlanError, match=r"'1.\*' names blocks that hold the skip .* '1.0' \(Holds\).*such as '1.\*.mlp'"):
+        lzr.plan(family, lzr.mup(), branches=["1.*"])
+    assert len(lzr.plan(family, lzr.mup(), branches=["1.*.mlp"]).obligations) == 1
+
+
+@pytest.mark.parametrize(
+    ("module", "found"),
+    [
+        (nn.TransformerEncoderLayer(8, 2, 8, norm_first=True), True),
+        (nn.MultiheadAttention(8, 2), False),
+        (nn.Sequential(nn.LayerNorm(8), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8)), False),
+        (nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8)), False),
+        (nn.GRU(8, 8), False),
+        (nn.Identity(), False),
+        (nn.Embedding(8, 8), False),
+    ],
+)
+def test_which_modules_hold_a_skip(module, found):
+    before = [p.detach().clone() for p in module.parameters()]
+    assert skips(module) == skips(module.to("meta") if found else module) == found
+    assert found or all(torch.equal(p, q) for p, q in zip(module.parameters(), before, strict=True))
+
+
+def test_branches_are_counted_pattern_by_pattern():
+    family = lzr.Family(lambda n: holding(n), base=16)
+    plan = lzr.plan(family, lzr.mup(), branches=["1.*.norm", "1.*.mlp"], base_depth=2)
+    assert [o.factor(family.sketch(16)) for o in plan.obligations] == [1.0, 1.0]

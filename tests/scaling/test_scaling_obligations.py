@@ -9,6 +9,7 @@ import math
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 import lazyrich as lzr
 from lazyrich.errors import PlanError
@@ -115,6 +116,37 @@ def test_a_tied_readout_trains_at_one_scale_only_when_its_obligation_is_met():
 
     assert abs(slope(meet=True)) < 0.2
     assert slope(meet=False) > 0.7
+
+
+class TiedByCode(nn.Module):
+    """A table that the network's own code reads out with; ``how`` it says so."""
+
+    def __init__(self, n, how="linear"):
+        super().__init__()
+        self.embed, self.body, self.how = nn.Embedding(7, n), nn.Linear(n, n), how
+
+    def forward(self, tokens):
+        h = torch.tanh(self.body(self.embed(tokens)))
+        if self.how == "looked up":
+            return h + F.one_hot(tokens, 7).to(h.dtype) @ self.embed.weight
+        return F.linear(h, self.embed.weight) if self.how == "linear" else h @ self.embed.weight.T
+
+
+@pytest.mark.parametrize("how", ["linear", "matmul"])
+def test_a_table_that_the_code_reads_out_with_is_owed_by_hand(how):
+    plan = lzr.plan(lzr.Family(lambda n: TiedByCode(n, how), base=8), lzr.mup())
+    (owed,) = plan.obligations
+    assert (owed.kind, owed.where, owed.hooked) == ("tied product", "embed", False)
+    assert "'embed.weight' is an input table, and drawn as one, that the network's own code also reads out with" in owed.why
+    assert "by width^-1 (1 at the base)" in owed.why
+    with pytest.warns(UserWarning, match="not met: tied product at embed"):
+        model = plan.build(32, meet=True)
+    assert torch.equal(model(TOKENS), plan.build(32)(TOKENS))
+    assert lzr.plan(lzr.Family(lambda n: TiedByCode(n, how), base=8), lzr.standard()).obligations == ()
+
+
+def test_a_table_that_only_looks_up_owes_nothing():
+    assert lzr.plan(lzr.Family(lambda n: TiedByCode(n, "looked up"), base=8), lzr.mup()).obligations == ()
 
 
 # --- attention ------------------------------------------------------------------------------------------------------------
@@ -475,6 +507,44 @@ def test_attention_written_by_hand_is_an_error_that_names_its_file_and_line():
     assert model(torch.randn(2, 5, 3)).shape == (2, 5, 2)
 
 
+class Saves(nn.Module):
+    """Four heads that grow, with a checkpoint around nothing, the core of the attention, or the whole of it."""
+
+    def __init__(self, n, around="", reentrant=False):
+        super().__init__()
+        self.embed, self.attention, self.around, self.reentrant = nn.Linear(3, n), Heads(n), around, reentrant
+        if around == "core":
+            self.attention.forward = self.core
+
+    def core(self, x):
+        q, k, v = (t.unflatten(-1, (4, -1)).transpose(1, 2) for t in self.attention.qkv(x).chunk(3, -1))
+        mixed = checkpoint(F.scaled_dot_product_attention, q, k, v, use_reentrant=self.reentrant)
+        return self.attention.out(mixed.transpose(1, 2).flatten(2))
+
+    def forward(self, x):
+        h = self.embed(x)
+        return checkpoint(self.attention, h, use_reentrant=self.reentrant) if self.around == "all" else self.attention(h)
+
+
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_a_checkpoint_around_an_attention_keeps_its_gradients_and_one_inside_is_refused(reentrant):
+    x, found = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0)), []
+    for around in ("", "all"):
+        plan = lzr.plan(lzr.Family(lambda n, a=around: Saves(n, a, reentrant), base=16), lzr.mup())
+        model = plan.build(64, meet=True)
+        model(x).square().sum().backward()
+        found.append(model.attention.qkv.weight.grad)
+    assert torch.equal(*found)
+    model = lzr.plan(lzr.Family(lambda n: Saves(n, "core", reentrant), base=16), lzr.mup()).build(64, meet=True)
+    with torch.no_grad():
+        model(x)  # nothing is run again
+    with pytest.raises(
+        PlanError, match="'attention' runs torch's attention under torch.utils.checkpoint.*whole module instead"
+    ):
+        model(x)
+
+
 class OwnScale(Heads):
     """Logits scaled by a power of the head's size, given to torch's function."""
 
@@ -687,6 +757,126 @@ def test_softmaxes_that_are_no_attention_owe_nothing():
     assert lzr.plan(family, lzr.mup()).obligations == ()
 
 
+# --- calls by name, and other outputs ---------------------------------------------------------------------------------------------
+
+
+def test_an_attention_called_by_names_is_scaled_too():
+    class Named(Heads):
+        def forward(self, x, factor=1.0):
+            q, k, v = (t.unflatten(-1, (4, -1)).transpose(1, 2) for t in self.qkv(x).chunk(3, -1))
+            return self.out(F.scaled_dot_product_attention(key=k, value=v, query=factor * q).transpose(1, 2).flatten(2))
+
+    plan = lzr.plan(lzr.Family(reading(Named), base=16), lzr.mup())
+    model, x = plan.build(64), torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0))
+    expected = model(x, factor=0.5)
+    torch.testing.assert_close(plan.meet_(model)(x), expected)
+
+
+def test_torchs_projected_attention_called_by_names_is_scaled_too():
+    def forward(q, k, v):
+        a = model.attention
+        return F.multi_head_attention_forward(
+            query=q, key=k, value=v, embed_dim_to_check=32, num_heads=2, in_proj_weight=a.in_proj_weight,
+            in_proj_bias=a.in_proj_bias, bias_k=None, bias_v=None, add_zero_attn=False, dropout_p=0.0,
+            out_proj_weight=a.out_proj.weight, out_proj_bias=a.out_proj.bias,
+        )  # fmt: skip
+
+    plan = lzr.plan(lzr.Family(lambda n: Attends(n, batch_first=False), base=8), lzr.mup())
+    model, q_k_v = plan.build(32), inputs(32, False)
+    expected = plan.meet_(model)(*q_k_v)[0]
+    plan.release_(model).attention.forward = forward
+    torch.testing.assert_close(plan.meet_(model)(*q_k_v)[0], expected)
+
+
+def test_a_tied_head_called_by_name_is_scaled_and_released():
+    class Calls(Tied):
+        def forward(self, tokens):
+            return self.readout0(input=self.embed(tokens))
+
+    plan = lzr.plan(lzr.Family(Calls, base=8), lzr.mup())
+    model = plan.build(32)
+    bias, plain = model.readout0.bias, model(TOKENS)
+    torch.testing.assert_close(plan.meet_(model)(TOKENS) - bias, (plain - bias) / 4)
+    assert torch.equal(plan.release_(model)(TOKENS), plain)
+    with pytest.raises(PlanError, match="a Linear whose input a plan scales was called with a, b, expected"):
+        plan.meet_(model).readout0(a=1, b=2)
+
+
+class Pairs(Deep):
+    """Branches that return more than the stream, in a container of their own."""
+
+    def __init__(self, n, depth, holds=tuple):
+        super().__init__(n, depth)
+        for block in self.blocks:
+            block.register_forward_hook(lambda module, args, out: holds([out, None]))
+
+    def forward(self, x, factor=1.0):
+        h = self.embed(x)
+        for block in self.blocks:
+            h = h + factor * block(h)[0]
+        return h
+
+
+@pytest.mark.parametrize("holds", [tuple, list])
+def test_of_several_outputs_of_a_branch_the_first_is_scaled(holds):
+    plan = lzr.plan(lzr.Family(lambda n: Pairs(n, 4, holds), base=8), lzr.mup(), branches=["blocks.*"], base_depth=1)
+    model, x = plan.build(16), torch.ones(2, 3)
+    expected = model(x, factor=0.5)
+    torch.testing.assert_close(plan.meet_(model)(x), expected)
+
+
+def test_an_output_that_cannot_be_scaled_is_refused_by_the_modules_name():
+    family = lzr.Family(lambda n: Pairs(n, 4, lambda out: {0: out[0]}), base=8)
+    plan = lzr.plan(family, lzr.mup(), branches=["blocks.*"], base_depth=1)
+    with pytest.raises(PlanError, match=r"module 'blocks.0' \(Sequential\), which a plan scales, returned a dict"):
+        plan.build(16, meet=True)(torch.ones(2, 3))
+
+
+class Experts(nn.Module):
+    """A router's softmax, and products by einsum, on vectors without positions: ``how`` the router's output goes to its softmax."""
+
+    def __init__(self, n, how="straight"):
+        super().__init__()
+        self.inp, self.router, self.out, self.how = nn.Linear(12, n), nn.Linear(n, 4), nn.Linear(n, 3), how
+        self.up, self.down = nn.Parameter(torch.randn(4, n, 2 * n)), nn.Parameter(torch.randn(4, 2 * n, n))
+
+    def mixed(self, h):
+        logits, chosen = self.router(h), None
+        if self.how == "best":
+            logits, chosen = (logits / 2).topk(2)
+        gate = logits.softmax(-1)
+        gate = gate if chosen is None else torch.zeros(*h.shape[:1], 4, device=h.device).scatter(1, chosen, gate)
+        wide = torch.einsum("bn,enf->ebf", h, self.up).tanh()
+        return torch.einsum("be,ebn->bn", gate, torch.einsum("ebf,efn->ebn", wide, self.down))
+
+    def forward(self, x):
+        h = torch.tanh(self.inp(x))
+        return self.out(self.mixed(self.mixed(h)))
+
+
+@pytest.mark.parametrize("how", ["straight", "best"])
+def test_routers_of_experts_are_no_attention(how):
+    assert lzr.plan(lzr.Family(lambda n: Experts(n, how), base=16), lzr.mup()).obligations == ()
+
+
+def test_an_attention_of_other_inputs_beside_a_router_is_still_one():
+    class Both(Picky):
+        def __init__(self, n):
+            super().__init__(n)
+            self.router = nn.Linear(n, 2)
+
+        def forward(self, x, rotation):
+            return super().forward(x, rotation) * self.router(x).softmax(-1)[..., :1]
+
+    (owed,) = lzr.plan(lzr.Family(reading(Both), base=16), lzr.mup()).obligations
+    assert "heads' size cannot be read" in owed.why
+
+
+def test_an_obligation_of_the_network_as_a_whole_says_so():
+    (owed,) = lzr.plan(lzr.Family(Picky, base=16), lzr.mup()).obligations
+    assert str(owed).startswith("attention in the whole network: it looks like")
+
+
 # --- remarks ----------------------------------------------------------------------------------------------------------------------
 
 
@@ -710,3 +900,23 @@ def test_keys_and_values_of_a_fixed_size_are_remarked():
     assert "starts as width^-0.5" in said
     assert remarks(family, lzr.ntk(), "adamw") == remarks(family, lzr.standard(), "sgd") == []
     assert remarks(lzr.Family(reading(Grouped, False), base=16), lzr.mup(), "adamw") == []
+
+
+class OneOutput(nn.Module):
+    """A linear layer of one's own with one output; ``sums`` over the width, or is a gain."""
+
+    def __init__(self, n, sums=True):
+        super().__init__()
+        self.embed, self.weight, self.sums = nn.Linear(3, n), nn.Parameter(torch.randn(1, n)), sums
+
+    def forward(self, x):
+        h = torch.tanh(self.embed(x))
+        return F.linear(h, self.weight) if self.sums else h * self.weight
+
+
+def test_a_matrix_of_one_row_that_is_summed_over_is_remarked():
+    (said,) = remarks(lzr.Family(OneOutput, base=16), lzr.mup(), "adamw")
+    assert said.startswith("'weight' of shape (1, 16) is planned as a vector")
+    assert "roles={'weight': 'output'}" in said
+    assert remarks(lzr.Family(OneOutput, base=16, roles={"weight": "vector"}), lzr.mup(), "adamw") == []
+    assert remarks(lzr.Family(lambda n: OneOutput(n, sums=False), base=16), lzr.mup(), "adamw") == []

@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
 
 import lazyrich as lzr
 from lazyrich.errors import PlanError
@@ -145,6 +146,65 @@ def test_muon_takes_hidden_matrices_and_a_scheduler_reaches_both_parts():
     scheduler.step()
     assert [part.param_groups[0]["lr"] for part in optimizer.parts][0] == pytest.approx(0.01)
     assert all(g["lr"] == pytest.approx(0.5 * g["initial_lr"]) for part in optimizer.parts for g in part.param_groups)
+
+
+def muon():
+    plan = lzr.plan(family(), lzr.mup(), "muon")
+    model = plan.build(32).double()
+    return model, plan.optimizer(model, lr=0.02)
+
+
+def test_a_group_added_to_muon_is_stepped_by_its_part_or_refused():
+    model, optimizer = muon()
+    added = {kind: nn.Parameter(torch.eye(3)) for kind in ("adamw", "muon")}
+    for kind, tensor in added.items():
+        optimizer.add_param_group({"params": tensor, "optimizer": kind, "lr": 0.1, "weight_decay": 0.0})
+        tensor.grad = torch.ones(3, 3)
+    optimizer.step()
+    assert not any(torch.equal(tensor.detach(), torch.eye(3)) for tensor in added.values())
+    groups = len(optimizer.param_groups)
+    for wrong, words in (({}, "expected also 'optimizer'"), ({"optimizer": "muon"}, r"of shape \(3,\), which torch refuses")):
+        with pytest.raises(lzr.LazyrichError, match=words):
+            optimizer.add_param_group({"params": [nn.Parameter(torch.ones(3))], "lr": 0.1, **wrong})
+    assert len(optimizer.param_groups) == groups == sum(len(part.param_groups) for part in optimizer.parts)
+
+
+def test_muons_state_is_in_torchs_format_for_one_optimizer_and_older_files_are_read():
+    model, optimizer = muon()
+    losses(model, optimizer, 2)
+    state = copy.deepcopy(optimizer.state_dict())
+    assert set(state) == {"state", "param_groups"}
+    assert len(state["state"]) == len(list(model.parameters())) == len(optimizer.state)
+    weights, expected = copy.deepcopy(model.state_dict()), losses(model, optimizer, 2)
+    for saved in (state, {"parts": old_parts(state)}):
+        other, fresh = muon()
+        other.load_state_dict(weights)
+        fresh.load_state_dict(copy.deepcopy(saved))  # torch takes the tensors themselves
+        assert losses(other, fresh, 2) == expected
+        assert all(group in fresh.param_groups for part in fresh.parts for group in part.param_groups)
+
+
+def old_parts(state):
+    """A state by parts, each with its own count of tensors."""
+    found, before = [], 0
+    for kind in ("muon", "adamw"):
+        groups = [g for g in state["param_groups"] if g["optimizer"] == kind]
+        n = sum(len(g["params"]) for g in groups)
+        moved = [{**g, "params": [i - before for i in g["params"]]} for g in groups]
+        found.append({"state": {i: state["state"][before + i] for i in range(n)}, "param_groups": moved})
+        before += n
+    return found
+
+
+def test_muons_state_is_read_by_torchs_checkpoints():
+    model, optimizer = muon()
+    losses(model, optimizer, 2)
+    state = copy.deepcopy(get_optimizer_state_dict(model, optimizer))
+    assert set(state["state"]) == {name for name, _ in model.named_parameters()}
+    other, fresh = muon()
+    other.load_state_dict(model.state_dict())
+    set_optimizer_state_dict(other, fresh, state)
+    assert losses(other, fresh, 2) == losses(model, optimizer, 2)
 
 
 def test_what_has_no_rule_is_refused():

@@ -304,6 +304,46 @@ def test_a_trained_model_is_refused_and_left_alone(width):
         assert all(torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True))
 
 
+def zeroed_biases(n):
+    model = nn.Sequential(nn.Linear(64, n), nn.ReLU(), nn.Linear(n, 10))
+    for layer in (model[0], model[2]):
+        nn.init.zeros_(layer.bias)
+    return model
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_one_step_is_told_by_what_the_factory_leaves_constant(dtype):
+    plan = lzr.plan(lzr.Family(zeroed_biases, base=16), lzr.mup())
+    plan.apply_(zeroed_biases(64).to(dtype))
+    model = trained(zeroed_biases(64), steps=1, lr=1e-2).to(dtype)
+    before = [p.detach().clone() for p in model.parameters()]
+    with pytest.raises(PlanError, match=r"tensor '0.bias' has entries that differ .*; a fresh one is constant.*freshly built"):
+        plan.apply_(model)
+    assert all(torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True))
+
+
+def test_constants_of_ones_own_are_set_after_a_plan_or_belong_to_the_factory():
+    plan = lzr.plan(lzr.Family(zeroed_biases, base=16), lzr.mup())
+    model = plan.apply_(zeroed_biases(64))
+    with torch.no_grad():
+        model[2].bias.copy_(torch.arange(10.0))
+    plan.apply_(model)  # nothing is left to do
+    assert torch.equal(model[2].bias, torch.arange(10.0))
+    drawn = lzr.plan(lzr.Family(zeroed_biases, base=16), lzr.mup(), init={"*": lzr.init.critical("tanh", bias=0.05)})
+    again = drawn.apply_(drawn.apply_(zeroed_biases(64)))
+    assert again[0].bias.std() > 0
+    again[2].reset_parameters()  # a new readout alone
+    nn.init.zeros_(again[2].bias)
+    assert float(drawn.apply_(again)[2].weight.detach().std()) == pytest.approx(drawn.settings(64)["2.weight"].std, rel=0.1)
+
+    def larger(n):  # a constant that goes with the width is one too
+        made = zeroed_biases(n)
+        nn.init.constant_(made[0].bias, n**-0.5)
+        return made
+
+    lzr.plan(lzr.Family(larger, base=16), lzr.mup()).apply_(larger(64))
+
+
 @pytest.mark.parametrize("seed", range(10))
 @pytest.mark.parametrize("name", ZOO)
 def test_a_fresh_model_is_never_refused(name, seed):
