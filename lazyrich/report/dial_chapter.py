@@ -17,6 +17,7 @@ NAMES = {
     "kernel": "tangent kernel",
     "kernel_distance": "Fort distance",
 }
+OUTSIDE = "not in its regime"
 
 
 def dial_chapter(result: DialPage, key: str) -> dict[str, Any]:
@@ -77,11 +78,13 @@ def _at_an_end(curve: DialCurve, at: int) -> bool:
 
 def _law(law: DialLaw) -> dict[str, str]:
     half = None if law.low is None or law.high is None else (law.high - law.low) / 2
+    shown = law.determined and law.verdict != OUTSIDE
     return {
         "name": NAMES.get(law.quantity, law.quantity),
         "r": brief(law.r),
         "richness": brief(law.richness),
-        "value": signed(law.value) if law.determined else "undetermined",
-        "margin": margin(half) if law.determined else "",
+        "value": signed(law.value) if shown else "",
+        "margin": margin(half) if shown else "",
         "expected": signed(law.expected),
+        "verdict": law.verdict or ("" if shown else "undetermined"),
     }

@@ -36,7 +36,7 @@ class DialCurve:
 
 @dataclass(frozen=True)
 class DialLaw:
-    """An exponent in the width, measured with its interval, and expected."""
+    """An exponent in the width, measured with its interval, and expected; no verdict in results of older versions."""
 
     quantity: str
     r: float
@@ -46,6 +46,7 @@ class DialLaw:
     high: float | None
     expected: float
     determined: bool = True
+    verdict: str = ""
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,9 @@ def _curve(node: Node) -> DialCurve:
 def _law(node: Node) -> DialLaw:
     value, low, high = (node.number(key) for key in ("value", "low", "high"))
     richness, expected, said = _needed(node, "richness"), _needed(node, "expected"), node.truth("determined")
-    return DialLaw(node.text("quantity"), _needed(node, "r"), richness, value, low, high, expected, said is not False)
+    return DialLaw(
+        node.text("quantity"), _needed(node, "r"), richness, value, low, high, expected, said is not False, node.text("verdict", "")
+    )  # fmt: skip
 
 
 def _needed(node: Node, key: str) -> float:

@@ -324,6 +324,43 @@ def test_an_exponent_without_information_is_undetermined(tmp_path):
     assert "undetermined" not in lzr.render(clear, tmp_path / "page.html").read_text()
 
 
+def moving(widths, richness, r, powers):
+    """Points of two seeds whose kernels move by an odd term, gamma / sqrt(n), and a quadratic one, gamma^2, of given sizes."""
+    points = []
+    for n, g, seed in itertools.product(widths, richness, (0, 1)):
+        gamma = (1 + 0.01 * seed * (n / 64 - 1)) * g * (n / 64) ** (r - 0.5)
+        k = powers[0] * gamma * (n / 64) ** -0.5 + powers[1] * gamma**2
+        moved = {"features": gamma, "feature_kernel": k, "kernel": k, "kernel_distance": k**2}
+        points.append(point(g, g, n, r, seed, start=2.0, **moved))
+    return summed(points, richness, widths, (r,))
+
+
+@pytest.mark.parametrize(("r", "quadratic"), [(0.0, 0.0), (0.25, 0.0), (0.5, 0.0), (0.25, 1e4), (0.5, 1e4)])
+def test_an_exponent_out_of_its_law_s_regime_is_no_disagreement(tmp_path, r, quadratic):
+    """Odd terms of a kernel's movement fall as n^(r - 1), not as n^(2 r - 1), and tell themselves by growing as gamma_0."""
+    found = moving((64, 128, 256), (0.003, 0.01), r, (1.0, quadratic))
+    said = {law.quantity: law.verdict for law in found.laws}
+    inside = "agrees" if r == 0 or quadratic else "not in its regime"
+    assert said == dict.fromkeys(("feature_kernel", "kernel", "kernel_distance"), inside) | {"features": "agrees"}
+    outside = (
+        f"kernel: not in the regime of the law at r = {r:g}, gamma_0 = 0.01 (it grows as gamma_0^1.0, not as gamma_0^2: needs"
+    )
+    assert (outside in str(found)) == (inside != "agrees")
+    page = lzr.render(
+        replace(found, reproduce={"command": "c", "versions": {}, "notes": []}), tmp_path / "page.html"
+    ).read_text()
+    assert page.count("agrees</td>") == 4 - page.count("not in its regime</td>") == (1 if inside != "agrees" else 4)
+
+
+def test_an_exponent_beside_its_law_in_the_regime_disagrees():
+    points = [point(g, g, n, seed=seed, start=2.0, features=g * n ** (-0.5 + 0.01 * seed)) for n in (64, 128, 256)
+              for g in (0.01, 0.1) for seed in (0, 1)]  # fmt: skip
+    (law,) = (law for law in summed(points, (0.01, 0.1), (64, 128, 256)).laws if law.quantity == "features")
+    assert law.verdict == "disagrees" and str(law).endswith("at r = 0.5, gamma_0 = 0.1; expected +0.00: disagrees")
+    alone = next(law for law in moving((64, 128), (0.1, 1.0), 0.5, (0.0, 1.0)).laws if law.quantity == "kernel")
+    assert "no smaller richness shows how it grows: needs a smaller gamma_0" in str(alone)
+
+
 def test_no_more_samples_are_trained_on_than_asked():
     found = lzr.dial(mlp(8), "digits", [0.1, 1.0], widths=[8], **{**FEW, "samples": 40, "test": 300})
     assert found.settings["train"] == 40
