@@ -32,6 +32,7 @@ from lazyrich.train import Loss, Member, loss_for, train_all, wrong
 RICHNESS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 OCTAVES = (-3, -2, -1, 0, 1, 2)  # of the learning rate around its law, where it is tuned
 GRAMS = 48  # samples of tangent kernels
+GONE = 1e6  # relative movement of features beyond which a training has diverged, whatever its loss
 
 
 class Centred(nn.Module):
@@ -237,7 +238,12 @@ def turn(study: Study, r: float, width: int, seed: int) -> dict[str, Any]:
     asked = [(gamma0, study.law(r, gamma0, width) * 2.0**k) for gamma0 in study.richness for k in octaves]
     members = [_member(study, study.plan(r, gamma0), width, seed, factor) for gamma0, factor in asked]
     runs = train_all(members, study.loss, study.steps, engine=study.engine)
-    losses = [None if run.diverged else _loss(study, m.model, study.data) for run, m in zip(runs, members, strict=True)]
+    starts = {g: study.plan(r, g).build(width, seed, study.device, meet=study.meet).double() for g in study.richness}
+    layers = _hidden(study.family, starts[study.richness[0]], study.test.x.to(study.device))
+    gone = [
+        run.diverged or _gone(study, starts[g], m.model, layers) for (g, _), run, m in zip(asked, runs, members, strict=True)
+    ]
+    losses = [None if lost else _loss(study, m.model, study.data) for lost, m in zip(gone, members, strict=True)]
     start_loss = _loss(study, lambda x: torch.zeros_like(members[0].model(x)), study.data)
     linear: dict[float, nn.Module] = {}  # by learning rate: it does not know the richness
     points = []
@@ -252,10 +258,7 @@ def turn(study: Study, r: float, width: int, seed: int) -> dict[str, Any]:
         if losses[best] is not None:
             if factor not in linear:
                 linear[factor] = _linearised(study, width, seed, factor)
-            model = members[best].model
-            assert isinstance(model, Centred)
-            start = plan.build(width, seed, study.device, meet=study.meet).double()
-            point |= _measured(study, plan, start, model, linear[factor])
+            point |= _measured(study, plan, starts[gamma0], members[best].model, linear[factor], layers)
         points.append(point)
     return {"points": points}
 
@@ -293,6 +296,17 @@ def _member(study: Study, plan: Plan, width: int, seed: int, factor: float, line
     return Member(model, plan.optimizer(model.network, study.lr * factor), batches, seed=seed)
 
 
+def _gone(study: Study, start: nn.Module, model: nn.Module, layers: Sequence[str]) -> bool:
+    """Whether outputs or features are not finite, or have moved so far that nothing of them is left."""
+    assert isinstance(model, Centred)
+    x = study.test.x.to(study.device)
+    with torch.no_grad():
+        if not bool(model(x).isfinite().all()):
+            return True
+    h0, h1 = (features(network, x, layers) for network in (start, model.network))
+    return any(not feature_movement(h0[path], h1[path]) <= GONE for path in layers)  # NaN is not
+
+
 def _linearised(study: Study, width: int, seed: int, factor: float) -> nn.Module:
     """The plain network's linearisation, trained; its outputs are not finite where it diverged."""
     plain = study.plan(0.0, 1 / math.sqrt(study.family.base))
@@ -301,13 +315,17 @@ def _linearised(study: Study, width: int, seed: int, factor: float) -> nn.Module
     return member.model
 
 
-def _measured(study: Study, plan: Plan, start: nn.Module, model: Centred, linear: nn.Module) -> dict[str, Any]:
-    """What moved, and what the linearised network says instead."""
+def _measured(
+    study: Study, plan: Plan, start: nn.Module, model: nn.Module, linear: nn.Module, layers: Sequence[str]
+) -> dict[str, Any]:
+    """What moved, and what the linearised network says instead; a training whose kernel overflows has diverged."""
+    assert isinstance(model, Centred)
     x = study.test.x.to(study.device)
-    layers = _hidden(study.family, start, x)
     few, labels = x[:GRAMS], study.test.y[:GRAMS]
     rates = {name: setting.lr for name, setting in plan.settings(start).items()}
     before, after = (ntk_of(network, few, outputs="trace", rates=rates) for network in (start, model.network))
+    if not bool(after.isfinite().all()):
+        return {"diverged": True, "loss": None}
     h0, h1 = (features(network, x, layers) for network in (start, model.network))
     moved = {path: feature_movement(h0[path], h1[path]) for path in layers}
     k0, k1 = (h[layers[-1]].flatten(1) @ h[layers[-1]].flatten(1).T for h in (h0, h1))
@@ -384,8 +402,8 @@ def _study(
         if value < 1:
             raise UsageError(f"got {name} = {value}, expected at least 1")
     rate = RATES.get(optimizer, 0.001) if lr is None else float(lr)
-    if not rate > 0:
-        raise UsageError(f"got lr = {rate}, expected a positive number")
+    if not 0 < rate < math.inf:
+        raise UsageError(f"got lr = {rate}, expected a positive number that is finite")
     refuse_device(device)
     train, held = _split(data if isinstance(data, ArrayData) else load(data), samples, test)
     name, function = loss_for(loss, train.y)

@@ -105,6 +105,27 @@ def test_a_diverged_training_is_a_result():
     assert "every training diverged" in dead.sentence
 
 
+@pytest.mark.parametrize(("lr", "steps"), [(1e6, 5), (1e6, 1), (1e160, 1)])
+def test_a_finite_loss_of_features_that_are_gone_is_a_diverged_training(lr, steps):
+    """A step too large leaves ReLU networks with dead units and a finite loss, or a last step that no loss has seen."""
+    family = lzr.Family(
+        lambda n: nn.Sequential(nn.Linear(64, n), nn.ReLU(), nn.Linear(n, n), nn.ReLU(), nn.Linear(n, 10)), base=16
+    )
+    found = lzr.dial(family, "digits", [0.1, 1.0], widths=[16], lr=lr, **{**FEW, "steps": steps})
+    assert [(p["diverged"], p["loss"]) for p in found.points] == [(True, None)] * 2
+    assert "every training diverged" in found.sentence
+
+
+def test_how_many_trainings_diverged_is_told_and_they_bound_no_laziness():
+    lost = [point(1.0, None, seed=s, start=2.0) | {"loss": None, "test_loss": None, "diverged": True} for s in (0, 1)]
+    kept = [point(g, 0.01, seed=s, start=2.0) for g, s in ((0.1, 0), (0.1, 1))]
+    said = summed([*kept, *lost], (0.1, 1.0)).sentence
+    assert "is lazy up to gamma_0 = 0.1;" in said
+    assert "Trainings diverged and are left out at gamma_0 = 1 (2 of 2); a smaller lr (--lr) keeps them" in said
+    one = summed([*kept, lost[0], point(1.0, 0.02, seed=1, start=2.0)], (0.1, 1.0)).sentence
+    assert "at gamma_0 = 1 (1 of 2)" in one and "diverged" not in summed([*kept], (0.1,)).sentence
+
+
 def test_tuned_rates_are_never_worse_than_the_law():
     law = lzr.dial(mlp(), "digits", [0.1, 10.0], widths=[16], **FEW)
     tuned = lzr.dial(mlp(), "digits", [0.1, 10.0], widths=[16], rates="tuned", **FEW)
@@ -176,6 +197,7 @@ def test_a_killed_dial_continues_and_says_the_same(tmp_path):
         ({"rates": "guess"}, "'law' or 'tuned'"),
         ({"seeds": 0}, "seeds = 0"),
         ({"lr": -1.0}, "lr = -1"),
+        ({"lr": math.inf}, "lr = inf, expected a positive number that is finite"),
     ],
 )
 def test_what_makes_no_study_is_refused(options, says):
