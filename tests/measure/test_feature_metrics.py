@@ -431,6 +431,21 @@ def test_the_probe_reads_rates_targets_and_layers():
         FeatureProbe(data.x[:80], ["hidden.1"], ["linear probe"])
 
 
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"every": 0}, "every = 0, expected a whole number of at least 1"),
+        ({"permutations": -1}, "permutations = -1"),
+        ({"layers": "hidden.1"}, r"layers='hidden.1', expected a list of them: \['hidden.1'\]"),
+        ({"metrics": "cka"}, r"metrics='cka', expected a list of them: \['cka'\]"),
+        ({"metrics": ["rank"]}, "got metric 'rank', expected one of 'cka', 'cka, biased'"),
+    ],
+)
+def test_the_probe_refuses_at_once_what_would_fail_in_training(given, says):
+    with pytest.raises(MetricError, match=says):
+        FeatureProbe(**({"x": normal(9, 3), "layers": ["hidden.1"], "metrics": ["cka"]} | given))
+
+
 def test_the_probe_watches_single_runs_and_ensembles_alike():
     data, rows = lzr.data.load("digits"), {}
     for engine in ("loop", "vmap"):

@@ -119,7 +119,7 @@ def metric_for(name: str) -> Metric:
         'features'
     """
     if name not in METRICS:
-        raise MetricError(f"got metric '{name}', expected one of {', '.join(METRICS)}")
+        raise MetricError(f"got metric '{name}', expected one of {', '.join(map(repr, METRICS))}")
     return METRICS[name]
 
 
