@@ -31,6 +31,7 @@ from lazyrich.train import Loss, Member, loss_for, train_all, wrong
 
 RICHNESS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 OCTAVES = (-3, -2, -1, 0, 1, 2)  # of the learning rate around its law, where it is tuned
+POWERS = {"sgd": 2.0, "momentum": 2.0, "adam": 1.0, "adamw": 1.0, "signsgd": 1.0}  # of the best rate in gamma_0 << 1
 GRAMS = 48  # samples of tangent kernels
 GONE = 1e6  # relative movement of features beyond which a training has diverged, whatever its loss
 
@@ -92,7 +93,7 @@ class Study:
         (Atanasov et al. 2024, arXiv:2410.04642); square roots of these for optimizers that work entry by entry.
         """
         rich = gamma0 * (width / self.family.base) ** (r - 0.5)
-        power = 2.0 if self.optimizer in ("sgd", "momentum") else 1.0
+        power = POWERS[self.optimizer]
         return max(rich, 1.0) ** (power / self.depth - power)
 
     @property
@@ -401,6 +402,10 @@ def _study(
     for name, value in (("seeds", seeds), ("steps", steps), ("batch", batch), ("samples", samples), ("test", test)):
         if value < 1:
             raise UsageError(f"got {name} = {value}, expected at least 1")
+    if optimizer not in POWERS:
+        raise UsageError(
+            f"got optimizer '{optimizer}', whose rates have no known law in the richness; expected {', '.join(POWERS)}"
+        )
     rate = RATES.get(optimizer, 0.001) if lr is None else float(lr)
     if not 0 < rate < math.inf:
         raise UsageError(f"got lr = {rate}, expected a positive number that is finite")

@@ -196,6 +196,8 @@ def test_a_killed_dial_continues_and_says_the_same(tmp_path):
         ({"r": [0.7]}, "0 <= r <= 1/2"),
         ({"rates": "guess"}, "'law' or 'tuned'"),
         ({"seeds": 0}, "seeds = 0"),
+        ({"optimizer": "muon"}, "'muon', whose rates have no known law.*sgd, momentum, adam, adamw, signsgd"),
+        ({"optimizer": "lion"}, "'lion', whose rates have no known law"),
         ({"lr": -1.0}, "lr = -1"),
         ({"lr": math.inf}, "lr = inf, expected a positive number that is finite"),
     ],
