@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import platform
 from collections.abc import Callable, Sequence
@@ -19,6 +18,7 @@ from lazyrich.data import ArrayData, load
 from lazyrich.errors import TangentError, UsageError
 from lazyrich.family import Family, Role, as_family
 from lazyrich.fingerprint import fingerprint
+from lazyrich.measure.centred import Centred
 from lazyrich.measure.check import RATES, refuse_device, whole_numbers
 from lazyrich.measure.dial_result import DialResult, summarise
 from lazyrich.measure.movement import feature_movement, kernel_distance, kernel_movement
@@ -34,25 +34,6 @@ OCTAVES = (-3, -2, -1, 0, 1, 2)  # of the learning rate around its law, where it
 POWERS = {"sgd": 2.0, "momentum": 2.0, "adam": 1.0, "adamw": 1.0, "signsgd": 1.0}  # of the best rate in gamma_0 << 1
 GRAMS = 48  # samples of tangent kernels
 GONE = 1e6  # relative movement of features beyond which a training has diverged, whatever its loss
-
-
-class Centred(nn.Module):
-    """f - f_0: a network minus itself at initialisation, which a small richness would blow up.
-
-    Example:
-        >>> net = nn.Linear(3, 2)
-        >>> Centred(net)(torch.ones(1, 3)).tolist()
-        [[0.0, 0.0]]
-    """
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-        self.start = copy.deepcopy(network).requires_grad_(False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The change of the output since initialisation."""
-        return self.network(x) - self.start(x)
 
 
 @dataclass(frozen=True)
@@ -146,9 +127,11 @@ def dial(
 
     The network f = (h - h_0)/A is centred, divided by A = gamma_0 sqrt(base) (n/base)^r and trained with a learning rate
     proportional to A^2, so that the linearised network does not see A at all: what differs is how far features must move.
-    gamma_0 is the richness at the base width (Bordelon & Pehlevan's gamma_0; 1/A is the scale of Chizat et al. 2019): far
-    below 1 the network is lazy, from about 1 on features move as much as they are, and gamma_0 = 1/sqrt(base) is the plain
-    network. r = 1/2 keeps it at every width, r = 0 falls back to lazy as n^(-1/2). All is float64.
+    gamma_0 is the richness at the base width (Bordelon & Pehlevan's gamma_0; 1/A is the scale of Chizat et al. 2019), and
+    gamma_0 = 1/sqrt(base) is the plain network. r = 1/2 keeps it at every width, r = 0 falls back to lazy as n^(-1/2). Small is
+    lazy, large is rich, but where one turns into the other depends on the time of training, the learning rate and the
+    initialisation too: weights that start small move much at a small gamma_0. The curves tell, gamma_0 alone does not. Networks
+    are drawn in their factory's precision, then trained and measured in float64.
 
     Args:
         family: the network with its width open.

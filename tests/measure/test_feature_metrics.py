@@ -399,6 +399,13 @@ def test_uniformity_is_exact_for_many_samples():
     assert uniformity(torch.ones(6, 3)) == pytest.approx(0.0, abs=1e-14)
 
 
+def test_the_room_is_an_attribute_of_the_one_above(monkeypatch):
+    monkeypatch.delattr(lzr.measure, "feature")  # as before its first import
+    assert lzr.measure.feature.cka is cka and "feature" in dir(lzr.measure)
+    with pytest.raises(AttributeError, match="'lazyrich.measure' has no attribute 'featur'; it has feature, "):
+        _ = lzr.measure.featur
+
+
 def test_nulls_tell_dependence_from_chance():
     h = normal(60, 40)
     related, chance = read("cka", h, h + normal(60, 40, seed=1)), read("cka", h, normal(60, 40, seed=2))
