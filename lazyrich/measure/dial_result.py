@@ -51,6 +51,7 @@ class DialResult:
             "kind": "dial",
             "title": self.title,
             "sentence": self.sentence,
+            "sentences": list(self.sentences),
             "plain": self.plain,
             "curves": [_curve(c, sentence(c, self.plain)) for c in self.curves],
             "laws": [
@@ -82,7 +83,7 @@ class DialResult:
             header[5:7] = ["linearised test loss"]
             names = ("loss", "test_loss", "linear_test_loss", "linearisation", "features", "kernel")
         tuned = self.settings.get("rates") == "tuned"
-        header[3:3] = ["lr"] if tuned else []
+        header[3:3] = ["lr at A = 1"] if tuned else []
         rows = [
             [
                 f"{c.r:g}",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 
@@ -24,17 +23,17 @@ def sentence(curve: Curve, plain: float) -> str:
 
 
 def sentences(curves: Sequence[Curve], plain: float) -> tuple[str, ...]:
-    """What all of them mean: what is true of several curves is said once."""
+    """What all of them mean, said once of all curves of which it is true: first what is true of all, then by width."""
     if len(curves) < 2:
         return tuple(sentence(curve, plain) for curve in curves)
     lines = [_clauses(curve, plain) for curve in curves]
-    said: list[tuple[str, str]] = []
+    said: dict[tuple[int, ...], list[str]] = {}  # by the curves of which it is true
     for kind in ("lost", "lazy", "plain", "best", "kernel", "gone", "smallest", "largest"):
         for clause in dict.fromkeys(line[kind] for line in lines if kind in line):
-            alike = [curve for curve, line in zip(curves, lines, strict=True) if line.get(kind) == clause]
-            said.append((_place(alike, curves), clause))
-    grouped = itertools.groupby(said, key=lambda pair: pair[0])
-    return tuple(f"{place}: {'; '.join(clause for _, clause in pairs)}." for place, pairs in grouped)
+            alike = tuple(i for i, line in enumerate(lines) if line.get(kind) == clause)
+            said.setdefault(alike, []).append(clause)
+    order = sorted(said, key=lambda alike: (len(alike) < len(curves), min(curves[i].width for i in alike), -len(alike), alike))
+    return tuple(f"{_place([curves[i] for i in alike], curves)}: {'; '.join(said[alike])}." for alike in order)
 
 
 def _place(some: Sequence[Curve], curves: Sequence[Curve]) -> str:
@@ -71,7 +70,7 @@ def _clauses(curve: Curve, plain: float) -> dict[str, str]:
         where = f"is lazy up to gamma_0 = {curve.leaves:.2g}"
     side = "lazy" if plain < curve.leaves else "not lazy"
     return (
-        {"lazy": f"the network {where}", "plain": f"the plain one, at {plain:.2g}, is {side}"}
+        {"lazy": f"the network {where}", "plain": f"the plain network, at {plain:.2g}, is {side}"}
         | _best(curve)
         | _gone(curve)
         | _ends(curve)
@@ -109,7 +108,7 @@ def _best(curve: Curve) -> dict[str, str]:
     """Where it generalises best, as far as the seeds tell; and the kernel beside it."""
     classes = np.isfinite(curve.values["test_error"]).any()
     name, word = ("test_error", "test error") if classes else ("test_loss", "test loss")
-    show, unit = (lambda v: f"{100 * v:.3g}", " %") if classes else (lambda v: f"{v:.3g}", "")
+    show, unit = (lambda v: f"{100 * float(f'{v:.3g}'):.3g}", " %") if classes else (lambda v: f"{v:.3g}", "")
     mean, kernel = curve.mean(name), curve.mean("linear_" + name)[0]
     beside = {"kernel": f"its tangent kernel at initialisation reaches {show(kernel)}{unit}"} if math.isfinite(kernel) else {}
     at, worst = int(np.nanargmin(mean)), int(np.nanargmax(mean))

@@ -9,7 +9,7 @@ from lazyrich.report.chapter import swatch_of
 from lazyrich.report.dial_figure import against_richness
 from lazyrich.report.dial_result import DialCurve, DialLaw, DialPage
 from lazyrich.report.figure import width_style
-from lazyrich.report.number import brief, margin, signed
+from lazyrich.report.number import DASH, brief, margin, signed
 
 NAMES = {
     "features": "features",
@@ -32,7 +32,13 @@ def dial_chapter(result: DialPage, key: str) -> dict[str, Any]:
         "parts": parts,
         "laws": [_law(law) for law in result.laws],
         "plain": brief(result.plain),
+        "rates": _rates(dict(result.settings).get("optimizer", "")),
     }
+
+
+def _rates(optimizer: str) -> str:
+    """What the plan multiplies the rates by, which the table leaves out."""
+    return "the plan multiplies it by " + ("A²" if optimizer in ("sgd", "momentum") else "A")
 
 
 def _part(result: DialPage, curves: Sequence[DialCurve], key: str) -> dict[str, Any]:
@@ -83,7 +89,7 @@ def _law(law: DialLaw) -> dict[str, str]:
         "name": NAMES.get(law.quantity, law.quantity),
         "r": brief(law.r),
         "richness": brief(law.richness),
-        "value": signed(law.value) if shown else "",
+        "value": signed(law.value) if shown else DASH,
         "margin": margin(half) if shown else "",
         "expected": signed(law.expected),
         "verdict": law.verdict or ("" if shown else "undetermined"),

@@ -54,7 +54,7 @@ class DialPage:
     """Everything that the page shows of one dial."""
 
     title: str
-    sentence: str
+    sentences: tuple[str, ...]
     plain: float
     curves: tuple[DialCurve, ...]
     laws: tuple[DialLaw, ...]
@@ -79,9 +79,10 @@ def read_dial(value: Mapping[str, Any], path: str = "result") -> DialPage:
     """
     node = Node(value, path)
     title, sentence, reproduce = node.text("title"), node.text("sentence"), node.node("reproduce")
+    sentences = node.texts("sentences") or (sentence,)  # results of older versions have one text
     return DialPage(
         title=title,
-        sentence=sentence,
+        sentences=sentences,
         plain=_needed(node, "plain"),
         curves=tuple(_curve(n) for n in node.nodes("curves")),
         laws=tuple(_law(n) for n in node.nodes("laws")),

@@ -85,7 +85,7 @@ def test_the_threshold_is_where_the_curve_crosses_a_tenth():
     found = summed([point(0.01, 0.01), point(0.1, 0.1 * 10**0.5), point(1.0, 1.0)], (0.01, 0.1, 1.0))
     assert found.curves[0].leaves == pytest.approx(10 ** (-2 + 1 / 1.5), rel=1e-9)
     assert "lazy up to gamma_0 = 0.046" in found.sentence
-    assert "the plain one, at 0.12, is not lazy" in found.sentence
+    assert "the plain network, at 0.12, is not lazy" in found.sentence
     assert "never lazy" in summed([point(0.01, 0.2), point(1.0, 1.0)], (0.01, 1.0)).sentence
     lazy = summed([point(0.01, 0.001), point(1.0, 0.01)], (0.01, 1.0))
     assert math.isinf(lazy.curves[0].leaves)
@@ -319,17 +319,30 @@ def test_what_is_true_of_several_curves_is_said_once(tmp_path):
     for width, r, distance in ((64, 0.0, 0.5), (64, 0.5, 0.01), (128, 0.0, 0.01), (128, 0.5, 0.01)):
         points += seeded((0.1, 1.0), rows, width, r, distance)
     found = summed(points, (0.1, 1.0), (64, 128), (0.0, 0.5))
-    assert found.sentences[:3] == (
-        "Width 64, r = 0: the network is never lazy down to gamma_0 = 0.1.",
-        "Width 64, r = 0.5 and width 128 at every r: the network is lazy up to gamma_0 = 1.",
-        "Width 64, r = 0: the plain one, at 0.12, is not lazy.",
+    assert found.sentences[1:] == (
+        "Width 64, r = 0.5 and width 128 at every r: the network is lazy up to gamma_0 = 1; the plain network, at 0.12, is lazy.",
+        "Width 64, r = 0: the network is never lazy down to gamma_0 = 0.1; the plain network, at 0.12, is not lazy.",
     )
+    assert found.sentences[0].startswith("Everywhere: it generalises best")
     assert sum("generalises best" in text for text in found.sentences) == 1
     assert (
         "it generalises best at gamma_0 = 1, the largest that was tried (test loss 0.505); its tangent kernel" in found.sentence
     )
     found = replace(found, reproduce={"command": "lazyrich dial", "versions": {}, "notes": []})
     assert lzr.render(found, tmp_path / "page.html").read_text().count("generalises best") == 1
+
+
+def test_sentence_and_table_round_alike_and_the_page_lists_what_is_said(tmp_path):
+    errors = {"test_error": 0.1125, "linear_test_error": 0.1125, "lr": 0.1, "features": 0.1, "kernel": 0.1}
+    points = [point(g, 0.01 * n, n, start=2.0, seed=s, **errors) for g in (0.1, 1.0) for n in (1, 20) for s in (0, 1)]
+    found = replace(summed(points, (0.1, 1.0), (1, 20)), reproduce={"command": "c", "versions": {}, "notes": []})
+    assert "(test error 11.3 %)" in found.sentence and "reaches 11.3 %" in found.sentence and " 0.113 " in str(found)
+    page = lzr.render(found, tmp_path / "page.html").read_text()
+    assert [f"<li>{text}</li>" in page for text in found.sentences] == [True] * 3
+    assert ">0.113<" in page and ">lr at A = 1<" in page and "the plan multiplies it by A" in page
+    old = found.to_dict()
+    old.pop("sentences")
+    assert found.sentence in lzr.render(old, tmp_path / "page.html").read_text()  # a result of an older version
 
 
 def test_an_exponent_without_information_is_undetermined(tmp_path):
