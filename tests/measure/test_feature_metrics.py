@@ -453,6 +453,18 @@ def test_the_probe_refuses_at_once_what_would_fail_in_training(given, says):
         FeatureProbe(**({"x": normal(9, 3), "layers": ["hidden.1"], "metrics": ["cka"]} | given))
 
 
+def test_the_probe_takes_words_as_samples():
+    words, y = torch.arange(30) % 7, torch.arange(30) % 3
+    net = nn.Sequential(nn.Embedding(7, 4), nn.Linear(4, 3))
+    probe = FeatureProbe(words, ["0"], ["target alignment"], targets=y)
+    lzr.train.train(
+        net, torch.optim.SGD(net.parameters(), 0.1), lambda s: (words, y), nn.functional.cross_entropy, 1, probes=[probe]
+    )
+    assert [row["value"] is not None for row in probe.rows()] == [True]
+    with pytest.raises(MetricError, match="30 samples and targets of shape"):
+        FeatureProbe(words, ["0"], ["target alignment"], targets=y[:9])
+
+
 def test_the_probe_watches_single_runs_and_ensembles_alike():
     data, rows = lzr.data.load("digits"), {}
     for engine in ("loop", "vmap"):

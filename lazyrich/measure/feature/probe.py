@@ -10,6 +10,7 @@ from torch import Tensor
 from lazyrich.amount import counted
 from lazyrich.errors import MetricError
 from lazyrich.measure.feature.reading import Reading, metric_for, read, read_layer
+from lazyrich.measure.feature.rows import targets as fitting
 from lazyrich.tangent.features import features
 from lazyrich.train.probe import Run
 
@@ -59,8 +60,11 @@ class FeatureProbe:
         self.permutations = counted("permutations", permutations, 0, MetricError)
         self.readings: list[tuple[int, str, Reading]] = []
         for name in self.metrics:
-            if metric_for(name).against == "targets":
-                read(name, x, targets, permutations=0)  # refuses targets that are missing or do not fit
+            if metric_for(name).against != "targets":
+                continue
+            if targets is None:
+                raise MetricError(f"'{name}' compares features with targets; give the second as targets=")
+            fitting(targets, len(x))  # whatever the samples are, words (samples,) among them
 
     def begin(self, run: Run) -> None:
         """Look at the untrained network."""
