@@ -30,10 +30,11 @@ def run(words: Sequence[str]) -> None:
         """
         from lazyrich.report import render
 
+        beside = folder.parent if folder.is_file() else folder  # the file's own path will do
         grown, said = refresh_sweep(folder)
         if said:
             print(said)
-        print(f"page: {render(grown or str(folder), out or folder / 'report.html')}")
+        print(f"page: {render(grown or str(folder), out or beside / 'report.html')}")
 
     parse(report, "report", words)
 

@@ -1,5 +1,8 @@
 """Measuring networks in training: update decomposition, slopes, verdicts and the coordinate check."""
 
+import importlib
+from typing import Any
+
 from lazyrich.measure.alignment import AlignmentLine, AlignmentResult, LayerRatios, alignment_ratios, alignments
 from lazyrich.measure.check import check
 from lazyrich.measure.decompose import Decomposition, decompose
@@ -51,3 +54,13 @@ __all__ = [
     "tangents",
     "transfer",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "feature":  # a room of its own, loaded on use
+        return importlib.import_module("lazyrich.measure.feature")
+    raise AttributeError(f"module 'lazyrich.measure' has no attribute '{name}'; it has {', '.join(['feature', *__all__])}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), "feature"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import platform
 from collections.abc import Callable, Sequence
@@ -19,6 +18,7 @@ from lazyrich.data import ArrayData, load
 from lazyrich.errors import TangentError, UsageError
 from lazyrich.family import Family, Role, as_family
 from lazyrich.fingerprint import fingerprint
+from lazyrich.measure.centred import Centred
 from lazyrich.measure.check import RATES, refuse_device, whole_numbers
 from lazyrich.measure.dial_result import DialResult, summarise
 from lazyrich.measure.movement import feature_movement, kernel_distance, kernel_movement
@@ -31,26 +31,9 @@ from lazyrich.train import Loss, Member, loss_for, train_all, wrong
 
 RICHNESS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 OCTAVES = (-3, -2, -1, 0, 1, 2)  # of the learning rate around its law, where it is tuned
+POWERS = {"sgd": 2.0, "momentum": 2.0, "adam": 1.0, "adamw": 1.0, "signsgd": 1.0}  # of the best rate in gamma_0 << 1
 GRAMS = 48  # samples of tangent kernels
-
-
-class Centred(nn.Module):
-    """f - f_0: a network minus itself at initialisation, which a small richness would blow up.
-
-    Example:
-        >>> net = nn.Linear(3, 2)
-        >>> Centred(net)(torch.ones(1, 3)).tolist()
-        [[0.0, 0.0]]
-    """
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-        self.start = copy.deepcopy(network).requires_grad_(False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The change of the output since initialisation."""
-        return self.network(x) - self.start(x)
+GONE = 1e6  # relative movement of features beyond which a training has diverged, whatever its loss
 
 
 @dataclass(frozen=True)
@@ -91,7 +74,7 @@ class Study:
         (Atanasov et al. 2024, arXiv:2410.04642); square roots of these for optimizers that work entry by entry.
         """
         rich = gamma0 * (width / self.family.base) ** (r - 0.5)
-        power = 2.0 if self.optimizer in ("sgd", "momentum") else 1.0
+        power = POWERS[self.optimizer]
         return max(rich, 1.0) ** (power / self.depth - power)
 
     @property
@@ -144,9 +127,11 @@ def dial(
 
     The network f = (h - h_0)/A is centred, divided by A = gamma_0 sqrt(base) (n/base)^r and trained with a learning rate
     proportional to A^2, so that the linearised network does not see A at all: what differs is how far features must move.
-    gamma_0 is the richness at the base width (Bordelon & Pehlevan's gamma_0; 1/A is the scale of Chizat et al. 2019): far
-    below 1 the network is lazy, from about 1 on features move as much as they are, and gamma_0 = 1/sqrt(base) is the plain
-    network. r = 1/2 keeps it at every width, r = 0 falls back to lazy as n^(-1/2). All is float64.
+    gamma_0 is the richness at the base width (Bordelon & Pehlevan's gamma_0; 1/A is the scale of Chizat et al. 2019), and
+    gamma_0 = 1/sqrt(base) is the plain network. r = 1/2 keeps it at every width, r = 0 falls back to lazy as n^(-1/2). Small is
+    lazy, large is rich, but where one turns into the other depends on the time of training, the learning rate and the
+    initialisation too: weights that start small move much at a small gamma_0. The curves tell, gamma_0 alone does not. Networks
+    are drawn in their factory's precision, then trained and measured in float64.
 
     Args:
         family: the network with its width open.
@@ -237,7 +222,12 @@ def turn(study: Study, r: float, width: int, seed: int) -> dict[str, Any]:
     asked = [(gamma0, study.law(r, gamma0, width) * 2.0**k) for gamma0 in study.richness for k in octaves]
     members = [_member(study, study.plan(r, gamma0), width, seed, factor) for gamma0, factor in asked]
     runs = train_all(members, study.loss, study.steps, engine=study.engine)
-    losses = [None if run.diverged else _loss(study, m.model, study.data) for run, m in zip(runs, members, strict=True)]
+    starts = {g: study.plan(r, g).build(width, seed, study.device, meet=study.meet).double() for g in study.richness}
+    layers = _hidden(study.family, starts[study.richness[0]], study.test.x.to(study.device))
+    gone = [
+        run.diverged or _gone(study, starts[g], m.model, layers) for (g, _), run, m in zip(asked, runs, members, strict=True)
+    ]
+    losses = [None if lost else _loss(study, m.model, study.data) for lost, m in zip(gone, members, strict=True)]
     start_loss = _loss(study, lambda x: torch.zeros_like(members[0].model(x)), study.data)
     linear: dict[float, nn.Module] = {}  # by learning rate: it does not know the richness
     points = []
@@ -252,10 +242,7 @@ def turn(study: Study, r: float, width: int, seed: int) -> dict[str, Any]:
         if losses[best] is not None:
             if factor not in linear:
                 linear[factor] = _linearised(study, width, seed, factor)
-            model = members[best].model
-            assert isinstance(model, Centred)
-            start = plan.build(width, seed, study.device, meet=study.meet).double()
-            point |= _measured(study, plan, start, model, linear[factor])
+            point |= _measured(study, plan, starts[gamma0], members[best].model, linear[factor], layers)
         points.append(point)
     return {"points": points}
 
@@ -293,6 +280,17 @@ def _member(study: Study, plan: Plan, width: int, seed: int, factor: float, line
     return Member(model, plan.optimizer(model.network, study.lr * factor), batches, seed=seed)
 
 
+def _gone(study: Study, start: nn.Module, model: nn.Module, layers: Sequence[str]) -> bool:
+    """Whether outputs or features are not finite, or have moved so far that nothing of them is left."""
+    assert isinstance(model, Centred)
+    x = study.test.x.to(study.device)
+    with torch.no_grad():
+        if not bool(model(x).isfinite().all()):
+            return True
+    h0, h1 = (features(network, x, layers) for network in (start, model.network))
+    return any(not feature_movement(h0[path], h1[path]) <= GONE for path in layers)  # NaN is not
+
+
 def _linearised(study: Study, width: int, seed: int, factor: float) -> nn.Module:
     """The plain network's linearisation, trained; its outputs are not finite where it diverged."""
     plain = study.plan(0.0, 1 / math.sqrt(study.family.base))
@@ -301,13 +299,17 @@ def _linearised(study: Study, width: int, seed: int, factor: float) -> nn.Module
     return member.model
 
 
-def _measured(study: Study, plan: Plan, start: nn.Module, model: Centred, linear: nn.Module) -> dict[str, Any]:
-    """What moved, and what the linearised network says instead."""
+def _measured(
+    study: Study, plan: Plan, start: nn.Module, model: nn.Module, linear: nn.Module, layers: Sequence[str]
+) -> dict[str, Any]:
+    """What moved, and what the linearised network says instead; a training whose kernel overflows has diverged."""
+    assert isinstance(model, Centred)
     x = study.test.x.to(study.device)
-    layers = _hidden(study.family, start, x)
     few, labels = x[:GRAMS], study.test.y[:GRAMS]
     rates = {name: setting.lr for name, setting in plan.settings(start).items()}
     before, after = (ntk_of(network, few, outputs="trace", rates=rates) for network in (start, model.network))
+    if not bool(after.isfinite().all()):
+        return {"diverged": True, "loss": None}
     h0, h1 = (features(network, x, layers) for network in (start, model.network))
     moved = {path: feature_movement(h0[path], h1[path]) for path in layers}
     k0, k1 = (h[layers[-1]].flatten(1) @ h[layers[-1]].flatten(1).T for h in (h0, h1))
@@ -383,9 +385,13 @@ def _study(
     for name, value in (("seeds", seeds), ("steps", steps), ("batch", batch), ("samples", samples), ("test", test)):
         if value < 1:
             raise UsageError(f"got {name} = {value}, expected at least 1")
+    if optimizer not in POWERS:
+        raise UsageError(
+            f"got optimizer '{optimizer}', whose rates have no known law in the richness; expected {', '.join(POWERS)}"
+        )
     rate = RATES.get(optimizer, 0.001) if lr is None else float(lr)
-    if not rate > 0:
-        raise UsageError(f"got lr = {rate}, expected a positive number")
+    if not 0 < rate < math.inf:
+        raise UsageError(f"got lr = {rate}, expected a positive number that is finite")
     refuse_device(device)
     train, held = _split(data if isinstance(data, ArrayData) else load(data), samples, test)
     name, function = loss_for(loss, train.y)

@@ -10,44 +10,13 @@ from typing import Any
 import numpy as np
 
 from lazyrich.measure.dial_curve import Curve
+from lazyrich.measure.dial_law import Law, laws_of
 from lazyrich.measure.dial_sentence import sentence, sentences
-from lazyrich.measure.slope import Slope, fit_slope
 
 LAZY = 0.1  # relative distance from the linearised network up to which a network is called lazy
-NEAR = 0.5  # and up to which its movements have not saturated
-# movement -> its exponent in the width along the richness scale
-LAWS = {
-    "features": lambda r: r - 0.5,
-    "feature_kernel": lambda r: 2 * r - 1,
-    "kernel": lambda r: 2 * r - 1,
-    "kernel_distance": lambda r: 4 * r - 2,
-}
 QUANTITIES = ("loss", "test_loss", "test_error", "linear_loss", "linear_test_loss", "linear_test_error", "linearisation",
               "features", "feature_kernel", "kernel", "kernel_distance", "alignment", "alignment_before", "lr",
               "start", "edge")  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Law:
-    """How a movement scales with the width at one r and richness: measured, and along the richness scale."""
-
-    quantity: str
-    r: float
-    richness: float
-    measured: Slope
-    expected: float
-
-    @property
-    def determined(self) -> bool:
-        """Whether the interval is not wider than twice the way from the lazy end of the scale to the rich one."""
-        law = LAWS[self.quantity]
-        return self.measured.high - self.measured.low <= 2 * abs(law(0.5) - law(0.0))
-
-    def __str__(self) -> str:
-        at = f"at r = {self.r:g}, gamma_0 = {self.richness:g}; expected {self.expected:+.2f}"
-        if not self.determined:
-            return f"{self.quantity}: exponent undetermined {at}; add seeds or widths"
-        return f"{self.quantity} ~ n^({self.measured}) {at}"
 
 
 @dataclass(frozen=True)
@@ -82,12 +51,13 @@ class DialResult:
             "kind": "dial",
             "title": self.title,
             "sentence": self.sentence,
+            "sentences": list(self.sentences),
             "plain": self.plain,
             "curves": [_curve(c, sentence(c, self.plain)) for c in self.curves],
             "laws": [
                 {"quantity": law.quantity, "r": law.r, "richness": law.richness, "expected": law.expected}
                 | {k: _plain(getattr(law.measured, k)) for k in ("value", "low", "high")}
-                | {"determined": law.determined}
+                | {"determined": law.determined, "power": _plain(law.power), "verdict": law.verdict}
                 for law in self.laws
             ],
             "points": self.rows(),
@@ -113,7 +83,7 @@ class DialResult:
             header[5:7] = ["linearised test loss"]
             names = ("loss", "test_loss", "linear_test_loss", "linearisation", "features", "kernel")
         tuned = self.settings.get("rates") == "tuned"
-        header[3:3] = ["lr"] if tuned else []
+        header[3:3] = ["lr at A = 1"] if tuned else []
         rows = [
             [
                 f"{c.r:g}",
@@ -138,7 +108,7 @@ def summarise(
     exponents, widths, richness = settings["r"], settings["widths"], tuple(settings["richness"])
     curves = tuple(_gathered(points, r, width, richness) for r in exponents for width in widths)
     plain = 1 / math.sqrt(settings["base"])
-    laws = [law for r in exponents for law in _laws([c for c in curves if c.r == r])] if len(widths) > 1 else []
+    laws = [law for r in exponents for law in laws_of([c for c in curves if c.r == r])] if len(widths) > 1 else []
     title = f"{name} · from lazy to rich · {settings['data']}"
     return DialResult(title, tuple(points), curves, tuple(laws), plain, settings, reproduce)
 
@@ -163,29 +133,6 @@ def _crossing(richness: Sequence[float], distance: np.ndarray) -> float:
         if y1 >= math.log(LAZY):
             return math.exp(x0 + (math.log(LAZY) - y0) / (y1 - y0) * (x1 - x0))
     return math.inf
-
-
-def _laws(curves: Sequence[Curve]) -> list[Law]:
-    """Exponents at the largest richness at which every width is still near its linearisation; none where there is no such.
-
-    Beyond it movements saturate; far below it terms of odd order in A, whose mean is zero, hide the law.
-    """
-    near = [i for i in range(len(curves[0].richness)) if max(c.mean("linearisation")[i] for c in curves) < NEAR]
-    if not near:
-        return []
-    at = near[-1]
-    richness = curves[0].richness[at]
-    widths = [c.width for c in curves]
-    return [
-        Law(
-            name,
-            curves[0].r,
-            richness,
-            fit_slope(widths, np.stack([c.values[name][:, at] for c in curves], 1).tolist()),
-            law(curves[0].r),
-        )
-        for name, law in LAWS.items()
-    ]
 
 
 def _rate(curve: Curve, at: int) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 
@@ -19,22 +18,22 @@ def sentence(curve: Curve, plain: float) -> str:
     if "best" in lines:
         kernel = f"; {lines['kernel']}" if "kernel" in lines else ""
         said += f" {_capital(lines['best'])}{kernel}."
-    said += "".join(f" {_capital(lines[side])}." for side in ("smallest", "largest") if side in lines)
+    said += "".join(f" {_capital(lines[kind])}." for kind in ("gone", "smallest", "largest") if kind in lines)
     return f"{_place([curve], [curve])}: {said}"
 
 
 def sentences(curves: Sequence[Curve], plain: float) -> tuple[str, ...]:
-    """What all of them mean: what is true of several curves is said once."""
+    """What all of them mean, said once of all curves of which it is true: first what is true of all, then by width."""
     if len(curves) < 2:
         return tuple(sentence(curve, plain) for curve in curves)
     lines = [_clauses(curve, plain) for curve in curves]
-    said: list[tuple[str, str]] = []
-    for kind in ("lost", "lazy", "plain", "best", "kernel", "smallest", "largest"):
+    said: dict[tuple[int, ...], list[str]] = {}  # by the curves of which it is true
+    for kind in ("lost", "lazy", "plain", "best", "kernel", "gone", "smallest", "largest"):
         for clause in dict.fromkeys(line[kind] for line in lines if kind in line):
-            alike = [curve for curve, line in zip(curves, lines, strict=True) if line.get(kind) == clause]
-            said.append((_place(alike, curves), clause))
-    grouped = itertools.groupby(said, key=lambda pair: pair[0])
-    return tuple(f"{place}: {'; '.join(clause for _, clause in pairs)}." for place, pairs in grouped)
+            alike = tuple(i for i, line in enumerate(lines) if line.get(kind) == clause)
+            said.setdefault(alike, []).append(clause)
+    order = sorted(said, key=lambda alike: (len(alike) < len(curves), min(curves[i].width for i in alike), -len(alike), alike))
+    return tuple(f"{_place([curves[i] for i in alike], curves)}: {'; '.join(said[alike])}." for alike in order)
 
 
 def _place(some: Sequence[Curve], curves: Sequence[Curve]) -> str:
@@ -62,20 +61,37 @@ def _clauses(curve: Curve, plain: float) -> dict[str, str]:
         return {"lost": "every training diverged; give a smaller lr"}
     if _grew(curve):
         return {"lost": "every training ended with a larger loss than without any output; give a smaller lr"}
+    there = [g for g, d in zip(curve.richness, curve.mean("linearisation"), strict=True) if math.isfinite(d)]
     if curve.leaves == 0:
-        where = f"is never lazy down to gamma_0 = {curve.richness[0]:g}"
+        where = f"is never lazy down to gamma_0 = {there[0]:g}"
     elif math.isinf(curve.leaves):
-        where = f"is lazy up to gamma_0 = {curve.richness[-1]:g}"
+        where = f"is lazy up to gamma_0 = {there[-1]:g}"
     else:
         where = f"is lazy up to gamma_0 = {curve.leaves:.2g}"
     side = "lazy" if plain < curve.leaves else "not lazy"
-    return {"lazy": f"the network {where}", "plain": f"the plain one, at {plain:.2g}, is {side}"} | _best(curve) | _ends(curve)
+    return (
+        {"lazy": f"the network {where}", "plain": f"the plain network, at {plain:.2g}, is {side}"}
+        | _best(curve)
+        | _gone(curve)
+        | _ends(curve)
+    )
 
 
 def _grew(curve: Curve) -> bool:
     """Whether no richness gained anything over the centred network's start."""
     start, after = curve.mean("start"), curve.mean("loss")
     return bool((np.isfinite(start) & ~(after < start)).all())
+
+
+def _gone(curve: Curve) -> dict[str, str]:
+    """Where trainings diverged, and how many of the seeds."""
+    lost = ~np.isfinite(curve.values["loss"])
+    each = [f"{g:g} ({n} of {len(lost)})" for g, n in zip(curve.richness, lost.sum(0), strict=True) if n]
+    return (
+        {"gone": f"trainings diverged and are left out at gamma_0 = {', '.join(each)}; a smaller lr (--lr) keeps them"}
+        if each
+        else {}
+    )
 
 
 def _ends(curve: Curve) -> dict[str, str]:
@@ -92,7 +108,7 @@ def _best(curve: Curve) -> dict[str, str]:
     """Where it generalises best, as far as the seeds tell; and the kernel beside it."""
     classes = np.isfinite(curve.values["test_error"]).any()
     name, word = ("test_error", "test error") if classes else ("test_loss", "test loss")
-    show, unit = (lambda v: f"{100 * v:.3g}", " %") if classes else (lambda v: f"{v:.3g}", "")
+    show, unit = (lambda v: f"{100 * float(f'{v:.3g}'):.3g}", " %") if classes else (lambda v: f"{v:.3g}", "")
     mean, kernel = curve.mean(name), curve.mean("linear_" + name)[0]
     beside = {"kernel": f"its tangent kernel at initialisation reaches {show(kernel)}{unit}"} if math.isfinite(kernel) else {}
     at, worst = int(np.nanargmin(mean)), int(np.nanargmax(mean))

@@ -200,6 +200,6 @@ def _is_number(text: str) -> bool:
 
 
 def swatch_of(label: str, name: str, mark: str, dash: tuple[float, tuple[float, ...] | None]) -> dict[str, str]:
-    """What the template needs to draw a line with its marker in a legend."""
+    """What the template needs to draw a line with its marker, if it has one, in a legend."""
     pattern = " ".join(f"{1.7 * part:g}" for part in dash[1]) if dash[1] else ""
-    return {"label": label, "tone": name, "mark": _MARK_SHAPES[mark], "dash": pattern}
+    return {"label": label, "tone": name, "mark": _MARK_SHAPES[mark] if mark else "none", "dash": pattern}

@@ -9,7 +9,7 @@ from lazyrich.report.chapter import swatch_of
 from lazyrich.report.dial_figure import against_richness
 from lazyrich.report.dial_result import DialCurve, DialLaw, DialPage
 from lazyrich.report.figure import width_style
-from lazyrich.report.number import brief, margin, signed
+from lazyrich.report.number import DASH, brief, margin, signed
 
 NAMES = {
     "features": "features",
@@ -17,6 +17,7 @@ NAMES = {
     "kernel": "tangent kernel",
     "kernel_distance": "Fort distance",
 }
+OUTSIDE = "not in its regime"
 
 
 def dial_chapter(result: DialPage, key: str) -> dict[str, Any]:
@@ -31,7 +32,13 @@ def dial_chapter(result: DialPage, key: str) -> dict[str, Any]:
         "parts": parts,
         "laws": [_law(law) for law in result.laws],
         "plain": brief(result.plain),
+        "rates": _rates(dict(result.settings).get("optimizer", "")),
     }
+
+
+def _rates(optimizer: str) -> str:
+    """What the plan multiplies the rates by, which the table leaves out."""
+    return "the plan multiplies it by " + ("A²" if optimizer in ("sgd", "momentum") else "A")
 
 
 def _part(result: DialPage, curves: Sequence[DialCurve], key: str) -> dict[str, Any]:
@@ -77,11 +84,13 @@ def _at_an_end(curve: DialCurve, at: int) -> bool:
 
 def _law(law: DialLaw) -> dict[str, str]:
     half = None if law.low is None or law.high is None else (law.high - law.low) / 2
+    shown = law.determined and law.verdict != OUTSIDE
     return {
         "name": NAMES.get(law.quantity, law.quantity),
         "r": brief(law.r),
         "richness": brief(law.richness),
-        "value": signed(law.value) if law.determined else "undetermined",
-        "margin": margin(half) if law.determined else "",
+        "value": signed(law.value) if shown else DASH,
+        "margin": margin(half) if shown else "",
         "expected": signed(law.expected),
+        "verdict": law.verdict or ("" if shown else "undetermined"),
     }

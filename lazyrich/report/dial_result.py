@@ -36,7 +36,7 @@ class DialCurve:
 
 @dataclass(frozen=True)
 class DialLaw:
-    """An exponent in the width, measured with its interval, and expected."""
+    """An exponent in the width, measured with its interval, and expected; no verdict in results of older versions."""
 
     quantity: str
     r: float
@@ -46,6 +46,7 @@ class DialLaw:
     high: float | None
     expected: float
     determined: bool = True
+    verdict: str = ""
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class DialPage:
     """Everything that the page shows of one dial."""
 
     title: str
-    sentence: str
+    sentences: tuple[str, ...]
     plain: float
     curves: tuple[DialCurve, ...]
     laws: tuple[DialLaw, ...]
@@ -78,9 +79,10 @@ def read_dial(value: Mapping[str, Any], path: str = "result") -> DialPage:
     """
     node = Node(value, path)
     title, sentence, reproduce = node.text("title"), node.text("sentence"), node.node("reproduce")
+    sentences = node.texts("sentences") or (sentence,)  # results of older versions have one text
     return DialPage(
         title=title,
-        sentence=sentence,
+        sentences=sentences,
         plain=_needed(node, "plain"),
         curves=tuple(_curve(n) for n in node.nodes("curves")),
         laws=tuple(_law(n) for n in node.nodes("laws")),
@@ -112,7 +114,9 @@ def _curve(node: Node) -> DialCurve:
 def _law(node: Node) -> DialLaw:
     value, low, high = (node.number(key) for key in ("value", "low", "high"))
     richness, expected, said = _needed(node, "richness"), _needed(node, "expected"), node.truth("determined")
-    return DialLaw(node.text("quantity"), _needed(node, "r"), richness, value, low, high, expected, said is not False)
+    return DialLaw(
+        node.text("quantity"), _needed(node, "r"), richness, value, low, high, expected, said is not False, node.text("verdict", "")
+    )  # fmt: skip
 
 
 def _needed(node: Node, key: str) -> float:

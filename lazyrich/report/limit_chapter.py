@@ -11,6 +11,7 @@ from lazyrich.report.limit_result import LimitLayer, LimitPage
 from lazyrich.report.number import DASH, brief, digits, signed
 
 SHOWN = 4  # layers with figures of their own
+WIDEST = 0.5  # half an interval of a slope that tells theory's −1/2 from none
 
 
 def limit_chapter(result: LimitPage, key: str) -> dict[str, Any]:
@@ -39,6 +40,7 @@ def limit_chapter(result: LimitPage, key: str) -> dict[str, Any]:
         "approach": figure.approach(result, f"{key}-approach"),
         "approach_swatches": [
             swatch_of("networks", "update", "o", figure.SOLID),
+            swatch_of("width^(−1/2)", "muted", "", figure.DOTTED),
             swatch_of("kernel that stays", "passthrough", "^", figure.FIXED[2]),
             swatch_of("sampling error of the limit", "ink", "D", (0, (7, 2, 1.5, 2))),
         ],
@@ -93,6 +95,8 @@ def _slope(result: LimitPage) -> str:
     value, low, high = result.slope
     if value is None:
         return ""
+    if low is None or high is None or high - low > 2 * WIDEST:
+        return "undetermined"
     return signed(value) + (f" ± {(high - low) / 2:.2f}" if low is not None and high is not None else "")
 
 

@@ -14,6 +14,7 @@ from lazyrich.report.scale import positive
 Dash = tuple[float, tuple[float, ...] | None]
 Style = tuple[str, str, Dash]
 SOLID: Dash = (0, None)
+DOTTED: Dash = (0, (1.2, 1.8))
 LIMIT: Style = ("ink", "D", SOLID)
 FIXED: Style = ("passthrough", "^", (0, (5, 2)))
 MARKS = ("o", "s", "^", "v", "P", "D")
@@ -69,7 +70,7 @@ def approach(result: LimitPage, key: str) -> str:
         guide = [(width, means[0][1] * (width / means[0][0]) ** -0.5) for width, _ in means]
         levels = [result.fixed_off, result.accuracy]
         log_y(axes, positive([*(v for _, v in marks), *(v for _, v in guide), *levels]))
-        axes.plot(*_columns(guide), color=tone("muted"), linewidth=1.2, linestyle=(0, (1.2, 1.8)))
+        axes.plot(*_columns(guide), color=tone("muted"), linewidth=1.2, linestyle=DOTTED)
         axes.plot(*_columns(marks), "o", color=tone("update"), markersize=5, alpha=0.75)
         axes.plot(*_columns(means), color=tone("update"), linewidth=1.8)
         ends = axes.get_xlim()
@@ -144,7 +145,8 @@ def alignment(result: LimitPage, key: str) -> str:
                 elinewidth=1.4, capsize=3,
             )  # fmt: skip
             axes.plot(ends, [layer.alignment or 0] * 2, color=tone(color), linewidth=1.9)
-            axes.plot(ends, [layer.start_alignment or 0] * 2, color=tone(color), linewidth=1.2, linestyle=(0, (1.2, 1.8)))
+            dash = _in_turns(i, len(result.layers))
+            axes.plot(ends, [layer.start_alignment or 0] * 2, color=tone(color), linewidth=1.4, linestyle=dash)
             tops += [layer.alignment or 0, layer.start_alignment or 0, *(m + s for m, s in zip(mean, spread, strict=True))]
         axes.set_ylim(0, min(1.02, 1.12 * max(tops)))
         axes.set_xlabel("width", color=tone("muted"), labelpad=1)
@@ -181,6 +183,11 @@ def density(layer: LimitLayer, key: str) -> str:
         axes.set_ylabel("density", color=tone("muted"))
         said = ", ".join(f"{name} has standard deviation {brief(_deviation(middles, row))}" for name, _, row, _ in drawn)
         return inline(figure, key, f"Pre-activations of {layer.name}", f"At infinite width: {said}.")
+
+
+def _in_turns(i: int, count: int) -> Dash:
+    """Dots of the i-th of several lines, placed so that all are seen where they coincide."""
+    return (-6.0 * (i % 4), (4.0, 6.0 * min(count, 4) - 4.0)) if count > 1 else DOTTED
 
 
 def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:

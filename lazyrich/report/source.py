@@ -113,6 +113,5 @@ def _load(file: Path) -> Any:
     except (OSError, UnicodeDecodeError) as error:
         raise ReportError(f"got {file}, which cannot be read ({error}), expected JSON; check the file") from error
     except ValueError as error:
-        raise ReportError(
-            f"got {file}, which is not JSON ({error}), expected a result; run the check again or restore the file"
-        ) from error
+        mend = "it is damaged: give the command that made it again" if file.name == FILE else "check the path"
+        raise ReportError(f"got {file}, which is not JSON ({error}), expected a run's folder or its {FILE}; {mend}") from error

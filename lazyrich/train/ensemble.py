@@ -21,10 +21,11 @@ from torch.func import vmap
 from torch.nn.modules.dropout import _DropoutNd
 from torch.overrides import TorchFunctionMode
 
+from lazyrich.amount import counted
 from lazyrich.errors import TangentError, TrainError
 from lazyrich.functional import functional_call
 from lazyrich.train.likeness import changed, likeness
-from lazyrich.train.loop import Batches, train
+from lazyrich.train.loop import Batches, pair_of, train
 from lazyrich.train.loss import Loss
 from lazyrich.train.optimizers import StackedOptimizer, key_of, settings_of
 from lazyrich.train.probe import Probe, Run
@@ -149,8 +150,9 @@ def train_all(
         raise TrainError(f"got engine='{engine}', expected 'auto', 'vmap' or 'loop'")
     if chunk is not None and chunk < 1:
         raise TrainError(f"got chunk={chunk}, expected at least 1")
-    if steps < 0:
-        raise TrainError(f"got steps={steps}, expected at least 0")
+    steps = counted("steps", steps, 0, TrainError)
+    if odd := [member for member in members if not isinstance(member, Member)]:
+        raise TrainError(f"got a member of type {type(odd[0]).__name__}, expected Member(model, optimizer, batches)")
     _refuse_shared(members)
     if any(isinstance(m.optimizer, torch.optim.LBFGS) for m in members):
         raise TrainError("LBFGS evaluates the loss several times a step; take an optimizer that steps once")
@@ -227,7 +229,7 @@ def _elsewhere(members: Sequence[Member]) -> str:
 def _state(member: Member) -> str:
     """What of a member's model a forward pass changes that stacked members would share, or nothing."""
     try:
-        state = changed(member.model, member.batches(0)[0])
+        state = changed(member.model, pair_of(member.batches(0))[0])
     except TangentError as error:
         return f"its model is not copied: {error}"
     except RAISED:  # which training says better
@@ -339,8 +341,8 @@ def _together(members: Sequence[Member], loss: Loss, steps: int, compile: bool, 
 def _batch(sources: Sequence[Batches], step: int) -> tuple[Tensor, Tensor, bool]:
     """Inputs and targets of a step, and whether all members share them."""
     if all(source is sources[0] for source in sources):
-        return (*sources[0](step), True)
-    drawn = [source(step) for source in sources]
+        return (*pair_of(sources[0](step)), True)
+    drawn = [pair_of(source(step)) for source in sources]
     odd = next((part for pair in drawn for part in pair if not isinstance(part, Tensor)), None)
     if odd is not None:
         raise TrainError(

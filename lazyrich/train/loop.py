@@ -68,7 +68,7 @@ def train(
         probe.begin(run)
     for step in range(steps):
         with seeded(seed * 1_000_003 + step):
-            value = _step(model, optimizer, *_pair(batches(step)), loss)
+            value = _step(model, optimizer, *pair_of(batches(step)), loss)
         run.losses.append(value)
         if not math.isfinite(value):
             run.diverged = True
@@ -79,8 +79,16 @@ def train(
     return run
 
 
-def _pair(batch: Any) -> tuple[Any, Any]:
-    """A batch's inputs and targets."""
+def pair_of(batch: Any) -> tuple[Any, Any]:
+    """A batch's inputs and targets.
+
+    Raises:
+        TrainError: for what is no pair.
+
+    Example:
+        >>> pair_of([1, 2])
+        (1, 2)
+    """
     if not isinstance(batch, (tuple, list)) or len(batch) != 2:
         got = f"{len(batch)} parts" if isinstance(batch, (tuple, list)) else type(batch).__name__
         raise TrainError(f"batches(step) gave {got}, expected a pair (x, y)")

@@ -22,7 +22,8 @@ def test_a_dial_ends_with_a_page_and_continues(tmp_path, capsys):
     before = json.loads((out / "result.json").read_text())
     assert main([*WORDS, "--out", str(out)]) == 0
     assert json.loads((out / "result.json").read_text())["points"] == before["points"]
-    assert main(["report", str(out)]) == 0
+    for run in (out, out / "result.json"):
+        assert main(["report", str(run)]) == 0
 
 
 @pytest.mark.parametrize(
@@ -32,6 +33,7 @@ def test_a_dial_ends_with_a_page_and_continues(tmp_path, capsys):
         (["--r", "0.9"], "0 <= r <= 1/2"),
         (["--samples", "0"], "samples = 0"),
         (["--optimizer", "nonsense"], "nonsense"),
+        (["--optimizer", "muon"], "no known law"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(tmp_path, capsys, words, says):

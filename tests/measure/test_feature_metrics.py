@@ -30,6 +30,7 @@ from lazyrich.measure.feature import (
     read,
     read_layer,
     stable_rank,
+    target_alignment,
     two_nn,
     uniformity,
 )  # fmt: skip
@@ -222,7 +223,7 @@ def test_linear_probes_hold_out_what_they_ask():
     assert linear_probe(h, h @ normal(5, 2, seed=1)) > 0.999
     assert linear_probe(h, normal(300, 1, seed=2)) < 0.1
     assert linear_probe(h, h @ normal(5, 2, seed=1), ridge=1.0) == pytest.approx(0.75, abs=0.05)  # shrunk by a half
-    with pytest.raises(MetricError, match="6 features, 6 targets and 4 folds"):
+    with pytest.raises(MetricError, match="6 features and targets and 4 folds, expected two samples a fold"):
         linear_probe(h[:6], y[:6], folds=4)
     assert 0 <= linear_probe(h[:6], y[:6], folds=3) <= 1
 
@@ -338,6 +339,73 @@ def test_degenerate_features_are_refused_by_the_estimators_themselves():
             call()
 
 
+ALONE = (effective_rank, stable_rank, participation_ratio, uniformity, mean_cosine, iso_score, partition_ratio, two_nn,
+         levina_bickel, lambda h: participation_ratio(h, unbiased=False), lambda h: noisy_information(h, 1.0))  # fmt: skip
+PAIRED = (cka, lambda h, g: cka(h, g, unbiased=False), mean_correlation, alignment)
+
+
+@pytest.mark.parametrize("function", ALONE)
+def test_estimators_of_features_flatten_maps_and_refuse_what_is_none(function):
+    maps = normal(60, 2, 3, 2)
+    assert function(maps) == function(maps.flatten(1)) == function(maps.numpy())
+    for bad, why in (
+        (maps[:, 0, 0, 0], r"shape \(60,\), expected \(samples, units\)"),
+        (maps.flatten(1)[:1], "got 1 samples"),
+        (torch.where(maps > 2, math.nan, maps), "some features are not finite: those of"),
+        ("text", "of type str"),
+    ):
+        with pytest.raises(MetricError, match=why):
+            function(bad)
+
+
+@pytest.mark.parametrize("function", PAIRED)
+def test_estimators_of_two_sets_want_the_same_samples(function):
+    maps, others = normal(200, 2, 3, 2), normal(200, 2, 3, 2, seed=1)
+    assert function(maps, others) == function(maps.flatten(1), others.flatten(1).numpy())
+    with pytest.raises(MetricError, match="got 200 and 100 samples"):
+        function(maps, others[:100])
+    with pytest.raises(MetricError, match="some features of the second set are not finite"):
+        function(maps, others * math.inf)
+
+
+def test_what_means_nothing_is_refused_in_words():
+    h, flat, y = normal(200, 4), torch.full((200, 4), 0.1), torch.arange(200) % 2
+    for call, why in (
+        (lambda: mean_correlation(flat, h), "all samples have the same features"),
+        (lambda: mean_correlation(h, flat), "all samples have the same features"),
+        (lambda: mean_correlation(h, h, kept=1.5), "kept = 1.5, expected a part"),
+        (lambda: iso_score(flat), "all samples have the same features"),
+        (lambda: levina_bickel(h, 1), "neighbours = 1, expected a whole number of at least 2"),
+        (lambda: levina_bickel(h, 0), "neighbours = 0"),
+        (lambda: alignment(h, h[:, :2]), "got 4 and 2 units"),
+        (lambda: linear_probe(h, torch.ones(200)), "all targets are equal"),
+        (lambda: linear_probe(h, 0 * y), "all targets are equal"),
+        (lambda: linear_probe(h, 2 * y - 1), "got -1 among the classes.*return_inverse"),
+        (lambda: target_alignment(h, 2 * y - 1), "got -1 among the classes.*return_inverse"),
+        (lambda: target_alignment(h, y[:100]), r"200 samples and targets of shape \(100,\)"),
+        (lambda: read("movement", h, normal(200, 5)), "got 4 and 5 units"),
+        (lambda: agop(nn.Linear(3, 2).double(), h), r"does not take the samples: .*inputs \(200, 4\)"),
+        (lambda: agop(nn.Sequential(nn.Tanh(), nn.Linear(4, 2)).double(), h * math.nan), "not finite"),
+    ):
+        with pytest.raises(MetricError, match=why):
+            found = call()
+            raise MetricError(found.note if found.value is None else str(found))
+    labels = (2 * y - 1).unique(return_inverse=True)[1]
+    assert target_alignment(h, labels) == target_alignment(h, y) == pytest.approx(target_alignment(h, 2.0 * y - 1))
+
+
+def test_uniformity_is_exact_for_many_samples():
+    """Six samples give fifteen pairs, whose logarithm in single precision is off by 1e-8."""
+    assert uniformity(torch.ones(6, 3)) == pytest.approx(0.0, abs=1e-14)
+
+
+def test_the_room_is_an_attribute_of_the_one_above(monkeypatch):
+    monkeypatch.delattr(lzr.measure, "feature")  # as before its first import
+    assert lzr.measure.feature.cka is cka and "feature" in dir(lzr.measure)
+    with pytest.raises(AttributeError, match="'lazyrich.measure' has no attribute 'featur'; it has feature, "):
+        _ = lzr.measure.featur
+
+
 def test_nulls_tell_dependence_from_chance():
     h = normal(60, 40)
     related, chance = read("cka", h, h + normal(60, 40, seed=1)), read("cka", h, normal(60, 40, seed=2))
@@ -368,6 +436,33 @@ def test_the_probe_reads_rates_targets_and_layers():
     assert 0 < at[10, "linear probe"]["value"] <= 1
     with pytest.raises(MetricError, match="give the second"):
         FeatureProbe(data.x[:80], ["hidden.1"], ["linear probe"])
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"every": 0}, "every = 0, expected a whole number of at least 1"),
+        ({"permutations": -1}, "permutations = -1"),
+        ({"layers": "hidden.1"}, r"layers='hidden.1', expected a list of them: \['hidden.1'\]"),
+        ({"metrics": "cka"}, r"metrics='cka', expected a list of them: \['cka'\]"),
+        ({"metrics": ["rank"]}, "got metric 'rank', expected one of 'cka', 'cka, biased'"),
+    ],
+)
+def test_the_probe_refuses_at_once_what_would_fail_in_training(given, says):
+    with pytest.raises(MetricError, match=says):
+        FeatureProbe(**({"x": normal(9, 3), "layers": ["hidden.1"], "metrics": ["cka"]} | given))
+
+
+def test_the_probe_takes_words_as_samples():
+    words, y = torch.arange(30) % 7, torch.arange(30) % 3
+    net = nn.Sequential(nn.Embedding(7, 4), nn.Linear(4, 3))
+    probe = FeatureProbe(words, ["0"], ["target alignment"], targets=y)
+    lzr.train.train(
+        net, torch.optim.SGD(net.parameters(), 0.1), lambda s: (words, y), nn.functional.cross_entropy, 1, probes=[probe]
+    )
+    assert [row["value"] is not None for row in probe.rows()] == [True]
+    with pytest.raises(MetricError, match="30 samples and targets of shape"):
+        FeatureProbe(words, ["0"], ["target alignment"], targets=y[:9])
 
 
 def test_the_probe_watches_single_runs_and_ensembles_alike():

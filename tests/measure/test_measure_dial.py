@@ -85,7 +85,7 @@ def test_the_threshold_is_where_the_curve_crosses_a_tenth():
     found = summed([point(0.01, 0.01), point(0.1, 0.1 * 10**0.5), point(1.0, 1.0)], (0.01, 0.1, 1.0))
     assert found.curves[0].leaves == pytest.approx(10 ** (-2 + 1 / 1.5), rel=1e-9)
     assert "lazy up to gamma_0 = 0.046" in found.sentence
-    assert "the plain one, at 0.12, is not lazy" in found.sentence
+    assert "the plain network, at 0.12, is not lazy" in found.sentence
     assert "never lazy" in summed([point(0.01, 0.2), point(1.0, 1.0)], (0.01, 1.0)).sentence
     lazy = summed([point(0.01, 0.001), point(1.0, 0.01)], (0.01, 1.0))
     assert math.isinf(lazy.curves[0].leaves)
@@ -103,6 +103,27 @@ def test_a_diverged_training_is_a_result():
     assert found.to_dict()["curves"][0]["values"]["loss"]["mean"] == [1.0, None]
     dead = summed([gone | {"richness": g} for g in (0.01, 1.0)], (0.01, 1.0))
     assert "every training diverged" in dead.sentence
+
+
+@pytest.mark.parametrize(("lr", "steps"), [(1e6, 5), (1e6, 1), (1e160, 1)])
+def test_a_finite_loss_of_features_that_are_gone_is_a_diverged_training(lr, steps):
+    """A step too large leaves ReLU networks with dead units and a finite loss, or a last step that no loss has seen."""
+    family = lzr.Family(
+        lambda n: nn.Sequential(nn.Linear(64, n), nn.ReLU(), nn.Linear(n, n), nn.ReLU(), nn.Linear(n, 10)), base=16
+    )
+    found = lzr.dial(family, "digits", [0.1, 1.0], widths=[16], lr=lr, **{**FEW, "steps": steps})
+    assert [(p["diverged"], p["loss"]) for p in found.points] == [(True, None)] * 2
+    assert "every training diverged" in found.sentence
+
+
+def test_how_many_trainings_diverged_is_told_and_they_bound_no_laziness():
+    lost = [point(1.0, None, seed=s, start=2.0) | {"loss": None, "test_loss": None, "diverged": True} for s in (0, 1)]
+    kept = [point(g, 0.01, seed=s, start=2.0) for g, s in ((0.1, 0), (0.1, 1))]
+    said = summed([*kept, *lost], (0.1, 1.0)).sentence
+    assert "is lazy up to gamma_0 = 0.1;" in said
+    assert "Trainings diverged and are left out at gamma_0 = 1 (2 of 2); a smaller lr (--lr) keeps them" in said
+    one = summed([*kept, lost[0], point(1.0, 0.02, seed=1, start=2.0)], (0.1, 1.0)).sentence
+    assert "at gamma_0 = 1 (1 of 2)" in one and "diverged" not in summed([*kept], (0.1,)).sentence
 
 
 def test_tuned_rates_are_never_worse_than_the_law():
@@ -175,7 +196,10 @@ def test_a_killed_dial_continues_and_says_the_same(tmp_path):
         ({"r": [0.7]}, "0 <= r <= 1/2"),
         ({"rates": "guess"}, "'law' or 'tuned'"),
         ({"seeds": 0}, "seeds = 0"),
+        ({"optimizer": "muon"}, "'muon', whose rates have no known law.*sgd, momentum, adam, adamw, signsgd"),
+        ({"optimizer": "lion"}, "'lion', whose rates have no known law"),
         ({"lr": -1.0}, "lr = -1"),
+        ({"lr": math.inf}, "lr = inf, expected a positive number that is finite"),
     ],
 )
 def test_what_makes_no_study_is_refused(options, says):
@@ -295,17 +319,30 @@ def test_what_is_true_of_several_curves_is_said_once(tmp_path):
     for width, r, distance in ((64, 0.0, 0.5), (64, 0.5, 0.01), (128, 0.0, 0.01), (128, 0.5, 0.01)):
         points += seeded((0.1, 1.0), rows, width, r, distance)
     found = summed(points, (0.1, 1.0), (64, 128), (0.0, 0.5))
-    assert found.sentences[:3] == (
-        "Width 64, r = 0: the network is never lazy down to gamma_0 = 0.1.",
-        "Width 64, r = 0.5 and width 128 at every r: the network is lazy up to gamma_0 = 1.",
-        "Width 64, r = 0: the plain one, at 0.12, is not lazy.",
+    assert found.sentences[1:] == (
+        "Width 64, r = 0.5 and width 128 at every r: the network is lazy up to gamma_0 = 1; the plain network, at 0.12, is lazy.",
+        "Width 64, r = 0: the network is never lazy down to gamma_0 = 0.1; the plain network, at 0.12, is not lazy.",
     )
+    assert found.sentences[0].startswith("Everywhere: it generalises best")
     assert sum("generalises best" in text for text in found.sentences) == 1
     assert (
         "it generalises best at gamma_0 = 1, the largest that was tried (test loss 0.505); its tangent kernel" in found.sentence
     )
     found = replace(found, reproduce={"command": "lazyrich dial", "versions": {}, "notes": []})
     assert lzr.render(found, tmp_path / "page.html").read_text().count("generalises best") == 1
+
+
+def test_sentence_and_table_round_alike_and_the_page_lists_what_is_said(tmp_path):
+    errors = {"test_error": 0.1125, "linear_test_error": 0.1125, "lr": 0.1, "features": 0.1, "kernel": 0.1}
+    points = [point(g, 0.01 * n, n, start=2.0, seed=s, **errors) for g in (0.1, 1.0) for n in (1, 20) for s in (0, 1)]
+    found = replace(summed(points, (0.1, 1.0), (1, 20)), reproduce={"command": "c", "versions": {}, "notes": []})
+    assert "(test error 11.3 %)" in found.sentence and "reaches 11.3 %" in found.sentence and " 0.113 " in str(found)
+    page = lzr.render(found, tmp_path / "page.html").read_text()
+    assert [f"<li>{text}</li>" in page for text in found.sentences] == [True] * 3
+    assert ">0.113<" in page and ">lr at A = 1<" in page and "the plan multiplies it by A" in page
+    old = found.to_dict()
+    old.pop("sentences")
+    assert found.sentence in lzr.render(old, tmp_path / "page.html").read_text()  # a result of an older version
 
 
 def test_an_exponent_without_information_is_undetermined(tmp_path):
@@ -322,6 +359,43 @@ def test_an_exponent_without_information_is_undetermined(tmp_path):
     assert "features ~ n^(" not in str(vague) and "features ~ n^(" in str(clear)
     assert "undetermined" in lzr.render(vague, tmp_path / "page.html").read_text()
     assert "undetermined" not in lzr.render(clear, tmp_path / "page.html").read_text()
+
+
+def moving(widths, richness, r, powers):
+    """Points of two seeds whose kernels move by an odd term, gamma / sqrt(n), and a quadratic one, gamma^2, of given sizes."""
+    points = []
+    for n, g, seed in itertools.product(widths, richness, (0, 1)):
+        gamma = (1 + 0.01 * seed * (n / 64 - 1)) * g * (n / 64) ** (r - 0.5)
+        k = powers[0] * gamma * (n / 64) ** -0.5 + powers[1] * gamma**2
+        moved = {"features": gamma, "feature_kernel": k, "kernel": k, "kernel_distance": k**2}
+        points.append(point(g, g, n, r, seed, start=2.0, **moved))
+    return summed(points, richness, widths, (r,))
+
+
+@pytest.mark.parametrize(("r", "quadratic"), [(0.0, 0.0), (0.25, 0.0), (0.5, 0.0), (0.25, 1e4), (0.5, 1e4)])
+def test_an_exponent_out_of_its_law_s_regime_is_no_disagreement(tmp_path, r, quadratic):
+    """Odd terms of a kernel's movement fall as n^(r - 1), not as n^(2 r - 1), and tell themselves by growing as gamma_0."""
+    found = moving((64, 128, 256), (0.003, 0.01), r, (1.0, quadratic))
+    said = {law.quantity: law.verdict for law in found.laws}
+    inside = "agrees" if r == 0 or quadratic else "not in its regime"
+    assert said == dict.fromkeys(("feature_kernel", "kernel", "kernel_distance"), inside) | {"features": "agrees"}
+    outside = (
+        f"kernel: not in the regime of the law at r = {r:g}, gamma_0 = 0.01 (it grows as gamma_0^1.0, not as gamma_0^2: needs"
+    )
+    assert (outside in str(found)) == (inside != "agrees")
+    page = lzr.render(
+        replace(found, reproduce={"command": "c", "versions": {}, "notes": []}), tmp_path / "page.html"
+    ).read_text()
+    assert page.count("agrees</td>") == 4 - page.count("not in its regime</td>") == (1 if inside != "agrees" else 4)
+
+
+def test_an_exponent_beside_its_law_in_the_regime_disagrees():
+    points = [point(g, g, n, seed=seed, start=2.0, features=g * n ** (-0.5 + 0.01 * seed)) for n in (64, 128, 256)
+              for g in (0.01, 0.1) for seed in (0, 1)]  # fmt: skip
+    (law,) = (law for law in summed(points, (0.01, 0.1), (64, 128, 256)).laws if law.quantity == "features")
+    assert law.verdict == "disagrees" and str(law).endswith("at r = 0.5, gamma_0 = 0.1; expected +0.00: disagrees")
+    alone = next(law for law in moving((64, 128), (0.1, 1.0), 0.5, (0.0, 1.0)).laws if law.quantity == "kernel")
+    assert "no smaller richness shows how it grows: needs a smaller gamma_0" in str(alone)
 
 
 def test_no_more_samples_are_trained_on_than_asked():

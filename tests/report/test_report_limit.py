@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import re
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from sample_limit import sample_limit
 
 from lazyrich.errors import ReportError
 from lazyrich.report import render
+from lazyrich.report.limit_figure import _in_turns
 
 
 def page_of(result: Any, folder: Path) -> str:
@@ -43,6 +45,25 @@ def test_numbers_and_words_are_on_the_page(tmp_path: Path) -> None:
     assert any("before has standard deviation 0.4, after has standard deviation 0.5" in d for d in said)
     assert "None" not in page
     assert "nan" not in re.sub(r"<style.*?</style>", "", page, flags=re.S)
+
+
+def test_the_guide_is_in_the_legend_and_a_slope_that_tells_nothing_is_undetermined(tmp_path: Path) -> None:
+    result = sample_limit()
+    page = page_of(result, tmp_path)
+    assert "</svg>width^(−1/2)</li>" in page and "undetermined" not in page
+    result["slope"] |= {"value": -0.23, "low": -3.75, "high": 3.29}
+    page = page_of(result, tmp_path)
+    assert "slope undetermined" in page and "3.52" not in page
+    result["slope"] |= {"low": None, "high": None}
+    assert "slope undetermined" in page_of(result, tmp_path)
+
+
+def test_starts_that_coincide_are_drawn_side_by_side() -> None:
+    """Dashes of several lines share a period and lie in slots of their own."""
+    dashes = [_in_turns(i, 3) for i in range(3)]
+    assert len({sum(pattern or ()) for _, pattern in dashes}) == 1
+    slots = [(-offset, -offset + pattern[0]) for offset, pattern in dashes if pattern]
+    assert all(a[1] < b[0] for a, b in itertools.pairwise(slots)) and slots[-1][1] < sum(dashes[0][1] or ())
 
 
 def test_the_kernel_that_stays_is_as_far_as_the_limit_moved(tmp_path: Path) -> None:

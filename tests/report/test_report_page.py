@@ -255,6 +255,15 @@ def test_run_folder_is_read(many, tmp_path, single, page):
     assert path.read_text(encoding="utf-8") == (page if many else single)
 
 
+@pytest.mark.parametrize(
+    ("name", "mend"), [("net.py", "check the path"), ("result.json", "give the command that made it again")]
+)
+def test_a_file_that_is_no_result_is_told_as_what_it_is(name, mend, tmp_path):
+    (tmp_path / name).write_text("x = 1")
+    with pytest.raises(ReportError, match=f"not JSON .*expected a run's folder or its result.json; .*{mend}"):
+        render(str(tmp_path / name), tmp_path / "p.html")
+
+
 def test_missing_folder_is_made(tmp_path):
     assert render(sample(), str(tmp_path / "new" / "deep" / "p.html")).is_file()
 

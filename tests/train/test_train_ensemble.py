@@ -262,6 +262,19 @@ def test_hooks_are_kept_by_the_loop():
     assert engine_for(model).name == "loop"
 
 
+@pytest.mark.parametrize("engine", ["auto", "vmap", "loop"])
+def test_what_is_no_member_no_batch_and_no_number_of_steps_is_refused(engine):
+    some = members("mlp", "sgd", (0.1, 0.1))
+    with pytest.raises(TrainError, match="got steps = 2.5, expected a whole number"):
+        train_all(some, F.cross_entropy, 2.5, engine=engine)
+    with pytest.raises(TrainError, match=r"got a member of type Sequential, expected Member\(model, optimizer, batches\)"):
+        train_all([m.model for m in some], F.cross_entropy, 1, engine=engine)
+    own = [Member(m.model, m.optimizer, lambda s: torch.zeros(4, 5).double()) for m in some]
+    for alone in (own, [Member(m.model, m.optimizer, own[0].batches) for m in some]):
+        with pytest.raises(TrainError, match=r"batches\(step\) gave Tensor, expected a pair"):
+            train_all(alone, F.cross_entropy, 1, engine=engine)
+
+
 def test_refusals_name_what_was_got():
     some = members("mlp", "sgd", (0.1, 0.1))
     with pytest.raises(TrainError, match="got engine='fast'"):
@@ -401,7 +414,7 @@ def test_an_optimizer_that_wants_a_closure_is_refused():
         train_all([Member(model, torch.optim.LBFGS(model.parameters()), regression)], square, 2)
     with pytest.raises(TrainError, match="LBFGS"):
         train_all([Member(model, torch.optim.LBFGS(model.parameters()), regression)], square, 2, engine="loop")
-    with pytest.raises(TrainError, match="steps=-1"):
+    with pytest.raises(TrainError, match="steps = -1, expected a whole number of at least 0"):
         train_all([Member(model, torch.optim.SGD(model.parameters(), 0.1), regression)], square, -1)
 
 

@@ -8,6 +8,7 @@ from torch.func import jacrev, vmap
 
 from lazyrich.errors import MetricError
 from lazyrich.functional import functional_call
+from lazyrich.train.refusal import RAISED, refusal
 
 CHUNK = 32
 
@@ -21,13 +22,26 @@ def agop(model: nn.Module, x: Tensor, layer: str | None = None) -> Tensor:
         layer: path of an ``nn.Linear``; the network's own input by default.
 
     Raises:
-        MetricError: for a path that is no dense layer.
+        MetricError: for a path that is no dense layer, samples that the model does not take, and slopes that are not finite.
 
     Example:
         >>> net = nn.Linear(3, 2, bias=False)
         >>> torch.allclose(agop(net, torch.randn(5, 3)), (net.weight.T @ net.weight).double())
         True
     """
+    if not isinstance(x, Tensor) or x.dim() < 1 or len(x) == 0:
+        got = f"of shape {tuple(x.shape)}" if isinstance(x, Tensor) else f"of type {type(x).__name__}"
+        raise MetricError(f"got x {got}, expected a tensor of samples")
+    try:
+        found = _agop(model, x, layer)
+    except RAISED as error:
+        raise MetricError(str(refusal("the model does not take the samples", error, inputs=x))) from error
+    if not bool(torch.isfinite(found).all()):
+        raise MetricError("the outputs' slopes are not finite: training has diverged, or samples are not finite")
+    return found
+
+
+def _agop(model: nn.Module, x: Tensor, layer: str | None) -> Tensor:
     state = {name: t.detach() for name, t in [*model.named_parameters(), *model.named_buffers()]}
     if layer is None:
         slopes = vmap(jacrev(lambda v: functional_call(model, state, (v.unsqueeze(0),)).flatten()), chunk_size=CHUNK)(x)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from lazyrich.errors import MetricError
+from lazyrich.measure.feature.rows import pair
 from lazyrich.tangent.alignment import centre, hsic
 
 
@@ -30,9 +31,7 @@ def cka(h: Tensor, g: Tensor, unbiased: bool = True) -> float:
     """
     if unbiased:
         return cka_of(cka_terms(h, g))
-    if len(h) < 2:
-        raise MetricError(f"got {len(h)} samples, expected at least two")
-    k, other = (f.double() @ f.double().T for f in (h, g))
+    k, other = (f @ f.T for f in pair(h, g))
     a, b = centre(k), centre(other)
     scale = float(a.norm() * b.norm())
     if scale <= 1e-14 * float(k.norm() * other.norm()):
@@ -50,9 +49,7 @@ def cka_terms(h: Tensor, g: Tensor) -> Tensor:
         >>> cka_terms(torch.eye(5), torch.eye(5)).tolist()
         [0.0, 0.0, 0.0]
     """
-    if len(h) < 4:
-        raise MetricError(f"got {len(h)} samples, expected at least four")
-    x, z = (f.double() - f.double().mean(0) for f in (h, g))  # HSIC_1 does not see the mean, rounding does
+    x, z = (f - f.mean(0) for f in pair(h, g, least=4))  # HSIC_1 does not see the mean, rounding does
     k, other = x @ x.T, z @ z.T
     return torch.stack([hsic(k, other), hsic(k, k), hsic(other, other)])
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lazyrich.amount import counted
 from lazyrich.errors import MetricError
+from lazyrich.measure.feature.rows import rows
 
 
 def two_nn(h: Tensor) -> float:
@@ -32,13 +34,14 @@ def levina_bickel(h: Tensor, neighbours: int = 10) -> float:
     """Maximum likelihood from k neighbours, inverses averaged over samples (Levina & Bickel 2004; MacKay & Ghahramani 2005).
 
     Raises:
-        MetricError: for fewer than ten different samples, or more neighbours than those.
+        MetricError: for fewer than ten different samples, fewer than two neighbours, or more of them than samples.
 
     Example:
         >>> h = torch.randn(1000, 2, generator=torch.Generator().manual_seed(0))
         >>> 1.8 < levina_bickel(h @ torch.randn(2, 10, generator=torch.Generator().manual_seed(1))) < 2.2
         True
     """
+    neighbours = counted("neighbours", neighbours, 2, MetricError)
     near = _nearest(h, neighbours)
     inverse = (near[:, -1:] / near[:, :-1]).log().sum(1) / (neighbours - 1)
     return float(1 / inverse.mean())
@@ -46,7 +49,7 @@ def levina_bickel(h: Tensor, neighbours: int = 10) -> float:
 
 def _nearest(h: Tensor, k: int) -> Tensor:
     """Distances to the k nearest other samples, of those without a twin."""
-    x = torch.unique(h.double(), dim=0)
+    x = torch.unique(rows(h), dim=0)
     if len(x) < max(10, k + 1):
         raise MetricError(f"got {len(x)} different samples, expected at least {max(10, k + 1)}")
     distances = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lazyrich.errors import MetricError
+from lazyrich.measure.feature.rows import rows
 
 
 def info_nce(scores: Tensor) -> float:
@@ -44,5 +45,6 @@ def noisy_information(h: Tensor, noise: float) -> float:
     """
     if not noise > 0:
         raise MetricError(f"got noise = {noise}, expected a positive deviation: without noise the information is infinite")
-    values = torch.linalg.svdvals(h.double() - h.double().mean(0)).square() / len(h)
+    x = rows(h)
+    values = torch.linalg.svdvals(x - x.mean(0)).square() / len(x)
     return 0.5 * float(torch.log1p(values / noise**2).sum())

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lazyrich.errors import MetricError
+from lazyrich.measure.feature.rows import centred, rows
 
 
 def iso_score(h: Tensor) -> float:
@@ -18,16 +19,17 @@ def iso_score(h: Tensor) -> float:
     ((p - delta^2 (p - sqrt p))^2 - p) / (p (p - 1)). Wants many more samples than units.
 
     Raises:
-        MetricError: for fewer samples than units or a single unit.
+        MetricError: for fewer samples than units, a single unit, or features that are all the same.
 
     Example:
         >>> round(iso_score(torch.cat([torch.eye(3), -torch.eye(3)])), 6)
         1.0
     """
-    n, p = h.shape
+    x = rows(h)
+    n, p = x.shape
     if p < 2 or n <= p:
         raise MetricError(f"got {n} samples of {p} units, expected more samples than units, and at least two of these")
-    v = torch.linalg.svdvals(h.double() - h.double().mean(0)).square()
+    v = torch.linalg.svdvals(centred(x)).square()
     delta = float((math.sqrt(p) * v / v.norm() - 1).norm()) / math.sqrt(2 * (p - math.sqrt(p)))
     return ((p - delta**2 * (p - math.sqrt(p))) ** 2 - p) / (p * (p - 1))
 
@@ -35,11 +37,15 @@ def iso_score(h: Tensor) -> float:
 def mean_cosine(h: Tensor) -> float:
     """Mean cosine of distinct samples (Ethayarajh 2019): 0 where directions are even, 1 where all agree.
 
+    Raises:
+        MetricError: for fewer than two samples.
+
     Example:
         >>> round(mean_cosine(torch.eye(3)), 6), round(mean_cosine(torch.ones(3, 2)), 6)
         (0.0, 1.0)
     """
-    z, n = F.normalize(h.double(), dim=1), len(h)
+    x = rows(h)
+    z, n = F.normalize(x, dim=1), len(x)
     return float((z.sum(0).square().sum() - z.square().sum()) / (n * (n - 1)))
 
 
@@ -52,7 +58,7 @@ def partition_ratio(h: Tensor) -> float:
         >>> round(partition_ratio(torch.cat([torch.eye(3), -torch.eye(3)])), 6)
         1.0
     """
-    x = h.double()
+    x = rows(h)
     directions = torch.linalg.eigh(x.T @ x).eigenvectors
     logs = torch.logsumexp(x @ torch.cat([directions, -directions], 1), 0)
     return float(torch.exp(logs.min() - logs.max()))

@@ -18,6 +18,7 @@ from lazyrich.measure.feature.information import info_nce, noisy_information
 from lazyrich.measure.feature.isotropy import iso_score, mean_cosine, partition_ratio
 from lazyrich.measure.feature.linear_probe import linear_probe
 from lazyrich.measure.feature.rank import effective_rank, participation_ratio, ratio_of, stable_rank, trace_terms
+from lazyrich.measure.feature.rows import columns, pair, rows
 from lazyrich.measure.feature.subspace import mean_correlation
 from lazyrich.measure.feature.uniformity import alignment, uniformity
 from lazyrich.measure.movement import feature_movement, kernel_distance, kernel_movement
@@ -76,7 +77,8 @@ def target_alignment(h: Tensor, y: Tensor) -> float:
         >>> round(target_alignment(F.one_hot(y).float(), y), 6)
         1.0
     """
-    return cka(h, _columns(y))
+    x = rows(h)
+    return cka(x, columns(y, len(x)))
 
 
 def gaussian_bound(h: Tensor) -> float:
@@ -87,7 +89,8 @@ def gaussian_bound(h: Tensor) -> float:
         >>> round(gaussian_bound(h), 4) == round(0.5 * math.log(101), 4)
         True
     """
-    return noisy_information(h, NOISE * float((h - h.mean(0)).square().mean().sqrt()))
+    x = rows(h)
+    return noisy_information(x, NOISE * float((x - x.mean(0)).square().mean().sqrt()))
 
 
 def shared_information(h: Tensor, g: Tensor) -> float:
@@ -97,17 +100,18 @@ def shared_information(h: Tensor, g: Tensor) -> float:
         >>> round(shared_information(torch.eye(8), torch.eye(8)), 2)
         2.08
     """
-    z, w = (F.normalize(f.double(), dim=1) for f in (h, g))
+    z, w = (F.normalize(f, dim=1) for f in pair(h, g, same_units=True))
     return info_nce(z @ w.T / SHARP)
 
 
 def _moved(movement: Callable[[Tensor, Tensor], float]) -> Callable[[Tensor, Tensor], float]:
     """A movement from the second set to the first, of kernels."""
-    return lambda h, before: movement(*(feature_gram(f.double(), f.double()) for f in (before, h)))
+    return lambda h, before: movement(*(feature_gram(f, f) for f in reversed(pair(h, before))))
 
 
-def _columns(y: Tensor) -> Tensor:
-    return y.double().reshape(len(y), -1) if y.is_floating_point() else F.one_hot(y.long()).double()
+def _movement(h: Tensor, before: Tensor) -> float:
+    now, start = pair(h, before, same_units=True)
+    return feature_movement(start, now)
 
 
 def _mean(
@@ -133,7 +137,7 @@ METRICS = {
                "as svcca, less for weak directions", "N p min(N, p)"),
         Metric("alignment", alignment, "features", "mean squared distance of pairs on the sphere (Wang & Isola 2020)", "none",
                "N p", _mean(alignment)),
-        Metric("movement", lambda h, before: feature_movement(before, h), "features", "RMS of the change over RMS at the start",
+        Metric("movement", _movement, "features", "RMS of the change over RMS at the start",
                "none", "N p"),
         Metric("kernel movement", _moved(kernel_movement), "features", "||K - K_0|| / ||K_0||, K = h h^T / p", "upwards by the "
                "noise of the kernels, of order 1 / sqrt(p)", "N^2 p"),
@@ -145,7 +149,7 @@ METRICS = {
         Metric("shared information", shared_information, "features", "InfoNCE of cosines (van den Oord et al. 2018), in nats",
                "a lower bound, never above log N", "N^2 p"),
         Metric("target alignment", target_alignment, "targets", "unbiased CKA of features and targets (classes as one-hot)",
-               "as cka", "N^2 p", (lambda h, y: cka_terms(h, _columns(y)), cka_of)),
+               "as cka", "N^2 p", (lambda h, y: cka_terms(h, columns(y, len(h))), cka_of)),
         Metric("linear probe", linear_probe, "targets", "held-out accuracy, or R^2, of a ridge regression over five folds",
                "low, by the folds' smaller size", "N p min(N, p)"),
         Metric("effective rank", effective_rank, "itself", "exp of the entropy of the covariance's eigenvalues",

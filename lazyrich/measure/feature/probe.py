@@ -7,7 +7,10 @@ from dataclasses import replace
 
 from torch import Tensor
 
+from lazyrich.amount import counted
+from lazyrich.errors import MetricError
 from lazyrich.measure.feature.reading import Reading, metric_for, read, read_layer
+from lazyrich.measure.feature.rows import targets as fitting
 from lazyrich.tangent.features import features
 from lazyrich.train.probe import Run
 
@@ -26,7 +29,7 @@ class FeatureProbe:
         targets: of the samples, for metrics against targets.
 
     Raises:
-        MetricError: for an unknown metric, or one against targets without them.
+        MetricError: for an unknown metric, one against targets without them, and one path or name where a list is expected.
 
     Example:
         >>> import torch
@@ -49,12 +52,19 @@ class FeatureProbe:
         permutations: int = 0,
         targets: Tensor | None = None,
     ) -> None:
-        self.x, self.layers, self.metrics, self.every, self.permutations = x, list(layers), list(metrics), every, permutations
-        self.targets = targets
+        for name, given in (("layers", layers), ("metrics", metrics)):
+            if isinstance(given, str):
+                raise MetricError(f"got {name}='{given}', expected a list of them: ['{given}']")
+        self.x, self.layers, self.metrics, self.targets = x, list(layers), list(metrics), targets
+        self.every = counted("every", every, 1, MetricError)
+        self.permutations = counted("permutations", permutations, 0, MetricError)
         self.readings: list[tuple[int, str, Reading]] = []
         for name in self.metrics:
-            if metric_for(name).against == "targets":
-                read(name, x, targets, permutations=0)  # refuses targets that are missing or do not fit
+            if metric_for(name).against != "targets":
+                continue
+            if targets is None:
+                raise MetricError(f"'{name}' compares features with targets; give the second as targets=")
+            fitting(targets, len(x))  # whatever the samples are, words (samples,) among them
 
     def begin(self, run: Run) -> None:
         """Look at the untrained network."""

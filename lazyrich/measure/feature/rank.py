@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from lazyrich.errors import MetricError
+from lazyrich.measure.feature.rows import centred, rows
 
 
 def effective_rank(h: Tensor) -> float:
@@ -71,10 +72,8 @@ def trace_terms(h: Tensor) -> Tensor:
         >>> round(trace), round(square)
         (25, 5)
     """
-    n = len(h)
-    if n < 4:
-        raise MetricError(f"got {n} samples, expected at least four")
-    x = h.double() - h.double().mean(0)
+    f = rows(h, least=4)
+    x, n = f - f.mean(0), len(f)
     gram = x @ x.T
     t, s, d = float(gram.trace()), float(gram.square().sum()), float(gram.diagonal().square().sum())
     a, b, q = (t / (n - 1)) ** 2, s / (n - 1) ** 2, d / (n - 1)
@@ -99,8 +98,4 @@ def ratio_of(terms: Tensor) -> float:
 
 def _spectrum(h: Tensor) -> Tensor:
     """Eigenvalues of the covariance, up to a factor."""
-    x = h.double() - h.double().mean(0)
-    values = torch.linalg.svdvals(x).square()
-    if not float(values.sum()) > 0:
-        raise MetricError("all samples have the same features")
-    return values
+    return torch.linalg.svdvals(centred(rows(h))).square()

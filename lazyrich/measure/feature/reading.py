@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from lazyrich.errors import LazyrichError, MetricError
 from lazyrich.measure.feature.agop import cosine_of
 from lazyrich.measure.feature.metric import METRICS, Metric
+from lazyrich.measure.feature.rows import shaped, targets
 
 
 @dataclass(frozen=True)
@@ -118,19 +119,21 @@ def metric_for(name: str) -> Metric:
         'features'
     """
     if name not in METRICS:
-        raise MetricError(f"got metric '{name}', expected one of {', '.join(METRICS)}")
+        raise MetricError(f"got metric '{name}', expected one of {', '.join(map(repr, METRICS))}")
     return METRICS[name]
 
 
 def _sets(metric: Metric, h: Tensor, other: Tensor | None) -> tuple[Tensor, ...]:
     """What the metric is a function of, checked for number."""
-    x = h.detach().flatten(1).double()
+    x = shaped(h).double()
     if metric.against == "itself":
         return (x,)
     if other is None:
         what = "features with targets" if metric.against == "targets" else "two sets of features"
         raise MetricError(f"'{metric.name}' compares {what}; give the second as other=")
-    second = other.detach() if metric.against == "targets" else other.detach().flatten(1).double()
+    if metric.against == "targets":
+        return x, targets(other, len(x))
+    second = shaped(other, "features of the second set").double()
     if len(x) != len(second):
         raise MetricError(f"got {len(x)} and {len(second)} samples, expected the same samples in both sets")
     return x, second

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from lazyrich.errors import LazyrichError, MetricError
 from lazyrich.measure.feature.reading import Reading, metric_for, read
+from lazyrich.measure.feature.rows import shaped, targets
 
 KEPT = 2048  # samples of a reservoir
 
@@ -55,14 +56,15 @@ class Stream:
         Raises:
             MetricError: for a second set that is missing or has other samples, or a batch too small for the metric.
         """
-        sets = [h.detach().flatten(1)]
         if self.layer:
             model, path, start = self.layer
             sets = list(self.metric.function(model, h, path, start))
-        elif self.metric.against != "itself":
+        else:
+            sets = [shaped(h)]
+        if self.metric.against not in ("itself", "layer"):
             if other is None or len(other) != len(h):
                 raise MetricError(f"'{self.metric.name}' compares; give {len(h)} rows of the second set with this batch")
-            sets.append(other.detach() if self.metric.against == "targets" else other.detach().flatten(1))
+            sets.append(targets(other, len(h)) if self.metric.against == "targets" else shaped(other))
         if self.metric.terms:
             terms = len(h) * self.metric.terms[0](*sets)
             self._total = terms if self._total is None else self._total + terms

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from lazyrich.errors import MetricError
+from lazyrich.measure.feature.rows import centred, pair
 
 
 def mean_correlation(h: Tensor, g: Tensor, kept: float = 0.99, weighted: bool = False) -> float:
@@ -21,27 +22,29 @@ def mean_correlation(h: Tensor, g: Tensor, kept: float = 0.99, weighted: bool = 
         weighted: PWCCA.
 
     Raises:
-        MetricError: where the directions that are kept are half of the samples or more.
+        MetricError: where the directions that are kept are half of the samples or more, and for features without variance.
 
     Example:
         >>> h = torch.randn(200, 4, generator=torch.Generator().manual_seed(0))
         >>> round(mean_correlation(h, h @ torch.randn(4, 4, generator=torch.Generator().manual_seed(1))), 6)
         1.0
     """
-    a, b = (_directions(f, kept) for f in (h, g))
+    if not 0 < kept <= 1:
+        raise MetricError(f"got kept = {kept}, expected a part of the variance, above 0 and at most 1")
+    first, second = pair(h, g)
+    a, b = _directions(first, kept), _directions(second, kept)
     u, values, _ = torch.linalg.svd(a.T @ b, full_matrices=False)
     values = values.clamp(max=1.0)
     if not weighted:
         return float(values.mean())
-    x = h.double() - h.double().mean(0)
+    x = first - first.mean(0)
     weights = (a @ u).T.matmul(x).abs().sum(1)
     return float((weights * values).sum() / weights.sum())
 
 
 def _directions(f: Tensor, kept: float) -> Tensor:
     """Orthonormal columns that span the widest directions over samples."""
-    x = f.double() - f.double().mean(0)
-    u, values, _ = torch.linalg.svd(x, full_matrices=False)
+    u, values, _ = torch.linalg.svd(centred(f), full_matrices=False)
     share = values.square().cumsum(0) / values.square().sum()
     size = int((share < kept).sum()) + 1
     if 2 * size >= len(f):
