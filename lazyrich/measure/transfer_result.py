@@ -232,7 +232,7 @@ def _along_depth(name: str, found: Mapping[int, Transferred], lrs: Sequence[floa
     depths = tuple(sorted(found))
     width = max(found[depths[0]].curves)
     seeds = range(len(found[depths[0]].curves[width]))
-    each = [[optimum(lrs, found[d].curves[width][s]).lr for d in depths] for s in seeds]
+    each = [[optimum(lrs, found[d].curves[width][s], found[d].start[width]).lr for d in depths] for s in seeds]
     best, edges = tuple(found[d].best[width].lr for d in depths), tuple(d for d in depths if found[d].best[width].edge)
     return DepthShift(name, depths, width, best, fit_slope(depths, each), edges)
 
@@ -240,12 +240,12 @@ def _along_depth(name: str, found: Mapping[int, Transferred], lrs: Sequence[floa
 def transferred(name: str, lrs: Sequence[float], curves: Mapping[int, np.ndarray], start: Mapping[int, float]) -> Transferred:
     """Optima, shift and regret of one scheme's curves."""
     widths = sorted(curves)
-    best = {w: optimum(lrs, _mean(curves[w])) for w in widths}
-    each = [[optimum(lrs, row) for row in curves[w]] for w in widths]
+    best = {w: optimum(lrs, _mean(curves[w]), start[w]) for w in widths}
+    each = [[optimum(lrs, row, start[w]) for row in curves[w]] for w in widths]
     shift = fit_slope(widths, [[each[i][s].lr for i in range(len(widths))] for s in range(len(each[0]))])
     kept = best[widths[0]].lr
     regret = {w: _regret(lrs, _mean(curves[w]), kept, start[w]) for w in widths}
-    better = _wider_is_better([[loss_at(lrs, row, best[w].lr) for row in curves[w]] for w in widths])
+    better = _wider_is_better([[loss_at(lrs, row, best[w].lr, start[w]) for row in curves[w]] for w in widths])
     return Transferred(name, dict(curves), dict(start), best, shift, regret, better, tuple(w for w in widths if best[w].edge))
 
 
@@ -263,7 +263,7 @@ def _wider_is_better(losses: Sequence[Sequence[float]]) -> bool | None:
 
 def _regret(lrs: Sequence[float], losses: np.ndarray, lr: float, start: float) -> float:
     """What a rate costs beside the curve's own optimum, as a part of what training gains there."""
-    lowest, got = optimum(lrs, losses).loss, loss_at(lrs, losses, lr)
+    lowest, got = optimum(lrs, losses, start).loss, loss_at(lrs, losses, lr, start)
     return max(got - lowest, 0.0) / (start - lowest) if start > lowest else math.nan
 
 

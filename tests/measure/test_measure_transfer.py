@@ -44,6 +44,25 @@ def test_diverged_runs_do_not_count_and_an_end_of_the_grid_is_told():
     assert math.isnan(optimum(LRS, [math.nan] * 9).lr)
 
 
+@pytest.mark.parametrize("start", [math.inf, 0.46])
+def test_a_point_that_exploded_beyond_the_lowest_is_no_part_of_its_bowl(start):
+    fine = [0.372, 0.341, 0.304, 0.266, 0.242, 0.224, 0.217, 0.323, 6.53, 1.29e16, 6.5e29]
+    coarse = [0.394, 0.331, 0.25, 4.017]
+    for lrs, losses in (([2.0 ** (k / 2) for k in range(-6, 5)], fine), ([0.03125, 0.125, 0.5, 2.0], coarse)):
+        found = optimum(lrs, losses, start)
+        assert found.lr == lrs[int(np.argmin(losses))] and found.loss == pytest.approx(min(losses))
+        assert not found.edge
+
+
+def test_a_cliff_of_any_height_below_which_the_loss_falls_leaves_the_lowest_point():
+    for height in (1.0, 3.0, 10.0, 300.0):
+        losses = [2.3 / (1 + 4 * 2.0**k) * (1.0 if k < 0 else math.exp(height * (k + 1))) for k in range(-8, 1)]
+        found = optimum(LRS, losses, 2.3)
+        assert 0.85 * min(losses) <= found.loss <= min(losses)
+        assert abs(math.log2(found.lr / LRS[7])) <= 0.5
+    assert optimum(LRS, [3.0, 2.9, 2.7, 2.5, 2.4, 2.5, 2.7, 2.9, 3.0], 2.3).lr == pytest.approx(LRS[4]), "nothing is gained"
+
+
 def test_the_loss_between_grid_points_is_interpolated_and_infinite_beyond():
     assert loss_at(LRS, bowl(-4.0), 2.0**-4) == pytest.approx(0.1)
     middle = loss_at([1.0, 4.0], [1.0, 16.0], 2.0)
