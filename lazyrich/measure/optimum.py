@@ -20,11 +20,13 @@ class Optimum:
         lr: where the smoothed curve is lowest.
         loss: its value there.
         edge: whether the lowest point is the first that did not diverge or the grid's last.
+        step: octaves to the next learning rates of the grid, where no parabola could be fitted and ``lr`` is known no better.
     """
 
     lr: float
     loss: float
     edge: bool
+    step: float = 0.0
 
 
 def optimum(lrs: Sequence[float], losses: Sequence[float] | np.ndarray, start: float = math.inf) -> Optimum:
@@ -57,7 +59,7 @@ def optimum(lrs: Sequence[float], losses: Sequence[float] | np.ndarray, start: f
     edge = k == 0 or bool(x[k] == np.log2(float(lrs[-1])))  # after the last one that did not diverge, training diverges
     bowl = _bowl(x, y, level)
     if bowl is None:
-        return Optimum(float(2 ** x[k]), value(y[k]), edge)
+        return Optimum(float(2 ** x[k]), value(y[k]), edge, _step(lrs, x[k]))
     return Optimum(float(2**bowl.bottom), value(bowl(bowl.bottom)), edge)
 
 
@@ -78,6 +80,13 @@ def loss_at(lrs: Sequence[float], losses: Sequence[float] | np.ndarray, lr: floa
     if bowl is not None and bowl.low - 1e-9 <= at <= bowl.high + 1e-9:
         return round(value(bowl(at)), 12)
     return round(value(float(np.interp(at, x, y))), 12)
+
+
+def _step(lrs: Sequence[float], at: float) -> float:
+    """The larger gap beside a point of the grid, also to a rate at which training diverged."""
+    x = np.log2(np.asarray(lrs, float))
+    k = int(np.argmin(np.abs(x - at)))
+    return float(np.diff(x[max(0, k - 1) : k + 2]).max(initial=0.0))
 
 
 @dataclass(frozen=True)

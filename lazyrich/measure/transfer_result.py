@@ -36,7 +36,7 @@ class Transferred:
             the smoothed curve; infinite where training diverges there, NaN where it gains nothing.
         wider_is_better: whether no width's best loss is worse than a narrower one's beyond the scatter of their seeds (1 study in
             20 at most says so of widths that do not differ); None where a width has no best loss, and with one seed.
-        edges: widths whose best learning rate is an end of the grid.
+        edges: widths whose best learning rate is an end of the grid, for some seeds or all.
     """
 
     name: str
@@ -68,7 +68,11 @@ class Transferred:
             return f"{self.name}: every training diverged at width {', '.join(map(str, lost))}; give smaller learning rates."
         if self.edges:
             widths = ", ".join(map(str, self.edges))
-            return f"{self.name}: the best learning rate at width {widths} is an end of the grid; widen it to see the optimum."
+            whose = "" if any(self.best[w].edge for w in self.edges) else " for some seeds"
+            return (
+                f"{self.name}: the best learning rate at width {widths} is an end of the grid{whose}; widen it to see the "
+                "optimum."
+            )
         if self.transfers:
             return (
                 f"{self.name}: it transfers ({moved}). Tune at width {first}, use lr {self.best[first].lr:.3g} at every width: "
@@ -79,6 +83,11 @@ class Transferred:
             return (
                 f"{self.name}: it does not transfer ({moved}). Multiply the learning rate by {factor:.2g} at every doubling, or "
                 f"use a scheme that keeps it; with width {first}'s, at {last} {_cost(self.regret[last])}."
+            )
+        if coarse := [str(width) for width, found in self.best.items() if found.step]:
+            return (
+                f"{self.name}: inconclusive ({moved}): at width {', '.join(coarse)} the best rate is known to a step of the grid "
+                "only, as where it is the last before training diverges; give a finer grid of learning rates."
             )
         return f"{self.name}: inconclusive ({moved}); add seeds or widths, or a finer grid of learning rates."
 
@@ -105,7 +114,7 @@ class DepthShift:
         width: of the networks.
         best: the smoothed optimum by depth.
         shift: slope of log2(best learning rate) a doubling of the depth.
-        edges: depths whose best learning rate is an end of the grid.
+        edges: depths whose best learning rate is an end of the grid, for some seeds or all.
     """
 
     name: str
@@ -121,7 +130,10 @@ class DepthShift:
         moved = f"{_shift(self.shift)} a doubling of the depth at width {self.width}"
         if self.edges:
             depths = ", ".join(map(str, self.edges))
-            return f"{self.name}: the best learning rate at depth {depths} is an end of the grid; widen it to see the optimum."
+            return (
+                f"{self.name}: the best learning rate at depth {depths} is an end of the grid for some seeds or all; widen it to "
+                "see the optimum."
+            )
         if self.shift.low >= -2 * STEADY and self.shift.high <= 2 * STEADY:
             return f"{self.name}: the best learning rate stays put as the depth grows ({moved})."
         if self.shift.low > STEADY or self.shift.high < -STEADY:
@@ -188,7 +200,7 @@ class TransferResult:
     def __str__(self) -> str:
         header = ["scheme", "width", "best lr", "loss", "regret of transfer"]
         rows = [
-            [s.name, str(w), f"{s.best[w].lr:.3g}" + (" (end of grid)" if w in s.edges else ""), f"{s.best[w].loss:.4g}",
+            [s.name, str(w), f"{s.best[w].lr:.3g}" + (" (end of grid)" if s.best[w].edge else ""), f"{s.best[w].loss:.4g}",
              _percent(s.regret[w])]
             for s in self.schemes for w in self.widths
         ]  # fmt: skip
@@ -231,22 +243,33 @@ def summarise(
 def _along_depth(name: str, found: Mapping[int, Transferred], lrs: Sequence[float]) -> DepthShift:
     depths = tuple(sorted(found))
     width = max(found[depths[0]].curves)
-    seeds = range(len(found[depths[0]].curves[width]))
-    each = [[optimum(lrs, found[d].curves[width][s], found[d].start[width]).lr for d in depths] for s in seeds]
-    best, edges = tuple(found[d].best[width].lr for d in depths), tuple(d for d in depths if found[d].best[width].edge)
-    return DepthShift(name, depths, width, best, fit_slope(depths, each), edges)
+    each = [_optima(lrs, found[d].curves[width], found[d].start[width]) for d in depths]
+    best = tuple(found[d].best[width].lr for d in depths)
+    edges = tuple(d for d, own in zip(depths, each, strict=True) if found[d].best[width].edge or any(o.edge for o in own))
+    return DepthShift(name, depths, width, best, _moved(depths, each), edges)
+
+
+def _optima(lrs: Sequence[float], curve: np.ndarray, start: float) -> list[Optimum]:
+    """Every seed's."""
+    return [optimum(lrs, row, start) for row in curve]
+
+
+def _moved(along: Sequence[int], each: Sequence[Sequence[Optimum]]) -> Slope:
+    """The slope of every seed's optimum, which may be no better known than to a step of the grid."""
+    steps = [float(np.mean([found.step for found in own])) for own in each]
+    return fit_slope(along, [[found.lr for found in row] for row in zip(*each, strict=True)]).on_grid(along, steps)
 
 
 def transferred(name: str, lrs: Sequence[float], curves: Mapping[int, np.ndarray], start: Mapping[int, float]) -> Transferred:
     """Optima, shift and regret of one scheme's curves."""
     widths = sorted(curves)
     best = {w: optimum(lrs, _mean(curves[w]), start[w]) for w in widths}
-    each = [[optimum(lrs, row, start[w]) for row in curves[w]] for w in widths]
-    shift = fit_slope(widths, [[each[i][s].lr for i in range(len(widths))] for s in range(len(each[0]))])
+    each = {w: _optima(lrs, curves[w], start[w]) for w in widths}
+    edges = tuple(w for w in widths if best[w].edge or any(found.edge for found in each[w]))
     kept = best[widths[0]].lr
     regret = {w: _regret(lrs, _mean(curves[w]), kept, start[w]) for w in widths}
     better = _wider_is_better([[loss_at(lrs, row, best[w].lr, start[w]) for row in curves[w]] for w in widths])
-    return Transferred(name, dict(curves), dict(start), best, shift, regret, better, tuple(w for w in widths if best[w].edge))
+    return Transferred(name, dict(curves), dict(start), best, _moved(widths, list(each.values())), regret, better, edges)
 
 
 def _wider_is_better(losses: Sequence[Sequence[float]]) -> bool | None:

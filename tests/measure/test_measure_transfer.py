@@ -105,6 +105,29 @@ def test_scatter_and_ends_of_the_grid_make_no_claim():
     assert "end of the grid" in at_end.sentence
 
 
+@pytest.mark.parametrize(("octaves", "truth"), [(2, 0.3), (2, -0.3), (1, 0.0)])
+def test_a_rate_that_is_the_last_before_divergence_is_known_to_a_step_of_the_grid(octaves, truth):
+    lrs, words, draw = [0.1 * 2.0 ** (octaves * k) for k in range(-4, 5)], [], np.random.default_rng(0).standard_normal
+    for _ in range(10):
+        curves = {}
+        for i, width in enumerate((64, 128, 256, 512)):
+            last = [0.1 * 2 ** (0.5 + truth * i + 0.05 * draw()) for _ in range(3)]
+            curves[width] = np.array([[1 / (1 + 5 * lr) if lr <= at else math.nan for lr in lrs] for at in last])
+        found = transferred("s", lrs, curves, dict.fromkeys(curves, 2.3))
+        assert found.shift.low <= truth <= found.shift.high
+        words.append(found.transfers)
+    assert all(word is True for word in words) if truth == 0 else True not in words
+    assert truth <= 0 or "at width 64, 128, 256, 512 the best rate is known to a step of the grid only" in found.sentence
+
+
+def test_a_seed_whose_best_rate_is_an_end_of_the_grid_makes_no_claim():
+    curves = {width: np.array([bowl(-3.0), bowl(-3.0), bowl(-3.0)]) for width in (64, 128)}
+    curves[128][2] = [2.0**-k / 4 for k in range(9)]
+    found = transferred("s", LRS, curves, dict.fromkeys(curves, 2.3))
+    assert not found.best[128].edge and found.edges == (128,) and found.transfers is None
+    assert "at width 128 is an end of the grid for some seeds" in found.sentence
+
+
 def test_wider_is_better_is_checked():
     assert study(0.0).wider_is_better
     assert not study(0.0, wider=1.3).wider_is_better
