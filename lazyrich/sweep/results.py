@@ -157,12 +157,16 @@ class Results:
         left = self.total - len(self.outcomes)
         parts += [f"{left} not run"] if left else []
         lines = [f"{self.total} trials: {', '.join(parts) or 'none run'} (in {self.folder})"]
-        for outcome in self.failures[:SHOWN]:
-            settings = ", ".join(f"{k}={v}" for k, v in outcome.settings.items())
+        alike: dict[tuple[str, str], list[Outcome]] = defaultdict(list)
+        for outcome in self.failures:  # what fails of one cause everywhere is said once
             after = f" after {outcome.attempts}" if outcome.attempts else ""
-            lines.append(f"  {outcome.status}{after}: {settings}: {' '.join(outcome.error.split())}")
-        if len(self.failures) > SHOWN:
-            lines.append(f"  and {len(self.failures) - SHOWN} more")
+            alike[outcome.status + after, " ".join(outcome.error.split())].append(outcome)
+        for (what, error), group in list(alike.items())[:SHOWN]:
+            settings = ", ".join(f"{k}={v}" for k, v in group[0].settings.items())
+            more = f" and {len(group) - 1} more alike" if len(group) > 1 else ""
+            lines.append(f"  {what}: {settings}{more}: {error}")
+        if left := sum(len(group) for group in list(alike.values())[SHOWN:]):
+            lines.append(f"  and {left} more")
         return "\n".join(lines + list(self.notes))
 
 

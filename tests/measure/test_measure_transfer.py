@@ -444,6 +444,38 @@ def test_a_network_that_does_not_read_the_data_is_refused_before_training():
         lzr.transfer(lzr.plan(family, lzr.mup(), "adam"), **SMALL)
 
 
+def five_outputs(n):
+    return torch.nn.Sequential(torch.nn.Linear(64, n), torch.nn.Tanh(), torch.nn.Linear(n, 5))
+
+
+def vector(output, target):
+    return (output - torch.nn.functional.one_hot(target, 10)).square().mean(1)
+
+
+def broken(output, target):
+    raise ValueError("no such target")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"loss": "mse"}, r"got labels for a squared error.*one-hot rows: .*one_hot_targets\(y, 10\)"),
+        ({"factory": five_outputs}, "got label 9 for 5 outputs, expected labels from 0 to 4; give the network 10 outputs"),
+        ({"loss": vector}, r"must be one number, got shape \(64,\); average it over the batch"),
+        ({"loss": broken}, r"the loss does not take the model's output: ValueError: no such target \(output \(64, 10\)"),
+        ({"loss": lambda f, y: 1.0}, "must be one number, got float"),
+    ],
+)
+def test_a_loss_that_fits_neither_network_nor_targets_is_refused_before_training(change, says, monkeypatch):
+    family = lzr.Family(change.pop("factory", lzr.zoo.mlp), base=8)
+    for module in ("lazyrich.measure.transfer", "lazyrich.measure.dial"):
+        monkeypatch.setattr(sys.modules[module], "run_trainings", lambda *_, **__: pytest.fail("trainings were begun"))
+    with pytest.raises(LazyrichError, match=says):
+        lzr.transfer(lzr.plan(family, lzr.mup(), "adam"), **SMALL | change)
+    with pytest.raises(LazyrichError, match=says):
+        lzr.dial(family, "digits", [0.1, 1.0], [8], 1, steps=2, samples=100, test=20, **change)
+
+
 def test_joined_optimizers_train_by_themselves():
     plan = lzr.plan(PAIR, lzr.mup(), "muon")
     auto, loop = (lzr.transfer(plan, engine=e, **SMALL) for e in ("auto", "loop"))

@@ -635,3 +635,13 @@ def test_an_interrupted_search_leaves_no_running_trials_and_is_shown(tmp_path, s
     assert len(seen[-1].outcomes) == 5 and seen[-1].total == 8
     assert len(run().outcomes) == 8 and len(calls) == 9
     assert sum(t.state.name == "COMPLETE" for t in stored_study().trials) == 8
+
+
+def test_what_fails_of_one_cause_everywhere_is_said_once(tmp_path):
+    def half(lr, seed):
+        raise ValueError("no such key" if lr < 3 else f"lr {lr}")
+
+    said = str(sweep(half, {"lr": [1, 2, 3], "seed": range(4)}, tmp_path / "s"))
+    assert said.count("no such key") == 1
+    assert "lr=1, seed=0 and 7 more alike: ValueError: no such key" in said
+    assert "lr=3, seed=0 and 3 more alike: ValueError: lr 3" in said
