@@ -645,3 +645,27 @@ def test_what_fails_of_one_cause_everywhere_is_said_once(tmp_path):
     assert said.count("no such key") == 1
     assert "lr=1, seed=0 and 7 more alike: ValueError: no such key" in said
     assert "lr=3, seed=0 and 3 more alike: ValueError: lr 3" in said
+
+
+@pytest.mark.parametrize("words", ["database or disk is full", "disk I/O error"])
+def test_what_is_kept_on_a_full_disk_can_be_read(words, tmp_path, monkeypatch):
+    def doubled(lr):
+        return {"loss": 2 * lr}
+
+    folder, write, enter = tmp_path / "s", sqlite3.OperationalError(words), Store._enter
+    sweep(doubled, {"lr": [1, 2]}, folder)
+
+    def full(store):
+        if store.file.parent == folder:  # the copy lies elsewhere
+            with store._said():
+                raise write
+        enter(store)
+
+    monkeypatch.setattr(Store, "_enter", full)
+    with Store(folder) as store:
+        assert [o.value["loss"] for o in store.all()] == [2, 4]
+    assert sweep(doubled, {"lr": [1, 2]}, folder).rows()[1]["loss"] == 4
+    with pytest.raises(StoreError, match=f"{words}; finished trials are kept: make room, then repeat the same command"):
+        sweep(doubled, {"lr": [1, 3]}, folder)
+    with Store(folder) as store, pytest.raises(StoreError, match=words):
+        store.put(Outcome("k", {}, "done"), "f", "c")
