@@ -31,12 +31,14 @@ class Results:
         total: how many trials the sweep has.
         folder: of the store.
         notes: what a person should know, such as outcomes of older code that were not used.
+        varied: settings that differ among all trials, also those that are not finished, where that is known.
     """
 
     outcomes: tuple[Outcome, ...]
     total: int
     folder: Path
     notes: tuple[str, ...] = ()
+    varied: tuple[str, ...] = ()
 
     @property
     def failures(self) -> tuple[Outcome, ...]:
