@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 from lazyrich.measure.optimum import Optimum, loss_at, optimum
 from lazyrich.measure.scatter import Scatter
@@ -34,6 +35,8 @@ class Transferred:
         shift: slope of log2(best learning rate) a doubling of the width.
         regret: by width, (loss at the smallest network's optimum - best loss) / (loss before training - best loss), both on
             the smoothed curve; infinite where training diverges there, NaN where it gains nothing.
+        regret_error: by width, the half-width of the regret's 95 % interval from the scatter over seeds of what their losses
+            differ at these two rates; NaN where one seed tells none.
         wider_is_better: whether no width's best loss is worse than a narrower one's beyond the scatter of their seeds (1 study in
             20 at most says so of widths that do not differ); None where a width has no best loss, and with one seed.
         edges: widths whose best learning rate is an end of the grid, for some seeds or all.
@@ -45,6 +48,7 @@ class Transferred:
     best: Mapping[int, Optimum]
     shift: Slope
     regret: Mapping[int, float]
+    regret_error: Mapping[int, float]
     wider_is_better: bool | None
     edges: tuple[int, ...]
 
@@ -76,13 +80,13 @@ class Transferred:
         if self.transfers:
             return (
                 f"{self.name}: it transfers ({moved}). Tune at width {first}, use lr {self.best[first].lr:.3g} at every width: "
-                f"at {last} {_cost(self.regret[last])}."
+                f"at {last} {_cost(self.regret[last], self.regret_error[last])}."
             )
         if self.transfers is False:
             factor = 2**self.shift.value
             return (
                 f"{self.name}: it does not transfer ({moved}). Multiply the learning rate by {factor:.2g} at every doubling, or "
-                f"use a scheme that keeps it; with width {first}'s, at {last} {_cost(self.regret[last])}."
+                f"use a scheme that keeps it; with width {first}'s, at {last} {_cost(self.regret[last], self.regret_error[last])}."
             )
         if coarse := [str(width) for width, found in self.best.items() if found.step]:
             return (
@@ -92,12 +96,17 @@ class Transferred:
         return f"{self.name}: inconclusive ({moved}); add seeds or widths, or a finer grid of learning rates."
 
 
-def _cost(regret: float) -> str:
+def _cost(regret: float, error: float) -> str:
     if math.isnan(regret):
         return "training gains nothing at any rate"
     if math.isinf(regret):
         return "training diverges"
-    return "that costs nothing that can be seen" if regret < 1e-3 else f"that costs {100 * regret:.2g} % of what training gains"
+    if regret >= 1:
+        return "training ends no lower than it began"
+    known = f" ± {100 * error:.2g} %" if error >= 1e-4 else ""
+    if regret < 1e-3:
+        return "that costs nothing that can be seen" + (f" (0{known})" if error >= 1e-3 else "")
+    return f"that costs {100 * regret:.2g}{known or ' %'} of what training gains"
 
 
 def _shift(shift: Slope) -> str:
@@ -201,7 +210,7 @@ class TransferResult:
         header = ["scheme", "width", "best lr", "loss", "regret of transfer"]
         rows = [
             [s.name, str(w), f"{s.best[w].lr:.3g}" + (" (end of grid)" if s.best[w].edge else ""), f"{s.best[w].loss:.4g}",
-             _percent(s.regret[w])]
+             _percent(s.regret[w], s.regret_error[w])]
             for s in self.schemes for w in self.widths
         ]  # fmt: skip
         sizes = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
@@ -268,8 +277,10 @@ def transferred(name: str, lrs: Sequence[float], curves: Mapping[int, np.ndarray
     edges = tuple(w for w in widths if best[w].edge or any(found.edge for found in each[w]))
     kept = best[widths[0]].lr
     regret = {w: _regret(lrs, _mean(curves[w]), kept, start[w]) for w in widths}
+    error = {w: _regret_error(lrs, curves[w], (kept, best[w]), start[w]) for w in widths}
     better = _wider_is_better([[loss_at(lrs, row, best[w].lr, start[w]) for row in curves[w]] for w in widths])
-    return Transferred(name, dict(curves), dict(start), best, _moved(widths, list(each.values())), regret, better, edges)
+    shift = _moved(widths, list(each.values()))
+    return Transferred(name, dict(curves), dict(start), best, shift, regret, error, better, edges)
 
 
 def _wider_is_better(losses: Sequence[Sequence[float]]) -> bool | None:
@@ -290,6 +301,19 @@ def _regret(lrs: Sequence[float], losses: np.ndarray, lr: float, start: float) -
     return max(got - lowest, 0.0) / (start - lowest) if start > lowest else math.nan
 
 
+def _regret_error(lrs: Sequence[float], curve: np.ndarray, rates: tuple[float, Optimum], start: float) -> float:
+    """Student's t over the differences of every seed's loss at the transferred rate and at the best of their mean curve.
+
+    Both rates are the same for all seeds, so that what a seed's own optimum is lower by chance adds nothing.
+    """
+    lr, best = rates
+    costs = [loss_at(lrs, row, lr, start) - loss_at(lrs, row, best.lr, start) for row in curve]
+    if len(costs) < 2 or not np.isfinite(costs).all() or not start > best.loss:
+        return math.nan
+    reach = float(stats.t.ppf(0.975, len(costs) - 1)) / math.sqrt(len(costs))
+    return reach * float(np.std(costs, ddof=1)) / (start - best.loss)
+
+
 def _mean(curve: np.ndarray) -> np.ndarray:
     """Geometric mean over seeds where all are positive, else the mean; a rate at which one seed diverged counts as diverged."""
     positive = (curve[np.isfinite(curve)] > 0).all()
@@ -300,8 +324,9 @@ def _numbers(values: Sequence[float | None]) -> list[float]:
     return [math.nan if v is None else float(v) for v in values]
 
 
-def _percent(value: float) -> str:
-    return "diverges" if math.isinf(value) else ("undefined" if math.isnan(value) else f"{100 * value:.2f} %")
+def _percent(value: float, error: float) -> str:
+    known = f" ± {100 * error:.2f}" if math.isfinite(error) else ""
+    return "diverges" if math.isinf(value) else ("undefined" if math.isnan(value) else f"{100 * value:.2f}{known} %")
 
 
 def _scheme(s: Transferred, widths: Sequence[int], lrs: Sequence[float]) -> dict[str, Any]:
@@ -320,6 +345,7 @@ def _scheme(s: Transferred, widths: Sequence[int], lrs: Sequence[float]) -> dict
                 "loss": _plain(s.best[w].loss),
                 "edge": s.best[w].edge,
                 "regret": _plain(s.regret[w]),
+                "regret error": _plain(s.regret_error[w]),
             }
         )
     return {

@@ -10,7 +10,7 @@ import torch
 import lazyrich as lzr
 from lazyrich.errors import LazyrichError, SweepError, Unfinished, UsageError
 from lazyrich.measure.optimum import loss_at, optimum
-from lazyrich.measure.transfer_result import summarise, transferred
+from lazyrich.measure.transfer_result import TransferResult, summarise, transferred
 from lazyrich.sweep import Store
 
 LRS = [2.0**k for k in range(-8, 1)]
@@ -103,6 +103,27 @@ def test_scatter_and_ends_of_the_grid_make_no_claim():
     assert at_end.edges == (128, 256)
     assert at_end.transfers is None
     assert "end of the grid" in at_end.sentence
+
+
+def test_the_regret_has_an_interval_from_the_seeds_scatter_at_both_rates():
+    draw, covered, studies = np.random.default_rng(0).standard_normal, 0, 100
+    for _ in range(studies):
+        wide = [
+            [v * math.exp(0.3 * (math.log2(lr) + 3) * t) for lr, v in zip(LRS, bowl(-4.0), strict=True)] for t in 0.1 * draw(3)
+        ]
+        found = transferred("s", LRS, {64: np.array([bowl(-3.0)] * 3), 128: np.array(wide)}, {64: 2.3, 128: 2.3})
+        truth = 0.1 * (math.exp(0.2) - 1) / (2.3 - 0.1)
+        covered += abs(found.regret[128] - truth) <= found.regret_error[128]
+        assert found.regret_error[64] == 0.0
+    assert covered >= 0.9 * studies
+    assert f"{100 * found.regret[128]:.2f} ± {100 * found.regret_error[128]:.2f} %" in str(found_result(found))
+    assert math.isnan(
+        transferred("s", LRS, {w: np.array([bowl(-3.0)]) for w in (64, 128)}, {64: 2.3, 128: 2.3}).regret_error[128]
+    )
+
+
+def found_result(found):
+    return TransferResult("t", (found,), tuple(found.curves), tuple(LRS), {}, {})
 
 
 @pytest.mark.parametrize(("octaves", "truth"), [(2, 0.3), (2, -0.3), (1, 0.0)])

@@ -669,3 +669,20 @@ def test_what_is_kept_on_a_full_disk_can_be_read(words, tmp_path, monkeypatch):
         sweep(doubled, {"lr": [1, 3]}, folder)
     with Store(folder) as store, pytest.raises(StoreError, match=words):
         store.put(Outcome("k", {}, "done"), "f", "c")
+
+
+def test_a_tidy_table_has_a_row_an_entry_of_a_list(tmp_path):
+    def curve(lr, r=1):
+        if lr == 3:
+            raise ValueError("none")
+        return {"steps": [0, 1], "points": [{"r": 1, "lr": 7, "loss": lr}, {"r": 1, "lr": 8, "loss": 2 * lr}]}
+
+    found = sweep(curve, {"lr": [1, 3], "r": [1]}, tmp_path / "s")
+    rows = found.rows(tidy=True)
+    assert [(row["lr"], row.get("steps"), row.get("points_lr"), row.get("loss")) for row in rows] == [
+        (1, 0, 7, 1), (1, 1, 8, 2), (3, None, None, None)
+    ]  # fmt: skip
+    assert found.write(tmp_path / "t.csv", tidy=True).read_text().count("\n") == 4
+    uneven = sweep(lambda lr: {"a": [1], "b": [1, 2]}, {"lr": [1]}, tmp_path / "u")
+    with pytest.raises(SweepError, match=r"lists of different lengths \(a of 1, b of 2\)"):
+        uneven.rows(tidy=True)
