@@ -120,7 +120,8 @@ def transfer(
     data. The optimum of every width and seed is smoothed by a parabola; its shift is the slope of log2(lr*) a doubling of the
     width, with an interval that counts the grid's step where an optimum is a point of it, as the last rate before training
     diverges is. The regret is the loss at the smallest network's optimum above the best one, as part of what training gains at
-    all, with an interval from the seeds. Learning rates are those of the plan at its base width: what ``plan.optimizer(model, lr=...)`` takes.
+    all, with an interval from the seeds. Learning rates are those of the plan at its base width: what
+    ``plan.optimizer(model, lr=...)`` takes.
 
     Args:
         plans: one or several, from ``lazyrich.plan``, with their families.
