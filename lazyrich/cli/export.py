@@ -20,6 +20,7 @@ def run(words: Sequence[str]) -> None:
         file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")],
         function: str | None = None,
         every_code: bool = False,
+        tidy: bool = False,
     ) -> None:
         """Write the trials of a store as a table, one row a trial: settings, values, status, error, seconds.
 
@@ -31,6 +32,7 @@ def run(words: Sequence[str]) -> None:
             file: ends in .parquet, .csv or .json.
             function: name of the function whose trials are wanted (default: that which was asked for last).
             every_code: also the trials of other functions and of older code, told apart by the columns function and code.
+            tidy: a row an entry where trials have lists: one a learning rate of a transfer study, one a richness of a dial.
         """
         from lazyrich.sweep import Results, Store, store_in
 
@@ -41,8 +43,11 @@ def run(words: Sequence[str]) -> None:
         if function and not outcomes:
             known = ", ".join(sorted({name for name, _ in counts}))
             raise UsageError(f"got function '{function}', expected one of the store: {known or 'it holds none'}")
-        written = Results(tuple(outcomes), len(outcomes), place).write(file)
-        print(f"{len(outcomes)} trials in {written}")
+        results = Results(tuple(outcomes), len(outcomes), place)
+        print(f"{len(outcomes)} trials in {results.write(file, tidy)}")
+        lists = dict.fromkeys(name for row in results.rows() for name, value in row.items() if isinstance(value, list))
+        if lists and not tidy:
+            print(f"lists are in one cell: {', '.join(lists)}; --tidy writes a row an entry")
         if arrays:
             print(
                 f"arrays are not in the table: {', '.join(arrays)}; lazyrich.sweep.Store('{place}').array(key, name) reads them"

@@ -72,7 +72,9 @@ def refresh_sweep(folder: Path) -> tuple[dict[str, Any] | None, str]:
         )
     total = max(len(outcomes), sum(known.get("counts", {}).values()))
     found = summarise(
-        Results(tuple(outcomes), total, trials), known.get("title") or outcomes[0].function, known.get("command", "")
+        Results(tuple(outcomes), total, trials, varied=tuple(known.get("axes", ()))),
+        known.get("title") or outcomes[0].function,
+        known.get("command", ""),
     )
     with suppress(StoreError):  # of others, who let it be read: its page may be wanted elsewhere
         write_json(file, found.to_dict())

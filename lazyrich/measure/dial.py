@@ -22,7 +22,7 @@ from lazyrich.measure.centred import Centred
 from lazyrich.measure.check import RATES, refuse_device, whole_numbers
 from lazyrich.measure.dial_result import DialResult, summarise
 from lazyrich.measure.movement import feature_movement, kernel_distance, kernel_movement
-from lazyrich.measure.trainings import Progress, Trainings, Where, comparable, run_trainings
+from lazyrich.measure.trainings import Progress, Trainings, Where, comparable, refuse_misfit, run_trainings
 from lazyrich.scaling import Plan, richness
 from lazyrich.scaling import plan as make_plan
 from lazyrich.sweep import Executor, Outcome
@@ -206,6 +206,7 @@ def dial(
             f"a dial compares the network with its linearisation, so it must be a fixed function of its weights: {error}; take "
             "it without dropout (p = 0), and with layer or group norm"
         ) from error
+    refuse_misfit(Centred(network), study.widths[0], study.data, study.batch, study.loss)
     _refuse_rows_of_readouts(study)
     if not _hidden(study.family, network, study.test.x):
         raise UsageError(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 REACH = 1.5  # octaves on either side of the lowest point that the parabola is fitted to
+CLIFF = 3.0  # a point this many times above what a parabola of the smaller rates can reach has exploded
 
 
 @dataclass(frozen=True)
@@ -19,22 +20,27 @@ class Optimum:
         lr: where the smoothed curve is lowest.
         loss: its value there.
         edge: whether the lowest point is the first that did not diverge or the grid's last.
+        step: octaves to the next learning rates of the grid, where no parabola could be fitted and ``lr`` is known no better.
     """
 
     lr: float
     loss: float
     edge: bool
+    step: float = 0.0
 
 
-def optimum(lrs: Sequence[float], losses: Sequence[float] | np.ndarray) -> Optimum:
+def optimum(lrs: Sequence[float], losses: Sequence[float] | np.ndarray, start: float = math.inf) -> Optimum:
     """Fit a parabola to log(loss) against log2(lr) around the lowest point; to the loss itself where some are not positive.
 
-    The fit takes all finite points within 1.5 octaves of the lowest one, at least its two neighbours; where the parabola does
-    not open upwards, or its vertex lies outside them, the lowest point itself is the answer.
+    The fit takes all finite points within 1.5 octaves of the lowest one, at least its two neighbours, and none that exploded:
+    beyond the lowest, from the first that is above the loss at the start, or far above what a parabola that fits the smaller
+    rates could reach. Where the parabola does not open upwards, or its vertex lies outside its points,
+    the lowest point itself is the answer.
 
     Args:
         lrs: increasing learning rates.
         losses: one each; non-finite ones (diverged runs) are left out.
+        start: the loss before training, where it is known.
 
     Returns:
         The optimum; NaN where no run is finite.
@@ -43,19 +49,21 @@ def optimum(lrs: Sequence[float], losses: Sequence[float] | np.ndarray) -> Optim
         >>> best = optimum([0.1, 0.2, 0.4, 0.8], [2.0, 1.0, 1.0, 2.0])
         >>> round(best.lr, 6) == round(0.2 * 2**0.5, 6)
         True
+        >>> optimum([0.1, 0.2, 0.4, 0.8], [0.5, 0.4, 0.3, 1e9]).lr
+        0.4
     """
-    x, y, value = _finite(lrs, losses)
+    x, y, level, value = _finite(lrs, losses, start)
     if len(x) == 0:
         return Optimum(math.nan, math.nan, True)
     k = int(np.argmin(y))
     edge = k == 0 or bool(x[k] == np.log2(float(lrs[-1])))  # after the last one that did not diverge, training diverges
-    bowl = _bowl(x, y)
+    bowl = _bowl(x, y, level)
     if bowl is None:
-        return Optimum(float(2 ** x[k]), value(y[k]), edge)
+        return Optimum(float(2 ** x[k]), value(y[k]), edge, _step(lrs, x[k]))
     return Optimum(float(2**bowl.bottom), value(bowl(bowl.bottom)), edge)
 
 
-def loss_at(lrs: Sequence[float], losses: Sequence[float] | np.ndarray, lr: float) -> float:
+def loss_at(lrs: Sequence[float], losses: Sequence[float] | np.ndarray, lr: float, start: float = math.inf) -> float:
     """The curve at any learning rate: ``optimum``'s parabola where that was fitted, else linear in logarithms between neighbours.
 
     Infinite beyond the last finite run.
@@ -64,14 +72,21 @@ def loss_at(lrs: Sequence[float], losses: Sequence[float] | np.ndarray, lr: floa
         >>> loss_at([1.0, 4.0], [1.0, 4.0], 2.0), loss_at([1.0, 2.0], [1.0, math.inf], 1.5)
         (2.0, inf)
     """
-    x, y, value = _finite(lrs, losses)
+    x, y, level, value = _finite(lrs, losses, start)
     at = math.log2(lr) if lr > 0 else math.nan
     if len(x) == 0 or not math.isfinite(at) or at > x[-1] + 1e-9:
         return math.inf
-    bowl = _bowl(x, y)
+    bowl = _bowl(x, y, level)
     if bowl is not None and bowl.low - 1e-9 <= at <= bowl.high + 1e-9:
         return round(value(bowl(at)), 12)
     return round(value(float(np.interp(at, x, y))), 12)
+
+
+def _step(lrs: Sequence[float], at: float) -> float:
+    """The larger gap beside a point of the grid, also to a rate at which training diverged."""
+    x = np.log2(np.asarray(lrs, float))
+    k = int(np.argmin(np.abs(x - at)))
+    return float(np.diff(x[max(0, k - 1) : k + 2]).max(initial=0.0))
 
 
 @dataclass(frozen=True)
@@ -88,9 +103,10 @@ class Bowl:
         return float(np.polyval(self.fit, x))
 
 
-def _bowl(x: np.ndarray, y: np.ndarray) -> Bowl | None:
+def _bowl(x: np.ndarray, y: np.ndarray, start: float) -> Bowl | None:
     """Around the lowest point, if there are three points that bend upwards there."""
-    k = int(np.argmin(y))
+    k, stable = int(np.argmin(y)), _stable(x, y, start)
+    x, y = x[:stable], y[:stable]
     if not 0 < k < len(x) - 1:
         return None
     near = np.abs(x - x[k]) <= max(REACH, x[k] - x[k - 1], x[k + 1] - x[k]) + 1e-9
@@ -101,12 +117,29 @@ def _bowl(x: np.ndarray, y: np.ndarray) -> Bowl | None:
     return Bowl(np.array([a, b - 2 * a * x[k], c - b * x[k] + a * x[k] ** 2]), low, high, bottom)
 
 
+def _stable(x: np.ndarray, y: np.ndarray, start: float) -> int:
+    """How many points come before the first that has exploded: a cliff beyond the lowest point is no part of its bowl."""
+    k = int(np.argmin(y))
+    if not 0 < k < len(x) - 1:
+        return len(x)
+    before, ahead, rise = x[k] - x[k - 1], x[k + 1 :] - x[k], y[:k] - y[k]
+    far = slice(0, max(1, k - 1))  # the point next to the lowest may be as low as it, and tells nothing
+    behind = x[k] - x[:k][far]
+    bend = (rise[far] / np.maximum(behind * (behind - before), before**2 / 4)).max()  # at most, with a bottom halfway to before
+    times = CLIFF if behind[0] >= REACH else 10 * CLIFF  # what lies this near tells little of the shape
+    gone = y[k + 1 :] - y[k] > np.maximum(times * bend * ahead * (ahead + before), rise.max() / 2)  # half: noise is no cliff
+    if y[k] < start:  # else training gains nothing, and all points are above it
+        gone |= y[k + 1 :] > start
+    return k + 1 + int(np.argmax(gone)) if gone.any() else len(x)
+
+
 def _finite(
-    lrs: Sequence[float], losses: Sequence[float] | np.ndarray
-) -> tuple[np.ndarray, np.ndarray, Callable[[float], float]]:
-    """Octaves, the logarithms of the losses where all are positive (else the losses), and the way back to a loss."""
+    lrs: Sequence[float], losses: Sequence[float] | np.ndarray, start: float
+) -> tuple[np.ndarray, np.ndarray, float, Callable[[float], float]]:
+    """Octaves, the logarithms of the losses and of the start where all are positive (else these), and the way back to a loss."""
     x, y = np.log2(np.asarray(lrs, float)), np.asarray(losses, float)
     kept = np.isfinite(y)
-    if (y[kept] > 0).all():
-        return x[kept], np.log(y[kept]), lambda v: float(np.exp(v))
-    return x[kept], y[kept], float
+    level = math.inf if math.isnan(start) else start
+    if (y[kept] > 0).all() and level > 0:
+        return x[kept], np.log(y[kept]), math.log(level), lambda v: float(np.exp(v))
+    return x[kept], y[kept], level, float

@@ -12,10 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
+
 from lazyrich import __version__
-from lazyrich.errors import SweepError, Unfinished
+from lazyrich.data import ArrayData
+from lazyrich.errors import SweepError, Unfinished, UsageError
 from lazyrich.sweep import Executor, Outcome, Results, Store, executor_for, part_of, shard_of, sweep
 from lazyrich.sweep.store import FILE
+from lazyrich.train import Loss, rehearse
 
 Progress = Callable[[int, int, str], None]
 
@@ -49,6 +54,41 @@ class Trainings:
 
     values: tuple[dict[str, Any], ...]
     notes: tuple[str, ...]
+
+
+def refuse_misfit(model: nn.Module, width: int, data: ArrayData, batch: int, loss: Loss) -> None:
+    """Refuse a network that does not read the data, and a loss that fits neither, before all trainings fail of it.
+
+    Args:
+        model: of that width, to be thrown away.
+        width: of the network.
+        data: all that is trained on.
+        batch: samples a step.
+        loss: of every training.
+
+    Raises:
+        UsageError: for a network that raises.
+        TrainError: for a loss that raises, returns no number or does not fit the targets.
+
+    Example:
+        >>> from lazyrich.train import loss_for
+        >>> data = ArrayData(torch.ones(4, 2), torch.arange(4))
+        >>> refuse_misfit(nn.Linear(2, 3), 3, data, 2, loss_for("mse", data.y)[1])  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ...
+        lazyrich.errors.TrainError: got labels for a squared error, expected numbers in the shape of the outputs (2, 3); ...
+    """
+    x, y = data.batch(batch, 0)
+    try:
+        with torch.no_grad():
+            model(x)
+    except Exception as error:  # whatever a user's forward raises
+        line = (str(error).splitlines() or [""])[0]
+        raise UsageError(
+            f"the network of width {width} does not take inputs of shape {tuple(x.shape[1:])} {x.dtype}: {line}; "
+            "give data of the shape that it reads (--images for images)"
+        ) from error
+    rehearse(model, x, y, loss, data.y)
 
 
 def comparable(

@@ -21,7 +21,7 @@ from lazyrich.data import ArrayData, load
 from lazyrich.errors import UsageError
 from lazyrich.fingerprint import fingerprint
 from lazyrich.measure.check import RATES, refuse_device, whole_numbers
-from lazyrich.measure.trainings import Progress, Trainings, Where, comparable, finished, run_trainings
+from lazyrich.measure.trainings import Progress, Trainings, Where, comparable, finished, refuse_misfit, run_trainings
 from lazyrich.measure.transfer_result import TransferResult, summarise
 from lazyrich.scaling import Plan, as_plan
 from lazyrich.sweep import Executor, Outcome, part_of, shard_of
@@ -118,8 +118,10 @@ def transfer(
 
     Every plan is trained at every width, learning rate and seed; the loss after training is measured on fixed samples of the
     data. The optimum of every width and seed is smoothed by a parabola; its shift is the slope of log2(lr*) a doubling of the
-    width, with an interval. The regret is the loss at the smallest network's optimum above the best one, as part of what
-    training gains at all. Learning rates are those of the plan at its base width: what ``plan.optimizer(model, lr=...)`` takes.
+    width, with an interval that counts the grid's step where an optimum is a point of it, as the last rate before training
+    diverges is. The regret is the loss at the smallest network's optimum above the best one, as part of what training gains at
+    all, with an interval from the seeds. Learning rates are those of the plan at its base width: what
+    ``plan.optimizer(model, lr=...)`` takes.
 
     Args:
         plans: one or several, from ``lazyrich.plan``, with their families.
@@ -303,7 +305,7 @@ def _grid(
     arrays = data if isinstance(data, ArrayData) else load(data)
     name, function = loss_for(loss, arrays.y)
     for plan in given:
-        _try(plan, ordered[0], arrays)
+        refuse_misfit(plan.build(ordered[0]).eval(), ordered[0], arrays, batch, function)
     return Grid(
         given, arrays, name, function, ordered, rates, seeds, steps, batch, min(evaluate, len(arrays)), float(weight_decay),
         device, meet, engine,
@@ -335,17 +337,3 @@ def ordered_axes(widths: Any, lrs: Any) -> tuple[tuple[int, ...], tuple[float, .
             f"got learning rates {lrs}, expected four or more, positive and increasing, such as 0.001 0.004 0.016 0.064"
         )
     return ordered, rates
-
-
-def _try(plan: Plan, width: int, data: ArrayData) -> None:
-    """Refuse a network that does not read the data before all of its trainings fail."""
-    model, x = plan.build(width).eval(), data.x[:2]
-    try:
-        with torch.no_grad():
-            model(x)
-    except Exception as error:  # whatever a user's forward raises
-        line = (str(error).splitlines() or [""])[0]
-        raise UsageError(
-            f"the network of width {width} does not take inputs of shape {tuple(x.shape[1:])} {x.dtype}: {line}; "
-            "give data of the shape that it reads (--images for images)"
-        ) from error

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 from lazyrich.measure.optimum import Optimum, loss_at, optimum
 from lazyrich.measure.scatter import Scatter
@@ -34,9 +35,11 @@ class Transferred:
         shift: slope of log2(best learning rate) a doubling of the width.
         regret: by width, (loss at the smallest network's optimum - best loss) / (loss before training - best loss), both on
             the smoothed curve; infinite where training diverges there, NaN where it gains nothing.
+        regret_error: by width, the half-width of the regret's 95 % interval from the scatter over seeds of what their losses
+            differ at these two rates; NaN where one seed tells none.
         wider_is_better: whether no width's best loss is worse than a narrower one's beyond the scatter of their seeds (1 study in
             20 at most says so of widths that do not differ); None where a width has no best loss, and with one seed.
-        edges: widths whose best learning rate is an end of the grid.
+        edges: widths whose best learning rate is an end of the grid, for some seeds or all.
     """
 
     name: str
@@ -45,6 +48,7 @@ class Transferred:
     best: Mapping[int, Optimum]
     shift: Slope
     regret: Mapping[int, float]
+    regret_error: Mapping[int, float]
     wider_is_better: bool | None
     edges: tuple[int, ...]
 
@@ -68,27 +72,41 @@ class Transferred:
             return f"{self.name}: every training diverged at width {', '.join(map(str, lost))}; give smaller learning rates."
         if self.edges:
             widths = ", ".join(map(str, self.edges))
-            return f"{self.name}: the best learning rate at width {widths} is an end of the grid; widen it to see the optimum."
+            whose = "" if any(self.best[w].edge for w in self.edges) else " for some seeds"
+            return (
+                f"{self.name}: the best learning rate at width {widths} is an end of the grid{whose}; widen it to see the "
+                "optimum."
+            )
         if self.transfers:
             return (
                 f"{self.name}: it transfers ({moved}). Tune at width {first}, use lr {self.best[first].lr:.3g} at every width: "
-                f"at {last} {_cost(self.regret[last])}."
+                f"at {last} {_cost(self.regret[last], self.regret_error[last])}."
             )
         if self.transfers is False:
             factor = 2**self.shift.value
             return (
                 f"{self.name}: it does not transfer ({moved}). Multiply the learning rate by {factor:.2g} at every doubling, or "
-                f"use a scheme that keeps it; with width {first}'s, at {last} {_cost(self.regret[last])}."
+                f"use a scheme that keeps it; with width {first}'s, at {last} {_cost(self.regret[last], self.regret_error[last])}."
+            )
+        if coarse := [str(width) for width, found in self.best.items() if found.step]:
+            return (
+                f"{self.name}: inconclusive ({moved}): at width {', '.join(coarse)} the best rate is known to a step of the grid "
+                "only, as where it is the last before training diverges; give a finer grid of learning rates."
             )
         return f"{self.name}: inconclusive ({moved}); add seeds or widths, or a finer grid of learning rates."
 
 
-def _cost(regret: float) -> str:
+def _cost(regret: float, error: float) -> str:
     if math.isnan(regret):
         return "training gains nothing at any rate"
     if math.isinf(regret):
         return "training diverges"
-    return "that costs nothing that can be seen" if regret < 1e-3 else f"that costs {100 * regret:.2g} % of what training gains"
+    if regret >= 1:
+        return "training ends no lower than it began"
+    known = f" ± {100 * error:.2g} %" if error >= 1e-4 else ""
+    if regret < 1e-3:
+        return "that costs nothing that can be seen" + (f" (0{known})" if error >= 1e-3 else "")
+    return f"that costs {100 * regret:.2g}{known or ' %'} of what training gains"
 
 
 def _shift(shift: Slope) -> str:
@@ -105,7 +123,7 @@ class DepthShift:
         width: of the networks.
         best: the smoothed optimum by depth.
         shift: slope of log2(best learning rate) a doubling of the depth.
-        edges: depths whose best learning rate is an end of the grid.
+        edges: depths whose best learning rate is an end of the grid, for some seeds or all.
     """
 
     name: str
@@ -121,7 +139,10 @@ class DepthShift:
         moved = f"{_shift(self.shift)} a doubling of the depth at width {self.width}"
         if self.edges:
             depths = ", ".join(map(str, self.edges))
-            return f"{self.name}: the best learning rate at depth {depths} is an end of the grid; widen it to see the optimum."
+            return (
+                f"{self.name}: the best learning rate at depth {depths} is an end of the grid for some seeds or all; widen it to "
+                "see the optimum."
+            )
         if self.shift.low >= -2 * STEADY and self.shift.high <= 2 * STEADY:
             return f"{self.name}: the best learning rate stays put as the depth grows ({moved})."
         if self.shift.low > STEADY or self.shift.high < -STEADY:
@@ -188,8 +209,8 @@ class TransferResult:
     def __str__(self) -> str:
         header = ["scheme", "width", "best lr", "loss", "regret of transfer"]
         rows = [
-            [s.name, str(w), f"{s.best[w].lr:.3g}" + (" (end of grid)" if w in s.edges else ""), f"{s.best[w].loss:.4g}",
-             _percent(s.regret[w])]
+            [s.name, str(w), f"{s.best[w].lr:.3g}" + (" (end of grid)" if s.best[w].edge else ""), f"{s.best[w].loss:.4g}",
+             _percent(s.regret[w], s.regret_error[w])]
             for s in self.schemes for w in self.widths
         ]  # fmt: skip
         sizes = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
@@ -231,22 +252,35 @@ def summarise(
 def _along_depth(name: str, found: Mapping[int, Transferred], lrs: Sequence[float]) -> DepthShift:
     depths = tuple(sorted(found))
     width = max(found[depths[0]].curves)
-    seeds = range(len(found[depths[0]].curves[width]))
-    each = [[optimum(lrs, found[d].curves[width][s]).lr for d in depths] for s in seeds]
-    best, edges = tuple(found[d].best[width].lr for d in depths), tuple(d for d in depths if found[d].best[width].edge)
-    return DepthShift(name, depths, width, best, fit_slope(depths, each), edges)
+    each = [_optima(lrs, found[d].curves[width], found[d].start[width]) for d in depths]
+    best = tuple(found[d].best[width].lr for d in depths)
+    edges = tuple(d for d, own in zip(depths, each, strict=True) if found[d].best[width].edge or any(o.edge for o in own))
+    return DepthShift(name, depths, width, best, _moved(depths, each), edges)
+
+
+def _optima(lrs: Sequence[float], curve: np.ndarray, start: float) -> list[Optimum]:
+    """Every seed's."""
+    return [optimum(lrs, row, start) for row in curve]
+
+
+def _moved(along: Sequence[int], each: Sequence[Sequence[Optimum]]) -> Slope:
+    """The slope of every seed's optimum, which may be no better known than to a step of the grid."""
+    steps = [float(np.mean([found.step for found in own])) for own in each]
+    return fit_slope(along, [[found.lr for found in row] for row in zip(*each, strict=True)]).on_grid(along, steps)
 
 
 def transferred(name: str, lrs: Sequence[float], curves: Mapping[int, np.ndarray], start: Mapping[int, float]) -> Transferred:
     """Optima, shift and regret of one scheme's curves."""
     widths = sorted(curves)
-    best = {w: optimum(lrs, _mean(curves[w])) for w in widths}
-    each = [[optimum(lrs, row) for row in curves[w]] for w in widths]
-    shift = fit_slope(widths, [[each[i][s].lr for i in range(len(widths))] for s in range(len(each[0]))])
+    best = {w: optimum(lrs, _mean(curves[w]), start[w]) for w in widths}
+    each = {w: _optima(lrs, curves[w], start[w]) for w in widths}
+    edges = tuple(w for w in widths if best[w].edge or any(found.edge for found in each[w]))
     kept = best[widths[0]].lr
     regret = {w: _regret(lrs, _mean(curves[w]), kept, start[w]) for w in widths}
-    better = _wider_is_better([[loss_at(lrs, row, best[w].lr) for row in curves[w]] for w in widths])
-    return Transferred(name, dict(curves), dict(start), best, shift, regret, better, tuple(w for w in widths if best[w].edge))
+    error = {w: _regret_error(lrs, curves[w], (kept, best[w]), start[w]) for w in widths}
+    better = _wider_is_better([[loss_at(lrs, row, best[w].lr, start[w]) for row in curves[w]] for w in widths])
+    shift = _moved(widths, list(each.values()))
+    return Transferred(name, dict(curves), dict(start), best, shift, regret, error, better, edges)
 
 
 def _wider_is_better(losses: Sequence[Sequence[float]]) -> bool | None:
@@ -263,8 +297,21 @@ def _wider_is_better(losses: Sequence[Sequence[float]]) -> bool | None:
 
 def _regret(lrs: Sequence[float], losses: np.ndarray, lr: float, start: float) -> float:
     """What a rate costs beside the curve's own optimum, as a part of what training gains there."""
-    lowest, got = optimum(lrs, losses).loss, loss_at(lrs, losses, lr)
+    lowest, got = optimum(lrs, losses, start).loss, loss_at(lrs, losses, lr, start)
     return max(got - lowest, 0.0) / (start - lowest) if start > lowest else math.nan
+
+
+def _regret_error(lrs: Sequence[float], curve: np.ndarray, rates: tuple[float, Optimum], start: float) -> float:
+    """Student's t over the differences of every seed's loss at the transferred rate and at the best of their mean curve.
+
+    Both rates are the same for all seeds, so that what a seed's own optimum is lower by chance adds nothing.
+    """
+    lr, best = rates
+    costs = [loss_at(lrs, row, lr, start) - loss_at(lrs, row, best.lr, start) for row in curve]
+    if len(costs) < 2 or not np.isfinite(costs).all() or not start > best.loss:
+        return math.nan
+    reach = float(stats.t.ppf(0.975, len(costs) - 1)) / math.sqrt(len(costs))
+    return reach * float(np.std(costs, ddof=1)) / (start - best.loss)
 
 
 def _mean(curve: np.ndarray) -> np.ndarray:
@@ -277,8 +324,9 @@ def _numbers(values: Sequence[float | None]) -> list[float]:
     return [math.nan if v is None else float(v) for v in values]
 
 
-def _percent(value: float) -> str:
-    return "diverges" if math.isinf(value) else ("undefined" if math.isnan(value) else f"{100 * value:.2f} %")
+def _percent(value: float, error: float) -> str:
+    known = f" ± {100 * error:.2f}" if math.isfinite(error) else ""
+    return "diverges" if math.isinf(value) else ("undefined" if math.isnan(value) else f"{100 * value:.2f}{known} %")
 
 
 def _scheme(s: Transferred, widths: Sequence[int], lrs: Sequence[float]) -> dict[str, Any]:
@@ -297,6 +345,7 @@ def _scheme(s: Transferred, widths: Sequence[int], lrs: Sequence[float]) -> dict
                 "loss": _plain(s.best[w].loss),
                 "edge": s.best[w].edge,
                 "regret": _plain(s.regret[w]),
+                "regret error": _plain(s.regret_error[w]),
             }
         )
     return {

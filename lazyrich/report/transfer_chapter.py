@@ -66,6 +66,7 @@ def _wider(scheme: SchemePart) -> str:
 
 
 def _row(curve: WidthCurve) -> dict[str, str]:
-    cost = "—" if curve.regret is None else f"{100 * curve.regret:.2f}%"
+    error = "" if curve.regret_error is None else f" ± {100 * curve.regret_error:.2f}"
+    cost = "—" if curve.regret is None else f"{100 * curve.regret:.2f}{error}%"
     best = brief(curve.best) + (" (end of grid)" if curve.edge else "")
     return {"width": str(curve.width), "best": best, "loss": brief(curve.loss), "regret": cost}

@@ -24,6 +24,7 @@ class WidthCurve:
     loss: float | None
     edge: bool
     regret: float | None
+    regret_error: float | None = None
 
 
 @dataclass(frozen=True)
@@ -128,5 +129,5 @@ def _curve(node: Node) -> WidthCurve:
         raise ReportError(f"{node.path}.width: got {width}, expected a positive number")
     return WidthCurve(
         int(width), lrs, mean, low, high, node.number("best"), node.number("loss"), bool(node.truth("edge")),
-        node.number("regret"),
+        node.number("regret"), node.number("regret error", required=False),
     )  # fmt: skip

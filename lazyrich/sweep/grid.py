@@ -45,6 +45,18 @@ def grid(axes: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
     return [dict(zip(lists, chosen, strict=True)) for chosen in itertools.product(*lists.values())]
 
 
+def varied_in(settings: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Names that have more than one value.
+
+    Example:
+        >>> varied_in([{"lr": 0.1, "width": 8}, {"lr": 0.2, "width": 8}])
+        ('lr',)
+    """
+    names = dict.fromkeys(name for one in settings for name in one)
+    first = {name: repr(settings[0].get(name)) for name in names}  # 1 and True are two values
+    return tuple(name for name in names if any(repr(one.get(name)) != first[name] for one in settings))
+
+
 def shard_of(text: str) -> tuple[int, int]:
     """``i/n``, the part i of 1 .. n of a sweep's trials.
 

@@ -17,6 +17,7 @@ import numpy as np
 from lazyrich.errors import SweepError
 from lazyrich.files import write_bytes, write_json, write_text
 from lazyrich.sweep.store import Store
+from lazyrich.sweep.tidy import tidied
 from lazyrich.sweep.trial import Outcome, Settings, plain_settings
 
 SHOWN = 5  # failures that are printed
@@ -31,20 +32,22 @@ class Results:
         total: how many trials the sweep has.
         folder: of the store.
         notes: what a person should know, such as outcomes of older code that were not used.
+        varied: settings that differ among all trials, also those that are not finished, where that is known.
     """
 
     outcomes: tuple[Outcome, ...]
     total: int
     folder: Path
     notes: tuple[str, ...] = ()
+    varied: tuple[str, ...] = ()
 
     @property
     def failures(self) -> tuple[Outcome, ...]:
         """Outcomes without a value."""
         return tuple(o for o in self.outcomes if o.status != "done")
 
-    def rows(self) -> list[dict[str, Any]]:
-        """One record a finished trial: settings, values, status, error and seconds.
+    def rows(self, tidy: bool = False) -> list[dict[str, Any]]:
+        """One record a finished trial: settings, values, status, error and seconds; if ``tidy``, one an entry of its lists.
 
         Outcomes of several functions or codes, as a whole store has them, are told apart by the columns ``function`` and
         ``code``. A returned value named like a setting or like one of these is ``returned_...``, and left out where it is that
@@ -53,7 +56,8 @@ class Results:
         """
         mixed = self._mixed()
         other = {n for o in self.outcomes for n, value in o.value.items() if n not in o.settings or o.settings[n] != value}
-        return [_row(o, mixed, other) for o in self.outcomes]
+        rows = [_row(o, mixed, other) for o in self.outcomes]
+        return tidied(rows) if tidy else rows
 
     def _mixed(self) -> bool:
         return len({(o.function, o.code) for o in self.outcomes}) > 1
@@ -99,15 +103,19 @@ class Results:
                 kept[key] = rest
         return [{**kept[key], "mean": mean_of(v), "std": _std(v), "count": len(v)} for key, v in groups.items()]
 
-    def write(self, path: str | Path) -> Path:
+    def write(self, path: str | Path, tidy: bool = False) -> Path:
         """The rows as a table whose kind its name's end tells: .parquet, .csv or .json; written whole or not at all.
+
+        Args:
+            path: of the file.
+            tidy: a row an entry where trials have lists, as a transfer study's have of learning rates and losses.
 
         Raises:
             SweepError: for another end.
         """
-        path, rows = Path(path), self.rows()
+        path, rows = Path(path), self.rows(tidy)
         if path.suffix == ".parquet":
-            return self.to_parquet(path)
+            return self.to_parquet(path, tidy)
         if path.suffix == ".json":
             return write_json(path, [{name: _known(value) for name, value in row.items()} for row in rows])
         if path.suffix != ".csv":
@@ -118,17 +126,17 @@ class Results:
         table.writerows(rows)
         return write_text(path, text.getvalue())
 
-    def to_pandas(self) -> Any:
+    def to_pandas(self, tidy: bool = False) -> Any:
         """The rows as a ``pandas.DataFrame``."""
-        return _needed("pandas").DataFrame(self.rows())
+        return _needed("pandas").DataFrame(self.rows(tidy))
 
-    def to_parquet(self, path: str | Path) -> Path:
+    def to_parquet(self, path: str | Path, tidy: bool = False) -> Path:
         """The rows in a Parquet file, written whole or not at all."""
         _needed("pyarrow")
         try:
-            content = self.to_pandas().to_parquet(None, index=False)
+            content = self.to_pandas(tidy).to_parquet(None, index=False)
         except OverflowError as error:
-            columns = dict.fromkeys(name for row in self.rows() for name, value in row.items() if _huge(value))
+            columns = dict.fromkeys(name for row in self.rows(tidy) for name, value in row.items() if _huge(value))
             raise SweepError(
                 f"column '{', '.join(columns) or '?'}' holds an integer of more than 64 bits, which no column of a Parquet file "
                 "takes; return it as text or as a float, or export to .csv or .json"
@@ -157,12 +165,16 @@ class Results:
         left = self.total - len(self.outcomes)
         parts += [f"{left} not run"] if left else []
         lines = [f"{self.total} trials: {', '.join(parts) or 'none run'} (in {self.folder})"]
-        for outcome in self.failures[:SHOWN]:
-            settings = ", ".join(f"{k}={v}" for k, v in outcome.settings.items())
+        alike: dict[tuple[str, str], list[Outcome]] = defaultdict(list)
+        for outcome in self.failures:  # what fails of one cause everywhere is said once
             after = f" after {outcome.attempts}" if outcome.attempts else ""
-            lines.append(f"  {outcome.status}{after}: {settings}: {' '.join(outcome.error.split())}")
-        if len(self.failures) > SHOWN:
-            lines.append(f"  and {len(self.failures) - SHOWN} more")
+            alike[outcome.status + after, " ".join(outcome.error.split())].append(outcome)
+        for (what, error), group in list(alike.items())[:SHOWN]:
+            settings = ", ".join(f"{k}={v}" for k, v in group[0].settings.items())
+            more = f" and {len(group) - 1} more alike" if len(group) > 1 else ""
+            lines.append(f"  {what}: {settings}{more}: {error}")
+        if left := sum(len(group) for group in list(alike.values())[SHOWN:]):
+            lines.append(f"  and {left} more")
         return "\n".join(lines + list(self.notes))
 
 

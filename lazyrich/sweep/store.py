@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from lazyrich.errors import StoreError
+from lazyrich.sweep.process import start_of
 from lazyrich.sweep.trial import Outcome, Trial
 
 VERSION = "1"
@@ -70,16 +71,29 @@ class Store:
         except OSError as error:
             raise StoreError(f"cannot make {self.path}: {error.strerror}; give a folder that you may write to") from error
         self.owner = uuid.uuid4().hex
+        self._shut = f"{self.path} can be read but not written; give a folder that you may write to"
         self._copy = None if os.access(self.path, os.W_OK) else self._copied()
         with self._said():
-            self._db = self._open()
-            self._enter()
+            try:
+                self._begin()
+            except (sqlite3.OperationalError, StoreError) as error:
+                if self._copy is not None or not self.file.exists() or not _no_room(cause := error.__cause__ or error):
+                    raise
+                self._shut, self._copy = _full(self.path, cause), self._copied()  # what is kept can be read all the same
+                self._begin()
 
     def _copied(self) -> tempfile.TemporaryDirectory[str]:
         """A copy of the trials of a folder that cannot be written, since SQLite writes beside what it reads."""
         copy = tempfile.TemporaryDirectory()
-        for file in self.path.glob(f"{FILE}*"):
-            shutil.copyfile(file, Path(copy.name) / file.name)  # without its mode, which forbids writing
+        try:
+            for file in self.path.glob(f"{FILE}*"):
+                if not file.name.endswith("-shm"):  # SQLite makes it anew, and a full disk cuts it short
+                    shutil.copyfile(file, Path(copy.name) / file.name)  # without its mode, which forbids writing
+        except OSError as error:
+            raise StoreError(
+                f"cannot copy {self.path} to {copy.name} to read it: {error.strerror}; make room there, or set TMPDIR to a folder "
+                "that has some"
+            ) from error
         self.file = Path(copy.name) / FILE
         if not self.file.exists():
             raise StoreError(f"{self.path} cannot be written and holds no store; give a folder that you may write to")
@@ -87,13 +101,18 @@ class Store:
 
     def _refuse_copy(self) -> None:
         if self._copy is not None:
-            raise StoreError(f"{self.path} can be read but not written; give a folder that you may write to")
+            raise StoreError(self._shut)
 
-    def _open(self) -> sqlite3.Connection:
-        db = sqlite3.connect(self.file, timeout=PATIENCE, isolation_level=None)
-        _write_ahead(db)
-        db.execute("PRAGMA synchronous=FULL")  # an outcome outlives a power cut, not only a kill
-        return db
+    def _begin(self) -> None:
+        """Open and sign in, or close again."""
+        self._db = sqlite3.connect(self.file, timeout=PATIENCE, isolation_level=None)
+        try:
+            _write_ahead(self._db)
+            self._db.execute("PRAGMA synchronous=FULL")  # an outcome outlives a power cut, not only a kill
+            self._enter()
+        except BaseException:
+            self._db.close()
+            raise
 
     def _enter(self) -> None:
         """Make the tables of a new store, refuse those of another version, and sign in."""
@@ -110,7 +129,7 @@ class Store:
                 )
             db.execute(ASKED)
             self._forget_the_gone()
-            me = (self.owner, socket.gethostname(), os.getpid(), _born(os.getpid()), time.time())
+            me = (self.owner, socket.gethostname(), os.getpid(), start_of(os.getpid()), time.time())
             db.execute("INSERT INTO owners VALUES (?, ?, ?, ?, ?)", me)
 
     def _forget_the_gone(self) -> None:
@@ -184,7 +203,7 @@ class Store:
             return False
         host, pid, born, beat = row
         if host == socket.gethostname():
-            return _born(pid) == born != ""
+            return start_of(pid) == born != ""
         return time.time() - beat < SILENT
 
     def status(self, keys: Sequence[str]) -> dict[str, str]:
@@ -380,7 +399,12 @@ def _moved(draft: str, file: Path) -> None:
         os.close(folder)
 
 
-def _full(path: Path, error: Exception) -> str:
+def _no_room(error: BaseException) -> bool:
+    """As SQLite says that a disk is full: of its own file, or of the one that it writes beside it."""
+    return any(word in str(error) for word in ("is full", "disk I/O error"))
+
+
+def _full(path: Path, error: BaseException) -> str:
     mends = {"locked": "end the process that holds it", "readonly": "make the folder and its files writable"}
     mend = next((mend for word, mend in mends.items() if word in str(error)), "make room")
     return f"cannot write in {path}: {error}; finished trials are kept: {mend}, then repeat the same command"
@@ -417,21 +441,3 @@ def _loaded(texts: Sequence[str]) -> list[Any]:
 
 def _chunks(keys: Sequence[str], size: int = 30_000) -> Iterable[Sequence[str]]:
     return (keys[i : i + size] for i in range(0, len(keys), size))
-
-
-def _born(pid: int) -> str:
-    """When a process of this machine started, so that a reused number is not taken for it; empty where there is none."""
-    try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8") as file:
-            return file.read().rpartition(")")[2].split()[19]
-    except OSError:
-        pass
-    if os.path.isdir("/proc/self"):
-        return ""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return ""
-    except PermissionError:
-        pass
-    return "alive"

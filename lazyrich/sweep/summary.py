@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lazyrich.sweep.grid import varied_in
 from lazyrich.sweep.results import Results, mean_of
 from lazyrich.sweep.trial import Outcome
 
@@ -22,7 +23,7 @@ class Summary:
     Attributes:
         title: name of the function.
         results: of the sweep.
-        axes: settings that vary, without the seed.
+        axes: settings that vary in the sweep, without the seed.
         values: names of the returned numbers.
         rows: one record a combination of the axes: settings, and mean, lowest and highest of every value.
         command: how a person repeats the sweep.
@@ -46,8 +47,9 @@ class Summary:
         if known:
             name = self.values[0]
             low, high = (pick(known, key=lambda row: row[name]["mean"]) for pick in (min, max))
-            ends = f"{name} is lowest, {low[name]['mean']:.4g}, at {self._place(low)}"
-            parts.append(ends + (f", and highest, {high[name]['mean']:.4g}, at {self._place(high)}." if low != high else "."))
+            lowest, highest = (f"{end}{' so far' if left else ''}" for end in ("lowest", "highest"))
+            ends = f"{name} is {lowest}, {low[name]['mean']:.4g}, at {self._place(low)}"
+            parts.append(ends + (f", and {highest}, {high[name]['mean']:.4g}, at {self._place(high)}." if low != high else "."))
         return " ".join(filter(None, parts)) or "No trial returned a number."
 
     def _place(self, row: dict[str, Any]) -> str:
@@ -126,8 +128,9 @@ def summarise(results: Results, title: str = "sweep", command: str = "") -> Summ
         'loss is lowest, 1.5, at lr=1, and highest, 2.5, at lr=2.'
     """
     done = [o for o in results.outcomes if o.status == "done"]
-    names = list(dict.fromkeys(name for o in done for name in o.settings))
-    axes = tuple(n for n in names if n != SEED and len({repr(o.settings.get(n)) for o in done}) > 1)
+    names = dict.fromkeys(name for o in done for name in o.settings)
+    varied = {*varied_in([o.settings for o in done]), *results.varied}  # the first to finish may have one value of every axis
+    axes = tuple(n for n in names if n != SEED and n in varied)
     values = tuple(dict.fromkeys(name for o in done for name, v in o.value.items() if _number(v)))
     groups: dict[str, list[Outcome]] = {}
     for outcome in done:

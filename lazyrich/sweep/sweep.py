@@ -12,7 +12,7 @@ from typing import Any
 from lazyrich.errors import StoreError, SweepError
 from lazyrich.fingerprint import fingerprint
 from lazyrich.sweep.executor import Executor, Inline, executor_for
-from lazyrich.sweep.grid import grid, part_of, shard_of
+from lazyrich.sweep.grid import grid, part_of, shard_of, varied_in
 from lazyrich.sweep.results import Results
 from lazyrich.sweep.store import Store
 from lazyrich.sweep.trial import Outcome, Trial, name_of, trial_of
@@ -220,7 +220,8 @@ class _Job:
         """What is finished, in the order of the trials."""
         found = store.get([trial.key for trial in wanted])
         outcomes = tuple(found[trial.key] for trial in wanted if trial.key in found)
-        return Results(outcomes, len(wanted), store.path, (*self._notes(store), *self.told.notes))
+        varied = varied_in([trial.settings for trial in wanted])
+        return Results(outcomes, len(wanted), store.path, (*self._notes(store), *self.told.notes), varied)
 
     def _notes(self, store: Store) -> tuple[str, ...]:
         older = sum(n for (name, code), n in store.functions().items() if name == self.name and code != self.code)

@@ -4,7 +4,7 @@ from lazyrich.train.alignment import AlignmentProbe
 from lazyrich.train.ensemble import Engine, Member, engine_for, train_all
 from lazyrich.train.flow import flow
 from lazyrich.train.freezing import Alone, only, train_alone
-from lazyrich.train.loop import train
+from lazyrich.train.loop import rehearse, train
 from lazyrich.train.loss import Loss, loss_for, wrong
 from lazyrich.train.probe import Probe, Run
 
@@ -21,6 +21,7 @@ __all__ = [
     "loss_for",
     "wrong",
     "only",
+    "rehearse",
     "train",
     "train_all",
     "train_alone",

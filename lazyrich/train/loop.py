@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lazyrich.amount import counted
 from lazyrich.errors import TrainError
 from lazyrich.family.family import seeded
-from lazyrich.train.loss import Loss
+from lazyrich.train.loss import Loss, cross_entropy, refuse_labels
 from lazyrich.train.probe import Probe, Run
 from lazyrich.train.refusal import RAISED, refusal
 
@@ -95,12 +95,47 @@ def pair_of(batch: Any) -> tuple[Any, Any]:
     return batch[0], batch[1]
 
 
+def rehearse(model: nn.Module, x: Tensor, y: Tensor, loss: Loss, labels: Tensor | None = None) -> None:
+    """One batch's loss and gradients, so that what does not fit is said before any training.
+
+    Args:
+        model: one to be thrown away.
+        x: inputs of a batch.
+        y: its targets.
+        loss: ``loss(model(x), y) -> scalar``.
+        labels: all that are to come; ``y`` otherwise.
+
+    Raises:
+        TrainError: for what no step could be taken with, and for labels that are none of the outputs under ``cross_entropy``.
+
+    Example:
+        >>> rehearse(nn.Linear(2, 3), torch.ones(4, 2), torch.arange(4), cross_entropy)
+        Traceback (most recent call last):
+        ...
+        lazyrich.errors.TrainError: got label 3 for 3 outputs, expected labels from 0 to 2; give the network 4 outputs
+    """
+    if loss is cross_entropy:
+        refuse_labels(_output(model, x), y, y if labels is None else labels)
+    _value(model, x, y, loss).backward()
+
+
 def _step(model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, loss: Loss) -> float:
     optimizer.zero_grad()
+    value = _value(model, x, y, loss)
+    value.backward()
+    optimizer.step()
+    return float(value.detach())
+
+
+def _output(model: nn.Module, x: Tensor) -> Any:
     try:
-        output = model(x)
+        return model(x)
     except RAISED as error:
         raise refusal("the model does not take the data", error, inputs=x) from error
+
+
+def _value(model: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> Tensor:
+    output = _output(model, x)
     try:
         value = loss(output, y)
     except RAISED as error:
@@ -112,6 +147,4 @@ def _step(model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tens
         raise TrainError(
             f"the loss depends on nothing that trains in {type(model).__name__}; has it parameters, and requires_grad?"
         )
-    value.backward()
-    optimizer.step()
-    return float(value.detach())
+    return value

@@ -27,6 +27,11 @@ def mse(output: Tensor, target: Tensor) -> Tensor:
 
 def _shaped(target: Tensor, output: Tensor) -> Tensor:
     """The target in the output's shape: (N,) and (N, 1) are one, any other difference is a mistake."""
+    if target.shape == output.shape[:-1] and output.shape[-1] > 1 and not target.is_floating_point():
+        raise TrainError(
+            f"got labels for a squared error, expected numbers in the shape of the outputs {tuple(output.shape)}; make them "
+            f"one-hot rows: (x, lazyrich.inference.one_hot_targets(y, {output.shape[-1]}).float()), or take loss='cross_entropy'"
+        )
     if target.shape != output.shape and {target.shape, output.shape} != {output.shape[:1], (*output.shape[:1], 1)}:
         raise TrainError(
             f"got targets {tuple(target.shape)} for outputs {tuple(output.shape)}, expected equal shapes; (N,) and (N, 1) are "
@@ -54,6 +59,22 @@ def cross_entropy(output: Tensor, target: Tensor) -> Tensor:
             "classes, or loss='mse' with targets +-1: (x, 2.0 * y - 1)"
         )
     return F.cross_entropy(output if axis == 1 else output.movedim(axis, 1), target)
+
+
+def refuse_labels(output: Any, target: Tensor, labels: Tensor) -> None:
+    """Refuse labels that are none of the outputs, which ``cross_entropy`` meets only once one is in a batch.
+
+    Raises:
+        TrainError: for a label that is as large as the number of outputs, or larger.
+    """
+    if not isinstance(output, Tensor) or output.dim() < 2 or target.is_floating_point():
+        return
+    classes, highest = output.shape[_class_axis(output, target)], int(labels.max())
+    if 1 < classes <= highest:  # one output is refused by the loss itself
+        raise TrainError(
+            f"got label {highest} for {classes} outputs, expected labels from 0 to {classes - 1}; give the network "
+            f"{highest + 1} outputs"
+        )
 
 
 def wrong(output: Tensor, target: Tensor) -> float:

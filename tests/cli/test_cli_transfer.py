@@ -109,3 +109,18 @@ def test_a_loss_of_ones_own_is_named_and_its_code_is_part_of_the_key(tmp_path, m
         assert main([*words, "--loss", f"mine{i}.py:mine"]) == 0
         assert json.loads((tmp_path / "run" / "result.json").read_text())["settings"]["loss"] == "mine"
         assert ("finished trials of other settings" in capsys.readouterr().out) is bool(i)
+
+
+def test_the_export_has_a_row_a_learning_rate(tmp_path, capsys):
+    out, table = tmp_path / "run", tmp_path / "t.json"
+    assert main([*WORDS, "--scheme", "mup", "--out", str(out)]) == 0
+    assert main(["export", str(out), str(table)]) == 0
+    assert "lists are in one cell: lrs, losses; --tidy writes a row an entry" in capsys.readouterr().out
+    assert main(["export", str(out), str(table), "--tidy"]) == 0
+    rows = json.loads(table.read_text())
+    curves = json.loads((out / "result.json").read_text())["schemes"][0]["curves"]
+    for curve in curves:
+        for i, lr in enumerate(curve["lrs"]):
+            found = [row["loss"] for row in rows if (row["width"], row["lr"]) == (curve["width"], lr)]
+            assert min(found) == curve["low"][i] and max(found) == curve["high"][i]
+    assert len(rows) == sum(len(c["lrs"]) for c in curves) * len({row["seed"] for row in rows})

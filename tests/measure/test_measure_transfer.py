@@ -10,7 +10,7 @@ import torch
 import lazyrich as lzr
 from lazyrich.errors import LazyrichError, SweepError, Unfinished, UsageError
 from lazyrich.measure.optimum import loss_at, optimum
-from lazyrich.measure.transfer_result import summarise, transferred
+from lazyrich.measure.transfer_result import TransferResult, summarise, transferred
 from lazyrich.sweep import Store
 
 LRS = [2.0**k for k in range(-8, 1)]
@@ -42,6 +42,25 @@ def test_diverged_runs_do_not_count_and_an_end_of_the_grid_is_told():
     assert optimum(LRS, between).edge, "one that diverged on the way does not move the grid's end"
     assert optimum(LRS, [float(k) for k in range(1, 10)]).edge, "the first is an end too"
     assert math.isnan(optimum(LRS, [math.nan] * 9).lr)
+
+
+@pytest.mark.parametrize("start", [math.inf, 0.46])
+def test_a_point_that_exploded_beyond_the_lowest_is_no_part_of_its_bowl(start):
+    fine = [0.372, 0.341, 0.304, 0.266, 0.242, 0.224, 0.217, 0.323, 6.53, 1.29e16, 6.5e29]
+    coarse = [0.394, 0.331, 0.25, 4.017]
+    for lrs, losses in (([2.0 ** (k / 2) for k in range(-6, 5)], fine), ([0.03125, 0.125, 0.5, 2.0], coarse)):
+        found = optimum(lrs, losses, start)
+        assert found.lr == lrs[int(np.argmin(losses))] and found.loss == pytest.approx(min(losses))
+        assert not found.edge
+
+
+def test_a_cliff_of_any_height_below_which_the_loss_falls_leaves_the_lowest_point():
+    for height in (1.0, 3.0, 10.0, 300.0):
+        losses = [2.3 / (1 + 4 * 2.0**k) * (1.0 if k < 0 else math.exp(height * (k + 1))) for k in range(-8, 1)]
+        found = optimum(LRS, losses, 2.3)
+        assert 0.85 * min(losses) <= found.loss <= min(losses)
+        assert abs(math.log2(found.lr / LRS[7])) <= 0.5
+    assert optimum(LRS, [3.0, 2.9, 2.7, 2.5, 2.4, 2.5, 2.7, 2.9, 3.0], 2.3).lr == pytest.approx(LRS[4]), "nothing is gained"
 
 
 def test_the_loss_between_grid_points_is_interpolated_and_infinite_beyond():
@@ -84,6 +103,50 @@ def test_scatter_and_ends_of_the_grid_make_no_claim():
     assert at_end.edges == (128, 256)
     assert at_end.transfers is None
     assert "end of the grid" in at_end.sentence
+
+
+def test_the_regret_has_an_interval_from_the_seeds_scatter_at_both_rates():
+    draw, covered, studies = np.random.default_rng(0).standard_normal, 0, 100
+    for _ in range(studies):
+        wide = [
+            [v * math.exp(0.3 * (math.log2(lr) + 3) * t) for lr, v in zip(LRS, bowl(-4.0), strict=True)] for t in 0.1 * draw(3)
+        ]
+        found = transferred("s", LRS, {64: np.array([bowl(-3.0)] * 3), 128: np.array(wide)}, {64: 2.3, 128: 2.3})
+        truth = 0.1 * (math.exp(0.2) - 1) / (2.3 - 0.1)
+        covered += abs(found.regret[128] - truth) <= found.regret_error[128]
+        assert found.regret_error[64] == 0.0
+    assert covered >= 0.9 * studies
+    assert f"{100 * found.regret[128]:.2f} ± {100 * found.regret_error[128]:.2f} %" in str(found_result(found))
+    assert math.isnan(
+        transferred("s", LRS, {w: np.array([bowl(-3.0)]) for w in (64, 128)}, {64: 2.3, 128: 2.3}).regret_error[128]
+    )
+
+
+def found_result(found):
+    return TransferResult("t", (found,), tuple(found.curves), tuple(LRS), {}, {})
+
+
+@pytest.mark.parametrize(("octaves", "truth"), [(2, 0.3), (2, -0.3), (1, 0.0)])
+def test_a_rate_that_is_the_last_before_divergence_is_known_to_a_step_of_the_grid(octaves, truth):
+    lrs, words, draw = [0.1 * 2.0 ** (octaves * k) for k in range(-4, 5)], [], np.random.default_rng(0).standard_normal
+    for _ in range(10):
+        curves = {}
+        for i, width in enumerate((64, 128, 256, 512)):
+            last = [0.1 * 2 ** (0.5 + truth * i + 0.05 * draw()) for _ in range(3)]
+            curves[width] = np.array([[1 / (1 + 5 * lr) if lr <= at else math.nan for lr in lrs] for at in last])
+        found = transferred("s", lrs, curves, dict.fromkeys(curves, 2.3))
+        assert found.shift.low <= truth <= found.shift.high
+        words.append(found.transfers)
+    assert all(word is True for word in words) if truth == 0 else True not in words
+    assert truth <= 0 or "at width 64, 128, 256, 512 the best rate is known to a step of the grid only" in found.sentence
+
+
+def test_a_seed_whose_best_rate_is_an_end_of_the_grid_makes_no_claim():
+    curves = {width: np.array([bowl(-3.0), bowl(-3.0), bowl(-3.0)]) for width in (64, 128)}
+    curves[128][2] = [2.0**-k / 4 for k in range(9)]
+    found = transferred("s", LRS, curves, dict.fromkeys(curves, 2.3))
+    assert not found.best[128].edge and found.edges == (128,) and found.transfers is None
+    assert "at width 128 is an end of the grid for some seeds" in found.sentence
 
 
 def test_wider_is_better_is_checked():
@@ -400,6 +463,38 @@ def test_a_network_that_does_not_read_the_data_is_refused_before_training():
     family = lzr.Family(lambda n: torch.nn.Sequential(torch.nn.Linear(7, n), torch.nn.Tanh(), torch.nn.Linear(n, 10)), base=8)
     with pytest.raises(UsageError, match=r"network of width 8 does not take inputs of shape \(64,\)"):
         lzr.transfer(lzr.plan(family, lzr.mup(), "adam"), **SMALL)
+
+
+def five_outputs(n):
+    return torch.nn.Sequential(torch.nn.Linear(64, n), torch.nn.Tanh(), torch.nn.Linear(n, 5))
+
+
+def vector(output, target):
+    return (output - torch.nn.functional.one_hot(target, 10)).square().mean(1)
+
+
+def broken(output, target):
+    raise ValueError("no such target")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"loss": "mse"}, r"got labels for a squared error.*one-hot rows: .*one_hot_targets\(y, 10\)"),
+        ({"factory": five_outputs}, "got label 9 for 5 outputs, expected labels from 0 to 4; give the network 10 outputs"),
+        ({"loss": vector}, r"must be one number, got shape \(64,\); average it over the batch"),
+        ({"loss": broken}, r"the loss does not take the model's output: ValueError: no such target \(output \(64, 10\)"),
+        ({"loss": lambda f, y: 1.0}, "must be one number, got float"),
+    ],
+)
+def test_a_loss_that_fits_neither_network_nor_targets_is_refused_before_training(change, says, monkeypatch):
+    family = lzr.Family(change.pop("factory", lzr.zoo.mlp), base=8)
+    for module in ("lazyrich.measure.transfer", "lazyrich.measure.dial"):
+        monkeypatch.setattr(sys.modules[module], "run_trainings", lambda *_, **__: pytest.fail("trainings were begun"))
+    with pytest.raises(LazyrichError, match=says):
+        lzr.transfer(lzr.plan(family, lzr.mup(), "adam"), **SMALL | change)
+    with pytest.raises(LazyrichError, match=says):
+        lzr.dial(family, "digits", [0.1, 1.0], [8], 1, steps=2, samples=100, test=20, **change)
 
 
 def test_joined_optimizers_train_by_themselves():

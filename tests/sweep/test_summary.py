@@ -97,3 +97,13 @@ def test_what_is_no_trial_is_refused(tmp_path, trials):
         run_sweep(lambda lr: lr, trials, tmp_path / "s")
     with pytest.raises(SweepError, match="got 5 as the function"):
         run_sweep(5, {"lr": [1]}, tmp_path / "s")
+
+
+def test_a_sweep_that_has_begun_names_the_settings_of_what_it_shows(tmp_path):
+    seen = []
+    order = [{"lr": lr, "width": width, "seed": seed} for lr in (0.5, 1) for width in (8, 16) for seed in (0, 1)]
+    sweep(bowl, order, tmp_path / "s", so_far=seen.append)  # the first is shown at once
+    page = summarise(seen[0], "bowl")
+    assert len(seen[0].outcomes) == 1
+    assert page.axes == ("lr", "width")
+    assert page.sentence == "7 of 8 trials are still to come. loss is lowest so far, 0.375, at lr=0.5, width=8."

@@ -635,3 +635,54 @@ def test_an_interrupted_search_leaves_no_running_trials_and_is_shown(tmp_path, s
     assert len(seen[-1].outcomes) == 5 and seen[-1].total == 8
     assert len(run().outcomes) == 8 and len(calls) == 9
     assert sum(t.state.name == "COMPLETE" for t in stored_study().trials) == 8
+
+
+def test_what_fails_of_one_cause_everywhere_is_said_once(tmp_path):
+    def half(lr, seed):
+        raise ValueError("no such key" if lr < 3 else f"lr {lr}")
+
+    said = str(sweep(half, {"lr": [1, 2, 3], "seed": range(4)}, tmp_path / "s"))
+    assert said.count("no such key") == 1
+    assert "lr=1, seed=0 and 7 more alike: ValueError: no such key" in said
+    assert "lr=3, seed=0 and 3 more alike: ValueError: lr 3" in said
+
+
+@pytest.mark.parametrize("words", ["database or disk is full", "disk I/O error"])
+def test_what_is_kept_on_a_full_disk_can_be_read(words, tmp_path, monkeypatch):
+    def doubled(lr):
+        return {"loss": 2 * lr}
+
+    folder, write, enter = tmp_path / "s", sqlite3.OperationalError(words), Store._enter
+    sweep(doubled, {"lr": [1, 2]}, folder)
+
+    def full(store):
+        if store.file.parent == folder:  # the copy lies elsewhere
+            with store._said():
+                raise write
+        enter(store)
+
+    monkeypatch.setattr(Store, "_enter", full)
+    with Store(folder) as store:
+        assert [o.value["loss"] for o in store.all()] == [2, 4]
+    assert sweep(doubled, {"lr": [1, 2]}, folder).rows()[1]["loss"] == 4
+    with pytest.raises(StoreError, match=f"{words}; finished trials are kept: make room, then repeat the same command"):
+        sweep(doubled, {"lr": [1, 3]}, folder)
+    with Store(folder) as store, pytest.raises(StoreError, match=words):
+        store.put(Outcome("k", {}, "done"), "f", "c")
+
+
+def test_a_tidy_table_has_a_row_an_entry_of_a_list(tmp_path):
+    def curve(lr, r=1):
+        if lr == 3:
+            raise ValueError("none")
+        return {"steps": [0, 1], "points": [{"r": 1, "lr": 7, "loss": lr}, {"r": 1, "lr": 8, "loss": 2 * lr}]}
+
+    found = sweep(curve, {"lr": [1, 3], "r": [1]}, tmp_path / "s")
+    rows = found.rows(tidy=True)
+    assert [(row["lr"], row.get("steps"), row.get("points_lr"), row.get("loss")) for row in rows] == [
+        (1, 0, 7, 1), (1, 1, 8, 2), (3, None, None, None)
+    ]  # fmt: skip
+    assert found.write(tmp_path / "t.csv", tidy=True).read_text().count("\n") == 4
+    uneven = sweep(lambda lr: {"a": [1], "b": [1, 2]}, {"lr": [1]}, tmp_path / "u")
+    with pytest.raises(SweepError, match=r"lists of different lengths \(a of 1, b of 2\)"):
+        uneven.rows(tidy=True)

@@ -6,7 +6,7 @@ from torch import nn
 
 import lazyrich as lzr
 from lazyrich.errors import TrainError, UsageError
-from lazyrich.train import loss_for, train
+from lazyrich.train import loss_for, rehearse, train
 from lazyrich.train.loss import wrong
 
 DATA = lzr.data.load("digits")
@@ -138,3 +138,10 @@ def test_labels_for_one_output_are_told_what_to_do():
 
 def test_half_of_the_square_has_the_name_that_limits_give_it():
     assert loss_for("squared", torch.ones(2)) == loss_for("half_mse", torch.ones(2))
+
+
+def test_one_column_of_labels_is_a_number_for_the_squared_error():
+    model = nn.Linear(64, 1)
+    rehearse(model, DATA.x[:8], DATA.y[:8], loss_for("mse", DATA.y)[1])
+    with pytest.raises(TrainError, match="got label 9 for 7 outputs"):
+        rehearse(nn.Linear(64, 7), DATA.x[:3], DATA.y[:3], loss_for(None, DATA.y)[1], DATA.y)
