@@ -127,7 +127,7 @@ class Memory:
     """What a trained autoencoder remembers of its training points.
 
     Attributes:
-        error: ||f(x) - x|| / ||x|| at each of them.
+        error: ||f(x) - x|| / ||x|| at each of them; at one of zero, relative to the mean size of the others.
         radius: spectral radius of df/dx there.
         returned: whether the point comes back after it was disturbed and iterated.
     """
@@ -173,13 +173,21 @@ def memory(model: Map, x: Tensor, disturbance: float = 0.1, steps: int = 500, se
     check_sizes(disturbance=disturbance)
     seed = count(seed, "seed", 0)
     noise = torch.randn(flat.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(flat)
-    start = flat + disturbance * flat.norm(dim=1, keepdim=True) * noise / noise.norm(dim=1, keepdim=True)
+    size = _sizes(flat)
+    start = flat + disturbance * size[:, None] * noise / noise.norm(dim=1, keepdim=True)
     end = iterate(model, start.reshape(x.shape), steps).last.flatten(1)
     with torch.no_grad(), evaluated(model):
-        error = (_same(model, x).flatten(1) - flat).norm(dim=1) / flat.norm(dim=1)
+        error = (_same(model, x).flatten(1) - flat).norm(dim=1) / size
     nearest = torch.cdist(end.nan_to_num(), flat).argmin(1) == torch.arange(len(x), device=x.device)
-    back = (end - flat).norm(dim=1) <= disturbance / 2 * flat.norm(dim=1)
+    back = (end - flat).norm(dim=1) <= disturbance / 2 * size
     return Memory(error, spectral_radius(model, x), nearest & back)
+
+
+def _sizes(flat: Tensor) -> Tensor:
+    """Norms of the samples; zero has none of its own and takes the mean of the others, one if all are zero."""
+    size = flat.norm(dim=1)
+    others = size[size > 0].mean() if bool((size > 0).any()) else 1.0
+    return torch.where(size > 0, size, others)
 
 
 def _same(model: Map, x: Tensor) -> Tensor:

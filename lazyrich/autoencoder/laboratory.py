@@ -64,7 +64,7 @@ class Task:
         masked: part of the inputs that is set to zero.
         beta: weight of the code's rate in a variational autoencoder's objective.
         free_bits: nats a latent that cost nothing.
-        warm_up: steps in which beta rises from zero.
+        warm_up: steps in which beta rises evenly, from beta / warm_up in the first of them.
     """
 
     noise: float = 0.0
@@ -185,7 +185,7 @@ def study(
         masked: part of the inputs that is set to zero.
         beta: weight of the rate of a variational autoencoder.
         free_bits: nats a latent of a variational autoencoder that cost nothing.
-        warm_up: steps in which beta rises from zero.
+        warm_up: steps in which beta rises evenly, from beta / warm_up in the first of them.
         more_starts: further starts by name.
         more_metrics: further metrics by name.
         folder: store of finished trainings; the same call continues.

@@ -101,7 +101,7 @@ def cascading(model: nn.Module, x: Tensor, seed: int) -> None:
     """The encoder's weights keep the data's first principal directions, layer by layer; the decoder is its transpose.
 
     From the input on, each weight of the encoder is split along the principal directions of what enters it: the first k (k the
-    size of the code) are kept at the weight's own size, the rest is drawn as it was.
+    size of the code) are kept, at the whole weight's size, and the rest is removed.
 
     Example:
         >>> import lazyrich as lzr

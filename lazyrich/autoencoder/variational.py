@@ -188,8 +188,8 @@ def refuse_impossible(x: Tensor, likelihood: str, what: str = "values") -> None:
 def objective(beta: float = 1.0, free_bits: float = 0.0, warm_up: int = 0) -> Callable[[Variational, Tensor], Tensor]:
     """The negative ELBO in nats a sample, distortion + beta_t sum_j max(free_bits, KL_j), as a loss of ``train``.
 
-    KL_j is averaged over the batch before free bits are taken (Kingma et al. 2016). With ``warm_up`` steps, beta_t rises
-    linearly from 0, one call one step: make one loss for one run.
+    KL_j is averaged over the batch before free bits are taken (Kingma et al. 2016). With ``warm_up`` steps, beta_t =
+    beta min(1, t / warm_up) in step t = 1, 2, ..., one call one step: make one loss for one run.
 
     Raises:
         AutoencoderError: for a beta, free bits or a warm-up that is negative or not finite.

@@ -9,9 +9,12 @@ from torch import nn
 import lazyrich as lzr
 from lazyrich.autoencoder import (
     Pair,
+    Vae,
     codes,
+    collapse,
     fit,
     halves,
+    importance_bound,
     iterate,
     jacobian,
     memory,
@@ -313,6 +316,7 @@ def shaky(inputs, outputs):
     return nn.Sequential(*body, nn.Linear(8, outputs), nn.Dropout(0.5).eval())
 
 
+BACK = nn.Linear(3, 6)
 MEASURES = {
     "iterate": lambda net, x: iterate(net, x, steps=9).last,
     "jacobian": jacobian,
@@ -320,7 +324,19 @@ MEASURES = {
     "memory": lambda net, x: memory(net, x, steps=9).error,
     "stretch": lambda net, x: stretch(net, x).largest,
     "codes": codes,
+    "collapse": lambda net, x: collapse(Vae(net, BACK), x).rates,
+    "importance_bound": lambda net, x: importance_bound(Vae(net, BACK), x, 5),
 }
+
+
+def test_a_point_of_zero_is_measured_by_the_size_of_the_others():
+    x = torch.tensor([[0.0, 0.0], [3.0, 4.0]])
+    kept, pushed = memory(lambda x: x, x, steps=9), memory(lambda x: x + torch.tensor([0.3, 0.4]), x, steps=9)
+    assert kept.error.tolist() == [0.0, 0.0]
+    assert not kept.returned[0]  # it was disturbed as well, and the identity brings nothing back
+    assert pushed.error.tolist() == pytest.approx([0.1, 0.1])
+    assert "largest reconstruction error 10 %" in pushed.sentence
+    assert memory(lambda x: x, torch.zeros(2, 2), steps=9).error.tolist() == [0.0, 0.0]
 
 
 @pytest.mark.parametrize("name", MEASURES)
