@@ -13,14 +13,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import jacrev, vmap
 
 from lazyrich.autoencoder.argument import check_samples, check_sizes, count, reading
+from lazyrich.autoencoder.derivative import derivatives
 from lazyrich.autoencoder.evaluated import evaluated
-from lazyrich.errors import AutoencoderError, LazyrichError, out_of_memory
+from lazyrich.errors import AutoencoderError
 
 Map = Callable[[Tensor], Tensor]
-CHUNK = 64
 
 
 @dataclass(frozen=True)
@@ -102,14 +101,8 @@ def jacobian(model: Map, x: Tensor) -> Tensor:
     with evaluated(model):
         with torch.no_grad():
             _same(model, x[:1])  # what does not fit is said here: below, torch would speak of its own transforms
-        try:
-            slope = vmap(jacrev(one), chunk_size=CHUNK)(x.detach())
-        except (RuntimeError, LazyrichError) as error:
-            if out_of_memory(error):
-                raise
-            # the map looks at its numbers, as a kernel does when it checks its inputs
-            slope = torch.stack([torch.autograd.functional.jacobian(one, sample) for sample in x.detach()])
-    return slope.reshape(len(x), -1, x[0].numel()).detach()
+        slope = derivatives(one, x)
+    return slope.reshape(len(x), -1, x[0].numel())
 
 
 def spectral_radius(model: Map, x: Tensor) -> Tensor:

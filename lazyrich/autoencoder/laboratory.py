@@ -258,12 +258,13 @@ def cell(lab: Laboratory, start: str, scheme: str, optimizer: str, width: int, c
     mine = range(best * lab.seeds, (best + 1) * lab.seeds)
     kept = [i for i in mine if early[i].model is not None and not runs[i].diverged]
     trained = [_seen(lab, first[i - mine[0]], early[i].model, members[i].model, runs[i]) for i in kept]
+    failed: dict[str, str] = {}
     return {
         "start": start, "scheme": scheme, "optimizer": optimizer, "width": width, "code": code, "lr": rates[best],
         "edge": len(rates) > 2 and rates[best] in (min(rates), max(rates)), "diverged": lab.seeds - len(trained),
         "trained": [members[i].seed for i in kept],
-        "engine": runs[0].engine, "seeds": [measured(run, lab.metrics) for run in trained],
-        "curve": _curve([run.losses for run in trained]), **(_pictures(lab, trained[0]) if trained else {}),
+        "engine": runs[0].engine, "seeds": [measured(run, lab.metrics, failed) for run in trained],
+        "failed": failed, "curve": _curve([run.losses for run in trained]), **(_pictures(lab, trained[0]) if trained else {}),
     }  # fmt: skip
 
 

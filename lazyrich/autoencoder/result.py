@@ -149,10 +149,17 @@ class AutoencoderResult:
                 f"In {len(gone)} of {len(own)} cells no learning rate trained all networks, and {sum(map(lost, gone))} diverged at "
                 "the best; those cells rank last; give smaller learning rates."
             )
+        said += self._failures
         edges = sum(bool(c["edge"]) for c in own)
         if edges:
             said.append(f"In {edges} of {len(own)} cells the best learning rate is an end of the grid; widen it to be sure.")
         return " ".join(said)
+
+    @property
+    def _failures(self) -> list[str]:
+        """Metrics that raised an error: finished trainings are kept without them."""
+        told = {name: text for c in reversed(self.cells) for name, text in c.get("failed", {}).items()}
+        return [f"Metric '{name}' fails ({text}) and is undefined there; mend it and repeat." for name, text in told.items()]
 
     def _scheme(self, cell: Mapping[str, Any]) -> str:
         """A cell's scheme, or all of them where they are one network."""

@@ -9,6 +9,7 @@ from torch import nn
 import lazyrich as lzr
 from lazyrich.autoencoder import (
     Pair,
+    Trained,
     Vae,
     codes,
     collapse,
@@ -25,6 +26,7 @@ from lazyrich.autoencoder import (
     tied_signal,
     used,
 )
+from lazyrich.autoencoder.metric import radius
 from lazyrich.errors import AutoencoderError
 from lazyrich.inference import posterior
 
@@ -337,6 +339,31 @@ def test_a_point_of_zero_is_measured_by_the_size_of_the_others():
     assert pushed.error.tolist() == pytest.approx([0.1, 0.1])
     assert "largest reconstruction error 10 %" in pushed.sentence
     assert memory(lambda x: x, torch.zeros(2, 2), steps=9).error.tolist() == [0.0, 0.0]
+
+
+class Clip(nn.Module):
+    """A rectifier by an index that depends on the numbers, which torch's transforms cannot stack."""
+
+    def forward(self, h):
+        h = h.clone()
+        h[h < 0] = 0
+        return h
+
+
+def test_networks_that_cannot_be_stacked_have_the_numbers_of_those_that_can():
+    torch.manual_seed(0)
+    plain = Pair(
+        nn.Sequential(nn.Linear(6, 9), nn.ReLU(), nn.Linear(9, 3)), nn.Sequential(nn.Linear(3, 9), nn.ReLU(), nn.Linear(9, 6))
+    )
+    odd = Pair(
+        nn.Sequential(plain.encoder[0], Clip(), plain.encoder[2]), nn.Sequential(plain.decoder[0], Clip(), plain.decoder[2])
+    )
+    x = torch.randn(30, 6)
+    torch.testing.assert_close(stretch(odd.decoder, x[:, :3]).largest, stretch(plain.decoder, x[:, :3]).largest)
+    torch.testing.assert_close(jacobian(odd, x), jacobian(plain, x))
+    radii = [radius(Trained(net, net, net, (), x, None, x)) for net in (odd, plain)]
+    assert radii[0] == pytest.approx(radii[1])
+    assert radii[0] == pytest.approx(float(spectral_radius(plain, x[:24]).median()), rel=1e-4)
 
 
 @pytest.mark.parametrize("name", MEASURES)

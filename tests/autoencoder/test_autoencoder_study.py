@@ -335,6 +335,17 @@ def broken(model, x, seed):
     raise ZeroDivisionError("by zero\nand more")
 
 
+def lost_metric(run):
+    raise KeyError("nowhere\nand more")
+
+
+def test_a_metric_that_fails_costs_no_training_and_is_named():
+    words = {**SMALL, "starts": ["default"], "widths": [8], "steps": 2}
+    found = study(lzr.zoo.autoencoder, "digits", **words, more_metrics={"mine": lost_metric})
+    assert [(s["mine"], s["unexplained"] > 0) for s in found.cells[0]["seeds"]] == [(None, True)] * 2
+    assert "Metric 'mine' fails (KeyError: 'nowhere" in found.sentence
+
+
 def test_metrics_may_return_any_kind_of_number_or_none():
     trained = Trained(*[nn.Linear(2, 2)] * 3, (), torch.zeros(2, 2), None, torch.zeros(2, 2), nn.Linear(2, 2))
     given = {"tensor": torch.ones(1), "flag": True, "whole": 3, "none": None, "infinite": math.inf}
