@@ -341,6 +341,14 @@ def test_a_point_of_zero_is_measured_by_the_size_of_the_others():
     assert memory(lambda x: x, torch.zeros(2, 2), steps=9).error.tolist() == [0.0, 0.0]
 
 
+def test_distances_are_relative_to_where_a_sample_began():
+    assert iterate(lambda x: x / 2, torch.tensor([[3.0, 4.0]]), steps=9).distance[:2, 0].tolist() == [0.5, 0.25]
+
+
+def test_the_condition_of_a_decoder_is_a_geometric_mean():
+    assert stretch(lambda z: z**2 / 2, torch.tensor([[1.0, 1.0], [16.0, 1.0]])).condition == pytest.approx(4.0)
+
+
 class Clip(nn.Module):
     """A rectifier by an index that depends on the numbers, which torch's transforms cannot stack."""
 

@@ -1,5 +1,7 @@
 """Mirrored layers of encoder and decoder: what is tied, and what is not."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -242,3 +244,11 @@ def test_weights_that_cannot_be_written_refuse_a_start_by_name(wrap, why):
         AutoencoderError, match=f"weight of 'encoder.0' .* takes no start: .*{why}.*take the parametrization off"
     ):
         start_for("cascading")(normed(wrap), torch.randn(30, 8), 0)
+
+
+def test_the_angle_of_a_mirror_is_the_largest():
+    net = Pair(nn.Linear(4, 2, bias=False), nn.Linear(2, 4, bias=False))
+    with torch.no_grad():
+        net.encoder.weight.copy_(torch.eye(4)[:2])
+        net.decoder.weight.copy_(torch.eye(4)[[0, 2]].T)  # one direction in common, one at a right angle
+    assert mirrors(net, torch.randn(8, 4))[0].angle == pytest.approx(math.pi / 2)

@@ -100,6 +100,11 @@ def test_convolutional_mirrors_are_coupled_too():
         start_for("transposed(2)")
 
 
+class Square(nn.Module):
+    def forward(self, x):
+        return x**2
+
+
 def run_of(model, x, labels=None, losses=(1.0, 0.5, 0.25, 0.2, 0.2, 0.2)):
     return Trained(model, model, model, tuple(losses), x, labels, x)
 
@@ -119,9 +124,13 @@ def test_metrics_of_networks_whose_answers_are_known():
     assert probe_accuracy(run) == 1.0
     assert probe_accuracy(run_of(eye, x, labels[torch.randperm(200)])) < 0.5
     assert code_dimension(run) == pytest.approx(3.0, rel=0.05)  # four corners of a simplex
-    assert delay(run_of(eye, x, losses=[1.0] * 30 + [0.0] * 30)) == pytest.approx(30, abs=2)
+    assert delay(run_of(eye, x, losses=[1.0] * 30 + [0.0] * 30)) == 30.0  # of five steps three are there
     assert delay(run_of(eye, x, losses=[1.0] * 30)) is None
     assert probe_accuracy(run_of(eye, x)) is None
+    far = replace(run, seen=x + 1)  # a stranger's mean makes the variance larger, and the same error a smaller part of it
+    assert unexplained(far) == pytest.approx(0.25 * float(x.square().sum() / (x - far.seen.mean(0)).square().sum()), rel=1e-5)
+    bent = run_of(Pair(Square(), nn.Identity()), torch.tensor([[1.0], [2.0], [10.0]]))
+    assert radius(bent) == pytest.approx(4.0)  # slopes of 2, 4 and 20
 
 
 def test_undefined_numbers_are_none_and_said_so():
