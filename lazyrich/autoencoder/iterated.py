@@ -13,14 +13,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import jacrev, vmap
 
 from lazyrich.autoencoder.argument import check_samples, check_sizes, count, reading
+from lazyrich.autoencoder.derivative import derivatives
 from lazyrich.autoencoder.evaluated import evaluated
-from lazyrich.errors import AutoencoderError, LazyrichError, out_of_memory
+from lazyrich.errors import AutoencoderError
 
 Map = Callable[[Tensor], Tensor]
-CHUNK = 64
 
 
 @dataclass(frozen=True)
@@ -102,14 +101,8 @@ def jacobian(model: Map, x: Tensor) -> Tensor:
     with evaluated(model):
         with torch.no_grad():
             _same(model, x[:1])  # what does not fit is said here: below, torch would speak of its own transforms
-        try:
-            slope = vmap(jacrev(one), chunk_size=CHUNK)(x.detach())
-        except (RuntimeError, LazyrichError) as error:
-            if out_of_memory(error):
-                raise
-            # the map looks at its numbers, as a kernel does when it checks its inputs
-            slope = torch.stack([torch.autograd.functional.jacobian(one, sample) for sample in x.detach()])
-    return slope.reshape(len(x), -1, x[0].numel()).detach()
+        slope = derivatives(one, x)
+    return slope.reshape(len(x), -1, x[0].numel())
 
 
 def spectral_radius(model: Map, x: Tensor) -> Tensor:
@@ -127,7 +120,7 @@ class Memory:
     """What a trained autoencoder remembers of its training points.
 
     Attributes:
-        error: ||f(x) - x|| / ||x|| at each of them.
+        error: ||f(x) - x|| / ||x|| at each of them; at one of zero, relative to the mean size of the others.
         radius: spectral radius of df/dx there.
         returned: whether the point comes back after it was disturbed and iterated.
     """
@@ -173,13 +166,21 @@ def memory(model: Map, x: Tensor, disturbance: float = 0.1, steps: int = 500, se
     check_sizes(disturbance=disturbance)
     seed = count(seed, "seed", 0)
     noise = torch.randn(flat.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(flat)
-    start = flat + disturbance * flat.norm(dim=1, keepdim=True) * noise / noise.norm(dim=1, keepdim=True)
+    size = _sizes(flat)
+    start = flat + disturbance * size[:, None] * noise / noise.norm(dim=1, keepdim=True)
     end = iterate(model, start.reshape(x.shape), steps).last.flatten(1)
     with torch.no_grad(), evaluated(model):
-        error = (_same(model, x).flatten(1) - flat).norm(dim=1) / flat.norm(dim=1)
+        error = (_same(model, x).flatten(1) - flat).norm(dim=1) / size
     nearest = torch.cdist(end.nan_to_num(), flat).argmin(1) == torch.arange(len(x), device=x.device)
-    back = (end - flat).norm(dim=1) <= disturbance / 2 * flat.norm(dim=1)
+    back = (end - flat).norm(dim=1) <= disturbance / 2 * size
     return Memory(error, spectral_radius(model, x), nearest & back)
+
+
+def _sizes(flat: Tensor) -> Tensor:
+    """Norms of the samples; zero has none of its own and takes the mean of the others, one if all are zero."""
+    size = flat.norm(dim=1)
+    others = size[size > 0].mean() if bool((size > 0).any()) else 1.0
+    return torch.where(size > 0, size, others)
 
 
 def _same(model: Map, x: Tensor) -> Tensor:

@@ -7,11 +7,13 @@ import inspect
 import math
 import platform
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -22,15 +24,17 @@ from lazyrich.autoencoder.latent import codes as read_codes
 from lazyrich.autoencoder.linear import principal
 from lazyrich.autoencoder.metric import METRICS, Metric, Trained, measured
 from lazyrich.autoencoder.noise import noisy
-from lazyrich.autoencoder.pair import fit, halves
+from lazyrich.autoencoder.pair import fit, halves, refuse_shaped
 from lazyrich.autoencoder.result import AutoencoderResult, summarise
 from lazyrich.autoencoder.start import STARTS, Start, begin, start_for
+from lazyrich.autoencoder.task import Task
 from lazyrich.autoencoder.variational import Vae, objective, plain, refuse_impossible
 from lazyrich.data import ArrayData, load
-from lazyrich.errors import AutoencoderError
+from lazyrich.errors import AutoencoderError, DataError, LazyrichError
 from lazyrich.family import Family
 from lazyrich.measure.check import RATES, refuse_device
 from lazyrich.measure.trainings import Progress, Trainings, Where, run_trainings
+from lazyrich.scaling import Scheme
 from lazyrich.scaling import parse as parse_scheme
 from lazyrich.scaling import plan as make_plan
 from lazyrich.sweep import Executor, Outcome, fingerprint
@@ -56,34 +60,6 @@ class Sized:
 
 
 @dataclass(frozen=True)
-class Task:
-    """What the networks are trained to do beside returning their inputs.
-
-    Attributes:
-        noise: standard deviation of noise on the inputs (denoising).
-        masked: part of the inputs that is set to zero.
-        beta: weight of the code's rate in a variational autoencoder's objective.
-        free_bits: nats a latent that cost nothing.
-        warm_up: steps in which beta rises from zero.
-    """
-
-    noise: float = 0.0
-    masked: float = 0.0
-    beta: float = 1.0
-    free_bits: float = 0.0
-    warm_up: int = 0
-
-    @property
-    def variational(self) -> bool:
-        """Whether something is asked that only a variational autoencoder has."""
-        return (self.beta, self.free_bits, self.warm_up) != (1.0, 0.0, 0)
-
-    def __post_init__(self) -> None:
-        noisy(lambda step: (torch.zeros(0), torch.zeros(0)), self.noise, self.masked)  # both refuse what is out of range
-        objective(self.beta, self.free_bits, self.warm_up)
-
-
-@dataclass(frozen=True)
 class Laboratory:
     """What every training of a study shares, and the axes."""
 
@@ -92,7 +68,7 @@ class Laboratory:
     train: ArrayData
     test: ArrayData
     labels: Tensor | None
-    lrs: tuple[float, ...]
+    lrs: dict[str, tuple[float, ...]]  # by optimizer
     seeds: int
     steps: int
     batch: int
@@ -115,7 +91,7 @@ class Laboratory:
         return {
             "network": getattr(self.factory, "__name__", "network"), "fingerprint": self.family(None).fingerprint,
             "base": self.base, "data": self.train.name, "data fingerprint": self.train.fingerprint(),
-            "training samples": len(self.train), "held out": len(self.test), "lrs": list(self.lrs), "seeds": self.seeds,
+            "training samples": len(self.train), "held out": len(self.test), "lrs": _rates_told(self.lrs), "seeds": self.seeds,
             "steps": self.steps, "batch": self.batch, "device": self.device, "engine": self.engine,
             **{k: v for k, v in vars(self.task).items() if v != getattr(Task(), k)},
             "metrics": list(self.metrics), "own code": {**_codes(self.starts, STARTS), **_codes(self.metrics, METRICS)},
@@ -126,7 +102,7 @@ def study(
     factory: Callable[..., nn.Module],
     data: Any = "digits",
     starts: Sequence[str] = ("default", "transposed", "cascading"),
-    schemes: Sequence[str] = ("standard", "ntk", "mup"),
+    schemes: Sequence[str | Scheme] = ("standard", "ntk", "mup"),
     widths: Sequence[int] = (64, 128, 256),
     *,
     optimizers: Sequence[str] = ("adam",),
@@ -160,20 +136,21 @@ def study(
     """Train autoencoders on all combinations of starts, schemes, widths, optimizers and codes, and say what won and why.
 
     Every cell is trained at all learning rates and seeds; its numbers are those of the learning rate with the lowest loss at the
-    end. Losses are means over samples and entries of the squared error; a ``Vae`` (``lazyrich.autoencoder:vae``, or one's own)
-    is trained on its negative evidence bound, in nats a sample, and looked at by its posterior means.
+    end, among those at which the fewest networks diverged. Losses are means over samples and entries of the squared error; a
+    ``Vae`` (``lazyrich.autoencoder:vae``, or one's own) is trained on its negative evidence bound, in nats a sample, and looked at
+    by its means.
 
     Args:
         factory: ``factory(width)``, and with ``inputs`` and ``code`` where it takes them, to a module with ``encoder`` and
             ``decoder``.
         data: whatever ``lazyrich.data.load`` reads; its labels, if any, serve the linear probe alone.
         starts: names in ``STARTS`` or ``more_starts``, or transposed(0.3).
-        schemes: as the command line names them: standard, ntk, mup, richness(0.25), ...
+        schemes: as the command line names them, standard, ntk, mup, richness(0.25), ..., or as ``lazyrich.plan`` takes them.
         widths: increasing.
         optimizers: sgd, momentum, adam, adamw, signsgd, lion, adafactor, muon or muon_rms.
         codes: sizes of the bottleneck; None leaves it to the factory.
         base: width at which every plan is the plain network; the smallest by default.
-        lrs: learning rates at the base width; by default a half, two and eight times the optimizer's usual one.
+        lrs: learning rates at the base width; by default a half, two and eight times each optimizer's usual one.
         seeds: networks a cell and learning rate.
         steps: of every training.
         batch: samples a step.
@@ -185,7 +162,7 @@ def study(
         masked: part of the inputs that is set to zero.
         beta: weight of the rate of a variational autoencoder.
         free_bits: nats a latent of a variational autoencoder that cost nothing.
-        warm_up: steps in which beta rises from zero.
+        warm_up: steps in which beta rises evenly, from beta / warm_up in the first of them.
         more_starts: further starts by name.
         more_metrics: further metrics by name.
         folder: store of finished trainings; the same call continues.
@@ -210,23 +187,25 @@ def study(
         [16, 32]
     """
     starts = several(starts, "starts")
-    schemes, optimizers = check_names(several(schemes, "schemes"), "schemes"), several(optimizers, "optimizers")
+    schemes, optimizers = [_text(scheme) for scheme in several(schemes, "schemes")], several(optimizers, "optimizers")
+    check_names(schemes, "schemes")
     check_names(optimizers, "optimizers")
     widths = [count(width, "width") for width in several(widths, "widths")]
     codes = [code if code is None else count(code, "code") for code in several(codes, "codes")]
     named = {**STARTS, **(more_starts or {})}
     chosen = {name: named[name] if isinstance(name, str) and name in named else start_for(name) for name in starts}
-    usual = RATES.get(optimizers[0], 0.001)
     base = min(widths) if base is None else count(base, "base")
-    rates = [usual * f for f in OCTAVES] if lrs is None else several(lrs, "lrs")
+    rates = {name: _usual(name) if lrs is None else tuple(several(lrs, "lrs")) for name in optimizers}
     lab = _laboratory(
-        factory, data, base, tuple(rates), seeds, steps, batch, samples, test, device,
+        factory, data, base, rates, seeds, steps, batch, samples, test, device,
         engine, chosen, {**METRICS, **(more_metrics or {})}, Task(noise, masked, beta, free_bits, warm_up),
     )  # fmt: skip
     for code in codes:
         model = lab.family(code).build(lab.base, 0)
         fit(plain(model), lab.train.x, lab.wide(model))
-        if isinstance(model, Vae):
+        if not isinstance(model, Vae):
+            refuse_shaped(model, lab.train.x)
+        else:
             for what, part in (("training", lab.train), ("held-out", lab.test)):
                 refuse_impossible(part.x, model.likelihood, f"{what} inputs of '{part.name}'")
         if lab.task.variational and not isinstance(model, Vae):
@@ -256,13 +235,16 @@ def study(
         return summarise(done.values, _theory(lab, done.values), settings, reproduce)
 
     partly = (lambda done: so_far(found(done)) if done.values else None) if so_far else None
-    return found(run_trainings(cell, lab, trials, settings, where, many=len(lab.lrs) * seeds, so_far=partly))
+    return found(
+        run_trainings(cell, lab, trials, settings, where, many=len(next(iter(lab.lrs.values()))) * seeds, so_far=partly)
+    )
 
 
 def cell(lab: Laboratory, start: str, scheme: str, optimizer: str, width: int, code: int | None) -> dict[str, Any]:
     """One combination at all learning rates and seeds; plain numbers, ready for JSON."""
     plan = make_plan(lab.family(code), parse_scheme(scheme), optimizer)
-    asked = [(lr, seed) for lr in lab.lrs for seed in range(lab.seeds)]
+    rates = lab.lrs[optimizer]
+    asked = [(lr, seed) for lr in rates for seed in range(lab.seeds)]
     members, early = [], []
     for lr, seed in asked:
         model = plan.build(width, seed, lab.device, meet=True)
@@ -271,23 +253,25 @@ def cell(lab: Laboratory, start: str, scheme: str, optimizer: str, width: int, c
         members.append(Member(model, plan.optimizer(model, lr), _batches(lab, seed), probes=[early[-1]], seed=seed))
     first = [copy.deepcopy(member.model) for member in members[: lab.seeds]]
     runs = _trained(lab, members)
-    ends = [_end(runs[i * lab.seeds : (i + 1) * lab.seeds]) for i in range(len(lab.lrs))]
+    ends = [_end(runs[i * lab.seeds : (i + 1) * lab.seeds]) for i in range(len(rates))]
     best = min(range(len(ends)), key=lambda i: ends[i])
     mine = range(best * lab.seeds, (best + 1) * lab.seeds)
-    trained = [
-        Trained(
-            plain(first[i - mine[0]]), plain(halfway), plain(members[i].model), tuple(runs[i].losses), lab.test.x, lab.labels,
-            lab.train.x, members[i].model,
-        )
-        for i in mine
-        if (halfway := early[i].model) is not None and not runs[i].diverged
-    ]  # fmt: skip
+    kept = [i for i in mine if early[i].model is not None and not runs[i].diverged]
+    trained = [_seen(lab, first[i - mine[0]], early[i].model, members[i].model, runs[i]) for i in kept]
+    failed: dict[str, str] = {}
     return {
-        "start": start, "scheme": scheme, "optimizer": optimizer, "width": width, "code": code, "lr": lab.lrs[best],
-        "edge": len(lab.lrs) > 1 and best in (0, len(lab.lrs) - 1), "diverged": lab.seeds - len(trained),
-        "engine": runs[0].engine, "seeds": [measured(run, lab.metrics) for run in trained],
-        "curve": _curve([run.losses for run in trained]), **(_pictures(lab, trained[0]) if trained else {}),
+        "start": start, "scheme": scheme, "optimizer": optimizer, "width": width, "code": code, "lr": rates[best],
+        "edge": len(rates) > 2 and rates[best] in (min(rates), max(rates)), "diverged": lab.seeds - len(trained),
+        "trained": [members[i].seed for i in kept],
+        "engine": runs[0].engine, "seeds": [measured(run, lab.metrics, failed) for run in trained],
+        "failed": failed, "curve": _curve([run.losses for run in trained]), **(_pictures(lab, trained[0]) if trained else {}),
     }  # fmt: skip
+
+
+def _seen(lab: Laboratory, before: nn.Module, early: nn.Module | None, after: nn.Module, run: Run) -> Trained:
+    """A network as metrics look at it."""
+    looks = (plain(model) for model in (before, early or after, after))
+    return Trained(*looks, tuple(run.losses), lab.test.x, lab.labels, lab.train.x, after)
 
 
 def _trained(lab: Laboratory, members: Sequence[Member]) -> list[Run]:
@@ -300,6 +284,31 @@ def _trained(lab: Laboratory, members: Sequence[Member]) -> list[Run]:
               seed=m.seed)
         for m in members
     ]  # fmt: skip
+
+
+def _text(scheme: Any) -> Any:
+    """A scheme's name, of which a study's cells are made; one that its name does not give back cannot be a cell."""
+    if not isinstance(scheme, Scheme):
+        return scheme
+    with suppress(LazyrichError):
+        if parse_scheme(scheme.name) == scheme:
+            return scheme.name.removesuffix("()")
+    raise AutoencoderError(
+        f"got the scheme '{scheme.name}', whose name does not give it back, expected one that the command line can write; pass its "
+        "text, such as 'mup' or 'abc(...)'"
+    )
+
+
+def _usual(optimizer: str) -> tuple[float, ...]:
+    """Learning rates about the one that is usual for an optimizer: those of sgd would make adam diverge."""
+    return tuple(RATES.get(optimizer, 0.001) * f for f in OCTAVES)
+
+
+def _rates_told(lrs: dict[str, tuple[float, ...]]) -> Any:
+    """The learning rates, by optimizer where they differ."""
+    told = {name: list(rates) for name, rates in lrs.items()}
+    first = next(iter(told.values()))
+    return first if all(rates == first for rates in told.values()) else told
 
 
 def _codes(chosen: dict[str, Any], ours: dict[str, Any]) -> dict[str, str]:
@@ -331,12 +340,11 @@ def _batches(lab: Laboratory, seed: int) -> Callable[[int], tuple[Tensor, Tensor
     return noisy(batches, task.noise, task.masked, seed) if task.noise or task.masked else batches
 
 
-def _end(runs: Sequence[Run]) -> float:
-    """Mean over seeds of the last tenth of the losses; infinite where one diverged."""
-    if any(run.diverged for run in runs):
-        return math.inf
-    tails = [run.losses[-max(1, len(run.losses) // 10) :] for run in runs]
-    return sum(sum(tail) / len(tail) for tail in tails) / len(tails)
+def _end(runs: Sequence[Run]) -> tuple[int, float]:
+    """How many seeds diverged, and the mean over the others of the last tenth of the losses: what a learning rate is judged by."""
+    tails = [run.losses[-max(1, len(run.losses) // 10) :] for run in runs if not run.diverged]
+    mean = sum(sum(tail) / len(tail) for tail in tails) / len(tails) if tails else math.inf
+    return len(runs) - len(tails), mean
 
 
 def _curve(losses: Sequence[Sequence[float]]) -> list[list[float]]:
@@ -377,23 +385,32 @@ def _theory(lab: Laboratory, values: Sequence[dict[str, Any]]) -> dict[str, floa
     return found
 
 
+def _loaded(data: Any) -> ArrayData:
+    """Data with its labels where there are any; inputs alone are enough. What has no name of its own is one's own data."""
+    try:
+        found = load(data)
+    except DataError:
+        found = load(data, target="input")  # says again what is wrong, unless it was that there are no labels
+    nameless = isinstance(data, (tuple, list, Tensor, np.ndarray))
+    return replace(found, name="your own data") if nameless else found
+
+
 def _laboratory(
-    factory: Callable[..., nn.Module], data: Any, base: int, lrs: tuple[float, ...], seeds: int, steps: int, batch: int,
+    factory: Callable[..., nn.Module], data: Any, base: int, lrs: dict[str, tuple[float, ...]], seeds: int, steps: int, batch: int,
     samples: int, test: int, device: str, engine: str, starts: dict[str, Start], metrics: dict[str, Metric],
     task: Task,
 ) -> Laboratory:  # fmt: skip
     seeds, steps, batch = count(seeds, "seeds"), count(steps, "steps"), count(batch, "batch")
     samples, test = count(samples, "samples"), count(test, "test")
-    if not all(0 < real(lr) < math.inf for lr in lrs):
-        raise AutoencoderError(f"got learning rates {list(lrs)}, expected positive ones; pass such as lrs=[0.01]")
+    if not all(0 < real(lr) < math.inf for rates in lrs.values() for lr in rates):
+        raise AutoencoderError(f"got learning rates {_rates_told(lrs)}, expected positive ones; pass such as lrs=[0.01]")
     refuse_device(device)
-    given = data if isinstance(data, ArrayData) else load(data)
+    given = data if isinstance(data, ArrayData) else _loaded(data)
     if len(given) < 20:
         raise AutoencoderError(f"got {len(given)} samples, expected at least 20: some to train on, some to hold out")
     whole = given.subset(min(samples + test, len(given)), seed=0)
     held = min(test, len(whole) // 3)
-    x = whole.x.flatten(1).float()
-    check_samples(x, "data")
+    x = check_samples(whole.x, "data", floating=False).flatten(1).float()
     principal(x[: min(len(x), 1000)])  # refuses data without variance
     labels = whole.y[len(x) - held :] if not whole.y.is_floating_point() and whole.y.dim() == 1 else None
     trained = min(samples, len(x) - held)  # a short held-out part leaves more than was asked for

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import jacrev, vmap
 
 from lazyrich.autoencoder.argument import check_maps, check_samples, check_sizes, reading
+from lazyrich.autoencoder.derivative import derivatives
 from lazyrich.autoencoder.evaluated import evaluated
 from lazyrich.errors import AutoencoderError
 
@@ -78,7 +78,7 @@ def stretch(decoder: nn.Module, z: Tensor) -> Stretch:
     with evaluated(decoder):
         with torch.no_grad(), reading(decoder, z, "decoder"):
             decoder(z[:1])  # what does not fit is said here: below, torch would speak of its own transforms
-        slopes = vmap(jacrev(one), chunk_size=64)(z.detach()).detach()
+        slopes = derivatives(one, z)
     values = torch.linalg.svdvals(slopes)
     values = nn.functional.pad(values, (0, z.shape[1] - values.shape[1]))  # directions beyond the outputs are lost
     return Stretch(values[:, 0], values[:, -1], values.log().mean(1))

@@ -76,8 +76,10 @@ def subspace_angle(a: Tensor, b: Tensor) -> float:
 
     Computed from sines as well as cosines, so that small angles keep their digits (Bjorck & Golub 1973).
 
+    Rows may depend on each other: what is compared is what they span.
+
     Raises:
-        AutoencoderError: if the spaces have different dimensions, or lie in different ones.
+        AutoencoderError: if the spaces have different dimensions or none, or lie in different ones.
 
     Example:
         >>> round(subspace_angle(torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0, 1.0]])) / math.pi, 6)
@@ -90,12 +92,22 @@ def subspace_angle(a: Tensor, b: Tensor) -> float:
             f"got a of shape {tuple(a.shape)} and b of shape {tuple(b.shape)}, expected matrices whose rows have one length; pass "
             "directions of one space, one a row"
         )
-    p, q = (torch.linalg.qr(m.double().T).Q for m in (a, b))
-    if p.shape[1] != q.shape[1]:
-        raise AutoencoderError(f"got row spaces of dimension {p.shape[1]} and {q.shape[1]}, expected equal ones")
+    p, q = (_row_space(m) for m in (a, b))
+    if p.shape[1] != q.shape[1] or not p.shape[1]:
+        raise AutoencoderError(
+            f"got row spaces of dimension {p.shape[1]} (a, {len(a)} rows) and {q.shape[1]} (b, {len(b)} rows), expected equal ones "
+            "of at least one; give as many independent rows in both"
+        )
     sine = torch.linalg.matrix_norm(q - p @ (p.T @ q), ord=2)
     cosine = torch.linalg.svdvals(p.T @ q).min()
     return float(torch.atan2(sine, cosine))
+
+
+def _row_space(matrix: Tensor) -> Tensor:
+    """An orthonormal basis, one vector a column; rows that depend on the others, and zero ones, add none."""
+    _, size, rows = torch.linalg.svd(matrix.double(), full_matrices=False)
+    floor = size.amax() * max(matrix.shape) * torch.finfo(matrix.dtype).eps
+    return rows[size > floor].T
 
 
 @dataclass(frozen=True)

@@ -11,15 +11,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import jacfwd, jacrev, vmap
 
+from lazyrich.autoencoder.derivative import derivatives
 from lazyrich.autoencoder.evaluated import evaluated
 from lazyrich.autoencoder.iterated import iterate
 from lazyrich.autoencoder.latent import codes, stretch
 from lazyrich.autoencoder.mirror import mirrors
 from lazyrich.autoencoder.pair import halves
 from lazyrich.autoencoder.variational import Vae, collapse, importance_bound
-from lazyrich.errors import AutoencoderError, LazyrichError
+from lazyrich.errors import AutoencoderError, LazyrichError, out_of_memory
 from lazyrich.measure.movement import feature_movement
 from lazyrich.tangent.features import features
 
@@ -112,14 +112,12 @@ def radius(run: Trained) -> float:
     """
     encoder, decoder = halves(run.after)
 
-    def one(x: Tensor) -> Tensor:
-        inward = jacrev(lambda v: encoder(v.unsqueeze(0)).flatten())(x)
-        outward = jacfwd(lambda z: decoder(z.unsqueeze(0)).flatten())(encoder(x.unsqueeze(0)).flatten())
-        return inward.flatten(1) @ outward
-
+    few = run.seen[:FEW]
     with torch.no_grad(), evaluated(run.after):
-        small = vmap(one, chunk_size=8)(run.seen[:FEW])
-    return float(torch.linalg.eigvals(small).abs().amax(-1).median())
+        code = encoder(few)
+        inward = derivatives(lambda x: encoder(x.unsqueeze(0)).flatten(), few, chunk=8).flatten(2)
+        outward = derivatives(lambda z: decoder(z.unsqueeze(0)).flatten(), code, forward=True, chunk=8).flatten(2)
+    return float(torch.linalg.eigvals(inward @ outward).abs().amax(-1).median())
 
 
 def settled(run: Trained) -> float:
@@ -209,8 +207,11 @@ METRICS: dict[str, Metric] = {
 }
 
 
-def measured(run: Trained, metrics: dict[str, Metric]) -> dict[str, float | None]:
-    """Every metric of a run, in evaluation mode, without gradients of weights; None where it is undefined for network or data."""
+def measured(run: Trained, metrics: dict[str, Metric], failed: dict[str, str] | None = None) -> dict[str, float | None]:
+    """Every metric of a run, in evaluation mode, without gradients of weights; None where it is undefined for network or data.
+
+    A metric that fails is None too, so that a finished training is not lost; ``failed`` takes what it said, by its name.
+    """
     found: dict[str, float | None] = {}
     with ExitStack() as looking, torch.no_grad():
         for model in (run.before, run.early, run.after, run.network):
@@ -220,6 +221,13 @@ def measured(run: Trained, metrics: dict[str, Metric]) -> dict[str, float | None
                 value = metric(run)
             except (LazyrichError, torch.linalg.LinAlgError):
                 value = None
+            except Exception as error:  # one's own code may raise anything
+                if out_of_memory(error):
+                    raise
+                value = None
+                if failed is not None:
+                    said = (str(error).strip().splitlines() or [""])[0]
+                    failed[name] = f"{type(error).__name__}{said and f': {said}'}"
             found[name] = None if value is None else _finite(name, value)
     return found
 

@@ -90,14 +90,15 @@ def mirrors(model: nn.Module, x: Tensor) -> list[Mirror]:
         True
     """
     pairs, read = images(model), plain(model)
+    inner = [decoder.path for _, decoder in images(read)]  # of a variational network the plain one has parts of other names
     check_samples(x, floating=False)
     with evaluated(read), reading(read, x):
         given = _inputs(read, x, [encoder for encoder, _ in pairs])
-        returned = features(read, x, [decoder.path for _, decoder in pairs])
+        returned = features(read, x, inner)
     found = []
-    for encoder, decoder in pairs:
+    for (encoder, decoder), path in zip(pairs, inner, strict=True):
         a, b = encoder.matrix(), decoder.matrix(turned=True)
-        shared = _cka(given[encoder.path].flatten(1), returned[decoder.path].flatten(1))
+        shared = _cka(given[encoder.path].flatten(1), returned[path].flatten(1))
         found.append(Mirror(encoder.path, decoder.path, cosine(b, a), _angle(b.T, a.T), shared))
     return found
 

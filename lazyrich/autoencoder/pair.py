@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -114,11 +115,42 @@ def fit(model: nn.Module, x: Tensor, wide: bool = False) -> tuple[int, int]:
     return sizes[0], sizes[1]
 
 
+@torch.no_grad()
+def refuse_shaped(model: nn.Module, x: Tensor) -> None:
+    """Refuses reconstructions of another shape than the samples': losses compare entry by entry.
+
+    Raises:
+        AutoencoderError: for images where samples are flat, and the other way round.
+
+    Example:
+        >>> refuse_shaped(Pair(nn.Linear(6, 2), nn.Linear(2, 6)), torch.zeros(4, 6))
+    """
+    with evaluated(model):
+        shape = tuple(model(x[:2]).shape[1:])
+    if shape != tuple(x.shape[1:]):
+        mend = "nn.Flatten()" if x.dim() == 2 else f"nn.Unflatten(1, {tuple(x.shape[1:])})"
+        raise AutoencoderError(
+            f"the decoder returns samples of shape {shape}, expected {tuple(x.shape[1:])}, that of the inputs; end it with {mend}"
+        )
+
+
 def _tried(module: nn.Module, x: Tensor, name: str, given: str, hint: str = "") -> Any:
     try:
         return module(x)
     except (RuntimeError, TypeError, ValueError) as error:
-        said = str(error).strip().splitlines()[0]
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        hint += _of_images(module, x)
         raise AutoencoderError(
             f"the {name} does not take {given}, of shape {tuple(x.shape)} ({said}); expected shapes that fit{hint}"
         ) from error
+
+
+def _of_images(module: nn.Module, x: Tensor) -> str:
+    """Studies hand samples over flat; what to say to a module that begins with a convolution."""
+    first = next((part for part in module.modules() if getattr(part, "weight", None) is not None), None)
+    if x.dim() != 2 or not isinstance(first, nn.Conv2d):
+        return ""
+    side = math.isqrt(x.shape[1] // first.in_channels)
+    if first.in_channels * side**2 != x.shape[1]:
+        return f"; samples are flat, so begin with nn.Unflatten(1, ({first.in_channels}, height, width))"
+    return f"; samples are flat, so begin with nn.Unflatten(1, ({first.in_channels}, {side}, {side}))"

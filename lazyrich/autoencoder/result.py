@@ -32,7 +32,8 @@ class Comparison:
         worse: the other.
         gain: mean difference, in parts of the variance.
         half_width: half of its 95 % interval over the pairs.
-        pairs: how many.
+        pairs: how many, of which both trained.
+        diverged: networks of the better and of the worse level that diverged; then there is no winner.
     """
 
     axis: str
@@ -41,19 +42,36 @@ class Comparison:
     gain: float
     half_width: float
     pairs: int
+    diverged: tuple[int, int] = (0, 0)
 
     @property
     def sure(self) -> bool:
-        """Whether the interval leaves zero out."""
-        return self.gain > self.half_width
+        """Whether the interval leaves zero out, and all networks trained."""
+        return self.gain > self.half_width and not any(self.diverged)
 
     @property
     def sentence(self) -> str:
         """What it means."""
+        if any(self.diverged):
+            return self._lost
         amount = f"{100 * self.gain:.2g} ± {100 * self.half_width:.2g} points of variance, {self.pairs} pairs"
         if self.sure:
             return f"Of {self.axis}s, {self.better} beats {self.worse} by {amount}."
         return f"Between {self.axis}s {self.better} and {self.worse} nothing can be told ({amount})."
+
+    @property
+    def _lost(self) -> str:
+        """Pairs of which both trained are a choice of the tame ones, so they are told and decide nothing."""
+        who = " and ".join(f"{n} of {level}" for n, level in zip(self.diverged, (self.better, self.worse), strict=True) if n)
+        rest = "no pair is left of which both trained"
+        if self.pairs > 1:
+            more = "less" if self.gain >= 0 else "more"
+            rest = f"where both trained, {self.better} leaves {100 * abs(self.gain):.2g} ± {100 * self.half_width:.2g} points "
+            rest += f"{more}, {self.pairs} pairs"
+        names = f"{self.better} and {self.worse}"
+        return (
+            f"Between {self.axis}s {names} there is no winner: networks diverged, {who}; {rest}; give smaller learning rates."
+        )
 
 
 @dataclass(frozen=True)
@@ -75,8 +93,8 @@ class AutoencoderResult:
         linear: part of the variance that the best linear autoencoder leaves, by the code's size as asked for.
         comparisons: best against second level of every axis with several.
         causes: by the strength of their correlation.
-        movements: slope of the encoder's movement in the width by (start, scheme, optimizer), with the exponent of theory for a
-            network without a bottleneck.
+        movements: slope of the encoder's movement in the width by (start, scheme, optimizer), with the exponent of theory for the
+            first layer of a network without a bottleneck.
     """
 
     cells: tuple[Mapping[str, Any], ...]
@@ -94,13 +112,13 @@ class AutoencoderResult:
 
     @property
     def ranked(self) -> list[Mapping[str, Any]]:
-        """Cells by their mean unexplained variance, best first; those that diverged last."""
-        return sorted(self.cells, key=lambda c: _or(mean(c, GOAL), math.inf))
+        """Cells by their mean unexplained variance, best first; those of which a network diverged last."""
+        return sorted(self.cells, key=lambda c: (lost(c) > 0, _or(mean(c, GOAL), math.inf)))
 
     def rows(self) -> list[dict[str, Any]]:
         """Every network as a flat record."""
         kept = (*AXES, "lr")
-        return [{k: c[k] for k in kept} | {"seed": i} | dict(seed) for c in self.cells for i, seed in enumerate(c["seeds"])]
+        return [{k: c[k] for k in kept} | {"seed": i} | dict(seed) for c in self.cells for i, seed in _seeded(c)]
 
     @property
     def sentence(self) -> str:
@@ -126,15 +144,29 @@ class AutoencoderResult:
                 f"{cause.rank:+.2f} over {cause.networks} networks, p = {cause.p_value:.1g}); that is no proof of cause."
             )
         own = distinct(self.cells, self.settings.get("base"))
+        if gone := [c for c in own if lost(c)]:
+            said.append(
+                f"In {len(gone)} of {len(own)} cells no learning rate trained all networks, and {sum(map(lost, gone))} diverged at "
+                "the best; those cells rank last; give smaller learning rates."
+            )
+        said += self._failures
         edges = sum(bool(c["edge"]) for c in own)
         if edges:
             said.append(f"In {edges} of {len(own)} cells the best learning rate is an end of the grid; widen it to be sure.")
         return " ".join(said)
 
+    @property
+    def _failures(self) -> list[str]:
+        """Metrics that raised an error: finished trainings are kept without them."""
+        told = {name: text for c in reversed(self.cells) for name, text in c.get("failed", {}).items()}
+        return [f"Metric '{name}' fails ({text}) and is undefined there; mend it and repeat." for name, text in told.items()]
+
     def _scheme(self, cell: Mapping[str, Any]) -> str:
         """A cell's scheme, or all of them where they are one network."""
-        alike = cell["width"] == self.settings.get("base") and len({c["scheme"] for c in self.cells}) > 1
-        return "every scheme (one network at the base width)" if alike else str(cell["scheme"])
+        return "every scheme (one network at the base width)" if self._shared(cell) else str(cell["scheme"])
+
+    def _shared(self, cell: Mapping[str, Any]) -> bool:
+        return cell["width"] == self.settings.get("base") and len({c["scheme"] for c in self.cells}) > 1
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain JSON values; what ``lazyrich.render`` reads."""
@@ -158,13 +190,21 @@ class AutoencoderResult:
         axes = [a for a in AXES if len({str(c[a]) for c in self.cells}) > 1 or a in ("start", "scheme", "width")]
         shown = [*SHOWN, *(m for m in VARIATIONAL if any(mean(c, m) is not None for c in self.cells))]
         header = [*axes, "lr", *shown]
-        rows = [[str(c[a]) for a in axes] + [f"{c['lr']:.3g}"] + [_brief(mean(c, m)) for m in shown] for c in self.ranked]
+        own = distinct(self.ranked, self.settings.get("base"))
+        rows = [self._row(c, axes, shown) for c in own]
+        if any(map(lost, self.cells)):
+            header, rows = [*header, "diverged"], [[*row, str(lost(c))] for row, c in zip(rows, own, strict=True)]
         sizes = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
         table = ["  ".join(w.ljust(n) for w, n in zip(row, sizes, strict=True)).rstrip() for row in [header, *rows]]
         rule = "-" * max(map(len, table))
         linear = ", ".join(f"{'' if k == 'None' else f'code {k}: '}{100 * v:.3g} %" for k, v in self.linear.items())
         moves = [_moves(*movement) for movement in self.movements]
         return "\n".join([self.title, self.sentence, rule, *table, rule, f"best linear autoencoder leaves {linear}", *moves])
+
+    def _row(self, cell: Mapping[str, Any], axes: Sequence[str], shown: Sequence[str]) -> list[str]:
+        """A line of the table; a network that all schemes share stands there once."""
+        names = ["every" if a == "scheme" and self._shared(cell) else str(cell[a]) for a in axes]
+        return [*names, f"{cell['lr']:.3g}", *(_brief(mean(cell, m)) for m in shown)]
 
 
 def summarise(
@@ -191,6 +231,21 @@ def mean(cell: Mapping[str, Any], metric: str) -> float | None:
     return sum(known) / len(known) if known else None
 
 
+def lost(cell: Mapping[str, Any]) -> int:
+    """Networks of a cell that diverged at its best learning rate, or whose reconstructions are no numbers.
+
+    Example:
+        >>> lost({"seeds": [{"unexplained": 0.5}], "diverged": 2})
+        2
+    """
+    return int(cell.get("diverged", 0)) + sum(seed.get(GOAL) is None for seed in cell["seeds"])
+
+
+def _seeded(cell: Mapping[str, Any]) -> list[tuple[int, Mapping[str, Any]]]:
+    """The networks that trained, each with its seed: pairs must share it."""
+    return list(zip(cell.get("trained", range(len(cell["seeds"]))), cell["seeds"], strict=True))
+
+
 def distinct(cells: Sequence[Mapping[str, Any]], base: int | None) -> list[Mapping[str, Any]]:
     """The cells without repetitions: at the base width every scheme's plan is the plain network, so one scheme stands for all.
 
@@ -205,20 +260,38 @@ def distinct(cells: Sequence[Mapping[str, Any]], base: int | None) -> list[Mappi
 
 
 def _compared(cells: Sequence[Mapping[str, Any]], axis: str, base: int | None = None) -> Comparison | None:
-    """The level that leaves least on average against the second, over all pairs that differ in this axis alone."""
+    """The level that leaves least on average against the second, over all pairs that differ in this axis alone.
+
+    Of a network that diverged infinitely much is left: the level with fewer of them comes first, and their pairs are counted apart.
+    """
     levels = list(dict.fromkeys(c[axis] for c in cells))
     if len(levels) < 2:
         return None
     own = cells if axis == "width" else distinct(cells, base)
     at = {level: _keyed(own, axis, level) for level in levels}
     shared = set.intersection(*(set(found) for found in at.values()))
-    order = sorted(levels, key=lambda level: sum(at[level][key] for key in shared))
-    gaps = {key: at[order[1]][key] - at[order[0]][key] for key in shared}
-    pairs = _once(gaps) if axis == "width" and base in order[:2] else list(gaps.values())
+    gone = {level: _gone(at[level], shared, axis == "width" and level == base) for level in levels}
+    tame = [level for level in levels if gone[level] <= sorted(gone.values())[1]]
+    whole = [key for key in shared if all(math.isfinite(at[level][key]) for level in tame)]
+    first, second = sorted(tame, key=lambda level: (gone[level], sum(at[level][key] for key in whole)))[:2]
+    gaps = {key: at[second][key] - at[first][key] for key in shared if math.isfinite(at[first][key] + at[second][key])}
+    pairs = _once(gaps) if axis == "width" and base in (first, second) else list(gaps.values())
     if len(pairs) < 2:
-        return None
-    half = float(stats.t.ppf(0.975, len(pairs) - 1)) * float(np.std(pairs, ddof=1)) / math.sqrt(len(pairs))
-    return Comparison(axis, order[0], order[1], float(np.mean(pairs)), half, len(pairs))
+        pairs = []
+        if not (gone[first] or gone[second]):
+            return None
+    gain, half = (float(np.mean(pairs)), _half_width(pairs)) if pairs else (math.nan, math.nan)
+    return Comparison(axis, first, second, gain, half, len(pairs), (gone[first], gone[second]))
+
+
+def _gone(left: Mapping[tuple[Any, ...], float], keys: set[tuple[Any, ...]], once: bool) -> int:
+    """Networks that diverged; at the base width all schemes share them, so they count once."""
+    return len({(key[0], *key[2:]) if once else key for key in keys if math.isinf(left[key])})
+
+
+def _half_width(values: Sequence[float]) -> float:
+    """Half of the 95 % interval of a mean."""
+    return float(stats.t.ppf(0.975, len(values) - 1)) * float(np.std(values, ddof=1)) / math.sqrt(len(values))
 
 
 def _once(gaps: Mapping[tuple[Any, ...], float]) -> list[float]:
@@ -230,11 +303,14 @@ def _once(gaps: Mapping[tuple[Any, ...], float]) -> list[float]:
 
 
 def _keyed(cells: Sequence[Mapping[str, Any]], axis: str, level: Any) -> dict[tuple[Any, ...], float]:
-    return {
-        (*(c[a] for a in AXES if a != axis), i): seed[GOAL]
-        for c in cells if c[axis] == level
-        for i, seed in enumerate(c["seeds"]) if seed.get(GOAL) is not None
-    }  # fmt: skip
+    """What every network of a level leaves, by everything else; infinitely much where it diverged."""
+    found = {}
+    for c in cells:
+        if c[axis] == level:
+            rest, own = tuple(c[a] for a in AXES if a != axis), dict(_seeded(c))
+            seeds = range(len(own) + int(c.get("diverged", 0)))
+            found |= {(*rest, i): _or(own[i].get(GOAL) if i in own else None, math.inf) for i in seeds}
+    return found
 
 
 def _cause(cells: Sequence[Mapping[str, Any]], name: str) -> Cause | None:
@@ -259,7 +335,7 @@ def _movements(cells: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str, 
         if seeds:
             slope = fit_slope(widths, [[by_width[w][s] for w in widths] for s in range(seeds)])
             verdict = parse_scheme(scheme).classify(optimizer)
-            found.append((start, scheme, optimizer, slope, -verdict.r))
+            found.append((start, scheme, optimizer, slope, 0.0 - verdict.layer_r[0]))
     return found
 
 

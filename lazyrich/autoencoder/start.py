@@ -101,7 +101,7 @@ def cascading(model: nn.Module, x: Tensor, seed: int) -> None:
     """The encoder's weights keep the data's first principal directions, layer by layer; the decoder is its transpose.
 
     From the input on, each weight of the encoder is split along the principal directions of what enters it: the first k (k the
-    size of the code) are kept at the weight's own size, the rest is drawn as it was.
+    size of the code) are kept, at the whole weight's size, and the rest is removed.
 
     Example:
         >>> import lazyrich as lzr
@@ -117,7 +117,7 @@ def cascading(model: nn.Module, x: Tensor, seed: int) -> None:
             raise AutoencoderError(f"'{layer.path}' is no dense layer; a start from principal directions wants dense layers")
         basis = principal(entering).directions[:code]
         turned = weight.flatten(1) @ basis.T @ basis
-        weight.copy_((turned * weight.square().mean().sqrt() / turned.square().mean().sqrt()).reshape(weight.shape))
+        layer.put((turned * weight.square().mean().sqrt() / turned.square().mean().sqrt()).reshape(weight.shape))
     transposed()(model, x, seed)
 
 
@@ -151,7 +151,7 @@ def _give(layer: Weighted, form: Form, mirror: Weighted | None = None) -> None:
     """A form for a layer's weight, at its own size."""
     other, others = (None, None) if mirror is None else (mirror.weight, mirror.sides)
     made = formed(form, layer.weight, layer.sides, other, others)
-    layer.weight.copy_(made * layer.weight.square().mean().sqrt())
+    layer.put(made * layer.weight.square().mean().sqrt())
 
 
 STARTS: dict[str, Start] = {

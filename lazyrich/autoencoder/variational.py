@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from lazyrich.amount import real
 from lazyrich.autoencoder.argument import check_modules, check_samples, check_sizes, count, reading
+from lazyrich.autoencoder.evaluated import evaluated
 from lazyrich.autoencoder.pair import Pair
 from lazyrich.errors import AutoencoderError
 from lazyrich.family.zoo.mlp import MLP
@@ -96,6 +97,18 @@ class Means(nn.Module):
         return self.encoder(x).flatten(1).chunk(2, dim=1)[0]
 
 
+class Probabilities(nn.Module):
+    """The decoder of a Bernoulli autoencoder as a plain one: the means of its likelihood, in [0, 1], where it gives logits."""
+
+    def __init__(self, decoder: nn.Module) -> None:
+        super().__init__()
+        self.decoder = decoder
+
+    def forward(self, z: Tensor) -> Tensor:
+        """(samples, k) to means of the decoder's shape."""
+        return self.decoder(z).sigmoid()
+
+
 def vae(width: int, inputs: int = 64, code: int = 8, depth: int = 1) -> Vae:
     """A variational autoencoder of tanh layers that learns its noise; of depth 0 a linear one.
 
@@ -114,11 +127,15 @@ def vae(width: int, inputs: int = 64, code: int = 8, depth: int = 1) -> Vae:
 def plain(model: nn.Module) -> nn.Module:
     """A model as a deterministic autoencoder: of a variational one its means, sharing its tensors; any other as it is.
 
+    Means of the posterior, and of the likelihood: a Bernoulli decoder's probabilities, not its logits.
+
     Example:
         >>> plain(vae(16))(torch.zeros(3, 64)).shape
         torch.Size([3, 64])
     """
-    return Pair(Means(model.encoder), model.decoder) if isinstance(model, Vae) else model
+    if not isinstance(model, Vae):
+        return model
+    return Pair(Means(model.encoder), Probabilities(model.decoder) if model.likelihood == "bernoulli" else model.decoder)
 
 
 @dataclass(frozen=True)
@@ -171,8 +188,8 @@ def refuse_impossible(x: Tensor, likelihood: str, what: str = "values") -> None:
 def objective(beta: float = 1.0, free_bits: float = 0.0, warm_up: int = 0) -> Callable[[Variational, Tensor], Tensor]:
     """The negative ELBO in nats a sample, distortion + beta_t sum_j max(free_bits, KL_j), as a loss of ``train``.
 
-    KL_j is averaged over the batch before free bits are taken (Kingma et al. 2016). With ``warm_up`` steps, beta_t rises
-    linearly from 0, one call one step: make one loss for one run.
+    KL_j is averaged over the batch before free bits are taken (Kingma et al. 2016). With ``warm_up`` steps, beta_t =
+    beta min(1, t / warm_up) in step t = 1, 2, ..., one call one step: make one loss for one run.
 
     Raises:
         AutoencoderError: for a beta, free bits or a warm-up that is negative or not finite.
@@ -201,6 +218,8 @@ def objective(beta: float = 1.0, free_bits: float = 0.0, warm_up: int = 0) -> Ca
 def importance_bound(vae: Vae, x: Tensor, samples: int = 100, seed: int = 0) -> Tensor:
     """Log (1/K) sum_k p(x, z_k) / q(z_k | x), z_k ~ q, (N,), in nats: a lower bound that rises with K (Burda et al. 2016).
 
+    In evaluation mode; the network is left in the mode that it had.
+
     Raises:
         AutoencoderError: for no samples, a network that is no ``Vae``, or inputs that it does not read.
 
@@ -210,6 +229,11 @@ def importance_bound(vae: Vae, x: Tensor, samples: int = 100, seed: int = 0) -> 
     """
     samples, seed = count(samples, "samples"), count(seed, "seed", 0)
     _refuse_others(vae)
+    with evaluated(vae):
+        return _bound(vae, x, samples, seed)
+
+
+def _bound(vae: Vae, x: Tensor, samples: int, seed: int) -> Tensor:
     mean, log_variance = _posterior(vae, x)
     noise = torch.randn((samples, *mean.shape), generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(mean)
     z = mean + noise * (0.5 * log_variance).exp()
@@ -261,7 +285,7 @@ class Collapse:
 
 @torch.no_grad()
 def collapse(vae: Vae, x: Tensor) -> Collapse:
-    """Rates and spreads of every latent on data.
+    """Rates and spreads of every latent on data, in evaluation mode; the network is left in the mode that it had.
 
     Raises:
         AutoencoderError: for a single sample, a network that is no ``Vae``, or inputs that it does not read.
@@ -272,6 +296,7 @@ def collapse(vae: Vae, x: Tensor) -> Collapse:
     """
     _refuse_others(vae)
     check_samples(x, "x", 2, floating=False)
-    mean, log_variance = _posterior(vae, x)
+    with evaluated(vae):
+        mean, log_variance = _posterior(vae, x)
     rates = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance)
     return Collapse(rates.mean(0), mean.var(0))

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
+from torch.nn.functional import cosine_similarity
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.nn.utils.parametrize import is_parametrized
 
 from lazyrich.autoencoder.argument import check_modules
+from lazyrich.errors import AutoencoderError
 from lazyrich.family.semantics import read_axes
 from lazyrich.init import Sides
+
+KEPT = 0.999  # cosine from which on a parametrization has kept the direction of what it was given
 
 
 @dataclass(frozen=True)
@@ -19,7 +25,8 @@ class Weighted:
     Attributes:
         path: of the layer.
         module: the layer.
-        weight: shares the layer's memory, without gradients; of the head of a variational encoder the means' half.
+        weight: shares the layer's memory, without gradients; of the head of a variational encoder the means' half. Behind a
+            parametrization it is what that gives, a copy.
     """
 
     path: str
@@ -61,6 +68,39 @@ class Weighted:
             by_group = by_group.transpose(1, 2).flip(tuple(range(3, by_group.dim())))
         return by_group.flatten(0, 1).flatten(1)
 
+    @torch.no_grad()
+    def put(self, value: Tensor) -> Weighted:
+        """Give the layer a weight, through its parametrization where it has one; the layer with the weight that it has then.
+
+        A spectral norm keeps the direction of what it is given and takes its size.
+
+        Raises:
+            AutoencoderError: for a weight that is computed from others and cannot be written.
+
+        Example:
+            >>> from torch.nn.utils.parametrizations import weight_norm
+            >>> (layer,) = weighted(weight_norm(nn.Linear(2, 2)))
+            >>> layer.put(torch.eye(2)).module.weight.detach().round().tolist()
+            [[1.0, 0.0], [0.0, 1.0]]
+        """
+        if not is_parametrized(self.module, "weight"):
+            if "weight" not in self.module._parameters and any(
+                f"weight_{end}" in self.module._parameters for end in ("v", "orig")
+            ):
+                raise AutoencoderError(_computed(self, "torch's older norms compute it before every call"))
+            self.weight.copy_(value)
+            return self
+        whole, part = self.module.weight.detach().clone(), tuple(slice(n) for n in self.weight.shape)
+        whole[part] = value.to(whole)
+        try:
+            self.module.weight = whole
+        except (NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+            raise AutoencoderError(_computed(self, "its parametrization has no right_inverse for it")) from error
+        now = self.module.weight.detach()
+        if not float(cosine_similarity(now.flatten(), whole.flatten(), dim=0)) >= KEPT and bool(whole.any()):
+            raise AutoencoderError(_computed(self, "its parametrization makes another weight of it"))
+        return Weighted(self.path, self.module, now[part])
+
     def means(self) -> Weighted:
         """The first half of the outputs: of means and log-variances the means."""
         axis = self.sides.produced[0]
@@ -68,6 +108,13 @@ class Weighted:
 
     def __str__(self) -> str:
         return f"'{self.path}' ({type(self.module).__name__}, {' x '.join(map(str, self.weight.shape))})"
+
+
+def _computed(layer: Weighted, why: str) -> str:
+    return (
+        f"the weight of {layer} is computed from other tensors and takes no start: {why}; take the parametrization off this layer, "
+        "or keep to the start 'default'"
+    )
 
 
 def weighted(module: nn.Module, prefix: str = "") -> list[Weighted]:

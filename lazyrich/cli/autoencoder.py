@@ -72,7 +72,7 @@ def run(words: Sequence[str]) -> None:
             masked: part of the inputs that is set to zero.
             beta: weight of the code's rate in a variational autoencoder, such as lazyrich.autoencoder:vae.
             free_bits: nats a latent of a variational autoencoder that cost nothing.
-            warm_up: steps in which beta rises from zero.
+            warm_up: steps in which beta rises evenly, from beta / warm_up in the first of them.
             engine: vmap stacks networks of one shape, loop trains one by one, auto decides by rule.
             device: where to train.
             executor: inline, processes, ray, dask, ray://HOST:PORT or dask://HOST:PORT.

@@ -75,7 +75,7 @@ def _of_names(value: Mapping[str, Any], name: str) -> str:
 
 def _inputs_alone(value: Any, name: str, alone: bool) -> ArrayData:
     if not alone:
-        raise DataError(f"'{name}' is inputs without targets; give a pair (x, y), or target='input'")
+        raise DataError(f"'{name}' is inputs without targets; give a pair (x, y), or lazyrich.data.load(x, target='input')")
     x = _inputs(value, name)
     return ArrayData(x, x, name)
 

@@ -201,3 +201,16 @@ def test_tasks_and_starts_that_do_not_fit_are_refused_before_training(changes, s
     words = {"factory": lzr.zoo.autoencoder, "starts": ["default"], **FEW, **changes}
     with pytest.raises(AutoencoderError, match=says):
         study(words.pop("factory"), "digits", **words)
+
+
+def test_a_bernoulli_network_is_looked_at_by_its_probabilities():
+    net, x = bernoulli(8), torch.rand(20, 64)
+    read = plain(net)
+    torch.testing.assert_close(read(x), net.eval()(x).reconstruction.sigmoid())
+    assert halves(read)[1](torch.zeros(2, 4)).min() > 0  # the decoder by itself too: its stretches and radii are those of means
+    assert [m.decoder for m in mirrors(net, x)] == ["decoder.readout", "decoder.hidden.0"]
+    found = study(
+        bernoulli, (x.repeat(4, 1), torch.zeros(80).long()), ["default"], **{**FEW, "steps": 3, "widths": [8], "seeds": 1}
+    )
+    assert all(0 <= v <= 1 for row in found.cells[0]["outputs"] for v in row)
+    assert None not in [found.cells[0]["seeds"][0][name] for name in ("decoder early", "mirror shared", "stretch", "radius")]

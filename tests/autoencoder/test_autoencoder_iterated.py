@@ -9,9 +9,13 @@ from torch import nn
 import lazyrich as lzr
 from lazyrich.autoencoder import (
     Pair,
+    Trained,
+    Vae,
     codes,
+    collapse,
     fit,
     halves,
+    importance_bound,
     iterate,
     jacobian,
     memory,
@@ -22,6 +26,7 @@ from lazyrich.autoencoder import (
     tied_signal,
     used,
 )
+from lazyrich.autoencoder.metric import radius
 from lazyrich.errors import AutoencoderError
 from lazyrich.inference import posterior
 
@@ -313,6 +318,7 @@ def shaky(inputs, outputs):
     return nn.Sequential(*body, nn.Linear(8, outputs), nn.Dropout(0.5).eval())
 
 
+BACK = nn.Linear(3, 6)
 MEASURES = {
     "iterate": lambda net, x: iterate(net, x, steps=9).last,
     "jacobian": jacobian,
@@ -320,7 +326,52 @@ MEASURES = {
     "memory": lambda net, x: memory(net, x, steps=9).error,
     "stretch": lambda net, x: stretch(net, x).largest,
     "codes": codes,
+    "collapse": lambda net, x: collapse(Vae(net, BACK), x).rates,
+    "importance_bound": lambda net, x: importance_bound(Vae(net, BACK), x, 5),
 }
+
+
+def test_a_point_of_zero_is_measured_by_the_size_of_the_others():
+    x = torch.tensor([[0.0, 0.0], [3.0, 4.0]])
+    kept, pushed = memory(lambda x: x, x, steps=9), memory(lambda x: x + torch.tensor([0.3, 0.4]), x, steps=9)
+    assert kept.error.tolist() == [0.0, 0.0]
+    assert not kept.returned[0]  # it was disturbed as well, and the identity brings nothing back
+    assert pushed.error.tolist() == pytest.approx([0.1, 0.1])
+    assert "largest reconstruction error 10 %" in pushed.sentence
+    assert memory(lambda x: x, torch.zeros(2, 2), steps=9).error.tolist() == [0.0, 0.0]
+
+
+def test_distances_are_relative_to_where_a_sample_began():
+    assert iterate(lambda x: x / 2, torch.tensor([[3.0, 4.0]]), steps=9).distance[:2, 0].tolist() == [0.5, 0.25]
+
+
+def test_the_condition_of_a_decoder_is_a_geometric_mean():
+    assert stretch(lambda z: z**2 / 2, torch.tensor([[1.0, 1.0], [16.0, 1.0]])).condition == pytest.approx(4.0)
+
+
+class Clip(nn.Module):
+    """A rectifier by an index that depends on the numbers, which torch's transforms cannot stack."""
+
+    def forward(self, h):
+        h = h.clone()
+        h[h < 0] = 0
+        return h
+
+
+def test_networks_that_cannot_be_stacked_have_the_numbers_of_those_that_can():
+    torch.manual_seed(0)
+    plain = Pair(
+        nn.Sequential(nn.Linear(6, 9), nn.ReLU(), nn.Linear(9, 3)), nn.Sequential(nn.Linear(3, 9), nn.ReLU(), nn.Linear(9, 6))
+    )
+    odd = Pair(
+        nn.Sequential(plain.encoder[0], Clip(), plain.encoder[2]), nn.Sequential(plain.decoder[0], Clip(), plain.decoder[2])
+    )
+    x = torch.randn(30, 6)
+    torch.testing.assert_close(stretch(odd.decoder, x[:, :3]).largest, stretch(plain.decoder, x[:, :3]).largest)
+    torch.testing.assert_close(jacobian(odd, x), jacobian(plain, x))
+    radii = [radius(Trained(net, net, net, (), x, None, x)) for net in (odd, plain)]
+    assert radii[0] == pytest.approx(radii[1])
+    assert radii[0] == pytest.approx(float(spectral_radius(plain, x[:24]).median()), rel=1e-4)
 
 
 @pytest.mark.parametrize("name", MEASURES)

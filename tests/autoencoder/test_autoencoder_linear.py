@@ -53,8 +53,21 @@ def test_principal_directions_are_those_of_the_covariance():
 def test_small_angles_keep_their_digits():
     turn = torch.tensor([[1.0, 1e-9]], dtype=torch.float64)
     assert subspace_angle(torch.tensor([[1.0, 0.0]]), turn) == pytest.approx(1e-9, rel=1e-6)
-    with pytest.raises(AutoencoderError, match="dimension 1 and 2"):
+    with pytest.raises(AutoencoderError, match="dimension 1 .* and 2"):
         subspace_angle(torch.ones(1, 3), torch.eye(3)[:2])
+
+
+def test_angles_are_those_of_what_rows_span_however_many_there_are():
+    twice, eye = torch.tensor([[1.0, 0.0, 0.0], [2.0, 0.0, 0.0]]), torch.eye(3)
+    assert subspace_angle(twice, torch.tensor([[1.0, 1.0, 0.0]])) == pytest.approx(math.pi / 4)
+    assert subspace_angle(torch.cat([eye[:2], torch.zeros(2, 3)]), eye[1:]) == pytest.approx(math.pi / 2)
+    for bad, says in (
+        ((twice, eye[:2]), r"1 \(a, 2 rows\) and 2"),
+        ((0 * twice, eye[:1]), "0 .* and 1"),
+        ((0 * twice, twice * 0), "0"),
+    ):
+        with pytest.raises(AutoencoderError, match=f"row spaces of dimension {says}"):
+            subspace_angle(*bad)
 
 
 def test_a_deep_linear_autoencoder_finds_the_principal_subspace():

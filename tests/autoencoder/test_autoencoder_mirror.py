@@ -1,8 +1,12 @@
 """Mirrored layers of encoder and decoder: what is tied, and what is not."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrizations
+from torch.nn.utils.parametrize import register_parametrization
 
 import lazyrich as lzr
 from lazyrich.autoencoder import (
@@ -15,6 +19,7 @@ from lazyrich.autoencoder import (
     importance_bound,
     mirrored,
     mirrors,
+    start_for,
     transposed,
 )
 from lazyrich.errors import AutoencoderError
@@ -195,3 +200,55 @@ def test_the_probe_sees_halves_turn_towards_each_other_in_ensembles_too():
         assert abs(before) < 0.6
         assert after > 0.98
     assert [w for run in found["vmap"] for w in run] == pytest.approx([w for run in found["loop"] for w in run], rel=1e-3)
+
+
+def normed(wrap):
+    torch.manual_seed(0)
+    return Pair(nn.Sequential(wrap(nn.Linear(8, 6)), nn.Tanh(), wrap(nn.Linear(6, 3))),
+                nn.Sequential(wrap(nn.Linear(3, 6)), nn.Tanh(), wrap(nn.Linear(6, 8))))  # fmt: skip
+
+
+@pytest.mark.parametrize("wrap", [parametrizations.weight_norm, parametrizations.spectral_norm])
+def test_starts_write_through_parametrizations(wrap):
+    x = torch.randn(30, 8)
+    for name in ("transposed", "cascading"):
+        net = normed(wrap)
+        start_for(name)(net, x, 0)
+        net(x)
+        assert [m.weight for m in mirrors(net, x)] == pytest.approx([1.0, 1.0], abs=1e-5)
+    head = Vae(wrap(nn.Linear(8, 6)), wrap(nn.Linear(3, 8)))
+    before = head.encoder.weight.detach().clone()
+    start_for("cascading")(head, x, 0)
+    assert mirrors(head, x)[0].weight == pytest.approx(1.0)
+    if wrap is parametrizations.weight_norm:
+        torch.testing.assert_close(head.encoder.weight[3:], before[3:])  # log-variances are no part of the start
+
+
+class Doubled(nn.Module):
+    def forward(self, weight):
+        return 2 * weight
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm")
+@pytest.mark.parametrize(
+    ("wrap", "why"),
+    [
+        (nn.utils.weight_norm, "torch's older norms"),
+        (nn.utils.spectral_norm, "torch's older norms"),
+        (lambda layer: register_parametrization(layer, "weight", Doubled()), "no right_inverse"),
+        (parametrizations.orthogonal, "makes another weight of it"),
+    ],
+)
+def test_weights_that_cannot_be_written_refuse_a_start_by_name(wrap, why):
+    with pytest.raises(
+        AutoencoderError, match=f"weight of 'encoder.0' .* takes no start: .*{why}.*take the parametrization off"
+    ):
+        start_for("cascading")(normed(wrap), torch.randn(30, 8), 0)
+
+
+def test_the_angle_of_a_mirror_is_the_largest():
+    net = Pair(nn.Linear(4, 2, bias=False), nn.Linear(2, 4, bias=False))
+    with torch.no_grad():
+        net.encoder.weight.copy_(torch.eye(4)[:2])
+        net.decoder.weight.copy_(torch.eye(4)[[0, 2]].T)  # one direction in common, one at a right angle
+    assert mirrors(net, torch.randn(8, 4))[0].angle == pytest.approx(math.pi / 2)

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -99,6 +100,11 @@ def test_convolutional_mirrors_are_coupled_too():
         start_for("transposed(2)")
 
 
+class Square(nn.Module):
+    def forward(self, x):
+        return x**2
+
+
 def run_of(model, x, labels=None, losses=(1.0, 0.5, 0.25, 0.2, 0.2, 0.2)):
     return Trained(model, model, model, tuple(losses), x, labels, x)
 
@@ -118,9 +124,13 @@ def test_metrics_of_networks_whose_answers_are_known():
     assert probe_accuracy(run) == 1.0
     assert probe_accuracy(run_of(eye, x, labels[torch.randperm(200)])) < 0.5
     assert code_dimension(run) == pytest.approx(3.0, rel=0.05)  # four corners of a simplex
-    assert delay(run_of(eye, x, losses=[1.0] * 30 + [0.0] * 30)) == pytest.approx(30, abs=2)
+    assert delay(run_of(eye, x, losses=[1.0] * 30 + [0.0] * 30)) == 30.0  # of five steps three are there
     assert delay(run_of(eye, x, losses=[1.0] * 30)) is None
     assert probe_accuracy(run_of(eye, x)) is None
+    far = replace(run, seen=x + 1)  # a stranger's mean makes the variance larger, and the same error a smaller part of it
+    assert unexplained(far) == pytest.approx(0.25 * float(x.square().sum() / (x - far.seen.mean(0)).square().sum()), rel=1e-5)
+    bent = run_of(Pair(Square(), nn.Identity()), torch.tensor([[1.0], [2.0], [10.0]]))
+    assert radius(bent) == pytest.approx(4.0)  # slopes of 2, 4 and 20
 
 
 def test_undefined_numbers_are_none_and_said_so():
@@ -155,6 +165,97 @@ def test_comparisons_are_paired_and_causes_are_ranked():
     assert found.ranked[0]["start"] == "good"
     assert found.causes[0].name == "delay"
     assert found.causes[0].rank > 0.5
+
+
+def cell_of(scheme, width, seeds, diverged=0, **more):
+    seeds = [seed if isinstance(seed, dict) else {"unexplained": seed} for seed in seeds]
+    return {"start": "default", "scheme": scheme, "optimizer": "sgd", "width": width, "code": None, "lr": 3.0, "edge": False,
+            "curve": [], "diverged": diverged, "seeds": seeds, **more}  # fmt: skip
+
+
+def summed(cells, **settings):
+    return summarise(cells, {"None": 0.1}, {"network": "n", "data": "d", **settings}, {"notes": []})
+
+
+def test_a_side_that_diverged_is_no_winner_and_ranks_last():
+    cells = [cell_of("standard", 16, [0.1, 0.1, 0.1]), cell_of("standard", 64, [0.1], 2, trained=[1]),
+             cell_of("mup", 16, [0.2, 0.22, 0.25]), cell_of("mup", 64, [0.2, 0.24, 0.2])]  # fmt: skip
+    found = summed(cells)
+    scheme = found.comparisons[0]
+    assert (scheme.better, scheme.worse, scheme.diverged, scheme.pairs, scheme.sure) == ("mup", "standard", (0, 2), 4, False)
+    assert scheme.gain == pytest.approx(-(0.1 + 0.12 + 0.15 + 0.14) / 4)  # the surviving seed meets its own partner
+    assert "there is no winner: networks diverged, 2 of standard; where both trained, mup leaves 13 ± " in scheme.sentence
+    assert "points more, 4 pairs" in scheme.sentence
+    assert "beats standard" not in found.sentence
+    assert "In 1 of 4 cells no learning rate trained all networks, and 2 diverged" in found.sentence
+    assert (found.ranked[-1]["scheme"], found.ranked[-1]["width"]) == ("standard", 64)
+    assert str(found).splitlines()[3].endswith("diverged")
+    assert [r["seed"] for r in found.rows()][3:4] == [1]
+    gone = summed([cell_of("standard", 16, [], 2), cell_of("mup", 16, [0.3, 0.2]), cell_of("ntk", 16, [0.5, 0.5])]).comparisons[
+        0
+    ]
+    assert (gone.better, gone.worse) == ("mup", "ntk")  # the third level says nothing of the others
+    alone = summed([cell_of("standard", 16, [], 2), cell_of("mup", 16, [0.3, 0.2])]).comparisons[0]
+    assert "2 of standard; no pair is left of which both trained" in alone.sentence
+
+
+def test_intervals_are_of_ninety_five_percent_and_causes_are_read_the_right_way_round():
+    found = summed([cell_of("mup", 16, [0.1, 0.2, 0.3]), cell_of("ntk", 16, [0.2, 0.5, 0.3])]).comparisons[0]
+    gaps = torch.tensor([0.1, 0.3, 0.0], dtype=torch.float64)
+    assert found.half_width == pytest.approx(4.302653 * float(gaps.std()) / math.sqrt(3), rel=1e-5)
+    for sign, side in ((1, "more"), (-1, "less")):
+        seeds = [{"unexplained": 0.1 * i, "delay": sign * i} for i in range(1, 9)]
+        assert f"the more of it, the {side} variance is left" in summed([cell_of("mup", 16, seeds)]).sentence
+
+
+def test_the_theory_beside_a_movement_is_that_of_the_first_layer():
+    seeds = [{"unexplained": 0.5, "encoder early": 1.0}] * 2
+    cells = [cell_of(scheme, width, seeds) for scheme in ("standard", "ntk", "mup") for width in (16, 64)]
+    found = summed(cells)
+    assert {scheme: theory for _, scheme, _, _, theory in found.movements} == {"standard": 0.0, "ntk": -0.5, "mup": 0.0}
+    assert "theory without a bottleneck -0.00" not in str(found)
+
+
+def test_a_network_that_all_schemes_share_stands_in_the_table_once():
+    cells = [cell_of(scheme, width, [0.3]) for scheme in ("ntk", "mup") for width in (8, 16)]
+    table = str(summed(cells, base=8)).splitlines()[4:7]
+    assert sorted(row.split()[1] for row in table) == ["every", "mup", "ntk"]
+
+
+def test_every_optimizer_has_its_own_usual_rates_and_two_rates_have_no_middle():
+    words = {**SMALL, "starts": ["default"], "widths": [8], "seeds": 1, "steps": 2}
+    lrs = {
+        c["optimizer"]: c["lr"]
+        for c in study(lzr.zoo.autoencoder, "digits", **{**words, "lrs": None}, optimizers=["adam", "sgd"]).cells
+    }
+    assert lrs["adam"] in (0.0015, 0.006, 0.024)
+    assert lrs["sgd"] in (0.05, 0.2, 0.8)
+    two = study(lzr.zoo.autoencoder, "digits", **{**words, "lrs": [0.01, 0.02]})
+    assert two.settings["lrs"] == [0.01, 0.02]
+    assert "end of the grid" not in two.sentence
+
+
+def test_a_study_keeps_the_rate_at_which_the_fewest_networks_diverge():
+    found = study(
+        lzr.zoo.autoencoder,
+        "digits",
+        **{**SMALL, "starts": ["default"], "widths": [8], "lrs": [1e30, 0.01, 2e30]},
+        optimizers=["sgd"],
+    )
+    assert [(c["lr"], c["diverged"], c["edge"], c["trained"]) for c in found.cells] == [(0.01, 0, True, [0, 1])]
+
+
+def test_inputs_alone_are_enough_and_schemes_may_be_those_of_a_plan():
+    words = {**SMALL, "starts": ["default"], "widths": [8], "seeds": 1, "steps": 2}
+    alone = study(lzr.zoo.autoencoder, torch.rand(60, 64), **words)
+    assert alone.title == "autoencoder · autoencoders of your own data"
+    assert alone.cells[0]["labels"] == []
+    pair = study(
+        lzr.zoo.autoencoder, (torch.rand(60, 64), torch.arange(60) % 2), **{**words, "schemes": [lzr.mup(), lzr.richness(0.5)]}
+    )
+    assert [c["scheme"] for c in pair.cells] == ["mup", "richness(0.5)"]
+    assert pair.title == alone.title
+    assert pair.cells[0]["seeds"][0]["probe"] is not None
 
 
 @pytest.mark.parametrize(("spread", "told"), [(0.5, False), (0.001, True)])
@@ -232,8 +333,26 @@ def test_own_starts_and_metrics_are_a_few_lines(tmp_path):
     assert sizes["mine"] < 0.7 * sizes["half"]
 
 
+upward = nn.Sequential(nn.Linear(4, 64), nn.Unflatten(1, (1, 8, 8)))
+
+
+def images(width):
+    return Pair(nn.Sequential(nn.Conv2d(1, width, 3), nn.Flatten(), nn.Linear(36 * width, 4)), upward)
+
+
 def broken(model, x, seed):
     raise ZeroDivisionError("by zero\nand more")
+
+
+def lost_metric(run):
+    raise KeyError("nowhere\nand more")
+
+
+def test_a_metric_that_fails_costs_no_training_and_is_named():
+    words = {**SMALL, "starts": ["default"], "widths": [8], "steps": 2}
+    found = study(lzr.zoo.autoencoder, "digits", **words, more_metrics={"mine": lost_metric})
+    assert [(s["mine"], s["unexplained"] > 0) for s in found.cells[0]["seeds"]] == [(None, True)] * 2
+    assert "Metric 'mine' fails (KeyError: 'nowhere" in found.sentence
 
 
 def test_metrics_may_return_any_kind_of_number_or_none():
@@ -271,6 +390,13 @@ def test_the_help_names_every_optimizer_that_trains(capsys):
         ({"lrs": ["a"]}, "expected positive ones"),
         ({"lrs": []}, "got an empty axis, lrs"),
         ({"schemes": [None]}, "got None among schemes"),
+        ({"schemes": [replace(lzr.mup(), name="mine")]}, "got the scheme 'mine', whose name does not give it back"),
+        ({"data": torch.rand(60)}, r"got data of shape \(60,\), expected \(samples, ...\)"),
+        ({"factory": images}, r"begin with nn.Unflatten\(1, \(1, 8, 8\)\)"),
+        (
+            {"factory": lambda width: Pair(nn.Linear(64, 4), upward)},
+            r"of shape \(1, 8, 8\), expected \(64,\).*end it with nn.Flatten",
+        ),
         ({"optimizers": [3]}, "got 3 among optimizers"),
         ({"starts": [None]}, "got start None, expected a name"),
         ({"data": (torch.ones(50, 8), torch.zeros(50, dtype=torch.int64))}, "all samples are equal"),

@@ -89,7 +89,9 @@ def test_inputs_alone_are_an_autoencoders_data() -> None:
         data = load(value, target="input")
         assert torch.equal(data.x, images)
         assert torch.equal(data.y, images.flatten(1))
-    with pytest.raises(DataError, match="inputs without targets; give a pair"):
+    with pytest.raises(
+        DataError, match=r"inputs without targets; give a pair \(x, y\), or lazyrich.data.load\(x, target=.input.\)"
+    ):
         load(images)
 
 

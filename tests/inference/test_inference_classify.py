@@ -155,3 +155,8 @@ def test_bins_of_calibration_are_counted(bins):
     scores = classify(torch.randn(20, 3, generator=torch.Generator().manual_seed(0)))
     with pytest.raises(KernelError, match="got bins = "):
         scores.calibration_error(torch.arange(20) % 3, bins=bins)
+
+
+def test_confidences_of_the_two_highest_bins_are_not_weighed_against_each_other():
+    found = classify(torch.log(torch.tensor([[0.85, 0.15], [0.95, 0.05]])))
+    assert found.calibration_error(torch.tensor([0, 1]), bins=10) == pytest.approx((0.15 + 0.95) / 2, abs=1e-6)

@@ -388,3 +388,8 @@ def test_a_flow_prints_as_a_table(model: Linear) -> None:
 def test_an_equivalent_ridge_that_means_nothing_is_refused(times: list[float], rate: float) -> None:
     with pytest.raises(KernelError, match="rate|times"):
         equivalent_ridge(torch.tensor(times), rate)
+
+
+def test_weight_decay_is_scaled_as_the_loss_in_the_largest_rate():
+    theta = torch.diag(torch.tensor([1.0, 4.0]))
+    assert max_learning_rate(theta, loss="mean", ridge=1.0) == pytest.approx(2 / ((4.0 + 1.0) / 2))

@@ -230,3 +230,12 @@ def test_a_float32_gram_with_its_rounding_is_taken(problem: dict[str, Tensor]) -
     assert found.mean.dtype == torch.float64
     wanted = posterior(problem["k_dd"], problem["y"], problem["k_td"], noise=0.1).mean
     torch.testing.assert_close(found.mean, wanted, rtol=0, atol=1e-4)
+
+
+def test_a_diagonal_by_sample_is_that_of_every_output(problem: dict[str, Tensor]) -> None:
+    between = torch.tensor([[1.0, 0.3, 0.0], [0.3, 1.0, 0.2], [0.0, 0.2, 1.0]], dtype=torch.float64)
+    k_dd, k_td = (torch.einsum("ij,kl->ikjl", problem[name], between) for name in ("k_dd", "k_td"))
+    alone = torch.arange(1.0, M + 1, dtype=torch.float64)
+    found = posterior(k_dd, problem["y"], k_td, alone, noise=0.1).variance
+    torch.testing.assert_close(found, posterior(k_dd, problem["y"], k_td, alone[:, None].expand(M, K), noise=0.1).variance)
+    assert bool((found[-1] > found[0] + 3).all())

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lazyrich.errors import KernelError
 from lazyrich.inference import learning_curve, one_hot_targets, posterior, spectrum
-from lazyrich.inference.modes import check_definite
+from lazyrich.inference.modes import check_definite, modes_of
 
 
 def rectifier(x: Tensor) -> Tensor:
@@ -161,3 +161,9 @@ def test_the_errors_of_integrals_do_not_make_a_gram_indefinite() -> None:
 def test_bad_spectra_are_refused_in_words(gram: Tensor, y: Tensor | None, complaint: str) -> None:
     with pytest.raises(KernelError, match=complaint):
         spectrum(gram, y)
+
+
+def test_eigenvalues_within_the_rounding_of_as_many_samples_are_zero():
+    found = modes_of(torch.diag(torch.tensor([0.015, 1.0], dtype=torch.float64)), "k", eps=0.01)
+    assert found.values.tolist() == [0.0, 1.0]
+    assert modes_of(torch.diag(torch.tensor([0.025, 1.0], dtype=torch.float64)), "k", eps=0.01).rank == 2

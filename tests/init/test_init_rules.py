@@ -349,3 +349,9 @@ def test_a_draw_that_is_the_copy_already_is_no_noise_beside_it():
     for correlation in (1.5, -1.01):
         with pytest.raises(InitError, match=f"got correlation = {correlation:g}"):
             rules.transposed("encoder.0.weight", correlation)
+
+
+def test_uniform_weights_are_centred_and_no_value_of_the_cube_is_left_out():
+    made = formed(Form("uniform"), normal(3, 7), DENSE).flatten().sort().values
+    torch.testing.assert_close(made, -made.flip(0))  # ranks stand in the middle of their cells
+    torch.testing.assert_close(made.diff(), made.diff()[:1].expand(20))

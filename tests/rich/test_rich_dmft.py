@@ -9,7 +9,7 @@ from lazyrich.errors import LazyrichError, RichError
 from lazyrich.gaussian import dual
 from lazyrich.rich import Layer, Network, solve
 from lazyrich.rich.curve import NAMED, curve_of
-from lazyrich.rich.objective import LOSSES
+from lazyrich.rich.objective import LOSSES, Objective
 
 STEPS = 12
 
@@ -266,3 +266,10 @@ def test_losses_are_sums_over_outputs_and_means_over_samples():
     each = {"squared": (f - y) ** 2 / 2, "logistic": (1 + (-y * f).exp()).log()}
     for name, values in each.items():
         assert float(LOSSES[name](f, y)) == pytest.approx(float(values.sum()) / 3)
+
+
+def test_the_loss_is_that_of_all_samples_while_a_batch_drives_the_step():
+    y, outputs = torch.zeros(3, 1, dtype=torch.float64), torch.tensor([[1.0], [2.0], [3.0]], dtype=torch.float64)
+    loss, delta = Objective("squared", y, 3, [torch.tensor([0])])(outputs, 0)
+    assert loss == pytest.approx((1 + 4 + 9) / 6)
+    assert delta.flatten().tolist() == [-1.0, 0.0, 0.0]

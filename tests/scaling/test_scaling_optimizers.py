@@ -224,3 +224,10 @@ def test_muons_step_where_rows_and_columns_grow_apart():
     assert native_step("muon", hidden, (256, 16), (64, 16), 0.5) == pytest.approx(1.0)
     assert not by_matrix("muon", hidden, (64, 64, 3, 3))
     assert native_step("muon", hidden, (64, 64, 3, 3), (16, 16, 3, 3), 0.5) == 1.0
+
+
+def test_the_decay_of_lion_is_multiplied_by_its_rate():
+    p = nn.Parameter(torch.tensor([2.0, -1.0]))
+    p.grad = torch.tensor([0.3, 0.2])
+    lzr.scaling.optimizer.Lion([p], lr=0.1, weight_decay=0.5).step()
+    torch.testing.assert_close(p.detach(), torch.tensor([2.0 * 0.95 - 0.1, -0.95 - 0.1]))

@@ -8,6 +8,7 @@ from torch.optim import lr_scheduler as schedulers
 
 import lazyrich as lzr
 from lazyrich.errors import PlanError
+from lazyrich.scaling.schedule import _exhausted
 
 STEPS = 40
 KEEP = {
@@ -116,3 +117,13 @@ def test_what_is_no_optimizer_or_no_schedule_is_refused():
         lzr.flattens(None, lambda o: o)
     with pytest.raises(PlanError, match="got SGD and str"):
         lzr.flattens(torch.optim.SGD([torch.zeros(1)], lr=0.1), "cosine")
+
+
+@pytest.mark.parametrize(("lr", "left"), [(2e-7, False), (0.9e-7, True)])
+def test_a_rate_is_exhausted_where_torch_leaves_it_be(lr, left):
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=lr)
+    plateau = schedulers.ReduceLROnPlateau(optimizer, factor=0.1, patience=0, eps=1e-7)
+    assert _exhausted(plateau, optimizer) is left
+    for _ in range(3):
+        plateau.step(1.0)
+    assert (optimizer.param_groups[0]["lr"] == lr) is left
