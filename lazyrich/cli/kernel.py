@@ -351,7 +351,8 @@ def _sentence(row: dict[str, Any], settings: dict[str, Any]) -> str:
     if row["network"]["fitted"] < 0.99:
         return f"Width {width} is not trained to the end ({row['network']['fitted']:.0%} fitted; raise --steps): {both}."
     if abs(gap) <= margin:
-        return f"The finite network is as good as its kernel {where}, {both}: the {tests} test samples cannot tell them apart."
+        undecided = f"the {tests} test samples cannot tell them apart"
+        return f"No difference between the finite network and its kernel is shown {where}, {both}: {undecided}."
     if gap > 0:
         return f"The finite network beats its kernel {where}, {both}: it does not train as a fixed kernel would."
     return f"The kernel beats the finite network {where}, {both}: wider networks come closer to it."

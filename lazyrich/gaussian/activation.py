@@ -97,8 +97,8 @@ def _jumps_at_zero(phi: Integrand) -> bool:
     """Whether phi, phi' or phi'' does: gradients of the kernel and of its slope must count what is there."""
     try:
         for f in (phi, phi.derivative, phi.derivative.derivative):
-            low, high = f(torch.tensor([-1e-7, 1e-7], dtype=torch.float64)).tolist()
-            if abs(high - low) > 1e-3 * (1 + abs(high) + abs(low)):
+            low, high, *around = f(torch.tensor([-1e-7, 1e-7, -1, -0.1, 0.1, 1], dtype=torch.float64)).tolist()
+            if abs(high - low) > 1e-3 * (max(map(abs, around)) + abs(high) + abs(low)):
                 return True
     except RuntimeError:  # without that many derivatives
         pass

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lazyrich.errors import KernelError
 from lazyrich.gaussian.dual import Dual, common_dtype, correlation
-from lazyrich.gaussian.jump import added, jumps, sizes
+from lazyrich.gaussian.jump import LEAST, added, jumps, sizes
 from lazyrich.gaussian.plane import integrate
 from lazyrich.gaussian.quadrature import REACH, Integrand, expectation, sampled
 from lazyrich.gaussian.series import expand
@@ -75,7 +75,9 @@ class Integrated(Dual):
     def _broken(self) -> bool:
         """Whether phi itself jumps at one of its kinks, so that autograd misses a part of the kernel's gradient."""
         with torch.no_grad():
-            return bool((sizes(self.phi, self.phi.kinks).abs() > 1e-6).any())
+            at = torch.tensor(self.phi.kinks, dtype=torch.float64)
+            around = torch.maximum(self.phi(at - 1).abs(), self.phi(at + 1).abs())
+            return bool((sizes(self.phi, self.phi.kinks).abs() > LEAST * around).any())
 
     def _jumps(self, q: Tensor) -> tuple[float, ...]:
         """Where phi jumps within reach of the variances; on a declared kink exactly there."""
@@ -201,6 +203,9 @@ def _value(f: Integrand, g: Integrand, c: Tensor, q1: Tensor, q2: Tensor) -> Ten
         shape = np.broadcast_shapes(c.shape, q1.shape, q2.shape)
         rho = correlation(c, q1, q2).expand(shape)
         q1, q2 = (q.double().clamp(min=0) for q in (q1, q2))
+        if math.prod(shape):
+            largest = torch.maximum(q1.max(), q2.max())
+            f, g = f.within(largest), g.within(largest)
         total, far = expand(f, g, rho, q1, q2, TOLERANCE)
         if bool(far.any()):
             total[far] = tabulate(f, g, rho[far], q1.expand(shape)[far], q2.expand(shape)[far], TOLERANCE)

@@ -37,35 +37,43 @@ def coefficients(f: Integrand, q: Tensor, terms: int) -> tuple[Tensor, Tensor, T
 
 
 def expand(f: Integrand, g: Integrand, rho: Tensor, q1: Tensor, q2: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
-    """The series at every entry of ``rho``, and where it is not within the tolerance (relative to sqrt(E f^2 E g^2) above 1).
+    """The series at every entry of ``rho``, and where it is not within the tolerance, relative to sqrt(E f^2 E g^2).
 
-    q1 and q2 broadcast against rho, which has the full shape.
+    q1 and q2 broadcast against rho, which has the full shape. Of f = g with itself the rest of the series is counted as its
+    first term: exactly E f^2 on the diagonal, and smooth near it.
 
     Example:
         >>> f, rho, q = Integrand(torch.tanh), torch.tensor([0.5, 1.0], dtype=torch.float64), torch.tensor(1.0)
         >>> expand(f, f, rho, q, q, 1e-10)
         (tensor([0.1863, 0.3943], dtype=torch.float64), tensor([False, False]))
     """
-    (p1, at1), (p2, at2) = _distinct(q1), _distinct(q2)
-    same = f is g and torch.equal(p1, p2)
-    size = float(rho.abs().max()) if rho.numel() else 0.0
-    for terms in LADDER:
-        a, ta, wa = coefficients(f, p1, terms)
-        b, tb, wb = (a, ta, wa) if same else coefficients(g, p2, terms)
-        goal = tolerance * (wa.max() * wb.max()).sqrt().clamp(min=1.0)
-        if size**terms * float((ta.max() * tb.max()).sqrt()) <= float(goal):
-            break
     total, far = torch.empty_like(rho), torch.zeros(rho.shape, dtype=torch.bool, device=rho.device)
     if not rho.numel():
         return total, far
+    (p1, at1), (p2, at2) = _distinct(q1), _distinct(q2)
+    same = f == g and torch.equal(p1, p2)
+    size = float(rho.abs().max())
+    for terms in LADDER:
+        a, ta, wa = coefficients(f, p1, terms)
+        b, tb, wb = (a, ta, wa) if same else coefficients(g, p2, terms)
+        if size**terms * float((_share(ta, wa) * _share(tb, wb)).sqrt()) <= tolerance:
+            break
+    (ta, wa), (tb, wb) = (ta.sqrt(), wa.sqrt()), (tb.sqrt(), wb.sqrt())
     at1, at2 = at1.expand(rho.shape), at2.expand(rho.shape)
     rows = max(1, CHUNK * len(rho) // rho.numel()) if rho.dim() else 1
     for i in range(0, len(rho) if rho.dim() else 1, rows):
         part = slice(i, i + rows) if rho.dim() else ()
         _horner(a, b, _narrow(at1[part]), _narrow(at2[part]), rho[part], total[part])
-        left = rho[part].abs() ** terms * (ta[at1[part]] * tb[at2[part]]).sqrt()
-        far[part] = left > tolerance * (wa[at1[part]] * wb[at2[part]]).sqrt().clamp(min=1.0)
+        left = rho[part].abs() ** terms * (ta[at1[part]] * tb[at2[part]])
+        far[part] = left > tolerance * (wa[at1[part]] * wb[at2[part]])
+        if f == g:
+            total[part] += torch.where(rho[part] > 0, left, 0.0)
     return total, far
+
+
+def _share(left: Tensor, whole: Tensor) -> Tensor:
+    """The largest part of E f^2 that is left; none of a function that is zero."""
+    return (left / torch.where(whole == 0, 1.0, whole)).max()
 
 
 def _horner(a: Tensor, b: Tensor, at1: Tensor, at2: Tensor, rho: Tensor, out: Tensor) -> None:

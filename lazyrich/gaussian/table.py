@@ -1,8 +1,8 @@
 """E[f(u) g(v)] at very many entries: Chebyshev interpolation in the angle and in the logarithms of the variances.
 
-In the angle arccos(rho) the expectation is analytic up to rho = +-1, even for functions with a kink at zero. Other kinks leave
-layers near 0 and pi whose width is unknown: there the angle is cut into halves of halves, and every pair of variances has a
-table of its own.
+What is interpolated is E[f g] / sqrt(E f^2 E g^2), so that small values keep their digits next to large ones. In the angle
+arccos(rho) the expectation is analytic up to rho = +-1, even for functions with a kink at zero. Other kinks leave layers near 0
+and pi whose width is unknown: there the angle is cut into halves of halves, and every pair of variances has a table of its own.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lazyrich.gaussian.plane import integrate
-from lazyrich.gaussian.quadrature import Integrand
+from lazyrich.gaussian.quadrature import Integrand, expectation
 
 ANGLES = 24
 MOST = 24  # nodes a variance
@@ -26,6 +26,8 @@ CHUNK = 1 << 12
 
 def tabulate(f: Integrand, g: Integrand, rho: Tensor, q1: Tensor, q2: Tensor, tolerance: float) -> Tensor:
     """E[f(u) g(v)] for vectors of entries; integrated one by one where they are few or a table misses the tolerance.
+
+    The tolerance is relative to sqrt(E f^2 E g^2).
 
     Example:
         >>> f = Integrand(torch.relu, (0.0,))
@@ -79,10 +81,16 @@ def _one(f: Integrand, g: Integrand, rho: Tensor, q1: Tensor, q2: Tensor, side: 
         at = ((angle >= low) & (angle <= high)).nonzero(as_tuple=True)[0]
         if len(at):
             result[at] = _interpolate(f, g, angle[at], [x[at] for x in logs], sizes, (low, high), side)
+    size = _norm(f, q1) * _norm(g, q2)
     sample = torch.linspace(0, len(rho) - 1, SAMPLE, device=rho.device).long()
     exact = integrate(f, g, rho[sample], q1[sample], q2[sample])
-    good = float((result[sample] - exact).abs().max()) <= tolerance * max(1.0, float(exact.abs().max()))
-    return result if good else _each(f, g, rho, q1, q2)
+    good = bool(((result[sample] * size[sample] - exact).abs() <= tolerance * size[sample]).all())
+    return result * size if good else _each(f, g, rho, q1, q2)
+
+
+def _norm(f: Integrand, q: Tensor) -> Tensor:
+    """Sqrt(E f^2)."""
+    return expectation(Integrand(lambda x: f(x) ** 2, f.kinks, f.nodes), q).sqrt()
 
 
 def _interpolate(
@@ -92,7 +100,8 @@ def _interpolate(
     counts = [ANGLES, *sizes]
     points = [_chebyshev(n, low, high).to(angle.device) for n, (low, high) in zip(counts, spans, strict=True)]
     grid = torch.meshgrid(*points, indexing="ij")
-    values = integrate(f, g, side * torch.cos(grid[0].flatten()), grid[1].exp().flatten(), grid[2].exp().flatten())
+    q1, q2 = grid[1].exp().flatten(), grid[2].exp().flatten()
+    values = integrate(f, g, side * torch.cos(grid[0].flatten()), q1, q2) / (_norm(f, q1) * _norm(g, q2))
     table = values.reshape(counts[0] * counts[1], counts[2])
     found = []
     for parts in zip(angle.split(CHUNK), *(x.split(CHUNK) for x in logs), strict=True):

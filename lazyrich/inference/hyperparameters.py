@@ -17,11 +17,10 @@ from torch import Tensor
 from lazyrich.amount import counted
 from lazyrich.errors import InitError, KernelError
 from lazyrich.inference.factor import Jitter, check_jitter
-from lazyrich.inference.layout import layout_of, tensor
+from lazyrich.inference.layout import layout_of, precision, tensor
 from lazyrich.inference.likelihood import log_marginal
 
 _REACH = 1e6  # how far from its start a hyper-parameter may go, as a factor
-_STEP = 1e-5  # of finite differences, in log space
 
 
 @dataclass(frozen=True)
@@ -113,7 +112,7 @@ def _search(
 ) -> Hyperparameters:
     names = list(start)
 
-    def value(logs: Tensor) -> Tensor:
+    def value(logs: Tensor) -> tuple[Tensor, float]:
         given: dict[str, Any] = dict(zip(names, logs.exp(), strict=True))
         noise = given.pop("noise", 0.0)
         gram = tensor(kernel_fn(**given, **fixed), "the Gram of kernel_fn")
@@ -122,15 +121,15 @@ def _search(
         if bool(gram.isfinite().all()):  # one that does not fit the targets does so everywhere: no bounds mend it
             layout_of(y, gram).gram(gram, "k_dd")
         try:
-            return log_marginal(gram, y, noise, jitter=jitter)
+            return log_marginal(gram, y, noise, jitter=jitter), precision(gram)
         except KernelError as error:
             where = ", ".join(f"{name} {v:.3g}" for name, v in zip(names, logs.exp().tolist(), strict=True))
             raise KernelError(f"{error}; this was at {where}: pass bounds= to keep the search away from it") from error
 
     def cost(logs: np.ndarray) -> tuple[float, np.ndarray]:
         leaf = torch.tensor(logs, dtype=torch.float64, requires_grad=True)
-        found = _seen(value, leaf)
-        gradient = _gradient(value, leaf, found, names)
+        found, eps = _seen(value, leaf)
+        gradient = _gradient(value, leaf, found, names, eps ** (1 / 3))
         return -float(found.detach()), -gradient
 
     limits = [bounds.get(name, (start[name] / _REACH, start[name] * _REACH)) for name in names]
@@ -142,7 +141,7 @@ def _search(
     return Hyperparameters({**best, **fixed}, -float(result.fun), bool(result.success), at_bound, ())
 
 
-def _seen(value: Callable[[Tensor], Tensor], leaf: Tensor) -> Tensor:
+def _seen(value: Callable[[Tensor], tuple[Tensor, float]], leaf: Tensor) -> tuple[Tensor, float]:
     """With its gradient, unless the kernel refuses scalars that carry one: a part of the gradient would be a wrong one."""
     try:
         return value(leaf)
@@ -151,16 +150,21 @@ def _seen(value: Callable[[Tensor], Tensor], leaf: Tensor) -> Tensor:
             return value(leaf)
 
 
-def _gradient(value: Callable[[Tensor], Tensor], leaf: Tensor, found: Tensor, names: list[str]) -> np.ndarray:
-    """By autograd, if every hyper-parameter is seen through the Gram; else by central differences."""
+def _gradient(
+    value: Callable[[Tensor], tuple[Tensor, float]], leaf: Tensor, found: Tensor, names: list[str], size: float
+) -> np.ndarray:
+    """By autograd, if every hyper-parameter is seen through the Gram; else by central differences.
+
+    Their ``size`` is the third root of the Gram's rounding error: in log space both errors are then about its square.
+    """
     if found.requires_grad:
         (gradient,) = torch.autograd.grad(found, leaf)
         if bool((gradient != 0).all()) and bool(torch.isfinite(gradient).all()):
             return gradient.numpy()
-    steps = _STEP * torch.eye(len(names), dtype=torch.float64)
+    steps = size * torch.eye(len(names), dtype=torch.float64)
     with torch.no_grad():
-        ends = [(float(value(leaf + step)), float(value(leaf - step))) for step in steps]
-    return np.array([(up - down) / (2 * _STEP) for up, down in ends])
+        ends = [(float(value(leaf + step)[0]), float(value(leaf - step)[0])) for step in steps]
+    return np.array([(up - down) / (2 * size) for up, down in ends])
 
 
 def _check(start: Mapping[str, float], grid: Mapping[str, Sequence[int]], bounds: Mapping[str, tuple[float, float]]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cache
 from numbers import Integral
 from typing import Any, Literal
@@ -20,11 +19,12 @@ from lazyrich.amount import real
 from lazyrich.errors import KernelError, LazyrichError
 from lazyrich.family.family import seeded
 from lazyrich.family.zoo.mlp import ACTIVATIONS, MLP
-from lazyrich.inference import classify, gradient_flow, one_hot_targets
-from lazyrich.inference.factor import Factor, factorise, ridge_of
+from lazyrich.inference import classify, one_hot_targets
+from lazyrich.inference.factor import Factor
 from lazyrich.inference.likelihood import log_density
 from lazyrich.init import Initialiser, variance
 from lazyrich.lazy.kernel import Kernel, kernel
+from lazyrich.lazy.response import Response, response_of
 from lazyrich.lazy.sample import sample_shape, shaped
 from lazyrich.lazy.sample_weight import Weighted, weighted
 from lazyrich.reference import resolve
@@ -40,17 +40,6 @@ BLOCK = 1000  # test samples whose Gram with the training samples is held at a t
 
 class EstimatorError(KernelError, ValueError):
     """Parameters or data that an estimator cannot use: a KernelError, and the ValueError that scikit-learn's tools expect."""
-
-
-@dataclass(frozen=True)
-class Response:
-    """A matrix R with dual = R y, where it is no inverse: of training that stops early."""
-
-    matrix: Tensor
-
-    def solve(self, b: Tensor) -> Tensor:
-        """R b."""
-        return self.matrix @ b
 
 
 @cache
@@ -188,17 +177,11 @@ class _KernelEstimator(BaseEstimator):
             raise EstimatorError(
                 f"got a network with outputs at {tuple(gram.shape[2:])} positions, expected none; end it with a readout"
             )
-        if self.time is None:
-            noise = self.noise if weights is None else self.noise / torch.from_numpy(weights)
-            factor = factorise(gram, ridge_of(gram, noise, relative=False), jitter="auto")
-            self.response_: Factor | Response = factor
-            self.log_marginal_likelihood_ = float(log_density(factor, targets))
-            self._dual = factor.solve(targets)
-        else:
-            eye = torch.eye(len(gram), dtype=gram.dtype)
-            flow = gradient_flow(gram, eye, t=float(self.time), loss="mean", ridge=float(self.noise))
-            self.response_ = Response(flow.dual)
-            self._dual = self.response_.solve(targets)
+        noise = self.noise if weights is None else self.noise / torch.from_numpy(weights)
+        self.response_: Factor | Response = response_of(gram, noise, self.time)
+        self.jitter_, self._dual = self.response_.jitter, self.response_.solve(targets)
+        if isinstance(self.response_, Factor):
+            self.log_marginal_likelihood_ = float(log_density(self.response_, targets))
 
     def _predict(self, x: Any, spread: bool = False) -> tuple[Tensor, Tensor | None]:
         """Mean (M, K) and, if asked for, variance (M,)."""
@@ -277,6 +260,7 @@ class KernelRegressor(RegressorMixin, _KernelEstimator):
         X_fit_: the training inputs that count.
         dual_coef_: a with f(x) = K(x, X) a, shaped as y.
         log_marginal_likelihood_: of the training targets in nats, when ``time`` is None.
+        jitter_: what was added to the noise because the Gram matrix is singular without; 0 as a rule, else a warning says so.
 
     Raises:
         EstimatorError: for parameters or data that do not fit; also a ValueError.
@@ -354,6 +338,7 @@ class KernelClassifier(ClassifierMixin, _KernelEstimator):
     Attributes:
         classes_: the labels.
         dual_coef_: a with scores K(x, X) a, (N, C).
+        jitter_: what was added to the noise because the Gram matrix is singular without; 0 as a rule.
         temperature_: the temperature in use.
 
     Raises:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lazyrich.errors import KernelError
+from lazyrich.errors import KernelError, LazyrichError
 from lazyrich.files import read_json, write_json
 from lazyrich.lazy.identity import identity_of
 from lazyrich.lazy.kernel import Kernel
@@ -70,7 +71,7 @@ def write_gram(
     path, n, block = Path(path), len(x), int(block)
     blocks = list(squares(n, n, block, symmetric=True))
     settings = {"shape": [n, n], "get": get, "block": block, "identity": identity_of(kernel, x, get)}
-    done = _begin(path, x, settings)
+    done = _begin(path, _dtype(x), settings)
     try:
         gram = np.lib.format.open_memmap(path, mode="r+")
         for i, (rows, columns) in enumerate(blocks):
@@ -90,21 +91,34 @@ def write_gram(
             f"cannot write {path}: {error.strerror or error}; {len(done)} of {len(blocks)} blocks are kept, free space and "
             "give the same call again"
         ) from error
+    finally:
+        if not done:
+            _forget(path)
     if progress:
         progress(len(blocks), len(blocks), "done")
     return np.load(path, mmap_mode="r")
 
 
-def _begin(path: Path, x: Tensor, settings: dict[str, Any]) -> set[int]:
+def _dtype(x: Tensor) -> np.dtype[Any]:
+    """Of the matrix; what has no kernel is refused before a file is made for it."""
+    found = x.dtype if x.is_floating_point() else torch.get_default_dtype()
+    if found not in (torch.float32, torch.float64):
+        raise KernelError(f"got inputs in {found}, expected float32 or float64; cast them first: x.double()")
+    return np.dtype(str(found).removeprefix("torch."))
+
+
+def _begin(path: Path, dtype: np.dtype[Any], settings: dict[str, Any]) -> set[int]:
     """Blocks that are done already; a new file is made with its whole size reserved, so a full disk shows at once."""
     beside = _beside(path)
-    dtype = np.dtype(str(x.dtype if x.is_floating_point() else torch.get_default_dtype()).removeprefix("torch."))
     if beside.exists() and path.exists():
         found = _record(beside)
-        if any(found.get(key) != value for key, value in settings.items()):
-            odd = next(key for key, value in settings.items() if found.get(key) != value)
-            raise KernelError(f"{path} holds another matrix (its {odd} differs); give another path, or remove both files")
+        for key in ("shape", "get", "block"):
+            if found.get(key) != settings[key]:
+                raise _other(path, f"got {key} {found.get(key)!r} there, expected {settings[key]!r}")
         _check_file(path, dtype, tuple(settings["shape"]))
+        if found.get("identity") != settings["identity"]:
+            raise _other(path, f"got one of other inputs, or of another network or law, expected that of this call, "
+                         f"whose identity is {settings['identity']}, not {found.get('identity')}")  # fmt: skip
         return set(found["done"])
     if path.exists():
         raise KernelError(f"{path} exists and is not a matrix of ours (no {beside.name}); give another path")
@@ -120,6 +134,18 @@ def _begin(path: Path, x: Tensor, settings: dict[str, Any]) -> set[int]:
         part.unlink(missing_ok=True)
         raise KernelError(f"cannot make {path}: {error.strerror or error}; free space or give another path") from error
     return set()
+
+
+def _other(path: Path, what: str) -> KernelError:
+    return KernelError(f"{path} holds another matrix: {what}; give another path, or remove both files")
+
+
+def _forget(path: Path) -> None:
+    """Remove a file that no block was written to: it would only stand in the way of a mended call."""
+    with suppress(OSError, LazyrichError):  # as on Windows, where a file that is mapped stays
+        if not _record(_beside(path))["done"]:
+            path.unlink(missing_ok=True)
+            _beside(path).unlink(missing_ok=True)
 
 
 def _record(beside: Path) -> dict[str, Any]:
@@ -138,7 +164,7 @@ def _record(beside: Path) -> dict[str, Any]:
 
 def _check_file(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
     """Refuse a file that is no longer what was begun: cut short by a copy, or written over."""
-    mend = "delete it to begin afresh"
+    mend = "give another path, or delete it to begin afresh"
     try:
         found = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:

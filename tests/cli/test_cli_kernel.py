@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from lazyrich.cli import main
+from lazyrich.cli.kernel import _sentence
 from lazyrich.report import render
 
 NETS = """
@@ -90,7 +91,7 @@ def test_the_same_command_continues_and_another_is_refused(finished: Path, capsy
     out, err = capsys.readouterr()
     lines = out.strip().splitlines()
     assert lines[0] == "relu · ntk() · digits"
-    assert re.match(r"The (finite network|kernel) .* 96 training samples", lines[1])
+    assert re.match(r"(The|No difference between the) (finite network|kernel) .* 96 training samples", lines[1])
     assert any(re.match(r" +train +nngp +ntk +width 32", line) or line.startswith("train") for line in lines)
     assert sum("effective rank" in line for line in lines) == 2
     assert lines[-1] == f"page: {finished / 'report.html'}"
@@ -98,6 +99,14 @@ def test_the_same_command_continues_and_another_is_refused(finished: Path, capsy
     assert main([*words, "--noise", "0.1"]) == 2
     assert "holds another run (noise" in capsys.readouterr().err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("network", [0.752, 0.79, 0.82])
+def test_what_the_test_samples_cannot_tell_apart_is_not_called_as_good(network: float) -> None:
+    row = {"train": 100, "ntk": 0.79, "network": {"mean": network, "fitted": 1.0}}
+    said = _sentence(row, {"kernels": ["ntk"], "test": 200, "finite width": 64})
+    assert said.startswith("No difference between the finite network and its kernel is shown on 100 training samples")
+    assert f"{network:.1%} at width 64 against 79.0% for the NTK" in said
 
 
 def test_an_edited_network_is_another_run(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:

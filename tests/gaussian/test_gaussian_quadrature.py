@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import integrate, special
 from torch.nn import functional as F
 
-from lazyrich.gaussian import dual
+from lazyrich.gaussian import dual, plane
 
 DOUBLE = torch.float64
 SMOOTH = {
@@ -276,3 +276,48 @@ def test_the_derivative_of_a_function_in_disguise_with_jumps_is_its_closed_form(
     shrink = dual(torch.nn.Hardshrink(0.3))
     assert shrink.name == dual(F.hardshrink).name == "hardshrink" and shrink.error < 1e-10
     assert float(shrink.slope_variance(q1)) == pytest.approx(math.erfc(0.3 / math.sqrt(2 * 0.7)))
+
+
+TINY = {
+    "sign of size 1e-5": (dual(lambda x: 1e-5 * torch.sign(x)), 1.0),
+    "hardshrink far inside": (dual("hardshrink", lambd=0.5), 0.005),
+    "hardshrink, near the diagonal": (dual("hardshrink", lambd=0.5), 0.02),
+    **{f"{name} at {q}": (dual(name), q) for name in ("selu", "relu6", "softsign", "elu") for q in (1e-3, 1e-6, 1e-8)},
+}
+
+
+@pytest.mark.parametrize("case", TINY)
+def test_small_values_are_as_exact_as_large_ones(case) -> None:
+    d, variance = TINY[case]
+    q = torch.tensor(variance, dtype=DOUBLE)
+    rho = torch.tensor([1.0, 1 - 1e-6, 0.9, 0.5], dtype=DOUBLE)
+    exact = plane.integrate(d.phi, d.phi, rho, q.expand(4), q.expand(4)) / d.variance(q)
+    assert torch.allclose(d.kernel(rho * q, q, q) / d.variance(q), exact, rtol=1e-8, atol=1e-10)
+    assert float(d.kernel(q, q, q)) == pytest.approx(float(d.variance(q)), rel=1e-12)
+    assert float(d.slope(q, q, q)) == pytest.approx(float(d.slope_variance(q)), rel=1e-12)
+
+
+def test_a_small_rectifier_is_a_rectifier_on_the_diagonal_and_near_it() -> None:
+    q, rho = torch.tensor(1e-8, dtype=DOUBLE), torch.tensor([1.0, 1 - 1e-6, 0.3, -0.7], dtype=DOUBLE)
+    assert torch.allclose(dual("relu6").kernel(rho * q, q, q), dual("relu").kernel(rho * q, q, q), rtol=1e-8, atol=0)
+
+
+@pytest.mark.parametrize("equal", [True, False])
+def test_many_small_entries_keep_their_digits(equal) -> None:
+    c, q = gram(60, 0.9, equal)
+    for size in (1e-3, 1e-8):
+        exact, here = (
+            dual("relu").kernel(size * c, size * q[:, None], size * q),
+            dual("relu6").kernel(size * c, size * q[:, None], size * q),
+        )
+        assert torch.allclose(exact, here, rtol=0, atol=1e-9 * size)
+
+
+def test_functions_that_are_zero_and_jumps_of_small_functions() -> None:
+    c, q = gram(5, 0.0, True)
+    assert not dual(torch.zeros_like).kernel(c, q[:, None], q).any()
+    small, one = dual(lambda x: 1e-5 * torch.sign(x)), number(0.4, 0.7, 1.3)
+    assert float(small.derivative(*one)) == pytest.approx(1e-10 * float(dual("sign").slope(*one)))
+    at = number(0.4)[0].requires_grad_()
+    (slope,) = torch.autograd.grad(small.kernel(at, *one[1:]), at)
+    assert float(slope) == pytest.approx(1e-10 * float(dual("sign").slope(*one)), rel=1e-6)

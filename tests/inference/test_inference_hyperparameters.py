@@ -64,6 +64,19 @@ def test_a_kernel_without_gradients_is_searched_by_differences(detached: str) ->
     assert unseen.log_marginal == pytest.approx(seen.log_marginal, abs=1e-3)
 
 
+def test_differences_of_a_kernel_in_single_precision_step_over_its_rounding() -> None:
+    x = torch.linspace(-2, 2, 40, dtype=torch.float64)[:, None]
+    y = torch.sin(2 * x[:, 0]) + 0.2 * torch.randn(40, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+    def bell(w: Tensor, reach: Tensor) -> Tensor:
+        return w * torch.exp(-((x - x.T) ** 2) / 2 / reach**2)
+
+    start = {"w": 1.0, "reach": 1.0, "noise": 0.1}
+    seen = fit_hyperparameters(bell, start, y)
+    unseen = fit_hyperparameters(lambda w, reach: bell(w, reach).detach().float(), start, y)
+    assert unseen.values == pytest.approx(seen.values, rel=0.01)
+
+
 @pytest.mark.parametrize(("below", "step"), [(0.0, 0.0), (1e-6, 1e-4)])
 def test_the_jitter_of_a_singular_gram_is_a_part_of_the_gradient(below: float, step: float) -> None:
     """Of rank 4 without noise, the targets' likelihood is decided by the jitter, which grows as the Gram does."""

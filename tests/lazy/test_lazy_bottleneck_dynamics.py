@@ -129,6 +129,12 @@ def test_flow_is_the_limit_of_small_steps():
         assert float((at - 2 * b + a).norm()) < 0.05 * float((at - b).norm())
 
 
+def test_one_time_of_a_flow_is_that_after_the_start():
+    alone, path = closed().flow(3.0), closed().flow([0.0, 3.0])
+    assert alone.times.tolist() == [0.0, 3.0] and torch.equal(alone.outputs, path.outputs)
+    assert closed().flow(0).times.tolist() == [0.0]
+
+
 def test_flow_starts_from_latents_of_zero():
     """They have no size to which a step's error could be relative."""
     start = BottleneckDynamics(ENCODER, DECODER, X, Y, 2, u0=torch.zeros(6, 2), g0=DECODER)
@@ -296,6 +302,12 @@ REFUSED = {
     "g0": (lambda: BottleneckDynamics(ENCODER, DECODER, X, Y, 2, g0=lambda u: u), "g0 with values"),
     "latents": (lambda: BottleneckDynamics(ENCODER, DECODER, X, Y, 0), "latents=0"),
     "rate": (lambda: closed().descend(-1.0, 3), "learning_rate"),
+    "rate in words": (lambda: closed().descend("a", 3), "learning_rate = 'a'"),
+    "endless": (lambda: closed().flow([0.0, 2.0, math.inf]), "times that end with inf"),
+    "endless alone": (lambda: closed().flow(math.inf), "times that end with inf"),
+    "times in words": (lambda: closed().flow("a"), "times"),
+    "most": (lambda: closed().flow([0.0, 2.0], most="a"), "most='a'"),
+    "tolerance in words": (lambda: closed().flow([0.0, 2.0], tolerance="a"), "tolerance='a'"),
     "steps": (lambda: closed().descend(1.0, 0), "steps=0"),
     "divergence": (lambda: closed().descend(1e6, 400), "at step [0-9]+ with learning_rate=1e\\+06 .*smaller learning rate"),
     "targets in a list": (lambda: BottleneckDynamics(ENCODER, DECODER, X, Y.tolist(), 2), "targets of type list"),

@@ -128,6 +128,15 @@ def test_the_temperature_of_an_ensemble_is_fitted_to_the_ensembles_spread():
     assert float(left_out[0]) == pytest.approx(without.predict(x[:1], return_std=True)[1][0] ** 2 + 0.01, rel=1e-6)
 
 
+def test_a_singular_gram_is_fitted_with_a_jitter_that_is_told():
+    x = np.array([[0.5, 1.0], [0.5, 1.0], [-1.0, 0.3]])
+    with pytest.warns(UserWarning, match="singular with noise 0, .*jitter_.*remove duplicate inputs"):
+        model = KernelRegressor(depth=1, noise=0).fit(x, [1.0, -1.0, 0.0])
+    assert 0 < model.jitter_ < 1e-8
+    assert KernelRegressor(depth=1, noise=0.01).fit(x, [1.0, -1.0, 0.0]).jitter_ == 0
+    assert KernelRegressor(depth=1, noise=0, time=1.0).fit(x, [1.0, -1.0, 0.0]).jitter_ == 0
+
+
 def test_several_targets_are_predicted_as_one_by_one():
     both = np.stack([NUMBERS, -2 * NUMBERS], 1)[TRAIN]
     model = KernelRegressor(depth=1, noise=0.01).fit(X[TRAIN], both)

@@ -84,11 +84,12 @@ def test_a_killed_run_is_continued_where_it_stopped(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("again", "says"),
     [
-        (lambda p: write_gram(network(0.5), inputs(), p, block=6), "identity differs"),
-        (lambda p: write_gram(network(), inputs() + 1, p, block=6), "identity differs"),
-        (lambda p: write_gram(network(), inputs(), p, block=5), "block differs"),
-        (lambda p: write_gram(network(), inputs(), p, "nngp", block=6), "get differs"),
-        (lambda p: write_gram(network(), inputs(20), p, block=6), "shape differs"),
+        (lambda p: write_gram(network(0.5), inputs(), p, block=6), "other inputs, or of another network or law"),
+        (lambda p: write_gram(network(), inputs() + 1, p, block=6), "other inputs, or of another network or law"),
+        (lambda p: write_gram(network(), inputs(), p, block=5), "got block 6 there, expected 5"),
+        (lambda p: write_gram(network(), inputs(), p, "nngp", block=6), "got get 'ntk' there, expected 'nngp'"),
+        (lambda p: write_gram(network(), inputs(20), p, block=6), r"got shape \[23, 23\] there, expected \[20, 20\]"),
+        (lambda p: write_gram(network(), inputs().float(), p, block=6), "float64, expected .* float32; give another path"),
     ],
 )
 def test_another_matrix_does_not_continue_this_one(tmp_path, again, says):
@@ -109,7 +110,7 @@ def test_data_that_is_blind_to_the_network_does_not_continue_another_one(tmp_pat
     ours, other = (lzr.kernel(nn.Sequential(nn.Linear(5, 8), f, nn.Linear(8, 1))) for f in (nn.ReLU(), nn.LeakyReLU(0.3)))
     write_gram(ours, x, tmp_path / "gram.npy")
     write_gram(ours, x, tmp_path / "gram.npy")
-    with pytest.raises(KernelError, match="holds another matrix .its identity differs"):
+    with pytest.raises(KernelError, match="holds another matrix: got one of other inputs, or of another network"):
         write_gram(other, x, tmp_path / "gram.npy")
 
 
@@ -318,6 +319,30 @@ def test_a_record_that_is_none_is_refused_in_words(tmp_path, change, says):
     record.write_text(json.dumps(change(json.loads(record.read_text()))))
     with pytest.raises(KernelError, match=says):
         write_gram(network(), inputs(), tmp_path / "gram.npy", block=12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_refused_dtype_leaves_nothing_behind(tmp_path, dtype):
+    with pytest.raises(KernelError, match="expected float32 or float64"):
+        write_gram(network(), inputs().to(dtype), tmp_path / "gram.npy", block=6)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_no_block_reached_is_removed_and_one_that_some_did_stays(tmp_path):
+    def stop(at):
+        def look(done, total, what):
+            if done == at:
+                raise RuntimeError("stop")
+
+        return look
+
+    for at, left in ((0, 0), (3, 2)):
+        with pytest.raises(RuntimeError, match="stop"):
+            write_gram(network(), inputs(), tmp_path / "gram.npy", block=6, progress=stop(at))
+        assert len(list(tmp_path.iterdir())) == left
+    np.testing.assert_allclose(
+        write_gram(network(), inputs(), tmp_path / "gram.npy", block=6), network().ntk(inputs()), rtol=1e-12
+    )
 
 
 def test_inputs_are_a_tensor(tmp_path):

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from lazyrich.amount import positive, real
 from lazyrich.errors import KernelError
+from lazyrich.inference.times import Times, times_of
 from lazyrich.lazy.bottleneck.decoder import Function, TrainedDecoder
 from lazyrich.lazy.bottleneck.drawn import DrawnFunction
 from lazyrich.lazy.bottleneck.gauss import generator, normal, root
@@ -133,8 +134,7 @@ class BottleneckDynamics:
             >>> start.descend(0.1, 1).latents.flatten().tolist()  # u - eta J e = 1 - 0.1 * 2 * 2
             [1.0, 0.6]
         """
-        if not (learning_rate > 0 and math.isfinite(learning_rate)):
-            raise KernelError(f"got learning_rate={learning_rate}, expected a positive number")
+        learning_rate = positive("learning_rate", learning_rate, KernelError)
         state, rows, every = self._start(), [], counted(every, "every")
         for step in range(counted(steps, "steps") + 1):
             stage = self._step(state, learning_rate, step)
@@ -144,14 +144,14 @@ class BottleneckDynamics:
                 state = self._moved(state, [stage], EULER.b, learning_rate)
         return self._path(rows, state, steps + 1)
 
-    def flow(self, times: Sequence[float], tolerance: float = 1e-6, most: int = 40_000) -> BottleneckPath:
+    def flow(self, times: Times, tolerance: float = 1e-6, most: int = 40_000) -> BottleneckPath:
         """Gradient flow, by Dormand & Prince's method of order 5 with steps of its own choice.
 
         The state is u and the function g; a step adds its stages' latents to g's centres with the method's weights, so the
         memory integral is taken to the same order as the rest. Cost: O(M N (k + d)) a stage with M <= 6 N steps centres.
 
         Args:
-            times: when to record; increasing, from 0.
+            times: when to record: increasing and finite, from 0; one time stands for 0 and that time.
             tolerance: of a step's error in u (relative to its RMS) and in f (relative to that of the targets or outputs).
             most: centres at most; a longer path is refused.
 
@@ -159,11 +159,10 @@ class BottleneckDynamics:
             The path at the times.
 
         Raises:
-            KernelError: for times that do not increase from 0, when training diverges, or when ``most`` is reached.
+            KernelError: for times that do not increase from 0 or never end, when training diverges, or when ``most`` is reached.
         """
-        if len(times) < 1 or times[0] != 0 or any(not b > a for a, b in zip(times, times[1:], strict=False)):
-            raise KernelError(f"got times {list(times)[:5]}, expected increasing ones that begin with 0")
-        if not 1e-13 <= tolerance < 1:
+        times, most = _moments(times), counted(most, "most")
+        if not 1e-13 <= real(tolerance) < 1:
             raise KernelError(f"got tolerance={tolerance!r}, expected one in [1e-13, 1)")
         state, at, count = self._start(), 0.0, 1
         first = self._stage(state)
@@ -264,3 +263,17 @@ class BottleneckDynamics:
         return BottleneckPath(
             torch.tensor(times, dtype=torch.float64), torch.stack(latents), f, loss, state.pulled, state.decoder, evaluations
         )
+
+
+def _moments(times: Times) -> list[float]:
+    """When a flow is recorded: 0 first, then increasing finite times."""
+    found = times_of(times, "times")
+    moments = found.tolist() if found.ndim else [0.0, *([float(found)] if found else [])]
+    if moments[0] != 0 or any(not b > a for a, b in zip(moments, moments[1:], strict=False)):
+        raise KernelError(f"got times {moments[:5]}, expected increasing ones that begin with 0")
+    if moments[-1] == float("inf"):
+        raise KernelError(
+            f"got times that end with inf, expected finite ones: this flow is stepped through; ask for a long time such as "
+            f"{100 * max(1.0, *moments[:-1]):g} and see whether path.loss still falls"
+        )
+    return moments

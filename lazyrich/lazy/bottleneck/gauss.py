@@ -11,8 +11,15 @@ INDEFINITE = 1e-7  # of the largest eigenvalue: beyond it, it is not rounding
 
 
 def generator(seed: int) -> torch.Generator:
-    """A stream of random numbers that nothing else draws from."""
-    return torch.Generator().manual_seed(seed)
+    """A stream of random numbers that nothing else draws from.
+
+    Raises:
+        KernelError: for a seed that is no whole number.
+    """
+    try:
+        return torch.Generator().manual_seed(seed)
+    except (TypeError, RuntimeError, ValueError, OverflowError) as error:
+        raise KernelError(f"got seed={seed!r}, expected a whole number of 64 bits") from error
 
 
 def normal(rng: torch.Generator, *shape: int) -> Tensor:

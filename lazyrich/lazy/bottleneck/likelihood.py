@@ -122,8 +122,10 @@ def targets_of(y: Tensor, n: int) -> Tensor:
     """Targets as (N, d) float64.
 
     Raises:
-        KernelError: for another number of them, or values that are not finite.
+        KernelError: for no tensor, another number of them, or values that are not finite.
     """
+    if not isinstance(y, Tensor):
+        raise KernelError(f"got targets of type {type(y).__name__}, expected a tensor ({n}, d); pass torch.as_tensor(y)")
     if y.dim() not in (1, 2) or len(y) != n or not bool(torch.isfinite(y).all()):
         raise KernelError(f"got targets of shape {tuple(y.shape)} for {n} inputs, expected ({n},) or ({n}, d), finite")
     return y.double().reshape(n, -1)

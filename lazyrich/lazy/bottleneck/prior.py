@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from lazyrich.amount import real
 from lazyrich.errors import KernelError
 from lazyrich.lazy.bottleneck.gauss import generator, normal, root
 from lazyrich.lazy.bottleneck.likelihood import LogLikelihood, Posterior, mean_weight, targets_of
@@ -134,9 +134,9 @@ class BottleneckPrior:
         Raises:
             KernelError: for targets that do not fit, and for noise that is not positive.
         """
-        if not noise > 0 or not math.isfinite(noise):
+        if not 0 < real(noise) < float("inf"):
             raise KernelError(
-                f"got noise={noise}, expected a positive variance: the Gram matrix of k < N latents can be singular"
+                f"got noise={noise!r}, expected a positive variance: the Gram matrix of k < N latents can be singular"
             )
         if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
             raise KernelError(f"got steps={steps!r}, expected a whole number, 0 for plain draws")
