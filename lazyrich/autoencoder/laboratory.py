@@ -270,8 +270,8 @@ def cell(lab: Laboratory, start: str, scheme: str, optimizer: str, width: int, c
 
 def _seen(lab: Laboratory, before: nn.Module, early: nn.Module | None, after: nn.Module, run: Run) -> Trained:
     """A network as metrics look at it."""
-    looks = (plain(model) for model in (before, early or after, after))
-    return Trained(*looks, tuple(run.losses), lab.test.x, lab.labels, lab.train.x, after)
+    one, two, three = plain(before), plain(early or after), plain(after)
+    return Trained(one, two, three, tuple(run.losses), lab.test.x, lab.labels, lab.train.x, after)
 
 
 def _trained(lab: Laboratory, members: Sequence[Member]) -> list[Run]:

@@ -168,12 +168,15 @@ def _scores(own: Tensor, quantile: Callable[[Tensor], Tensor]) -> Tensor:
 
 
 def _delta(own: Tensor, sides: Sides) -> Tensor:
-    """Equal singular values at the kernel's centre, nothing elsewhere (Xiao et al. 2018, arXiv:1806.05393)."""
+    """Equal singular values at the kernel's centre, nothing elsewhere (Xiao et al. 2018, arXiv:1806.05393).
+
+    Of an even kernel the centre is the place that reads its own position under padding="same".
+    """
     if not sides.kernel:
         raise InitError(
             f"got a weight of shape {tuple(own.shape)}, expected a convolution's: its centre is kept; take orthogonal"
         )
-    centre = tuple(own.shape[i] // 2 if i in sides.kernel else slice(None) for i in range(own.dim()))
+    centre = tuple((own.shape[i] - 1) // 2 if i in sides.kernel else slice(None) for i in range(own.dim()))
     plane = own[centre]  # (out, in), or (in, out) of a transposed convolution
     made = torch.zeros_like(own)
     made[centre] = polar(plane)
