@@ -108,7 +108,7 @@ class Plan:
             lr: learning rate of the base-width network.
             weight_decay: decay of the base-width network.
             eps: Adam's epsilon at the base width.
-            rest_lr: under an optimizer of matrices (Muon, Shampoo, SOAP) the rate of what stays on AdamW; ``lr`` when not
+            rest_lr: under an optimizer of matrices (Muon, Shampoo) the rate of what stays on AdamW; ``lr`` when not
                 given. The groups' ``optimizer`` says which of the two a group is for.
         """
         lr, weight_decay, eps = _number("lr", lr), _number("weight_decay", weight_decay), _number("eps", eps)

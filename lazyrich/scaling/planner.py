@@ -59,7 +59,7 @@ def plan(
         family: the network with its width open.
         scheme: ``mup()``, ``ntk()``, ``richness(r)`` ...
         optimizer: sgd, momentum, adam, adamw, signsgd, lion, adafactor, muon (torch's default scaling), muon_rms (its
-            ``match_rms_adamw``), shampoo or soap; the last four step hidden matrices, the rest is AdamW's. In any case
+            ``match_rms_adamw``) or shampoo; the last three step hidden matrices, the rest is AdamW's. In any case
             ("AdamW"), or torch's class (``torch.optim.AdamW``).
         init: ``{tensor pattern: standard deviation at the base width}`` instead of the factory's own, or a rule of
             ``lazyrich.init``, also by name (``"lecun"``; ``he("tanh")``, ``orthogonal()``, ``critical("tanh", bias=0.05)``,

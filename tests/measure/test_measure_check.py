@@ -365,8 +365,8 @@ def test_what_makes_no_check_is_refused(options, message):
 
 
 def test_an_optimizer_that_torch_does_not_have_is_refused_before_anything_is_built():
-    plan = lzr.plan(lzr.Family(lzr.zoo.mlp, base=64), lzr.mup(), "soap")
-    with pytest.raises(UsageError, match="torch has no 'soap'.*such as 'muon'"):
+    plan = lzr.plan(lzr.Family(lzr.zoo.mlp, base=64), lzr.mup(), "shampoo")
+    with pytest.raises(UsageError, match="torch has no 'shampoo'.*such as 'muon'"):
         lzr.check(plan, "no data of that name")
 
 
