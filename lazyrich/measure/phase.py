@@ -160,7 +160,7 @@ def _points(plan: Plan, width: int, phi: Dual, seconds: Mapping[str, Tensor]) ->
         name, q = f"{path}.weight", second.diagonal().mean()
         tensor = plan.tensors.get(name)
         if tensor is not None and tensor.role is Role.HIDDEN and before is not None:
-            fan_in = math.prod(shapes[name][i] for i in tensor.contracted)
+            fan_in = tensor.axes.fans(shapes[name])[0]
             bias = settings[f"{path}.bias"].std ** 2 if f"{path}.bias" in settings else 0.0
             here = Signal(phi, fan_in * settings[name].std ** 2, bias)
             if abs(float(here.variance_map(before) / q) - 1) > ALIKE:

@@ -225,7 +225,7 @@ class Plan:
         """The form of a tensor in a word; empty for the factory's own."""
         start = self.tensors[name].start
         form = start.form if start else None
-        if form is None or not self.tensors[name].contracted:
+        if form is None or not self.tensors[name].axes.summed:
             return ""
         return f"{form.name} of {form.of}" if form.of else form.name
 
