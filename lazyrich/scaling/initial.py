@@ -40,12 +40,12 @@ def initialised(
         if started is not None:
             made[name] = started
             met.add(pattern)
-    for pattern, rule in rules.items():
+    for pattern in rules:
         own = [name for name, (other, _) in given.items() if other == pattern]
         if own and pattern not in met:
             raise PlanError(
-                f"init= gives '{pattern}' a rule that says nothing of {', '.join(own)}: they are no weights or biases of layers that "
-                "it speaks of, but tables, gains or the like. Give their standard deviation at the base width, such as "
+                f"init= gives '{pattern}' a rule that says nothing of {', '.join(own)}: they are no weights or biases of layers "
+                "that it speaks of, but tables, gains or the like. Give their standard deviation at the base width, such as "
                 f"init={{'{pattern}': 0.02}}"
             )
     _refuse_couplings(made)
