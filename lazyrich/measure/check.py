@@ -26,6 +26,7 @@ from lazyrich.measure.departure import departures
 from lazyrich.measure.predict import Prediction, UnitExponents, predict, unit_exponents
 from lazyrich.measure.result import CheckResult, Trial
 from lazyrich.measure.slope import Slope, fit_slope
+from lazyrich.measure.trunk import bottlenecks_beside
 from lazyrich.measure.updates import FUNCTION, UpdateProbe
 from lazyrich.measure.verdict import Cause, Line, overall, with_mend, word_for
 from lazyrich.scaling import Plan, as_plan, mup
@@ -179,7 +180,9 @@ def summarise(setup: Setup, trials: Sequence[Trial], command: str = "") -> Check
     order = trials[0]["order"]
     units = [key for key in order if key != FUNCTION]
     exponents = unit_exponents(setup.plan, units, setup.widths, setup.met)
-    predicted = predict(setup.plan, units, setup.widths, setup.met)
+    x = setup.data.batch(setup.probe, 0, 0)[0].cpu()
+    beside = bottlenecks_beside(setup.plan, exponents, x, setup.widths[0])
+    predicted = predict(setup.plan, units, setup.widths, setup.met, beside)
     if FUNCTION in order:
         exponents[FUNCTION], predicted[FUNCTION] = WHOLE, _of_function(units, exponents, predicted)
     lines = [line for key in order for line in _lines(setup, trials, key, exponents[key], predicted[key])]

@@ -13,7 +13,9 @@ import lazyrich as lzr
 from lazyrich.errors import LazyrichError, StoreError, UsageError
 from lazyrich.measure import predict
 from lazyrich.measure.departure import departures
+from lazyrich.measure.predict import unit_exponents
 from lazyrich.measure.slope import Slope
+from lazyrich.measure.trunk import bottlenecks_beside
 from lazyrich.measure.verdict import TOLERANCE, Cause, Line, overall, with_mend, word_for
 from lazyrich.scaling.power import Power
 
@@ -525,3 +527,57 @@ def test_a_vector_that_is_summed_over_is_refused_with_its_role(kind):
 def test_a_vector_that_acts_entry_by_entry_is_one(kind):
     plan = lzr.plan(lzr.Family(lambda n: Scores(n, NO_SUMS[kind]), base=16), lzr.mup())
     assert lzr.check(plan, POINTS, (16, 32), steps=1, seeds=1).verdict
+
+
+class Adapted(nn.Module):
+    """Two layers with a low-rank branch beside each, and one branch in series."""
+
+    def __init__(self, width, serial=False):
+        super().__init__()
+        self.serial = serial
+        self.inp, self.base, self.a, self.b = (
+            nn.Linear(64, width),
+            nn.Linear(width, width),
+            nn.Linear(width, 4),
+            nn.Linear(4, width),
+        )
+        self.next, self.out = nn.Linear(width, width), nn.Linear(width, 10)
+        nn.init.zeros_(self.b.weight)
+
+    def forward(self, x):
+        h = torch.relu(self.inp(x))
+        z = self.base(h)
+        z = self.b(self.a(z)) if self.serial else z + self.b(self.a(h))
+        return self.out(torch.relu(self.next(torch.relu(z))))
+
+
+@pytest.mark.parametrize("serial", [False, True])
+def test_a_bottleneck_beside_a_trunk_is_told_from_one_in_series(serial):
+    plan = lzr.plan(lzr.Family(lambda n: Adapted(n, serial), base=16), lzr.mup(), "sgd")
+    order, x = ["inp", "base", "a", "b", "next", "out"], torch.ones(2, 64)
+    found = bottlenecks_beside(plan, unit_exponents(plan, order, [16, 64]), x, 16)
+    assert found == (frozenset() if serial else {"a"})
+
+
+def test_nothing_is_predicted_of_gradient_descent_from_a_bottleneck_beside_a_trunk_on():
+    order = ["inp", "base", "a", "b", "next", "out"]
+    for optimizer in ("sgd", "adam"):
+        plan = lzr.plan(lzr.Family(Adapted, base=16), lzr.mup(), optimizer)
+        found = [unit.update for unit in predict(plan, order, [16, 64], beside={"a"}).values()]
+        assert found[:2] == pytest.approx([0.0, 0.0])
+        assert found[2:] == pytest.approx([0.0 if optimizer == "adam" else math.nan] * 4, nan_ok=True)
+    ntk = predict(lzr.plan(lzr.Family(Adapted, base=16), lzr.ntk(), "adam"), order, [16, 64], beside={"a"})
+    assert [ntk[key].update for key in order] == pytest.approx([-0.5, -0.5, 0.0, -0.5, -0.5, 0.0])
+    checked = lzr.check(lzr.plan(lzr.Family(Adapted, base=16), lzr.mup(), "sgd"), "digits", [16, 32], steps=2, seeds=1)
+    assert [row.layer for row in checked.updates if row.predicted is None or math.isnan(row.predicted)] == order[2:]
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_a_hidden_layer_that_starts_at_zero_is_as_large_as_its_first_updates(optimizer):
+    def net(n):
+        layers = nn.Sequential(nn.Linear(64, n), nn.Linear(n, n), nn.Linear(n, n), nn.Linear(n, 10))
+        nn.init.zeros_(layers[2].weight)
+        return layers
+
+    found = predict(lzr.plan(lzr.Family(net, base=16), lzr.mup(), optimizer), ["0", "1", "2", "3"], [16, 64])
+    assert [unit.update for unit in found.values()] == pytest.approx([0.0] * 4)
