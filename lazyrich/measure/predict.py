@@ -4,8 +4,8 @@ A chain of units is walked backwards for the size of the gradient and forwards f
 step and to leading order in the width: the power counting of Yang & Hu 2021 (arXiv:2011.14522) and, for entrywise
 optimizers, of Yang & Littwin 2023 (arXiv:2308.01814), tensor by tensor. It covers finite bottlenecks, whose two sides are
 walked like two networks. Where branches run in parallel it takes them in the order in which they are called; a bottleneck beside
-a trunk adds to what the trunk carries, so the larger exponent stays. Under gradient descent nothing is predicted from there on: what such
-a bottleneck learns hangs on its level and on matrices that start at zero, which power counting at leading order leaves out.
+a trunk adds to what the trunk carries, so the larger exponent stays. Under gradient descent nothing is predicted from there on:
+what such a bottleneck learns hangs on its level and on matrices that start at zero, which leading orders leave out.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ def _before(exponents: dict[str, UnitExponents], one: str, other: str) -> bool:
 
 
 def _passed(model: nn.Module, state: State, x: Any, key: str, wide: Sequence[str]) -> bool:
-    """Whether wide features from before a layer reach any layer behind it with its own output, which one reads, cut from the graph."""
+    """Whether wide features from before a layer reach one behind it that also reads its own output, which is cut off."""
     with suppress(Exception):  # what does not run so has been refused, or is taken in the order of its calls
         layer = model.get_submodule(key.split("#")[0])
         cut = layer.register_forward_hook(lambda module, args, out: first_float(out).detach().requires_grad_())

@@ -530,33 +530,32 @@ def test_a_vector_that_acts_entry_by_entry_is_one(kind):
 
 
 class Adapted(nn.Module):
-    """Two layers with a low-rank branch beside each, and one branch in series."""
+    """A layer with a bottleneck beside it, or in series behind it, or a readout of its own beside it."""
 
-    def __init__(self, width, serial=False):
+    def __init__(self, width, where="beside"):
         super().__init__()
-        self.serial = serial
-        self.inp, self.base, self.a, self.b = (
-            nn.Linear(64, width),
-            nn.Linear(width, width),
-            nn.Linear(width, 4),
-            nn.Linear(4, width),
-        )
+        self.where = where
+        self.inp, self.base = nn.Linear(64, width), nn.Linear(width, width)
+        self.a, self.b = nn.Linear(width, 4), nn.Linear(4, width)
         self.next, self.out = nn.Linear(width, width), nn.Linear(width, 10)
         nn.init.zeros_(self.b.weight)
 
     def forward(self, x):
         h = torch.relu(self.inp(x))
         z = self.base(h)
-        z = self.b(self.a(z)) if self.serial else z + self.b(self.a(h))
-        return self.out(torch.relu(self.next(torch.relu(z))))
+        few = self.a(z if self.where == "serial" else h)
+        if self.where != "readout":
+            z = self.b(few) + (z if self.where == "beside" else 0)
+        out = self.out(torch.relu(self.next(torch.relu(z))))
+        return out + few.sum() if self.where == "readout" else out
 
 
-@pytest.mark.parametrize("serial", [False, True])
-def test_a_bottleneck_beside_a_trunk_is_told_from_one_in_series(serial):
-    plan = lzr.plan(lzr.Family(lambda n: Adapted(n, serial), base=16), lzr.mup(), "sgd")
-    order, x = ["inp", "base", "a", "b", "next", "out"], torch.ones(2, 64)
-    found = bottlenecks_beside(plan, unit_exponents(plan, order, [16, 64]), x, 16)
-    assert found == (frozenset() if serial else {"a"})
+@pytest.mark.parametrize("where", ["beside", "serial", "readout"])
+def test_a_bottleneck_beside_a_trunk_is_told_from_others(where):
+    plan = lzr.plan(lzr.Family(lambda n: Adapted(n, where), base=16), lzr.mup(), "sgd")
+    order = [key for key in ("inp", "base", "a", "b", "next", "out") if where != "readout" or key != "b"]
+    found = bottlenecks_beside(plan, unit_exponents(plan, order, [16, 64]), torch.ones(2, 64), 16)
+    assert found == ({"a"} if where == "beside" else frozenset())
 
 
 def test_nothing_is_predicted_of_gradient_descent_from_a_bottleneck_beside_a_trunk_on():
