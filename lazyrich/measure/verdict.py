@@ -45,10 +45,19 @@ class Line:
 
     @property
     def agrees(self) -> bool | None:
-        """Whether the measured slope lies within the tolerance of the predicted one; None where there is none."""
+        """Whether the measured slope lies within the tolerance of the predicted one; None where there is none, or none can tell.
+
+        Example:
+            >>> [Line("a", (), "hidden", "update", 1, Slope(0.22, 0.22 - h, 0.22 + h, 9), 0.0).agrees for h in (0.54, 0.05)]
+            [None, False]
+        """
         if self.predicted is None or not math.isfinite(self.predicted) or math.isnan(self.slope.value):
             return None
-        return abs(self.slope.value - self.predicted) <= TOLERANCE
+        if self.verdict == "inconclusive":
+            return None
+        if abs(self.slope.value - self.predicted) <= TOLERANCE:
+            return True
+        return None if self.slope.low <= self.predicted + TOLERANCE and self.slope.high >= self.predicted - TOLERANCE else False
 
 
 def word_for(update: Slope, layer: Slope, wide: bool, trains: bool, first: Slope | None = None) -> Word:

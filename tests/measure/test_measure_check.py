@@ -293,6 +293,14 @@ def test_multipliers_are_predicted_like_the_plain_gauge():
             assert gauge[layer].update == pytest.approx(plain[layer].update)
 
 
+def test_whether_a_slope_is_as_predicted_stays_open_where_its_interval_cannot_tell():
+    def agrees(value, half, verdict=""):
+        return Line("a", (), "hidden", "update", 5, Slope(value, value - half, value + half, 12), 0.0, verdict).agrees
+
+    assert [agrees(0.1, 0.05), agrees(0.22, 0.54), agrees(0.22, 0.02), agrees(-0.3, 0.18)] == [True, None, False, None]
+    assert agrees(0.05, 0.6, "inconclusive") is None
+
+
 def test_words_follow_updates_and_their_intervals():
     def s(value, half=0.05):
         return Slope(value, value - half, value + half, 12)
