@@ -13,6 +13,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from lazyrich.errors import PlanError
 from lazyrich.family import Axes, Role
 from lazyrich.family.family import growth as grown_by
+from lazyrich.family.law import without_padding
 from lazyrich.init import Initialiser, Sides, formed
 from lazyrich.scaling.native import native_step
 from lazyrich.scaling.power import Growth
@@ -235,7 +236,7 @@ def _draw(parameter: nn.Parameter, tensor: TensorPlan, setting: Setting) -> _Dra
 
 
 def _std(parameter: nn.Parameter) -> float:
-    return float(parameter.detach().double().std(correction=0))
+    return float(without_padding(parameter).double().std(correction=0))
 
 
 def check_shape(tensor: TensorPlan, shape: tuple[int, ...]) -> None:
