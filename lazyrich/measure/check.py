@@ -20,7 +20,7 @@ from lazyrich.errors import UsageError
 from lazyrich.family import Role
 from lazyrich.family.parametrized import place
 from lazyrich.fingerprint import fingerprint
-from lazyrich.layer import shown
+from lazyrich.layer import spoken
 from lazyrich.measure.contracted import refuse_contracted
 from lazyrich.measure.departure import departures
 from lazyrich.measure.predict import Prediction, UnitExponents, predict, unit_exponents
@@ -195,7 +195,7 @@ def summarise(setup: Setup, trials: Sequence[Trial], command: str = "") -> Check
     scheme = setup.plan.scheme.name
     verdict = overall(
         lines, diverged=diverged, moved=moved, lr=setup.lr, regime=theory.regime, scheme=scheme, lost=lost,
-        still=[shown(key) for key in kept_still], departures=[str(d) for d in departures(setup.plan)],
+        still=[spoken(key) for key in kept_still], departures=[str(d) for d in departures(setup.plan)],
     )  # fmt: skip
     family = setup.plan.family.name if setup.plan.family else "network"
     return CheckResult(

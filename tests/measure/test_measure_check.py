@@ -301,6 +301,17 @@ def test_whether_a_slope_is_as_predicted_stays_open_where_its_interval_cannot_te
     assert agrees(0.05, 0.6, "inconclusive") is None
 
 
+def test_layers_that_are_bare_numbers_are_spoken_of_as_layers():
+    def judged(word, value):
+        line = Line("2", ("2.weight",), "hidden", "update", 5, Slope(value, value - 0.01, value + 0.01, 12), 0.0, word)
+        return with_mend(line, line, line, line, Cause(0.5, 0.0, 0.0), False)
+
+    for word, value, said in (("exploding", 0.5, "in layer 2;"), ("frozen", -1.0, "Layer 2 stop training")):
+        line = judged(word, value)
+        found = overall([line], diverged=[], moved=0.5, lr=0.1, regime="feature learning", scheme="mup()", still=["layer 4"])
+        assert said in found.sentence and line.mend.startswith("layer 2: ")
+
+
 def test_words_follow_updates_and_their_intervals():
     def s(value, half=0.05):
         return Slope(value, value - half, value + half, 12)
