@@ -367,8 +367,13 @@ def _judge(
     remedy = mup().layers(is_entrywise(setup.plan.optimizer_name))
     readout = max((remedy.output.init - unit.init for unit in exponents.values() if str(unit.role) == "output"), default=0.0)
     astray = tuple(dict.fromkeys(d.tensor for d in departures(setup.plan)))
-    exploding_below, verdicts = False, {}
+    exploding_below, verdicts, narrow = False, {}, ""
+    last = [key for key in exponents if key != FUNCTION][-1:]
     for key, unit in exponents.items():
+        if unit.role is Role.OUTPUT and key not in last:
+            narrow = key
+        elif unit.role is not Role.FIXED:  # of a fixed size too: a norm of what narrowed
+            narrow = ""
         update = by.get((key, "update"))
         if update is None or (key in still and math.isnan(update.slope.value)):
             continue
@@ -384,7 +389,8 @@ def _judge(
         fixed = str(unit.role) == "fixed"
         rate = 0.0 if fixed else row.rate(is_entrywise(setup.plan.optimizer_name)) - unit.rate
         init = 0.0 if fixed else row.init - unit.init
-        cause = Cause(rate, init, readout, unit.owed, key == FUNCTION, unit.rate, unit.init, astray)
+        level = exponents[narrow].fan_in / 2 - exponents[narrow].init if narrow and not exponents[narrow].zero else 0.0
+        cause = Cause(rate, init, readout, unit.owed, key == FUNCTION, unit.rate, unit.init, astray, narrow, level)
         verdicts[key] = with_mend(replace(update, verdict=word), start, layer, through, cause, exploding_below)
         exploding_below = exploding_below or word == "exploding"
     return [

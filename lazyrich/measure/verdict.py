@@ -105,7 +105,9 @@ class Cause:
     ``rate`` and ``init`` are the missing exponents of its learning rate and initial std, ``readout`` the missing exponent
     of the readout's initial std, through which its gradient comes; ``owed`` says that an obligation here is unmet,
     ``outside`` that the line is the whole network's output, which no unit returned. ``rate_now`` and ``init_now`` are the exponents
-    as they are, ``astray`` the tensors anywhere whose exponents are not those of the plan's own scheme.
+    as they are, ``astray`` the tensors anywhere whose exponents are not those of the plan's own scheme. ``narrow`` is this layer,
+    or the one that feeds it, where that gives others a fixed number of features, and ``level`` the power of the width that they
+    start as.
     """
 
     rate: float
@@ -116,6 +118,8 @@ class Cause:
     rate_now: float = 0.0
     init_now: float = 0.0
     astray: tuple[str, ...] = ()
+    narrow: str = ""
+    level: float = 0.0
 
 
 def with_mend(update: Line, first: Line, layer: Line, through: Line, cause: Cause, inherited: bool) -> Line:
@@ -194,6 +198,13 @@ def _power(exponent: float) -> str:
 def _close(said: str, steps: Sequence[str], cause: Cause) -> str:
     if steps:
         return f"{said}: {' and '.join(steps)}; scheme mup() does"
+    if cause.narrow and cause.level < -0.01:
+        which = "it" if said.startswith(f"{spoken(cause.narrow)}:") else spoken(cause.narrow)
+        return (
+            f"{said}: its own numbers are those of mup(), but {which} gives others a fixed number of features, which start as "
+            f"width^{cause.level:g} and reach size one only as they are learnt; check after more steps, or let their number grow "
+            "with the width"
+        )
     if cause.astray:
         others = f"those of {_names(cause.astray)} are not the scheme's; mend them first"
         return f"{said}: its own numbers are those of mup(), but {others}"

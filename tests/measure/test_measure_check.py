@@ -1,5 +1,6 @@
 """The check tells schemes apart, agrees with theory, names the culprit, and says when it cannot tell."""
 
+import dataclasses
 import json
 import math
 import sys
@@ -310,6 +311,21 @@ def test_layers_that_are_bare_numbers_are_spoken_of_as_layers():
         line = judged(word, value)
         found = overall([line], diverged=[], moved=0.5, lr=0.1, regime="feature learning", scheme="mup()", still=["layer 4"])
         assert said in found.sentence and line.mend.startswith("layer 2: ")
+
+
+def test_a_layer_of_a_fixed_number_of_features_is_not_told_to_look_before_it():
+    slope = Slope(-0.5, -0.52, -0.48, 12)
+    fading = Line("k", ("k.weight",), "output", "update", 5, slope, 0.0, "vanishing")
+    says = (
+        "but it gives others a fixed number of features, which start as width^-0.5 and reach size one only as they are learnt"
+    )
+    assert says in with_mend(fading, fading, fading, fading, Cause(0.0, 0.0, 0.0, narrow="k", level=-0.5), False).mend
+    norm = dataclasses.replace(fading, layer="kn", role="fixed")
+    assert "but k gives others" in with_mend(norm, norm, norm, norm, Cause(0.0, 0.0, 0.0, narrow="k", level=-0.5), False).mend
+    assert "look at the layers before it" in with_mend(fading, fading, fading, fading, Cause(0.0, 0.0, 0.0), False).mend
+    plan = lzr.plan(lzr.Family(Adapted, base=16), lzr.mup(), "sgd")
+    mends = {row.layer: row.mend for row in lzr.check(plan, "digits", [16, 64, 256], steps=2, seeds=6).updates}
+    assert "but it gives others" in mends["a"] and "gives others" not in mends["next"]
 
 
 def test_words_follow_updates_and_their_intervals():
