@@ -35,7 +35,7 @@ def run(words: Sequence[str]) -> None:
         Args:
             factory: package.module:callable or path/to/file.py:callable that builds the network for a width.
             scheme: standard, ntk, mean_field, mup, richness(0.25), spectral, abc(...).
-            optimizer: sgd, momentum, adam, adamw, signsgd, lion, adafactor, muon, muon_rms, shampoo or soap.
+            optimizer: sgd, momentum, adam, adamw, signsgd, lion, adafactor, muon, muon_rms or shampoo.
             base: width at which the plan is the plain network.
             width: width of the table.
             depth: second argument of the factory, if it takes one.

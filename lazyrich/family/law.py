@@ -173,7 +173,22 @@ def _same_storage(out: Tensor, args: Any) -> bool:
 def measure_laws(models: list[nn.Module], names: list[str]) -> dict[str, Law]:
     """Laws of the named tensors, pooled over several real builds."""
     drawn = [dict(model.named_parameters()) for model in models]
-    return {name: measured_law(torch.cat([p[name].detach().flatten() for p in drawn])) for name in names}
+    return {name: measured_law(torch.cat([without_padding(p[name]).flatten() for p in drawn])) for name in names}
+
+
+def without_padding(tensor: Tensor) -> Tensor:
+    """A tensor without its rows of zeros, where these are few: a table's row for padding is no draw.
+
+    Example:
+        >>> without_padding(torch.tensor([[0.0, 0.0], [1.0, 2.0], [3.0, 4.0]])).tolist()
+        [[1.0, 2.0], [3.0, 4.0]]
+    """
+    tensor = tensor.detach()
+    if tensor.dim() < 2 or hasattr(tensor, "placements"):  # a sharded one has no rows of its own
+        return tensor
+    filled = tensor.flatten(1).ne(0).any(1)
+    few = len(filled) // 2 < int(filled.sum()) < len(filled)
+    return tensor[filled] if few else tensor
 
 
 def measured_law(entries: Tensor) -> Law:

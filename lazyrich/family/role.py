@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from lazyrich.errors import FamilyError
@@ -36,12 +37,33 @@ class Axes:
 
     ``contracted`` axes are summed over (their sizes multiply to the fan-in), ``produced`` axes index the result.
     A tensor that multiplies or adds entry by entry has no contracted axis. ``known`` is False for a plain
-    ``nn.Parameter``, of which only the shape is known.
+    ``nn.Parameter``, of which only the shape is known. ``taps`` are the axes of a depthwise kernel, which are summed over
+    within one channel, and ``each`` how many channels one of them gives; of a transposed kernel with stride one tap in ``gap``
+    reaches an output position.
     """
 
     produced: tuple[int, ...] = ()
     contracted: tuple[int, ...] = ()
     known: bool = True
+    taps: tuple[int, ...] = field(default=(), repr=False)
+    each: int = field(default=1, repr=False)
+    gap: int = field(default=1, repr=False)
+
+    @property
+    def summed(self) -> tuple[int, ...]:
+        """The axes that a sum runs over, whether or not it runs over channels too."""
+        return self.contracted or self.taps
+
+    def fans(self, shape: tuple[int, ...]) -> tuple[float, float]:
+        """Fan-in and fan-out of a weight: entries that an output position sums, on average, and that an input position feeds.
+
+        Example:
+            >>> Axes((1,), (0, 2, 3), gap=4).fans((8, 6, 2, 2)), Axes((0,), taps=(2, 3)).fans((8, 1, 3, 3))
+            ((8.0, 24), (9.0, 9))
+        """
+        kernel = math.prod(shape[i] for i in (self.contracted[1:] or self.taps))
+        out = math.prod(shape[i] for i in self.produced) if self.contracted else self.each
+        return math.prod(shape[i] for i in self.summed) / self.gap, out * kernel
 
 
 def grown(base: tuple[int, ...], probe: tuple[int, ...]) -> tuple[int, ...]:

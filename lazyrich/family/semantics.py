@@ -6,6 +6,7 @@ Shapes: a Linear weight is (out, in); a Conv weight (out, in/groups, *kernel); a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from torch import nn
@@ -71,9 +72,11 @@ def _conv(module: nn.Module, name: str, shape: tuple[int, ...]) -> Axes | None:
         return None
     transposed, groups = isinstance(module, _ConvTransposeNd), int(module.groups)  # type: ignore[arg-type]
     channels, kernel = (0, 1) if transposed else (1, 0), tuple(range(2, len(shape)))
+    gap = math.prod(module.stride) if transposed else 1  # type: ignore[arg-type]
     if groups > 1 and module.in_channels == groups:  # depthwise: every channel has its own filter, none are summed
-        return Axes(produced=(channels[0], channels[1]) if transposed else (0,))
-    return Axes(produced=(channels[1],), contracted=(channels[0], *kernel))
+        each = int(module.out_channels) // groups  # type: ignore[arg-type]
+        return Axes(produced=(channels[0], channels[1]) if transposed else (0,), taps=kernel, each=each, gap=gap)
+    return Axes(produced=(channels[1],), contracted=(channels[0], *kernel), gap=gap)
 
 
 def _attention(module: nn.Module, name: str, shape: tuple[int, ...]) -> Axes | None:

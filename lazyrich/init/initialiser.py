@@ -21,6 +21,9 @@ FANS: dict[str, Callable[[float, float], float]] = {
 class Initialiser:
     """Weights with variance ``w / fan`` (sigma_w^2 = w), biases with variance ``b`` (sigma_b^2 = b).
 
+    The fan-in of a transposed convolution with stride is what an output position sums on average, in_channels times the kernel's
+    entries over the strides' product; a depthwise kernel's is its own entries.
+
     Attributes:
         w: None leaves the size to the plan.
         b: None leaves biases alone.

@@ -27,15 +27,15 @@ def tell(call: Call, curve: Curve) -> None:
     weights = [source.name for source in base.sources if "matrix" in run.ways.get(source.name, "")]
     if len(weights) != 1 or not run.alone:
         return
-    drawn, fan_in = run.used[weights[0]]
+    drawn, fan_in = run.used[weights[0]][0], max(1, round(run.used[weights[0]][1]))
     if fan_in > MANY or abs(drawn.excess) < FOURTH * fan_in:
         return
     bias = sum(run.used[source.name][0].variance for source in base.sources if source.name not in weights)
     variances = base.own_diagonal().detach().double().flatten().cpu()
-    off = max(effect(curve, drawn.excess, int(fan_in), q, bias) for q in (float(variances.median()), float(variances.max())))
+    off = max(effect(curve, drawn.excess, fan_in, q, bias) for q in (float(variances.median()), float(variances.max())))
     if off > OFF:
         warnings.warn(
-            f"got '{weights[0]}', which sums {int(fan_in)} input(s) with entries that are not normal, so the sums are not either: "
+            f"got '{weights[0]}', which sums {fan_in} input(s) with entries that are not normal, so the sums are not either: "
             f"behind {call.node.op} at {call.node.place} the kernel is off by about {off:.0%} at every width; expected normal "
             "entries, or more inputs. Draw it with torch.nn.init.normal_, or ask for the kernel of normal entries by "
             "init=lzr.init.variance(w, b)",

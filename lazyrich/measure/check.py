@@ -20,12 +20,13 @@ from lazyrich.errors import UsageError
 from lazyrich.family import Role
 from lazyrich.family.parametrized import place
 from lazyrich.fingerprint import fingerprint
-from lazyrich.layer import shown
+from lazyrich.layer import spoken
 from lazyrich.measure.contracted import refuse_contracted
 from lazyrich.measure.departure import departures
 from lazyrich.measure.predict import Prediction, UnitExponents, predict, unit_exponents
 from lazyrich.measure.result import CheckResult, Trial
 from lazyrich.measure.slope import Slope, fit_slope
+from lazyrich.measure.trunk import bottlenecks_beside
 from lazyrich.measure.updates import FUNCTION, UpdateProbe
 from lazyrich.measure.verdict import Cause, Line, overall, with_mend, word_for
 from lazyrich.scaling import Plan, as_plan, mup
@@ -179,7 +180,9 @@ def summarise(setup: Setup, trials: Sequence[Trial], command: str = "") -> Check
     order = trials[0]["order"]
     units = [key for key in order if key != FUNCTION]
     exponents = unit_exponents(setup.plan, units, setup.widths, setup.met)
-    predicted = predict(setup.plan, units, setup.widths, setup.met)
+    x = setup.data.batch(setup.probe, 0, 0)[0].cpu()
+    beside = bottlenecks_beside(setup.plan, exponents, x, setup.widths[0])
+    predicted = predict(setup.plan, units, setup.widths, setup.met, beside)
     if FUNCTION in order:
         exponents[FUNCTION], predicted[FUNCTION] = WHOLE, _of_function(units, exponents, predicted)
     lines = [line for key in order for line in _lines(setup, trials, key, exponents[key], predicted[key])]
@@ -192,7 +195,7 @@ def summarise(setup: Setup, trials: Sequence[Trial], command: str = "") -> Check
     scheme = setup.plan.scheme.name
     verdict = overall(
         lines, diverged=diverged, moved=moved, lr=setup.lr, regime=theory.regime, scheme=scheme, lost=lost,
-        still=[shown(key) for key in kept_still], departures=[str(d) for d in departures(setup.plan)],
+        still=[spoken(key) for key in kept_still], departures=[str(d) for d in departures(setup.plan)],
     )  # fmt: skip
     family = setup.plan.family.name if setup.plan.family else "network"
     return CheckResult(
@@ -364,8 +367,13 @@ def _judge(
     remedy = mup().layers(is_entrywise(setup.plan.optimizer_name))
     readout = max((remedy.output.init - unit.init for unit in exponents.values() if str(unit.role) == "output"), default=0.0)
     astray = tuple(dict.fromkeys(d.tensor for d in departures(setup.plan)))
-    exploding_below, verdicts = False, {}
+    exploding_below, verdicts, narrow = False, {}, ""
+    last = [key for key in exponents if key != FUNCTION][-1:]
     for key, unit in exponents.items():
+        if unit.role is Role.OUTPUT and key not in last:
+            narrow = key
+        elif unit.role is not Role.FIXED:  # of a fixed size too: a norm of what narrowed
+            narrow = ""
         update = by.get((key, "update"))
         if update is None or (key in still and math.isnan(update.slope.value)):
             continue
@@ -381,7 +389,8 @@ def _judge(
         fixed = str(unit.role) == "fixed"
         rate = 0.0 if fixed else row.rate(is_entrywise(setup.plan.optimizer_name)) - unit.rate
         init = 0.0 if fixed else row.init - unit.init
-        cause = Cause(rate, init, readout, unit.owed, key == FUNCTION, unit.rate, unit.init, astray)
+        level = exponents[narrow].fan_in / 2 - exponents[narrow].init if narrow and not exponents[narrow].zero else 0.0
+        cause = Cause(rate, init, readout, unit.owed, key == FUNCTION, unit.rate, unit.init, astray, narrow, level)
         verdicts[key] = with_mend(replace(update, verdict=word), start, layer, through, cause, exploding_below)
         exploding_below = exploding_below or word == "exploding"
     return [

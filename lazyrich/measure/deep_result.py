@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lazyrich.layer import shown
+from lazyrich.layer import shown, spoken
 from lazyrich.measure.slope import Slope
 from lazyrich.measure.table import table
 from lazyrich.measure.verdict import TOLERANCE, WIDEST
@@ -110,7 +110,7 @@ class DepthResult:
         if not updates:
             return f"Inconclusive {span}: nothing moved."
         worst = max(updates, key=lambda line: (line.word == self.word, line.largest))
-        said = f"the update of '{shown(worst.layer)}' goes as depth^({worst.slope})"
+        said = f"the update of {spoken(worst.layer)} goes as depth^({worst.slope})"
         return {
             "exploding": f"Exploding {span}: {said}. {self._mend()}",
             "vanishing": f"Vanishing {span}: {said}; what you tune on a shallow network fades in a deep one.",

@@ -15,7 +15,7 @@ from lazyrich.amount import counted
 from lazyrich.data import load
 from lazyrich.errors import KernelError
 from lazyrich.family import Law
-from lazyrich.layer import shown
+from lazyrich.layer import shown, spoken
 from lazyrich.lazy import Kernel
 from lazyrich.lazy.weights import Weights
 from lazyrich.measure.phase import Phase, PhasePoint, phase_of
@@ -106,7 +106,7 @@ class SignalResult:
             "steady": "Signals keep their size",
         }[self.word]
         return (
-            f"{said}: from {shown(first.layer)} to {shown(last.layer)} the mean square goes from {first.level:.3g} to "
+            f"{said}: from {spoken(first.layer)} to {spoken(last.layer)} the mean square goes from {first.level:.3g} to "
             f"{last.level:.3g}"
             f"{self._extremes()}, and the correlation of inputs from {first.correlation:.2f} to {last.correlation:.2f}. "
             f"{self._against()} {'' if isinstance(self.phase, str) else self.phase.sentence}"
@@ -118,7 +118,7 @@ class SignalResult:
         if len(self.hidden) < 2 or not low.level > 0:
             return ""
         return (
-            f" (smallest {low.level:.3g} at {shown(low.layer)}, largest {high.level:.3g} at {shown(high.layer)}: a factor of "
+            f" (smallest {low.level:.3g} at {spoken(low.layer)}, largest {high.level:.3g} at {spoken(high.layer)}: a factor of "
             f"{high.level / low.level:.3g}, where {GROWS:g} is judged to be too much)"
         )
 

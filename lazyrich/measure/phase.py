@@ -21,6 +21,7 @@ NEAR = 0.02  # |chi_perp - 1| that counts as critical: a correlation then travel
 ALIKE = 0.2  # relative difference of a layer's level from its map, beyond which the stack is none
 OTHERS = ("layer_norm", "rms_norm", "group_norm", "batch_norm", "scaled_dot_product_attention", "softmax", "cat")
 LINE = 25  # points of the edge of chaos
+RIGHT = 1.2  # of the largest sigma_w^2, where the plane is drawn on the right
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,9 @@ class Phase:
         correlation: c*, of different inputs at last.
         depth_scales: xi_q and xi_c in layers.
         points: the hidden layers.
-        edge: (sigma_w^2, sigma_b^2) along the edge of chaos.
+        edge: (sigma_w^2, sigma_b^2) along the edge of chaos, where variances stay near its fixed point.
+        edge_weight: sigma_w^2 on the edge of chaos at this sigma_b^2; NaN where there is no edge.
+        beyond: chaotic or unbounded, what the plane is at large sigma_w^2.
     """
 
     activation: str
@@ -64,6 +67,8 @@ class Phase:
     depth_scales: tuple[float, float]
     points: tuple[PhasePoint, ...]
     edge: tuple[tuple[float, float], ...]
+    edge_weight: float = math.nan
+    beyond: str = "chaotic"
 
     @property
     def weight(self) -> float:
@@ -80,7 +85,7 @@ class Phase:
         """What the place means, and where the edge is."""
         place = f"sigma_w^2 = {self.weight:.3g}, sigma_b^2 = {self.bias:.2g}"
         if self.word == "unbounded":
-            to = f" to {self.edge_weight:.3g}" if self.edge else ""
+            to = f" below {self.edge_weight:.3g}" if self.edge_weight < self.weight else ""
             return f"At {place} variances of {self.activation} grow without bound; lower sigma_w^2{to}."
         scale = self.depth_scales[1]
         travels = "at any depth" if math.isinf(scale) else f"over about {max(scale, 0.1):.2g} layers"
@@ -89,17 +94,12 @@ class Phase:
             "critical": "neither gradients nor differences of inputs grow or vanish",
             "chaotic": "gradients explode and near inputs are torn apart",
         }[self.word]
-        edge = f" The edge of chaos at this sigma_b^2 is sigma_w^2 = {self.edge_weight:.3g}." if self.edge else ""
+        edge = f" The edge of chaos at this sigma_b^2 is sigma_w^2 = {self.edge_weight:.3g}." if self.edge_weight > 0 else ""
         edge = "" if self.word == "critical" else edge
         return (
             f"At {place} {self.activation} is {self.word}: with depth {means}; differences can be told {travels} "
             f"(q* = {self.variance:.3g}, c* = {self.correlation:.2f}).{edge}"
         )
-
-    @property
-    def edge_weight(self) -> float:
-        """sigma_w^2 on the edge of chaos at this sigma_b^2; NaN where there is no edge."""
-        return min(self.edge, key=lambda point: abs(point[1] - self.bias))[0] if self.edge else math.nan
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain JSON values; what is infinite is None."""
@@ -107,7 +107,7 @@ class Phase:
             "activation": self.activation, "word": self.word, "variance": _plain(self.variance),
             "correlation": _plain(self.correlation), "depth_scales": [_plain(v) for v in self.depth_scales],
             "points": [asdict(p) | {"chi_perp": _plain(p.chi_perp)} for p in self.points],
-            "edge": [list(p) for p in self.edge], "sentence": self.sentence,
+            "edge": [list(p) for p in self.edge], "beyond": self.beyond, "sentence": self.sentence,
         }  # fmt: skip
 
 
@@ -160,7 +160,7 @@ def _points(plan: Plan, width: int, phi: Dual, seconds: Mapping[str, Tensor]) ->
         name, q = f"{path}.weight", second.diagonal().mean()
         tensor = plan.tensors.get(name)
         if tensor is not None and tensor.role is Role.HIDDEN and before is not None:
-            fan_in = math.prod(shapes[name][i] for i in tensor.contracted)
+            fan_in = tensor.axes.fans(shapes[name])[0]
             bias = settings[f"{path}.bias"].std ** 2 if f"{path}.bias" in settings else 0.0
             here = Signal(phi, fan_in * settings[name].std ** 2, bias)
             if abs(float(here.variance_map(before) / q) - 1) > ALIKE:
@@ -176,24 +176,35 @@ def _placed(phi: Dual, points: list[PhasePoint]) -> Phase:
     weight, bias = (sum(getattr(p, what) for p in points) / len(points) for what in ("weight", "bias"))
     signal = Signal(phi, weight, bias)
     edge = tuple(_edge(phi, max(bias, 0.1)))
-    try:
-        chi = float(signal.chi_perp(torch.tensor(signal.variance, dtype=torch.float64)))
-        word = "critical" if abs(chi - 1) < NEAR else ("ordered" if chi < 1 else "chaotic")
-        return Phase(phi.name, word, signal.variance, signal.correlation, signal.depth_scales(), tuple(points), edge)
-    except KernelError:
-        return Phase(phi.name, "unbounded", math.inf, math.nan, (math.nan, math.nan), tuple(points), edge)
+    beyond = _word(Signal(phi, RIGHT * max([weight, *(w for w, _ in edge)]), bias))
+    drawn = (tuple(points), edge, _edge_weight(phi, bias), "unbounded" if beyond == "unbounded" else "chaotic")
+    word = _word(signal)
+    if word == "unbounded":
+        return Phase(phi.name, word, math.inf, math.nan, (math.nan, math.nan), *drawn)
+    return Phase(phi.name, word, signal.variance, signal.correlation, signal.depth_scales(), *drawn)
+
+
+def _word(signal: Signal) -> str:
+    if not math.isfinite(signal.variance):
+        return "unbounded"
+    chi = float(signal.chi_perp(torch.tensor(signal.variance, dtype=torch.float64)))
+    return "critical" if abs(chi - 1) < NEAR else ("ordered" if chi < 1 else "chaotic")
 
 
 def _edge(phi: Dual, bias: float) -> list[tuple[float, float]]:
     """The edge of chaos for biases up to twice the asked one; a vertical line for activations without a scale."""
-    found = []
-    for b in torch.linspace(0, 1, LINE, dtype=torch.float64).square().mul(2 * bias).tolist():
-        try:
-            found.append((critical(phi, bias=b, stable=False).weight, b))
-        except KernelError:
-            if phi.homogeneous == 1:
-                found.append((critical(phi).weight, b))
-    return found
+    if not any(math.isfinite(_edge_weight(phi, b)) for b in (2 * bias, bias)):  # a search in vain takes long
+        return []
+    biases = torch.linspace(0, 1, LINE, dtype=torch.float64).square().mul(2 * bias).tolist()
+    return [(weight, b) for b in biases if math.isfinite(weight := _edge_weight(phi, b))]
+
+
+def _edge_weight(phi: Dual, bias: float) -> float:
+    """NaN where no fixed point is critical, or none that variances stay near, as of GELU below its half-stable point."""
+    try:
+        return critical(phi, bias=0.0 if phi.homogeneous == 1 else bias).weight
+    except KernelError:
+        return math.nan
 
 
 def _plain(value: float) -> float | None:

@@ -3,14 +3,16 @@
 A chain of units is walked backwards for the size of the gradient and forwards for the size of the update, at the first
 step and to leading order in the width: the power counting of Yang & Hu 2021 (arXiv:2011.14522) and, for entrywise
 optimizers, of Yang & Littwin 2023 (arXiv:2308.01814), tensor by tensor. It covers finite bottlenecks, whose two sides are
-walked like two networks. Where branches run in parallel it takes them in the order in which they are called.
+walked like two networks. Where branches run in parallel it takes them in the order in which they are called; a bottleneck beside
+a trunk adds to what the trunk carries, so the larger exponent stays. Under gradient descent nothing is predicted from there on:
+what such a bottleneck learns hangs on its level and on matrices that start at zero, which leading orders leave out.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lazyrich.amount import counted
@@ -29,6 +31,7 @@ class UnitExponents:
 
     Its main tensor's role, std n^-init and learning rate n^-rate (effective ones, multipliers counted in), for every
     tensor its rate and the growth of what it sums over, and of how many features it reads n^fan_in and gives n^fan_out.
+    ``zero`` where the main tensor starts at zero: it is then as large as its first updates.
     """
 
     tensor: str
@@ -39,6 +42,7 @@ class UnitExponents:
     owed: bool = False
     fan_in: float = 1.0
     fan_out: float = 1.0
+    zero: bool = False
 
     @property
     def wide(self) -> bool:
@@ -72,7 +76,9 @@ class Prediction:
         return self.layer - self.update
 
 
-def predict(plan: Plan, order: Sequence[str], widths: Sequence[int], met: bool = False) -> dict[str, Prediction]:
+def predict(
+    plan: Plan, order: Sequence[str], widths: Sequence[int], met: bool = False, beside: Collection[str] = ()
+) -> dict[str, Prediction]:
     """Predicted slopes of every unit, in the order of their calls.
 
     Args:
@@ -80,6 +86,7 @@ def predict(plan: Plan, order: Sequence[str], widths: Sequence[int], met: bool =
         order: unit paths as ``UpdateProbe.order`` has them; loose tensors by name.
         widths: the widths that are compared.
         met: whether the plan's obligations are met.
+        beside: layers of the order that narrow to a fixed size while wide features go past them (``bottlenecks_beside``).
 
     Raises:
         UsageError: for a path that is no unit of the plan, and widths of which none differ.
@@ -94,8 +101,11 @@ def predict(plan: Plan, order: Sequence[str], widths: Sequence[int], met: bool =
         raise UsageError(f"got order {order!r}, expected paths of layers in the order of their calls")
     exponents = unit_exponents(as_plan(plan), order, _widths(widths), met)
     chain = {key: unit for key, unit in exponents.items() if key not in plan.tensors}
-    back, entrywise = _backward(chain), is_entrywise(plan.optimizer_name)
-    found = _forward(chain, back, entrywise)
+    entrywise = is_entrywise(plan.optimizer_name)
+    back, chain = _backward(chain, entrywise, beside)
+    found = _forward(chain, back, entrywise, beside)
+    if not entrywise and (first := next((i for i, key in enumerate(found) if key in beside), None)) is not None:
+        found |= dict.fromkeys(list(found)[first:], Prediction(*[math.nan] * 4))
     near = next((size for key, size in back.items() if chain[key].wide), 0.0)
     for key in exponents.keys() - chain.keys():  # a tensor that no unit owns has no place in the chain, only its own change
         own = _own(exponents[key], near, entrywise)
@@ -141,8 +151,9 @@ def _unit(plan: Plan, path: str, widths: tuple[int, int], entrywise: bool, met: 
     main = max(range(len(names)), key=lambda i: _RANK.index(roles[i]))
     name, rate = names[main], rates[main][0]
     drawn = -slope(small[name].std, large[name].std) - multipliers[main]
-    init = rate if plan.tensors[name].std == 0 else drawn  # a zero tensor is as large as its first updates
-    return UnitExponents(name, roles[main], init, rate, tuple(rates), bool(tied and not met), rates[main][1], given[main])
+    zero = plan.tensors[name].std == 0
+    init = rate if zero else drawn
+    return UnitExponents(name, roles[main], init, rate, tuple(rates), bool(tied and not met), rates[main][1], given[main], zero)
 
 
 _RANK = (Role.FIXED, Role.VECTOR, Role.INPUT, Role.OUTPUT, Role.HIDDEN)
@@ -159,19 +170,27 @@ def _alias(plan: Plan, path: str) -> str:
     return found
 
 
-def _backward(exponents: dict[str, UnitExponents]) -> dict[str, float]:
-    """Exponent of the loss gradient at every unit's output."""
+def _backward(
+    exponents: dict[str, UnitExponents], entrywise: bool, beside: Collection[str]
+) -> tuple[dict[str, float], dict[str, UnitExponents]]:
+    """Exponent of the loss gradient at every unit's output; and the units, zero tensors at the size of their first updates.
+
+    A gradient step is as large as the gradient, and a matrix made of gradients takes them down coherently.
+    """
     last = list(exponents.values())[-1] if exponents else None
-    wide, narrow, sizes = (-1.0 if last and last.role in _WIDE else NEVER), 0.0, {}
+    wide, narrow, sizes, grown = (-1.0 if last and last.role in _WIDE else NEVER), 0.0, {}, dict(exponents)
     for key, unit in reversed(exponents.items()):
         sizes[key] = wide if unit.role in _WIDE and wide > NEVER else narrow
+        if unit.zero and not entrywise:
+            unit = grown[key] = replace(unit, init=unit.rate - sizes[key])
+        down = unit.fan_out * (1.0 if unit.zero and not entrywise else 0.5) - unit.init
         if unit.role is Role.OUTPUT:
-            wide = max(narrow - unit.init, NEVER)
+            wide = max(narrow - unit.init, wide if key in beside else NEVER)
         elif unit.role is Role.INPUT and not _is_first(exponents, key):
-            narrow = wide + unit.fan_out / 2 - unit.init
+            narrow = wide + down
         elif unit.role is Role.HIDDEN:
-            wide = wide + unit.fan_out / 2 - unit.init
-    return sizes
+            wide = wide + down
+    return sizes, grown
 
 
 _WIDE = (Role.HIDDEN, Role.INPUT, Role.VECTOR)
@@ -183,7 +202,9 @@ def _is_first(exponents: dict[str, UnitExponents], key: str) -> bool:
     return not any(exponents[k].role is Role.OUTPUT for k in before)
 
 
-def _forward(exponents: dict[str, UnitExponents], back: dict[str, float], entrywise: bool) -> dict[str, Prediction]:
+def _forward(
+    exponents: dict[str, UnitExponents], back: dict[str, float], entrywise: bool, beside: Collection[str]
+) -> dict[str, Prediction]:
     """Exponents of the updates.
 
     ``driven`` features moved along their own gradient, ``carried`` ones only because a bottleneck below moved: a sum over
@@ -191,9 +212,13 @@ def _forward(exponents: dict[str, UnitExponents], back: dict[str, float], entryw
     features below: weights take gradients down as they take features up, so it passes every layer unchanged.
     """
     found, driven, carried, narrow, aligned = {}, NEVER, NEVER, NEVER, NEVER
+    joins = False  # whether what narrowed last has a trunk beside it
     for key, unit in exponents.items():
         own = _own(unit, back[key], entrywise)
-        if unit.role is Role.INPUT:
+        if unit.role is Role.INPUT and joins:
+            through = narrow - unit.init
+            driven, carried = max(driven, own), max(carried, through)
+        elif unit.role is Role.INPUT:
             driven, carried = (own, narrow - unit.init) if narrow > NEVER else (max(driven, own), carried)
             through, aligned = narrow - unit.init, NEVER if narrow > NEVER else aligned
         elif unit.role is Role.HIDDEN:
@@ -204,6 +229,7 @@ def _forward(exponents: dict[str, UnitExponents], back: dict[str, float], entryw
             driven = max(driven, own)
         elif unit.role is Role.OUTPUT:
             through = max(driven + unit.fan_in, carried + unit.fan_in / 2) - unit.init
+            joins = key in beside
         else:
             through = narrow
         update = max(own, through)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from lazyrich.layer import shown
+from lazyrich.layer import shown, spoken
 from lazyrich.measure.slope import Slope
 from lazyrich.measure.verdict import Line, Overall
 
@@ -137,7 +137,7 @@ class CheckResult:
         table = ["  ".join(c.ljust(n) for c, n in zip(row, sizes, strict=True)).rstrip() for row in [header, *rows]]
         owed = [f"unmet: {o['kind']} at {o['where']}: {o['why']}" for o in self.obligations if not o["met"]]
         mends = [f"mend: {mend}" for mend in self.verdict.mends]
-        owed += [f"raises the loss with its first step: {shown(layer)}" for layer in self.harmful]
+        owed += [f"raises the loss with its first step: {spoken(layer)}" for layer in self.harmful]
         rule = "-" * max(map(len, table))
         theory = f"theory: {self.theory['scheme']} under {self.theory['optimizer']} is {self.theory['regime']}"
         return "\n".join([self.title, str(self.verdict), rule, *table, rule, theory, *owed, *mends])

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lazyrich.layer import shown
+from lazyrich.layer import shown, spoken
 from lazyrich.measure.table import table
 
 LAZY, RICH = 0.1, 0.5  # relative movement and error, below and above which a network is called so
@@ -104,7 +104,7 @@ class TangentResult:
             [shown(a["layer"]), f"{b['centred']:.3f}", f"{a['centred']:.3f}", f"{a['share']:.1%}"]
             for a, b in zip(last, first, strict=True)
         ]
-        lines += [*table(["alignment of", "before", "after", "of the kernel"], layers), f"peak: {shown(self.peak)}", ""]
+        lines += [*table(["alignment of", "before", "after", "of the kernel"], layers), f"peak: {spoken(self.peak)}", ""]
         lines += [self._few(), self._limit()]
         return "\n".join(lines)
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from lazyrich.layer import shown
+from lazyrich.layer import spoken
 from lazyrich.measure.slope import Slope
 
 Word = Literal["well-behaved", "lazy", "exploding", "vanishing", "frozen", "inconclusive"]
@@ -45,10 +45,19 @@ class Line:
 
     @property
     def agrees(self) -> bool | None:
-        """Whether the measured slope lies within the tolerance of the predicted one; None where there is none."""
+        """Whether the measured slope lies within the tolerance of the predicted one; None where there is none, or none can tell.
+
+        Example:
+            >>> [Line("a", (), "hidden", "update", 1, Slope(0.22, 0.22 - h, 0.22 + h, 9), 0.0).agrees for h in (0.54, 0.05)]
+            [None, False]
+        """
         if self.predicted is None or not math.isfinite(self.predicted) or math.isnan(self.slope.value):
             return None
-        return abs(self.slope.value - self.predicted) <= TOLERANCE
+        if self.verdict == "inconclusive":
+            return None
+        if abs(self.slope.value - self.predicted) <= TOLERANCE:
+            return True
+        return None if self.slope.low <= self.predicted + TOLERANCE and self.slope.high >= self.predicted - TOLERANCE else False
 
 
 def word_for(update: Slope, layer: Slope, wide: bool, trains: bool, first: Slope | None = None) -> Word:
@@ -96,7 +105,9 @@ class Cause:
     ``rate`` and ``init`` are the missing exponents of its learning rate and initial std, ``readout`` the missing exponent
     of the readout's initial std, through which its gradient comes; ``owed`` says that an obligation here is unmet,
     ``outside`` that the line is the whole network's output, which no unit returned. ``rate_now`` and ``init_now`` are the exponents
-    as they are, ``astray`` the tensors anywhere whose exponents are not those of the plan's own scheme.
+    as they are, ``astray`` the tensors anywhere whose exponents are not those of the plan's own scheme. ``narrow`` is this layer,
+    or the one that feeds it, where that gives others a fixed number of features, and ``level`` the power of the width that they
+    start as.
     """
 
     rate: float
@@ -107,6 +118,8 @@ class Cause:
     rate_now: float = 0.0
     init_now: float = 0.0
     astray: tuple[str, ...] = ()
+    narrow: str = ""
+    level: float = 0.0
 
 
 def with_mend(update: Line, first: Line, layer: Line, through: Line, cause: Cause, inherited: bool) -> Line:
@@ -122,10 +135,10 @@ def with_mend(update: Line, first: Line, layer: Line, through: Line, cause: Caus
     """
     early = first.slope.value > max(update.slope.value, TOLERANCE) or math.isnan(update.slope.value)
     grown, slope = f"{'first ' if early else ''}update", (first if early else update).slope
-    said = f"{shown(update.layer)}: {grown} grows as width^{slope}, expected 0"
+    said = f"{spoken(update.layer)}: {grown} grows as width^{slope}, expected 0"
     if update.verdict == "exploding":
         if cause.owed:
-            return replace(update, mend=f"{said}: meet the plan's obligation at '{shown(update.layer)}' (meet=True, or --meet)")
+            return replace(update, mend=f"{said}: meet the plan's obligation at {spoken(update.layer)} (meet=True, or --meet)")
         if cause.outside and not inherited:
             return replace(update, mend=f"{said}: forward() sums over the width outside any layer; divide that sum by it")
         own = layer.slope.value > TOLERANCE or (early and cause.rate > 0.01)
@@ -141,24 +154,24 @@ def with_mend(update: Line, first: Line, layer: Line, through: Line, cause: Caus
         if through.slope.value > TOLERANCE and cause.init > 0.01:
             steps.append(f"its initial weights must {_relative('shrink', cause.init, cause.init_now)}")
         return replace(update, mend=_close(said, steps, cause))
-    fell = f"{shown(update.layer)}: update falls as width^{update.slope}"
+    fell = f"{spoken(update.layer)}: update falls as width^{update.slope}"
     if update.verdict == "frozen" and layer.quantity != "layer":  # its own term is nothing at every width
-        return replace(update, mend=f"{shown(update.layer)}: its tensors did not move; are they in the graph and trainable?")
+        return replace(update, mend=f"{spoken(update.layer)}: its tensors did not move; are they in the graph and trainable?")
     if update.verdict in ("vanishing", "frozen"):
-        own = f"{shown(update.layer)}: its own update falls as width^{layer.slope}"
+        own = f"{spoken(update.layer)}: its own update falls as width^{layer.slope}"
         steps = [f"its learning rate must {_change(cause)}"] if abs(cause.rate) > 0.01 else []
         return replace(update, mend=_close(own if update.verdict == "frozen" else fell, steps, cause))
     if update.verdict == "lazy":
         return replace(update, mend=f"{fell}: richness(r) with a larger r moves it more, mup() keeps it at width^0")
     if update.verdict == "inconclusive" and math.isnan(update.slope.value):
-        return replace(update, mend=f"{shown(update.layer)}: no two widths have updates that are finite and not zero")
+        return replace(update, mend=f"{spoken(update.layer)}: no two widths have updates that are finite and not zero")
     if update.verdict == "inconclusive" and drifts(update):
         how = "grows" if update.slope.value > 0 else "falls"
         more = "probably a drift of narrow networks that more seeds will not change; take wider widths"
-        return replace(update, mend=f"{shown(update.layer)}: update {how} slightly, as width^{update.slope}, {more}")
+        return replace(update, mend=f"{spoken(update.layer)}: update {how} slightly, as width^{update.slope}, {more}")
     if update.verdict == "inconclusive":
         return replace(
-            update, mend=f"{shown(update.layer)}: width^{update.slope} is too uncertain; use more seeds or more widths"
+            update, mend=f"{spoken(update.layer)}: width^{update.slope} is too uncertain; use more seeds or more widths"
         )
     return update
 
@@ -185,6 +198,13 @@ def _power(exponent: float) -> str:
 def _close(said: str, steps: Sequence[str], cause: Cause) -> str:
     if steps:
         return f"{said}: {' and '.join(steps)}; scheme mup() does"
+    if cause.narrow and cause.level < -0.01:
+        which = "it" if said.startswith(f"{spoken(cause.narrow)}:") else spoken(cause.narrow)
+        return (
+            f"{said}: its own numbers are those of mup(), but {which} gives others a fixed number of features, which start as "
+            f"width^{cause.level:g} and reach size one only as they are learnt; check after more steps, or let their number grow "
+            "with the width"
+        )
     if cause.astray:
         others = f"those of {_names(cause.astray)} are not the scheme's; mend them first"
         return f"{said}: its own numbers are those of mup(), but {others}"
@@ -252,10 +272,10 @@ def overall(
             (f"raise the learning rate (now {lr:g}), say tenfold, or train more steps",),
         )
     word = _worst(judged)
-    where = [shown(line.layer) for line in judged if line.verdict == word]
+    where = [spoken(line.layer) for line in judged if line.verdict == word]
     if word == "inconclusive" and moved > LARGEST:
         return Overall(word, f"The function moved by {moved:.2g} times its own size, too much to tell anything.", (lower,))
-    unsure = [shown(line.layer) for line in judged if line.verdict == "inconclusive"] if word != "inconclusive" else []
+    unsure = [spoken(line.layer) for line in judged if line.verdict == "inconclusive"] if word != "inconclusive" else []
     sentence = _sentence(word, where, judged)
     if EXPECTED.get(word) == regime:
         sentence += f" {_beside(judged, scheme)}"
@@ -271,7 +291,7 @@ def overall(
 def _beside(judged: Sequence[Line], scheme: str) -> str:
     """What theory says where its word is the measured one; exponents that differ from it are named."""
     off = [
-        f"{shown(line.layer)} ({line.slope.value:+.2f}, theory {line.predicted:+.2f})"
+        f"{spoken(line.layer)} ({line.slope.value:+.2f}, theory {line.predicted:+.2f})"
         for line in judged
         if line.agrees is False
     ]
@@ -312,8 +332,9 @@ def _sentence(word: Word, where: Sequence[str], judged: Sequence[Line]) -> str:
     if word == "vanishing":
         return f"Updates die out with the width in {names}."
     if word == "frozen":
-        return f"{names} stop training as the network widens, while the rest goes on."
-    drifting = [shown(line.layer) for line in judged if line.verdict == word and drifts(line)]
+        begin = f"L{names[1:]}" if names.startswith("layer ") else names
+        return f"{begin} stop training as the network widens, while the rest goes on."
+    drifting = [spoken(line.layer) for line in judged if line.verdict == word and drifts(line)]
     vague = [name for name in where if name not in drifting]
     said = [f"The slopes of {_names(vague)} are too uncertain; add seeds or widths."] if vague else []
     if drifting:

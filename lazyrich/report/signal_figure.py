@@ -48,7 +48,7 @@ def plane(result: SignalPage, key: str) -> str:
         axes.plot(*zip(*own, strict=True), color=tone("update"), marker="o", markersize=6, linestyle="none")
         axes.set_xlim(0, right)
         axes.set_ylim(-0.03 * top, top)
-        for at, word in ((0.03, "ordered"), (0.97, "chaotic")):
+        for at, word in ((0.03, "ordered"), (0.97, phase.beyond)):
             axes.text(
                 at, 0.95, word, color=tone("muted"), transform=axes.transAxes, ha="left" if at < 0.5 else "right", va="top"
             )

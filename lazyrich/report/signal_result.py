@@ -34,6 +34,7 @@ class PhasePlane:
     sentence: str
     points: tuple[tuple[str, Number, Number, Number, Number], ...]  # layer, sigma_w^2, sigma_b^2, chi_perp, chi_parallel
     edge: tuple[tuple[Number, Number], ...]
+    beyond: str = "chaotic"
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,8 @@ def _phase(node: Node) -> PhasePlane | None:
     rows = [Node({"row": row}, f"{n.path}.edge[{i}]").numbers("row") for i, row in enumerate(n.value.get("edge") or [])]
     if any(len(row) != 2 for row in rows):
         raise ReportError(f"{n.path}.edge: expected pairs of numbers; run lazyrich init again")
-    return PhasePlane(n.text("activation"), n.text("word"), n.text("sentence"), points, tuple((row[0], row[1]) for row in rows))
+    edge = tuple((row[0], row[1]) for row in rows)
+    return PhasePlane(n.text("activation"), n.text("word"), n.text("sentence"), points, edge, n.text("beyond", "chaotic"))
 
 
 def _drawn(node: Node, what: str) -> Drawn:

@@ -17,6 +17,7 @@ from lazyrich.init import Initialiser, parse
 from lazyrich.scaling.power import Power
 from lazyrich.scaling.tensor import TensorPlan
 
+CHANNELWISE = ("normal", "uniform", "orthogonal")  # forms that a kernel of single channels can have
 LOOKUPS = ("Embedding", "EmbeddingBag")  # their rows are read, not summed over
 
 
@@ -39,11 +40,13 @@ def initialised(
         if started is not None:
             made[name] = started
             met.add(pattern)
-    for pattern, rule in rules.items():
+    for pattern in rules:
         own = [name for name, (other, _) in given.items() if other == pattern]
         if own and pattern not in met:
             raise PlanError(
-                f"init= gives {rule} to {', '.join(own)}, which are no weights or biases of layers that it speaks of"
+                f"init= gives '{pattern}' a rule that says nothing of {', '.join(own)}: they are no weights or biases of layers "
+                "that it speaks of, but tables, gains or the like. Give their standard deviation at the base width, such as "
+                f"init={{'{pattern}': 0.02}}"
             )
     _refuse_couplings(made)
     return made
@@ -100,7 +103,12 @@ def _started(tensor: TensorPlan, rule: float | Initialiser, family: Family, owne
         return tensor if silent else resized(tensor, rule / tensor.std if tensor.std else 0.0)
     if tensor.contracted and tensor.produced:
         _refuse_unread(tensor, rule, family)
-    bias = not tensor.contracted and tensor.mean == 0 and place(tensor.name)[0] in owners and not tensor.norm_of
+    if tensor.taps and rule.form and rule.form.name not in CHANNELWISE:
+        raise PlanError(
+            f"init= gives '{tensor.name}', a depthwise kernel, the form {rule.form.name}, which relates channels; give it a size "
+            f"of its own behind the pattern: init={{..., '{tensor.name}': lazyrich.init.he('relu')}}"
+        )
+    bias = not tensor.axes.summed and tensor.mean == 0 and place(tensor.name)[0] in owners and not tensor.norm_of
     return replace(tensor, start=rule) if _is_weight(tensor, family) or (bias and rule.b is not None) else None
 
 
@@ -129,7 +137,7 @@ def _refuse_unread(tensor: TensorPlan, rule: Initialiser, family: Family) -> Non
 
 
 def _is_weight(tensor: TensorPlan, family: Family) -> bool:
-    return bool(tensor.contracted) and family.tensors[tensor.name].kind not in LOOKUPS
+    return bool(tensor.axes.summed) and family.tensors[tensor.name].kind not in LOOKUPS
 
 
 def _refuse_couplings(tensors: Mapping[str, TensorPlan]) -> None:
@@ -140,6 +148,10 @@ def _refuse_couplings(tensors: Mapping[str, TensorPlan]) -> None:
         if form.of not in tensors:
             raise PlanError(
                 f"'{name}' is coupled to '{form.of}', which is no tensor of it; the tensors are {', '.join(tensors)}"
+            )
+        if tensors[form.of].taps:
+            raise PlanError(
+                f"'{name}' is coupled to '{form.of}', a depthwise kernel, which has no transpose over channels; give a size"
             )
         other = tensors[form.of].start
         if form.of == name or (other is not None and other.form is not None and other.form.of):

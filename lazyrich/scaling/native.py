@@ -9,10 +9,14 @@ optimizer whose step is normalised otherwise is asked for the same movement of t
 | adafactor | entries of the size of the weights | std |
 | muon | spectral norm sqrt(max(1, rows/columns)) | that / sqrt(fan_in fan_out) |
 | muon_rms | spectral norm 0.2 sqrt(max(rows, columns)) | that / sqrt(fan_in fan_out) |
-| shampoo, soap | spectral norm 1 | 1 / sqrt(fan_in fan_out) |
+| shampoo | spectral norm 1 | 1 / sqrt(fan_in fan_out) |
 
 The last three rows are the spectral condition of Yang, Simon & Bernstein 2023 (arXiv:2310.17813) when the scheme is muP. The
 matrix optimizers take hidden matrices; embeddings, readouts, kernels and vectors stay on AdamW.
+
+SOAP, Adam in the eigenbasis of Shampoo's factors, is in no row. Its step has entries of size 1 in a basis that turns with the
+gradients, so its size depends on how many directions they have filled: a layer's output moves as n on samples that are few beside
+the width and new to the basis, and about as n^(1/2) once the basis has seen as many as the width. No one exponent fits both.
 """
 
 from __future__ import annotations
@@ -21,7 +25,13 @@ import math
 
 from lazyrich.family import Role
 
-MATRIX = ("muon", "muon_rms", "shampoo", "soap")
+MATRIX = ("muon", "muon_rms", "shampoo")
+LAWLESS = {
+    "soap": (
+        "it steps as Adam in a basis that turns with the gradients, which asks for rates from n^-1 (few samples beside the width "
+        "n) to about n^-1/2 (many). Plan for 'adamw', whose rates are the careful ones, or for 'shampoo' or 'muon'"
+    ),
+}
 ADJUST = {"muon": "original", "muon_rms": "match_rms_adamw"}
 Shape = tuple[int, ...]
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lazyrich.errors import UsageError
 from lazyrich.scaling.muon import MuonAdamW, loss_of
-from lazyrich.scaling.native import ADJUST, MATRIX
+from lazyrich.scaling.native import ADJUST, LAWLESS, MATRIX
 
 GRADIENT = ("sgd", "momentum")
 MOMENTUM = 0.9  # of "momentum", unless an option says otherwise
@@ -32,6 +32,8 @@ def is_entrywise(optimizer: str) -> bool:
         return True
     if optimizer in GRADIENT:
         return False
+    if optimizer in LAWLESS:
+        raise UsageError(f"got optimizer '{optimizer}', of which no one law in the width is known: {LAWLESS[optimizer]}")
     raise UsageError(f"got optimizer '{optimizer}', expected one of {', '.join(GRADIENT + ENTRYWISE)}")
 
 

@@ -109,7 +109,7 @@ class Plan:
             lr: learning rate of the base-width network.
             weight_decay: decay of the base-width network.
             eps: Adam's epsilon at the base width.
-            rest_lr: under an optimizer of matrices (Muon, Shampoo, SOAP) the rate of what stays on AdamW; ``lr`` when not
+            rest_lr: under an optimizer of matrices (Muon, Shampoo) the rate of what stays on AdamW; ``lr`` when not
                 given. The groups' ``optimizer`` says which of the two a group is for.
         """
         lr, weight_decay, eps = _number("lr", lr), _number("weight_decay", weight_decay), _number("eps", eps)
@@ -226,7 +226,7 @@ class Plan:
         """The form of a tensor in a word; empty for the factory's own."""
         start = self.tensors[name].start
         form = start.form if start else None
-        if form is None or not self.tensors[name].contracted:
+        if form is None or not self.tensors[name].axes.summed:
             return ""
         return f"{form.name} of {form.of}" if form.of else form.name
 

@@ -59,7 +59,7 @@ def plan(
         family: the network with its width open.
         scheme: ``mup()``, ``ntk()``, ``richness(r)`` ...
         optimizer: sgd, momentum, adam, adamw, signsgd, lion, adafactor, muon (torch's default scaling), muon_rms (its
-            ``match_rms_adamw``), shampoo or soap; the last four step hidden matrices, the rest is AdamW's. In any case
+            ``match_rms_adamw``) or shampoo; the last three step hidden matrices, the rest is AdamW's. In any case
             ("AdamW"), or torch's class (``torch.optim.AdamW``).
         init: ``{tensor pattern: standard deviation at the base width}`` instead of the factory's own, or a rule of
             ``lazyrich.init``, also by name (``"lecun"``; ``he("tanh")``, ``orthogonal()``, ``critical("tanh", bias=0.05)``,
@@ -228,7 +228,8 @@ def _tensor_plan(info: TensorInfo, scheme: Scheme, entrywise: bool, gauge: str, 
     if gauge == "multipliers" and hookable:
         rule = with_multiplier(rule, scheme, info.role, entrywise)
     sides = (info.axes.contracted, info.axes.produced, grown(info.shape, info.probe_shape))
-    return TensorPlan(info.name, info.role, info.shape, *sides, law.mean, law.std, own, rule, norm_of=info.norm_of)
+    window = (info.axes.taps, info.axes.each, info.axes.gap)
+    return TensorPlan(info.name, info.role, info.shape, *sides, law.mean, law.std, own, rule, 1.0, None, info.norm_of, *window)
 
 
 def _laws(family: Family) -> tuple[dict[str, Law], dict[str, float | None]]:

@@ -40,9 +40,8 @@ def to_dict(plan: Plan) -> dict[str, Any]:
 
 def _row(tensor: TensorPlan) -> dict[str, Any]:
     row: dict[str, Any] = {**asdict(tensor), "role": str(tensor.role)}
-    if not tensor.norm_of:  # so that plans of other networks are written as ever
-        del row["norm_of"]
-    return row
+    plain = {"norm_of": "", "taps": (), "each": 1, "gap": 1}  # not written, so that plans of other networks are written as ever
+    return {key: value for key, value in row.items() if key not in plain or value != plain[key]}
 
 
 def save(plan: Plan, path: str | Path) -> Path:
@@ -98,6 +97,8 @@ def _tensor(row: dict[str, Any]) -> TensorPlan:
     fields |= {k: float(row[k]) for k in ("mean", "std")}
     fields |= {"own": None if row["own"] is None else float(row["own"]), "role": Role(row["role"]), "rule": Rule(**rule)}
     fields["start"], fields["norm_of"] = _start(row.get("start")), str(row.get("norm_of", ""))
+    fields["taps"] = tuple(_integer(i) for i in _list(row.get("taps", [])))
+    fields |= {k: _integer(row.get(k, 1)) for k in ("each", "gap")}
     return TensorPlan(**{**row, **fields})
 
 

@@ -11,8 +11,9 @@ from torch import nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from lazyrich.errors import PlanError
-from lazyrich.family import Role
+from lazyrich.family import Axes, Role
 from lazyrich.family.family import growth as grown_by
+from lazyrich.family.law import without_padding
 from lazyrich.init import Initialiser, Sides, formed
 from lazyrich.scaling.native import native_step
 from lazyrich.scaling.power import Growth
@@ -29,7 +30,8 @@ class TensorPlan:
 
     ``grows`` are the axes that grow with the width. ``own`` is the exponent with which the factory's own standard deviation
     falls with the width, None where it is no power. ``start`` is the rule that replaces the factory's law, if there is one. Of the
-    gains of a weight norm ``norm_of`` names the directions whose norms they start as.
+    gains of a weight norm ``norm_of`` names the directions whose norms they start as. ``taps``, ``each`` and ``gap`` are those of
+    ``Axes``.
     """
 
     name: str
@@ -45,6 +47,14 @@ class TensorPlan:
     decay: float = 1.0
     start: Initialiser | None = None
     norm_of: str = ""
+    taps: tuple[int, ...] = ()
+    each: int = 1
+    gap: int = 1
+
+    @property
+    def axes(self) -> Axes:
+        """What its axes do."""
+        return Axes(self.produced, self.contracted, taps=self.taps, each=self.each, gap=self.gap)
 
     @property
     def lawless(self) -> bool:
@@ -66,11 +76,7 @@ class TensorPlan:
         """What the rule that was given says of a shape; None where it says nothing."""
         if self.start is None:
             return None
-        if not self.contracted:
-            return self.start.bias_std
-        kernel = math.prod(shape[i] for i in self.contracted[1:])
-        fan_in, fan_out = (math.prod(shape[i] for i in axes) for axes in (self.contracted, self.produced))
-        return self.start.weight_std(fan_in, fan_out * kernel)
+        return self.start.weight_std(*self.axes.fans(shape)) if self.axes.summed else self.start.bias_std
 
 
 @dataclass(frozen=True)
@@ -168,7 +174,7 @@ def _resize_(draw: _Draw) -> None:
 
 def _form_(draws: list[_Draw], known: dict[str, tuple[nn.Parameter, TensorPlan]]) -> None:
     """Give weights their forms, those that are coupled to another last."""
-    asked = [(d, form) for d in draws if d.tensor.contracted and d.tensor.start and (form := d.tensor.start.form)]
+    asked = [(d, form) for d in draws if d.tensor.axes.summed and d.tensor.start and (form := d.tensor.start.form)]
     for draw, form in sorted(asked, key=lambda pair: bool(pair[1].of)):
         parameter, std = draw.parameter, draw.setting.std
         if std == 0:
@@ -183,6 +189,8 @@ def _form_(draws: list[_Draw], known: dict[str, tuple[nn.Parameter, TensorPlan]]
 
 
 def _sides(tensor: TensorPlan) -> Sides:
+    if tensor.taps:
+        return Sides(tuple(i for i in range(len(tensor.shape)) if i not in tensor.taps), tensor.taps)
     return Sides(tensor.produced, tensor.contracted)
 
 
@@ -231,7 +239,7 @@ def _draw(parameter: nn.Parameter, tensor: TensorPlan, setting: Setting) -> _Dra
 
 
 def _std(parameter: nn.Parameter) -> float:
-    return float(parameter.detach().double().std(correction=0))
+    return float(without_padding(parameter).double().std(correction=0))
 
 
 def check_shape(tensor: TensorPlan, shape: tuple[int, ...]) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lazyrich.errors import TangentError
-from lazyrich.layer import shown
+from lazyrich.layer import shown, spoken
 from lazyrich.tangent.function import NetworkFunction, refuse_untensored
 from lazyrich.tangent.ntk import ntk_of
 
@@ -191,7 +191,7 @@ class Alignments:
                                      ("speed", 9, ".3g")):  # fmt: skip
                 cells.append(f"{'' if row[name] is None else format(row[name], form):>{wide}}")
             lines.append("  ".join(cells))
-        return "\n".join([*lines, f"peak: {shown(self.peak)}"])
+        return "\n".join([*lines, f"peak: {spoken(self.peak)}"])
 
 
 def layer_alignment(model: nn.Module, x: Tensor, y: Tensor, rates: Mapping[str, float] | None = None) -> Alignments:

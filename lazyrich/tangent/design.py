@@ -180,7 +180,7 @@ def _refuse_grid(family: Family, sigma_w: Any, sigma_b: Any, r: Any) -> None:
             raise TangentError(f"got {name}={values!r}, expected a list of at least one value, for example {name}=[0.5]")
         if name != "r" and any(v is not None and not 0 <= v < math.inf for v in values):
             raise TangentError(f"got {name}={list(values)}, expected standard deviations: finite and not negative, or None")
-    biases = any(info.kind in LAYERS and not info.axes.contracted for info in family.tensors.values())
+    biases = any(info.kind in LAYERS and not info.axes.summed for info in family.tensors.values())
     if not biases and any(b is not None for b in sigma_b):
         raise TangentError(f"got sigma_b={list(sigma_b)} for a network whose layers have no biases; leave sigma_b out")
 
@@ -197,9 +197,9 @@ def initialisation(family: Family, sigma_w: float | None, sigma_b: float | None)
     for name, info in family.tensors.items():
         if info.kind not in LAYERS:
             continue
-        if info.axes.contracted and sigma_w is not None:
-            found[name] = sigma_w / math.sqrt(math.prod(info.shape[i] for i in info.axes.contracted))
-        if not info.axes.contracted and sigma_b is not None:
+        if info.axes.summed and sigma_w is not None:
+            found[name] = sigma_w / math.sqrt(info.axes.fans(info.shape)[0])
+        if not info.axes.summed and sigma_b is not None:
             found[name] = sigma_b
     return found
 

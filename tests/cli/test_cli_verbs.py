@@ -90,7 +90,7 @@ def test_help_tells_no_empty_default(verb: str, capsys: pytest.CaptureFixture[st
         ("tangent", ["samples, at least 4", "2 to 24"]),
         ("limit", ["samples, at least 3", "at least 400"]),
         ("kernel", ["each at least 2"]),
-        ("plan", ["lion", "muon_rms", "adafactor", "soap"]),
+        ("plan", ["lion", "muon_rms", "adafactor", "shampoo"]),
         ("check", ["lion", "muon_rms", "adafactor"]),
     ],
 )

@@ -150,7 +150,21 @@ def test_a_table_with_a_padding_row_is_measured():
 
     assert recorded(factory, 16)["weight"] is None
     law = lzr.Family(factory, base=16).laws(64)["weight"]
-    assert abs(law.std - math.sqrt(3 / 4)) < 0.12  # three of four rows are N(0, 1), one is zero
+    assert abs(law.std - 1.0) < 0.12  # three of four rows are N(0, 1); the fourth is no draw
+
+
+def test_rows_beside_padding_get_the_size_that_was_asked_for():
+    class Net(nn.Module):
+        def __init__(self, n):
+            super().__init__()
+            self.tok, self.out = nn.Embedding(8, n, padding_idx=0), nn.Linear(n, 3)
+
+    plan = lzr.plan(lzr.Family(Net, base=64), lzr.mup(), init={"tok.weight": 0.02})
+    for width in (64, 1024):
+        table = plan.build(width).tok.weight.detach()
+        assert not table[0].any() and abs(float(table[1:].std()) / 0.02 - 1) < 0.1
+    again = plan.apply_(plan.build(1024))
+    assert torch.equal(again.tok.weight.detach(), table)
 
 
 def test_a_numpy_draw_is_measured():

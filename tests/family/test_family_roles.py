@@ -111,7 +111,7 @@ def test_axes_that_no_role_tells():
     """Of the extra key and value, and of a transposed depthwise kernel with two filters a channel."""
     attention, kernel = nn.MultiheadAttention(8, 2, add_bias_kv=True), nn.ConvTranspose2d(4, 8, 3, groups=4)
     assert read_axes(attention, "bias_k", (1, 1, 8)) == read_axes(attention, "bias_v", (1, 1, 8)) == Axes(produced=(2,))
-    assert read_axes(kernel, "weight", tuple(kernel.weight.shape)) == Axes(produced=(0, 1))
+    assert read_axes(kernel, "weight", tuple(kernel.weight.shape)) == Axes(produced=(0, 1), taps=(2, 3), each=2)
 
 
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN, nn.LSTMCell, nn.GRUCell])

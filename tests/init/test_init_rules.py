@@ -255,7 +255,7 @@ def test_limits_know_sizes_and_refuse_what_is_no_independent_draw():
     ("init", "says"),
     [
         ({"*.norm": rules.he()}, "matches no tensor"),
-        ({"*.bias": rules.orthogonal()}, "no weights or biases"),
+        ({"*.bias": rules.orthogonal()}, r"says nothing of .*no weights or biases.*init=\{'\*.bias': 0.02\}"),
         ({"hidden.1.weight": rules.transposed("nothing")}, "'nothing', which is no tensor"),
         ({"hidden.1.weight": rules.transposed("hidden.1.weight")}, "is coupled itself"),
         (
@@ -358,3 +358,56 @@ def test_uniform_weights_are_centred_and_no_value_of_the_cube_is_left_out():
     made = formed(Form("uniform"), normal(3, 7), DENSE).flatten().sort().values
     torch.testing.assert_close(made, -made.flip(0))  # ranks stand in the middle of their cells
     torch.testing.assert_close(made.diff(), made.diff()[:1].expand(20))
+
+
+WINDOWS = {
+    "conv": lambda n: nn.Conv2d(n, n, 3, bias=False),
+    "strided": lambda n: nn.ConvTranspose2d(n, n, 2, stride=2, bias=False),
+    "gaps": lambda n: nn.ConvTranspose2d(n, n, 3, stride=(2, 1), bias=False),
+    "depthwise": lambda n: nn.Conv2d(n, n, 3, groups=n, bias=False),
+    "two filters a channel": lambda n: nn.Conv2d(n, 2 * n, 3, groups=n, bias=False),
+    "depthwise transposed": lambda n: nn.ConvTranspose2d(n, 2 * n, 4, stride=4, groups=n, bias=False),
+}
+
+
+class Windowed(nn.Module):
+    def __init__(self, n, which):
+        super().__init__()
+        self.first, self.middle = nn.Conv2d(2, n, 1), WINDOWS[which](n)
+        self.last = nn.Conv2d(self.middle.out_channels, 2, 1)
+
+    def forward(self, x):
+        return self.last(torch.relu(self.middle(torch.relu(self.first(x)))))
+
+
+@pytest.mark.parametrize("which", WINDOWS)
+def test_he_keeps_signals_through_windows(which, tmp_path):
+    """The mean over positions, inside the border, of what enters and leaves a rectifier's layer; and the kernel says the same."""
+    family = lzr.Family(lambda n: Windowed(n, which), base=64)
+    rule = rules.he("relu")
+    plan = lzr.plan(family, lzr.ntk(), "sgd", init={"*.weight": rule, "*.bias": 0.0})
+    x = normal(8, 64, 12, 12).float()
+    y = plan.build(64).middle(torch.relu(x)).detach()[..., 4:-4, 4:-4]
+    single = "channel" in which or "depthwise" in which
+    assert float(y.square().mean() / x.square().mean()) == pytest.approx(1.0, abs=0.25 if single else 0.08)
+    assert lzr.Plan.load(plan.save(tmp_path / "plan.json")).tensors == plan.tensors
+    if single:
+        return  # a nonlinearity right behind single channels has no limit
+    images = normal(2, 2, 5, 5)
+    planned, own = lzr.kernel(plan), lzr.kernel(family.build(64).double(), init=rule)
+    torch.testing.assert_close(planned.layers(images)["middle"], own.layers(images)["middle"], rtol=1e-5, atol=0)
+
+
+def test_rules_reach_depthwise_kernels_by_their_name_and_by_patterns():
+    family = lzr.Family(lambda n: Windowed(n, "two filters a channel"), base=8)
+    for pattern in ("*", "*.weight", "middle.weight"):
+        plan = lzr.plan(family, lzr.mup(), init={pattern: rules.he("relu")})
+        assert [plan.settings(n)["middle.weight"].std for n in (8, 32)] == pytest.approx([math.sqrt(2 / 9)] * 2)
+        assert float(plan.build(32).middle.weight.detach().std()) == pytest.approx(math.sqrt(2 / 9), rel=0.1)
+    plan = lzr.plan(family, lzr.mup(), init={"middle.weight": rules.he("relu", fan="fan_out")})
+    assert plan.settings(8)["middle.weight"].std == pytest.approx(math.sqrt(2 / 18))
+    assert lzr.plan(family, lzr.mup(), init={"*.weight": rules.orthogonal(1.0)}).build(32).middle.weight.detach().std() > 0.3
+    with pytest.raises(PlanError, match="'middle.weight', a depthwise kernel, the form delta_orthogonal.*give it a size"):
+        lzr.plan(family, lzr.mup(), init={"*.weight": rules.delta_orthogonal()})
+    with pytest.raises(PlanError, match="coupled to 'middle.weight', a depthwise kernel"):
+        lzr.plan(family, lzr.mup(), init={"last.weight": rules.transposed("middle.weight")})

@@ -119,12 +119,12 @@ def test_pooled_convolution_sees_all_pairs_of_windows():
 
 
 def test_transposed_convolution_is_the_sum_over_what_reaches():
-    """A one-hot weight per tap gives the positions that every output reads."""
+    """A one-hot weight per tap gives the positions that every output reads; one tap in a stride does, which the fan-in counts."""
     net = S(nn.ConvTranspose1d(2, 6, 3, stride=2, padding=1, output_padding=1, bias=False), nn.Flatten(), L(48, 1, bias=False))
     x = normal(3, 2, 4)
     taps = torch.eye(3, dtype=DOUBLE)[:, None, :]  # one input channel to three outputs, a tap each
     reach = [F.conv_transpose1d(x[:, c : c + 1], taps.transpose(0, 1), stride=2, padding=1, output_padding=1) for c in (0, 1)]
-    features = torch.cat(reach, 1) / math.sqrt(2 * 3)
+    features = torch.cat(reach, 1) / math.sqrt(2 * 3 / 2)
     expected = torch.einsum("icp,jcp->ijp", features, features)
     close(lzr.kernel(net, init=lzr.init.variance(1.0)).nngp(x), expected.mean(-1))
 

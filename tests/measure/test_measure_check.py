@@ -1,5 +1,6 @@
 """The check tells schemes apart, agrees with theory, names the culprit, and says when it cannot tell."""
 
+import dataclasses
 import json
 import math
 import sys
@@ -13,7 +14,9 @@ import lazyrich as lzr
 from lazyrich.errors import LazyrichError, StoreError, UsageError
 from lazyrich.measure import predict
 from lazyrich.measure.departure import departures
+from lazyrich.measure.predict import unit_exponents
 from lazyrich.measure.slope import Slope
+from lazyrich.measure.trunk import bottlenecks_beside
 from lazyrich.measure.verdict import TOLERANCE, Cause, Line, overall, with_mend, word_for
 from lazyrich.scaling.power import Power
 
@@ -291,6 +294,40 @@ def test_multipliers_are_predicted_like_the_plain_gauge():
             assert gauge[layer].update == pytest.approx(plain[layer].update)
 
 
+def test_whether_a_slope_is_as_predicted_stays_open_where_its_interval_cannot_tell():
+    def agrees(value, half, verdict=""):
+        return Line("a", (), "hidden", "update", 5, Slope(value, value - half, value + half, 12), 0.0, verdict).agrees
+
+    assert [agrees(0.1, 0.05), agrees(0.22, 0.54), agrees(0.22, 0.02), agrees(-0.3, 0.18)] == [True, None, False, None]
+    assert agrees(0.05, 0.6, "inconclusive") is None
+
+
+def test_layers_that_are_bare_numbers_are_spoken_of_as_layers():
+    def judged(word, value):
+        line = Line("2", ("2.weight",), "hidden", "update", 5, Slope(value, value - 0.01, value + 0.01, 12), 0.0, word)
+        return with_mend(line, line, line, line, Cause(0.5, 0.0, 0.0), False)
+
+    for word, value, said in (("exploding", 0.5, "in layer 2;"), ("frozen", -1.0, "Layer 2 stop training")):
+        line = judged(word, value)
+        found = overall([line], diverged=[], moved=0.5, lr=0.1, regime="feature learning", scheme="mup()", still=["layer 4"])
+        assert said in found.sentence and line.mend.startswith("layer 2: ")
+
+
+def test_a_layer_of_a_fixed_number_of_features_is_not_told_to_look_before_it():
+    slope = Slope(-0.5, -0.52, -0.48, 12)
+    fading = Line("k", ("k.weight",), "output", "update", 5, slope, 0.0, "vanishing")
+    says = (
+        "but it gives others a fixed number of features, which start as width^-0.5 and reach size one only as they are learnt"
+    )
+    assert says in with_mend(fading, fading, fading, fading, Cause(0.0, 0.0, 0.0, narrow="k", level=-0.5), False).mend
+    norm = dataclasses.replace(fading, layer="kn", role="fixed")
+    assert "but k gives others" in with_mend(norm, norm, norm, norm, Cause(0.0, 0.0, 0.0, narrow="k", level=-0.5), False).mend
+    assert "look at the layers before it" in with_mend(fading, fading, fading, fading, Cause(0.0, 0.0, 0.0), False).mend
+    plan = lzr.plan(lzr.Family(Adapted, base=16), lzr.mup(), "sgd")
+    mends = {row.layer: row.mend for row in lzr.check(plan, "digits", [16, 64, 256], steps=2, seeds=6).updates}
+    assert "but it gives others" in mends["a"] and "gives others" not in mends["next"]
+
+
 def test_words_follow_updates_and_their_intervals():
     def s(value, half=0.05):
         return Slope(value, value - half, value + half, 12)
@@ -365,8 +402,8 @@ def test_what_makes_no_check_is_refused(options, message):
 
 
 def test_an_optimizer_that_torch_does_not_have_is_refused_before_anything_is_built():
-    plan = lzr.plan(lzr.Family(lzr.zoo.mlp, base=64), lzr.mup(), "soap")
-    with pytest.raises(UsageError, match="torch has no 'soap'.*such as 'muon'"):
+    plan = lzr.plan(lzr.Family(lzr.zoo.mlp, base=64), lzr.mup(), "shampoo")
+    with pytest.raises(UsageError, match="torch has no 'shampoo'.*such as 'muon'"):
         lzr.check(plan, "no data of that name")
 
 
@@ -525,3 +562,56 @@ def test_a_vector_that_is_summed_over_is_refused_with_its_role(kind):
 def test_a_vector_that_acts_entry_by_entry_is_one(kind):
     plan = lzr.plan(lzr.Family(lambda n: Scores(n, NO_SUMS[kind]), base=16), lzr.mup())
     assert lzr.check(plan, POINTS, (16, 32), steps=1, seeds=1).verdict
+
+
+class Adapted(nn.Module):
+    """A layer with a bottleneck beside it, or in series behind it, or a readout of its own beside it."""
+
+    def __init__(self, width, where="beside"):
+        super().__init__()
+        self.where = where
+        self.inp, self.base = nn.Linear(64, width), nn.Linear(width, width)
+        self.a, self.b = nn.Linear(width, 4), nn.Linear(4, width)
+        self.next, self.out = nn.Linear(width, width), nn.Linear(width, 10)
+        nn.init.zeros_(self.b.weight)
+
+    def forward(self, x):
+        h = torch.relu(self.inp(x))
+        z = self.base(h)
+        few = self.a(z if self.where == "serial" else h)
+        if self.where != "readout":
+            z = self.b(few) + (z if self.where == "beside" else 0)
+        out = self.out(torch.relu(self.next(torch.relu(z))))
+        return out + few.sum() if self.where == "readout" else out
+
+
+@pytest.mark.parametrize("where", ["beside", "serial", "readout"])
+def test_a_bottleneck_beside_a_trunk_is_told_from_others(where):
+    plan = lzr.plan(lzr.Family(lambda n: Adapted(n, where), base=16), lzr.mup(), "sgd")
+    order = [key for key in ("inp", "base", "a", "b", "next", "out") if where != "readout" or key != "b"]
+    found = bottlenecks_beside(plan, unit_exponents(plan, order, [16, 64]), torch.ones(2, 64), 16)
+    assert found == ({"a"} if where == "beside" else frozenset())
+
+
+def test_nothing_is_predicted_of_gradient_descent_from_a_bottleneck_beside_a_trunk_on():
+    order = ["inp", "base", "a", "b", "next", "out"]
+    for optimizer in ("sgd", "adam"):
+        plan = lzr.plan(lzr.Family(Adapted, base=16), lzr.mup(), optimizer)
+        found = [unit.update for unit in predict(plan, order, [16, 64], beside={"a"}).values()]
+        assert found[:2] == pytest.approx([0.0, 0.0])
+        assert found[2:] == pytest.approx([0.0 if optimizer == "adam" else math.nan] * 4, nan_ok=True)
+    ntk = predict(lzr.plan(lzr.Family(Adapted, base=16), lzr.ntk(), "adam"), order, [16, 64], beside={"a"})
+    assert [ntk[key].update for key in order] == pytest.approx([-0.5, -0.5, 0.0, -0.5, -0.5, 0.0])
+    checked = lzr.check(lzr.plan(lzr.Family(Adapted, base=16), lzr.mup(), "sgd"), "digits", [16, 32], steps=2, seeds=1)
+    assert [row.layer for row in checked.updates if row.predicted is None or math.isnan(row.predicted)] == order[2:]
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_a_hidden_layer_that_starts_at_zero_is_as_large_as_its_first_updates(optimizer):
+    def net(n):
+        layers = nn.Sequential(nn.Linear(64, n), nn.Linear(n, n), nn.Linear(n, n), nn.Linear(n, 10))
+        nn.init.zeros_(layers[2].weight)
+        return layers
+
+    found = predict(lzr.plan(lzr.Family(net, base=16), lzr.mup(), optimizer), ["0", "1", "2", "3"], [16, 64])
+    assert [unit.update for unit in found.values()] == pytest.approx([0.0] * 4)

@@ -113,7 +113,7 @@ def test_slopes_that_cannot_be_told_are_no_good_news(found):
     assert "add depths, seeds or steps" in loose.sentence
     assert dataclasses.replace(result, lines=with_width(1.2, outside[:1])).word == "well-behaved"  # a few do not decide
     assert dataclasses.replace(result, lines=with_width(1.2, outside[-1:])).word == "inconclusive"  # but the function does
-    assert f"the update of '{outside[1]}' goes" in dataclasses.replace(result, lines=with_width(0.35, outside[1:2])).sentence
+    assert f"the update of {outside[1]} goes" in dataclasses.replace(result, lines=with_width(0.35, outside[1:2])).sentence
 
 
 @pytest.mark.parametrize(

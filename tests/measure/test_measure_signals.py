@@ -14,6 +14,8 @@ import torch
 import lazyrich as lzr
 from lazyrich.cli import main
 from lazyrich.gaussian import signal
+from lazyrich.report.signal_figure import plane
+from lazyrich.report.signal_result import read_signals
 
 CASES = {
     "relu": (lambda n: lzr.zoo.MLP(n, depth=4, activation="relu"), True),
@@ -122,6 +124,22 @@ def test_a_stack_has_its_place_in_the_phase_plane(activation, rule, word, level)
         assert found.depth_scales == pytest.approx(near.depth_scales())
         q = torch.tensor(found.variance).double()
         assert found.points[-1].chi_perp == pytest.approx(float(near.chi_perp(q)), rel=0.2)
+
+
+@pytest.mark.parametrize(
+    ("activation", "weight", "bias", "edge", "beyond"),
+    [("tanh", 2.0, 1e-4, 1.0864, "chaotic"), ("relu", 3.0, 0.1, 2.0, "unbounded"), ("gelu", 3.0, 0.0, math.nan, "unbounded"),
+     ("gelu", 1.5, 0.05, math.nan, "unbounded")],
+)  # fmt: skip
+def test_the_edge_is_that_of_its_own_bias_and_none_where_variances_leave_it(activation, weight, bias, edge, beyond):
+    rule = lzr.init.variance(weight, bias)
+    result = found_for(lambda n: lzr.zoo.MLP(n, depth=3, activation=activation), init={"*": rule}, seeds=2, width=64)
+    found, drawn = result.phase, plane(read_signals(result.to_dict()), "k")
+    assert found.edge_weight == pytest.approx(edge, abs=1e-3, nan_ok=True) and found.beyond == beyond
+    if found.word == "unbounded":
+        assert found.sentence.endswith(f"lower sigma_w^2{'' if math.isnan(edge) else ' below 2'}.")
+    assert not drawn or (found.beyond in drawn and ("chaotic" in drawn) == (beyond == "chaotic"))
+    assert ("The edge of chaos" in found.sentence) == (activation == "tanh")
 
 
 @pytest.mark.parametrize(("weight", "says"), [(0.9, "is chaotic"), (1.2, "without bound; lower sigma_w^2.")])

@@ -10,7 +10,7 @@ from torch import nn
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
 
 import lazyrich as lzr
-from lazyrich.errors import PlanError
+from lazyrich.errors import LazyrichError, PlanError
 from lazyrich.family import Role
 from lazyrich.scaling.native import by_matrix, native_step
 
@@ -22,7 +22,6 @@ EXPONENTS = {
     "muon": (0, 0, -1),
     "muon_rms": (0, -0.5, -1),
     "shampoo": (0, 0, -1),
-    "soap": (0, 0, -1),
 }
 
 
@@ -59,6 +58,13 @@ def test_alignments_that_are_none_are_refused(readout):
         lzr.plan(family(), lzr.mup(), "adamw", readout_alignment=readout)
     with pytest.raises(PlanError, match="the layers' rates depend on each other"):
         lzr.plan(family(), lzr.mup(), "sgd", readout_alignment=0.5)
+
+
+def test_soap_has_no_law():
+    """Measured with its reference algorithm, outputs move as n^1 at two steps of four samples and as n^.4 at twelve of 64."""
+    for name in ("soap", "SOAP", type("SOAP", (torch.optim.Optimizer,), {})):
+        with pytest.raises(LazyrichError, match="'soap', of which no one law in the width is known.*Plan for 'adamw'"):
+            lzr.plan(family(), lzr.mup(), name)
 
 
 def test_policies_of_epsilon():

@@ -46,7 +46,7 @@ def convolve(call: Call) -> Any:
 
 @register("conv_transpose1d", "conv_transpose2d", "conv_transpose3d", says="K -> w/k sum over taps that meet; Theta alike")
 def convolve_transposed(call: Call) -> Any:
-    """Every input position is spread over a window of output positions; the fan-in counts all taps."""
+    """Every input position is spread over a window of output positions; the fan-in counts taps that meet, on average."""
     dims = int(call.node.op[14])
     weight = call.get(1, "weight")
     if not isinstance(weight, Weight):
@@ -60,8 +60,11 @@ def convolve_transposed(call: Call) -> Any:
     for axis in range(dims):
         field = _spread(field, at + 1 + axis, kernel[axis], stride[axis], padding[axis], dilation[axis], extra[axis])
     layout = field.layout.replaced(at, (Atom(Kind.FEATURE, int(weight.shape[1]) * groups),))
-    fan_in = channels // groups * _product(kernel)
-    return affine(call, field, weight, call.get(2, "bias"), fan_in, layout, gaussian=groups < channels or groups == 1)
+    gap = _product(stride)  # taps of which one meets an input: the rule's mean is over all of them
+    return affine(
+        call, field, weight, call.get(2, "bias"), channels // groups * _product(kernel) / gap, layout,
+        gaussian=groups < channels or groups == 1, share=float(gap),
+    )  # fmt: skip
 
 
 @register("pad", says="positions beyond the border: zeros, reflections or the other end")

@@ -65,7 +65,7 @@ def is_fresh(call: Call, x: Any) -> bool:
 
 
 def affine(
-    call: Call, field: Field, weight: Weight, bias: Any, fan_in: int, layout: Any,
+    call: Call, field: Field, weight: Weight, bias: Any, fan_in: float, layout: Any,
     gaussian: bool = True, fresh: bool = False, share: float = 1.0,
 ) -> Any:  # fmt: skip
     """K -> w K + b, Theta -> w Theta + rate_w K + rate_b for covariances averaged over the fan-in.
