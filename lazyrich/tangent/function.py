@@ -19,6 +19,7 @@ from lazyrich.functional import functional_call
 from lazyrich.tangent.written import smooth
 
 Parameters = Mapping[str, Tensor]
+SHARDED = ("FullyShardedDataParallel", "FSDPModule")  # told by their names, as importing them takes long
 TRIED = 16  # samples a pass where it is tried whether anything moves the outputs
 RANDOM = "it draws at random, so it is no fixed function; call model.eval(), or draw outside of the network"
 WRITE_OUT = "write it out in plain operations. ntk_of, which needs backward derivatives alone, may take it as it is"
@@ -35,6 +36,10 @@ INPUTS = (
 STILL = (
     "the outputs do not depend on any parameter in a way that can be differentiated (a sign, a rounding, a comparison, detach() or "
     "no_grad() in the forward pass); a tangent kernel does not exist"
+)
+UNREACHED = (
+    "the outputs depend on none of its parameters, but on tensors that it does not register or puts in their places; register "
+    "what trains (nn.Parameter, nn.ModuleList instead of a list), and give the network without what wraps it"
 )
 JUMPS = ("SignBackward", "SgnBackward", "RoundBackward", "FloorBackward", "CeilBackward", "TruncBackward")
 # torch's words where it lacks a derivative, and the mend
@@ -184,7 +189,12 @@ class NetworkFunction:
             size = 0.1 * (t.abs().mean() + 0.1) if t.is_floating_point() else 0
             return t + size * torch.randn(t.shape, generator=draw).to(t) if size else t
 
-        if not self._moves({name: near(p) for name, p in self.parameters.items()}, near(x)) and self._jumps(x[:TRIED]):
+        if self._moves({name: near(p) for name, p in self.parameters.items()}, near(x)):
+            return
+        found, reached = self._graph(x[:TRIED])
+        if found and not reached:
+            raise TangentError(f"{type(self.model).__name__}: {UNREACHED}")
+        if not found or any(node.name().startswith(JUMPS) for node in found):  # by an operation without slope
             raise TangentError(f"{type(self.model).__name__}: {STILL}")
 
     def _moves(self, parameters: Parameters, x: Tensor) -> bool:
@@ -199,31 +209,28 @@ class NetworkFunction:
                 return True
         return False
 
-    def _jumps(self, x: Tensor) -> bool:
-        """Whether the outputs hang on no parameter, or by an operation without slope."""
-        found = self._graph(x)
-        return not found or any(node.name().startswith(JUMPS) for node in found)
-
     def refuse_own(self, x: Tensor) -> None:
         """Refuse forward derivatives of somebody's own: torch takes them for constant where they are derived again."""
-        for node in self._graph(x[:1]):
+        for node in self._graph(x[:1])[0]:
             kind = getattr(node, "_forward_cls", torch.autograd.Function)
             if kind.jvp is not torch.autograd.Function.jvp:
                 raise TangentError(
                     f"{type(self.model).__name__}: forward derivatives of {kind.__name__}'s own jvp would come out wrong; {OWN}"
                 )
 
-    def _graph(self, x: Tensor) -> set[Any]:
-        """The operations between parameters and outputs."""
+    def _graph(self, x: Tensor) -> tuple[set[Any], bool]:
+        """The operations between parameters and outputs, and whether any parameter is among what they start from."""
+        live = {name: p.detach().requires_grad_() for name, p in self.parameters.items()}
         with torch.enable_grad():
-            out = self({name: p.detach().requires_grad_() for name, p in self.parameters.items()}, x)
+            out = self(live, x)
         ahead: list[Any] = [out.grad_fn] if out.requires_grad else []
         seen: set[Any] = set()
         while ahead:
             node = ahead.pop()
             seen.add(node)
             ahead += [before for before, _ in node.next_functions if before is not None and before not in seen]
-        return seen
+        ours = {id(p) for p in live.values()}
+        return seen, any(id(getattr(node, "variable", None)) in ours for node in seen)
 
     def _refuse_inference(self, x: Tensor, name: str) -> None:
         if torch.is_inference_mode_enabled():
@@ -311,13 +318,15 @@ def copy_of(model: nn.Module) -> nn.Module:
         TangentError: where it holds results that cannot be copied.
     """
     model = uncompiled(model)
+    _refuse_wrapped(model)
     held = [value for module in model.modules() for value in vars(module).values() if isinstance(value, Tensor)]
     try:
         return copy.deepcopy(model, {id(value): value.detach().clone() for value in held if not value.is_leaf})
-    except RuntimeError as error:
+    except (RuntimeError, TypeError, AssertionError) as error:
+        said = (str(error) or type(error).__name__).splitlines()[0]
         raise TangentError(
-            f"{type(model).__name__} cannot be copied ({str(error).splitlines()[0]}); let it hold no results of its last "
-            "forward pass, or give what makes it anew"
+            f"{type(model).__name__} cannot be copied ({said}); let it hold no results of its last forward pass, and nothing that "
+            "copy.deepcopy refuses, or give what makes it anew"
         ) from error
 
 
@@ -333,6 +342,12 @@ def _tensor_of(out: Any, model: nn.Module) -> Tensor:
 def _refuse_wrapped(model: nn.Module) -> None:
     for path, module in model.named_modules():
         place = f"{path or 'the model'} ({type(module).__name__})"
+        if any(kind.__name__ in SHARDED and kind.__module__.startswith("torch.distributed") for kind in type(module).__mro__):
+            raise TangentError(
+                f"{place} shards its parameters and puts tensors of its own in their places as it runs, so they cannot be "
+                "replaced; give what it wraps: the network built anew, with the full state dict loaded "
+                "(torch.distributed.checkpoint.state_dict.get_model_state_dict with full_state_dict=True)"
+            )
         if isinstance(module, nn.DataParallel):
             raise TangentError(f"{place} sends samples to several devices by itself; give what it wraps, model.module")
         if isinstance(module, torch.jit.ScriptModule):

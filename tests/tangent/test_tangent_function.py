@@ -15,6 +15,7 @@ from lazyrich.tangent import (
     NetworkFunction,
     NtkOperator,
     contracted,
+    features,
     hierarchy,
     higher_kernels,
     layer_alignment,
@@ -368,6 +369,49 @@ def test_gradients_that_are_zero_everywhere_make_kernels_of_zeros():
         assert not NtkOperator(model, x).matvec(torch.eye(8)).any()
         assert found.whole.centred == found.whole.share == 0 and found.whole.speed == 0
         assert torch.equal(taylor(model, 2)(x), model(x))
+
+
+class Listed(nn.Linear):
+    """Layers in a plain list, which torch does not find."""
+
+    def __init__(self, inner):
+        super().__init__(3, 3)
+        self.inner = [inner]
+
+    def forward(self, x):
+        return self.inner[0](x)
+
+
+@pytest.mark.parametrize(
+    "call", [ntk_of, NtkOperator, lambda m, x: contracted(m, x, torch.ones(4, 1)), lambda m, x: linearize(m)(x)]
+)
+def test_outputs_of_other_tensors_than_the_parameters_are_refused(call):
+    with pytest.raises(TangentError, match="Listed: the outputs depend on none of its parameters.*nn.ModuleList"):
+        call(Listed(nn.Linear(3, 1)), torch.randn(4, 3))
+
+
+@pytest.mark.parametrize("kind", ["FullyShardedDataParallel", "FSDPModule"])
+@pytest.mark.parametrize(
+    "call",
+    [
+        ntk_of, NtkOperator, features, lambda m, x: contracted(m, x, torch.ones(4, 1)), higher_kernels, lambda m, _: linearize(m),
+        lambda m, x: layer_alignment(m, x, torch.tensor([0, 1, 0, 1])),
+    ],
+)  # fmt: skip
+def test_sharded_networks_are_refused_also_within_others(call, kind):
+    shard = type(kind, (nn.Linear,), {"__module__": "torch.distributed.fsdp"})
+    net = nn.Sequential(type("Own", (shard,), {})(3, 2), nn.Linear(2, 1))
+    with pytest.raises(TangentError, match=r"0 \(Own\) shards its parameters.*give what it wraps.*full_state_dict=True"):
+        call(net, torch.randn(4, 3))
+
+
+def test_a_network_that_refuses_to_be_copied_is_told_by_its_words():
+    class Own(nn.Linear):
+        def __deepcopy__(self, memo):
+            raise AssertionError("no copies of Own")
+
+    with pytest.raises(TangentError, match=r"cannot be copied \(no copies of Own\)"):
+        linearize(Own(3, 1))
 
 
 def under_inference(call):
