@@ -37,6 +37,7 @@ STILL = (
     "the outputs do not depend on any parameter in a way that can be differentiated (a sign, a rounding, a comparison, detach() or "
     "no_grad() in the forward pass); a tangent kernel does not exist"
 )
+MIXES = "so a kernel of two samples does not exist; use a layer that treats samples one by one (layer or group norm)"
 UNREACHED = (
     "the outputs depend on none of its parameters, but on tensors that it does not register or puts in their places; register "
     "what trains (nn.Parameter, nn.ModuleList instead of a list), and give the network without what wraps it"
@@ -151,7 +152,7 @@ class NetworkFunction:
             raise TangentError(f"{name} is {x.dtype} but the parameters are {dtype}; call x.to({dtype}) or model.to({x.dtype})")
         some = _some(x)
         try:
-            both, *each = self._tried([some, *some[:2].split(1), *([some[2:]] if len(some) > 2 else [])], name)
+            both, *each = self.tried([some, *some[:2].split(1), *([some[2:]] if len(some) > 2 else [])], name)
             alone = torch.cat(each)
         except (RuntimeError, ValueError, IndexError, TypeError, AssertionError, KeyError, AttributeError) as error:
             line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -168,12 +169,11 @@ class NetworkFunction:
         if not torch.isfinite(both).all():
             raise TangentError(f"{type(self.model).__name__} gives outputs that are not finite on {name}")
         if both.shape != alone.shape or not torch.allclose(both, alone, rtol=1e-3, atol=1e-5 * float(both.abs().max())):
-            if not torch.equal(both, self._tried([some], name)[0]):
+            if not torch.equal(both, self.tried([some], name)[0]):
                 raise TangentError(f"{type(self.model).__name__} gives other outputs each time on the same {name}: {RANDOM}")
             raise TangentError(
                 f"{type(self.model).__name__} mixes samples: its outputs on some of {name} are others together than on each alone, "
-                "so a kernel of two samples does not exist; use a layer that treats samples one by one (layer or group norm), and "
-                "batch_first=True where axis 0 would hold positions"
+                f"{MIXES}, and batch_first=True where axis 0 would hold positions"
             )
 
     def refuse_still(self, x: Tensor) -> None:
@@ -242,7 +242,7 @@ class NetworkFunction:
                 "give its clone()"
             )
 
-    def _tried(self, parts: Sequence[Tensor], name: str) -> list[Tensor]:
+    def tried(self, parts: Sequence[Tensor], name: str) -> list[Tensor]:
         """The outputs on copies of everything, which the network must leave as they are."""
         copies, parts = {n: t.clone() for n, t in {**self._constants, **self.parameters}.items()}, [x.clone() for x in parts]
         watched = [(f"'{n}'", t, t._version) for n, t in copies.items()] + [(f"its input {name}", x, x._version) for x in parts]

@@ -15,6 +15,7 @@ from lazyrich.errors import TangentError
 from lazyrich.tangent.function import NetworkFunction
 from lazyrich.tangent.gradient import slices
 from lazyrich.tangent.inner import inner
+from lazyrich.tangent.mixing import TOGETHER, refuse_mixed
 from lazyrich.tangent.pairs import paired, pairs_pay
 from lazyrich.tangent.tape import Misfit, Probe, Tape, Use, probe, tape
 
@@ -80,6 +81,9 @@ def ntk_of(
     factors = function.rates(rates)
     keys = {name: _key(name, per) for name in factors}
     found = probe(function, x1)
+    for x, name in ((x1, "x1"), (x2, "x2")):
+        if block and x is not None and block < min(len(x), TOGETHER):  # else a tape tries it
+            refuse_mixed(function, x, name, block)
     while True:
         try:
             whole = _blocks(function, x1, x2, outputs, keys, factors, found, block)

@@ -1,5 +1,6 @@
 """A network as a function: refusals, and derivatives that are right where torch's fused operations are not."""
 
+import math
 import random
 
 import numpy as np
@@ -149,6 +150,53 @@ def test_what_takes_the_best_two_of_a_batch_is_seen_to_mix(n):
     with pytest.raises(TangentError, match="Chosen mixes samples"):
         ntk_of(Chosen(3, 2), torch.randn(n, 3))
     NetworkFunction(nn.Linear(3, 2)).check(torch.randn(n, 3))
+
+
+class Limited(nn.Module):
+    """Experts that take four samples, or their share of a batch, and leave the rest out."""
+
+    def __init__(self, least=4):
+        super().__init__()
+        self.least, self.gate = least, nn.Linear(3, 4)
+        self.experts = nn.ModuleList(nn.Linear(3, 2) for _ in range(4))
+
+    def forward(self, x):
+        chances, out = self.gate(x).softmax(-1), x.new_zeros(len(x), 2)
+        for i, expert in enumerate(self.experts):
+            taken = torch.where(chances.argmax(-1) == i)[0][: max(self.least, math.ceil(len(x) / 4))]
+            out = out.index_add(0, taken, chances[taken, i, None] * expert(x[taken]))
+        return out
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        ntk_of, lambda m, x: ntk_of(m, x, block=4), lambda m, x: ntk_of(m, x[:3], x), lambda m, x: NtkOperator(m, x, block=4),
+        lambda m, x: contracted(m, x, torch.ones(64, 2)), lambda m, x: linearize(m)(x), features,
+    ],
+)  # fmt: skip
+def test_what_mixes_samples_in_large_batches_alone_is_refused_whatever_the_block(call):
+    x = torch.randn(64, 3)
+    with pytest.raises(TangentError, match="Limited mixes samples where many go together: .* on 64 of x.*capacity"):
+        call(Limited(), x)
+    if call is not features:  # its experts hold some of the samples
+        call(Limited(least=64), x)
+
+
+def test_an_expansion_looks_again_at_batches_that_grow():
+    expansion, x = linearize(Limited()), torch.randn(64, 3)
+    expansion(x[:4])
+    with pytest.raises(TangentError, match="mixes samples where many go together"):
+        expansion(x)
+
+
+def test_signs_that_rounding_throws_over_are_not_taken_for_mixing():
+    class Signs(nn.Linear):
+        def forward(self, x):
+            h = super().forward(x) * 0  # as sums that cancel up to rounding
+            return self.weight.sum() * (h + 1e-9 * (len(x) > 4) * (x.dtype == torch.float32) - 5e-10).sign()
+
+    ntk_of(Signs(3, 1), torch.randn(9, 3))
 
 
 def test_random_numbers_are_told_by_their_source_whatever_they_give():
