@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from lazyrich.errors import TangentError
-from lazyrich.functional import functional_call
+from lazyrich.functional import as_they_were, functional_call
 from lazyrich.tangent.written import smooth
 
 Parameters = Mapping[str, Tensor]
@@ -99,7 +99,7 @@ class NetworkFunction:
             return self._run({**self._constants, **self.parameters, **parameters}, x)
 
     def _run(self, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
-        with smooth(), eager(self._compiled):
+        with smooth(), eager(self._compiled), as_they_were(list(self.model.modules())):
             out = _tensor_of(functional_call(self.model, dict(tensors), (x,)), self.model)
         if out.dim() == 0:
             raise TangentError(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import jvp
 
 from lazyrich.errors import TangentError
-from lazyrich.functional import functional_call
+from lazyrich.functional import as_they_were, functional_call
 from lazyrich.tangent.function import (
     NetworkFunction,
     Parameters,
@@ -117,10 +117,14 @@ class TaylorModel(nn.Module):
         point = {name: p.to(here[name]) for name, p in self._point.items()}
         step = {name: here[name] - p for name, p in point.items()}
 
-        def f(parameters: Parameters) -> Tensor:
-            return functional_call(self._network[0], dict(parameters), (x,))
+        network = self._network[0]
+        held = dict(network.named_buffers())  # given, so that one that the network sets anew is put back
 
-        with smooth(), eager(self._compiled), differentiable(self._network[0]):
+        def f(parameters: Parameters) -> Tensor:
+            with as_they_were(list(network.modules())):
+                return functional_call(network, {**held, **parameters}, (x,))
+
+        with smooth(), eager(self._compiled), differentiable(network):
             terms = directional(f, point, step, self._order)
         return torch.stack([term / math.factorial(j) for j, term in enumerate(terms)]).sum(0)
 
