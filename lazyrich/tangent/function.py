@@ -22,6 +22,9 @@ Parameters = Mapping[str, Tensor]
 SHARDED = ("FullyShardedDataParallel", "FSDPModule")  # told by their names, as importing them takes long
 TRIED = 16  # samples a pass where it is tried whether anything moves the outputs
 RANDOM = "it draws at random, so it is no fixed function; call model.eval(), or draw outside of the network"
+COUNTS = (
+    "it draws at random or keeps a count, so it is no fixed function; call model.eval(), or do either outside of the network"
+)
 WRITE_OUT = "write it out in plain operations. ntk_of, which needs backward derivatives alone, may take it as it is"
 CHECKPOINTS = "it is run under torch.utils.checkpoint; switch checkpointing off where tangents are taken"
 OWN = (
@@ -29,6 +32,10 @@ OWN = (
     "which needs backward derivatives alone, takes it as it is"
 )
 SPARSE = "multiply by the dense form of a sparse matrix (to_dense()), or add rows up with index_add. ntk_of takes it as it is"
+STORAGE = (
+    "of a packed sequence (pack_padded_sequence), run the layer on the padded one and take each sample's output at its own last "
+    f"step; of a sparse matrix, {SPARSE}"
+)
 INPUTS = (
     "take derivatives in the inputs with torch.func.grad, vjp or jvp instead of torch.autograd.grad. ntk_of, which needs backward "
     "derivatives alone, takes it as it is"
@@ -52,7 +59,7 @@ UNDIFFERENTIABLE = {
     "forward AD": WRITE_OUT,
     "derivative for": WRITE_OUT,
     "Sparse tensors": SPARSE,
-    "doesn't have storage": SPARSE,
+    "doesn't have storage": STORAGE,
     "Tensor.requires_grad_()": INPUTS,
     "functorch transforms": f"switch torch.utils.checkpoint off, if that is it, or {WRITE_OUT}",
 }
@@ -170,7 +177,7 @@ class NetworkFunction:
             raise TangentError(f"{type(self.model).__name__} gives outputs that are not finite on {name}")
         if both.shape != alone.shape or not torch.allclose(both, alone, rtol=1e-3, atol=1e-5 * float(both.abs().max())):
             if not torch.equal(both, self.tried([some], name)[0]):
-                raise TangentError(f"{type(self.model).__name__} gives other outputs each time on the same {name}: {RANDOM}")
+                raise TangentError(f"{type(self.model).__name__} gives other outputs each time on the same {name}: {COUNTS}")
             raise TangentError(
                 f"{type(self.model).__name__} mixes samples: its outputs on some of {name} are others together than on each alone, "
                 f"{MIXES}, and batch_first=True where axis 0 would hold positions"

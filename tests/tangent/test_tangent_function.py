@@ -212,6 +212,15 @@ def test_random_numbers_are_told_by_their_source_whatever_they_give():
         def forward(self, x):
             return super().forward(x) * random.random()
 
+    class Counted(nn.Linear):
+        calls = 0
+
+        def forward(self, x):
+            self.calls += 1
+            return super().forward(x) / self.calls
+
+    with pytest.raises(TangentError, match="it draws at random or keeps a count.*do either outside of the network"):
+        NetworkFunction(Counted(3, 2)).check(torch.randn(4, 3))
     for model in (DropPath(3, 2), Dropped(3, 2), Python(3, 2)):
         with pytest.raises(TangentError, match="it draws at random"):
             NetworkFunction(model).check(torch.randn(4, 3))
@@ -489,6 +498,12 @@ def pushed(h):
         return h * torch.autograd.grad(at.square().sum(), at, create_graph=True)[0]
 
 
+class Packed(nn.GRU):
+    def forward(self, x):
+        steps = nn.utils.rnn.pack_padded_sequence(x[..., None], 1 + (x[:, 1] > 0.5).long(), True, False)
+        return super().forward(steps)[1][0]
+
+
 def tokens(**options):
     return nn.Sequential(nn.Embedding(5, 2, **options), nn.Flatten(), nn.Linear(6, 1))
 
@@ -518,6 +533,7 @@ def tokens(**options):
         (lambda x: NtkOperator(After(spread), x).matvec(torch.ones(8, 1)), r"After .*to_dense\(\)"),
         (lambda x: higher_kernels(After(spread), x, order=3), r"After .*to_dense\(\)"),
         (lambda x: contracted(After(spread), x, torch.ones(4, 2)), r"After .*to_dense\(\)"),
+        (lambda x: linearize(Packed(1, 2, batch_first=True))(x), "Packed .*pack_padded_sequence.*at its own last step"),
         (lambda x: NtkOperator(After(pushed), x).matvec(torch.ones(8, 1)), "After .*with torch.func.grad.*takes it as it is"),
         (lambda x: linearize(After(pushed))(x), "After .*with torch.func.grad"),
         (lambda x: target_alignment(torch.eye(4), torch.tensor([1, -1, 1, -1])), r"-1 among them.*y.float\(\)"),
