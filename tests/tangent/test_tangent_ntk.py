@@ -595,8 +595,11 @@ def test_float32_agrees_with_float64():
 @pytest.mark.parametrize(
     ("call", "says"),
     [
-        (lambda m, x: ntk_of(m, x, outputs="all"), "outputs='all'"),
-        (lambda m, x: ntk_of(m, x, per="head"), "per='head'"),
+        (
+            lambda m, x: ntk_of(m, x, outputs="all"),
+            "got outputs='all', expected 'full' or 'trace' or 'diagonal'; leave it out for 'full'",
+        ),
+        (lambda m, x: ntk_of(m, x, per="head"), "got per='head', expected None or 'tensor' or 'layer'; leave it out for None"),
         (lambda m, x: ntk_of(m, x, block=-1), "block=-1"),
         (lambda m, x: ntk_of(m, x, rates=1.0), "rates float"),
         (lambda m, x: ntk_of(m, x, rates={"0.weight": "big"}), "rate 'big'"),
