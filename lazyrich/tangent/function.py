@@ -325,7 +325,7 @@ def copy_of(model: nn.Module) -> nn.Module:
         TangentError: where it holds results that cannot be copied.
     """
     model = uncompiled(model)
-    _refuse_wrapped(model)
+    _refuse_sharded(model)
     held = [value for module in model.modules() for value in vars(module).values() if isinstance(value, Tensor)]
     try:
         return copy.deepcopy(model, {id(value): value.detach().clone() for value in held if not value.is_leaf})
@@ -346,15 +346,20 @@ def _tensor_of(out: Any, model: nn.Module) -> Tensor:
     return out
 
 
-def _refuse_wrapped(model: nn.Module) -> None:
+def _refuse_sharded(model: nn.Module) -> None:
     for path, module in model.named_modules():
-        place = f"{path or 'the model'} ({type(module).__name__})"
         if any(kind.__name__ in SHARDED and kind.__module__.startswith("torch.distributed") for kind in type(module).__mro__):
             raise TangentError(
-                f"{place} shards its parameters and puts tensors of its own in their places as it runs, so they cannot be "
-                "replaced; give what it wraps: the network built anew, with the full state dict loaded "
-                "(torch.distributed.checkpoint.state_dict.get_model_state_dict with full_state_dict=True)"
+                f"{path or 'the model'} ({type(module).__name__}) shards its parameters and puts tensors of its own in their places "
+                "as it runs, so they cannot be replaced; give what it wraps: the network built anew, with the full state dict "
+                "loaded (torch.distributed.checkpoint.state_dict.get_model_state_dict with full_state_dict=True)"
             )
+
+
+def _refuse_wrapped(model: nn.Module) -> None:
+    _refuse_sharded(model)
+    for path, module in model.named_modules():
+        place = f"{path or 'the model'} ({type(module).__name__})"
         if isinstance(module, nn.DataParallel):
             raise TangentError(f"{place} sends samples to several devices by itself; give what it wraps, model.module")
         if isinstance(module, torch.jit.ScriptModule):
