@@ -350,7 +350,7 @@ def _refuse_sharded(model: nn.Module) -> None:
     for path, module in model.named_modules():
         if any(kind.__name__ in SHARDED and kind.__module__.startswith("torch.distributed") for kind in type(module).__mro__):
             raise TangentError(
-                f"{path or 'the model'} ({type(module).__name__}) shards its parameters and puts tensors of its own in their places "
+                f"{path or 'the model'} ({type(module).__name__}) shards its parameters and puts its own tensors in their places "
                 "as it runs, so they cannot be replaced; give what it wraps: the network built anew, with the full state dict "
                 "loaded (torch.distributed.checkpoint.state_dict.get_model_state_dict with full_state_dict=True)"
             )
