@@ -34,18 +34,26 @@ def functional_call(
             if own is not None and id(own) in new:
                 places[f"{path}.{name}" if path else name] = new[id(own)]
     hooked = [module for module in model.modules() if module._forward_pre_hooks]
-    with _as_they_were(hooked) if hooked else nullcontext():
+    with as_they_were(hooked) if hooked else nullcontext():
         return torch.func.functional_call(model, places, args, kwargs, tie_weights=False)
 
 
 @contextmanager
-def _as_they_were(hooked: Sequence[nn.Module]) -> Iterator[None]:
-    """Take away what hooks before a forward leave on their modules: old weight norms set ``weight`` anew, here of other tensors."""
-    before = [{name: value for name, value in vars(module).items() if isinstance(value, Tensor)} for module in hooked]
+def as_they_were(modules: Sequence[nn.Module]) -> Iterator[None]:
+    """Take away what a forward leaves on its modules: old weight norms set ``weight`` anew, some networks keep their outputs.
+
+    Example:
+        >>> layer = nn.Linear(2, 2)
+        >>> with as_they_were([layer]):
+        ...     layer.last = torch.ones(2)
+        >>> hasattr(layer, "last")
+        False
+    """
+    before = [{name: value for name, value in vars(module).items() if isinstance(value, Tensor)} for module in modules]
     try:
         yield
     finally:
-        for module, kept in zip(hooked, before, strict=True):
+        for module, kept in zip(modules, before, strict=True):
             own = vars(module)
             for name in [name for name, value in own.items() if isinstance(value, Tensor) and name not in kept]:
                 del own[name]

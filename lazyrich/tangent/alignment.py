@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lazyrich.errors import TangentError
 from lazyrich.layer import shown, spoken
 from lazyrich.tangent.function import NetworkFunction, refuse_untensored
-from lazyrich.tangent.ntk import ntk_of
+from lazyrich.tangent.ntk import ntk_of, refuse_large
 
 KINDS = ("centred", "uncentred", "unbiased")
 
@@ -45,13 +45,23 @@ def target_alignment(kernel: Tensor, y: Tensor, kind: str = "centred") -> float:
     """
     if kind not in KINDS:
         raise TangentError(f"got kind '{kind}', expected one of {', '.join(KINDS)}")
-    if kernel.dim() != 2 or kernel.shape[0] != kernel.shape[1]:
-        raise TangentError(f"got a kernel of shape {tuple(kernel.shape)}, expected (N, N); ntk_of(outputs='trace') gives one")
-    if not bool(kernel.isfinite().all()):
-        raise TangentError(
-            "the kernel has entries that are not finite: training has diverged, or the network's outputs overflow"
-        )
+    _refuse_odd(kernel, "a kernel")
     return _product(kernel.detach().double(), _target_gram(y, len(kernel), kind).to(kernel.device), kind)
+
+
+def _refuse_odd(kernel: Tensor, what: str) -> None:
+    """What is no Gram of finite real numbers."""
+    if not isinstance(kernel, Tensor):
+        raise TangentError(f"got {what} of type {type(kernel).__name__}, expected a tensor (N, N); torch.as_tensor makes one")
+    if kernel.dim() != 2 or kernel.shape[0] != kernel.shape[1]:
+        raise TangentError(f"got {what} of shape {tuple(kernel.shape)}, expected (N, N); ntk_of(outputs='trace') gives one")
+    if kernel.is_complex():
+        raise TangentError(
+            f"got {what} of {kernel.dtype}, expected real numbers; a Gram of complex features is (H @ H.mH).real"
+        )
+    if not bool(kernel.isfinite().all()):
+        where = "the kernel" if what == "a kernel" else what
+        raise TangentError(f"{where} has entries that are not finite: training has diverged, or the network's outputs overflow")
 
 
 def _product(kernel: Tensor, target: Tensor, kind: str) -> float:
@@ -90,20 +100,33 @@ def hsic(k: Tensor, other: Tensor) -> Tensor:
 
 def _target_gram(y: Tensor, samples: int, kind: str) -> Tensor:
     """Y Y^T in float64."""
+    columns = _columns(y, samples, kind)
+    return columns @ columns.T
+
+
+def _columns(y: Tensor, samples: int, kind: str) -> Tensor:
+    """Y in float64, checked; of classes those that occur, so that they may be any numbers from 0."""
     if not isinstance(y, Tensor):
         raise TangentError(f"got targets of type {type(y).__name__}, expected a tensor; torch.as_tensor(y) makes one")
-    if len(y) != samples:
-        raise TangentError(f"got {len(y)} targets for {samples} samples, expected one a sample")
+    if y.dim() < 1 or len(y) != samples:
+        got = f"{len(y)} targets" if y.dim() else "targets without an axis"
+        raise TangentError(f"got {got} for {samples} samples, expected one a sample")
     least = 4 if kind == "unbiased" else 2
     if samples < least:
         raise TangentError(f"got {samples} samples, expected at least {least} for the {kind} alignment")
+    whole = not (y.is_floating_point() or y.is_complex()) and y.numel() and int(y.min()) >= 0
+    if whole:
+        found, y = y.unique(return_inverse=True)
+        refuse_large(
+            8 * len(found) * y.numel(), f"one-hot rows of {len(found)} classes", "numbers (y.float()), or fewer samples"
+        )
     columns = targets_of(y).to(torch.float64)
     if not torch.isfinite(columns).all():
         raise TangentError("y has entries that are not finite; remove those samples")
     varies = columns.std(0).max() > 0 if kind != "uncentred" else columns.any()
     if not bool(varies):
         raise TangentError("all targets are equal, so there is nothing to align with; give samples of different targets")
-    return columns @ columns.T
+    return columns
 
 
 def targets_of(y: Tensor, classes: int = -1) -> Tensor:
@@ -113,6 +136,8 @@ def targets_of(y: Tensor, classes: int = -1) -> Tensor:
         >>> targets_of(torch.tensor([0, 1])).tolist(), targets_of(torch.tensor([0.5, 1.0])).shape
         ([[1.0, 0.0], [0.0, 1.0]], torch.Size([2, 1]))
     """
+    if y.is_complex():
+        raise TangentError(f"got targets of {y.dtype}, expected real numbers; give their parts, torch.view_as_real(y)")
     if y.is_floating_point():
         return y.detach().reshape(len(y), -1)
     if y.dim() >= 1 and int(y.min()) < 0:
@@ -216,7 +241,7 @@ def layer_alignment(model: nn.Module, x: Tensor, y: Tensor, rates: Mapping[str, 
         1.0
     """
     refuse_untensored(x, "x")
-    _target_gram(y, len(x), "centred")  # refuses early
+    _columns(y, len(x), "centred")  # refuses early
     return align(layer_kernels(model, x, rates), y, _speeds(model, x, y, rates or {}))
 
 
@@ -265,8 +290,7 @@ def align(kernels: Mapping[str, Tensor], y: Tensor, speeds: Mapping[str, float] 
         >>> round(align({"a": torch.eye(4), "b": 3 * torch.eye(4)}, torch.tensor([0, 0, 1, 1])).whole.uncentred, 6)
         0.707107
     """
-    if not kernels:
-        raise TangentError("got no kernels, expected one a layer; is every tensor frozen?")
+    _refuse_unlike(kernels)
     exact = {layer: kernel.detach().double() for layer, kernel in kernels.items()}
     whole = torch.stack(list(exact.values())).sum(0)
     samples, trace = len(whole), float(whole.trace())
@@ -283,6 +307,25 @@ def align(kernels: Mapping[str, Tensor], y: Tensor, speeds: Mapping[str, float] 
     return Alignments(layers, line("(whole)", whole, sum(known) if known else None))
 
 
+def _refuse_unlike(kernels: Mapping[str, Tensor]) -> None:
+    """What are no Grams of one set of samples, by layer."""
+    if not isinstance(kernels, Mapping):
+        raise TangentError(
+            f"got kernels {type(kernels).__name__}, expected a dictionary of them by layer; layer_kernels makes one"
+        )
+    if not kernels:
+        raise TangentError("got no kernels, expected one a layer; is every tensor frozen?")
+    for layer, kernel in kernels.items():
+        _refuse_odd(kernel, f"the kernel of '{layer}'")
+    sizes = {layer: len(kernel) for layer, kernel in kernels.items()}
+    first = next(iter(sizes))
+    if odd := [layer for layer, size in sizes.items() if size != sizes[first]]:
+        raise TangentError(
+            f"got kernels of {sizes[first]} samples for '{first}' and {sizes[odd[0]]} for '{odd[0]}', expected those of one set; "
+            "make all of them from the same x"
+        )
+
+
 def _speeds(model: nn.Module, x: Tensor, y: Tensor, rates: Mapping[str, float]) -> dict[str, float]:
     """-dL/dt with one layer trained alone."""
     function = NetworkFunction(model)
@@ -290,6 +333,8 @@ def _speeds(model: nn.Module, x: Tensor, y: Tensor, rates: Mapping[str, float]) 
     parameters = {name: p.detach().requires_grad_() for name, p in function.parameters.items()}
     with torch.enable_grad():
         outputs = function(parameters, x)
+        if not y.is_floating_point() and int(y.max()) >= outputs.shape[1]:  # perhaps ids, of which one-hot rows have no room
+            return {}
         columns = targets_of(y, outputs.shape[1]).to(outputs)
         if columns.shape != outputs.shape:
             return {}

@@ -61,7 +61,7 @@ def contracted(
     outputs = Outputs(model, x, rates)
     weights = outputs.cotangent(r)
     if keep == 2:
-        return _finite(outputs, ntk_derivatives(outputs, weights, order - 2)[-1])
+        return _finite(outputs, ntk_derivatives(outputs, weights, order - 2, "fewer samples, or keep=1")[-1])
     return _finite(outputs, _vector(outputs, weights, order).reshape(outputs.shape).detach())
 
 
@@ -122,14 +122,12 @@ def _vector(outputs: Outputs, r: Tensor, order: int) -> Tensor:
         return once(lambda: moving(outputs.point))
 
 
-def ntk_derivatives(outputs: Outputs, r: Tensor, times: int) -> list[Tensor]:
+def ntk_derivatives(outputs: Outputs, r: Tensor, times: int, instead: str = "fewer samples") -> list[Tensor]:
     """J J^T and its first ``times`` derivatives along V = sum_b r_b grad f_b, each (m, m), in blocks of samples.
 
     L_V^k (J J^T) = sum_i binom(k, i) (L_V^i J)(L_V^(k-i) J)^T.
     """
-    refuse_large(
-        (times + 1) * len(r) ** 2 * r.element_size(), f"kernels of {len(r)} outputs a side", "fewer samples, or keep=1"
-    )
+    refuse_large((times + 1) * len(r) ** 2 * r.element_size(), f"kernels of {len(r)} outputs a side", instead)
     with differentiable(outputs.function.model):
         return _ntk_derivatives(outputs, r, times)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import torch
@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from lazyrich.amount import counted, real, unsigned
 from lazyrich.errors import TangentError
-from lazyrich.gaussian.quadrature import Integrand, expectation
+from lazyrich.gaussian.jump import jumps
+from lazyrich.gaussian.quadrature import REACH, Integrand, expectation
 
 Layers = Literal["first", "second", "both"]
 NAMED: dict[str, tuple[Callable[[Tensor], Tensor], tuple[float, ...]]] = {  # function, and where it is not smooth
@@ -45,13 +46,17 @@ class Averages:
 
 
 def averages(activation: str | Callable[[Tensor], Tensor], kinks: tuple[float, ...] = ()) -> Averages:
-    """The averages by quadrature; ``kinks`` are the places where a function of your own is not smooth.
+    """The averages by quadrature, split where a function of your own is not smooth: at ``kinks``, or where it is found to jump.
 
     Example:
         >>> abs(averages("erf").zeta - 2 / math.sqrt(3 * math.pi)) < 1e-12
         True
+        >>> abs(averages(lambda g: g.clamp(-1, 1)).zeta - math.erf(math.sqrt(0.5))) < 1e-9
+        True
     """
     phi = integrand(activation, kinks)
+    if not isinstance(activation, str) and not phi.kinks:
+        phi = replace(phi, kinks=tuple(sorted({*jumps(phi, REACH), *jumps(phi.derivative, REACH)})))
     slope = phi.derivative
 
     def mean(of: Callable[[Tensor], Tensor]) -> float:
@@ -204,7 +209,7 @@ def early_model(
         activation: a name (erf, tanh, relu, sigmoid, gelu, silu, softplus) or a function that acts entry by entry.
         layers: which layers are trained: "first", "second" or "both".
         trace: Tr Sigma^2 where it is known; otherwise the mean of (x_i . x_j)^2 over pairs, which estimates it without bias.
-        kinks: where a function of your own is not smooth.
+        kinks: where a function of your own is not smooth; by default the places where it or its slope is found to jump.
 
     Raises:
         TangentError: for inputs that are not on that scale, and names that are not known.

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from lazyrich.errors import TangentError
 from lazyrich.tangent.function import NetworkFunction
 from lazyrich.tangent.inner import inner
+from lazyrich.tangent.mixing import refuse_mixed
 from lazyrich.tangent.ntk import refuse_large
 
 
@@ -37,6 +38,7 @@ def _features(model: nn.Module, x: Tensor, layers: Sequence[str] | None, name: s
     """The same for inputs that go by a name in messages."""
     function = NetworkFunction(model)
     function.check(x, name)
+    refuse_mixed(function, x, name)
     modules = dict(model.named_modules())
     if isinstance(layers, str):
         raise TangentError(f"got layers='{layers}', expected a list of paths: ['{layers}']")

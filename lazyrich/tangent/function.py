@@ -15,12 +15,16 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from lazyrich.errors import TangentError
-from lazyrich.functional import functional_call
+from lazyrich.functional import as_they_were, functional_call
 from lazyrich.tangent.written import smooth
 
 Parameters = Mapping[str, Tensor]
+SHARDED = ("FullyShardedDataParallel", "FSDPModule")  # told by their names, as importing them takes long
 TRIED = 16  # samples a pass where it is tried whether anything moves the outputs
 RANDOM = "it draws at random, so it is no fixed function; call model.eval(), or draw outside of the network"
+COUNTS = (
+    "it draws at random or keeps a count, so it is no fixed function; call model.eval(), or do either outside of the network"
+)
 WRITE_OUT = "write it out in plain operations. ntk_of, which needs backward derivatives alone, may take it as it is"
 CHECKPOINTS = "it is run under torch.utils.checkpoint; switch checkpointing off where tangents are taken"
 OWN = (
@@ -28,6 +32,10 @@ OWN = (
     "which needs backward derivatives alone, takes it as it is"
 )
 SPARSE = "multiply by the dense form of a sparse matrix (to_dense()), or add rows up with index_add. ntk_of takes it as it is"
+STORAGE = (
+    "of a packed sequence (pack_padded_sequence), run the layer on the padded one and take each sample's output at its own last "
+    f"step; of a sparse matrix, {SPARSE}"
+)
 INPUTS = (
     "take derivatives in the inputs with torch.func.grad, vjp or jvp instead of torch.autograd.grad. ntk_of, which needs backward "
     "derivatives alone, takes it as it is"
@@ -35,6 +43,11 @@ INPUTS = (
 STILL = (
     "the outputs do not depend on any parameter in a way that can be differentiated (a sign, a rounding, a comparison, detach() or "
     "no_grad() in the forward pass); a tangent kernel does not exist"
+)
+MIXES = "so a kernel of two samples does not exist; use a layer that treats samples one by one (layer or group norm)"
+UNREACHED = (
+    "the outputs depend on none of its parameters, but on tensors that it does not register or puts in their places; register "
+    "what trains (nn.Parameter, nn.ModuleList instead of a list), and give the network without what wraps it"
 )
 JUMPS = ("SignBackward", "SgnBackward", "RoundBackward", "FloorBackward", "CeilBackward", "TruncBackward")
 # torch's words where it lacks a derivative, and the mend
@@ -46,7 +59,7 @@ UNDIFFERENTIABLE = {
     "forward AD": WRITE_OUT,
     "derivative for": WRITE_OUT,
     "Sparse tensors": SPARSE,
-    "doesn't have storage": SPARSE,
+    "doesn't have storage": STORAGE,
     "Tensor.requires_grad_()": INPUTS,
     "functorch transforms": f"switch torch.utils.checkpoint off, if that is it, or {WRITE_OUT}",
 }
@@ -93,7 +106,7 @@ class NetworkFunction:
             return self._run({**self._constants, **self.parameters, **parameters}, x)
 
     def _run(self, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
-        with smooth(), eager(self._compiled):
+        with smooth(), eager(self._compiled), as_they_were(list(self.model.modules())):
             out = _tensor_of(functional_call(self.model, dict(tensors), (x,)), self.model)
         if out.dim() == 0:
             raise TangentError(
@@ -146,7 +159,7 @@ class NetworkFunction:
             raise TangentError(f"{name} is {x.dtype} but the parameters are {dtype}; call x.to({dtype}) or model.to({x.dtype})")
         some = _some(x)
         try:
-            both, *each = self._tried([some, *some[:2].split(1), *([some[2:]] if len(some) > 2 else [])], name)
+            both, *each = self.tried([some, *some[:2].split(1), *([some[2:]] if len(some) > 2 else [])], name)
             alone = torch.cat(each)
         except (RuntimeError, ValueError, IndexError, TypeError, AssertionError, KeyError, AttributeError) as error:
             line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -163,12 +176,11 @@ class NetworkFunction:
         if not torch.isfinite(both).all():
             raise TangentError(f"{type(self.model).__name__} gives outputs that are not finite on {name}")
         if both.shape != alone.shape or not torch.allclose(both, alone, rtol=1e-3, atol=1e-5 * float(both.abs().max())):
-            if not torch.equal(both, self._tried([some], name)[0]):
-                raise TangentError(f"{type(self.model).__name__} gives other outputs each time on the same {name}: {RANDOM}")
+            if not torch.equal(both, self.tried([some], name)[0]):
+                raise TangentError(f"{type(self.model).__name__} gives other outputs each time on the same {name}: {COUNTS}")
             raise TangentError(
                 f"{type(self.model).__name__} mixes samples: its outputs on some of {name} are others together than on each alone, "
-                "so a kernel of two samples does not exist; use a layer that treats samples one by one (layer or group norm), and "
-                "batch_first=True where axis 0 would hold positions"
+                f"{MIXES}, and batch_first=True where axis 0 would hold positions"
             )
 
     def refuse_still(self, x: Tensor) -> None:
@@ -184,7 +196,12 @@ class NetworkFunction:
             size = 0.1 * (t.abs().mean() + 0.1) if t.is_floating_point() else 0
             return t + size * torch.randn(t.shape, generator=draw).to(t) if size else t
 
-        if not self._moves({name: near(p) for name, p in self.parameters.items()}, near(x)) and self._jumps(x[:TRIED]):
+        if self._moves({name: near(p) for name, p in self.parameters.items()}, near(x)):
+            return
+        found, reached = self._graph(x[:TRIED])
+        if found and not reached:
+            raise TangentError(f"{type(self.model).__name__}: {UNREACHED}")
+        if not found or any(node.name().startswith(JUMPS) for node in found):  # by an operation without slope
             raise TangentError(f"{type(self.model).__name__}: {STILL}")
 
     def _moves(self, parameters: Parameters, x: Tensor) -> bool:
@@ -199,31 +216,28 @@ class NetworkFunction:
                 return True
         return False
 
-    def _jumps(self, x: Tensor) -> bool:
-        """Whether the outputs hang on no parameter, or by an operation without slope."""
-        found = self._graph(x)
-        return not found or any(node.name().startswith(JUMPS) for node in found)
-
     def refuse_own(self, x: Tensor) -> None:
         """Refuse forward derivatives of somebody's own: torch takes them for constant where they are derived again."""
-        for node in self._graph(x[:1]):
+        for node in self._graph(x[:1])[0]:
             kind = getattr(node, "_forward_cls", torch.autograd.Function)
             if kind.jvp is not torch.autograd.Function.jvp:
                 raise TangentError(
                     f"{type(self.model).__name__}: forward derivatives of {kind.__name__}'s own jvp would come out wrong; {OWN}"
                 )
 
-    def _graph(self, x: Tensor) -> set[Any]:
-        """The operations between parameters and outputs."""
+    def _graph(self, x: Tensor) -> tuple[set[Any], bool]:
+        """The operations between parameters and outputs, and whether any parameter is among what they start from."""
+        live = {name: p.detach().requires_grad_() for name, p in self.parameters.items()}
         with torch.enable_grad():
-            out = self({name: p.detach().requires_grad_() for name, p in self.parameters.items()}, x)
+            out = self(live, x)
         ahead: list[Any] = [out.grad_fn] if out.requires_grad else []
         seen: set[Any] = set()
         while ahead:
             node = ahead.pop()
             seen.add(node)
             ahead += [before for before, _ in node.next_functions if before is not None and before not in seen]
-        return seen
+        ours = {id(p) for p in live.values()}
+        return seen, any(id(getattr(node, "variable", None)) in ours for node in seen)
 
     def _refuse_inference(self, x: Tensor, name: str) -> None:
         if torch.is_inference_mode_enabled():
@@ -235,7 +249,7 @@ class NetworkFunction:
                 "give its clone()"
             )
 
-    def _tried(self, parts: Sequence[Tensor], name: str) -> list[Tensor]:
+    def tried(self, parts: Sequence[Tensor], name: str) -> list[Tensor]:
         """The outputs on copies of everything, which the network must leave as they are."""
         copies, parts = {n: t.clone() for n, t in {**self._constants, **self.parameters}.items()}, [x.clone() for x in parts]
         watched = [(f"'{n}'", t, t._version) for n, t in copies.items()] + [(f"its input {name}", x, x._version) for x in parts]
@@ -311,13 +325,15 @@ def copy_of(model: nn.Module) -> nn.Module:
         TangentError: where it holds results that cannot be copied.
     """
     model = uncompiled(model)
+    _refuse_sharded(model)
     held = [value for module in model.modules() for value in vars(module).values() if isinstance(value, Tensor)]
     try:
         return copy.deepcopy(model, {id(value): value.detach().clone() for value in held if not value.is_leaf})
-    except RuntimeError as error:
+    except (RuntimeError, TypeError, AssertionError) as error:
+        said = (str(error) or type(error).__name__).splitlines()[0]
         raise TangentError(
-            f"{type(model).__name__} cannot be copied ({str(error).splitlines()[0]}); let it hold no results of its last "
-            "forward pass, or give what makes it anew"
+            f"{type(model).__name__} cannot be copied ({said}); let it hold no results of its last forward pass, and nothing that "
+            "copy.deepcopy refuses, or give what makes it anew"
         ) from error
 
 
@@ -330,7 +346,18 @@ def _tensor_of(out: Any, model: nn.Module) -> Tensor:
     return out
 
 
+def _refuse_sharded(model: nn.Module) -> None:
+    for path, module in model.named_modules():
+        if any(kind.__name__ in SHARDED and kind.__module__.startswith("torch.distributed") for kind in type(module).__mro__):
+            raise TangentError(
+                f"{path or 'the model'} ({type(module).__name__}) shards its parameters and puts its own tensors in their places "
+                "as it runs, so they cannot be replaced; give what it wraps: the network built anew, with the full state dict "
+                "loaded (torch.distributed.checkpoint.state_dict.get_model_state_dict with full_state_dict=True)"
+            )
+
+
 def _refuse_wrapped(model: nn.Module) -> None:
+    _refuse_sharded(model)
     for path, module in model.named_modules():
         place = f"{path or 'the model'} ({type(module).__name__})"
         if isinstance(module, nn.DataParallel):

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lazyrich.errors import TangentError
+from lazyrich.tangent.ntk import refuse_large
 from lazyrich.tangent.quadratic import Activation, Features, TwoLayerExpansion
 
 
@@ -73,6 +74,7 @@ class TangentDirections:
     def __init__(self, model: TwoLayerExpansion, x: Tensor, top: int) -> None:
         self.model = model
         self.at = model.features(x)
+        refuse_large(8 * len(x) ** 2, f"the tangent kernel of {len(x)} inputs", "fewer of them")
         with torch.no_grad():
             values, vectors = torch.linalg.eigh(tangent_kernel(self.at, self.at).double())
         rank = int((values > values[-1] * len(values) * torch.finfo(self.at.x.dtype).eps).sum())

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from lazyrich.errors import TangentError
 from lazyrich.tangent.function import NetworkFunction
 from lazyrich.tangent.gradient import slices
 from lazyrich.tangent.inner import inner
+from lazyrich.tangent.mixing import TOGETHER, refuse_mixed
 from lazyrich.tangent.pairs import paired, pairs_pay
 from lazyrich.tangent.tape import Misfit, Probe, Tape, Use, probe, tape
 
@@ -66,8 +67,9 @@ def ntk_of(
         >>> ntk_of(net, torch.eye(3)).shape, ntk_of(net, torch.eye(3), outputs="trace")[0].tolist()
         (torch.Size([3, 3, 2, 2]), [4.0, 2.0, 2.0])
     """
-    if outputs not in ("full", "trace", "diagonal") or per not in (None, "tensor", "layer"):
-        raise TangentError(f"got outputs={outputs!r}, per={per!r}; outputs is full, trace or diagonal, per is tensor or layer")
+    for name, got, known in (("outputs", outputs, get_args(Outputs)), ("per", per, (None, "tensor", "layer"))):
+        if got not in known:
+            raise TangentError(f"got {name}={got!r}, expected {' or '.join(map(repr, known))}; leave it out for {known[0]!r}")
     if block is not None and (not isinstance(block, int) or isinstance(block, bool) or block < 1):
         raise TangentError(f"got block={block!r}, expected a number of samples, at least 1")
     function = NetworkFunction(model)
@@ -80,6 +82,9 @@ def ntk_of(
     factors = function.rates(rates)
     keys = {name: _key(name, per) for name in factors}
     found = probe(function, x1)
+    for x, name in ((x1, "x1"), (x2, "x2")):
+        if block and x is not None and block < min(len(x), TOGETHER):  # else a tape tries it
+            refuse_mixed(function, x, name, block)
     while True:
         try:
             whole = _blocks(function, x1, x2, outputs, keys, factors, found, block)

@@ -73,7 +73,9 @@ def _filled(value: Any) -> Any:
 
 @cache
 def _kind(func: Any) -> str:
-    """A view costs nothing; a change makes names worthless; the rest are values."""
+    """A view costs nothing, nor does a profiler's mark; a change makes names worthless; the rest are values."""
+    if func.namespace == "profiler":
+        return "view"
     if func._schema.is_mutable or torch.Tag.nondeterministic_seeded in func.tags:
         return "change"
     return "view" if any(argument.alias_info is not None for argument in func._schema.arguments) else "value"

@@ -10,6 +10,7 @@ from torch.func import jvp, vjp, vmap
 
 from lazyrich.errors import TangentError
 from lazyrich.tangent.function import NetworkFunction, Parameters, differentiable, refuse_frequency
+from lazyrich.tangent.mixing import refuse_mixed
 
 
 class NtkOperator:
@@ -46,6 +47,7 @@ class NtkOperator:
         self._function.real()
         refuse_frequency(model)
         self._function.check(x)
+        refuse_mixed(self._function, x, block=block)
         self._function.refuse_still(x)
         self._factors = self._function.rates(rates)
         self._x, self._block = x, block

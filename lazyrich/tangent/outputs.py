@@ -13,6 +13,7 @@ from torch.func import jvp, vjp
 
 from lazyrich.errors import TangentError
 from lazyrich.tangent.function import NetworkFunction, copy_of, refuse_frequency
+from lazyrich.tangent.mixing import refuse_mixed
 
 Point = dict[str, Tensor]
 
@@ -45,6 +46,7 @@ class Outputs:
         self.function = NetworkFunction(model)
         refuse_frequency(model)
         self.function.check(x)
+        refuse_mixed(self.function, x)
         self.function.refuse_still(x)
         self.function.refuse_own(x)
         self.x = x

@@ -42,11 +42,11 @@ def paired(
     """The part of the samples ``rows`` with ``columns``, tile by tile: (rows K, columns K), or (rows, columns[, K])."""
     a1, d1 = (t.contiguous() for t in positions(first))
     a2, d2 = (a1, d1) if first[0] is second[0] else (t.contiguous() for t in positions(second))
-    k, p, o = d1.shape[1:]
+    (k, p, o), q = d1.shape[1:], d2.shape[2]  # a network may trim each block to its longest sample
     meets = outputs == "full" and k > 1
-    entries = k * p * o if meets else p * p * (k if outputs == "diagonal" else 1)  # a pair of samples
+    entries = k * q * o if meets else p * q * (k if outputs == "diagonal" else 1)  # a pair of samples
     size = _even(math.isqrt(MET // entries))
-    space = d1.new_empty(size**2 * k * p * o if meets else 0)
+    space = d1.new_empty(size**2 * k * q * o if meets else 0)
     for rows, columns in strips:
         for i in _steps(rows, size):
             for j in _steps(columns, size):
@@ -66,13 +66,13 @@ def _steps(of: slice, size: int) -> Iterator[slice]:
 
 def _multiply(a1: Tensor, d1: Tensor, a2: Tensor, d2: Tensor, outputs: str) -> Tensor:
     """Gram of the activations times Gram of the signals, entry by entry, summed over places: (n, m), or (n, m, K)."""
-    (n, k, p), m = d1.shape[:3], len(d2)
-    met = (a1.flatten(0, 1) @ a2.flatten(0, 1).T).view(n, p, m, p)
+    (n, k, p), (m, _, q) = d1.shape[:3], d2.shape[:3]
+    met = (a1.flatten(0, 1) @ a2.flatten(0, 1).T).view(n, p, m, q)
     if outputs == "diagonal":
         signals = d1.transpose(0, 1).flatten(1, 2) @ d2.transpose(0, 1).flatten(1, 2).mT
-        return (signals.view(k, n, p, m, p) * met).sum((2, 4)).movedim(0, -1)
+        return (signals.view(k, n, p, m, q) * met).sum((2, 4)).movedim(0, -1)
     signals = d1.transpose(1, 2).flatten(2).flatten(0, 1) @ d2.transpose(1, 2).flatten(2).flatten(0, 1).T
-    return (signals.view(n, p, m, p) * met).sum((1, 3))
+    return (signals.view(n, p, m, q) * met).sum((1, 3))
 
 
 def _meet(a1: Tensor, d1: Tensor, a2: Tensor, d2: Tensor, space: Tensor) -> Tensor:
@@ -80,8 +80,8 @@ def _meet(a1: Tensor, d1: Tensor, a2: Tensor, d2: Tensor, space: Tensor) -> Tens
 
     What comes out has a place in memory of its own, as fresh arrays of this size cost as much as the products.
     """
-    (n, k, p, o), m = d1.shape, len(d2)
-    gram = (a1.flatten(0, 1) @ a2.flatten(0, 1).T).view(n, 1, p, m * p).mT
-    met = space[: n * k * m * p * o].view(n * k, m * p, o)
-    torch.bmm(gram.expand(n, k, m * p, p).reshape(n * k, m * p, p), d1.view(n * k, p, o), out=met)
-    return (d2.flatten(2) @ met.view(n * k, m, p * o).permute(1, 2, 0)).view(m * k, n * k).T
+    (n, k, p, o), (m, _, q) = d1.shape, d2.shape[:3]
+    gram = (a1.flatten(0, 1) @ a2.flatten(0, 1).T).view(n, 1, p, m * q).mT
+    met = space[: n * k * m * q * o].view(n * k, m * q, o)
+    torch.bmm(gram.expand(n, k, m * q, p).reshape(n * k, m * q, p), d1.view(n * k, p, o), out=met)
+    return (d2.flatten(2) @ met.view(n * k, m, q * o).permute(1, 2, 0)).view(m * k, n * k).T

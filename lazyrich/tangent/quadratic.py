@@ -29,6 +29,19 @@ def _relu_squared(z: Tensor) -> Tensor:
     return z.clamp(min=0).square() / 2
 
 
+def _derivative(function: Activation) -> Activation:
+    """Of a function that acts entry by entry; within a transform of torch.func (an expansion of the model) by its means alone."""
+    plain = Integrand(function).derivative
+
+    def slope(z: Tensor) -> Tensor:
+        if torch._C._functorch.peek_interpreter_stack() is None:
+            return plain(z)
+        value, back, *_ = torch.func.vjp(function, z)
+        return back(torch.ones_like(value))[0]
+
+    return slope
+
+
 CURVED: dict[str, Activation] = {  # by name: those whose second derivative has a mean
     "shifted_sigmoid": _shifted_sigmoid,
     "softplus": _softplus,
@@ -103,9 +116,9 @@ class TwoLayerExpansion(nn.Module):
     def features(self, x: Tensor) -> Features:
         """Slopes and bends of the units at x, to be given to ``linear`` and ``quadratic`` instead of x."""
         self._check(x)
-        slope = Integrand(self.activation).derivative
+        slope = _derivative(self.activation)
         z = x @ self.w0.T
-        return Features(x, self._scaled(slope(z)), self._scaled(slope.derivative(z)) / 2)
+        return Features(x, self._scaled(slope(z)), self._scaled(_derivative(slope)(z)) / 2)
 
     def linear(self, x: Tensor | Features, weight: Tensor | None = None) -> Tensor:
         """f_L = m^{-1/2} sum_r a_r sigma'(w0_r . x) (w_r . x), (N, 1)."""

@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from lazyrich.errors import TangentError, out_of_memory
 from lazyrich.tangent.function import STILL, NetworkFunction, differentiable
+from lazyrich.tangent.mixing import differ, refuse_other, spread
 from lazyrich.tangent.path import Owner, inside, past
 
 # torch's function -> place of the weight among its arguments, and its name
@@ -118,8 +119,9 @@ def tape(function: NetworkFunction, x: Tensor, unknown: frozenset[str] | None = 
     uses = [use for use in uses if use.names - unknown]
     if odd := frozenset().union(*(use.names for use in uses if not len(use.a) == len(x) == len(use.out))):
         raise Misfit(odd)
-    if odd := _elsewhere(function, x, uses, unknown, moves):
-        raise Misfit(odd)
+    for at in _again(len(x), moves):
+        if odd := _elsewhere(function, x, at, uses, unknown, out.detach()):
+            raise Misfit(odd)
     with differentiable(function.model):
         deltas = _backward(out, [use.out for use in uses])
     for use, delta in zip(uses, deltas, strict=True):
@@ -131,19 +133,23 @@ def tape(function: NetworkFunction, x: Tensor, unknown: frozenset[str] | None = 
     return Tape(tuple(uses), _rest(function, x, sorted(unknown)), (n, k))
 
 
-def _elsewhere(function: NetworkFunction, x: Tensor, uses: list[Use], unknown: frozenset[str], moves: bool) -> frozenset[str]:
-    """Parameters whose operation does not hold a sample at its own place, as where samples are sorted by their data.
+def _again(n: int, moves: bool) -> list[list[int]]:
+    """Which samples are run again, of one none: some without the others, and all in reverse where places are looked up."""
+    return [] if n == 1 else [spread(n), list(range(n))[::-1]] if moves else [spread(n)]
 
-    A pass that looks up places is done again in reverse; of others the last sample and one in the middle are tried as a pair.
-    """
-    if len(x) == 1:
-        return frozenset()
-    at = list(range(len(x)))[::-1] if moves else [len(x) - 1, (len(x) - 1) // 2]
-    other = [use for use in _forward(function, x[at])[0] if use.names - unknown]
+
+def _elsewhere(
+    function: NetworkFunction, x: Tensor, at: list[int], uses: list[Use], unknown: frozenset[str], out: Tensor
+) -> frozenset[str]:
+    """Parameters whose operation does not hold a sample at its own place, as where samples are sorted by their data."""
+    found, _, again, _ = _forward(function, x[at])
+    if differ(out[at], again.detach()):
+        refuse_other(function, x)
+    other = [use for use in found if use.names - unknown]
     if [use.names for use in other] != [use.names for use in uses]:  # its course depends on the data
         return frozenset().union(*(use.names for use in (*uses, *other)))
     pairs = zip(uses, other, strict=True)
-    return frozenset().union(*(use.names for use, again in pairs if not _agree(use.a[at], again.a)))
+    return frozenset().union(*(use.names for use, there in pairs if not _agree(use.a[at], there.a)))
 
 
 def _agree(a: Tensor, b: Tensor) -> bool:

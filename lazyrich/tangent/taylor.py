@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import jvp
 
 from lazyrich.errors import TangentError
-from lazyrich.functional import functional_call
+from lazyrich.functional import as_they_were, functional_call
 from lazyrich.tangent.function import (
     NetworkFunction,
     Parameters,
@@ -21,6 +21,7 @@ from lazyrich.tangent.function import (
     is_compiled,
     refuse_frequency,
 )
+from lazyrich.tangent.mixing import refuse_mixed
 from lazyrich.tangent.written import smooth
 
 HIGHEST = 8  # the cost doubles with every order
@@ -96,7 +97,7 @@ class TaylorModel(nn.Module):
         self._network = [own]  # in a list, so that it is no child: what it holds is registered under the network's own names
         self._order, self._compiled = order, is_compiled(own)
         self._point = {name: p.detach().clone() for name, p in own.named_parameters() if p.requires_grad}
-        self._seen: set[tuple[object, ...]] = set()  # kinds of inputs on which it was found to be one
+        self._seen: dict[tuple[object, ...], int] = {}  # how many inputs of a kind it was found to treat one by one
 
     def forward(self, x: Tensor, *more: object, **named: object) -> Tensor:
         """Outputs, shaped as the network's."""
@@ -116,10 +117,14 @@ class TaylorModel(nn.Module):
         point = {name: p.to(here[name]) for name, p in self._point.items()}
         step = {name: here[name] - p for name, p in point.items()}
 
-        def f(parameters: Parameters) -> Tensor:
-            return functional_call(self._network[0], dict(parameters), (x,))
+        network = self._network[0]
+        held = dict(network.named_buffers())  # given, so that one that the network sets anew is put back
 
-        with smooth(), eager(self._compiled), differentiable(self._network[0]):
+        def f(parameters: Parameters) -> Tensor:
+            with as_they_were(list(network.modules())):
+                return functional_call(network, {**held, **parameters}, (x,))
+
+        with smooth(), eager(self._compiled), differentiable(network):
             terms = directional(f, point, step, self._order)
         return torch.stack([term / math.factorial(j) for j, term in enumerate(terms)]).sum(0)
 
@@ -145,7 +150,9 @@ class TaylorModel(nn.Module):
                 function.refuse_own(x)
             _refuse_hooks(function, x[:1])
             self._refuse_infinite(x[:1], here)
-            self._seen.add(kind)
+        if len(x) > self._seen.get(kind, 0):
+            refuse_mixed(NetworkFunction(self._network[0]), x)
+            self._seen[kind] = len(x)
 
     def _refuse_infinite(self, x: Tensor, like: Parameters) -> None:
         """Derivatives that do not exist where the outputs do: of a root of zero, of eigenvalues that meet."""

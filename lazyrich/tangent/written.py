@@ -114,6 +114,15 @@ def _scatter_reduce(input: Tensor, dim: int, index: Tensor, src: Tensor, reduce:
     return out
 
 
+def _masked_scatter(input: Tensor, mask: Tensor, source: Tensor) -> Tensor:
+    """By looking up which entry of the source a place takes: its own forward derivative has the wrong shape."""
+    input, mask = torch.broadcast_tensors(input, mask)
+    if not source.numel():
+        return torch.masked_scatter(input, mask, source)
+    at = (mask.flatten().cumsum(0) - 1).clamp(min=0)
+    return torch.where(mask, source.flatten()[at].reshape(mask.shape), input)
+
+
 def _lstm(*args: Any) -> Any:
     """Without oneDNN, whose fused layer has no forward derivative (its public switch warns of graphics cards)."""
     was = torch._C._get_mkldnn_enabled()
@@ -139,6 +148,9 @@ WRITTEN: dict[Any, Any] = {
     torch._weight_norm: _weight_norm,
     torch.scatter_reduce: _scatter_reduce,
     Tensor.scatter_reduce: _scatter_reduce,
+    torch.masked_scatter: _masked_scatter,
+    Tensor.masked_scatter: _masked_scatter,
+    Tensor.masked_scatter_: lambda input, *args, **kwargs: input.copy_(_masked_scatter(input.clone(), *args, **kwargs)),
     Tensor.scatter_reduce_: lambda input, *args, **kwargs: input.copy_(_scatter_reduce(input.clone(), *args, **kwargs)),
     **lengths.WRITTEN,
     **matrices.WRITTEN,

@@ -8,7 +8,8 @@ from torch import nn
 from torch.func import functional_call, jacrev
 
 from lazyrich.errors import TangentError
-from lazyrich.tangent.alignment import layer_alignment, layer_kernels, target_alignment
+from lazyrich.tangent import JointModel, TangentDirections, contracted, laziness, ntk_velocity, onset
+from lazyrich.tangent.alignment import align, layer_alignment, layer_kernels, target_alignment
 from lazyrich.tangent.ntk import ntk_of
 
 LABELS = torch.tensor([0, 1, 2, 0, 1, 2, 0, 0, 1])
@@ -144,11 +145,57 @@ def test_results_are_records_and_a_table() -> None:
         (torch.eye(3), torch.tensor([0, -1, 2]), "centred", "classes"),
         (torch.full((9, 9), float("nan")), LABELS, "centred", "the kernel has entries that are not finite"),
         (torch.eye(9), LABELS.numpy(), "centred", "type ndarray"),
+        ([[1.0]], LABELS, "centred", "a kernel of type list, expected a tensor (N, N)"),
+        (torch.eye(9) + 0j, LABELS, "centred", "a kernel of torch.complex64, expected real numbers"),
+        (torch.eye(9), LABELS + 0j, "centred", "targets of torch.complex64, expected real numbers"),
+        (torch.eye(1), torch.tensor(1), "centred", "targets without an axis for 1 samples"),
     ],
 )
 def test_what_has_no_alignment_is_refused(kernel: torch.Tensor, y: torch.Tensor, kind: str, says: str) -> None:
     with pytest.raises(TangentError, match=says.replace("(", r"\(").replace(")", r"\)")):
         target_alignment(kernel, y, kind)
+
+
+@pytest.mark.parametrize(
+    ("kernels", "says"),
+    [
+        ([torch.eye(9)], "got kernels list, expected a dictionary of them by layer; layer_kernels"),
+        ({}, "got no kernels"),
+        ({"a": torch.eye(9) * torch.nan}, "the kernel of 'a' has entries that are not finite"),
+        ({"a": torch.eye(9)[..., None, None]}, r"the kernel of 'a' of shape \(9, 9, 1, 1\), expected \(N, N\); ntk_of"),
+        ({"a": torch.eye(9), "b": torch.eye(8)}, "kernels of 9 samples for 'a' and 8 for 'b'.*the same x"),
+        ({"a": torch.eye(9).tolist()}, "the kernel of 'a' of type list"),
+        ({"a": torch.eye(9) + 0j}, "the kernel of 'a' of torch.complex64"),
+    ],
+)
+def test_layers_that_have_no_alignment_are_refused_by_name(kernels, says) -> None:
+    with pytest.raises(TangentError, match=says):
+        align(kernels, LABELS)
+
+
+def test_classes_may_be_any_numbers() -> None:
+    net, x = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 3)), torch.randn(9, 3)
+    ids = torch.tensor([5, 7, 10**10])[LABELS]
+    k = gram()
+    assert target_alignment(k, ids) == pytest.approx(target_alignment(k, LABELS), abs=1e-12)
+    found = layer_alignment(net, x, ids)
+    assert found.whole.speed is None  # the network's outputs are other classes
+    assert found.centred == pytest.approx(layer_alignment(net, x, LABELS).centred, abs=1e-9)
+
+
+def test_what_has_no_room_is_refused_before_anything_is_made() -> None:
+    x, net = torch.randn(100_000, 1), nn.Linear(1, 1)
+    with pytest.raises(TangentError, match="needs .* GiB"):
+        layer_alignment(net, x, x)
+    with pytest.raises(TangentError, match=r"one-hot rows of 100000 classes needs .* GiB; ask for numbers \(y.float\(\)\)"):
+        layer_alignment(net, x, torch.arange(len(x)))
+    for call in (onset, laziness, ntk_velocity):
+        with pytest.raises(TangentError, match="GiB; ask for fewer samples$"):
+            call(net, x, x)
+    with pytest.raises(TangentError, match="GiB; ask for fewer samples, or keep=1$"):
+        contracted(net, x, x, keep=2)
+    with pytest.raises(TangentError, match="the tangent kernel of 100000 inputs needs .* GiB"):
+        TangentDirections(JointModel(1, 2), x, 1)
 
 
 def test_layers_come_in_the_order_of_their_first_calls():

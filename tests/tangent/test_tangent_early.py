@@ -42,6 +42,19 @@ def gaussian(samples, scales, seed=0):
     return x * (scales * len(scales) / scales.sum()).sqrt()
 
 
+@pytest.mark.parametrize(
+    ("function", "kinks"),
+    [
+        (torch.nn.functional.hardtanh, (-1.0, 1.0)),
+        (torch.nn.functional.relu6, (6.0,)),
+        (lambda g: (2 * g).clamp(-1, 0.7) + g.sin(), (-0.5, 0.35)),
+    ],
+)
+def test_kinks_are_found_where_none_are_given(function, kinks):
+    found, told = (vars(averages(function, given)).values() for given in ((), kinks))
+    assert list(found) == pytest.approx(list(told), abs=1e-10)
+
+
 def test_the_kernels_are_the_formulas():
     x = gaussian(40, [1.0, 2.0, 3.0, 2.0])
     a, d = averages("gelu"), 4

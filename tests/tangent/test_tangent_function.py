@@ -1,5 +1,6 @@
 """A network as a function: refusals, and derivatives that are right where torch's fused operations are not."""
 
+import math
 import random
 
 import numpy as np
@@ -15,6 +16,7 @@ from lazyrich.tangent import (
     NetworkFunction,
     NtkOperator,
     contracted,
+    features,
     hierarchy,
     higher_kernels,
     layer_alignment,
@@ -150,6 +152,53 @@ def test_what_takes_the_best_two_of_a_batch_is_seen_to_mix(n):
     NetworkFunction(nn.Linear(3, 2)).check(torch.randn(n, 3))
 
 
+class Limited(nn.Module):
+    """Experts that take four samples, or their share of a batch, and leave the rest out."""
+
+    def __init__(self, least=4):
+        super().__init__()
+        self.least, self.gate = least, nn.Linear(3, 4)
+        self.experts = nn.ModuleList(nn.Linear(3, 2) for _ in range(4))
+
+    def forward(self, x):
+        chances, out = self.gate(x).softmax(-1), x.new_zeros(len(x), 2)
+        for i, expert in enumerate(self.experts):
+            taken = torch.where(chances.argmax(-1) == i)[0][: max(self.least, math.ceil(len(x) / 4))]
+            out = out.index_add(0, taken, chances[taken, i, None] * expert(x[taken]))
+        return out
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        ntk_of, lambda m, x: ntk_of(m, x, block=4), lambda m, x: ntk_of(m, x[:3], x), lambda m, x: NtkOperator(m, x, block=4),
+        lambda m, x: contracted(m, x, torch.ones(64, 2)), lambda m, x: linearize(m)(x), features,
+    ],
+)  # fmt: skip
+def test_what_mixes_samples_in_large_batches_alone_is_refused_whatever_the_block(call):
+    x = torch.randn(64, 3)
+    with pytest.raises(TangentError, match="Limited mixes samples where many go together: .* on 64 of x.*capacity"):
+        call(Limited(), x)
+    if call is not features:  # its experts hold some of the samples
+        call(Limited(least=64), x)
+
+
+def test_an_expansion_looks_again_at_batches_that_grow():
+    expansion, x = linearize(Limited()), torch.randn(64, 3)
+    expansion(x[:4])
+    with pytest.raises(TangentError, match="mixes samples where many go together"):
+        expansion(x)
+
+
+def test_signs_that_rounding_throws_over_are_not_taken_for_mixing():
+    class Signs(nn.Linear):
+        def forward(self, x):
+            h = super().forward(x) * 0  # as sums that cancel up to rounding
+            return self.weight.sum() * (h + 1e-9 * (len(x) > 4) * (x.dtype == torch.float32) - 5e-10).sign()
+
+    ntk_of(Signs(3, 1), torch.randn(9, 3))
+
+
 def test_random_numbers_are_told_by_their_source_whatever_they_give():
     class DropPath(nn.Linear):
         def forward(self, x):
@@ -163,6 +212,15 @@ def test_random_numbers_are_told_by_their_source_whatever_they_give():
         def forward(self, x):
             return super().forward(x) * random.random()
 
+    class Counted(nn.Linear):
+        calls = 0
+
+        def forward(self, x):
+            self.calls += 1
+            return super().forward(x) / self.calls
+
+    with pytest.raises(TangentError, match="it draws at random or keeps a count.*do either outside of the network"):
+        NetworkFunction(Counted(3, 2)).check(torch.randn(4, 3))
     for model in (DropPath(3, 2), Dropped(3, 2), Python(3, 2)):
         with pytest.raises(TangentError, match="it draws at random"):
             NetworkFunction(model).check(torch.randn(4, 3))
@@ -370,6 +428,49 @@ def test_gradients_that_are_zero_everywhere_make_kernels_of_zeros():
         assert torch.equal(taylor(model, 2)(x), model(x))
 
 
+class Listed(nn.Linear):
+    """Layers in a plain list, which torch does not find."""
+
+    def __init__(self, inner):
+        super().__init__(3, 3)
+        self.inner = [inner]
+
+    def forward(self, x):
+        return self.inner[0](x)
+
+
+@pytest.mark.parametrize(
+    "call", [ntk_of, NtkOperator, lambda m, x: contracted(m, x, torch.ones(4, 1)), lambda m, x: linearize(m)(x)]
+)
+def test_outputs_of_other_tensors_than_the_parameters_are_refused(call):
+    with pytest.raises(TangentError, match="Listed: the outputs depend on none of its parameters.*nn.ModuleList"):
+        call(Listed(nn.Linear(3, 1)), torch.randn(4, 3))
+
+
+@pytest.mark.parametrize("kind", ["FullyShardedDataParallel", "FSDPModule"])
+@pytest.mark.parametrize(
+    "call",
+    [
+        ntk_of, NtkOperator, features, lambda m, x: contracted(m, x, torch.ones(4, 1)), higher_kernels, lambda m, _: linearize(m),
+        lambda m, x: layer_alignment(m, x, torch.tensor([0, 1, 0, 1])),
+    ],
+)  # fmt: skip
+def test_sharded_networks_are_refused_also_within_others(call, kind):
+    shard = type(kind, (nn.Linear,), {"__module__": "torch.distributed.fsdp"})
+    net = nn.Sequential(type("Own", (shard,), {})(3, 2), nn.Linear(2, 1))
+    with pytest.raises(TangentError, match=r"0 \(Own\) shards its parameters.*give what it wraps.*full_state_dict=True"):
+        call(net, torch.randn(4, 3))
+
+
+def test_a_network_that_refuses_to_be_copied_is_told_by_its_words():
+    class Own(nn.Linear):
+        def __deepcopy__(self, memo):
+            raise AssertionError("no copies of Own")
+
+    with pytest.raises(TangentError, match=r"cannot be copied \(no copies of Own\)"):
+        linearize(Own(3, 1))
+
+
 def under_inference(call):
     with torch.inference_mode():
         return call()
@@ -395,6 +496,12 @@ def pushed(h):
     with torch.enable_grad():
         at = h.detach().requires_grad_()
         return h * torch.autograd.grad(at.square().sum(), at, create_graph=True)[0]
+
+
+class Packed(nn.GRU):
+    def forward(self, x):
+        steps = nn.utils.rnn.pack_padded_sequence(x[..., None], 1 + (x[:, 1] > 0.5).long(), True, False)
+        return super().forward(steps)[1][0]
 
 
 def tokens(**options):
@@ -426,6 +533,7 @@ def tokens(**options):
         (lambda x: NtkOperator(After(spread), x).matvec(torch.ones(8, 1)), r"After .*to_dense\(\)"),
         (lambda x: higher_kernels(After(spread), x, order=3), r"After .*to_dense\(\)"),
         (lambda x: contracted(After(spread), x, torch.ones(4, 2)), r"After .*to_dense\(\)"),
+        (lambda x: linearize(Packed(1, 2, batch_first=True))(x), "Packed .*pack_padded_sequence.*at its own last step"),
         (lambda x: NtkOperator(After(pushed), x).matvec(torch.ones(8, 1)), "After .*with torch.func.grad.*takes it as it is"),
         (lambda x: linearize(After(pushed))(x), "After .*with torch.func.grad"),
         (lambda x: target_alignment(torch.eye(4), torch.tensor([1, -1, 1, -1])), r"-1 among them.*y.float\(\)"),

@@ -225,6 +225,16 @@ def test_an_operation_is_done_once_only_where_nothing_changes_in_place():
     assert first.data_ptr() == again.data_ptr() != second.data_ptr()
 
 
+def test_marks_of_a_profiler_are_no_operations():
+    class Marked(nn.Linear):
+        def forward(self, x):
+            with torch.profiler.record_function("a part"), torch.profiler.record_function("a part of it"):
+                return super().forward(x).sin()
+
+    model, x, r = Marked(3, 1), torch.randn(4, 3), torch.ones(4, 1)
+    torch.testing.assert_close(contracted(model, x, r, keep=2) @ r, contracted(model, x, r))
+
+
 @pytest.mark.parametrize("keep", [1, 2])
 def test_derivatives_that_are_not_finite_are_refused(keep):
     class Rooted(nn.Linear):

@@ -8,6 +8,7 @@ from torch.autograd.functional import jacobian
 
 from lazyrich.errors import TangentError
 from lazyrich.reference import resolve
+from lazyrich.tangent import NtkOperator, QuadNTK, contracted, linearize, ntk_of, taylor
 from lazyrich.tangent.joint import JointModel, TangentDirections, tangent_kernel
 
 TOP = 3
@@ -72,6 +73,20 @@ def test_any_optimizer_trains_it(optimizer):
         descent.step()
         losses.append(loss.item())
     assert losses[-1] < 0.3 * losses[0]
+
+
+def test_it_is_its_own_expansion_and_has_every_kernel(case):
+    model, x, _, _ = case
+    expanded, kernel = taylor(model, 2), ntk_of(model, x).reshape(9, 9)
+    with torch.no_grad():
+        expanded.get_parameter("weight").add_(0.3)
+        model.weight.add_(0.3)
+        torch.testing.assert_close(expanded(x), model(x))
+        model.weight.sub_(0.3)
+    one = torch.ones(9, 1, dtype=x.dtype)
+    torch.testing.assert_close(NtkOperator(model, x).matvec(one), kernel @ one)
+    torch.testing.assert_close(contracted(model, x, one, order=2), kernel @ one)
+    assert linearize(QuadNTK(4, 8).eval())(torch.randn(3, 4)).shape == (3, 1)
 
 
 def test_directions_that_do_not_exist_are_refused(case):

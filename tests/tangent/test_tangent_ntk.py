@@ -400,6 +400,41 @@ def test_pairs_of_positions_and_gradients_agree(name, pay, monkeypatch):
     assert any(asked)
 
 
+class Trimmed(nn.Module):
+    """A bag of words, or a convolution of signals, that drops what no sample of the batch reaches."""
+
+    def __init__(self, outputs, signal):
+        super().__init__()
+        self.table, self.inner, self.out = nn.Embedding(9, 8, padding_idx=0), L(8, 8), L(8, outputs)
+        self.filter = nn.Conv1d(8, 8, 3, padding=1) if signal else None
+
+    def forward(self, i):
+        i = i[:, : int((i > 0).sum(1).max())]
+        there = (i > 0)[..., None]
+        h = torch.tanh(self.inner(self.table(i))) * there
+        h = h if self.filter is None else torch.tanh(self.filter(h.mT)).mT * there
+        return self.out(h.sum(1) / there.sum(1))
+
+
+@pytest.mark.parametrize("pay", [True, False])
+@pytest.mark.parametrize("outputs", [1, 2])
+@pytest.mark.parametrize("signal", [False, True])
+def test_blocks_that_are_trimmed_to_other_lengths_meet(signal, outputs, pay, monkeypatch):
+    def forced(name, uses, _):
+        return pay and bool(uses) and all(use.sums and use.weight == name for use in uses)
+
+    monkeypatch.setattr(sys.modules["lazyrich.tangent.ntk"], "pairs_pay", forced)
+    model, x = Trimmed(outputs, signal).double(), torch.randint(1, 9, (6, 4))
+    x[:3, 2:] = 0
+    total = sum(explicit(model, x, x).values())
+    for one, other in ((slice(0, 3), slice(3, 6)), (slice(3, 6), slice(0, 3))):
+        want = total[one, other]
+        close(ntk_of(model, x[one], x[other]), want)
+        close(ntk_of(model, x[one], x[other], outputs="trace"), torch.einsum("nmkk->nm", want))
+        close(ntk_of(model, x[one], x[other], outputs="diagonal"), torch.einsum("nmkk->nmk", want))
+    close(ntk_of(model, x, block=3), total)
+
+
 @pytest.mark.parametrize(("positions", "pays"), [(4, True), (400, False)])
 def test_few_positions_are_paired_and_many_are_not(positions, pays):
     use = next(u for u in tape(NetworkFunction(S(L(256, 256), nn.Flatten(), L(256 * positions, 10))),
@@ -560,8 +595,11 @@ def test_float32_agrees_with_float64():
 @pytest.mark.parametrize(
     ("call", "says"),
     [
-        (lambda m, x: ntk_of(m, x, outputs="all"), "outputs='all'"),
-        (lambda m, x: ntk_of(m, x, per="head"), "per='head'"),
+        (
+            lambda m, x: ntk_of(m, x, outputs="all"),
+            "got outputs='all', expected 'full' or 'trace' or 'diagonal'; leave it out for 'full'",
+        ),
+        (lambda m, x: ntk_of(m, x, per="head"), "got per='head', expected None or 'tensor' or 'layer'; leave it out for None"),
         (lambda m, x: ntk_of(m, x, block=-1), "block=-1"),
         (lambda m, x: ntk_of(m, x, rates=1.0), "rates float"),
         (lambda m, x: ntk_of(m, x, rates={"0.weight": "big"}), "rate 'big'"),

@@ -247,3 +247,26 @@ def test_derivatives_that_are_not_finite_at_the_point_are_refused():
     assert torch.equal(linearize(Rooted(3, 1))(x).isfinite(), torch.ones(2, 1, dtype=torch.bool))
     with pytest.raises(TangentError, match="Rooted has derivatives that are not finite where it was expanded"):
         taylor(Rooted(3, 1), 2)(x)
+
+
+def test_what_a_network_sets_anew_as_it_runs_is_put_back():
+    class Running(nn.Linear):
+        def __init__(self, *sizes):
+            super().__init__(*sizes)
+            self.register_buffer("mean", torch.zeros(1))
+            self.register_buffer("count", torch.zeros(()))
+
+        def forward(self, x):
+            h = super().forward(x).tanh()
+            self.mean, self.count, self.last = 0.9 * self.mean + 0.1 * h.detach().mean(0), self.count + 1, h
+            return h / (1 + self.count)
+
+    net, x = Running(3, 1), torch.randn(5, 3)
+    once, names = copy.deepcopy(net)(x), set(vars(net))
+    quadratic = taylor(net, 2)
+    for _ in range(3):
+        torch.testing.assert_close(quadratic(x), once)
+    assert torch.equal(copy.deepcopy(quadratic)(x), quadratic(x))
+    assert not quadratic.get_buffer("count").any() and not quadratic.get_buffer("mean").any()
+    ntk_of(net, x)
+    assert set(vars(net)) == names and not net.count.any()
