@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -90,13 +91,13 @@ class Weighted:
                 raise AutoencoderError(_computed(self, "torch's older norms compute it before every call"))
             self.weight.copy_(value)
             return self
-        whole, part = self.module.weight.detach().clone(), tuple(slice(n) for n in self.weight.shape)
+        whole, part = cast(Tensor, self.module.weight).detach().clone(), tuple(slice(n) for n in self.weight.shape)
         whole[part] = value.to(whole)
         try:
             self.module.weight = whole
         except (NotImplementedError, RuntimeError, TypeError, ValueError) as error:
             raise AutoencoderError(_computed(self, "its parametrization has no right_inverse for it")) from error
-        now = self.module.weight.detach()
+        now = cast(Tensor, self.module.weight).detach()
         if not float(cosine_similarity(now.flatten(), whole.flatten(), dim=0)) >= KEPT and bool(whole.any()):
             raise AutoencoderError(_computed(self, "its parametrization makes another weight of it"))
         return Weighted(self.path, self.module, now[part])
