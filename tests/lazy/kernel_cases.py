@@ -536,6 +536,19 @@ CASES: dict[str, Case] = {
     "layer_norm after": Case(
         lambda n: S(L(5, n), nn.ReLU(), nn.LayerNorm(n), L(n, n), nn.ReLU(), nn.LayerNorm(n), L(n, OUT)), VEC
     ),
+    "layer_norm with a bias that starts at a number": Case(
+        lambda n: S(L(5, n), starting_at(nn.LayerNorm(n), 0.7), nn.ReLU(), L(n, OUT)), VEC, width=128
+    ),
+    "layer_norm with a frozen bias": Case(
+        lambda n: S(L(5, n), starting_at(nn.LayerNorm(n), 0.7).requires_grad_(False), nn.ReLU(), L(n, OUT)), VEC, width=128
+    ),
+    "layer_norm with constants": Case(
+        lambda n: Net(
+            lambda s, x: s.o(torch.tanh(F.layer_norm(s.i(x), (n,), torch.full((n,), 2.0).to(x), torch.full((n,), -0.5).to(x)))),
+            **dense(n),
+        ),
+        VEC,
+    ),
     "layer_norm plain, of words": Case(
         lambda n: Net(
             lambda s, x: s.o(F.layer_norm(F.relu(s.a(F.layer_norm(F.relu(s.i(x)), (n,)))).mean(1), (n,))), **dense(n)
@@ -577,6 +590,16 @@ CASES: dict[str, Case] = {
     ),
     "group_norm before": Case(lambda n: conv2(n, S(nn.Conv2d(n, n, 3), nn.GroupNorm(2, n)), 9), IMG, width=64, slack=6),
     "group_norm after": Case(lambda n: conv2(n, S(nn.GroupNorm(2, n), nn.Conv2d(n, n, 3)), 9), IMG, width=64, slack=6),
+    "group_norm of rectified features with a bias that starts at a number": Case(
+        lambda n: Net(
+            lambda s, x: s.o(s.g(F.relu(s.i(x)))[:, :, 0]),
+            i=nn.Conv1d(3, n, 1),
+            g=starting_at(nn.GroupNorm(1, n), 0.7),
+            o=L(n, OUT),
+        ),
+        normal(3, 3, 4) * torch.tensor([3.0, 2.0, 0.1, 1.0]),
+        width=128,
+    ),
     "group_norm of vectors": Case(lambda n: S(L(5, n), nn.ReLU(), nn.GroupNorm(2, n), L(n, n), nn.ReLU(), L(n, OUT)), VEC),
     "group_norm twice": Case(
         lambda n: conv2(n, S(nn.GroupNorm(1, n), nn.GroupNorm(2, n), nn.Conv2d(n, n, 3)), 9), IMG, width=64
