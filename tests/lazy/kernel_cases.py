@@ -549,6 +549,9 @@ CASES: dict[str, Case] = {
         ),
         VEC,
     ),
+    "positions less their mean": Case(
+        lambda n: Net(lambda s, x: s.o(F.relu(s.a((h := F.relu(s.i(x))) - h.mean(1, keepdim=True))).mean(1)), **dense(n)), WORDS
+    ),
     "layer_norm plain, of words": Case(
         lambda n: Net(
             lambda s, x: s.o(F.layer_norm(F.relu(s.a(F.layer_norm(F.relu(s.i(x)), (n,)))).mean(1), (n,))), **dense(n)

@@ -712,6 +712,26 @@ def test_few_inputs_with_uniform_weights_are_told_once_with_the_size_of_the_erro
     assert float((exact - truth).norm() / truth.norm()) == pytest.approx(said, rel=0.7)
 
 
+def biased_waves(act=torch.sin, inputs=2, width=4096):
+    net = Waves(width, inputs, lambda u: act(2 * u))
+    nn.init.normal_(net.i.weight, std=0.4)
+    return net
+
+
+def test_biases_that_are_not_normal_are_told_of_with_the_size_of_the_error():
+    x = torch.tensor([[0.5, -0.3], [0.2, 0.9]], dtype=DOUBLE)
+    with pytest.warns(UserWarning, match=r"'i.bias', whose entries are not normal.*behind sin at .*variance\(w, b\)$") as told:
+        lzr.kernel(biased_waves()).nngp(x)
+    assert 0.1 < float(str(told[0].message).split("off by about ")[1].split("%")[0]) / 100 < 0.3  # by sampling: 11 to 21 %
+    lzr.kernel(biased_waves(F.relu)).nngp(x)
+    lzr.kernel(biased_waves(), init={"i.bias": lzr.init.variance(0.0, 0.3)}).nngp(x)
+    with pytest.warns(UserWarning, match=r"'i.bias', whose entries are not normal"):
+        wide = biased_waves(inputs=100, width=8192)
+        nn.init.uniform_(wide.i.bias, -1.0, 1.0)
+        nn.init.normal_(wide.i.weight, std=0.02)
+        lzr.kernel(wide).nngp(normal(2, 100))
+
+
 def test_a_plan_tells_of_few_inputs_too():
     plan = lzr.plan(lzr.Family(Waves, base=64), lzr.ntk(), "sgd")
     with pytest.warns(UserWarning, match="'i.weight', which sums 1"):
