@@ -339,7 +339,8 @@ def kernel(network: nn.Module | Plan, scheme: Scheme | None = None, init: Init =
     random (``lazyrich.lazy.bottleneck``). So is, of both, one feature that meets all features of an inner layer (a gate
     ``nn.Linear(n, 1)``), which stays random too. The number of outputs stays as it is: their mean fluctuates, and norms over
     fewer than 64 of them are refused. Sums over inputs, and biases, are taken to be Gaussian; where few inputs with weights that
-    are not normal (torch's own are uniform), or biases that are not, put the kernel off by more than 5 %, a warning says by how much.
+    are not normal (torch's own are uniform), or biases that are not, put the kernel off by more than 5 %, a warning says by how
+    much.
 
     Args:
         network: any module of the traced operations (``Kernel.explain`` lists them), or a plan for SGD.

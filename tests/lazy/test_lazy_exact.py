@@ -313,6 +313,40 @@ class Mixing(nn.Module):
         return torch.einsum("vu,nuc->nvc", torch.eye(6), h)
 
 
+class Adjacent(nn.Module):
+    """A matrix over the positions of the inputs, made in a way of its own."""
+
+    def __init__(self, matrix) -> None:
+        super().__init__()
+        self.register_buffer("adjacent", torch.eye(6).roll(1, 0))
+        self.i, self.o, self.matrix = L(7, 8), L(8, 1), matrix
+
+    def forward(self, x):
+        return self.o(F.relu(self.i(self.matrix(self.adjacent, x))).mean(1))
+
+
+@pytest.mark.parametrize(
+    "matrix",
+    [
+        lambda a, x: a.to(x) @ x,
+        lambda a, x: torch.einsum("vu,nuc->nvc", a.to(x.dtype), x),
+        lambda a, x: torch.eye(6, dtype=x.dtype).roll(1, 0) @ x,
+        lambda a, x: (a @ x.float()).type_as(a),
+    ],
+)
+def test_casts_of_numbers_follow_the_inputs_whatever_the_modules_precision(matrix):
+    """A trace holds the precision of the parameters."""
+    x = normal(3, 6, 7)
+    one, other = (lzr.kernel(net, init=lzr.init.variance(1.5, 0.1))(x) for net in (Adjacent(matrix), Adjacent(lambda a, x: x)))
+    for got, expected in zip(one, other, strict=True):
+        close(got, expected)
+
+
+def test_what_fails_on_numbers_alone_says_where():
+    with pytest.raises(KernelError, match=r"^index at .*Adjacent.*: on what holds no weights .*IndexError.*; give inputs"):
+        lzr.kernel(Adjacent(lambda a, x: x[:, [0, 9]])).nngp(normal(3, 6, 7))
+
+
 # schemes
 
 
