@@ -148,14 +148,15 @@ class Kernel:
         """Of every input with itself, (N,): without the rest of the matrix."""
         if get not in ("nngp", "ntk"):
             raise KernelError(f"got get='{get}', expected 'nngp' or 'ntk'")
+        fields = [_settled(run) for run in self._blocks(x, get == "ntk")]
+        return torch.cat([own.nngp if get == "nngp" else own.ntk for own in fields])  # type: ignore[misc]
+
+    def _blocks(self, x: Tensor, tangent: bool) -> Iterator[Run]:
+        """Passes of blocks of samples, each sample with itself."""
         x = self._checked(x)
         traced = self.traced(x)
-        size = self.tile_size(traced)
-        found = []
-        for block in x.split(size):
-            own = self._run(traced, (block,), get == "ntk").output()
-            found.append(own.nngp if get == "nngp" else own.ntk)
-        return torch.cat(found)  # type: ignore[arg-type]
+        for block in x.split(self.tile_size(traced)):
+            yield self._run(traced, (block,), tangent)
 
     def layers(self, x: Tensor) -> dict[str, Tensor]:
         """What every module with weights returns at initialisation, by path: covariances per feature (N, N), means over positions.
@@ -184,13 +185,14 @@ class Kernel:
         found = {}
         for name in names:
             alone = replace(self.weights, planned=True, rates={}, frozen=frozenset(names) - {name})
-            found[name] = self.reweighted(alone).diagonal(x, "ntk")
+            found[name] = torch.cat([run.output().ntk for run in self.reweighted(alone)._blocks(x, True)])  # type: ignore[misc]
         return found
 
     def explain(self, x: Tensor) -> Explanation:
-        """Every operation with its rule, or the lack of one, and whether the kernel can be computed for such inputs."""
+        """Every operation with its rule, or the lack of one, and whether the kernels can be computed for such inputs."""
         traced = self.traced(self._checked(x))
-        refusal, numbers = "", set()
+        refusal, known, numbers = "", False, set()
+        pair = x[:2] if len(x) > 1 else torch.cat([x, x])
 
         def watch(node: Node, value: Any) -> None:
             if isinstance(value, Data):
@@ -198,10 +200,12 @@ class Kernel:
 
         try:
             self._alone(traced, x[:1], watch)
-            self(x[:2] if len(x) > 1 else torch.cat([x, x]))
+            self.nngp(pair)
+            known = True
+            self.ntk(pair)
         except KernelError as error:
             refusal = str(error)
-        return explain(traced.graph, traced.pair, numbers, refusal)
+        return explain(traced.graph, traced.pair, numbers, refusal, known)
 
     def tiles(self, x1: Tensor, x2: Tensor | None, tangent: bool) -> Iterator[tuple[slice, slice, Field]]:
         """The matrix in tiles: row slice, column slice, and the field between them; of one batch at least the upper half."""
@@ -223,7 +227,7 @@ class Kernel:
                 known = {"first": _sliced(first, rows), "second": _sliced(second, columns)}
                 mirrored = x2 is None and rows.start == columns.start
                 run = self._run(traced, (x1[rows], other[columns]), tangent, mirrored=mirrored, **known)
-                yield rows, columns, run.output()
+                yield rows, columns, _settled(run)
 
     def tile_size(self, traced: Traced) -> int:
         """Samples a side, so that the largest array of a tile has about ``TILE`` entries."""
@@ -381,6 +385,14 @@ def kernel(network: nn.Module | Plan, scheme: Scheme | None = None, init: Init =
 
 
 _BY_ITSELF = {"EmbeddingBag": "write it as nn.Embedding(...)(x).mean(1), or sum(1)"}
+
+
+def _settled(run: Run) -> Field:
+    """What a pass returns, if the tangent kernel that was asked for is the same of all wide networks."""
+    field = run.output()
+    if run.random is not None:
+        raise run.random
+    return field
 
 
 def _counts(graph: Graph, node: Node) -> bool:

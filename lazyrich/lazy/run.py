@@ -22,6 +22,7 @@ from lazyrich.lazy.combination import CASTS
 from lazyrich.lazy.field import IDENTITY, Curve, Data, Field, Mix, Overlap, Random, Source, Weight, dual_of, number_of
 from lazyrich.lazy.layout import Kind, Layout, plain
 from lazyrich.lazy.returned import returned
+from lazyrich.lazy.rule import output
 from lazyrich.lazy.rule.table import Call, Need, checked, rule_of
 from lazyrich.lazy.rule.turned import ruled
 from lazyrich.lazy.tile import gram
@@ -66,6 +67,9 @@ class Run:
     ways: dict[str, str] = field(default_factory=dict)
     watch: Callable[[Node, Any], None] | None = None
     turned: bool = False  # whether any features have been turned so far
+    random: KernelError | None = (
+        None  # why the tangent kernel itself is random, and only its mean over initialisations is known
+    )
     _evaluated: dict[int, tuple[Any, Field]] = field(default_factory=dict)
     _read: dict[tuple[int, int, bool], tuple[Data, Field]] = field(default_factory=dict)
     _readers: dict[int, tuple[Curve, int]] = field(default_factory=dict)
@@ -229,6 +233,7 @@ class Run:
         """Theta E[phi'(u) phi'(v)]; gains below, whose part of Theta is own u v, give own E[u phi'(u) v phi'(v)]."""
         if base.ntk is None:
             return None
+        output.tell_random(call, base, "phi'(f) of the outputs f", curve)
         if base.uneven:
             raise call.refuse(
                 "a nonlinearity acts on a sum of which one branch has trained gains, whose part of the tangent kernel is not known",

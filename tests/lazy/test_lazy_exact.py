@@ -313,6 +313,33 @@ class Mixing(nn.Module):
         return torch.einsum("vu,nuc->nvc", torch.eye(6), h)
 
 
+class Affine(nn.Module):
+    def forward(self, f):
+        return 1 - 2 * f
+
+
+def ended(last: nn.Module, outputs: int = 3) -> nn.Module:
+    return S(L(7, 16), nn.ReLU(), L(16, outputs), last)
+
+
+def test_a_nonlinearity_behind_the_readout_leaves_the_nngp_and_the_mean_gradients():
+    with seeded(0):
+        k = lzr.kernel(ended(nn.Tanh()))
+    assert k.nngp(X).shape == (5, 5) and set(k.gradients(X)) == {"0.weight", "0.bias", "2.weight", "2.bias"}
+    assert str(k.explain(X)).splitlines()[-1].startswith("The NNGP can be computed (k.nngp), the tangent kernel not: tanh at")
+    for ask in (k.ntk, lambda x: k.diagonal(x, "ntk")):
+        with pytest.raises(KernelError, match=r"^tanh at .*behind the readout phi'\(f\).*random at every width.*k.nngp\(x\)$"):
+            ask(X)
+    plan = lzr.plan(lzr.Family(lambda n=16: S(L(7, n), nn.ReLU(), L(n, 100), nn.Tanh()), base=16), lzr.ntk(), "sgd")
+    with pytest.raises(KernelError, match="behind the readout"):
+        lzr.kernel(plan).ntk(X)
+
+
+@pytest.mark.parametrize("net", [ended(Affine()), S(L(7, 128), nn.ReLU()), ended(nn.Tanh()).requires_grad_(False)])
+def test_outputs_that_are_many_or_linear_or_frozen_keep_their_tangent_kernel(net):
+    assert bool(lzr.kernel(net).ntk(X).isfinite().all())
+
+
 class Adjacent(nn.Module):
     """A matrix over the positions of the inputs, made in a way of its own."""
 

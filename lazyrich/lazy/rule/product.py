@@ -16,7 +16,7 @@ from torch import Tensor
 from lazyrich.graph.node import Batch
 from lazyrich.lazy.field import IDENTITY, Curve, Data, Field, Overlap, Random, Turned, Weight
 from lazyrich.lazy.layout import Atom, Axis, Kind, size_of
-from lazyrich.lazy.rule.linear import mixed, sum_over
+from lazyrich.lazy.rule.linear import DATA, mixed, sum_over
 from lazyrich.lazy.rule.table import Call, pairs, register
 
 Labels = Sequence[Any]  # a name for every axis; an axis that two factors share has one name
@@ -66,11 +66,24 @@ def gates(call: Call) -> Any:
 @register("softmax", "log_softmax", says="numbers as they are; refused of a branch")
 def normalised(call: Call) -> Any:
     """Of attention's numbers it never comes here."""
+    tables = _tables(call)
+    if tables:
+        raise call.refuse(
+            f"its logits hold the random table '{', '.join(tables)}', whose few entries stay random at infinite width",
+            "take constants in its place (register_buffer), as distances times a number, or leave it out",
+        )
     raise call.refuse(
         "it normalises a branch that stays random at infinite width, as the gates of a mixture of experts do; no kernel in closed "
         "form is known",
         "gate by sigmoid entry by entry, or take softmax of products over features that are scaled by 1/d",
     )
+
+
+def _tables(call: Call) -> list[str]:
+    """Parameters that alone make a branch: of positions or tokens, added to numbers."""
+    bare = getattr(call.args[0], "base", call.args[0])
+    made = [source.name for source in getattr(bare, "sources", ()) if source not in DATA]
+    return sorted(made) if made and all(call.run.ways.get(name) == "a table" for name in made) else []
 
 
 def contract(call: Call, left: Any, right: Any, of_left: Labels, of_right: Labels, out: Labels) -> Any:
