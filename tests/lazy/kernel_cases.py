@@ -135,6 +135,21 @@ def attention(n: int, causal: bool = False, mask: Tensor | None = None, tied: bo
     return Net(forward, **layers)
 
 
+def windowed(s: Net, x: Tensor) -> Tensor:
+    """Attention among every second position, windows beside the samples."""
+    h = s.i(x).unflatten(1, (3, 2)).transpose(1, 2).reshape(-1, 3, s.o.in_features)
+    z = (s.b(h) @ s.k(h).transpose(1, 2) / h.shape[-1]).softmax(-1) @ s.a(h)
+    z = z.reshape(x.shape[0], 2, 3, -1).transpose(1, 2).flatten(1, 2)
+    return s.o(F.relu(s.i(x) + s.u(z)).mean(1))
+
+
+def among_pixels(s: Net, x: Tensor) -> Tensor:
+    """Attention of equal queries and keys over both axes of an image."""
+    h = s.c(x).flatten(2).transpose(1, 2)
+    q = s.a(h)
+    return s.o(F.relu((q @ q.transpose(1, 2) / h.shape[-1]).softmax(-1) @ s.b(h)).mean(1))
+
+
 def by_hand(n: int, way: str, tied: bool = False, heads: int = 1, causal: bool = False, look: Callable = torch.softmax):
     """Attention written as its products: ``way`` names them; ``look`` is what is done to the logits."""
     layers = dense(n) | {"q": L(n, n), "k": L(n, n), "v": L(n, n)}
@@ -529,6 +544,8 @@ CASES: dict[str, Case] = {
         WORDS,
     ),
     "class token": Case(class_token, WORDS),
+    "attention in windows": Case(lambda n: Net(windowed, **dense(n), k=L(n, n), u=L(n, n)), WORDS, slack=6),
+    "attention among pixels": Case(lambda n: Net(among_pixels, c=nn.Conv2d(3, n, 3, stride=2), **dense(n)), IMG, slack=12),
     # norms
     "layer_norm before": Case(
         lambda n: S(L(5, n), nn.LayerNorm(n), nn.ReLU(), L(n, n), nn.LayerNorm(n), nn.ReLU(), L(n, OUT)), VEC

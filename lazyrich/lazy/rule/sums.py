@@ -335,8 +335,8 @@ def _token(call: Call, value: Any, like: Field, at: int) -> Field:
     if not isinstance(value, Weight):
         if isinstance(value, Data) and not value.constant and value.number is None:
             raise call.refuse(
-                "it joins a branch with the inputs, or with what is computed of them alone: a fixed number of features is no part "
-                "of infinitely many",
+                "it joins a branch with the inputs, or with what is computed of them alone: a fixed number of features has no "
+                "share in those that grow, so the limit would not see them, and a network of finite width does",
                 "give the inputs a linear layer of their own and add or join its output",
             )
         raise call.refuse("it joins a branch with a constant", "add constants instead")
