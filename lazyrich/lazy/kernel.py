@@ -151,12 +151,12 @@ class Kernel:
         fields = [_settled(run) for run in self._blocks(x, get == "ntk")]
         return torch.cat([own.nngp if get == "nngp" else own.ntk for own in fields])  # type: ignore[misc]
 
-    def _blocks(self, x: Tensor, tangent: bool) -> Iterator[Run]:
+    def _blocks(self, x: Tensor, tangent: bool, averaged: bool = False) -> Iterator[Run]:
         """Passes of blocks of samples, each sample with itself."""
         x = self._checked(x)
         traced = self.traced(x)
         for block in x.split(self.tile_size(traced)):
-            yield self._run(traced, (block,), tangent)
+            yield self._run(traced, (block,), tangent, averaged=averaged)
 
     def layers(self, x: Tensor) -> dict[str, Tensor]:
         """What every module with weights returns at initialisation, by path: covariances per feature (N, N), means over positions.
@@ -185,7 +185,8 @@ class Kernel:
         found = {}
         for name in names:
             alone = replace(self.weights, planned=True, rates={}, frozen=frozenset(names) - {name})
-            found[name] = torch.cat([run.output().ntk for run in self.reweighted(alone)._blocks(x, True)])  # type: ignore[misc]
+            runs = self.reweighted(alone)._blocks(x, True, averaged=True)
+            found[name] = torch.cat([run.output().ntk for run in runs])  # type: ignore[misc]
         return found
 
     def explain(self, x: Tensor) -> Explanation:
@@ -325,8 +326,8 @@ class Kernel:
         run.output()
         return run
 
-    def _run(self, traced: Traced, inputs: tuple[Tensor, ...], tangent: bool, **moments: Any) -> Run:
-        return Run(traced.graph, self.weights, traced.pair, traced.readouts, inputs, tangent, duals=traced.duals, **moments)
+    def _run(self, traced: Traced, inputs: tuple[Tensor, ...], tangent: bool, **more: Any) -> Run:
+        return Run(traced.graph, self.weights, traced.pair, traced.readouts, inputs, tangent, duals=traced.duals, **more)
 
 
 def kernel(network: nn.Module | Plan, scheme: Scheme | None = None, init: Init = None) -> Kernel:

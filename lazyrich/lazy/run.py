@@ -17,7 +17,7 @@ from lazyrich.family import Role
 from lazyrich.gaussian import Dual
 from lazyrich.graph import Graph, Node, Ref
 from lazyrich.graph.node import Batch
-from lazyrich.lazy import few
+from lazyrich.lazy import few, jump
 from lazyrich.lazy.combination import CASTS
 from lazyrich.lazy.field import IDENTITY, Curve, Data, Field, Mix, Overlap, Random, Source, Weight, dual_of, number_of
 from lazyrich.lazy.layout import Kind, Layout, plain
@@ -67,9 +67,8 @@ class Run:
     ways: dict[str, str] = field(default_factory=dict)
     watch: Callable[[Node, Any], None] | None = None
     turned: bool = False  # whether any features have been turned so far
-    random: KernelError | None = (
-        None  # why the tangent kernel itself is random, and only its mean over initialisations is known
-    )
+    averaged: bool = False  # the mean of tangent kernels over initialisations is asked for, whatever training makes of them
+    random: KernelError | None = None  # why the tangent kernel itself is random at every width
     _evaluated: dict[int, tuple[Any, Field]] = field(default_factory=dict)
     _read: dict[tuple[int, int, bool], tuple[Data, Field]] = field(default_factory=dict)
     _readers: dict[int, tuple[Curve, int]] = field(default_factory=dict)
@@ -233,6 +232,7 @@ class Run:
         """Theta E[phi'(u) phi'(v)]; gains below, whose part of Theta is own u v, give own E[u phi'(u) v phi'(v)]."""
         if base.ntk is None:
             return None
+        jump.tell(call, curve, known)
         output.tell_random(call, base, "phi'(f) of the outputs f", curve)
         if base.uneven:
             raise call.refuse(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import math
 import sys
@@ -23,7 +24,10 @@ from lazyrich.lazy.referee import Estimate, monte_carlo
 from lazyrich.lazy.rule import RULES
 from lazyrich.lazy.run import Run
 
-pytestmark = pytest.mark.filterwarnings("ignore:got tensors whose laws could only be measured")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:got tensors whose laws could only be measured"),
+    pytest.mark.filterwarnings("ignore:got the nonlinearity .* which jumps"),
+]
 
 
 def marked(names: Iterable[str], rough: Container[str]) -> list:
@@ -140,6 +144,17 @@ def test_the_warning_finds_its_nonlinearity(forward):
     net = Net(forward, a=nn.Linear(5, 4), b=nn.Linear(5, 4), c=nn.Linear(5, 8), o=nn.Linear(8, 1))
     with pytest.warns(UserWarning, match="'relu' at the network's own forward"):
         lzr.kernel(net, init=lzr.init.variance(1.2, 0.1))(VEC)
+
+
+@pytest.mark.filterwarnings("error:got the nonlinearity .* which jumps")
+@pytest.mark.parametrize(("phi", "jumps"), [(F.hardshrink, True), (lambda u: (u > 0).to(u), True), (F.softshrink, False)])
+def test_the_tangent_kernel_of_jumps_says_once_that_training_does_not_follow_it(phi, jumps):
+    k = lzr.kernel(Net(lambda s, x: s.o(phi(s.i(x))), i=nn.Linear(5, 4), o=nn.Linear(4, 1)), init=lzr.init.variance(1.5, 0.1))
+    k.nngp(VEC)
+    k.gradients(VEC)
+    with pytest.warns(UserWarning, match="which jumps: .*k.nngp") if jumps else contextlib.nullcontext():
+        k.ntk(VEC)
+    k(VEC, VEC[:2])
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)

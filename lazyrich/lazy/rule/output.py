@@ -61,7 +61,7 @@ def refuse_few(call: Call, value: Any, groups: int = 1) -> None:
 def tell_random(call: Call, outputs: Field, factor: str, curve: Curve | None = None) -> None:
     """Note that outputs themselves stay in the tangent kernel, which a network of any width then draws anew."""
     run, few = call.run, number_of_features(outputs) < FEW or bool(call.run.weights.roles)
-    if not run.tangent or run.random or outputs.ntk is None or not few or not fixed(call, outputs.sources):
+    if not run.tangent or run.averaged or run.random or outputs.ntk is None or not few or not fixed(call, outputs.sources):
         return
     if (curve is not None and _is_straight(curve)) or not bool(outputs.ntk.any()):
         return
