@@ -173,7 +173,7 @@ def test_norms_by_hand_are_torchs_norms(name, after):
     """Of Gaussian features and of others, in both kernels, within a batch, between two and in tiles."""
     hand, dims, norm = BY_HAND[name]
     images = name.startswith("channels")
-    first, last = (nn.Conv2d(3, 8, 3), nn.Conv2d(8, 2, 1)) if images else (L(7, 8), L(8, 2))
+    first, last = (nn.Conv2d(3, 8, 3), nn.Conv2d(8, 64, 1)) if images else (L(7, 8), L(8, 64))
     x = IMG if images else normal(5, 3, 7)
 
     class Normed(nn.Module):
