@@ -345,7 +345,8 @@ def kernel(network: nn.Module | Plan, scheme: Scheme | None = None, init: Init =
     ``nn.Linear(n, 1)``), which stays random too. The number of outputs stays as it is: their mean fluctuates, and norms over
     fewer than 64 of them are refused. Sums over inputs, and biases, are taken to be Gaussian; where few inputs with weights that
     are not normal (torch's own are uniform), or biases that are not, put the kernel off by more than 5 %, a warning says by how
-    much.
+    much. A nonlinearity or a product behind the readout leaves the tangent kernel random, which is refused; training does not
+    follow that of nonlinearities with jumps, which a warning says.
 
     Args:
         network: any module of the traced operations (``Kernel.explain`` lists them), or a plan for SGD.

@@ -137,7 +137,7 @@ REFUSED: dict[str, Refusal] = {
     "joined with the inputs": Refusal(
         of_dense(lambda s, x: s.w(torch.cat([s.i(x), x], -1)), w=lambda n: L(n + 5, OUT)),
         VEC,
-        ("cat at", "the inputs", "linear layer of their own"),
+        ("cat at", "the inputs", "no share in those that grow", "linear layer of their own"),
     ),
     "the norm of a parameter": Refusal(
         of_dense(lambda s, x: s.o(s.i(x) + F.layer_norm(s.p, s.p.shape)), p=lambda n: param(n)),
