@@ -31,7 +31,8 @@ def tell(call: Call, curve: Curve) -> None:
         return
     drawn, fan_in = run.used[weights[0]]
     excess = drawn.excess if fan_in <= MANY and abs(drawn.excess) >= FOURTH * fan_in else 0.0
-    added = {source.name: run.used[source.name][0] for source in base.sources if source.name not in weights}
+    names = [source.name for source in base.sources if source.name not in weights]
+    added = {name: run.used[name][0] for name in names if name in run.used}  # a rule of a user's own may draw what it likes
     variances = base.own_diagonal().detach().double().flatten().cpu()
     sizes = float(variances.median()), float(variances.max())
     bias = sum(one.variance for one in added.values())
