@@ -19,10 +19,12 @@ class Explanation:
     Attributes:
         operations: operation, module path, rule, positions that are kept ('equal', 'all pairs' or ''), source line.
         refusal: why the kernel cannot be computed; empty where it can.
+        nngp: whether the NNGP alone can.
     """
 
     operations: Sequence[dict[str, str]]
     refusal: str = ""
+    nngp: bool = False
 
     @property
     def missing(self) -> list[str]:
@@ -46,6 +48,8 @@ class Explanation:
         """The conclusion."""
         if self.missing and (not self.refusal or self.refusal.startswith("no rule")):
             return f"No kernel: no rule for {', '.join(self.missing)}; teach one with @lazyrich.lazy.register(name)."
+        if self.refusal and self.nngp:
+            return f"The NNGP can be computed (k.nngp), the tangent kernel not: {self.refusal}."
         if self.refusal:
             return f"No kernel: {self.refusal}."
         return f"Every one of the {len(self.operations)} operations has a rule: the kernel can be computed."
@@ -54,11 +58,11 @@ class Explanation:
 NONE = "none"
 
 
-def explain(graph: Graph, needs: dict[str, Need], numbers: set[str], refusal: str = "") -> Explanation:
+def explain(graph: Graph, needs: dict[str, Need], numbers: set[str], refusal: str = "", nngp: bool = False) -> Explanation:
     """The operations of a graph with their rules; ``numbers`` names those that do not fluctuate although weights lie below."""
     random = graph.weighed - numbers
     shown = [node for node in graph if node.op not in PLUMBING]
-    return Explanation([_row(node, node.name in random, needs.get(node.name, Need.NONE)) for node in shown], refusal)
+    return Explanation([_row(node, node.name in random, needs.get(node.name, Need.NONE)) for node in shown], refusal, nngp)
 
 
 def _row(node: Node, random: bool, need: Need) -> dict[str, str]:

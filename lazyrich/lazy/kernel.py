@@ -151,14 +151,15 @@ class Kernel:
         """Of every input with itself, (N,): without the rest of the matrix."""
         if get not in ("nngp", "ntk"):
             raise KernelError(f"got get='{get}', expected 'nngp' or 'ntk'")
+        fields = [_settled(run) for run in self._blocks(x, get == "ntk")]
+        return torch.cat([own.nngp if get == "nngp" else own.ntk for own in fields])  # type: ignore[misc]
+
+    def _blocks(self, x: Tensor, tangent: bool, averaged: bool = False) -> Iterator[Run]:
+        """Passes of blocks of samples, each sample with itself."""
         x = self._checked(x)
         traced = self.traced(x)
-        size = self.tile_size(traced)
-        found = []
-        for block in x.split(size):
-            own = self._run(traced, (block,), get == "ntk").output()
-            found.append(own.nngp if get == "nngp" else own.ntk)
-        return torch.cat(found)  # type: ignore[arg-type]
+        for block in x.split(self.tile_size(traced)):
+            yield self._run(traced, (block,), tangent, averaged=averaged)
 
     def layers(self, x: Tensor) -> dict[str, Tensor]:
         """What every module with weights returns at initialisation, by path: covariances per feature (N, N), means over positions.
@@ -187,13 +188,15 @@ class Kernel:
         found = {}
         for name in names:
             alone = replace(self.weights, planned=True, rates={}, frozen=frozenset(names) - {name})
-            found[name] = self.reweighted(alone).diagonal(x, "ntk")
+            runs = self.reweighted(alone)._blocks(x, True, averaged=True)
+            found[name] = torch.cat([run.output().ntk for run in runs])  # type: ignore[misc]
         return found
 
     def explain(self, x: Tensor) -> Explanation:
-        """Every operation with its rule, or the lack of one, and whether the kernel can be computed for such inputs."""
+        """Every operation with its rule, or the lack of one, and whether the kernels can be computed for such inputs."""
         traced = self.traced(self._checked(x))
-        refusal, numbers = "", set()
+        refusal, known, numbers = "", False, set()
+        pair = x[:2] if len(x) > 1 else torch.cat([x, x])
 
         def watch(node: Node, value: Any) -> None:
             if isinstance(value, Data):
@@ -201,10 +204,12 @@ class Kernel:
 
         try:
             self._alone(traced, x[:1], watch)
-            self(x[:2] if len(x) > 1 else torch.cat([x, x]))
+            self.nngp(pair)
+            known = True
+            self.ntk(pair)
         except KernelError as error:
             refusal = str(error)
-        return explain(traced.graph, traced.pair, numbers, refusal)
+        return explain(traced.graph, traced.pair, numbers, refusal, known)
 
     def tiles(self, x1: Tensor, x2: Tensor | None, tangent: bool) -> Iterator[tuple[slice, slice, Field]]:
         """The matrix in tiles: row slice, column slice, and the field between them; of one batch at least the upper half."""
@@ -226,7 +231,7 @@ class Kernel:
                 known = {"first": _sliced(first, rows), "second": _sliced(second, columns)}
                 mirrored = x2 is None and rows.start == columns.start
                 run = self._run(traced, (x1[rows], other[columns]), tangent, mirrored=mirrored, **known)
-                yield rows, columns, run.output()
+                yield rows, columns, _settled(run)
 
     def tile_size(self, traced: Traced) -> int:
         """Samples a side, so that the largest array of a tile has about ``TILE`` entries."""
@@ -324,8 +329,8 @@ class Kernel:
         run.output()
         return run
 
-    def _run(self, traced: Traced, inputs: tuple[Tensor, ...], tangent: bool, **moments: Any) -> Run:
-        return Run(traced.graph, self.weights, traced.pair, traced.readouts, inputs, tangent, duals=traced.duals, **moments)
+    def _run(self, traced: Traced, inputs: tuple[Tensor, ...], tangent: bool, **more: Any) -> Run:
+        return Run(traced.graph, self.weights, traced.pair, traced.readouts, inputs, tangent, duals=traced.duals, **more)
 
 
 def kernel(network: nn.Module | Plan, scheme: Scheme | None = None, init: Init = None) -> Kernel:
@@ -341,8 +346,10 @@ def kernel(network: nn.Module | Plan, scheme: Scheme | None = None, init: Init =
     All inner widths of a module are taken to grow; of a plan, a bottleneck that stays narrow is known and refused, as its limit is
     random (``lazyrich.lazy.bottleneck``). So is, of both, one feature that meets all features of an inner layer (a gate
     ``nn.Linear(n, 1)``), which stays random too. The number of outputs stays as it is: their mean fluctuates, and norms over
-    fewer than 64 of them are refused. Sums over inputs are taken to be Gaussian; where few inputs with weights that are not normal
-    (torch's own are uniform) put the kernel off by more than 5 %, a warning says by how much.
+    fewer than 64 of them are refused. Sums over inputs, and biases, are taken to be Gaussian; where few inputs with weights that
+    are not normal (torch's own are uniform), or biases that are not, put the kernel off by more than 5 %, a warning says by how
+    much. A nonlinearity or a product behind the readout leaves the tangent kernel random, which is refused; training does not
+    follow that of nonlinearities with jumps, which a warning says.
 
     Args:
         network: any module of the traced operations (``Kernel.explain`` lists them), or a plan for SGD.
@@ -383,6 +390,14 @@ def kernel(network: nn.Module | Plan, scheme: Scheme | None = None, init: Init =
 
 
 _BY_ITSELF = {"EmbeddingBag": "write it as nn.Embedding(...)(x).mean(1), or sum(1)"}
+
+
+def _settled(run: Run) -> Field:
+    """What a pass returns, if the tangent kernel that was asked for is the same of all wide networks."""
+    field = run.output()
+    if run.random is not None:
+        raise run.random
+    return field
 
 
 def _counts(graph: Graph, node: Node) -> bool:

@@ -12,15 +12,17 @@ from torch import Tensor
 from torch.func import jvp
 from torch.utils._pytree import tree_map_only
 
-from lazyrich.errors import KernelError
+from lazyrich.errors import KernelError, LazyrichError
 from lazyrich.family import Role
 from lazyrich.gaussian import Dual
 from lazyrich.graph import Graph, Node, Ref
 from lazyrich.graph.node import Batch
-from lazyrich.lazy import few
+from lazyrich.lazy import few, jump
+from lazyrich.lazy.combination import CASTS
 from lazyrich.lazy.field import IDENTITY, Curve, Data, Field, Mix, Overlap, Random, Source, Weight, dual_of, number_of
 from lazyrich.lazy.layout import Kind, Layout, plain
 from lazyrich.lazy.returned import returned
+from lazyrich.lazy.rule import output
 from lazyrich.lazy.rule.table import Call, Need, checked, rule_of
 from lazyrich.lazy.rule.turned import ruled
 from lazyrich.lazy.tile import gram
@@ -65,6 +67,8 @@ class Run:
     ways: dict[str, str] = field(default_factory=dict)
     watch: Callable[[Node, Any], None] | None = None
     turned: bool = False  # whether any features have been turned so far
+    averaged: bool = False  # the mean of tangent kernels over initialisations is asked for, whatever training makes of them
+    random: KernelError | None = None  # why the tangent kernel itself is random at every width
     _evaluated: dict[int, tuple[Any, Field]] = field(default_factory=dict)
     _read: dict[tuple[int, int, bool], tuple[Data, Field]] = field(default_factory=dict)
     _readers: dict[int, tuple[Curve, int]] = field(default_factory=dict)
@@ -132,19 +136,37 @@ class Run:
                 "draw outside of the network"
             )
         if all(v.constant for v in found if isinstance(v, Data)):
-            return tree_map_only(Tensor, _constant, node.target(*_side(args, 0), **_side(kwargs, 0)))
+            return tree_map_only(Tensor, _constant, self._done(node, _side(args, 0), _side(kwargs, 0)))
         if node.shape is not None and not any(isinstance(size, Batch) for size in node.shape):
             raise KernelError(
                 f"{node.op} at {node.place}: it computes one value from all samples, so there is no kernel between two samples "
                 "alone; treat every sample by itself"
             )
-        results = [node.target(*_side(args, i), **_side(kwargs, i)) for i in range(len(self.inputs))]
+        results = [self._done(node, _side(args, i), _side(kwargs, i)) for i in range(len(self.inputs))]
         if isinstance(results[0], Tensor):
             return Data(tuple(results), shape=node.shape or ())
         if isinstance(results[0], (list, tuple)):
             shapes = node.shapes or [()] * len(results[0])
             return [Data(ts, shape=shape) for ts, shape in zip(zip(*results, strict=True), shapes, strict=True)]
         return Data(tuple(results))  # a size
+
+    def _done(self, node: Node, args: Any, kwargs: Any) -> Any:
+        """What torch makes of plain tensors, in the inputs' own precision: the trace holds that of the module's parameters."""
+        try:
+            made = node.target(*args, **kwargs)
+        except (LazyrichError, Warning, MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # torch raises errors of every kind
+            first = (str(error).splitlines() or [""])[0]
+            raise KernelError(
+                f"{node.op} at {node.place}: on what holds no weights (inputs, constants) it fails with {type(error).__name__}: "
+                f"{first}; give inputs on which the network itself runs, or do this to the data before",
+                node=node.name,
+            ) from error
+        plain = self.inputs[0].is_floating_point() and isinstance(args[0] if args else None, Tensor)
+        if plain and node.op in CASTS and made.is_floating_point() and args[0].is_floating_point():
+            made = args[0]
+        return tree_map_only(Tensor, self._cast, made)
 
     def steady(self, call: Call, value: Overlap) -> Data:
         """A product of two fields as numbers, if it is scaled so that it does not fluctuate."""
@@ -210,6 +232,8 @@ class Run:
         """Theta E[phi'(u) phi'(v)]; gains below, whose part of Theta is own u v, give own E[u phi'(u) v phi'(v)]."""
         if base.ntk is None:
             return None
+        jump.tell(call, curve, known)
+        output.tell_random(call, base, "phi'(f) of the outputs f", curve)
         if base.uneven:
             raise call.refuse(
                 "a nonlinearity acts on a sum of which one branch has trained gains, whose part of the tangent kernel is not known",

@@ -28,7 +28,8 @@ Init = Initialiser | Mapping[str, Initialiser] | None
 class Drawn:
     """One tensor in the limit: sigma^2 (times the fan-in for weights that are summed over), mean, tangent-kernel rate.
 
-    ``excess`` is the kurtosis beyond a normal law's of weights that sum the inputs, whose number does not grow.
+    ``excess`` is the kurtosis beyond a normal law's of weights that sum the inputs, whose number does not grow, and of what is
+    added entry by entry.
     """
 
     variance: float
@@ -43,7 +44,7 @@ class Drawn:
             >>> Drawn(2.0, 1.0, 3.0).changed(2.0, -1.0)
             Drawn(variance=8.0, mean=1.0, rate=12.0)
         """
-        return Drawn(self.variance * scale**2, self.mean * scale + shift, self.rate * scale**2)
+        return Drawn(self.variance * scale**2, self.mean * scale + shift, self.rate * scale**2, self.excess)
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ class Weights:
         if rule and rule.w is not None:
             law = Law(0.0, rule.w**0.5)
         constant = law.std == 0
-        return Drawn(law.std**2, law.mean, self._rate(name, 1.0 if constant else law.std**2, role))
+        return Drawn(law.std**2, law.mean, self._rate(name, 1.0 if constant else law.std**2, role), law.kurtosis)
 
     def rule(self, name: str) -> Initialiser | None:
         """The last that matches, as in a plan's ``init=``."""
@@ -212,9 +213,11 @@ def _refuse_dependent(rule: Initialiser) -> None:
 
 def _kurtosis(plan: Plan, name: str) -> float:
     """Of a tensor's law, beyond a normal one's: of the form that was asked for, else of the factory's."""
-    start = plan.tensors[name].start
-    if start is not None and start.form is not None:
-        return _excess(start)
+    tensor = plan.tensors[name]
+    if (
+        tensor.start is not None and tensor.start.form is not None and tensor.contracted
+    ):  # a bias keeps the form of its own draw
+        return _excess(tensor.start)
     return plan.family.laws(plan.base)[name].kurtosis if plan.family else 0.0
 
 

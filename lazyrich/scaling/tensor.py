@@ -148,7 +148,7 @@ def rescale_(entries: Iterable[tuple[nn.Parameter, TensorPlan, Setting]], fresh:
         for gain, (v, _) in gains:
             gain.copy_(_norms(v, gain))
     for draw in draws:
-        _PLANNED[draw.parameter] = (_std(draw.parameter), draw.setting.std)
+        _PLANNED[draw.parameter] = (_found(draw.parameter, draw.tensor), draw.setting.std)
 
 
 def _norms(v: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:
@@ -220,13 +220,19 @@ class _Draw:
             return 0.0
         if self.setting.std == 0:
             return -math.inf
+        if self.parameter.numel() == 1:  # which has no deviation of its own: the ratio of the two laws at the entry itself
+            return (
+                0.5 * (self.found / self.own) ** 2
+                - 0.5 * (self.found / self.setting.std) ** 2
+                + math.log(self.own / self.setting.std)
+            )
         return self.parameter.numel() * (math.log(self.found / self.own) ** 2 - math.log(self.found / self.setting.std) ** 2)
 
 
 def _draw(parameter: nn.Parameter, tensor: TensorPlan, setting: Setting) -> _Draw | None:
     if (tensor.rule.std is None and tensor.start is None) or parameter.is_meta or tensor.norm_of:
         return None
-    found = _std(parameter)
+    found = _found(parameter, tensor)
     if tensor.std == 0 and found == 0 and setting.std > 0:
         return _Draw(parameter, tensor, setting, 0.0, 0.0)
     if tensor.std == 0 or found == 0:
@@ -236,6 +242,13 @@ def _draw(parameter: nn.Parameter, tensor: TensorPlan, setting: Setting) -> _Dra
     else:
         own = found if tensor.own is None else tensor.std * setting.growth.width**-tensor.own
     return _Draw(parameter, tensor, setting, found, own)
+
+
+def _found(parameter: nn.Parameter, tensor: TensorPlan) -> float:
+    """The standard deviation of the entries; one entry of a known law has none, and only its distance from the mean tells."""
+    if parameter.numel() == 1 and tensor.std != 0 and tensor.own is not None:
+        return abs(float(parameter.detach()) - tensor.mean)
+    return _std(parameter)
 
 
 def _std(parameter: nn.Parameter) -> float:

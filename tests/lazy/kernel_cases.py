@@ -49,7 +49,8 @@ def by_deviation(h: Tensor) -> Tensor:
 class Case:
     """A network to compare with its infinite-width kernel; ``slack`` is the constant of the 1/width term.
 
-    ``rough`` bounds the relative errors where an expectation is a numerical integral over a kink, of which users are warned.
+    ``rough`` bounds the relative errors where an expectation is a numerical integral over a kink, of which users are warned. Where
+    outputs are random factors of the tangent kernel, its ``mean`` is compared, which users are not given.
     """
 
     factory: Callable[[int], nn.Module]
@@ -61,6 +62,7 @@ class Case:
     slack: float = 3.0
     train: bool = False
     rough: float = 1e-7
+    mean: bool = False
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -133,6 +135,21 @@ def attention(n: int, causal: bool = False, mask: Tensor | None = None, tied: bo
     if tied:
         del layers["k"]
     return Net(forward, **layers)
+
+
+def windowed(s: Net, x: Tensor) -> Tensor:
+    """Attention among every second position, windows beside the samples."""
+    h = s.i(x).unflatten(1, (3, 2)).transpose(1, 2).reshape(-1, 3, s.o.in_features)
+    z = (s.b(h) @ s.k(h).transpose(1, 2) / h.shape[-1]).softmax(-1) @ s.a(h)
+    z = z.reshape(x.shape[0], 2, 3, -1).transpose(1, 2).flatten(1, 2)
+    return s.o(F.relu(s.i(x) + s.u(z)).mean(1))
+
+
+def among_pixels(s: Net, x: Tensor) -> Tensor:
+    """Attention of equal queries and keys over both axes of an image."""
+    h = s.c(x).flatten(2).transpose(1, 2)
+    q = s.a(h)
+    return s.o(F.relu((q @ q.transpose(1, 2) / h.shape[-1]).softmax(-1) @ s.b(h)).mean(1))
 
 
 def by_hand(n: int, way: str, tied: bool = False, heads: int = 1, causal: bool = False, look: Callable = torch.softmax):
@@ -529,12 +546,30 @@ CASES: dict[str, Case] = {
         WORDS,
     ),
     "class token": Case(class_token, WORDS),
+    "attention in windows": Case(lambda n: Net(windowed, **dense(n), k=L(n, n), u=L(n, n)), WORDS, slack=6),
+    "attention among pixels": Case(lambda n: Net(among_pixels, c=nn.Conv2d(3, n, 3, stride=2), **dense(n)), IMG, slack=12),
     # norms
     "layer_norm before": Case(
         lambda n: S(L(5, n), nn.LayerNorm(n), nn.ReLU(), L(n, n), nn.LayerNorm(n), nn.ReLU(), L(n, OUT)), VEC
     ),
     "layer_norm after": Case(
         lambda n: S(L(5, n), nn.ReLU(), nn.LayerNorm(n), L(n, n), nn.ReLU(), nn.LayerNorm(n), L(n, OUT)), VEC
+    ),
+    "layer_norm with a bias that starts at a number": Case(
+        lambda n: S(L(5, n), starting_at(nn.LayerNorm(n), 0.7), nn.ReLU(), L(n, OUT)), VEC, width=128
+    ),
+    "layer_norm with a frozen bias": Case(
+        lambda n: S(L(5, n), starting_at(nn.LayerNorm(n), 0.7).requires_grad_(False), nn.ReLU(), L(n, OUT)), VEC, width=128
+    ),
+    "layer_norm with constants": Case(
+        lambda n: Net(
+            lambda s, x: s.o(torch.tanh(F.layer_norm(s.i(x), (n,), torch.full((n,), 2.0).to(x), torch.full((n,), -0.5).to(x)))),
+            **dense(n),
+        ),
+        VEC,
+    ),
+    "positions less their mean": Case(
+        lambda n: Net(lambda s, x: s.o(F.relu(s.a((h := F.relu(s.i(x))) - h.mean(1, keepdim=True))).mean(1)), **dense(n)), WORDS
     ),
     "layer_norm plain, of words": Case(
         lambda n: Net(
@@ -577,6 +612,16 @@ CASES: dict[str, Case] = {
     ),
     "group_norm before": Case(lambda n: conv2(n, S(nn.Conv2d(n, n, 3), nn.GroupNorm(2, n)), 9), IMG, width=64, slack=6),
     "group_norm after": Case(lambda n: conv2(n, S(nn.GroupNorm(2, n), nn.Conv2d(n, n, 3)), 9), IMG, width=64, slack=6),
+    "group_norm of rectified features with a bias that starts at a number": Case(
+        lambda n: Net(
+            lambda s, x: s.o(s.g(F.relu(s.i(x)))[:, :, 0]),
+            i=nn.Conv1d(3, n, 1),
+            g=starting_at(nn.GroupNorm(1, n), 0.7),
+            o=L(n, OUT),
+        ),
+        normal(3, 3, 4) * torch.tensor([3.0, 2.0, 0.1, 1.0]),
+        width=128,
+    ),
     "group_norm of vectors": Case(lambda n: S(L(5, n), nn.ReLU(), nn.GroupNorm(2, n), L(n, n), nn.ReLU(), L(n, OUT)), VEC),
     "group_norm twice": Case(
         lambda n: conv2(n, S(nn.GroupNorm(1, n), nn.GroupNorm(2, n), nn.Conv2d(n, n, 3)), 9), IMG, width=64
@@ -775,7 +820,10 @@ CASES: dict[str, Case] = {
     ),
     "a data gate": Case(lambda n: Net(lambda s, x: s.o(s.i(x) * x.sum(-1, keepdim=True)), i=L(5, n), o=L(n, OUT)), VEC),
     "one output gates the others": Case(
-        lambda n: Net(lambda s, x: s.v(h := F.relu(s.i(x))).sigmoid() * s.o(h), v=L(n, 1), **dense(n)), VEC, forward_draws=300
+        lambda n: Net(lambda s, x: s.v(h := F.relu(s.i(x))).sigmoid() * s.o(h), v=L(n, 1), **dense(n)),
+        VEC,
+        forward_draws=300,
+        mean=True,
     ),
     "one output is added to the others": Case(
         lambda n: Net(lambda s, x: s.o(h := F.relu(s.i(x))) + s.v(h), v=L(n, 1), **dense(n)), VEC, forward_draws=300
@@ -784,9 +832,13 @@ CASES: dict[str, Case] = {
         lambda n: Net(lambda s, x: s.v(F.relu(s.i(x))).mean(-1, keepdim=True).tanh(), i=L(5, n), v=L(n, 4)),
         VEC,
         forward_draws=600,
+        mean=True,
     ),
     "a sum of outputs": Case(
-        lambda n: Net(lambda s, x: s.v(F.relu(s.i(x))).tanh().sum((1, 2)), i=L(5, n), v=L(n, 2)), WORDS, forward_draws=600
+        lambda n: Net(lambda s, x: s.v(F.relu(s.i(x))).tanh().sum((1, 2)), i=L(5, n), v=L(n, 2)),
+        WORDS,
+        forward_draws=600,
+        mean=True,
     ),
     "two centred outputs": Case(
         lambda n: Net(lambda s, x: (y := s.v(F.relu(s.i(x)))) - y.mean(-1, keepdim=True), i=L(5, n), v=L(n, 2)),
@@ -802,6 +854,7 @@ CASES: dict[str, Case] = {
         ),
         VEC,
         forward_draws=600,
+        mean=True,
     ),
     "mask by the sample": Case(
         lambda n: Net(

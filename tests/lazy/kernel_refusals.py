@@ -68,6 +68,14 @@ def heads(s: Net, x: Tensor) -> Tensor:
     return s.i(x).unflatten(-1, (4, -1))
 
 
+def distances(s: Net, x: Tensor) -> Tensor:
+    """Attention of four heads with a number for every distance and head, as T5 has it."""
+    q, k, v = (layer(x).unflatten(-1, (4, -1)).transpose(1, 2) for layer in (s.q, s.k, s.v))
+    apart = torch.arange(6)[None] + torch.arange(6)[:, None]
+    z = (q @ k.transpose(2, 3) / q.shape[-1] + s.r(apart).permute(2, 0, 1)[None]).softmax(-1) @ v
+    return s.o(z.transpose(1, 2).flatten(2))
+
+
 def lone(forward: Callable[[Net, Tensor], Tensor]) -> Callable[[int], nn.Module]:
     """What is done to rectified features, with a layer of one output and one of many."""
     return of_dense(lambda s, x: forward(s, F.relu(s.i(x))), v=lambda n: L(n, 1), w=lambda n: L(n, 128))
@@ -129,7 +137,7 @@ REFUSED: dict[str, Refusal] = {
     "joined with the inputs": Refusal(
         of_dense(lambda s, x: s.w(torch.cat([s.i(x), x], -1)), w=lambda n: L(n + 5, OUT)),
         VEC,
-        ("cat at", "the inputs", "linear layer of their own"),
+        ("cat at", "the inputs", "no share in those that grow", "linear layer of their own"),
     ),
     "the norm of a parameter": Refusal(
         of_dense(lambda s, x: s.o(s.i(x) + F.layer_norm(s.p, s.p.shape)), p=lambda n: param(n)),
@@ -842,7 +850,23 @@ REFUSED: dict[str, Refusal] = {
     "states at several times": Refusal(
         of_dense(lambda s, x: s.o(s.r(x)[0].mean(1)), r=lambda n: nn.RNN(5, n, batch_first=True)),
         WORDS,
-        ("dependent branches",),
+        ("dependent branches", "take the last one"),
+    ),
+    "a random table of distances": Refusal(
+        lambda n: Net(distances, r=nn.Embedding(11, 4), o=L(n, OUT), **{name: L(5, n) for name in "qkv"}),
+        WORDS,
+        ("softmax at", "random table 'r.weight'", "register_buffer"),
+    ),
+    "a nonlinearity behind the readout": Refusal(
+        lambda n: S(L(5, n), nn.ReLU(), L(n, OUT), nn.Tanh()), VEC, ("tanh at module '3'", "phi'(f)", "random", "k.nngp(x)")
+    ),
+    "a product of two readouts": Refusal(
+        of_dense(lambda s, x: s.o(h := F.relu(s.i(x))) * s.p(h), p=lambda n: L(n, OUT)),
+        VEC,
+        ("mul at", "other output", "k.nngp(x)"),
+    ),
+    "a trained gain on outputs": Refusal(
+        of_dense(lambda s, x: s.o(F.relu(s.i(x))) * s.g, g=lambda n: nn.Parameter(torch.ones(OUT))), VEC, ("mul at", "random")
     ),
     "subtraction from data": Refusal(of_dense(lambda s, x: s.o(torch.rsub(s.i(x), x[:, :1]))), VEC, ("rsub at",)),
 }

@@ -339,6 +339,7 @@ def planned(**more) -> lzr.Plan:
     return lzr.plan(family, lzr.ntk(), "sgd", init={"*": lzr.init.lecun()}, **more)
 
 
+@pytest.mark.filterwarnings("ignore:got 'decoder.hidden.0.bias', whose entries are not normal")
 @pytest.mark.parametrize("ask", ["kernel", "predict"])
 def test_a_plan_with_a_bottleneck_has_no_kernel(ask):
     x = normal(4, 5)

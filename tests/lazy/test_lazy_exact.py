@@ -173,7 +173,7 @@ def test_norms_by_hand_are_torchs_norms(name, after):
     """Of Gaussian features and of others, in both kernels, within a batch, between two and in tiles."""
     hand, dims, norm = BY_HAND[name]
     images = name.startswith("channels")
-    first, last = (nn.Conv2d(3, 8, 3), nn.Conv2d(8, 2, 1)) if images else (L(7, 8), L(8, 2))
+    first, last = (nn.Conv2d(3, 8, 3), nn.Conv2d(8, 64, 1)) if images else (L(7, 8), L(8, 64))
     x = IMG if images else normal(5, 3, 7)
 
     class Normed(nn.Module):
@@ -311,6 +311,67 @@ def test_a_constant_matrix_of_another_precision_is_read_in_the_inputs_own():
 class Mixing(nn.Module):
     def forward(self, h):
         return torch.einsum("vu,nuc->nvc", torch.eye(6), h)
+
+
+class Affine(nn.Module):
+    def forward(self, f):
+        return 1 - 2 * f
+
+
+def ended(last: nn.Module, outputs: int = 3) -> nn.Module:
+    return S(L(7, 16), nn.ReLU(), L(16, outputs), last)
+
+
+def test_a_nonlinearity_behind_the_readout_leaves_the_nngp_and_the_mean_gradients():
+    with seeded(0):
+        k = lzr.kernel(ended(nn.Tanh()))
+    assert k.nngp(X).shape == (5, 5) and set(k.gradients(X)) == {"0.weight", "0.bias", "2.weight", "2.bias"}
+    assert str(k.explain(X)).splitlines()[-1].startswith("The NNGP can be computed (k.nngp), the tangent kernel not: tanh at")
+    for ask in (k.ntk, lambda x: k.diagonal(x, "ntk")):
+        with pytest.raises(KernelError, match=r"^tanh at .*behind the readout phi'\(f\).*random at every width.*k.nngp\(x\)$"):
+            ask(X)
+    plan = lzr.plan(lzr.Family(lambda n=16: S(L(7, n), nn.ReLU(), L(n, 100), nn.Tanh()), base=16), lzr.ntk(), "sgd")
+    with pytest.raises(KernelError, match="behind the readout"):
+        lzr.kernel(plan).ntk(X)
+
+
+@pytest.mark.parametrize("net", [ended(Affine()), S(L(7, 128), nn.ReLU()), ended(nn.Tanh()).requires_grad_(False)])
+def test_outputs_that_are_many_or_linear_or_frozen_keep_their_tangent_kernel(net):
+    assert bool(lzr.kernel(net).ntk(X).isfinite().all())
+
+
+class Adjacent(nn.Module):
+    """A matrix over the positions of the inputs, made in a way of its own."""
+
+    def __init__(self, matrix) -> None:
+        super().__init__()
+        self.register_buffer("adjacent", torch.eye(6).roll(1, 0))
+        self.i, self.o, self.matrix = L(7, 8), L(8, 1), matrix
+
+    def forward(self, x):
+        return self.o(F.relu(self.i(self.matrix(self.adjacent, x))).mean(1))
+
+
+@pytest.mark.parametrize(
+    "matrix",
+    [
+        lambda a, x: a.to(x) @ x,
+        lambda a, x: torch.einsum("vu,nuc->nvc", a.to(x.dtype), x),
+        lambda a, x: torch.eye(6, dtype=x.dtype).roll(1, 0) @ x,
+        lambda a, x: (a @ x.float()).type_as(a),
+    ],
+)
+def test_casts_of_numbers_follow_the_inputs_whatever_the_modules_precision(matrix):
+    """A trace holds the precision of the parameters."""
+    x = normal(3, 6, 7)
+    one, other = (lzr.kernel(net, init=lzr.init.variance(1.5, 0.1))(x) for net in (Adjacent(matrix), Adjacent(lambda a, x: x)))
+    for got, expected in zip(one, other, strict=True):
+        close(got, expected)
+
+
+def test_what_fails_on_numbers_alone_says_where():
+    with pytest.raises(KernelError, match=r"^index at .*Adjacent.*: on what holds no weights .*IndexError.*; give inputs"):
+        lzr.kernel(Adjacent(lambda a, x: x[:, [0, 9]])).nngp(normal(3, 6, 7))
 
 
 # schemes
@@ -710,6 +771,26 @@ def test_few_inputs_with_uniform_weights_are_told_once_with_the_size_of_the_erro
         phi = torch.sin(10 * (w @ x.T + b))
         truth = phi.T @ phi / len(phi) / 3 + k.weights.laws["o.bias"].std ** 2
     assert float((exact - truth).norm() / truth.norm()) == pytest.approx(said, rel=0.7)
+
+
+def biased_waves(act=torch.sin, inputs=2, width=4096):
+    net = Waves(width, inputs, lambda u: act(2 * u))
+    nn.init.normal_(net.i.weight, std=0.4)
+    return net
+
+
+def test_biases_that_are_not_normal_are_told_of_with_the_size_of_the_error():
+    x = torch.tensor([[0.5, -0.3], [0.2, 0.9]], dtype=DOUBLE)
+    with pytest.warns(UserWarning, match=r"'i.bias', whose entries are not normal.*behind sin at .*variance\(w, b\)$") as told:
+        lzr.kernel(biased_waves()).nngp(x)
+    assert 0.1 < float(str(told[0].message).split("off by about ")[1].split("%")[0]) / 100 < 0.3  # by sampling: 11 to 21 %
+    lzr.kernel(biased_waves(F.relu)).nngp(x)
+    lzr.kernel(biased_waves(), init={"i.bias": lzr.init.variance(0.0, 0.3)}).nngp(x)
+    with pytest.warns(UserWarning, match=r"'i.bias', whose entries are not normal"):
+        wide = biased_waves(inputs=100, width=8192)
+        nn.init.uniform_(wide.i.bias, -1.0, 1.0)
+        nn.init.normal_(wide.i.weight, std=0.02)
+        lzr.kernel(wide).nngp(normal(2, 100))
 
 
 def test_a_plan_tells_of_few_inputs_too():

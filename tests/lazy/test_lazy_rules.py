@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import math
+import sys
 from collections.abc import Container, Iterable
 from functools import cache
 
@@ -20,8 +22,12 @@ from lazyrich.lazy import Kernel
 from lazyrich.lazy.field import Turned
 from lazyrich.lazy.referee import Estimate, monte_carlo
 from lazyrich.lazy.rule import RULES
+from lazyrich.lazy.run import Run
 
-pytestmark = pytest.mark.filterwarnings("ignore:got tensors whose laws could only be measured")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:got tensors whose laws could only be measured"),
+    pytest.mark.filterwarnings("ignore:got the nonlinearity .* which jumps"),
+]
 
 
 def marked(names: Iterable[str], rough: Container[str]) -> list:
@@ -39,6 +45,14 @@ def of(name: str) -> Kernel:
     case = CASES[name]
     with seeded(1):
         return lzr.kernel(case.factory(16).train(case.train), init=case.init)
+
+
+@pytest.fixture(autouse=True)
+def means(request, monkeypatch):
+    """The mean of a random tangent kernel is compared where a case says so."""
+    case = CASES.get(getattr(getattr(request.node, "callspec", None), "params", {}).get("name"))
+    if case is not None and case.mean:
+        monkeypatch.setattr(sys.modules[Kernel.__module__], "_settled", Run.output)
 
 
 def error(estimate: Tensor, exact: Tensor) -> float:
@@ -130,6 +144,17 @@ def test_the_warning_finds_its_nonlinearity(forward):
     net = Net(forward, a=nn.Linear(5, 4), b=nn.Linear(5, 4), c=nn.Linear(5, 8), o=nn.Linear(8, 1))
     with pytest.warns(UserWarning, match="'relu' at the network's own forward"):
         lzr.kernel(net, init=lzr.init.variance(1.2, 0.1))(VEC)
+
+
+@pytest.mark.filterwarnings("error:got the nonlinearity .* which jumps")
+@pytest.mark.parametrize(("phi", "jumps"), [(F.hardshrink, True), (lambda u: (u > 0).to(u), True), (F.softshrink, False)])
+def test_the_tangent_kernel_of_jumps_says_once_that_training_does_not_follow_it(phi, jumps):
+    k = lzr.kernel(Net(lambda s, x: s.o(phi(s.i(x))), i=nn.Linear(5, 4), o=nn.Linear(4, 1)), init=lzr.init.variance(1.5, 0.1))
+    k.nngp(VEC)
+    k.gradients(VEC)
+    with pytest.warns(UserWarning, match="which jumps: .*k.nngp") if jumps else contextlib.nullcontext():
+        k.ntk(VEC)
+    k(VEC, VEC[:2])
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)

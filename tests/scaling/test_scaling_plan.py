@@ -284,6 +284,25 @@ def test_every_bias_of_a_fresh_model_is_planned_however_few_entries_it_has():
         assert torch.allclose(model.readout.bias, raw.readout.bias * math.sqrt(80 / 64), rtol=1e-5, atol=0)
 
 
+def one_output(n):
+    return nn.Sequential(nn.Linear(4, n), nn.ReLU(), nn.Linear(n, 1))
+
+
+def test_a_bias_of_one_entry_has_its_planned_size():
+    """One entry has no deviation: its own law is the factory's recorded one."""
+    family = lzr.Family(one_output, base=16)
+    plan = lzr.plan(family, lzr.ntk(), "sgd")
+    for width in (16, 256, 1024):
+        built = [plan.build(width, seed)[2].bias for seed in range(3)]
+        own = [family.build(width, seed)[2].bias for seed in range(3)]
+        assert torch.allclose(torch.cat(built), torch.cat(own) * math.sqrt(width / 16), rtol=1e-5, atol=0)
+        assert width > 16 or all(torch.equal(a, b) for a, b in zip(built, own, strict=True))
+    model = plan.build(1024, seed=1)
+    before = model[2].bias.detach().clone()
+    plan.apply_(model)
+    assert torch.equal(model[2].bias, before)
+
+
 def trained(model, steps=300, lr=0.5):
     generator = torch.Generator().manual_seed(0)
     x, y = torch.randn(32, 64, generator=generator), torch.randint(10, (32,), generator=generator)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lazyrich.lazy.field import Data, Field, Overlap
 from lazyrich.lazy.layout import size_of
-from lazyrich.lazy.rule.product import covariances, weighed
+from lazyrich.lazy.rule.product import covariances, several_axes, weighed
 from lazyrich.lazy.rule.shape import copied
 from lazyrich.lazy.rule.table import Call, pairs, register
 
@@ -33,7 +33,7 @@ def attend(call: Call) -> Field:
     if call.kwargs.get("enable_gqa"):
         value = copied(value, value.layout.axis(-3), size_of(query.layout.axes[-3]) // size_of(value.layout.axes[-3]))
     if found is not None and len(value.order) > 1:
-        raise call.refuse("it attends over one axis of several", "flatten the positions to one axis")
+        raise several_axes(call)
     if found is None:
         shared = _softmax(added).expand(1, queries, keys)
         return weighed(call, value, -2, shared, shared)

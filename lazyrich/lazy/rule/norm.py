@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,13 +11,13 @@ from torch import Tensor
 from lazyrich.lazy.field import Data, Field, Source, Weight
 from lazyrich.lazy.layout import Kind, size_of
 from lazyrich.lazy.rule import output
-from lazyrich.lazy.rule.sums import gained
+from lazyrich.lazy.rule.sums import gained, plus
 from lazyrich.lazy.rule.table import Call, register
 
 
 @register("layer_norm", "native_layer_norm", moments=True,
           says="K -> (K - m m') / sqrt(v v'), v = q - m^2 + eps; Theta -> Theta / sqrt(v v')")  # fmt: skip
-def layer_norm(call: Call) -> Field:
+def layer_norm(call: Call) -> Any:
     """Over the features, at every position by itself."""
     field = call.field().merged()
     normalised = len(call.args[1])
@@ -30,7 +31,7 @@ def layer_norm(call: Call) -> Field:
 
 
 @register("rms_norm", "_fused_rms_norm", moments=True, says="K -> K / sqrt(q q'), Theta alike")
-def rms_norm(call: Call) -> Field:
+def rms_norm(call: Call) -> Any:
     """Over the features, without centring."""
     field = call.field().merged()
     eps = call.get(3, "eps")
@@ -43,7 +44,7 @@ def rms_norm(call: Call) -> Field:
 
 @register("group_norm", "native_group_norm", moments=True,
           says="as layer_norm, with m and v averaged over positions; many channels a group")  # fmt: skip
-def group_norm(call: Call) -> Field:
+def group_norm(call: Call) -> Any:
     """Over the channels of a group and all positions."""
     field, groups = call.field().merged(), int(call.args[1])
     channels = size_of(field.layout.axes[1])
@@ -104,18 +105,40 @@ def _statistics(q: Tensor, m: Tensor, field: Field, over: tuple[int, ...], eps: 
     return m, (variance + eps).rsqrt()
 
 
-def _affine(call: Call, field: Field, weight: Weight | Data | None, bias: Weight | Data | None) -> Field:
+def _affine(call: Call, field: Field, weight: Weight | Data | None, bias: Weight | Data | None) -> Any:
     if isinstance(weight, Weight):
         field = gained(call, field, weight)
+    elif weight is not None:
+        field = field.scaled(_number(call, weight))
     if isinstance(bias, Weight):
-        call.run.one_way(call, bias.name, "a bias")
-        drawn = call.run.entry(bias)
-        ntk = None if field.ntk is None else field.ntk + drawn.rate
-        field = replace(
-            field, nngp=field.nngp + drawn.variance + drawn.mean**2, ntk=ntk, origin=None,
-            sources=field.sources | {Source(bias.name)}, uneven=field.uneven or bool(field.own and (drawn.mean or drawn.variance)),
-        )  # fmt: skip
-        if drawn.mean and call.run.alone:
-            mean = torch.zeros_like(field.own_diagonal()) if field.mean is None else field.mean
-            field = replace(field, mean=mean + drawn.mean)
-    return field
+        return _biased(call, field, bias)
+    return field if bias is None else plus(_of_bias(call), field, _number(call, bias))
+
+
+def _number(call: Call, data: Data) -> float:
+    """Of constants that a norm multiplies or adds: the one that all features share."""
+    first = data.tensors[0].flatten()
+    if not data.constant or not bool((first == first[0]).all()):
+        raise call.refuse(
+            "its weight or bias is a fixed tensor that holds another number for each feature",
+            "use parameters, or one number for all",
+        )
+    return float(first[0])
+
+
+def _of_bias(call: Call) -> Call:
+    """The same call under a name of its own: under the node's the norm itself keeps its moments."""
+    return replace(call, node=replace(call.node, name=f"{call.node.name}.bias"))
+
+
+def _biased(call: Call, field: Field, bias: Weight) -> Any:
+    """A bias adds its variance, and its mean as any number is added: what follows sees shifted features."""
+    call.run.one_way(call, bias.name, "a bias")
+    drawn = call.run.entry(bias)
+    ntk = None if field.ntk is None else field.ntk + drawn.rate
+    sources, parted = field.sources | {Source(bias.name)}, bool(field.own and (drawn.variance or not field.gaussian))
+    field = replace(
+        field, nngp=field.nngp + drawn.variance, ntk=ntk, origin=None, sources=sources,
+        uneven=field.uneven or (parted and bool(drawn.mean or drawn.variance)),
+    )  # fmt: skip
+    return plus(_of_bias(call), field, drawn.mean)

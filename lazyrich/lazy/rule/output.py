@@ -6,6 +6,8 @@ import math
 from dataclasses import replace
 from typing import Any
 
+import torch
+
 from lazyrich.family import Role
 from lazyrich.lazy.field import Curve, Field, Mix, Sources
 from lazyrich.lazy.rule.table import Call
@@ -54,6 +56,26 @@ def refuse_few(call: Call, value: Any, groups: int = 1) -> None:
             "features of an inner layer",
             "normalise before the readout",
         )
+
+
+def tell_random(call: Call, outputs: Field, factor: str, curve: Curve | None = None) -> None:
+    """Note that outputs themselves stay in the tangent kernel, which a network of any width then draws anew."""
+    run, few = call.run, number_of_features(outputs) < FEW or bool(call.run.weights.roles)
+    if not run.tangent or run.averaged or run.random or outputs.ntk is None or not few or not fixed(call, outputs.sources):
+        return
+    if (curve is not None and _is_straight(curve)) or not bool(outputs.ntk.any()):
+        return
+    run.random = call.refuse(
+        f"behind the readout {factor} stays in the tangent kernel, and outputs are random at every width, so the kernel is",
+        "take this into the loss and end the network in a linear layer; the nngp kernel alone is known, k.nngp(x)",
+    )
+
+
+def _is_straight(curve: Curve) -> bool:
+    """Whether it is a x + b."""
+    below, b, above, far = curve.curve(torch.tensor([-1.3, 0.0, 1.3, 7.8], dtype=torch.float64)).tolist()
+    size = 1e-9 * (abs(above - b) + 1e-30)
+    return abs(above + below - 2 * b) <= size and abs(far - b - 6 * (above - b)) <= 10 * size
 
 
 def is_linear(call: Call, value: Any) -> bool:

@@ -56,6 +56,6 @@ def scalar(call: Call, value: Any) -> float | None:
     if drawn.rate and call.run.tangent:
         raise call.refuse(
             f"'{value.name}' is one number for all features, so its part of the tangent kernel stays random at infinite width",
-            "freeze it (requires_grad_(False)), or give it one number a feature; the nngp kernel alone is known",
+            "freeze it (requires_grad_(False)), or give it one number a feature; the nngp kernel alone is known, k.nngp(x)",
         )
     return drawn.mean

@@ -13,10 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lazyrich.errors import KernelError
 from lazyrich.graph.node import Batch
 from lazyrich.lazy.field import IDENTITY, Curve, Data, Field, Overlap, Random, Turned, Weight
 from lazyrich.lazy.layout import Atom, Axis, Kind, size_of
-from lazyrich.lazy.rule.linear import mixed, sum_over
+from lazyrich.lazy.rule.linear import DATA, mixed, sum_over
 from lazyrich.lazy.rule.table import Call, pairs, register
 
 Labels = Sequence[Any]  # a name for every axis; an axis that two factors share has one name
@@ -66,11 +67,24 @@ def gates(call: Call) -> Any:
 @register("softmax", "log_softmax", says="numbers as they are; refused of a branch")
 def normalised(call: Call) -> Any:
     """Of attention's numbers it never comes here."""
+    tables = _tables(call)
+    if tables:
+        raise call.refuse(
+            f"its logits hold the random table '{', '.join(tables)}', whose few entries stay random at infinite width",
+            "take constants in its place (register_buffer), as distances times a number, or leave it out",
+        )
     raise call.refuse(
         "it normalises a branch that stays random at infinite width, as the gates of a mixture of experts do; no kernel in closed "
         "form is known",
         "gate by sigmoid entry by entry, or take softmax of products over features that are scaled by 1/d",
     )
+
+
+def _tables(call: Call) -> list[str]:
+    """Parameters that alone make a branch: of positions or tokens, added to numbers."""
+    bare = getattr(call.args[0], "base", call.args[0])
+    made = [source.name for source in getattr(bare, "sources", ()) if source not in DATA]
+    return sorted(made) if made and all(call.run.ways.get(name) == "a table" for name in made) else []
 
 
 def contract(call: Call, left: Any, right: Any, of_left: Labels, of_right: Labels, out: Labels) -> Any:
@@ -123,12 +137,22 @@ def covariances(call: Call, first: Any, second: Any) -> tuple[tuple[Tensor, Tens
             "queries and keys share a part of their weights and are not the same, so their covariance is not known",
             "give both the same linear layer of the same input, or layers of their own",
         )
+    if one.layout.positions != two.layout.positions:
+        raise call.refuse("its queries have their positions in another order than its keys", "give both the same axes")
     run, key = call.run, call.node.name
     if run.alone:
-        found = a * b * one.nngp
+        found = a * b * one.ordered(one.layout.positions).nngp
         run.first[key] = (found, found)
     mine = run.first[key][0]
     return (mine, mine if run.alone else run.second[key][0]), a * b
+
+
+def several_axes(call: Call) -> KernelError:
+    """The error to raise where weights of attention differ along axes that it does not attend over."""
+    return call.refuse(
+        "it attends over one axis of several with queries and keys of the same weights, so its weights differ along the others",
+        "give queries and keys weights of their own, or flatten the positions to one axis",
+    )
 
 
 def _bare(call: Call, value: Any) -> tuple[Field, float]:
@@ -151,12 +175,12 @@ def _overlap(call: Call, left: Any, right: Any, of_left: Labels, of_right: Label
     key = [name for name in of_right if name not in of_left]
     places = [a for axis in (*axes.values(), *others.values()) for a in axis if a.kind is Kind.POSITION]
     own = [a for name in (*query, *key) for a in {**axes, **others}[name] if a.kind is Kind.POSITION]
-    if len(query) != 1 or len(key) != 1 or max(len(axes[query[0]]), len(others[key[0]])) > 1:
+    if len(query) != 1 or len(key) != 1:
         raise call.refuse("it attends over one axis of several", "flatten the positions to one axis")
     queries, keys = size_of(axes[query[0]]), size_of(others[key[0]])
     found, inner = covariances(call, left, right)
-    if found is not None and len(own) != len(places):
-        raise call.refuse("it attends over one axis of several", "flatten the positions to one axis")
+    if found is not None and len(own) != len(places):  # else the weights are the same ones along the other axes, as of windows
+        raise several_axes(call)
     if found is None:
         like, inputs = _bare(call, left)[0].nngp, call.run.inputs
         found = like.new_zeros(len(inputs[0]), queries, keys), like.new_zeros(len(inputs[-1]), queries, keys)
@@ -192,7 +216,10 @@ def _matrices(call: Call, data: Data, order: list[int]) -> tuple[Tensor, Tensor]
         tensor = tensor.movedim(batch[0], 0) if batch else tensor.unsqueeze(0)
         z = tensor.reshape(1 if data.constant else len(call.run.inputs[i]), -1, *tensor.shape[-2:])
         if not torch.allclose(z, z[:, :1].expand_as(z)):
-            raise call.refuse("its matrices differ from head to head, so the heads are no copies of each other", "use the same")
+            raise call.refuse(
+                "its matrices differ from head to head, or from window to window, so these are no copies of each other",
+                "use the same",
+            )
         found.append(z[:, 0])
     return found[0], found[-1]
 

@@ -121,6 +121,8 @@ def product(call: Call, first: Any, second: Any) -> Any:
     _refuse_dependent(call, a, b, "multiplied")
     if a.mixed and b.mixed:
         raise call.refuse("it multiplies two joined branches, whose stretches have other laws", "multiply before joining")
+    for one in (a, b):
+        output.tell_random(call, one, "the other output")
     ntk = None if a.ntk is None else a.ntk * b.nngp + a.nngp * b.ntk  # type: ignore[operator]
     mean = None if a.mean is None or b.mean is None else a.mean * b.mean
     return Field(a.layout, a.order, a.nngp * b.nngp, ntk, a.full, a.sources | b.sources, False, a.centred or b.centred, mean,
@@ -171,7 +173,10 @@ def _blocks(call: Call, parts: list[Field], at: int) -> Field:
     for i, one in enumerate(parts):
         for other in parts[:i]:
             if full and not _independent(one.sources, other.sources):
-                raise call.refuse("it joins positions of dependent branches", "join before they branch")
+                raise call.refuse(
+                    "it joins positions of dependent branches",
+                    "join before they branch; of a recurrent layer's states take the last one",
+                )
             if full and not (one.centred or other.centred):
                 raise call.refuse("it joins positions of branches that both have means", "join before their activations")
     first = parts[0]
@@ -330,8 +335,8 @@ def _token(call: Call, value: Any, like: Field, at: int) -> Field:
     if not isinstance(value, Weight):
         if isinstance(value, Data) and not value.constant and value.number is None:
             raise call.refuse(
-                "it joins a branch with the inputs, or with what is computed of them alone: a fixed number of features is no part "
-                "of infinitely many",
+                "it joins a branch with the inputs, or with what is computed of them alone: a fixed number of features has no "
+                "share in those that grow, so the limit would not see them, and a network of finite width does",
                 "give the inputs a linear layer of their own and add or join its output",
             )
         raise call.refuse("it joins a branch with a constant", "add constants instead")
@@ -358,6 +363,8 @@ def gained(call: Call, field: Field, weight: Weight) -> Field:
         raise call.refuse(f"the gain '{name}' acts twice on one branch", "untie the two, or put a linear layer between them")
     drawn = call.run.entry(weight)
     square = drawn.mean**2 + drawn.variance
+    if drawn.rate:
+        output.tell_random(call, field, "the output itself")
     ntk = None if field.ntk is None else field.ntk * square + field.nngp * drawn.rate
     mean = None if field.mean is None else field.mean * drawn.mean
     own = field.own + drawn.rate / drawn.mean**2 if drawn.mean else 0.0

@@ -141,6 +141,8 @@ def _normed(call: Call, value: Any, reason: KernelError) -> Turned:
     field, size = _plain(call, value)[0], 1.0
     gain, bias = call.get(2, "weight"), call.get(3, "bias") if call.node.op == "layer_norm" else None
     for parameter in (gain, bias):
+        if isinstance(parameter, Data):
+            raise reason
         if not isinstance(parameter, Weight):
             continue
         drawn = call.run.entry(parameter)

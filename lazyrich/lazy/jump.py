@@ -1,0 +1,28 @@
+"""Jumps of nonlinearities: training moves what they do, and no derivative, so no tangent kernel either, knows of it."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING
+
+from lazyrich.gaussian import Dual
+from lazyrich.lazy.field import Curve
+
+if TYPE_CHECKING:
+    from lazyrich.lazy.rule.table import Call
+
+
+def tell(call: Call, curve: Curve, known: Dual) -> None:
+    """Warn, once a nonlinearity, that a tangent kernel is asked for which trained networks do not follow."""
+    told, key = call.run.duals, f"{curve.key}.jump"
+    if key in told or call.run.averaged:
+        return
+    told[key] = known
+    q = call.run.first[curve.key][0].detach().double().max()
+    if bool(known.derivative_variance(q).isinf()) and bool(known.slope_variance(q).isfinite()):
+        warnings.warn(
+            f"got the nonlinearity '{call.node.op}' at {call.node.place}, which jumps: its tangent kernel counts what gradients "
+            "see, which is not the jump, and training of wide networks does not follow it; expected a continuous one. The nngp "
+            "kernel is right, k.nngp(x)",
+            stacklevel=2,
+        )
