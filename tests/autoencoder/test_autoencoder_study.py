@@ -17,7 +17,7 @@ from lazyrich.errors import AutoencoderError, LazyrichError, Unfinished
 from lazyrich.scaling.native import ADJUST, MATRIX
 from lazyrich.scaling.optimizer import ENTRYWISE, GRADIENT
 
-SMALL = {"starts": ["default", "cascading"], "schemes": ["mup"], "widths": [8, 16], "seeds": 2, "steps": 20, "samples": 200,
+SMALL = {"starts": ["default", "cascading"], "schemes": ["mup"], "widths": [8, 16], "seeds": 2, "steps": 8, "samples": 200,
          "test": 90, "lrs": [0.01]}  # fmt: skip
 
 
