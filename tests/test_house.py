@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -312,10 +313,32 @@ def test_every_name_of_the_face_is_listed_by_dir() -> None:
     assert set(lazyrich.__all__) <= set(dir(lazyrich))
 
 
-def test_the_zoo_can_be_imported_by_the_name_that_people_write() -> None:
-    code = "import lazyrich.zoo\nfrom lazyrich.zoo import MLP, mlp\nfrom lazyrich.family import zoo\n"
-    code += "assert lazyrich.zoo.MLP is MLP is zoo.MLP and mlp is zoo.mlp and lazyrich.zoo.__all__ == zoo.__all__"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+FIRST_IMPORTS = """
+import sys
+
+def loaded(*names):
+    return [name for name in names if name in sys.modules]
+
+import lazyrich.report
+assert loaded("torch", "matplotlib", "jinja2") == [], "the room of reports"
+import lazyrich.data
+assert loaded("sklearn", "scipy", "torch") == ["torch"], "the room of data"
+import lazyrich.zoo
+from lazyrich.zoo import MLP, mlp
+from lazyrich.family import zoo
+assert lazyrich.zoo.MLP is MLP is zoo.MLP and mlp is zoo.mlp and lazyrich.zoo.__all__ == zoo.__all__, "the name that people write"
+lazyrich.dmft
+assert loaded("scipy", "sklearn", "matplotlib", "sympy") == [], "the room of the rich limit"
+from lazyrich.report import figure
+from lazyrich.report.result import Loss
+figure.losses([Loss(64, (1.0, 2.0), (None, None), (None, None))], "k")
+assert loaded("matplotlib.pyplot") == [], "a figure"
+"""
+
+
+def test_rooms_import_only_what_they_need_and_the_zoo_has_the_name_that_people_write() -> None:
+    done = subprocess.run([sys.executable, "-c", FIRST_IMPORTS], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
 
 
 def test_an_unknown_name_of_the_face_is_an_attribute_error_that_lists_the_known_ones() -> None:
@@ -342,7 +365,8 @@ def test_a_first_look_imports_nothing_heavy(look: str, tmp_path: Path) -> None:
 
 
 def test_a_file_whose_examples_come_first_does_not_hide_the_function_of_its_name() -> None:
-    files = ["lazyrich/inference/classify.py", "tests/inference/test_inference_classify.py"]
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files, "-k", "are_those_of_sampling"]
-    done = subprocess.run(command, cwd=HOUSE.parent, capture_output=True, text=True)
+    files = ["lazyrich/data/load.py", "tests/data/test_data_load.py"]  # of those that have such a name, the quickest to import
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files, "-k", "a_data_set_is_read_once"]
+    light = os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    done = subprocess.run(command, cwd=HOUSE.parent, capture_output=True, text=True, env=light)
     assert done.returncode == 0, done.stdout

@@ -13,7 +13,7 @@ from lazyrich.errors import AutoencoderError, LazyrichError
 
 FAMILIES = {"dense": lzr.zoo.autoencoder, "conv": lzr.zoo.conv_autoencoder, "tied": lzr.zoo.tied_autoencoder,
             "vae": lzr.autoencoder.vae}  # fmt: skip
-FEW = {"schemes": ["mup"], "widths": [8, 16], "seeds": 2, "steps": 30, "samples": 200, "test": 90, "lrs": [0.01]}
+FEW = {"schemes": ["mup"], "widths": [8, 16], "seeds": 2, "steps": 12, "samples": 200, "test": 90, "lrs": [0.01]}
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -86,7 +86,7 @@ def test_studies_train_every_family(name):
 
 
 def test_a_variational_study_trains_the_bound_and_reads_the_means():
-    found = study(lzr.autoencoder.vae, "digits", ["default"], **{**FEW, "steps": 150})
+    found = study(lzr.autoencoder.vae, "digits", ["default"], **{**FEW, "steps": 100})
     cell = found.cells[-1]
     assert cell["engine"] == "loop"
     assert cell["curve"][-1][1] < cell["curve"][0][1]
@@ -96,7 +96,7 @@ def test_a_variational_study_trains_the_bound_and_reads_the_means():
         assert seed["code rate"] >= 0
         assert seed["evidence bound"] is not None
     assert "evidence bound" in str(found)
-    more = study(lzr.autoencoder.vae, "digits", ["default"], beta=20.0, **{**FEW, "steps": 150})
+    more = study(lzr.autoencoder.vae, "digits", ["default"], beta=20.0, **{**FEW, "steps": 100})
     rate = [sum(s["code rate"] for c in f.cells for s in c["seeds"]) for f in (found, more)]
     assert rate[1] < 0.5 * rate[0]
     assert more.settings["beta"] == 20.0

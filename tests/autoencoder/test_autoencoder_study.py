@@ -18,7 +18,7 @@ from lazyrich.errors import AutoencoderError, LazyrichError, Unfinished
 from lazyrich.scaling.native import ADJUST, MATRIX
 from lazyrich.scaling.optimizer import ENTRYWISE, GRADIENT
 
-SMALL = {"starts": ["default", "cascading"], "schemes": ["mup"], "widths": [8, 16], "seeds": 2, "steps": 20, "samples": 200,
+SMALL = {"starts": ["default", "cascading"], "schemes": ["mup"], "widths": [8, 16], "seeds": 2, "steps": 8, "samples": 200,
          "test": 90, "lrs": [0.01]}  # fmt: skip
 
 
@@ -303,7 +303,7 @@ def _compared_widths(found):
 
 def test_a_study_gives_the_same_numbers_stacked_single_in_processes_and_in_shards(tmp_path):
     whole = study(lzr.zoo.autoencoder, "digits", **SMALL)
-    assert numbers(whole) == numbers(study(lzr.zoo.autoencoder, "digits", executor="processes", workers=2, **SMALL))
+    assert numbers(whole) == numbers(study(lzr.zoo.autoencoder, "digits", executor="processes", workers=1, **SMALL))
     loop = study(lzr.zoo.autoencoder, "digits", engine="loop", **SMALL)
     assert [row[3] for row in numbers(loop)] == pytest.approx([row[3] for row in numbers(whole)], rel=1e-3)
     for part in ("1/2", "2/2"):

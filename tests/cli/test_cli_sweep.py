@@ -1,6 +1,7 @@
 """``lazyrich sweep``, ``merge`` and ``export`` from the outside."""
 
 import csv
+import importlib
 import json
 import signal
 import sqlite3
@@ -191,7 +192,11 @@ def test_shards_merge_and_export(words, tmp_path, capsys):
         (["lr=1", "--timeout", "3"], "got a timeout for executor 'inline'"),
     ],
 )
-def test_bad_input_is_one_line_and_status_2(words, tmp_path, capsys, more, says):
+def test_bad_input_is_one_line_and_status_2(words, tmp_path, capsys, more, says, monkeypatch):
+    if "dask://127.0.0.1:1" in more:
+        distributed = importlib.import_module("distributed")
+        impatient = lambda *args, timeout, whole=distributed.Client, **named: whole(*args, timeout=timeout / 10, **named)  # noqa: E731
+        monkeypatch.setattr(distributed, "Client", impatient)
     assert main([*words, *more, "--out", str(tmp_path / "run")]) == 2
     said = capsys.readouterr().err
     assert says in said

@@ -19,6 +19,10 @@ SMALL = {
     "init": ["--width", "64", "--seeds", "2", "--samples", "4", "--out", "tmp"],
     "limit": ["--steps", "5", "--samples", "5", "--test", "2", "--widths", "64", "128", "--neurons", "800", "--out", "tmp"],
     "demo": ["--widths", "64", "128", "--seeds", "1", "--out", "tmp"],
+    "autoencoder": ["--steps", "4", "--samples", "100", "--lrs", "0.01", "--out", "tmp"],
+    "transfer": ["--widths", "32", "64", "--steps", "4", "--out", "tmp"],
+    "tangent": ["--steps", "4", "--samples", "8", "--few", "2", "--out", "tmp"],
+    "dial": ["--steps", "4", "--samples", "100", "--test", "50", "--out", "tmp"],
 }
 
 

@@ -1,8 +1,5 @@
 """One's own data, in its odder shapes, and the corners of the one verb."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import torch
@@ -159,9 +156,3 @@ def test_a_function_that_crashes_or_gives_no_data_is_told_by_its_reference(tmp_p
         load(f"{file}:word")
     with pytest.raises(UsageError, match="no 'absent'; its callables are crash, needs, word"):
         load(f"{file}:absent")
-
-
-def test_importing_the_room_loads_neither_scikit_learn_nor_scipy():
-    code = "import sys, lazyrich.data; print([m for m in ('sklearn', 'scipy', 'torch') if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "['torch']"

@@ -78,8 +78,8 @@ def test_relu_mlp_follows_the_recursion(depth, b):
 def test_relu_diagonal_at_depth_100():
     """w = 2, b = 0: K = 2|x|^2/d at every depth and Theta = depth K."""
     q = 2 * X.square().mean(1)
+    k = lzr.kernel(mlp(100), init=lzr.init.variance(2.0))
     for x, tolerance in ((X, 1e-12), (X.float(), 1e-5)):
-        k = lzr.kernel(mlp(100), init=lzr.init.variance(2.0))
         nngp, ntk = k(x)
         assert nngp.dtype == ntk.dtype == x.dtype
         for got, expected in ((nngp, q), (ntk, 100 * q)):
@@ -515,7 +515,7 @@ def test_a_plan_has_the_kernel_that_its_wide_networks_tend_to(scheme, overrides)
     k = lzr.kernel(plan)
     width = 2048 if scheme.global_rate else 512  # what vanishes falls as base / width there
     found = []
-    for seed in range(4 if scheme.global_rate else 8):
+    for seed in range(2 if scheme.global_rate else 4):
         model = plan.build(width, seed=seed)
         groups = plan.param_groups(model, lr=1.0)
         by_id = {id(p): group["lr"] for group in groups for p in group["params"]}

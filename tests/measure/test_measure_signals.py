@@ -91,7 +91,7 @@ def test_a_layer_that_falls_on_the_way_is_named():
 
 
 def test_a_network_without_a_rule_is_measured_and_says_why():
-    found = found_for(lzr.zoo.transformer, seeds=2)
+    found = found_for(lzr.zoo.transformer, seeds=2, width=64, samples=3)
     assert "softmax" in found.reason or "scaled_dot_product_attention" in found.reason
     assert all(math.isnan(line.level_predicted) and line.level > 0 for line in found.lines)
     assert found.to_dict()["lines"][0]["level_predicted"] is None
@@ -161,7 +161,7 @@ def test_a_stack_whose_activation_jumps_has_a_place_without_an_edge(weight, says
     ids=["residual", "shallow", "attention"],
 )  # fmt: skip
 def test_a_network_without_a_place_says_why(factory, says):
-    found = found_for(factory, seeds=2)
+    found = found_for(factory, seeds=2, width=64, samples=3)
     assert isinstance(found.phase, str)
     assert re.search(says, found.phase)
     assert found.to_dict()["phase"] is None

@@ -76,7 +76,7 @@ def test_losses_movement_and_linearisation_are_those_of_explicit_descent(found) 
 
 
 def test_the_finite_kernel_is_near_its_limit_and_comes_nearer(found) -> None:
-    wide = tangents(plan(), "digits", 512, **{**SMALLER, "steps": 1})
+    wide = tangents(plan(), "digits", 256, **{**SMALLER, "steps": 1})
     assert found.limit["reason"] == wide.limit["reason"] == ""
     assert wide.limit["distance"] < 0.7 * found.limit["distance"] < 0.5
 

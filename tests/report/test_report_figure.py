@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -142,20 +140,3 @@ def test_the_last_of_thinned_values_is_kept():
 def test_one_width_is_drawn():
     curve = Curve("a", "update", 1, (64.0,), (0.1,), (None,), (None,))
     assert figure.panel([curve], figure.panel_spans([[curve]])[0], "k", "a", 0.5).endswith("</svg>")
-
-
-def test_importing_the_room_is_light():
-    heavy = ("torch", "matplotlib", "jinja2")
-    code = f"import sys, lazyrich.report; print([m for m in {heavy} if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
-
-
-def test_drawing_leaves_pyplot_alone():
-    code = (
-        "import sys; from lazyrich.report import figure; from lazyrich.report.result import Loss;"
-        "figure.losses([Loss(64, (1.0, 2.0), (None, None), (None, None))], 'k');"
-        "print('matplotlib.pyplot' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"

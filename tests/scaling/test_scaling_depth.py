@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 
 import pytest
@@ -36,11 +37,16 @@ class Stream(nn.Module):
         return self.readout(self.stream(x))
 
 
-def measured(depth, optimizer, exponent, seed):
-    """RMS of the stream and of its change; the middle layer's own update relative to its weights, after a few steps."""
+@functools.cache
+def planned(depth, optimizer, exponent):
     family = lzr.Family(Stream, base=WIDTH, depth=depth)
     options = {} if exponent is None else {"branches": ["blocks.*"], "base_depth": 1, "depth_exponent": exponent}
-    plan = lzr.plan(family, lzr.mup(), optimizer, **options)
+    return lzr.plan(family, lzr.mup(), optimizer, **options)
+
+
+def measured(depth, optimizer, exponent, seed):
+    """RMS of the stream and of its change; the middle layer's own update relative to its weights, after a few steps."""
+    plan = planned(depth, optimizer, exponent)
     model = plan.build(WIDTH, seed=seed, meet=True)
     generator = torch.Generator().manual_seed(0)
     x, y = torch.randn(16, 8, generator=generator), torch.randn(16, 4, generator=generator)

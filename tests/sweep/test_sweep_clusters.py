@@ -1,5 +1,6 @@
 """Local clusters of two workers, as Dask and Ray start them: the same trials, also when a worker is killed."""
 
+import importlib
 import os
 import signal
 import subprocess
@@ -53,9 +54,10 @@ def always_dead(a):
 def test_a_trial_that_kills_its_dask_worker_takes_no_other_with_it(tmp_path):
     """Dask blames all that waited on the dead workers."""
     pytest.importorskip("distributed")
-    results = sweep(always_dead, {"a": list(range(10))}, tmp_path / "s", executor=executor_for("dask", workers=2))
+    with importlib.import_module("dask.config").set({"distributed.scheduler.allowed-failures": 1}):
+        results = sweep(always_dead, {"a": list(range(10))}, tmp_path / "s", executor=executor_for("dask", workers=2))
     assert [o.settings["a"] for o in results.failures] == [3] and results.failures[0].status == "died"
-    assert "died: a=3: its worker process died (KilledWorker; Dask tried it alone up to 4 times); run it with" in str(results)
+    assert "died: a=3: its worker process died (KilledWorker; Dask tried it alone up to 2 times); run it with" in str(results)
     assert sorted(o.value["value"] for o in results.outcomes if o.status == "done") == [a for a in range(10) if a != 3]
 
 
@@ -177,8 +179,10 @@ def test_a_killed_ray_worker_costs_one_trials_time(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_dask_cluster_that_is_not_there_is_said(tmp_path):
-    pytest.importorskip("distributed")
+def test_a_dask_cluster_that_is_not_there_is_said(tmp_path, monkeypatch):
+    distributed = pytest.importorskip("distributed")
+    impatient = lambda *args, timeout, whole=distributed.Client, **named: whole(*args, timeout=timeout / 10, **named)  # noqa: E731
+    monkeypatch.setattr(distributed, "Client", impatient)
     with pytest.raises(SweepError, match="'127.0.0.1:9' does not answer"):
         sweep(once_dead, {"a": [1]}, tmp_path / "s", executor=executor_for("dask://127.0.0.1:9"))
 

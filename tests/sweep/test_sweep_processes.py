@@ -124,7 +124,7 @@ def test_an_answer_that_waits_for_a_busy_parent_is_not_too_late(tmp_path):
         return a
 
     results = sweep(
-        nap, {"a": list(range(6))}, tmp_path / "s", executor=Processes(2, retries=0, timeout=0.7),
+        nap, {"a": list(range(4))}, tmp_path / "s", executor=Processes(2, retries=0, timeout=0.7),
         callbacks=[lambda outcome: time.sleep(1.0)],
     )  # fmt: skip
     assert [o.error for o in results.failures] == []
