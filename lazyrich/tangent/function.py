@@ -16,6 +16,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from lazyrich.errors import TangentError
 from lazyrich.functional import as_they_were, functional_call
+from lazyrich.tangent.plain import is_plain
 from lazyrich.tangent.written import smooth
 
 Parameters = Mapping[str, Tensor]
@@ -159,7 +160,7 @@ class NetworkFunction:
             raise TangentError(f"{name} is {x.dtype} but the parameters are {dtype}; call x.to({dtype}) or model.to({x.dtype})")
         some = _some(x)
         try:
-            both, *each = self.tried([some, *some[:2].split(1), *([some[2:]] if len(some) > 2 else [])], name)
+            both, *each = self._few(some, name)
             alone = torch.cat(each)
         except (RuntimeError, ValueError, IndexError, TypeError, AssertionError, KeyError, AttributeError) as error:
             line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -182,6 +183,18 @@ class NetworkFunction:
                 f"{type(self.model).__name__} mixes samples: its outputs on some of {name} are others together than on each alone, "
                 f"{MIXES}, and batch_first=True where axis 0 would hold positions"
             )
+
+    def plain(self, x: Tensor) -> bool:
+        """Whether it is known without a trial that the network treats samples one by one, and draws and changes nothing."""
+        return is_plain(self.model, x)
+
+    def _few(self, some: Tensor, name: str) -> list[Tensor]:
+        """Outputs of a few samples together, and of parts of them."""
+        if self.plain(some):
+            with torch.no_grad():
+                out = self._run({**self._constants, **self.parameters}, some)
+            return [out, out]
+        return self.tried([some, *some[:2].split(1), *([some[2:]] if len(some) > 2 else [])], name)
 
     def refuse_still(self, x: Tensor) -> None:
         """Refuse outputs that move in jumps or not at all: gradients are zero, here and nearby, by an operation without slope.

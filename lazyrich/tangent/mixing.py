@@ -27,6 +27,8 @@ def refuse_mixed(function: NetworkFunction, x: Tensor, name: str = "x", block: i
     Example:
         >>> refuse_mixed(NetworkFunction(torch.nn.Linear(3, 2)), torch.randn(100, 3))
     """
+    if function.plain(x):
+        return
     for some in x.split(max(block, TOGETHER) if block else max(1, len(x))):
         if len(some) > FEW and _mixed(function, some, name):
             refuse_other(function, some, name)

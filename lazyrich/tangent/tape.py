@@ -119,7 +119,7 @@ def tape(function: NetworkFunction, x: Tensor, unknown: frozenset[str] | None = 
     uses = [use for use in uses if use.names - unknown]
     if odd := frozenset().union(*(use.names for use in uses if not len(use.a) == len(x) == len(use.out))):
         raise Misfit(odd)
-    for at in _again(len(x), moves):
+    for at in () if function.plain(x) else _again(len(x), moves):
         if odd := _elsewhere(function, x, at, uses, unknown, out.detach()):
             raise Misfit(odd)
     with differentiable(function.model):
@@ -187,19 +187,26 @@ def probe(function: NetworkFunction, x: Tensor) -> Probe:
     """
     some = x[[i * len(x) // PROBED for i in range(PROBED)]] if len(x) > PROBED else x
     some = torch.cat([some, some[:1]]) if len(some) == 2 else some
-    n = len(some)
     uses, unknown, out, _ = _forward(function, some)
+    if not function.plain(x):
+        unknown = unknown | _turned(function, some, uses)
+    known = [use for use in uses if use.names - unknown]
+    gradients = frozenset(use.weight for use in known if use.weight and not use.sums)
+    return Probe(unknown, gradients, out.shape[1], sum(use.out.numel() // len(some) for use in known))
+
+
+def _turned(function: NetworkFunction, some: Tensor, uses: list[Use]) -> frozenset[str]:
+    """Parameters that are read in another way, or by an operation that has not its samples on axis 0, with samples turned round."""
+    n = len(some)
     turned, more, *_ = _forward(function, torch.cat([some.roll(1, 0), some[:1]]))
-    unknown = unknown | more
+    unknown = more
     if [use.names for use in uses] != [use.names for use in turned]:  # its course depends on the data
         unknown = unknown.union(*(use.names for use in (*uses, *turned)))
     for use, other in zip(uses, turned, strict=False):
         fits = len(use.a) == n == len(use.out) and len(other.a) == n + 1
         if not fits or not _agree(use.a.roll(1, 0), other.a[:n]):
             unknown = unknown | use.names
-    known = [use for use in uses if use.names - unknown]
-    gradients = frozenset(use.weight for use in known if use.weight and not use.sums)
-    return Probe(unknown, gradients, out.shape[1], sum(use.out.numel() // len(some) for use in known))
+    return unknown
 
 
 def _forward(function: NetworkFunction, x: Tensor) -> tuple[list[Use], frozenset[str], Tensor, bool]:
