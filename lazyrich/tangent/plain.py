@@ -9,7 +9,7 @@ ENTRYWISE = (
     nn.Identity, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish, nn.Tanh, nn.Sigmoid,
     nn.Softplus, nn.Softsign, nn.LogSigmoid, nn.Hardtanh, nn.Hardswish, nn.Tanhshrink, nn.Softshrink,
 )  # fmt: skip
-IMAGES: dict[type[nn.Module], int] = {  # axes that they take with the samples; with one less they would take the samples for channels
+IMAGES: dict[type[nn.Module], int] = {  # axes with that of the samples; of one less they would take the samples for channels
     nn.Conv1d: 3, nn.Conv2d: 4, nn.Conv3d: 5, nn.AvgPool1d: 3, nn.AvgPool2d: 4, nn.AvgPool3d: 5, nn.AdaptiveAvgPool1d: 3,
     nn.AdaptiveAvgPool2d: 4, nn.AdaptiveAvgPool3d: 5,
 }  # fmt: skip
