@@ -19,6 +19,7 @@ def is_plain(model: nn.Module, x: Tensor) -> bool:
     """Whether a network is a row of such layers, unchanged, for samples of this shape; of others nothing is said.
 
     Example:
+        >>> import torch
         >>> net = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
         >>> is_plain(net, torch.ones(5, 3)), is_plain(nn.Sequential(nn.Softmax(0)), torch.ones(5, 3))
         (True, False)
