@@ -272,13 +272,13 @@ class Kernel:
         return Traced.of(found)
 
     def _refused_at(self, graph: Graph, x: Tensor) -> str:
-        """The operation that has no kernel; empty where all have."""
+        """The operation that has no NNGP; empty where all have."""
         traced = Traced.of(graph)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # they come when the kernel is asked for
                 moments = self._moments(traced, x)
-                self._run(traced, (x, x), tangent=True, first=moments, second=moments).output()
+                self._run(traced, (x, x), tangent=False, first=moments, second=moments).output()  # joins are the same in both
         except KernelError as error:
             return error.node
         return ""

@@ -156,6 +156,25 @@ def test_a_norm_over_features_behind_it_stays_a_norm(x):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
 
 
+class Gained(Net):
+    """A scalar gain below makes the tangent kernel random, and the covariance not."""
+
+    def __init__(self, mix):
+        super().__init__(mix)
+        self.gain = nn.Parameter(torch.ones(()))
+
+    def forward(self, x):
+        return self.c(self.mix(self.gain * self.b(self.a(x).relu())).erf().mean(1))
+
+
+def test_the_covariance_alone_is_found_where_the_tangent_kernel_is_not(x):
+    mix, matrix = (lambda h: torch.stack([h[:, 0], h[:, 2]], 1)), ONE[[0, 2]]  # which only pairs of positions refuse
+    one, other = (lzr.kernel(Gained(m).double(), init=lzr.init.variance(1.5, 0.1)) for m in (mix, lambda h: matrix @ h))
+    torch.testing.assert_close(one.nngp(x), other.nngp(x), rtol=1e-11, atol=1e-13)
+    with pytest.raises(KernelError, match="stays random"):
+        one.ntk(x)
+
+
 @pytest.mark.parametrize("mix", [lambda h: h + h.roll(1, -1), lambda h: h + h.flip(1).roll(1, -1)])
 def test_joins_of_different_features_stay_refused(mix, x):
     with pytest.raises(KernelError, match="feature"):
