@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import inspect
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType, FunctionType
@@ -107,14 +107,24 @@ def watched(module: nn.Module, real: bool = False, seed: int = 0) -> Heads | Non
 def _run(module: nn.Module, args: tuple[Tensor, ...], generator: torch.Generator | None) -> _Watch:
     """What was seen of a copy of a module on some inputs, to its end or until it raised something."""
     watch = _Watch()
+    watch.ended = ended(module, args, generator, lambda twin: watch)
+    return watch
+
+
+def ended(
+    module: nn.Module,
+    args: tuple[Tensor, ...],
+    generator: torch.Generator | None,
+    watch: Callable[[nn.Module], TorchFunctionMode],
+) -> bool:
+    """Whether a copy of a module comes to its end on some inputs, under a watch that is made for the copy."""
     try:
         twin = twin_of(module, generator)
-        with torch.no_grad(), torch.random.fork_rng(devices=[]), torch.device("cpu" if generator else "meta"), watch:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]), torch.device("cpu" if generator else "meta"), watch(twin):
             twin(*args)
-        watch.ended = True
     except Exception:  # somebody's forward may raise anything on inputs that are not its own
-        pass
-    return watch
+        return False
+    return True
 
 
 def _routes(module: nn.Module) -> bool:

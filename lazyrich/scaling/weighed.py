@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from lazyrich.scaling.attention import inputs, twin_of
+from lazyrich.scaling.attention import ended, inputs
 
 PRODUCTS = ("matmul", "__matmul__", "mm")
 
@@ -24,23 +24,9 @@ def weighed(module: nn.Module) -> set[tuple[str, int]]:
     """
     found: set[tuple[str, int]] = set()
     for args in inputs(module, None):
-        ended, seen = _run(module, args)
-        found |= seen
-        if ended:
+        if ended(module, args, None, lambda twin: _Watch(twin, found)):
             break
     return found
-
-
-def _run(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[bool, set[tuple[str, int]]]:
-    """Whether a copy of a module came to its end on some inputs, and what it multiplied with until there."""
-    found: set[tuple[str, int]] = set()
-    try:
-        twin = twin_of(module, None)
-        with torch.no_grad(), torch.device("meta"), _Watch(twin, found):
-            twin(*args)
-    except Exception:  # somebody's forward may raise anything on inputs that are not its own
-        return False, found
-    return True, found
 
 
 class _Watch(TorchFunctionMode):
