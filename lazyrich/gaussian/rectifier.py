@@ -62,7 +62,7 @@ class Rectifier(Dual):
             kernel, slope = self._smooth(c.double(), q1.double(), q2.double())
         else:
             c_, q1_, q2_ = (t.detach() for t in (c, q1, q2))
-            if dtype == torch.float32 and all(_fits(q) for q in (q1, q2)):
+            if dtype == torch.float32 and all(_fits(q) for q in (q1_, q2_)):
                 kernel, slope = self._fresh(c_, *_root(q1_), *_root(q2_))
             else:
                 kernel, slope = self._fresh(c_.double(), q1_.double(), q2_.double())
@@ -72,8 +72,8 @@ class Rectifier(Dual):
         return kernel.to(dtype), slope.to(dtype)
 
     def prepared(self, q: Tensor) -> tuple[Tensor, ...]:
-        """The variances, and in float32 their roots in two parts where kernels can start from those."""
-        exact = q.requires_grad or q.dtype != torch.float32 or not _fits(q, zeros=False) or self.bend == 0
+        """The variances, and their roots in two parts where kernels can start from those."""
+        exact = q.requires_grad or not _fits(q, zeros=False) or self.bend == 0
         return (q,) if exact else (q, *_root(q))
 
     def between(self, c: Tensor, first: Sequence[Tensor], second: Sequence[Tensor], tangent: bool) -> Pair:
@@ -124,10 +124,11 @@ class Rectifier(Dual):
             torch.mul(first, *scales, out=tangent).sqrt_()
             torch.add(tangent, c, out=total)
             tangent.sub_(c)
-        else:  # s - c to the last digit of the inputs, s + c from it
+        else:  # s - c and s + c to the last digit of the inputs
             low1, high2, low2, root2 = scales
-            torch.mul(first, high2, out=tangent).sub_(c).addcmul_(first, low2).addcmul_(low1, root2)
-            torch.add(tangent, c, alpha=2, out=total)
+            torch.mul(first, high2, out=tangent)
+            torch.add(tangent, c, out=total).addcmul_(first, low2).addcmul_(low1, root2)
+            tangent.sub_(c).addcmul_(first, low2).addcmul_(low1, root2)
         numbers = torch.finfo(kernel.dtype)
         total.clamp_(min=numbers.tiny)
         torch.div(total, tangent.clamp_(min=0), out=tangent)  # 1/t^2: a reciprocal root costs half a root
@@ -163,18 +164,19 @@ class Rectifier(Dual):
 
 
 def _fits(q: Tensor, zeros: bool = True) -> bool:
-    """Whether sums and products of roots neither underflow nor overflow in float32."""
+    """Whether sums and products of roots neither underflow nor overflow."""
     if q.numel() == 0:
         return True
     low, high = (float(v) for v in q.detach().aminmax())
     if low == 0 and zeros:
         low = float(torch.where(q.detach() > 0, q.detach(), 1.0).amin())
-    return low > 1e-15 and high < 1e15
+    numbers = torch.finfo(q.dtype)
+    return low > numbers.tiny**0.4 and high < numbers.max**0.4
 
 
 def _root(q: Tensor) -> tuple[Tensor, Tensor]:
-    """sqrt(q) = high + low in float32, high with half its digits, so that products of two highs are exact (Dekker 1971)."""
+    """sqrt(q) = high + low, high with half its digits, so that products of two highs are exact (Dekker 1971)."""
     root = q.sqrt()
-    large = root * (2.0**12 + 1)
+    large = root * (2.0 ** (12 if q.dtype == torch.float32 else 27) + 1)
     high = large - (large - root)
     return high, (q - high * high) / (root + high).clamp(min=torch.finfo(q.dtype).tiny)

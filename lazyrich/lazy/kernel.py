@@ -22,11 +22,11 @@ from lazyrich.lazy.field import Data, Field
 from lazyrich.lazy.need import needs_of, readouts_of
 from lazyrich.lazy.rule.table import Need
 from lazyrich.lazy.run import Moments, Run
-from lazyrich.lazy.tile import keep_freed_memory, squares, strips
+from lazyrich.lazy.tile import fresh, keep_freed_memory, squares, strips
 from lazyrich.lazy.weights import Init, Weights, weights_of, weights_of_plan
 from lazyrich.scaling import Plan, Scheme, ntk
 
-TILE = 3 * 2**18  # entries of one array of a tile: few enough for the caches, enough to keep all threads busy
+TILE = 3 * 2**20  # bytes of one array of a tile: few enough for the caches, enough to keep all threads busy
 
 
 @dataclass
@@ -126,7 +126,7 @@ class Kernel:
                 if not bool(values.detach().sum().isfinite()) and not bool(values.isfinite().all()):
                     raise KernelError(self._culprit(x1))
                 if name not in whole:
-                    whole[name] = values.new_empty(len(x1), len(x1 if x2 is None else x2), *values.shape[2:])
+                    whole[name] = fresh(values, (len(x1), len(x1 if x2 is None else x2), *values.shape[2:]))
                 _place(whole[name], rows, columns, values, x2 is None)
         return tuple(whole[name] for name in get)
 
@@ -139,7 +139,7 @@ class Kernel:
                 found.append(f"{node.op} at {node.place}")
 
         traced = self.traced(x)
-        for block in x.split(self.tile_size(traced)):
+        for block in x.split(self.tile_size(traced, x)):
             self._alone(traced, block, watch)
         where = f", first behind {found[0]}" if found else ""
         return (
@@ -158,7 +158,7 @@ class Kernel:
         """Passes of blocks of samples, each sample with itself."""
         x = self._checked(x)
         traced = self.traced(x)
-        for block in x.split(self.tile_size(traced)):
+        for block in x.split(self.tile_size(traced, x)):
             yield self._run(traced, (block,), tangent, averaged=averaged)
 
     def layers(self, x: Tensor) -> dict[str, Tensor]:
@@ -226,16 +226,16 @@ class Kernel:
             second = first if x2 is None else self._moments(traced, x2)
             other = x1 if x2 is None else x2
             keep_freed_memory()
-            size = self.tile_size(traced)
+            size = self.tile_size(traced, x1)
             for rows, columns in strips(len(x1), size * size) if x2 is None else squares(len(x1), len(other), size, False):
                 known = {"first": _sliced(first, rows), "second": _sliced(second, columns)}
                 mirrored = x2 is None and rows.start == columns.start
                 run = self._run(traced, (x1[rows], other[columns]), tangent, mirrored=mirrored, **known)
                 yield rows, columns, _settled(run)
 
-    def tile_size(self, traced: Traced) -> int:
-        """Samples a side, so that the largest array of a tile has about ``TILE`` entries."""
-        return max(1, math.isqrt(TILE // self._pairs(traced, traced.pair)))
+    def tile_size(self, traced: Traced, x: Tensor) -> int:
+        """Samples a side, so that the largest array of a tile has about ``TILE`` bytes."""
+        return max(1, math.isqrt(_entries(x) // self._pairs(traced, traced.pair)))
 
     def _pairs(self, traced: Traced, needs: Mapping[str, Need]) -> int:
         """Pairs of positions in the largest array, for each pair of samples."""
@@ -314,7 +314,7 @@ class Kernel:
 
     def _moments(self, traced: Traced, x: Tensor) -> Moments:
         """Variances at every node that needs them, for all samples."""
-        size = max(1, TILE // self._pairs(traced, traced.own))
+        size = max(1, _entries(x) // self._pairs(traced, traced.own))
         blocks = [self._alone(traced, block).first for block in x.split(size)]
         found: Moments = {}
         for key in blocks[0]:
@@ -414,6 +414,11 @@ def _row_by_row(node: Node, both: Data, first: Data, second: Data) -> bool:
     whole, *parts = tensors
     joined = torch.cat(parts, axes[0])
     return whole.shape == joined.shape and torch.allclose(whole.double(), joined.double(), rtol=1e-4, atol=1e-6, equal_nan=True)
+
+
+def _entries(x: Tensor) -> int:
+    """Entries of one array of a tile."""
+    return TILE // (x.element_size() if x.is_floating_point() else 4)
 
 
 def _place(whole: Tensor, rows: slice, columns: slice, values: Tensor, symmetric: bool) -> None:

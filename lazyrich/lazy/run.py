@@ -89,8 +89,16 @@ class Run:
             if self.watch is not None:
                 self.watch(node, values[node.name])
             for name in last_use.get(node.name, ()):
-                values.pop(name, None)
+                self._forget(values.pop(name, None), values)
         raise KernelError("the network returns nothing")
+
+    def _forget(self, gone: Any, values: Mapping[str, Any]) -> None:
+        """Let go of the arrays of a value that nobody reads any more, unless it has other names."""
+        if isinstance(gone, (Curve, Mix, Data)) and not any(value is gone for value in _leaves(list(values.values()))):
+            self._evaluated.pop(id(gone), None)
+            self._readers.pop(id(gone), None)
+            for key in [key for key, (data, _) in self._read.items() if data is gone]:
+                del self._read[key]
 
     def value(self, node: Node, values: Mapping[str, Any]) -> Any:
         """What an operation makes of the values of others."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -55,6 +56,18 @@ def keep_freed_memory() -> None:
     torch.empty(31 << 20, dtype=torch.uint8)
 
 
+def fresh(like: Tensor, shape: Sequence[int]) -> Tensor:
+    """An array for results; on CPUs in large pages, which NumPy asks for: paging in 32 MB of small ones takes 13 ms.
+
+    Example:
+        >>> fresh(torch.ones(2), (3, 2)).shape
+        torch.Size([3, 2])
+    """
+    if like.device.type != "cpu" or like.dtype not in (torch.float32, torch.float64):
+        return like.new_empty(shape)
+    return torch.from_numpy(np.empty(shape, str(like.dtype).removeprefix("torch.")))
+
+
 def gram(first: Tensor, second: Tensor, alone: bool, full: bool) -> Tensor:
     """Mean products over the last axis of (N, P, C) tensors.
 
@@ -66,8 +79,13 @@ def gram(first: Tensor, second: Tensor, alone: bool, full: bool) -> Tensor:
     if alone:
         return torch.einsum("npc,nqc->npq", first, second) / c if full else (first * second).mean(-1)
     if p == 1:
-        return ((first[:, 0] @ second[:, 0].T) / c).reshape(n, len(second), 1, *((1,) if full else ()))
+        return _over(first[:, 0] @ second[:, 0].T, c).reshape(n, len(second), 1, *((1,) if full else ()))
     if full:
-        k = first.reshape(n * p, c) @ second.reshape(-1, c).T / c
+        k = _over(first.reshape(n * p, c) @ second.reshape(-1, c).T, c)
         return k.reshape(n, p, len(second), p).transpose(1, 2)
-    return torch.einsum("npc,mpc->nmp", first, second) / c
+    return _over(torch.einsum("npc,mpc->nmp", first, second), c)
+
+
+def _over(k: Tensor, c: int) -> Tensor:
+    """Fresh sums over c features as means."""
+    return k / c if k.requires_grad or not k.is_floating_point() else k.div_(c)

@@ -8,7 +8,7 @@ import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 
 from torch import Tensor, nn
 
@@ -108,9 +108,14 @@ class Weights:
         found = [rule for pattern, rule in self.init.items() if fnmatch.fnmatch(name, pattern)]
         return found[-1] if found else None
 
+    @cached_property
+    def _contributions(self) -> dict[Role, float]:
+        """By role; a scheme's hash costs more than the rest of a rule."""
+        return {role: contribution(self.scheme, role) for role in Role}
+
     def _rate(self, name: str, variance: float, role: Role, fan_in: float = 1.0) -> float:
         """Weight of the term: the literature's sigma^2 in the kernel regime's own gauge, else learning rate times fan-in."""
-        if name in self.frozen or contribution(self.scheme, role) < 0:
+        if name in self.frozen or self._contributions[role] < 0:
             return 0.0
         if self.planned:
             return fan_in * self.rates.get(name, 1.0)

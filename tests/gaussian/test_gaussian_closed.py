@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -123,6 +124,24 @@ def test_diagonal_is_the_variance(name) -> None:
     d, q = dual(name), torch.tensor([0.0, 1e-12, 1e-3, 0.5, 1.0, 3.0], dtype=DOUBLE)
     assert torch.allclose(d.kernel(q, q, q), d.variance(q), rtol=1e-14, atol=0)
     assert torch.allclose(d.slope(q, q, q), d.slope_variance(q), rtol=1e-14, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, DOUBLE])
+@pytest.mark.parametrize("side", [1, -1])
+def test_roots_in_two_parts_keep_every_digit_of_near_and_opposite_inputs(dtype, side) -> None:
+    d = dual("relu")
+    q = (torch.rand(60, generator=torch.Generator().manual_seed(0), dtype=DOUBLE) + 0.2).to(dtype)
+    c = side * q * (1 - torch.logspace(-5 if dtype is torch.float32 else -12, 0, 60, dtype=DOUBLE).to(dtype))
+    roots = d.prepared(q)[1:]
+    assert len(roots) == 2, "not the way that kernels go"
+    kernel, slope = d.between(c, roots, roots, True)
+    exact = [Fraction(float(a)) / Fraction(float(b)) for a, b in zip(c, q, strict=True)]  # rho, and 1 - |rho| in full
+    angle = torch.tensor([2 * math.asin(math.sqrt(float(1 - abs(rho)) / 2)) for rho in exact], dtype=DOUBLE)
+    expected = (angle if side < 0 else math.pi - angle) / (2 * math.pi)
+    digit = torch.finfo(dtype).eps
+    assert torch.allclose(slope.double(), expected, rtol=0, atol=2 * digit)
+    height = angle.sin() * q / (2 * math.pi) + c * expected
+    assert torch.allclose(kernel.double(), height, rtol=0, atol=2 * digit)
 
 
 @pytest.mark.parametrize("name", ["relu", "leaky_relu", "abs", "erf", "gelu", "sin", "rectified_power", "sign", "tanh", "elu"])

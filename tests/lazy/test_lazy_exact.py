@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -15,6 +16,7 @@ import lazyrich as lzr
 from lazyrich.errors import KernelError
 from lazyrich.family.family import seeded
 from lazyrich.lazy import kernel as room
+from lazyrich.lazy.field import Field
 from lazyrich.lazy.tile import strips
 
 S, L = nn.Sequential, nn.Linear
@@ -846,3 +848,21 @@ def test_a_plan_knows_which_axes_stay_as_they_are():
     k = planned_heads()
     layers = k.layers(X)
     torch.testing.assert_close(k.nngp(X), layers["o"] + layers["v"])
+
+
+def test_a_pass_lets_go_of_the_layers_behind_it():
+    layers = [m for i in range(12) for m in (L(3 if i == 0 else 8, 8), nn.ReLU())]
+    k, x = lzr.kernel(nn.Sequential(*layers, L(8, 1))), normal(6, 3)
+    traced = k.traced(x)
+    made, most = [], 0
+
+    def watch(node, value):
+        nonlocal most
+        if isinstance(value, Field):
+            made.extend(weakref.ref(array) for array in (value.nngp, value.ntk))
+            most = max(most, sum(ref() is not None for ref in made))
+
+    moments = k._moments(traced, x)
+    k._run(traced, (x, x), tangent=True, first=moments, second=moments, watch=watch).output()
+    assert len(made) >= 2 * 13
+    assert most <= 6, "arrays of every layer are held to the end"
