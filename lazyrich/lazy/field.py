@@ -279,6 +279,28 @@ class Curve:
         return self.scale * self.function(self.inner * x)
 
 
+def exact(value: Field, q: Tensor) -> Field:
+    """The diagonal of a batch with itself set to its own variances (N, positions)."""
+    return replace(value, nngp=with_diagonal(value, value.nngp, q))
+
+
+def with_diagonal(like: Field, k: Tensor, q: Tensor) -> Tensor:
+    """An array of a batch with itself, with these numbers (N, positions) for equal samples at equal positions.
+
+    Example:
+        >>> import torch
+        >>> field = Field(Layout(()), (), torch.ones(2, 2), None, False, frozenset())
+        >>> with_diagonal(field, torch.ones(2, 2), torch.zeros(2)).tolist()
+        [[0.0, 1.0], [1.0, 0.0]]
+    """
+    k = k.clone() if k.requires_grad or 0 in k.stride() else k
+    n, lead, step = len(like.order), like.lead, k.stride()
+    sample = step[0] + step[1] if lead == 2 else step[0]
+    positions = [step[lead + i] + (step[lead + n + i] if like.full else 0) for i in range(n)]
+    k.as_strided(q.shape, (sample, *positions), k.storage_offset()).copy_(q)
+    return k
+
+
 def dual_of(curve: Curve, nodes: Iterable[Node], reader: Node) -> Dual:
     """The dual activation of a curve among the nodes, or of what a reader reads; users are told where it is not exact.
 

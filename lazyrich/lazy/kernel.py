@@ -22,8 +22,9 @@ from lazyrich.lazy.field import Data, Field
 from lazyrich.lazy.need import needs_of, readouts_of
 from lazyrich.lazy.rule.table import Need
 from lazyrich.lazy.run import Moments, Run
-from lazyrich.lazy.tile import fresh, keep_freed_memory, squares, strips
+from lazyrich.lazy.tile import place, squares, strips
 from lazyrich.lazy.weights import Init, Weights, weights_of, weights_of_plan
+from lazyrich.memory import keep_freed_memory, large_pages
 from lazyrich.scaling import Plan, Scheme, ntk
 
 TILE = 3 * 2**20  # bytes of one array of a tile: few enough for the caches, enough to keep all threads busy
@@ -126,8 +127,8 @@ class Kernel:
                 if not bool(values.detach().sum().isfinite()) and not bool(values.isfinite().all()):
                     raise KernelError(self._culprit(x1))
                 if name not in whole:
-                    whole[name] = fresh(values, (len(x1), len(x1 if x2 is None else x2), *values.shape[2:]))
-                _place(whole[name], rows, columns, values, x2 is None)
+                    whole[name] = large_pages(values, (len(x1), len(x1 if x2 is None else x2), *values.shape[2:]))
+                place(whole[name], rows, columns, values, x2 is None)
         return tuple(whole[name] for name in get)
 
     def _culprit(self, x: Tensor) -> str:
@@ -419,16 +420,6 @@ def _row_by_row(node: Node, both: Data, first: Data, second: Data) -> bool:
 def _entries(x: Tensor) -> int:
     """Entries of one array of a tile."""
     return TILE // (x.element_size() if x.is_floating_point() else 4)
-
-
-def _place(whole: Tensor, rows: slice, columns: slice, values: Tensor, symmetric: bool) -> None:
-    whole[rows, columns] = values
-    if symmetric:
-        at = slice(rows.stop if rows.start == columns.start else columns.start, columns.stop)
-        whole[at, rows] = values[:, at.start - columns.start :].transpose(0, 1)
-        if rows.start == columns.start and values.dim() == 2 and not values.requires_grad:
-            square = whole[rows, rows]
-            square.triu_().add_(square.triu(1).T)  # products round differently on either side of the diagonal
 
 
 def _sliced(moments: Moments, at: slice) -> Moments:

@@ -19,7 +19,21 @@ from lazyrich.graph import Graph, Node, Ref
 from lazyrich.graph.node import Batch
 from lazyrich.lazy import few, jump
 from lazyrich.lazy.combination import CASTS
-from lazyrich.lazy.field import IDENTITY, Curve, Data, Field, Mix, Overlap, Random, Source, Weight, dual_of, number_of
+from lazyrich.lazy.field import (
+    IDENTITY,
+    Curve,
+    Data,
+    Field,
+    Mix,
+    Overlap,
+    Random,
+    Source,
+    Weight,
+    dual_of,
+    exact,
+    number_of,
+    with_diagonal,
+)  # fmt: skip
 from lazyrich.lazy.layout import Kind, Layout, plain
 from lazyrich.lazy.returned import returned
 from lazyrich.lazy.rule import output
@@ -230,8 +244,8 @@ class Run:
             nngp, slope = known.between(base.nngp, first, second, self.tangent)
         if self.mirrored or (self.alone and base.full):
             q = self.first[curve.key][0]
-            nngp = _with_diagonal(base, nngp, known.variance(q))
-            slope = None if slope is None else _with_diagonal(base, slope, known.slope_variance(q))
+            nngp = with_diagonal(base, nngp, known.variance(q))
+            slope = None if slope is None else with_diagonal(base, slope, known.slope_variance(q))
         ntk = None if slope is None else self._tangent(curve, known, base, slope, call)
         result = Field(base.layout, base.order, nngp, ntk, base.full, base.sources, False, base.centred and curve.odd, mean)
         return result.scaled(curve.scale) if curve.scale != 1.0 else result
@@ -266,7 +280,7 @@ class Run:
         base, (q1, q2), _ = self.moments(curve.key, base)
         found = own.kernel(base.nngp, q1, q2)
         if self.mirrored or self.alone:
-            found = _with_diagonal(base, found, own.variance(self.first[curve.key][0]))
+            found = with_diagonal(base, found, own.variance(self.first[curve.key][0]))
         return factor * found
 
     def _variances(self, key: str, known: Dual, value: Field) -> tuple[Field, list[Tensor], list[Tensor]]:
@@ -275,7 +289,7 @@ class Run:
         if not (first and second):
             value, (q1, q2), _ = self.moments(key, value)
             return value, [q1], [q2]
-        value = _exact(value, self.first[key][0]) if self.mirrored else value
+        value = exact(value, self.first[key][0]) if self.mirrored else value
         pairs = [value.at_positions(a, b) for a, b in zip(first, second, strict=True)]
         return value, [a for a, _ in pairs], [b for _, b in pairs]
 
@@ -288,7 +302,7 @@ class Run:
             return value, value.at_positions(q, q), value.at_positions(m, m)
         (q1, m1, *_), (q2, m2, *_) = self.first[key], self.second[key]
         if self.mirrored:
-            value = _exact(value, q1)
+            value = exact(value, q1)
         return value, value.at_positions(q1, q2), value.at_positions(m1, m2)
 
     def _mix(self, mix: Mix, call: Call) -> Field:
@@ -385,21 +399,6 @@ def _product(slope: Tensor, ntk: Tensor) -> Tensor:
     if slope.shape != ntk.shape or slope.requires_grad or ntk.requires_grad or not slope.is_contiguous():
         return slope * ntk
     return slope.mul_(ntk)
-
-
-def _exact(value: Field, q: Tensor) -> Field:
-    """The diagonal of a batch with itself set to its own variances."""
-    return replace(value, nngp=_with_diagonal(value, value.nngp, q))
-
-
-def _with_diagonal(like: Field, k: Tensor, q: Tensor) -> Tensor:
-    """An array of a batch with itself, with these numbers (N, positions) for equal samples at equal positions."""
-    k = k.clone() if k.requires_grad or 0 in k.stride() else k
-    n, lead, step = len(like.order), like.lead, k.stride()
-    sample = step[0] + step[1] if lead == 2 else step[0]
-    positions = [step[lead + i] + (step[lead + n + i] if like.full else 0) for i in range(n)]
-    k.as_strided(q.shape, (sample, *positions), k.storage_offset()).copy_(q)
-    return k
 
 
 def _rescaled(call: Call) -> Overlap | None:

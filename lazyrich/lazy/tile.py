@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -47,25 +46,22 @@ def strips(n: int, area: int) -> Iterator[tuple[slice, slice]]:
             yield slice(i, min(i + height, n)), slice(j, min(j + width, n))
 
 
-def keep_freed_memory() -> None:
-    """Let the C allocator keep what tiles free, instead of giving it back and paging it in afresh for every array.
-
-    glibc keeps up to twice the largest block that it has seen freed, and learns from blocks of at most 32 MiB. This one is
-    never touched, so it costs no memory. Worth a third of the time of convolutional kernels.
-    """
-    torch.empty(31 << 20, dtype=torch.uint8)
-
-
-def fresh(like: Tensor, shape: Sequence[int]) -> Tensor:
-    """An array for results; on CPUs in large pages, which NumPy asks for: paging in 32 MB of small ones takes 13 ms.
+def place(whole: Tensor, rows: slice, columns: slice, values: Tensor, symmetric: bool) -> None:
+    """Put a tile into its matrix; of a symmetric one into both halves.
 
     Example:
-        >>> fresh(torch.ones(2), (3, 2)).shape
-        torch.Size([3, 2])
+        >>> whole = torch.zeros(2, 2)
+        >>> place(whole, slice(0, 1), slice(0, 2), torch.tensor([[1.0, 2.0]]), symmetric=True)
+        >>> whole.tolist()
+        [[1.0, 2.0], [2.0, 0.0]]
     """
-    if like.device.type != "cpu" or like.dtype not in (torch.float32, torch.float64):
-        return like.new_empty(shape)
-    return torch.from_numpy(np.empty(shape, str(like.dtype).removeprefix("torch.")))
+    whole[rows, columns] = values
+    if symmetric:
+        at = slice(rows.stop if rows.start == columns.start else columns.start, columns.stop)
+        whole[at, rows] = values[:, at.start - columns.start :].transpose(0, 1)
+        if rows.start == columns.start and values.dim() == 2 and not values.requires_grad:
+            square = whole[rows, rows]
+            square.triu_().add_(square.triu(1).T)  # products round differently on either side of the diagonal
 
 
 def gram(first: Tensor, second: Tensor, alone: bool, full: bool) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lazyrich.errors import TangentError
+from lazyrich.memory import keep_freed_memory
 from lazyrich.tangent.function import NetworkFunction
 from lazyrich.tangent.gradient import slices
 from lazyrich.tangent.inner import inner
@@ -81,6 +82,7 @@ def ntk_of(
             raise TangentError(f"got x1 of shape {tuple(x1.shape)} and x2 of shape {tuple(x2.shape)}, expected equal samples")
     factors = function.rates(rates)
     keys = {name: _key(name, per) for name in factors}
+    keep_freed_memory()
     found = probe(function, x1)
     for x, name in ((x1, "x1"), (x2, "x2")):
         if block and x is not None and block < min(len(x), TOGETHER):  # else a tape tries it
