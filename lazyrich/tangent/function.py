@@ -11,16 +11,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.dropout import _DropoutNd
 
 from lazyrich.errors import TangentError
 from lazyrich.functional import as_they_were, functional_call
 from lazyrich.tangent.plain import is_plain
+from lazyrich.tangent.refusals import refuse_lazy, refuse_mixing, refuse_sharded, refuse_wrapped
 from lazyrich.tangent.written import smooth
 
 Parameters = Mapping[str, Tensor]
-SHARDED = ("FullyShardedDataParallel", "FSDPModule")  # told by their names, as importing them takes long
+NO_ROW = 2**64 - 1  # torch's word for the row of an embedding without padding
 TRIED = 16  # samples a pass where it is tried whether anything moves the outputs
 RANDOM = "it draws at random, so it is no fixed function; call model.eval(), or draw outside of the network"
 COUNTS = (
@@ -90,9 +89,9 @@ class NetworkFunction:
         if not isinstance(model, nn.Module):
             raise TangentError(f"got {type(model).__name__}, expected an nn.Module")
         model = uncompiled(model)
-        _refuse_wrapped(model)
-        _refuse_lazy(model)
-        _refuse_mixing(model)
+        refuse_wrapped(model)
+        refuse_lazy(model)
+        refuse_mixing(model)
         trained = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
         if not trained:
             raise TangentError(f"{type(model).__name__} has no trainable parameters; a tangent needs some (requires_grad=True)")
@@ -238,9 +237,28 @@ class NetworkFunction:
                     f"{type(self.model).__name__}: forward derivatives of {kind.__name__}'s own jvp would come out wrong; {OWN}"
                 )
 
-    def _graph(self, x: Tensor) -> tuple[set[Any], bool]:
+    def refuse_padding(self, x: Tensor) -> None:
+        """Refuse tables of which an embedding does not train the row of padding, although something else trains it.
+
+        Of what moves that row, the outputs' own derivatives know all, and backward ones a part: no kernel of theirs is symmetric.
+        """
+        live = {} if self.plain(x) else {name: p.detach().requires_grad_() for name, p in self.parameters.items()}
+        names, read = {id(p): name for name, p in live.items()}, dict[str, set[int]]()
+        for node in self._graph(x[:1], live)[0] if live else ():
+            row = node._saved_padding_idx if node.name().startswith("EmbeddingBackward") else NO_ROW
+            for before, _ in node.next_functions:
+                if name := names.get(id(getattr(before, "variable", None))):
+                    read.setdefault(name, set()).add(row)
+        for name, rows in read.items():
+            if len(rows) > 1:
+                raise TangentError(
+                    f"'{name}' of {type(self.model).__name__} is a tied table with padding_idx={min(rows)}: its row gets the "
+                    "gradients of one use and not of the other, so it has no symmetric kernel; set padding_idx=None, or untie"
+                )
+
+    def _graph(self, x: Tensor, live: Parameters | None = None) -> tuple[set[Any], bool]:
         """The operations between parameters and outputs, and whether any parameter is among what they start from."""
-        live = {name: p.detach().requires_grad_() for name, p in self.parameters.items()}
+        live = live or {name: p.detach().requires_grad_() for name, p in self.parameters.items()}
         with torch.enable_grad():
             out = self(live, x)
         ahead: list[Any] = [out.grad_fn] if out.requires_grad else []
@@ -338,7 +356,7 @@ def copy_of(model: nn.Module) -> nn.Module:
         TangentError: where it holds results that cannot be copied.
     """
     model = uncompiled(model)
-    _refuse_sharded(model)
+    refuse_sharded(model)
     held = [value for module in model.modules() for value in vars(module).values() if isinstance(value, Tensor)]
     try:
         return copy.deepcopy(model, {id(value): value.detach().clone() for value in held if not value.is_leaf})
@@ -357,66 +375,6 @@ def _tensor_of(out: Any, model: nn.Module) -> Tensor:
             "returns the output that you mean"
         )
     return out
-
-
-def _refuse_sharded(model: nn.Module) -> None:
-    for path, module in model.named_modules():
-        if any(kind.__name__ in SHARDED and kind.__module__.startswith("torch.distributed") for kind in type(module).__mro__):
-            raise TangentError(
-                f"{path or 'the model'} ({type(module).__name__}) shards its parameters and puts its own tensors in their places "
-                "as it runs, so they cannot be replaced; give what it wraps: the network built anew, with the full state dict "
-                "loaded (torch.distributed.checkpoint.state_dict.get_model_state_dict with full_state_dict=True)"
-            )
-
-
-def _refuse_wrapped(model: nn.Module) -> None:
-    _refuse_sharded(model)
-    for path, module in model.named_modules():
-        place = f"{path or 'the model'} ({type(module).__name__})"
-        if isinstance(module, nn.DataParallel):
-            raise TangentError(f"{place} sends samples to several devices by itself; give what it wraps, model.module")
-        if isinstance(module, torch.jit.ScriptModule):
-            raise TangentError(f"{place} is compiled, so its tensors cannot be replaced; give the unscripted model")
-
-
-def refuse_frequency(model: nn.Module) -> None:
-    """Tables whose gradients are scaled by how often a batch reads a row: those of a batch are no sums over its samples."""
-    for path, module in model.named_modules():
-        if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and module.scale_grad_by_freq:
-            raise TangentError(
-                f"{path or 'the model'} ({type(module).__name__}) scales its gradients by how often the batch reads a row, so they "
-                "belong to no function of a sample; set its scale_grad_by_freq to False"
-            )
-
-
-def _refuse_lazy(model: nn.Module) -> None:
-    for name, p in model.named_parameters():
-        if isinstance(p, nn.parameter.UninitializedParameter):
-            raise TangentError(f"'{name}' has no shape yet; run the model once on a batch, so that its lazy layers are made")
-
-
-def _refuse_mixing(model: nn.Module) -> None:
-    for path, module in model.named_modules():
-        place = f"{path or 'the model'} ({type(module).__name__})"
-        if isinstance(module, _BatchNorm) and (module.training or not module.track_running_stats):
-            raise TangentError(
-                f"{place} mixes the samples of a batch in training mode; call model.eval() (a factory returns network.eval()), "
-                "or use another norm"
-            )
-        if isinstance(module, _DropoutNd) and module.training and module.p > 0:
-            raise TangentError(
-                f"{place} draws at random in training mode, so the network is no fixed function; call model.eval()"
-            )
-        if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and module.max_norm is not None:
-            raise TangentError(
-                f"{place} shortens the rows that it reads in place, in every mode, so the network is no fixed function; shorten "
-                "its table once (torch.renorm), and set its max_norm to None"
-            )
-        random = (nn.MultiheadAttention, nn.RNNBase)
-        if isinstance(module, random) and module.training and module.dropout > 0:
-            raise TangentError(
-                f"{place} drops at random in training mode, so the network is no fixed function; call model.eval()"
-            )
 
 
 @contextmanager

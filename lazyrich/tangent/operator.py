@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.func import jvp, vjp, vmap
 
 from lazyrich.errors import TangentError
-from lazyrich.tangent.function import NetworkFunction, Parameters, differentiable, refuse_frequency
+from lazyrich.tangent.function import NetworkFunction, Parameters, differentiable
 from lazyrich.tangent.mixing import refuse_mixed
+from lazyrich.tangent.refusals import refuse_frequency
 
 
 class NtkOperator:
@@ -49,6 +50,7 @@ class NtkOperator:
         self._function.check(x)
         refuse_mixed(self._function, x, block=block)
         self._function.refuse_still(x)
+        self._function.refuse_padding(x)
         self._factors = self._function.rates(rates)
         self._x, self._block = x, block
         self.outputs = self._function(self._function.parameters, x[:1]).shape[1]

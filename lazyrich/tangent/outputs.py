@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.func import jvp, vjp
 
 from lazyrich.errors import TangentError
-from lazyrich.tangent.function import NetworkFunction, copy_of, refuse_frequency
+from lazyrich.tangent.function import NetworkFunction, copy_of
 from lazyrich.tangent.mixing import refuse_mixed
+from lazyrich.tangent.refusals import refuse_frequency
 
 Point = dict[str, Tensor]
 
@@ -49,6 +50,7 @@ class Outputs:
         refuse_mixed(self.function, x)
         self.function.refuse_still(x)
         self.function.refuse_own(x)
+        self.function.refuse_padding(x)
         self.x = x
         self._roots = _roots(self.function.rates(rates))
         self.point: Point = {

@@ -546,6 +546,36 @@ def test_what_has_a_plain_mend_is_refused_with_it(call, says):
         call(torch.rand(4, 3))
 
 
+class TiedHead(nn.Module):
+    def __init__(self, tied, **options):
+        super().__init__()
+        self.words, self.out = nn.Embedding(5, 3, **options), nn.Linear(3, 5, bias=False)
+        if tied:
+            self.out.weight = self.words.weight
+
+    def forward(self, x):
+        return self.out(torch.tanh(self.words(x)).mean(1))
+
+
+KERNELS = [
+    lambda model, x: ntk_of(model, x).transpose(1, 2).reshape(10, 10),
+    lambda model, x: NtkOperator(model, x).matvec(torch.eye(10, dtype=torch.float64)),
+    lambda model, x: higher_kernels(model, x, order=2).k2,
+    lambda model, x: contracted(model, x, torch.ones(2, 5), order=2, keep=2),
+]
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_a_tied_table_whose_row_of_padding_half_trains_is_refused_and_others_have_one_kernel(kernel):
+    x = torch.tensor([[0, 1, 2], [3, 0, 4]])
+    with pytest.raises(TangentError, match="'words.weight' of TiedHead is a tied table with padding_idx=0: .* or untie"):
+        kernel(TiedHead(True, padding_idx=0).double(), x)
+    for model in (TiedHead(True).double(), TiedHead(False, padding_idx=0).double()):
+        rows = [torch.autograd.grad(f, list(model.parameters()), retain_graph=True) for f in model(x).flatten()]
+        jacobian = torch.stack([torch.cat([g.flatten() for g in row]) for row in rows])
+        assert torch.allclose(kernel(model, x), jacobian @ jacobian.T, rtol=1e-9, atol=1e-12)
+
+
 def test_rates_may_be_numbers_of_numpy_and_torch():
     function = NetworkFunction(nn.Linear(3, 1))
     rates = function.rates({"weight": np.float32(0.5), "bias": torch.tensor(0.25)})
