@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import math
 import numbers
 from collections.abc import Iterator, Mapping, Sequence
@@ -137,6 +138,11 @@ class NetworkFunction:
                 raise TangentError(f"got rate {rate} for '{name}', expected a learning-rate factor: finite and not negative")
         return {name: float(given.get(name, 1.0)) for name in self.parameters}
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The widest of the parameters that train."""
+        return functools.reduce(torch.promote_types, (p.dtype for p in self.parameters.values()))
+
     def real(self) -> None:
         """Refuse complex parameters, whose gradients would make complex kernels."""
         for name, p in self.parameters.items():
@@ -154,9 +160,10 @@ class NetworkFunction:
         self._refuse_inference(x, name)
         if x.is_floating_point() and not torch.isfinite(x).all():
             raise TangentError(f"{name} has entries that are not finite; remove those samples")
-        dtype = next((p.dtype for p in self.parameters.values() if not p.is_complex()), x.dtype)
-        if x.is_floating_point() and x.dtype != dtype:
-            raise TangentError(f"{name} is {x.dtype} but the parameters are {dtype}; call x.to({dtype}) or model.to({x.dtype})")
+        known = dict.fromkeys(p.dtype for p in self.model.parameters() if p.is_floating_point())
+        if x.is_floating_point() and known and x.dtype not in known:
+            dtypes, to = " and ".join(map(str, known)), next(iter(known))
+            raise TangentError(f"{name} is {x.dtype} but the parameters are {dtypes}; call x.to({to}) or model.to({x.dtype})")
         some = _some(x)
         try:
             both, *each = self._few(some, name)

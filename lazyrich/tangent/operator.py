@@ -53,7 +53,8 @@ class NtkOperator:
         self._function.refuse_padding(x)
         self._factors = self._function.rates(rates)
         self._x, self._block = x, block
-        self.outputs = self._function(self._function.parameters, x[:1]).shape[1]
+        self._like = self._function(self._function.parameters, x[:1]).detach()
+        self.outputs = self._like.shape[1]
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -77,8 +78,7 @@ class NtkOperator:
         """J^T v by tensor name, each (R, ...)."""
         total: dict[str, Tensor] = {}
         for at, x in self._blocks():
-            like = next(iter(self._function.parameters.values()))
-            signal = v[at].T.reshape(v.shape[1], len(x), self.outputs).to(like)
+            signal = v[at].T.reshape(v.shape[1], len(x), self.outputs).to(self._like)
             _, back, *_ = vjp(lambda p, x=x: self._function(p, x), self._function.parameters)
             for name, g in vmap(lambda s, back=back: back(s)[0])(signal).items():
                 total[name] = total[name] + g if name in total else g  # not in place: of unused tensors it is one zero

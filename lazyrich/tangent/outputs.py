@@ -56,7 +56,8 @@ class Outputs:
         self.point: Point = {
             n: self.function.parameters[n] / r if r != 1 else self.function.parameters[n] for n, r in self._roots.items()
         }
-        self.shape = (len(x), self.function(self.function.parameters, x[:1]).shape[1])
+        self._like = self.function(self.function.parameters, x[:1]).detach()
+        self.shape = (len(x), self._like.shape[1])
 
     @cached_property
     def start(self) -> Tensor:
@@ -87,7 +88,7 @@ class Outputs:
             TangentError: for another shape.
         """
         refuse_unlike(r, self.shape, name)
-        return r.detach().to(next(iter(self.point.values()))).flatten()
+        return r.detach().to(self._like).flatten()
 
 
 def refuse_unlike(r: Tensor, shape: tuple[int, int], name: str) -> None:
