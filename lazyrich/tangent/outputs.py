@@ -41,12 +41,18 @@ class Outputs:
     """
 
     def __init__(self, model: nn.Module, x: Tensor, rates: Mapping[str, float] | None = None, exact: bool = False) -> None:
+        given, own = model, x
         if exact:
             model = copy_of(model).double()
             x = x.double() if isinstance(x, Tensor) and x.is_floating_point() else x
         self.function = NetworkFunction(model)
         refuse_frequency(model)
-        self.function.check(x)
+        try:
+            self.function.check(x)
+        except TangentError as error:
+            if exact and "does not take" in str(error):
+                _refuse_fixed(given, own, error)
+            raise
         refuse_mixed(self.function, x)
         self.function.refuse_still(x)
         self.function.refuse_own(x)
@@ -89,6 +95,16 @@ class Outputs:
         """
         refuse_unlike(r, self.shape, name)
         return r.detach().to(self._like).flatten()
+
+
+def _refuse_fixed(model: nn.Module, x: Tensor, error: TangentError) -> None:
+    """A network of which the float64 copy fails where it does not itself: it fixes its precision."""
+    NetworkFunction(model).check(x)  # says what the inputs themselves have wrong
+    raise TangentError(
+        f"{type(model).__name__} fixes its precision (a .float(), or a tensor made in one dtype), so its copy in float64 does not "
+        f"run ({error}); cast to the dtype of the parameters instead, as h.to(self.weight.dtype), or take contracted or ntk_of, "
+        "which run the network as it is"
+    ) from error
 
 
 def refuse_unlike(r: Tensor, shape: tuple[int, int], name: str) -> None:
