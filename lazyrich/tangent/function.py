@@ -164,7 +164,7 @@ class NetworkFunction:
         if x.is_floating_point() and known and x.dtype not in known:
             dtypes, to = " and ".join(map(str, known)), next(iter(known))
             raise TangentError(f"{name} is {x.dtype} but the parameters are {dtypes}; call x.to({to}) or model.to({x.dtype})")
-        some = _some(x)
+        some = _some(x.detach())
         try:
             both, *each = self._few(some, name)
             alone = torch.cat(each)

@@ -80,6 +80,7 @@ def ntk_of(
         function.check(x2, "x2")
         if x2.shape[1:] != x1.shape[1:]:
             raise TangentError(f"got x1 of shape {tuple(x1.shape)} and x2 of shape {tuple(x2.shape)}, expected equal samples")
+    x1, x2 = x1.detach(), None if x2 is None else x2.detach()
     function.refuse_padding(x1)
     factors = function.rates(rates)
     keys = {name: _key(name, per) for name in factors}

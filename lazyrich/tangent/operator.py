@@ -48,6 +48,7 @@ class NtkOperator:
         self._function.real()
         refuse_frequency(model)
         self._function.check(x)
+        x = x.detach()
         refuse_mixed(self._function, x, block=block)
         self._function.refuse_still(x)
         self._function.refuse_padding(x)

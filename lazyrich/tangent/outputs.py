@@ -53,6 +53,7 @@ class Outputs:
             if exact and "does not take" in str(error):
                 _refuse_fixed(given, own, error)
             raise
+        x = x.detach()
         refuse_mixed(self.function, x)
         self.function.refuse_still(x)
         self.function.refuse_own(x)

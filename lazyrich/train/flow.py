@@ -172,4 +172,4 @@ def _targets(y: Tensor, outputs: Tensor) -> Tensor:
 
 
 def _double(x: Tensor) -> Tensor:
-    return x.double() if x.is_floating_point() else x
+    return x.detach().double() if x.is_floating_point() else x
