@@ -11,7 +11,7 @@ from torch.func import jvp, vjp, vmap
 from lazyrich.errors import TangentError
 from lazyrich.tangent.function import NetworkFunction, Parameters, differentiable
 from lazyrich.tangent.mixing import refuse_mixed
-from lazyrich.tangent.refusals import refuse_frequency
+from lazyrich.tangent.refusals import refuse_frequency, refuse_hooks
 
 
 class NtkOperator:
@@ -47,6 +47,7 @@ class NtkOperator:
         self._function = NetworkFunction(model)
         self._function.real()
         refuse_frequency(model)
+        refuse_hooks(model)
         self._function.check(x)
         x = x.detach()
         refuse_mixed(self._function, x, block=block)

@@ -14,7 +14,7 @@ from torch.func import jvp, vjp
 from lazyrich.errors import TangentError
 from lazyrich.tangent.function import NetworkFunction, copy_of
 from lazyrich.tangent.mixing import refuse_mixed
-from lazyrich.tangent.refusals import refuse_frequency
+from lazyrich.tangent.refusals import refuse_frequency, refuse_hooks
 
 Point = dict[str, Tensor]
 
@@ -47,6 +47,7 @@ class Outputs:
             x = x.double() if isinstance(x, Tensor) and x.is_floating_point() else x
         self.function = NetworkFunction(model)
         refuse_frequency(model)
+        refuse_hooks(model)
         try:
             self.function.check(x)
         except TangentError as error:

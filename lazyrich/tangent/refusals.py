@@ -44,6 +44,17 @@ def refuse_frequency(model: nn.Module) -> None:
             )
 
 
+def refuse_hooks(model: nn.Module) -> None:
+    """Full backward hooks, which torch runs by an operation that torch.func does not take: ntk_of's plain backward passes do."""
+    for path, module in model.named_modules():
+        full = module._backward_hooks and module._is_full_backward_hook is not False
+        if full or module._backward_pre_hooks:
+            raise TangentError(
+                f"{path or 'the model'} ({type(module).__name__}) has a full backward hook, which has no forward derivative; "
+                "remove it for the call (remove() of the handle that registering it returned). ntk_of takes the network as it is"
+            )
+
+
 def refuse_lazy(model: nn.Module) -> None:
     """Parameters that wait for a first batch."""
     for name, p in model.named_parameters():

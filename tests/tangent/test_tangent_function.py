@@ -22,6 +22,7 @@ from lazyrich.tangent import (
     layer_alignment,
     linearize,
     ntk_of,
+    ntk_velocity,
     target_alignment,
     taylor,
 )
@@ -504,6 +505,34 @@ class Packed(nn.GRU):
         return super().forward(steps)[1][0]
 
 
+def hooked():
+    net = nn.Sequential(nn.Linear(3, 2), nn.Tanh())
+    net[1].register_full_backward_hook(lambda *_: None)
+    return net
+
+
+class Product(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x, w):
+        return x @ w.T
+
+    @staticmethod
+    def setup_context(ctx, inputs, _):
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx, g):
+        x, w = ctx.saved_tensors
+        return g @ w, g.T @ x
+
+
+class Batched(nn.Linear):
+    def forward(self, x):
+        return torch.tanh(Product.apply(x, self.weight)) + self.bias
+
+
 def tokens(**options):
     return nn.Sequential(nn.Embedding(5, 2, **options), nn.Flatten(), nn.Linear(6, 1))
 
@@ -536,6 +565,11 @@ def tokens(**options):
         (lambda x: linearize(Packed(1, 2, batch_first=True))(x), "Packed .*pack_padded_sequence.*at its own last step"),
         (lambda x: NtkOperator(After(pushed), x).matvec(torch.ones(8, 1)), "After .*with torch.func.grad.*takes it as it is"),
         (lambda x: linearize(After(pushed))(x), "After .*with torch.func.grad"),
+        (lambda x: NtkOperator(hooked(), x), r"1 \(Tanh\) has a full backward hook.*remove\(\) of the handle"),
+        (lambda x: higher_kernels(hooked(), x), r"1 \(Tanh\) has a full backward hook"),
+        (lambda x: contracted(hooked(), x, torch.ones(4, 2)), r"1 \(Tanh\) has a full backward hook"),
+        (lambda x: contracted(Batched(3, 2), x, torch.ones(4, 2), keep=2), "Batched .*write the autograd.Function in plain"),
+        (lambda x: ntk_velocity(Batched(3, 2), x, torch.ones(4, 2)), "Batched .*write the autograd.Function in plain"),
         (lambda x: target_alignment(torch.eye(4), torch.tensor([1, -1, 1, -1])), r"-1 among them.*y.float\(\)"),
         (lambda x: ntk_of(nn.Linear(3, 1), x, block=True), "block=True"),
         (lambda x: NtkOperator(nn.Linear(3, 1), x, block=True), "block=True"),
