@@ -104,6 +104,7 @@ LINES = {
     "normalize": lambda t: F.normalize(square(t)),
     "cosine": lambda t: F.cosine_similarity(square(t), drawn(4, 4, seed=2)),
     "std": lambda t: square(t).std(0),
+    "angles": lambda t: (torch.complex(square(t) + 3, square(2 * t)) * torch.tensor([1.0, 0.0, 1.0, 1.0])).angle(),
     "abs of complex numbers": lambda t: abs(torch.fft.fft(square(t)) * torch.tensor([1.0, 0.0, 1.0, 1.0])),
 }
 
@@ -160,14 +161,16 @@ def test_written_products_keep_shapes_and_types():
         torch.testing.assert_close(WRITTEN[func](*args, **kwargs), func(*args, **kwargs))
 
 
-def test_expansions_to_any_order_take_the_moduli_of_waves():
+@pytest.mark.parametrize("part", [torch.abs, torch.angle])
+def test_expansions_to_any_order_take_the_moduli_of_waves(part):
     class Moduli(nn.Module):
         def __init__(self):
             super().__init__()
             self.i, self.g = nn.Linear(3, 4, **f64), nn.Parameter(drawn(4))
 
         def forward(self, x):
-            return (torch.fft.fft(self.i(x)) * self.g).abs()
+            waves = torch.fft.fft(self.i(x)) * self.g
+            return part(waves + 4 + 1j)
 
     net = Moduli()
     expanded = taylor(net, 4)
@@ -175,7 +178,9 @@ def test_expansions_to_any_order_take_the_moduli_of_waves():
         for p, new in zip(expanded.parameters(), net.parameters(), strict=True):
             p.mul_(1.02)
             new.mul_(1.02)
-    torch.testing.assert_close(expanded(drawn(2, 3)), net(drawn(2, 3)), rtol=1e-6, atol=1e-8)
+    found = expanded(drawn(2, 3))
+    torch.testing.assert_close(found, net(drawn(2, 3)), rtol=1e-6, atol=1e-8)
+    assert all(bool(g.isfinite().all()) for g in torch.autograd.grad(found.sum(), list(expanded.parameters())))
 
 
 def test_written_lengths_keep_the_other_orders_and_shapes():
