@@ -6,6 +6,7 @@ import copy
 import functools
 import math
 import numbers
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -228,7 +229,7 @@ class NetworkFunction:
         """Whether any gradient of any output is not zero."""
         live = {name: p.detach().requires_grad_() for name, p in parameters.items()}
         for some in x.split(TRIED):
-            with torch.enable_grad(), differentiable(self.model):
+            with torch.enable_grad(), differentiable(self.model), unhooked():
                 out = self(live, some)
                 weights = torch.rand(out.shape, generator=torch.Generator().manual_seed(0)).to(out)
                 found = torch.autograd.grad(out, list(live.values()), weights, allow_unused=True) if out.requires_grad else ()
@@ -383,6 +384,14 @@ def _tensor_of(out: Any, model: nn.Module) -> Tensor:
             "returns the output that you mean"
         )
     return out
+
+
+@contextmanager
+def unhooked() -> Iterator[None]:
+    """Within it, torch does not warn that backward hooks of somebody's run: inputs are constants here."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Full backward hook is firing")
+        yield
 
 
 @contextmanager

@@ -254,6 +254,48 @@ def test_old_norms_that_set_their_weight_anew_leave_the_model_as_it_was(norm):
         linearize(model)
 
 
+class Keeps(nn.Linear):
+    """Registers what it needs in its first pass, and keeps what it computes."""
+
+    def __init__(self):
+        super().__init__(3, 2)
+        self.seen, self.log, self.last, self.of = {"first": 0}, [], None, {"names"}
+
+    def forward(self, x):
+        h = super().forward(x)
+        if not hasattr(self, "turn"):
+            self.register_buffer("turn", torch.ones(2) + 0 * h.detach()[0], persistent=False)
+            self.add_module("extra", nn.Identity())
+        self.seen["h"], self.both, self.last = h, (h, h), h
+        self.seen, self.of = {**self.seen, "again": h}, self.of | {"h"}
+        self.log.append(h)
+        return torch.tanh(h * self.turn)
+
+
+@pytest.mark.filterwarnings("error::UserWarning")
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda model, x: NetworkFunction(model).check(x),
+        ntk_of,
+        lambda model, x: NtkOperator(model, x).matvec(torch.ones(8, 1)),
+        lambda model, x: contracted(model, x, torch.ones(4, 2)),
+        lambda model, x: taylor(model, 2)(x),
+        features,
+    ],
+)
+def test_a_network_that_keeps_what_it_computes_stays_as_it_was(call):
+    model, x = Keeps(), torch.rand(4, 3)
+    names, seen, log = set(vars(model)), model.seen, model.log
+    call(model, x)
+    assert set(vars(model)) == names
+    assert model.seen is seen and model.log is log
+    assert (seen, log, model.last, model.of) == ({"first": 0}, [], None, {"names"})
+    assert not model._buffers and not model._modules and not model._non_persistent_buffers_set
+    model.register_full_backward_hook(lambda *_: None)
+    assert ntk_of(model, x).shape == (4, 4, 2, 2)
+
+
 @pytest.mark.parametrize("curve", [nn.SiLU, nn.Mish, nn.Hardsigmoid, nn.RReLU])
 @pytest.mark.parametrize("inplace", [False, True])
 def test_curves_without_fused_second_derivatives_are_expanded_also_without_gradients(curve, inplace):
