@@ -54,6 +54,10 @@ UNREACHED = (
 JUMPS = ("SignBackward", "SgnBackward", "RoundBackward", "FloorBackward", "CeilBackward", "TruncBackward")
 # torch's words where it lacks a derivative, and the mend
 UNDIFFERENTIABLE = {
+    "Sparse tensors": SPARSE,
+    "Sparse CSR tensors": SPARSE,
+    "_sparse_": SPARSE,
+    "from the 'Sparse": SPARSE,
     "saved tensor hooks": CHECKPOINTS,
     "use_reentrant=True": CHECKPOINTS,
     "implement the jvp function": OWN,
@@ -61,7 +65,6 @@ UNDIFFERENTIABLE = {
     "flat_bdims must not be None": OWN,  # of what makes its own batched form (generate_vmap_rule) and has no jvp
     "forward AD": WRITE_OUT,
     "derivative for": WRITE_OUT,
-    "Sparse tensors": SPARSE,
     "doesn't have storage": STORAGE,
     "Tensor.requires_grad_()": INPUTS,
     "functorch transforms": f"switch torch.utils.checkpoint off, if that is it, or {WRITE_OUT}",
@@ -371,10 +374,9 @@ def copy_of(model: nn.Module) -> nn.Module:
         return copy.deepcopy(model, {id(value): value.detach().clone() for value in held if not value.is_leaf})
     except (RuntimeError, TypeError, AssertionError) as error:
         said = (str(error) or type(error).__name__).splitlines()[0]
-        raise TangentError(
-            f"{type(model).__name__} cannot be copied ({said}); let it hold no results of its last forward pass, and nothing that "
-            "copy.deepcopy refuses, or give what makes it anew"
-        ) from error
+        mend = "let it hold no results of its last forward pass, and nothing that copy.deepcopy refuses, or give what makes it anew"
+        mend = SPARSE if "SparseCsr" in said else mend
+        raise TangentError(f"{type(model).__name__} cannot be copied ({said}); {mend}") from error
 
 
 def _tensor_of(out: Any, model: nn.Module) -> Tensor:
@@ -384,6 +386,11 @@ def _tensor_of(out: Any, model: nn.Module) -> Tensor:
             "returns the output that you mean"
         )
     return out
+
+
+def _sentence(error: BaseException) -> str:
+    """The first one of torch's words."""
+    return str(error).splitlines()[0].split(". ")[0]
 
 
 @contextmanager
@@ -404,5 +411,5 @@ def differentiable(model: nn.Module) -> Iterator[None]:
         if mend is None:
             raise
         raise TangentError(
-            f"{type(model).__name__} has an operation without a forward derivative ({str(error).splitlines()[0]}); {mend}"
+            f"{type(model).__name__} has an operation without a forward derivative ({_sentence(error)}); {mend}"
         ) from error

@@ -534,6 +534,19 @@ def spread(h):
     return torch.sparse.mm(torch.eye(2).to(h).to_sparse(), h.T).T.tanh()
 
 
+def times(h):
+    return (torch.eye(2).to(h).to_sparse() @ h.T).T.tanh()
+
+
+class Rows(nn.Linear):
+    def __init__(self):
+        super().__init__(3, 2)
+        self.held = torch.eye(2).to_sparse_csr()
+
+    def forward(self, x):
+        return (self.held @ super().forward(x).T).T
+
+
 def pushed(h):
     """A derivative in what a layer gives, by plain autograd."""
     with torch.enable_grad():
@@ -602,8 +615,13 @@ def tokens(**options):
             "After mixes samples: .* batch norm",
         ),
         (lambda x: NtkOperator(After(spread), x).matvec(torch.ones(8, 1)), r"After .*to_dense\(\)"),
-        (lambda x: higher_kernels(After(spread), x, order=3), r"After .*to_dense\(\)"),
-        (lambda x: contracted(After(spread), x, torch.ones(4, 2)), r"After .*to_dense\(\)"),
+        (lambda x: higher_kernels(After(spread), x, order=3), r"After .*\); multiply by .*to_dense\(\)"),
+        (lambda x: contracted(After(spread), x, torch.ones(4, 2)), r"After .*\); multiply by .*to_dense\(\)"),
+        (lambda x: contracted(After(spread), x, torch.ones(4, 2), keep=2), r"After .*\); multiply by .*to_dense\(\)"),
+        (lambda x: linearize(After(spread))(x), r"After .*\); multiply by .*to_dense\(\)"),
+        (lambda x: linearize(After(times))(x), r"After .*'SparseCPU' backend\); multiply by .*to_dense\(\)"),
+        (lambda x: linearize(Rows())(x), r"Rows cannot be copied .*multiply by .*to_dense\(\)"),
+        (lambda x: NtkOperator(Rows(), x).matvec(torch.ones(8, 1)), r"Rows .*multiply by .*to_dense\(\)"),
         (lambda x: linearize(Packed(1, 2, batch_first=True))(x), "Packed .*pack_padded_sequence.*at its own last step"),
         (lambda x: NtkOperator(After(pushed), x).matvec(torch.ones(8, 1)), "After .*with torch.func.grad.*takes it as it is"),
         (lambda x: linearize(After(pushed))(x), "After .*with torch.func.grad"),

@@ -10,7 +10,7 @@ from torch.func import functional_call, jacrev, jvp, vmap
 from torch.nn.utils.parametrizations import orthogonal, spectral_norm, weight_norm
 
 from lazyrich.errors import TangentError
-from lazyrich.tangent import NtkOperator, contracted, higher_kernels, ntk_of, taylor
+from lazyrich.tangent import NtkOperator, bags, contracted, higher_kernels, ntk_of, taylor
 from lazyrich.tangent.written import WRITTEN, smooth
 
 f64 = {"dtype": torch.float64}
@@ -159,6 +159,27 @@ def test_written_products_keep_shapes_and_types():
     ]  # fmt: skip
     for func, args, kwargs in calls:
         torch.testing.assert_close(WRITTEN[func](*args, **kwargs), func(*args, **kwargs))
+
+
+BAGS = {
+    "mean": ({}, {}),
+    "mean without padding": ({"padding_idx": 1}, {}),
+    "max without padding": ({"mode": "max", "padding_idx": -6}, {}),
+    "weighted": ({"mode": "sum", "padding_idx": 0}, {"per_sample_weights": drawn(3, 4)}),
+}
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+@pytest.mark.parametrize(("options", "given"), BAGS.values(), ids=BAGS)
+def test_bags_of_embeddings_are_torchs_and_have_forward_derivatives(options, given):
+    table, x = nn.EmbeddingBag(7, 5, **options, **f64), torch.tensor([[0, 1, 2, 5], [1, 1, 1, 1], [6, 5, 1, 4]])
+    net = nn.Sequential(table, nn.Tanh(), nn.Linear(5, 2, **f64))
+    found = bags.bag(x, table.weight, mode=table.mode, padding_idx=table.padding_idx, **given)
+    torch.testing.assert_close(found, table(x, **given))
+    rows = [torch.autograd.grad(f, list(net.parameters()), retain_graph=True) for f in net(x).flatten()]
+    jacobian = torch.stack([torch.cat([g.flatten() for g in row]) for row in rows])
+    torch.testing.assert_close(NtkOperator(net, x).matvec(torch.eye(6, **f64)), jacobian @ jacobian.T)
+    torch.testing.assert_close(ntk_of(net, x).transpose(1, 2).reshape(6, 6), jacobian @ jacobian.T)
 
 
 @pytest.mark.parametrize("part", [torch.abs, torch.angle])
