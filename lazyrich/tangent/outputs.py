@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from typing import Any
 
@@ -41,19 +42,17 @@ class Outputs:
     """
 
     def __init__(self, model: nn.Module, x: Tensor, rates: Mapping[str, float] | None = None, exact: bool = False) -> None:
-        given, own = model, x
+        fixed = (
+            in_float64(model, x, ", or take contracted or ntk_of, which run the network as it is") if exact else nullcontext()
+        )
         if exact:
             model = copy_of(model).double()
             x = x.double() if isinstance(x, Tensor) and x.is_floating_point() else x
         self.function = NetworkFunction(model)
         refuse_frequency(model)
         refuse_hooks(model)
-        try:
+        with fixed:
             self.function.check(x)
-        except TangentError as error:
-            if exact and "does not take" in str(error):
-                _refuse_fixed(given, own, error)
-            raise
         x = x.detach()
         refuse_mixed(self.function, x)
         self.function.refuse_still(x)
@@ -99,14 +98,24 @@ class Outputs:
         return r.detach().to(self._like).flatten()
 
 
-def _refuse_fixed(model: nn.Module, x: Tensor, error: TangentError) -> None:
-    """A network of which the float64 copy fails where it does not itself: it fixes its precision."""
-    NetworkFunction(model).check(x)  # says what the inputs themselves have wrong
-    raise TangentError(
-        f"{type(model).__name__} fixes its precision (a .float(), or a tensor made in one dtype), so its copy in float64 does not "
-        f"run ({error}); cast to the dtype of the parameters instead, as h.to(self.weight.dtype), or take contracted or ntk_of, "
-        "which run the network as it is"
-    ) from error
+@contextmanager
+def in_float64(model: nn.Module, x: Tensor, instead: str = "") -> Iterator[None]:
+    """Within it a network's copy in float64 is checked, and told apart from the network itself where only the copy fails.
+
+    Example:
+        >>> with in_float64(nn.Linear(3, 2), torch.ones(5, 3)):
+        ...     NetworkFunction(nn.Linear(3, 2).double()).check(torch.ones(5, 3).double())
+    """
+    try:
+        yield
+    except TangentError as error:
+        if "does not take" not in str(error):
+            raise
+        NetworkFunction(model).check(x)  # says what the inputs themselves have wrong
+        raise TangentError(
+            f"{type(model).__name__} fixes its precision (a .float(), or a tensor made in one dtype), so its copy in float64 does "
+            f"not run ({error}); cast to the dtype of the parameters instead, as h.to(self.weight.dtype){instead}"
+        ) from error
 
 
 def refuse_unlike(r: Tensor, shape: tuple[int, int], name: str) -> None:
