@@ -51,6 +51,7 @@ UNREACHED = (
     "the outputs depend on none of its parameters, but on tensors that it does not register or puts in their places; register "
     "what trains (nn.Parameter, nn.ModuleList instead of a list), and give the network without what wraps it"
 )
+COPIES = ("ToCopyBackward", "CloneBackward")  # other dtypes, and the same
 JUMPS = ("SignBackward", "SgnBackward", "RoundBackward", "FloorBackward", "CeilBackward", "TruncBackward")
 # torch's words where it lacks a derivative, and the mend
 UNDIFFERENTIABLE = {
@@ -258,7 +259,9 @@ class NetworkFunction:
         names, read = {id(p): name for name, p in live.items()}, dict[str, set[int]]()
         for node in self._graph(x[:1], live)[0] if live else ():
             row = node._saved_padding_idx if node.name().startswith("EmbeddingBackward") else NO_ROW
-            for before, _ in node.next_functions:
+            for before, _ in () if node.name().startswith(COPIES) else node.next_functions:
+                while before is not None and before.name().startswith(COPIES):
+                    before = before.next_functions[0][0]
                 if name := names.get(id(getattr(before, "variable", None))):
                     read.setdefault(name, set()).add(row)
         for name, rows in read.items():

@@ -651,6 +651,10 @@ class TiedHead(nn.Module):
         return self.out(torch.tanh(self.words(x)).mean(1))
 
 
+def cast(self, x):
+    return self.out(F.embedding(x, self.words.weight.float(), 0).double().mean(1))
+
+
 KERNELS = [
     lambda model, x: ntk_of(model, x).transpose(1, 2).reshape(10, 10),
     lambda model, x: NtkOperator(model, x).matvec(torch.eye(10, dtype=torch.float64)),
@@ -664,6 +668,8 @@ def test_a_tied_table_whose_row_of_padding_half_trains_is_refused_and_others_hav
     x = torch.tensor([[0, 1, 2], [3, 0, 4]])
     with pytest.raises(TangentError, match="'words.weight' of TiedHead is a tied table with padding_idx=0: .* or untie"):
         kernel(TiedHead(True, padding_idx=0).double(), x)
+    with pytest.raises(TangentError, match="'words.weight' of Cast"):
+        kernel(type("Cast", (TiedHead,), {"forward": cast})(True, padding_idx=0).double(), x)
     for model in (TiedHead(True).double(), TiedHead(False, padding_idx=0).double()):
         rows = [torch.autograd.grad(f, list(model.parameters()), retain_graph=True) for f in model(x).flatten()]
         jacobian = torch.stack([torch.cat([g.flatten() for g in row]) for row in rows])
