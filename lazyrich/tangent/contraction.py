@@ -45,7 +45,7 @@ def contracted(
         rates: learning-rate factor by tensor name, 1 where it is not given.
 
     Returns:
-        (N, K) for ``keep=1``; (N K, N K) for ``keep=2``, output k of sample n at n K + k.
+        (N, K) for ``keep=1``; (N K, N K) for ``keep=2``, output k of sample n at n K + k; in the outputs' dtype.
 
     Raises:
         TangentError: for an order or ``keep`` that is not known, r of another shape, or derivatives that are not finite.

@@ -38,6 +38,7 @@ def _features(model: nn.Module, x: Tensor, layers: Sequence[str] | None, name: s
     """The same for inputs that go by a name in messages."""
     function = NetworkFunction(model)
     function.check(x, name)
+    x = x.detach()
     refuse_mixed(function, x, name)
     modules = dict(model.named_modules())
     if isinstance(layers, str):

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import copy
+import functools
 import math
 import numbers
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.dropout import _DropoutNd
 
 from lazyrich.errors import TangentError
 from lazyrich.functional import as_they_were, functional_call
 from lazyrich.tangent.plain import is_plain
+from lazyrich.tangent.refusals import refuse_lazy, refuse_mixing, refuse_sharded, refuse_wrapped
 from lazyrich.tangent.written import smooth
 
 Parameters = Mapping[str, Tensor]
-SHARDED = ("FullyShardedDataParallel", "FSDPModule")  # told by their names, as importing them takes long
+NO_ROW = 2**64 - 1  # torch's word for the row of an embedding without padding
 TRIED = 16  # samples a pass where it is tried whether anything moves the outputs
 RANDOM = "it draws at random, so it is no fixed function; call model.eval(), or draw outside of the network"
 COUNTS = (
@@ -50,16 +51,21 @@ UNREACHED = (
     "the outputs depend on none of its parameters, but on tensors that it does not register or puts in their places; register "
     "what trains (nn.Parameter, nn.ModuleList instead of a list), and give the network without what wraps it"
 )
+COPIES = ("ToCopyBackward", "CloneBackward")  # other dtypes, and the same
 JUMPS = ("SignBackward", "SgnBackward", "RoundBackward", "FloorBackward", "CeilBackward", "TruncBackward")
 # torch's words where it lacks a derivative, and the mend
 UNDIFFERENTIABLE = {
+    "Sparse tensors": SPARSE,
+    "Sparse CSR tensors": SPARSE,
+    "_sparse_": SPARSE,
+    "from the 'Sparse": SPARSE,
     "saved tensor hooks": CHECKPOINTS,
     "use_reentrant=True": CHECKPOINTS,
     "implement the jvp function": OWN,
     "does not have vmap support": OWN,
+    "flat_bdims must not be None": OWN,  # of what makes its own batched form (generate_vmap_rule) and has no jvp
     "forward AD": WRITE_OUT,
     "derivative for": WRITE_OUT,
-    "Sparse tensors": SPARSE,
     "doesn't have storage": STORAGE,
     "Tensor.requires_grad_()": INPUTS,
     "functorch transforms": f"switch torch.utils.checkpoint off, if that is it, or {WRITE_OUT}",
@@ -90,9 +96,9 @@ class NetworkFunction:
         if not isinstance(model, nn.Module):
             raise TangentError(f"got {type(model).__name__}, expected an nn.Module")
         model = uncompiled(model)
-        _refuse_wrapped(model)
-        _refuse_lazy(model)
-        _refuse_mixing(model)
+        refuse_wrapped(model)
+        refuse_lazy(model)
+        refuse_mixing(model)
         trained = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
         if not trained:
             raise TangentError(f"{type(model).__name__} has no trainable parameters; a tangent needs some (requires_grad=True)")
@@ -138,6 +144,11 @@ class NetworkFunction:
                 raise TangentError(f"got rate {rate} for '{name}', expected a learning-rate factor: finite and not negative")
         return {name: float(given.get(name, 1.0)) for name in self.parameters}
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The widest of the parameters that train."""
+        return functools.reduce(torch.promote_types, (p.dtype for p in self.parameters.values()))
+
     def real(self) -> None:
         """Refuse complex parameters, whose gradients would make complex kernels."""
         for name, p in self.parameters.items():
@@ -155,10 +166,11 @@ class NetworkFunction:
         self._refuse_inference(x, name)
         if x.is_floating_point() and not torch.isfinite(x).all():
             raise TangentError(f"{name} has entries that are not finite; remove those samples")
-        dtype = next((p.dtype for p in self.parameters.values() if not p.is_complex()), x.dtype)
-        if x.is_floating_point() and x.dtype != dtype:
-            raise TangentError(f"{name} is {x.dtype} but the parameters are {dtype}; call x.to({dtype}) or model.to({x.dtype})")
-        some = _some(x)
+        known = dict.fromkeys(p.dtype for p in self.model.parameters() if p.is_floating_point())
+        if x.is_floating_point() and known and x.dtype not in known:
+            dtypes, to = " and ".join(map(str, known)), next(iter(known))
+            raise TangentError(f"{name} is {x.dtype} but the parameters are {dtypes}; call x.to({to}) or model.to({x.dtype})")
+        some = _some(x.detach())
         try:
             both, *each = self._few(some, name)
             alone = torch.cat(each)
@@ -221,7 +233,7 @@ class NetworkFunction:
         """Whether any gradient of any output is not zero."""
         live = {name: p.detach().requires_grad_() for name, p in parameters.items()}
         for some in x.split(TRIED):
-            with torch.enable_grad(), differentiable(self.model):
+            with torch.enable_grad(), differentiable(self.model), unhooked():
                 out = self(live, some)
                 weights = torch.rand(out.shape, generator=torch.Generator().manual_seed(0)).to(out)
                 found = torch.autograd.grad(out, list(live.values()), weights, allow_unused=True) if out.requires_grad else ()
@@ -238,9 +250,30 @@ class NetworkFunction:
                     f"{type(self.model).__name__}: forward derivatives of {kind.__name__}'s own jvp would come out wrong; {OWN}"
                 )
 
-    def _graph(self, x: Tensor) -> tuple[set[Any], bool]:
+    def refuse_padding(self, x: Tensor) -> None:
+        """Refuse tables of which an embedding does not train the row of padding, although something else trains it.
+
+        Of what moves that row, the outputs' own derivatives know all, and backward ones a part: no kernel of theirs is symmetric.
+        """
+        live = {} if self.plain(x) else {name: p.detach().requires_grad_() for name, p in self.parameters.items()}
+        names, read = {id(p): name for name, p in live.items()}, dict[str, set[int]]()
+        for node in self._graph(x[:1], live)[0] if live else ():
+            row = node._saved_padding_idx if node.name().startswith("EmbeddingBackward") else NO_ROW
+            for before, _ in () if node.name().startswith(COPIES) else node.next_functions:
+                while before is not None and before.name().startswith(COPIES):
+                    before = before.next_functions[0][0]
+                if name := names.get(id(getattr(before, "variable", None))):
+                    read.setdefault(name, set()).add(row)
+        for name, rows in read.items():
+            if len(rows) > 1:
+                raise TangentError(
+                    f"'{name}' of {type(self.model).__name__} is a tied table with padding_idx={min(rows)}: its row gets the "
+                    "gradients of one use and not of the other, so it has no symmetric kernel; set padding_idx=None, or untie"
+                )
+
+    def _graph(self, x: Tensor, live: Parameters | None = None) -> tuple[set[Any], bool]:
         """The operations between parameters and outputs, and whether any parameter is among what they start from."""
-        live = {name: p.detach().requires_grad_() for name, p in self.parameters.items()}
+        live = live or {name: p.detach().requires_grad_() for name, p in self.parameters.items()}
         with torch.enable_grad():
             out = self(live, x)
         ahead: list[Any] = [out.grad_fn] if out.requires_grad else []
@@ -338,16 +371,15 @@ def copy_of(model: nn.Module) -> nn.Module:
         TangentError: where it holds results that cannot be copied.
     """
     model = uncompiled(model)
-    _refuse_sharded(model)
+    refuse_sharded(model)
     held = [value for module in model.modules() for value in vars(module).values() if isinstance(value, Tensor)]
     try:
         return copy.deepcopy(model, {id(value): value.detach().clone() for value in held if not value.is_leaf})
     except (RuntimeError, TypeError, AssertionError) as error:
         said = (str(error) or type(error).__name__).splitlines()[0]
-        raise TangentError(
-            f"{type(model).__name__} cannot be copied ({said}); let it hold no results of its last forward pass, and nothing that "
-            "copy.deepcopy refuses, or give what makes it anew"
-        ) from error
+        mend = "let it hold no results of its last forward pass, and nothing that copy.deepcopy refuses, or give what makes it anew"
+        mend = SPARSE if "SparseCsr" in said else mend
+        raise TangentError(f"{type(model).__name__} cannot be copied ({said}); {mend}") from error
 
 
 def _tensor_of(out: Any, model: nn.Module) -> Tensor:
@@ -359,64 +391,17 @@ def _tensor_of(out: Any, model: nn.Module) -> Tensor:
     return out
 
 
-def _refuse_sharded(model: nn.Module) -> None:
-    for path, module in model.named_modules():
-        if any(kind.__name__ in SHARDED and kind.__module__.startswith("torch.distributed") for kind in type(module).__mro__):
-            raise TangentError(
-                f"{path or 'the model'} ({type(module).__name__}) shards its parameters and puts its own tensors in their places "
-                "as it runs, so they cannot be replaced; give what it wraps: the network built anew, with the full state dict "
-                "loaded (torch.distributed.checkpoint.state_dict.get_model_state_dict with full_state_dict=True)"
-            )
+def _sentence(error: BaseException) -> str:
+    """The first one of torch's words."""
+    return str(error).splitlines()[0].split(". ")[0]
 
 
-def _refuse_wrapped(model: nn.Module) -> None:
-    _refuse_sharded(model)
-    for path, module in model.named_modules():
-        place = f"{path or 'the model'} ({type(module).__name__})"
-        if isinstance(module, nn.DataParallel):
-            raise TangentError(f"{place} sends samples to several devices by itself; give what it wraps, model.module")
-        if isinstance(module, torch.jit.ScriptModule):
-            raise TangentError(f"{place} is compiled, so its tensors cannot be replaced; give the unscripted model")
-
-
-def refuse_frequency(model: nn.Module) -> None:
-    """Tables whose gradients are scaled by how often a batch reads a row: those of a batch are no sums over its samples."""
-    for path, module in model.named_modules():
-        if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and module.scale_grad_by_freq:
-            raise TangentError(
-                f"{path or 'the model'} ({type(module).__name__}) scales its gradients by how often the batch reads a row, so they "
-                "belong to no function of a sample; set its scale_grad_by_freq to False"
-            )
-
-
-def _refuse_lazy(model: nn.Module) -> None:
-    for name, p in model.named_parameters():
-        if isinstance(p, nn.parameter.UninitializedParameter):
-            raise TangentError(f"'{name}' has no shape yet; run the model once on a batch, so that its lazy layers are made")
-
-
-def _refuse_mixing(model: nn.Module) -> None:
-    for path, module in model.named_modules():
-        place = f"{path or 'the model'} ({type(module).__name__})"
-        if isinstance(module, _BatchNorm) and (module.training or not module.track_running_stats):
-            raise TangentError(
-                f"{place} mixes the samples of a batch in training mode; call model.eval() (a factory returns network.eval()), "
-                "or use another norm"
-            )
-        if isinstance(module, _DropoutNd) and module.training and module.p > 0:
-            raise TangentError(
-                f"{place} draws at random in training mode, so the network is no fixed function; call model.eval()"
-            )
-        if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and module.max_norm is not None:
-            raise TangentError(
-                f"{place} shortens the rows that it reads in place, in every mode, so the network is no fixed function; shorten "
-                "its table once (torch.renorm), and set its max_norm to None"
-            )
-        random = (nn.MultiheadAttention, nn.RNNBase)
-        if isinstance(module, random) and module.training and module.dropout > 0:
-            raise TangentError(
-                f"{place} drops at random in training mode, so the network is no fixed function; call model.eval()"
-            )
+@contextmanager
+def unhooked() -> Iterator[None]:
+    """Within it, torch does not warn that backward hooks of somebody's run: inputs are constants here."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Full backward hook is firing")
+        yield
 
 
 @contextmanager
@@ -424,10 +409,10 @@ def differentiable(model: nn.Module) -> Iterator[None]:
     """Within it, torch's complaint of a missing derivative is one of the network."""
     try:
         yield
-    except RuntimeError as error:  # NotImplementedError is one
+    except (RuntimeError, AssertionError) as error:  # NotImplementedError is one
         mend = next((mend for words, mend in UNDIFFERENTIABLE.items() if words in str(error)), None)
         if mend is None:
             raise
         raise TangentError(
-            f"{type(model).__name__} has an operation without a forward derivative ({str(error).splitlines()[0]}); {mend}"
+            f"{type(model).__name__} has an operation without a forward derivative ({_sentence(error)}); {mend}"
         ) from error

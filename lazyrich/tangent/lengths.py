@@ -31,6 +31,15 @@ def _abs(func: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return written
 
 
+def _angle(input: Tensor) -> Tensor:
+    """Of complex numbers by their parts, as lengths are; at zero the derivative is zero, as torch's."""
+    if not input.is_complex():
+        return torch.angle(input)
+    some = (input.real != 0) | (input.imag != 0)
+    found = torch.atan2(torch.where(some, input.imag, 0), torch.where(some, input.real, 1))
+    return torch.where(some, found, torch.angle(input.detach()))
+
+
 def _length(x: Tensor, axes: Any = None, keepdim: bool = False) -> Tensor:
     square = x.real.square() + x.imag.square() if x.is_complex() else x.square()
     axes = tuple(range(x.dim())) if axes is None else axes
@@ -146,6 +155,8 @@ def _std_mean(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
 
 WRITTEN: dict[Any, Any] = {
     **{func: _abs(func) for func in (torch.abs, torch.absolute, Tensor.abs, Tensor.absolute, Tensor.__abs__)},
+    torch.angle: _angle,
+    Tensor.angle: _angle,
     torch.cdist: _cdist,
     torch.norm: _norm(torch.norm, "fro"),
     Tensor.norm: _norm(Tensor.norm, "fro"),

@@ -57,7 +57,7 @@ def ntk_of(
         block: samples a block; by default so many that temporary arrays stay below half a gigabyte.
 
     Returns:
-        (N1, N2, K, K), (N1, N2) or (N1, N2, K), in the parameters' dtype.
+        (N1, N2, K, K), (N1, N2) or (N1, N2, K), in the parameters' dtype: the widest of those that train.
 
     Raises:
         TangentError: for networks that mix samples or draw at random, inputs that do not fit, names that are no tensors, and
@@ -80,6 +80,8 @@ def ntk_of(
         function.check(x2, "x2")
         if x2.shape[1:] != x1.shape[1:]:
             raise TangentError(f"got x1 of shape {tuple(x1.shape)} and x2 of shape {tuple(x2.shape)}, expected equal samples")
+    x1, x2 = x1.detach(), None if x2 is None else x2.detach()
+    function.refuse_padding(x1)
     factors = function.rates(rates)
     keys = {name: _key(name, per) for name in factors}
     keep_freed_memory()
@@ -232,12 +234,12 @@ def _room(n1: int, n2: int, k: int, outputs: Outputs, keys: list[str], function:
     """Space for the result, a matrix of samples (and outputs), refused where it cannot fit."""
     shape = {"full": (n1 * k, n2 * k), "trace": (n1, n2), "diagonal": (n1, n2, k)}[outputs]
     like = next(iter(function.parameters.values()))
-    needed = math.prod(shape) * like.element_size() * len(keys)
+    needed = math.prod(shape) * function.dtype.itemsize * len(keys)
     smaller = "outputs='trace' or 'diagonal', " if outputs == "full" and k > 1 else ""
     parts = f" for {len(keys)} parts" if len(keys) > 1 else ""
     what = f"the kernel of shape {(n1, n2, k, k) if outputs == 'full' else shape}{parts}"
     refuse_large(needed, what, f"{smaller}fewer samples at a time, or its products with vectors")
-    return {key: like.new_zeros(shape) for key in keys}
+    return {key: like.new_zeros(shape, dtype=function.dtype) for key in keys}
 
 
 def refuse_large(needed: int, what: str, instead: str) -> None:
@@ -249,8 +251,7 @@ def refuse_large(needed: int, what: str, instead: str) -> None:
 def _block(function: NetworkFunction, found: Probe, samples: int) -> int:
     """Samples a block: per-sample gradients of the largest tensor that needs them, and backward signals, within the budget."""
     whole = [function.parameters[name].numel() for name in (*found.unknown, *found.gradients)]
-    like = next(iter(function.parameters.values()))
-    needed = found.outputs * max([found.signals, *whole, 1]) * like.element_size()
+    needed = found.outputs * max([found.signals, *whole, 1]) * function.dtype.itemsize
     if needed > MOST:
         raise TangentError(
             f"one sample's gradients of {found.outputs} outputs need {needed / 2**30:.1f} GiB; wrap the network so that it returns "

@@ -61,6 +61,8 @@ class _Once(TorchDispatchMode):
 def _nothing(args: Any) -> Tensor | None:
     """A product with a derivative that is zero everywhere (that of the data), which comes as one zero read many times."""
     a, b = args
+    if any(t.layout != torch.strided for t in args):
+        return None
     if not any(t.numel() > 1 and not any(t.stride()) and not t.flatten()[0] for t in (a, b)):
         return None
     return a.new_zeros((*a.shape[:-1], b.shape[-1]))
@@ -84,6 +86,8 @@ def _kind(func: Any) -> str:
 def _name(value: Any) -> Hashable:
     """What tells an argument from every other: for a tensor its place in memory and how it is read."""
     if isinstance(value, Tensor):
+        if value.layout != torch.strided:  # it has no one place in memory
+            return id(value), value.shape
         place = 0 if value._is_zerotensor() else value.data_ptr()
         return place, value.shape, value.stride(), value.dtype
     if isinstance(value, (tuple, list)):

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.func import jvp, vjp, vmap
 
 from lazyrich.errors import TangentError
-from lazyrich.tangent.function import NetworkFunction, Parameters, differentiable, refuse_frequency
+from lazyrich.tangent.function import NetworkFunction, Parameters, differentiable
 from lazyrich.tangent.mixing import refuse_mixed
+from lazyrich.tangent.refusals import refuse_frequency, refuse_hooks
 
 
 class NtkOperator:
@@ -46,12 +47,16 @@ class NtkOperator:
         self._function = NetworkFunction(model)
         self._function.real()
         refuse_frequency(model)
+        refuse_hooks(model)
         self._function.check(x)
+        x = x.detach()
         refuse_mixed(self._function, x, block=block)
         self._function.refuse_still(x)
+        self._function.refuse_padding(x)
         self._factors = self._function.rates(rates)
         self._x, self._block = x, block
-        self.outputs = self._function(self._function.parameters, x[:1]).shape[1]
+        self._like = self._function(self._function.parameters, x[:1]).detach()
+        self.outputs = self._like.shape[1]
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -75,8 +80,7 @@ class NtkOperator:
         """J^T v by tensor name, each (R, ...)."""
         total: dict[str, Tensor] = {}
         for at, x in self._blocks():
-            like = next(iter(self._function.parameters.values()))
-            signal = v[at].T.reshape(v.shape[1], len(x), self.outputs).to(like)
+            signal = v[at].T.reshape(v.shape[1], len(x), self.outputs).to(self._like)
             _, back, *_ = vjp(lambda p, x=x: self._function(p, x), self._function.parameters)
             for name, g in vmap(lambda s, back=back: back(s)[0])(signal).items():
                 total[name] = total[name] + g if name in total else g  # not in place: of unused tensors it is one zero

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from typing import Any
 
@@ -12,8 +13,9 @@ from torch import Tensor, nn
 from torch.func import jvp, vjp
 
 from lazyrich.errors import TangentError
-from lazyrich.tangent.function import NetworkFunction, copy_of, refuse_frequency
+from lazyrich.tangent.function import NetworkFunction, copy_of
 from lazyrich.tangent.mixing import refuse_mixed
+from lazyrich.tangent.refusals import refuse_frequency, refuse_hooks
 
 Point = dict[str, Tensor]
 
@@ -40,21 +42,29 @@ class Outputs:
     """
 
     def __init__(self, model: nn.Module, x: Tensor, rates: Mapping[str, float] | None = None, exact: bool = False) -> None:
+        fixed = (
+            in_float64(model, x, ", or take contracted or ntk_of, which run the network as it is") if exact else nullcontext()
+        )
         if exact:
             model = copy_of(model).double()
             x = x.double() if isinstance(x, Tensor) and x.is_floating_point() else x
         self.function = NetworkFunction(model)
         refuse_frequency(model)
-        self.function.check(x)
+        refuse_hooks(model)
+        with fixed:
+            self.function.check(x)
+        x = x.detach()
         refuse_mixed(self.function, x)
         self.function.refuse_still(x)
         self.function.refuse_own(x)
+        self.function.refuse_padding(x)
         self.x = x
         self._roots = _roots(self.function.rates(rates))
         self.point: Point = {
             n: self.function.parameters[n] / r if r != 1 else self.function.parameters[n] for n, r in self._roots.items()
         }
-        self.shape = (len(x), self.function(self.function.parameters, x[:1]).shape[1])
+        self._like = self.function(self.function.parameters, x[:1]).detach()
+        self.shape = (len(x), self._like.shape[1])
 
     @cached_property
     def start(self) -> Tensor:
@@ -85,7 +95,27 @@ class Outputs:
             TangentError: for another shape.
         """
         refuse_unlike(r, self.shape, name)
-        return r.detach().to(next(iter(self.point.values()))).flatten()
+        return r.detach().to(self._like).flatten()
+
+
+@contextmanager
+def in_float64(model: nn.Module, x: Tensor, instead: str = "") -> Iterator[None]:
+    """Within it a network's copy in float64 is checked, and told apart from the network itself where only the copy fails.
+
+    Example:
+        >>> with in_float64(nn.Linear(3, 2), torch.ones(5, 3)):
+        ...     NetworkFunction(nn.Linear(3, 2).double()).check(torch.ones(5, 3).double())
+    """
+    try:
+        yield
+    except TangentError as error:
+        if "does not take" not in str(error):
+            raise
+        NetworkFunction(model).check(x)  # says what the inputs themselves have wrong
+        raise TangentError(
+            f"{type(model).__name__} fixes its precision (a .float(), or a tensor made in one dtype), so its copy in float64 does "
+            f"not run ({error}); cast to the dtype of the parameters instead, as h.to(self.weight.dtype){instead}"
+        ) from error
 
 
 def refuse_unlike(r: Tensor, shape: tuple[int, int], name: str) -> None:

@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from lazyrich.errors import TangentError, out_of_memory
-from lazyrich.tangent.function import STILL, NetworkFunction, differentiable
+from lazyrich.tangent.function import STILL, NetworkFunction, differentiable, unhooked
 from lazyrich.tangent.mixing import differ, refuse_other, spread
 from lazyrich.tangent.path import Owner, inside, past
 
@@ -122,7 +122,7 @@ def tape(function: NetworkFunction, x: Tensor, unknown: frozenset[str] | None = 
     for at in () if function.plain(x) else _again(len(x), moves):
         if odd := _elsewhere(function, x, at, uses, unknown, out.detach()):
             raise Misfit(odd)
-    with differentiable(function.model):
+    with differentiable(function.model), unhooked():
         deltas = _backward(out, [use.out for use in uses])
     for use, delta in zip(uses, deltas, strict=True):
         use.delta = delta

@@ -19,9 +19,9 @@ from lazyrich.tangent.function import (
     differentiable,
     eager,
     is_compiled,
-    refuse_frequency,
 )
 from lazyrich.tangent.mixing import refuse_mixed
+from lazyrich.tangent.refusals import refuse_frequency
 from lazyrich.tangent.written import smooth
 
 HIGHEST = 8  # the cost doubles with every order

@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 from torch.utils._pytree import tree_map_only
 
-from lazyrich.tangent import lengths, matrices, products, spectra
+from lazyrich.tangent import bags, lengths, matrices, products, spectra
 
 MARKS = ("__get__", "__set__", "requires_grad_", "retain_grad", "register_hook")  # what is read off a tensor, and written on it
 
@@ -152,6 +152,7 @@ WRITTEN: dict[Any, Any] = {
     Tensor.masked_scatter: _masked_scatter,
     Tensor.masked_scatter_: lambda input, *args, **kwargs: input.copy_(_masked_scatter(input.clone(), *args, **kwargs)),
     Tensor.scatter_reduce_: lambda input, *args, **kwargs: input.copy_(_scatter_reduce(input.clone(), *args, **kwargs)),
+    **bags.WRITTEN,
     **lengths.WRITTEN,
     **matrices.WRITTEN,
     **products.WRITTEN,

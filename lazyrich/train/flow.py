@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Mapping
 
@@ -12,7 +11,8 @@ from torch import Tensor, nn
 from lazyrich.errors import TrainError
 from lazyrich.inference.normalisation import loss_scale
 from lazyrich.inference.times import Times, times_of
-from lazyrich.tangent.function import NetworkFunction, Parameters
+from lazyrich.tangent.function import NetworkFunction, Parameters, copy_of
+from lazyrich.tangent.outputs import in_float64
 
 Point = dict[str, Tensor]
 STEP = 0.7  # of a step times the fastest mode's rate of decay; the method is stable up to 2.8, and kernels grow on the way
@@ -66,9 +66,10 @@ def flow(
         >>> round(float(train[1]), 4)  # 1 - 1/e
         0.6321
     """
-    function = NetworkFunction(copy.deepcopy(model).double())
-    x, test = _double(x), None if x_test is None else _double(x_test)
-    function.check(x)
+    function = NetworkFunction(copy_of(model).double())
+    given, x, test = x, _double(x), None if x_test is None else _double(x_test)
+    with in_float64(model, given):
+        function.check(x)
     when = times_of(times).reshape(-1)
     if not (torch.isfinite(when).all() and (when >= 0).all() and (when.diff() > 0).all()):
         raise TrainError(f"got times {when.tolist()}, expected finite and increasing ones from 0 on")
@@ -172,4 +173,4 @@ def _targets(y: Tensor, outputs: Tensor) -> Tensor:
 
 
 def _double(x: Tensor) -> Tensor:
-    return x.double() if x.is_floating_point() else x
+    return x.detach().double() if x.is_floating_point() else x

@@ -22,6 +22,7 @@ from lazyrich.tangent import (
     layer_alignment,
     linearize,
     ntk_of,
+    ntk_velocity,
     target_alignment,
     taylor,
 )
@@ -251,6 +252,48 @@ def test_old_norms_that_set_their_weight_anew_leave_the_model_as_it_was(norm):
     model.append(nn.Identity())[3].kept = [model(x)]
     with pytest.raises(TangentError, match="Sequential cannot be copied.*hold no results"):
         linearize(model)
+
+
+class Keeps(nn.Linear):
+    """Registers what it needs in its first pass, and keeps what it computes."""
+
+    def __init__(self):
+        super().__init__(3, 2)
+        self.seen, self.log, self.last, self.of = {"first": 0}, [], None, {"names"}
+
+    def forward(self, x):
+        h = super().forward(x)
+        if not hasattr(self, "turn"):
+            self.register_buffer("turn", torch.ones(2) + 0 * h.detach()[0], persistent=False)
+            self.add_module("extra", nn.Identity())
+        self.seen["h"], self.both, self.last = h, (h, h), h
+        self.seen, self.of = {**self.seen, "again": h}, self.of | {"h"}
+        self.log.append(h)
+        return torch.tanh(h * self.turn)
+
+
+@pytest.mark.filterwarnings("error::UserWarning")
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda model, x: NetworkFunction(model).check(x),
+        ntk_of,
+        lambda model, x: NtkOperator(model, x).matvec(torch.ones(8, 1)),
+        lambda model, x: contracted(model, x, torch.ones(4, 2)),
+        lambda model, x: taylor(model, 2)(x),
+        features,
+    ],
+)
+def test_a_network_that_keeps_what_it_computes_stays_as_it_was(call):
+    model, x = Keeps(), torch.rand(4, 3)
+    names, seen, log = set(vars(model)), model.seen, model.log
+    call(model, x)
+    assert set(vars(model)) == names
+    assert model.seen is seen and model.log is log
+    assert (seen, log, model.last, model.of) == ({"first": 0}, [], None, {"names"})
+    assert not model._buffers and not model._modules and not model._non_persistent_buffers_set
+    model.register_full_backward_hook(lambda *_: None)
+    assert ntk_of(model, x).shape == (4, 4, 2, 2)
 
 
 @pytest.mark.parametrize("curve", [nn.SiLU, nn.Mish, nn.Hardsigmoid, nn.RReLU])
@@ -491,6 +534,19 @@ def spread(h):
     return torch.sparse.mm(torch.eye(2).to(h).to_sparse(), h.T).T.tanh()
 
 
+def times(h):
+    return (torch.eye(2).to(h).to_sparse() @ h.T).T.tanh()
+
+
+class Rows(nn.Linear):
+    def __init__(self):
+        super().__init__(3, 2)
+        self.held = torch.eye(2).to_sparse_csr()
+
+    def forward(self, x):
+        return (self.held @ super().forward(x).T).T
+
+
 def pushed(h):
     """A derivative in what a layer gives, by plain autograd."""
     with torch.enable_grad():
@@ -502,6 +558,34 @@ class Packed(nn.GRU):
     def forward(self, x):
         steps = nn.utils.rnn.pack_padded_sequence(x[..., None], 1 + (x[:, 1] > 0.5).long(), True, False)
         return super().forward(steps)[1][0]
+
+
+def hooked():
+    net = nn.Sequential(nn.Linear(3, 2), nn.Tanh())
+    net[1].register_full_backward_hook(lambda *_: None)
+    return net
+
+
+class Product(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x, w):
+        return x @ w.T
+
+    @staticmethod
+    def setup_context(ctx, inputs, _):
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx, g):
+        x, w = ctx.saved_tensors
+        return g @ w, g.T @ x
+
+
+class Batched(nn.Linear):
+    def forward(self, x):
+        return torch.tanh(Product.apply(x, self.weight)) + self.bias
 
 
 def tokens(**options):
@@ -531,11 +615,21 @@ def tokens(**options):
             "After mixes samples: .* batch norm",
         ),
         (lambda x: NtkOperator(After(spread), x).matvec(torch.ones(8, 1)), r"After .*to_dense\(\)"),
-        (lambda x: higher_kernels(After(spread), x, order=3), r"After .*to_dense\(\)"),
-        (lambda x: contracted(After(spread), x, torch.ones(4, 2)), r"After .*to_dense\(\)"),
+        (lambda x: higher_kernels(After(spread), x, order=3), r"After .*\); multiply by .*to_dense\(\)"),
+        (lambda x: contracted(After(spread), x, torch.ones(4, 2)), r"After .*\); multiply by .*to_dense\(\)"),
+        (lambda x: contracted(After(spread), x, torch.ones(4, 2), keep=2), r"After .*\); multiply by .*to_dense\(\)"),
+        (lambda x: linearize(After(spread))(x), r"After .*\); multiply by .*to_dense\(\)"),
+        (lambda x: linearize(After(times))(x), r"After .*'SparseCPU' backend\); multiply by .*to_dense\(\)"),
+        (lambda x: linearize(Rows())(x), r"Rows cannot be copied .*multiply by .*to_dense\(\)"),
+        (lambda x: NtkOperator(Rows(), x).matvec(torch.ones(8, 1)), r"Rows .*multiply by .*to_dense\(\)"),
         (lambda x: linearize(Packed(1, 2, batch_first=True))(x), "Packed .*pack_padded_sequence.*at its own last step"),
         (lambda x: NtkOperator(After(pushed), x).matvec(torch.ones(8, 1)), "After .*with torch.func.grad.*takes it as it is"),
         (lambda x: linearize(After(pushed))(x), "After .*with torch.func.grad"),
+        (lambda x: NtkOperator(hooked(), x), r"1 \(Tanh\) has a full backward hook.*remove\(\) of the handle"),
+        (lambda x: higher_kernels(hooked(), x), r"1 \(Tanh\) has a full backward hook"),
+        (lambda x: contracted(hooked(), x, torch.ones(4, 2)), r"1 \(Tanh\) has a full backward hook"),
+        (lambda x: contracted(Batched(3, 2), x, torch.ones(4, 2), keep=2), "Batched .*write the autograd.Function in plain"),
+        (lambda x: ntk_velocity(Batched(3, 2), x, torch.ones(4, 2)), "Batched .*write the autograd.Function in plain"),
         (lambda x: target_alignment(torch.eye(4), torch.tensor([1, -1, 1, -1])), r"-1 among them.*y.float\(\)"),
         (lambda x: ntk_of(nn.Linear(3, 1), x, block=True), "block=True"),
         (lambda x: NtkOperator(nn.Linear(3, 1), x, block=True), "block=True"),
@@ -544,6 +638,42 @@ def tokens(**options):
 def test_what_has_a_plain_mend_is_refused_with_it(call, says):
     with pytest.raises(TangentError, match=says):
         call(torch.rand(4, 3))
+
+
+class TiedHead(nn.Module):
+    def __init__(self, tied, **options):
+        super().__init__()
+        self.words, self.out = nn.Embedding(5, 3, **options), nn.Linear(3, 5, bias=False)
+        if tied:
+            self.out.weight = self.words.weight
+
+    def forward(self, x):
+        return self.out(torch.tanh(self.words(x)).mean(1))
+
+
+def cast(self, x):
+    return self.out(F.embedding(x, self.words.weight.float(), 0).double().mean(1))
+
+
+KERNELS = [
+    lambda model, x: ntk_of(model, x).transpose(1, 2).reshape(10, 10),
+    lambda model, x: NtkOperator(model, x).matvec(torch.eye(10, dtype=torch.float64)),
+    lambda model, x: higher_kernels(model, x, order=2).k2,
+    lambda model, x: contracted(model, x, torch.ones(2, 5), order=2, keep=2),
+]
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_a_tied_table_whose_row_of_padding_half_trains_is_refused_and_others_have_one_kernel(kernel):
+    x = torch.tensor([[0, 1, 2], [3, 0, 4]])
+    with pytest.raises(TangentError, match="'words.weight' of TiedHead is a tied table with padding_idx=0: .* or untie"):
+        kernel(TiedHead(True, padding_idx=0).double(), x)
+    with pytest.raises(TangentError, match="'words.weight' of Cast"):
+        kernel(type("Cast", (TiedHead,), {"forward": cast})(True, padding_idx=0).double(), x)
+    for model in (TiedHead(True).double(), TiedHead(False, padding_idx=0).double()):
+        rows = [torch.autograd.grad(f, list(model.parameters()), retain_graph=True) for f in model(x).flatten()]
+        jacobian = torch.stack([torch.cat([g.flatten() for g in row]) for row in rows])
+        assert torch.allclose(kernel(model, x), jacobian @ jacobian.T, rtol=1e-9, atol=1e-12)
 
 
 def test_rates_may_be_numbers_of_numpy_and_torch():

@@ -394,3 +394,21 @@ def test_what_does_not_fit_is_refused_with_the_mend(monkeypatch):
     monkeypatch.setattr(higher, "LIMIT", 1000)
     with pytest.raises(TangentError, match=r"K4 of 4 training outputs .* needs .* GB.*contracted\(model, x, r, order=4\)"):
         higher_kernels(model, x)
+
+
+class Cast(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(3, 4), nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.b(torch.tanh(self.a(x)).float())
+
+
+def test_a_network_that_fixes_its_precision_is_told_apart_from_inputs_that_do_not_fit():
+    x = torch.randn(3, 3)
+    with pytest.raises(TangentError, match=r"Cast fixes its precision \(a .float\(\).*take contracted or ntk_of"):
+        higher_kernels(Cast(), x)
+    assert contracted(Cast(), x, torch.ones(3, 2)).shape == (3, 2)
+    with pytest.raises(TangentError, match=r"Cast does not take x of shape \(3, 5\)"):
+        higher_kernels(Cast(), torch.randn(3, 5))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import lazyrich as lzr
 from lazyrich.errors import TangentError
-from lazyrich.tangent import NetworkFunction, contraction, gradient, pairs
+from lazyrich.tangent import NetworkFunction, NtkOperator, contracted, contraction, gradient, pairs
 from lazyrich.tangent import tape as tapes
 from lazyrich.tangent.ntk import ntk_of
 from lazyrich.tangent.outputs import Outputs
@@ -646,3 +646,29 @@ def test_a_lack_of_memory_is_no_operation_without_a_batched_form(monkeypatch, wh
     calls = []
     with pytest.raises(RuntimeError, match="not enough memory"):
         attempt()
+
+
+class Narrow(nn.Linear):
+    """A gain in another precision, named first."""
+
+    def __init__(self):
+        super().__init__(3, 2)
+        self.gain = nn.Parameter(torch.ones(2, dtype=torch.bfloat16))
+        self._parameters = {name: self._parameters[name] for name in ("gain", "weight", "bias")}
+
+    def forward(self, x):
+        return super().forward(x) * self.gain
+
+
+def test_of_parameters_of_several_precisions_the_widest_is_that_of_the_kernel():
+    model, x, plain = Narrow(), torch.randn(3, 3), nn.Linear(3, 2)
+    plain.load_state_dict(model.state_dict(), strict=False)
+    found, outputs = ntk_of(model, x), plain(x).detach()
+    want = ntk_of(plain, x) + torch.einsum("nk,mk,kl->nmkl", outputs, outputs, torch.eye(2))
+    assert found.dtype == torch.float32
+    assert torch.allclose(found, want, rtol=1e-2, atol=1e-2)
+    matrix = found.transpose(1, 2).reshape(6, 6)
+    assert torch.allclose(NtkOperator(model, x).matvec(torch.eye(6)), matrix, rtol=1e-2, atol=1e-2)
+    assert torch.allclose(contracted(model, x, outputs, order=2).flatten(), matrix @ outputs.flatten(), rtol=1e-2, atol=1e-2)
+    with pytest.raises(TangentError, match="x1 is torch.float64 but the parameters are torch.bfloat16 and torch.float32"):
+        ntk_of(model, x.double())

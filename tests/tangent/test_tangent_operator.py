@@ -1,5 +1,7 @@
 """Products with the tangent kernel, and kernels of hidden features, against whole matrices."""
 
+import warnings
+
 import pytest
 import torch
 from torch import nn
@@ -7,7 +9,7 @@ from torch import nn
 import lazyrich as lzr
 from lazyrich.errors import TangentError
 from lazyrich.inference import conjugate_gradients, density, top_eigenpairs
-from lazyrich.tangent import NtkOperator, feature_kernel, features, ntk_of
+from lazyrich.tangent import NtkOperator, contracted, feature_kernel, features, ntk_of
 
 DOUBLE = torch.float64
 
@@ -25,6 +27,24 @@ def matrix(model, x, **options):
 def test_products_are_those_of_the_matrix_whatever_the_block(block):
     model, x, v = dense(), torch.randn(7, 4, dtype=DOUBLE), torch.randn(21, 2, dtype=DOUBLE)
     assert torch.allclose(NtkOperator(model, x, block=block).matvec(v), matrix(model, x) @ v, rtol=1e-10)
+
+
+def test_inputs_that_are_differentiated_elsewhere_are_constants_here():
+    model, x = nn.Sequential(nn.Linear(4, 3), nn.PReLU(), nn.Linear(3, 2)).to(DOUBLE), torch.randn(5, 4, dtype=DOUBLE)
+    live = x.clone().requires_grad_()
+    for kernel in (
+        lambda x: ntk_of(model, x),
+        lambda x: NtkOperator(model, x).matvec(torch.eye(10, dtype=DOUBLE)),
+        lambda x: contracted(model, x, torch.ones(5, 2)),
+        lambda x: contracted(model, x, torch.ones(5, 2), keep=2),
+        lambda x: feature_kernel(model, x)["1"],
+        lambda x: top_eigenpairs(NtkOperator(model, x), 2)[0],
+    ):
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message="Converting a tensor")
+            found = kernel(live)
+        assert not found.requires_grad
+        assert torch.equal(found, kernel(x))
 
 
 def test_a_tensor_that_is_not_used_counts_nothing_in_any_block():

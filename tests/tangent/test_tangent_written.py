@@ -10,7 +10,7 @@ from torch.func import functional_call, jacrev, jvp, vmap
 from torch.nn.utils.parametrizations import orthogonal, spectral_norm, weight_norm
 
 from lazyrich.errors import TangentError
-from lazyrich.tangent import NtkOperator, contracted, higher_kernels, ntk_of, taylor
+from lazyrich.tangent import NtkOperator, bags, contracted, higher_kernels, ntk_of, taylor
 from lazyrich.tangent.written import WRITTEN, smooth
 
 f64 = {"dtype": torch.float64}
@@ -104,6 +104,7 @@ LINES = {
     "normalize": lambda t: F.normalize(square(t)),
     "cosine": lambda t: F.cosine_similarity(square(t), drawn(4, 4, seed=2)),
     "std": lambda t: square(t).std(0),
+    "angles": lambda t: (torch.complex(square(t) + 3, square(2 * t)) * torch.tensor([1.0, 0.0, 1.0, 1.0])).angle(),
     "abs of complex numbers": lambda t: abs(torch.fft.fft(square(t)) * torch.tensor([1.0, 0.0, 1.0, 1.0])),
 }
 
@@ -160,14 +161,37 @@ def test_written_products_keep_shapes_and_types():
         torch.testing.assert_close(WRITTEN[func](*args, **kwargs), func(*args, **kwargs))
 
 
-def test_expansions_to_any_order_take_the_moduli_of_waves():
+BAGS = {
+    "mean": ({}, {}),
+    "mean without padding": ({"padding_idx": 1}, {}),
+    "max without padding": ({"mode": "max", "padding_idx": -6}, {}),
+    "weighted": ({"mode": "sum", "padding_idx": 0}, {"per_sample_weights": drawn(3, 4)}),
+}
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+@pytest.mark.parametrize(("options", "given"), BAGS.values(), ids=BAGS)
+def test_bags_of_embeddings_are_torchs_and_have_forward_derivatives(options, given):
+    table, x = nn.EmbeddingBag(7, 5, **options, **f64), torch.tensor([[0, 1, 2, 5], [1, 1, 1, 1], [6, 5, 1, 4]])
+    net = nn.Sequential(table, nn.Tanh(), nn.Linear(5, 2, **f64))
+    found = bags.bag(x, table.weight, mode=table.mode, padding_idx=table.padding_idx, **given)
+    torch.testing.assert_close(found, table(x, **given))
+    rows = [torch.autograd.grad(f, list(net.parameters()), retain_graph=True) for f in net(x).flatten()]
+    jacobian = torch.stack([torch.cat([g.flatten() for g in row]) for row in rows])
+    torch.testing.assert_close(NtkOperator(net, x).matvec(torch.eye(6, **f64)), jacobian @ jacobian.T)
+    torch.testing.assert_close(ntk_of(net, x).transpose(1, 2).reshape(6, 6), jacobian @ jacobian.T)
+
+
+@pytest.mark.parametrize("part", [torch.abs, torch.angle])
+def test_expansions_to_any_order_take_the_moduli_of_waves(part):
     class Moduli(nn.Module):
         def __init__(self):
             super().__init__()
             self.i, self.g = nn.Linear(3, 4, **f64), nn.Parameter(drawn(4))
 
         def forward(self, x):
-            return (torch.fft.fft(self.i(x)) * self.g).abs()
+            waves = torch.fft.fft(self.i(x)) * self.g
+            return part(waves + 4 + 1j)
 
     net = Moduli()
     expanded = taylor(net, 4)
@@ -175,7 +199,9 @@ def test_expansions_to_any_order_take_the_moduli_of_waves():
         for p, new in zip(expanded.parameters(), net.parameters(), strict=True):
             p.mul_(1.02)
             new.mul_(1.02)
-    torch.testing.assert_close(expanded(drawn(2, 3)), net(drawn(2, 3)), rtol=1e-6, atol=1e-8)
+    found = expanded(drawn(2, 3))
+    torch.testing.assert_close(found, net(drawn(2, 3)), rtol=1e-6, atol=1e-8)
+    assert all(bool(g.isfinite().all()) for g in torch.autograd.grad(found.sum(), list(expanded.parameters())))
 
 
 def test_written_lengths_keep_the_other_orders_and_shapes():

@@ -96,3 +96,17 @@ def test_targets_and_rates_that_fit_nothing_are_refused() -> None:
         flow(net(), torch.randn(5, 3), torch.randn(2, 5), [1.0])
     with pytest.raises(TangentError, match="wieght"):
         flow(net(), torch.randn(5, 3), torch.randn(5, 2), [1.0], rates={"wieght": 0.0})
+
+
+class Cast(nn.Linear):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x.float())
+
+
+def test_what_has_no_copy_in_float64_is_told_with_the_mend() -> None:
+    x, y = torch.randn(4, 3), torch.randn(4, 1)
+    shard = type("FSDPModule", (nn.Linear,), {"__module__": "torch.distributed.fsdp"})
+    with pytest.raises(TangentError, match="shards its parameters.*give what it wraps"):
+        flow(type("Own", (shard,), {})(3, 1), x, y, [0.0, 1.0])
+    with pytest.raises(TangentError, match=r"Cast fixes its precision.*h.to\(self.weight.dtype\)$"):
+        flow(Cast(3, 1), x, y, [0.0, 1.0])
