@@ -13,6 +13,7 @@ from torch import Tensor
 from lazyrich.errors import KernelError
 from lazyrich.family import Role
 from lazyrich.gaussian import Dual, Signal, critical
+from lazyrich.gaussian.signal import scale_free
 from lazyrich.graph import Graph
 from lazyrich.lazy import Kernel
 from lazyrich.scaling import Plan
@@ -202,7 +203,7 @@ def _edge(phi: Dual, bias: float) -> list[tuple[float, float]]:
 def _edge_weight(phi: Dual, bias: float) -> float:
     """NaN where no fixed point is critical, or none that variances stay near, as of GELU below its half-stable point."""
     try:
-        return critical(phi, bias=0.0 if phi.homogeneous == 1 else bias).weight
+        return critical(phi, bias=0.0 if scale_free(phi) else bias).weight
     except KernelError:
         return math.nan
 
