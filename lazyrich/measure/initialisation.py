@@ -25,6 +25,7 @@ from lazyrich.scaling import Plan, as_plan, ntk
 from lazyrich.tangent.ntk import ntk_of
 
 GROWS = 10.0  # factor between levels of layers from which a signal is said to explode, to vanish or to be uneven
+EVEN = 3.0  # factor up to which levels are said to be kept
 ALIKE = 0.99  # correlation of different inputs, above which the network cannot tell them apart
 
 
@@ -103,7 +104,7 @@ class SignalResult:
             "vanishing": "Signals vanish",
             "uneven": "Signals are uneven on the way",
             "collapsing": "Different inputs become alike",
-            "steady": "Signals keep their size",
+            "steady": "Signals keep their size" if self._even else f"Signals change by less than a factor of {GROWS:g}",
         }[self.word]
         return (
             f"{said}: from {spoken(first.layer)} to {spoken(last.layer)} the mean square goes from {first.level:.3g} to "
@@ -111,6 +112,11 @@ class SignalResult:
             f"{self._extremes()}, and the correlation of inputs from {first.correlation:.2f} to {last.correlation:.2f}. "
             f"{self._against()} {'' if isinstance(self.phase, str) else self.phase.sentence}"
         ).strip()
+
+    @property
+    def _even(self) -> bool:
+        levels = [line.level for line in self.hidden]
+        return max(levels) <= EVEN * min(levels)
 
     def _extremes(self) -> str:
         """The smallest and the largest level of hidden layers, and what counts as much."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import re
@@ -86,7 +87,10 @@ def test_a_layer_that_falls_on_the_way_is_named():
     assert f"smallest {low.level:.3g} at hidden.1" in found.sentence
     assert "where 10 is judged to be too much" in found.sentence
     calm = found_for(lambda n: lzr.zoo.MLP(n, depth=4), init={"*": lzr.init.critical("tanh", bias=0.05)}, seeds=3)
-    assert calm.word == "steady"
+    assert calm.word == "steady" and calm.sentence.startswith("Signals keep their size")
+    falls = [vars(calm.hidden[0]) | {"level": level} for level in (1.0, 0.4, 0.2)]
+    falling = dataclasses.replace(calm, lines=tuple(type(calm.lines[0])(**line) for line in (*falls, falls[0])))
+    assert falling.word == "steady" and falling.sentence.startswith("Signals change by less than a factor of 10")
     assert "where 10 is judged to be too much" in calm.sentence
 
 
@@ -140,6 +144,26 @@ def test_the_edge_is_that_of_its_own_bias_and_none_where_variances_leave_it(acti
         assert found.sentence.endswith(f"lower sigma_w^2{'' if math.isnan(edge) else ' below 2'}.")
     assert not drawn or (found.beyond in drawn and ("chaotic" in drawn) == (beyond == "chaotic"))
     assert ("The edge of chaos" in found.sentence) == (activation == "tanh")
+
+
+def test_a_network_far_from_its_fixed_point_is_told_what_its_own_layers_do():
+    """GELU at sigma_w^2 = 2 without biases: variances go to zero, where chi_perp is a half, but not within five layers."""
+    rule = lzr.init.variance(2.0, 0.0)
+    result = found_for(lambda n: lzr.zoo.MLP(n, depth=5, activation="gelu"), init={"*": rule}, seeds=2, width=64)
+    found, far = result.phase, signal("gelu", 2.0)
+    q = torch.tensor(found.points[0].level).double()
+    for layer in range(found.settles):
+        assert float(far.chi_perp(q)) > 0.55, layer
+        q = far.variance_map(q)
+    assert float(far.chi_perp(q)) == pytest.approx(0.5, rel=0.1) and found.settles > 10
+    assert f"once variances have decayed, behind about {found.settles} layers, signals and gradients vanish" in found.sentence
+    assert "own levels chi_perp is 0.9" in found.sentence and "differences can be told" not in found.sentence
+    inside = result.phase.border[0]
+    assert inside[1] == 0 and found.weight < inside[0] and found.border[-1][1] == pytest.approx(found.edge[0][1])
+    for weight, bias in found.border[::8]:
+        at = [signal("gelu", k * weight, bias).fixed_variance(found.points[0].level) for k in (0.97, 1.01)]
+        assert math.isfinite(at[0]) and math.isinf(at[1])
+    assert "where variances begin to grow" in plane(read_signals(result.to_dict()), "k")
 
 
 @pytest.mark.parametrize(("weight", "says"), [(0.9, "is chaotic"), (1.2, "without bound; lower sigma_w^2.")])
