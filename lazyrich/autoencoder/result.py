@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from lazyrich.autoencoder.metric import UNDEFINED
 from lazyrich.measure.slope import Slope, fit_slope
 from lazyrich.measure.verdict import WIDEST
 from lazyrich.scaling import parse as parse_scheme
@@ -157,9 +158,14 @@ class AutoencoderResult:
 
     @property
     def _failures(self) -> list[str]:
-        """Metrics that raised an error: finished trainings are kept without them."""
+        """Metrics that raised an error, or that have no meaning here: finished trainings are kept without them."""
         told = {name: text for c in reversed(self.cells) for name, text in c.get("failed", {}).items()}
-        return [f"Metric '{name}' fails ({text}) and is undefined there; mend it and repeat." for name, text in told.items()]
+        return [
+            f"Metric '{name}' is undefined: {text.removeprefix(UNDEFINED)}."
+            if text.startswith(UNDEFINED)
+            else f"Metric '{name}' fails ({text}) and is undefined there; mend it and repeat."
+            for name, text in told.items()
+        ]
 
     def _scheme(self, cell: Mapping[str, Any]) -> str:
         """A cell's scheme, or all of them where they are one network."""

@@ -333,6 +333,29 @@ def test_own_starts_and_metrics_are_a_few_lines(tmp_path):
     assert sizes["mine"] < 0.7 * sizes["half"]
 
 
+class Reversed(nn.Module):
+    """A decoder that reads the encoder's weight and holds none."""
+
+    def __init__(self, encoder):
+        super().__init__()
+        self.others, self.shift = [encoder], nn.Parameter(torch.zeros(64))
+
+    def forward(self, z):
+        return z @ self.others[0].weight + self.shift
+
+
+def reversing(width):
+    encoder = nn.Sequential(nn.Linear(64, width), nn.Tanh())
+    return Pair(encoder, Reversed(encoder[0]))
+
+
+def test_a_decoder_without_weights_of_its_own_has_no_early_movement_and_says_why():
+    found = study(reversing, "digits", **{**SMALL, "starts": ["default"], "schemes": ["standard"], "widths": [8]})
+    assert all(seed["decoder early"] is None and seed["encoder early"] > 0 for c in found.cells for seed in c["seeds"])
+    assert "Metric 'decoder early' is undefined: the decoder has no layer that holds a weight" in found.sentence
+    assert "mend it" not in found.sentence
+
+
 upward = nn.Sequential(nn.Linear(4, 64), nn.Unflatten(1, (1, 8, 8)))
 
 
