@@ -342,7 +342,8 @@ def _study(
     if bool((y[:samples] == y[0]).all()):
         raise UsageError(f"all {samples} training samples have the same target; give more samples, or another seed")
     if y.shape[1] != network.outputs:
-        raise RichError(f"got targets of {y.shape[1]} numbers for a network of {network.outputs} outputs; give it as many")
+        many = f"{network.outputs} output{'' if network.outputs == 1 else 's'}"
+        raise RichError(f"got targets of {y.shape[1]} numbers for a network of {many}; give it as many")
     regime = plan.scheme.classify("sgd").regime
     return Study(
         plan, chosen.x.double().flatten(1), y[:samples], y[samples:], maps, curve_of(network.activation),
