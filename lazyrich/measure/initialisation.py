@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lazyrich.amount import counted
 from lazyrich.data import load
-from lazyrich.errors import KernelError
+from lazyrich.errors import KernelError, TangentError
 from lazyrich.family import Law
 from lazyrich.layer import shown, spoken
 from lazyrich.lazy import Kernel
@@ -194,6 +194,7 @@ def signals(
 
     Raises:
         UsageError: for too few samples or seeds.
+        TangentError: for a network that draws random numbers in evaluation mode.
 
     Example:
         >>> import lazyrich as lzr
@@ -237,7 +238,13 @@ def _drawn(plan: Plan, width: int, seed: int, x: Tensor) -> dict[str, tuple[floa
     model = plan.build(width, seed).double().eval()
     _, calls = capture(model, state_of(model), x)
     with torch.no_grad():
-        outputs = columns(model(x)).shape[1]
+        first, again = (columns(model(x)) for _ in range(2))
+    if not torch.allclose(first, again, equal_nan=True):
+        raise TangentError(
+            f"{type(model).__name__} draws random numbers in evaluation mode too, so its outputs on equal inputs differ, expected "
+            "one function of the inputs; let forward draw only `if self.training`, and else take the mean of what it draws"
+        )
+    outputs = again.shape[1]
     tensors = ntk_of(model, x, outputs="trace", per="layer")
     norms = {path: float(gram.diagonal().mean()) / outputs for path, gram in tensors.items()}
     return {

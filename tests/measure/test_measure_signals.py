@@ -14,6 +14,7 @@ import torch
 
 import lazyrich as lzr
 from lazyrich.cli import main
+from lazyrich.errors import TangentError
 from lazyrich.gaussian import signal
 from lazyrich.report.signal_figure import plane
 from lazyrich.report.signal_result import read_signals
@@ -189,6 +190,24 @@ def test_a_network_without_a_place_says_why(factory, says):
     assert isinstance(found.phase, str)
     assert re.search(says, found.phase)
     assert found.to_dict()["phase"] is None
+
+
+class Drawing(torch.nn.Module):
+    """Of a variational kind: it draws in evaluation mode too, unless told better."""
+
+    def __init__(self, n, always=True):
+        super().__init__()
+        self.inner, self.outer, self.always = torch.nn.Linear(64, n), torch.nn.Linear(n, 10), always
+
+    def forward(self, x):
+        h = self.inner(x)
+        return self.outer(h + torch.randn_like(h) if self.always or self.training else h)
+
+
+def test_a_network_that_draws_as_it_runs_is_refused_with_a_mend_for_its_code():
+    with pytest.raises(TangentError, match="Drawing draws random numbers in evaluation mode too.*only `if self.training`"):
+        found_for(Drawing, seeds=2, width=64, samples=3)
+    assert found_for(lambda n: Drawing(n, always=False), seeds=2, width=64, samples=3).lines[0].level > 0
 
 
 def test_coupled_weights_are_measured_and_not_predicted():
