@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+import platform
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from lazyrich import __version__
 from lazyrich.amount import counted
 from lazyrich.data import load
 from lazyrich.errors import KernelError, TangentError
@@ -63,7 +65,7 @@ class SignalResult:
         reason: why there is no prediction; empty where there is one.
         phase: where the hidden layers stand in the plane of their activation, or why they have no place.
         settings: of the run.
-        command, date: how and when, for the page.
+        command, date, versions: how, when and with what, for the page.
     """
 
     title: str
@@ -74,6 +76,7 @@ class SignalResult:
     settings: Mapping[str, Any]
     command: str = ""
     date: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def hidden(self) -> tuple[SignalLine, ...]:
@@ -146,7 +149,7 @@ class SignalResult:
             "phase": None if isinstance(self.phase, str) else self.phase.to_dict(),
             "no_phase": self.phase if isinstance(self.phase, str) else "",
             "inputs": [None if math.isnan(v) else v for v in self.inputs], "reason": self.reason, "settings": dict(self.settings),
-            "command": self.command, "date": self.date,
+            "command": self.command, "date": self.date, "versions": dict(self.versions),
         }  # fmt: skip
 
     def __str__(self) -> str:
@@ -227,11 +230,16 @@ def signals(
     if progress:
         progress(seeds, seeds, "done")
     name = plan.family.name if plan.family else "network"
-    settings = {"width": width, "samples": len(x), "seeds": seeds, "seed": seed, "data": known.name, "scheme": plan.scheme.name}
+    settings = {
+        "family": repr(plan.family), "network": plan.family.fingerprint if plan.family else "", "scheme": plan.scheme.name,
+        "plan": plan.fingerprint, "base": plan.base, "width": width, "data": known.name, "fingerprint": chosen.fingerprint(),
+        "samples": len(x), "seeds": seeds, "seed": seed,
+    }  # fmt: skip
+    versions = {"lazyrich": __version__, "torch": torch.__version__, "python": platform.python_version()}
     own = _square_and_correlation(_second(x.double())) if x.is_floating_point() else (math.nan, math.nan)
     title = f"{name} at width {width} · {plan.scheme.name} · {known.name}"
     said = command or "lazyrich.signals(plan, data, ...) with the settings below"
-    return SignalResult(title, tuple(lines), own, reason, phase, settings, said, date.today().isoformat())
+    return SignalResult(title, tuple(lines), own, reason, phase, settings, said, date.today().isoformat(), versions)
 
 
 def _drawn(plan: Plan, width: int, seed: int, x: Tensor) -> dict[str, tuple[float, float, float]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from lazyrich.report.canvas import drawing, inline, sheet, tone
+from lazyrich.report.canvas import drawing, inline, named, sheet, tone
 from lazyrich.report.kernel_figure import log_y
 from lazyrich.report.number import brief, shorten
 from lazyrich.report.scale import positive, thin
@@ -68,7 +68,7 @@ def _along(result: SignalPage, values: Sequence[Drawn], key: str, title: str, la
     names, at = [row.layer for row in result.rows], list(range(1, len(values) + 1))
     few = len(names) <= 12
     with drawing():
-        figure, axes = sheet(400, 290, left=60, right=16, top=12, bottom=84 if few else 40)
+        figure, axes = sheet(400, 290, left=60, right=16, top=12, bottom=40)
         if logarithmic:
             log_y(axes, positive(v for value in values for v in (value[0], value[2])))
         drawn, wanted = ([_shown(value[i], logarithmic) for value in values] for i in (0, 2))
@@ -79,7 +79,7 @@ def _along(result: SignalPage, values: Sequence[Drawn], key: str, title: str, la
         axes.errorbar(at, drawn, yerr=spread, color=tone(color), marker=mark, markersize=6, linestyle="none", capsize=3)
         axes.set_xlim(0.6, len(names) + 0.4)
         if few:
-            axes.set_xticks(at, [shorten(name, 14) for name in names], rotation=35, ha="right")
+            named(axes, [shorten(name, 14) for name in names])
         else:
             ticks = [int(i) for i in thin(at, 8)]
             axes.set_xticks(ticks, [str(i) for i in ticks])

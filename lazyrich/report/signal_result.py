@@ -52,6 +52,7 @@ class SignalPage:
     settings: tuple[tuple[str, str], ...]
     command: str
     date: str
+    versions: tuple[tuple[str, str], ...] = ()
 
 
 def read_signals(value: Mapping[str, Any], path: str = "result") -> SignalPage:
@@ -80,6 +81,7 @@ def read_signals(value: Mapping[str, Any], path: str = "result") -> SignalPage:
         node.text("title"), node.text("sentence"), node.text("reason", ""), (inputs[0], inputs[1]), rows,
         _phase(node), node.text("no_phase", ""),
         pairs(node.node("settings")), node.text("command", ""), node.text("date", ""),
+        pairs(node.node("versions")) if "versions" in node.value else (),
     )  # fmt: skip
 
 

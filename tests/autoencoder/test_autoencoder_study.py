@@ -208,6 +208,18 @@ def test_intervals_are_of_ninety_five_percent_and_causes_are_read_the_right_way_
         assert f"the more of it, the {side} variance is left" in summed([cell_of("mup", 16, seeds)]).sentence
 
 
+def test_what_the_sentence_names_has_a_column(tmp_path):
+    seeds = [{"unexplained": 0.1 * i, "mirror shared": 0.9 - 0.07123 * i} for i in range(1, 9)]
+    for named in (True, False):
+        known = [seed if named else {**seed, "mirror shared": 0.5 + 0.01 * (i % 3)} for i, seed in enumerate(seeds)]
+        found = summed([cell_of("mup", 16, known)])
+        page = lzr.render(found.to_dict() | {"reproduce": {"command": "", "versions": {}, "date": "", "notes": []}},
+                          tmp_path / f"{named}.html").read_text()  # fmt: skip
+        assert ("'mirror shared'" in found.sentence) == named
+        assert ("mirror shared" in str(found).splitlines()[3]) == named
+        assert bool(re.search('<th scope="col"[^>]*>mirror shared</th>', page)) == named
+
+
 def test_the_theory_beside_a_movement_is_that_of_the_first_layer():
     seeds = [{"unexplained": 0.5, "encoder early": 1.0}] * 2
     cells = [cell_of(scheme, width, seeds) for scheme in ("standard", "ntk", "mup") for width in (16, 64)]

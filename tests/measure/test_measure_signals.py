@@ -244,6 +244,8 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     assert page.count('<svg class="figure"') == 4
     assert "edge of chaos" in page
     assert "lazyrich init lazyrich.zoo:mlp" in page
+    for name in ("base", "fingerprint", "plan", "init", "torch", "python"):
+        assert f"<dt>{name}</dt>" in page, name
     assert "nan" not in page.lower().replace("nano", "").partition("<main")[2]
     assert main(["report", "run", "--out", "again.html"]) == 0
     assert Path("again.html").read_text(encoding="utf-8") == page
