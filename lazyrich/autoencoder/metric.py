@@ -27,6 +27,7 @@ FEW = 24  # samples of a metric that takes a Jacobian each
 ITERATIONS = 100
 SCORED = 200  # samples of the evidence bound
 RIDGE = 1e-3
+UNDEFINED = "undefined: "  # before the reason of a metric that has no meaning for a network, and no defect
 
 
 @dataclass(frozen=True)
@@ -167,7 +168,13 @@ def moved(side: str, early: bool) -> Metric:
 
 def _first(model: nn.Module, side: str) -> str:
     half = halves(model)[0 if side == "encoder" else 1]
-    return f"{side}.{next(path for path, m in half.named_modules() if getattr(m, 'weight', None) is not None)}".rstrip(".")
+    path = next((path for path, m in half.named_modules() if getattr(m, "weight", None) is not None), None)
+    if path is None:
+        raise AutoencoderError(
+            f"the {side} has no layer that holds a weight; for tied weights let two modules hold one tensor, as in "
+            "lazyrich.zoo.tied_autoencoder"
+        )
+    return f"{side}.{path}".rstrip(".")
 
 
 def active_latents(run: Trained) -> float | None:
@@ -210,7 +217,8 @@ METRICS: dict[str, Metric] = {
 def measured(run: Trained, metrics: dict[str, Metric], failed: dict[str, str] | None = None) -> dict[str, float | None]:
     """Every metric of a run, in evaluation mode, without gradients of weights; None where it is undefined for network or data.
 
-    A metric that fails is None too, so that a finished training is not lost; ``failed`` takes what it said, by its name.
+    A metric that fails is None too, so that a finished training is not lost; ``failed`` takes what it said, by its name, and why
+    the library has one undefined.
     """
     found: dict[str, float | None] = {}
     with ExitStack() as looking, torch.no_grad():
@@ -219,8 +227,12 @@ def measured(run: Trained, metrics: dict[str, Metric], failed: dict[str, str] | 
         for name, metric in metrics.items():
             try:
                 value = metric(run)
-            except (LazyrichError, torch.linalg.LinAlgError):
+            except torch.linalg.LinAlgError:
                 value = None
+            except LazyrichError as error:
+                value = None
+                if failed is not None:
+                    failed[name] = f"{UNDEFINED}{(str(error).strip().splitlines() or [''])[0]}"
             except Exception as error:  # one's own code may raise anything
                 if out_of_memory(error):
                     raise

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from lazyrich.autoencoder.metric import UNDEFINED
 from lazyrich.measure.slope import Slope, fit_slope
 from lazyrich.measure.verdict import WIDEST
 from lazyrich.scaling import parse as parse_scheme
@@ -19,6 +20,7 @@ SHOWN = ("unexplained", "probe", "delay", "encoder early", "code early", "mirror
 VARIATIONAL = ("active latents", "code rate", "evidence bound")  # shown where the networks are variational
 CAUSES = ("delay", "encoder early", "decoder early", "code early", "mirror before", "mirror shared", "dimension", "stretch")
 GOAL = "unexplained"
+SURE = 0.01  # p value below which a cause is named
 LEAST = 6  # networks below which a correlation says nothing
 
 
@@ -135,9 +137,8 @@ class AutoencoderResult:
             + f"linear autoencoder{'' if probe is None else f', and its codes classify {100 * probe:.3g} % by a linear probe'}."
         ]
         said += [c.sentence for c in self.comparisons]
-        strong = [c for c in self.causes if c.p_value < 0.01]
-        if strong:
-            cause = strong[0]
+        if self._strong:
+            cause = self._strong[0]
             side = "more" if cause.rank > 0 else "less"
             said.append(
                 f"What goes with success most is '{cause.name}': the more of it, the {side} variance is left (rank correlation "
@@ -156,10 +157,20 @@ class AutoencoderResult:
         return " ".join(said)
 
     @property
+    def _strong(self) -> list[Cause]:
+        """Causes that chance hardly makes, strongest first; the sentence names the first of them, and the tables show it."""
+        return [c for c in self.causes if c.p_value < SURE]
+
+    @property
     def _failures(self) -> list[str]:
-        """Metrics that raised an error: finished trainings are kept without them."""
+        """Metrics that raised an error, or that have no meaning here: finished trainings are kept without them."""
         told = {name: text for c in reversed(self.cells) for name, text in c.get("failed", {}).items()}
-        return [f"Metric '{name}' fails ({text}) and is undefined there; mend it and repeat." for name, text in told.items()]
+        return [
+            f"Metric '{name}' is undefined: {text.removeprefix(UNDEFINED)}."
+            if text.startswith(UNDEFINED)
+            else f"Metric '{name}' fails ({text}) and is undefined there; mend it and repeat."
+            for name, text in told.items()
+        ]
 
     def _scheme(self, cell: Mapping[str, Any]) -> str:
         """A cell's scheme, or all of them where they are one network."""
@@ -189,6 +200,7 @@ class AutoencoderResult:
     def __str__(self) -> str:
         axes = [a for a in AXES if len({str(c[a]) for c in self.cells}) > 1 or a in ("start", "scheme", "width")]
         shown = [*SHOWN, *(m for m in VARIATIONAL if any(mean(c, m) is not None for c in self.cells))]
+        shown += [c.name for c in self._strong[:1] if c.name not in shown]
         header = [*axes, "lr", *shown]
         own = distinct(self.ranked, self.settings.get("base"))
         rows = [self._row(c, axes, shown) for c in own]

@@ -202,8 +202,8 @@ def begin(name: str, start: Start, model: nn.Module, x: Tensor, seed: int) -> No
     """
     try:
         start(model, x, seed)
-    except LazyrichError:
-        raise
+    except LazyrichError as error:
+        raise AutoencoderError(f"start '{name}' does not suit this network: {error}; or leave this start out") from error
     except Exception as error:  # one's own code may raise anything
         if out_of_memory(error):
             raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from lazyrich.cli.command import Factory, command_line, pairs, parse, progress, rules, slug
@@ -65,6 +66,8 @@ def run(words: Sequence[str]) -> None:
             result = signals(
                 plan, inputs, width, samples=samples, seeds=seeds, seed=seed, progress=show, command=command_line("init", words)
             )
+        if init:
+            result = replace(result, settings={**result.settings, "init": list(init)})
         folder = out or Path("runs") / slug("init", family.name, scheme, f"width{width}")
         print(result, end="\n\n")
         write_json(folder / "result.json", result.to_dict())

@@ -15,6 +15,7 @@ def run(words: Sequence[str]) -> None:
         factory: Factory,
         data: str = "digits",
         data_root: str | None = None,
+        classes: tuple[int, ...] = (),
         width: int | None = None,
         scheme: str = "ntk",
         base: int = 64,
@@ -40,6 +41,7 @@ def run(words: Sequence[str]) -> None:
             factory: package.module:callable or path/to/file.py:callable that builds the network for a width.
             data: digits, mnist, fashion_mnist, or module:function.
             data_root: folder of the image files (default: $LAZYRICH_DATA and the usual places).
+            classes: keep only these; two of them for a network of one output.
             width: of the network (default: the base, where every plan is the plain network).
             scheme: standard, ntk, mup, richness(0.25): decides what wider networks and their learning rates are.
             base: width at which the plan is the plain network.
@@ -68,6 +70,7 @@ def run(words: Sequence[str]) -> None:
         family = Family(resolve(factory), base, depth=depth, roles=pairs(roles, "roles"))
         plan = make_plan(family, parse_scheme(scheme), "sgd", init=rules(init))
         given = load(data, root=data_root, target="input" if autoencoder else "labels", flatten=not images)
+        given = given.only(classes) if classes else given
         folder = out or Path("runs") / slug(
             "tangent", family.name, plan.scheme.name, given.name, f"width{base if width is None else width}"
         )

@@ -16,7 +16,7 @@ from torch import Tensor
 from lazyrich.errors import KernelError
 from lazyrich.gaussian.activation import dual
 from lazyrich.gaussian.dual import Dual
-from lazyrich.gaussian.signal import TINY, Signal, crossing, growth
+from lazyrich.gaussian.signal import TINY, Signal, crossing, growth, scale_free
 
 GRID = torch.logspace(-6, 4, 401, dtype=torch.float64)
 SMALL = 1e-3  # a variance that tells whether signals stay near zero
@@ -109,14 +109,14 @@ def half_stable(activation: str | Callable[[Tensor], Tensor] | Dual) -> Critical
     """
     phi = activation if isinstance(activation, Dual) else dual(activation)
     roots = _half(phi)
-    if phi.homogeneous is not None or not roots:
+    if phi.homogeneous is not None or scale_free(phi) or not roots:
         raise KernelError(f"{phi.name} has no half-stable point; expected an activation such as gelu or swish: use critical()")
     return _at(phi, roots[0])
 
 
 def _with_bias(phi: Dual, bias: float) -> list[Critical]:
     """Every critical initialisation with this sigma_b^2, smallest q* first; of scale-invariant activations that at one."""
-    if bias == 0 and phi.homogeneous == 1:
+    if bias == 0 and scale_free(phi):
         return [_at(phi, 1.0)]
     roots = [q for q in _roots(lambda q: _bias(phi, q) - bias, 1e-11 * GRID) if 0 < _slope(phi, q) < math.inf]
     found = [Critical(phi, 1 / _slope(phi, q), bias, q) for q in roots]
@@ -149,7 +149,7 @@ def _range(phi: Dual, stable: bool) -> str:
     biases = _bias(phi, GRID)
     held = biases.isfinite() & (biases >= 0) & phi.derivative_variance(GRID).isfinite() & (GRID > SMALL)
     held = held & (_chi(phi, GRID) <= 1 + GROWS) if stable else held
-    if phi.homogeneous == 1:
+    if scale_free(phi):
         return "; expected 0, the only one of a scale-invariant activation"
     if not bool(held.any()):
         return "; no other sigma_b^2 has a stable one" if stable else "; no other sigma_b^2 has one"

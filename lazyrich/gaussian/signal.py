@@ -21,6 +21,7 @@ from lazyrich.gaussian.dual import Dual
 LARGEST, SMALLEST, STEP = 1e8, 1e-14, 1.25
 TINY = 1e-30  # stands for 0, where a slope with a kink has no value of its own
 EVEN = 1e-7  # how near to one chi_perp counts as one
+SAME = 1e-10  # relative spread of ratios that a function without a scale keeps, by integrals of its own kinks
 
 
 def growth(phi: Dual, q: Tensor) -> Tensor:
@@ -34,6 +35,22 @@ def growth(phi: Dual, q: Tensor) -> Tensor:
         at = q.detach().clone().requires_grad_()
         (slope,) = torch.autograd.grad(phi.variance(at).sum(), at, allow_unused=True)
     return torch.zeros_like(q) if slope is None else slope
+
+
+def scale_free(phi: Dual) -> bool:
+    """Whether phi scales variances alike at all levels, as ReLU does: told by its degree, or by E phi^2 / q and E phi'^2.
+
+    Example:
+        >>> scale_free(dual("relu")), scale_free(dual(lambda u: u.clamp(min=0))), scale_free(dual("tanh"))
+        (True, True, False)
+    """
+    if phi.homogeneous is not None:
+        return phi.homogeneous == 1
+    q = torch.logspace(-6, 4, 6, dtype=torch.float64)
+    return all(
+        bool((r > 0).all()) and float(r.max()) <= (1 + SAME) * float(r.min())
+        for r in (phi.variance(q) / q, phi.slope_variance(q))
+    )
 
 
 @dataclass(frozen=True)

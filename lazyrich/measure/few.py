@@ -92,7 +92,7 @@ def few_predictions(
 def _contrast(y: Tensor, labels: Tensor | None, count: int) -> tuple[Tensor, Tensor, str]:
     """Samples, a unit direction of the outputs, and what it is in words."""
     outputs = y.shape[1]
-    if outputs == 1:
+    if outputs == 1 and labels is None:
         return torch.arange(min(count, len(y))), torch.ones(1, dtype=y.dtype), "the output"
     if labels is None:
         chosen = torch.arange(min(count, len(y)))
@@ -104,9 +104,12 @@ def _contrast(y: Tensor, labels: Tensor | None, count: int) -> tuple[Tensor, Ten
         raise TangentError("all samples are of one class, so there is nothing to tell apart; give samples of two classes")
     pair = present[counts.argsort(descending=True, stable=True)[:2]].sort().values
     each = [(labels == c).nonzero().flatten()[: (count + 1) // 2] for c in pair]
+    chosen = torch.cat(each)[: max(count, 2)]
+    if outputs == 1:
+        return chosen, torch.ones(1, dtype=y.dtype), "the output"
     direction = torch.zeros(outputs, dtype=y.dtype)
     direction[pair[0]], direction[pair[1]] = 0.5**0.5, -(0.5**0.5)
-    return torch.cat(each)[: max(count, 2)], direction, f"class {int(pair[0])} against class {int(pair[1])}"
+    return chosen, direction, f"class {int(pair[0])} against class {int(pair[1])}"
 
 
 def _end(theta: Tensor, target: Tensor, start: Tensor) -> float:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
+import platform
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from lazyrich import __version__
 from lazyrich.amount import counted
 from lazyrich.data import load
-from lazyrich.errors import KernelError
+from lazyrich.errors import KernelError, TangentError
 from lazyrich.family import Law
 from lazyrich.layer import shown, spoken
 from lazyrich.lazy import Kernel
@@ -25,6 +27,7 @@ from lazyrich.scaling import Plan, as_plan, ntk
 from lazyrich.tangent.ntk import ntk_of
 
 GROWS = 10.0  # factor between levels of layers from which a signal is said to explode, to vanish or to be uneven
+EVEN = 3.0  # factor up to which levels are said to be kept
 ALIKE = 0.99  # correlation of different inputs, above which the network cannot tell them apart
 
 
@@ -62,7 +65,7 @@ class SignalResult:
         reason: why there is no prediction; empty where there is one.
         phase: where the hidden layers stand in the plane of their activation, or why they have no place.
         settings: of the run.
-        command, date: how and when, for the page.
+        command, date, versions: how, when and with what, for the page.
     """
 
     title: str
@@ -73,6 +76,7 @@ class SignalResult:
     settings: Mapping[str, Any]
     command: str = ""
     date: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def hidden(self) -> tuple[SignalLine, ...]:
@@ -103,7 +107,7 @@ class SignalResult:
             "vanishing": "Signals vanish",
             "uneven": "Signals are uneven on the way",
             "collapsing": "Different inputs become alike",
-            "steady": "Signals keep their size",
+            "steady": "Signals keep their size" if self._even else f"Signals change by less than a factor of {GROWS:g}",
         }[self.word]
         return (
             f"{said}: from {spoken(first.layer)} to {spoken(last.layer)} the mean square goes from {first.level:.3g} to "
@@ -111,6 +115,11 @@ class SignalResult:
             f"{self._extremes()}, and the correlation of inputs from {first.correlation:.2f} to {last.correlation:.2f}. "
             f"{self._against()} {'' if isinstance(self.phase, str) else self.phase.sentence}"
         ).strip()
+
+    @property
+    def _even(self) -> bool:
+        levels = [line.level for line in self.hidden]
+        return max(levels) <= EVEN * min(levels)
 
     def _extremes(self) -> str:
         """The smallest and the largest level of hidden layers, and what counts as much."""
@@ -140,7 +149,7 @@ class SignalResult:
             "phase": None if isinstance(self.phase, str) else self.phase.to_dict(),
             "no_phase": self.phase if isinstance(self.phase, str) else "",
             "inputs": [None if math.isnan(v) else v for v in self.inputs], "reason": self.reason, "settings": dict(self.settings),
-            "command": self.command, "date": self.date,
+            "command": self.command, "date": self.date, "versions": dict(self.versions),
         }  # fmt: skip
 
     def __str__(self) -> str:
@@ -188,6 +197,7 @@ def signals(
 
     Raises:
         UsageError: for too few samples or seeds.
+        TangentError: for a network that draws random numbers in evaluation mode.
 
     Example:
         >>> import lazyrich as lzr
@@ -220,18 +230,29 @@ def signals(
     if progress:
         progress(seeds, seeds, "done")
     name = plan.family.name if plan.family else "network"
-    settings = {"width": width, "samples": len(x), "seeds": seeds, "seed": seed, "data": known.name, "scheme": plan.scheme.name}
+    settings = {
+        "family": repr(plan.family), "network": plan.family.fingerprint if plan.family else "", "scheme": plan.scheme.name,
+        "plan": plan.fingerprint, "base": plan.base, "width": width, "data": known.name, "fingerprint": chosen.fingerprint(),
+        "samples": len(x), "seeds": seeds, "seed": seed,
+    }  # fmt: skip
+    versions = {"lazyrich": __version__, "torch": torch.__version__, "python": platform.python_version()}
     own = _square_and_correlation(_second(x.double())) if x.is_floating_point() else (math.nan, math.nan)
     title = f"{name} at width {width} · {plan.scheme.name} · {known.name}"
     said = command or "lazyrich.signals(plan, data, ...) with the settings below"
-    return SignalResult(title, tuple(lines), own, reason, phase, settings, said, date.today().isoformat())
+    return SignalResult(title, tuple(lines), own, reason, phase, settings, said, date.today().isoformat(), versions)
 
 
 def _drawn(plan: Plan, width: int, seed: int, x: Tensor) -> dict[str, tuple[float, float, float]]:
     model = plan.build(width, seed).double().eval()
     _, calls = capture(model, state_of(model), x)
     with torch.no_grad():
-        outputs = columns(model(x)).shape[1]
+        first, again = (columns(model(x)) for _ in range(2))
+    if not torch.allclose(first, again, equal_nan=True):
+        raise TangentError(
+            f"{type(model).__name__} draws random numbers in evaluation mode too, so its outputs on equal inputs differ, expected "
+            "one function of the inputs; let forward draw only `if self.training`, and else take the mean of what it draws"
+        )
+    outputs = again.shape[1]
     tensors = ntk_of(model, x, outputs="trace", per="layer")
     norms = {path: float(gram.diagonal().mean()) / outputs for path, gram in tensors.items()}
     return {

@@ -57,7 +57,8 @@ class LimitResult:
         """One record a width: means over its networks, and errors against the limit.
 
         ``off`` is the mean over single networks of ||f_n - f|| / ||f|| over all steps and samples, ``mean_off`` the same of the
-        mean network; ``kernels`` holds the same a layer, for feature kernels at the end; ``alignment`` is with the targets.
+        mean network; ``kernels`` holds the same a layer, for feature kernels of the training samples at the end; ``alignment`` is
+        with the targets.
         """
         return [self._width(width) for width in dict.fromkeys(run["width"] for run in self.runs)]
 
@@ -178,10 +179,10 @@ class LimitResult:
             return found | empty
         mean = torch.stack([_matrix(run["outputs"]) for run in runs]).mean(0)
         wanted = _matrix(self.theory["outputs"])
-        kernels, alignment = {}, {}
+        kernels, alignment, own = {}, {}, slice(len(self.theory["targets"]))
         for i, layer in enumerate(self.theory["layers"]):
-            limit = _matrix(layer["kernel"])
-            off = [float((_matrix(run["layers"][i]["kernel"]) - limit).norm() / limit.norm()) for run in runs]
+            limit = _matrix(layer["kernel"])[own, own]
+            off = [float((_matrix(run["layers"][i]["kernel"])[own, own] - limit).norm() / limit.norm()) for run in runs]
             aligned = [run["layers"][i]["alignment"] for run in runs]
             kernels[layer["layer"]] = statistics.mean(off)
             alignment[layer["layer"]] = [statistics.mean(aligned), statistics.stdev(aligned) if len(aligned) > 1 else 0.0]

@@ -259,10 +259,12 @@ class Study:
         start, end = found.features(layer, 0), found.features(layer)
         h0, h = found.preactivations[layer - 1][:, 0]
         reach = REACH * float(torch.stack([h0, h]).std(1).max())
+        own = slice(len(self.y))  # what moves is told of the training samples: how many others are watched must not matter
+        error, moved = found.features_error(layer)[own, own], kernel_movement(start[own, own], end[own, own])
         edges = torch.linspace(-reach, reach, BINS + 1, dtype=torch.float64).tolist()
         return {
             "layer": self.layers[layer - 1], "start": start.tolist(), "kernel": end.tolist(),
-            "kernel_error": float(found.features_error(layer).norm() / end.norm()), "movement": kernel_movement(start, end),
+            "kernel_error": float(error.norm() / end[own, own].norm()), "movement": moved,
             "alignment": self._alignment(end), "start_alignment": self._alignment(start), "edges": edges,
             "before": _histogram(h0, edges), "after": _histogram(h, edges),
         }  # fmt: skip
@@ -340,7 +342,8 @@ def _study(
     if bool((y[:samples] == y[0]).all()):
         raise UsageError(f"all {samples} training samples have the same target; give more samples, or another seed")
     if y.shape[1] != network.outputs:
-        raise RichError(f"got targets of {y.shape[1]} numbers for a network of {network.outputs} outputs; give it as many")
+        many = f"{network.outputs} output{'' if network.outputs == 1 else 's'}"
+        raise RichError(f"got targets of {y.shape[1]} numbers for a network of {many}; give it as many")
     regime = plan.scheme.classify("sgd").regime
     return Study(
         plan, chosen.x.double().flatten(1), y[:samples], y[samples:], maps, curve_of(network.activation),

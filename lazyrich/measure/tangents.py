@@ -56,8 +56,9 @@ def tangents(
 
     Linearised training as in Lee et al. 2019 (arXiv:1902.06720), the hierarchy of Huang & Yau 2019 (arXiv:1909.08156).
 
-    The loss is 1/(2N) sum (f - y)^2; classes are one-hot columns, centred. The linearised network takes the same steps, which
-    its tangent kernel at initialisation gives in closed form. All kernels count the plan's learning rates; all is float64.
+    The loss is 1/(2N) sum (f - y)^2; classes are one-hot columns, centred, and two of them -1 and 1 where the network has one
+    output. The linearised network takes the same steps, which its tangent kernel at initialisation gives in closed form. All
+    kernels count the plan's learning rates; all is float64.
 
     Args:
         plan: from ``lazyrich.plan``, with its family, for SGD.
@@ -224,7 +225,11 @@ class Study:
 
     def _accuracy(self, outputs: Tensor) -> float | None:
         """On the test samples; None without classes."""
-        return None if self.test_labels is None else float((outputs.argmax(1) == self.test_labels).double().mean())
+        if self.test_labels is None:
+            return None
+        outputs = outputs.reshape(len(self.test_labels), -1)
+        told = (outputs[:, 0] > 0).long() if outputs.shape[1] == 1 else outputs.argmax(1)
+        return float((told == self.test_labels).double().mean())
 
 
 class _Watch:
@@ -282,42 +287,57 @@ def _study(
     classes = whole.y if not whole.y.is_floating_point() else None
     if classes is not None and classes.dim() != 1:
         raise UsageError(f"got targets of shape {tuple(classes.shape)}, expected one class a sample, or numbers")
-    y = whole.y.double().reshape(len(x), -1) if classes is None else one_hot_targets(classes, data.classes)
+    outputs = _outputs(plan, width, seed, x)
+    y = whole.y.double().reshape(len(x), -1) if classes is None else _targets(classes, data.classes, outputs)
     if samples * y.shape[1] > LARGEST:
         raise UsageError(
-            f"got {samples} samples of {y.shape[1]} outputs, expected at most {LARGEST} outputs in all, since the full tangent "
+            f"got {samples} samples of {several(y.shape[1])}, expected at most {LARGEST} outputs in all, since the full tangent "
             f"kernel has their number as its side; give at most {LARGEST // y.shape[1]} samples"
         )
     if classes is not None and len(classes[:samples].unique()) < 2:
         raise UsageError("got training samples of one class only, expected at least two; give other data, or more samples")
     labels, test_labels = (None, None) if classes is None else (classes[:samples], classes[samples:])
-    return _checked(Study(
+    if outputs != tuple(y.shape[1:]):
+        raise TangentError(
+            f"got a network with {several(outputs[0])} for '{data.name}' with {y.shape[1]}; give the factory as many outputs, "
+            f"{'or one for two classes, ' if data.classes == 2 else ''}or other data"
+        )
+    return Study(
         plan, width, x[:samples], y[:samples], x[samples:], y[samples:], labels, test_labels, min(few, samples), steps, lr, seed,
         data.name, data.fingerprint(),
-    ))  # fmt: skip
+    )  # fmt: skip
 
 
-def _checked(study: Study) -> Study:
-    """Refuse a network whose outputs are not the targets'."""
-    model = study.build()
+def _targets(labels: Tensor, classes: int | None, outputs: tuple[int, ...]) -> Tensor:
+    """One column a class, but -1 and 1 where a network tells two of them apart by the sign of its one output."""
+    return 2.0 * labels.double()[:, None] - 1 if (classes, outputs) == (2, (1,)) else one_hot_targets(labels, classes)
+
+
+def several(count: int) -> str:
+    """A number of outputs in words.
+
+    Example:
+        >>> several(1), several(3)
+        ('1 output', '3 outputs')
+    """
+    return f"{count} output{'' if count == 1 else 's'}"
+
+
+def _outputs(plan: Plan, width: int, seed: int, x: Tensor) -> tuple[int, ...]:
+    """Shape of a network's outputs for one sample, as columns; what gives none is refused."""
+    model = plan.build(width, seed).double()
     with torch.no_grad():
         try:
-            out = model(study.x[:2])
+            out = model(x[:2])
         except (RuntimeError, ValueError, IndexError, TypeError, AttributeError) as error:
             first = (str(error).splitlines() or [""])[0]
-            raise TangentError(f"the network does not take inputs of shape {tuple(study.x.shape[1:])}: {first}") from error
+            raise TangentError(f"the network does not take inputs of shape {tuple(x.shape[1:])}: {first}") from error
     if not isinstance(out, torch.Tensor):
         raise TangentError(
             f"the network returns {type(out).__name__}, expected one tensor (N, ...); let the factory wrap it in a module that "
             "returns the output that you mean"
         )
-    shape = tuple(columns(out).shape[1:])
-    if shape != tuple(study.y.shape[1:]):
-        raise TangentError(
-            f"got a network with {shape[0]} outputs for '{study.data}' with {study.y.shape[1]}; give the factory "
-            "as many outputs, or other data"
-        )
-    return study
+    return tuple(columns(out).shape[1:])
 
 
 def _error(linear: Tensor, network: Tensor, start: Tensor) -> float:

@@ -11,6 +11,7 @@ from lazyrich.report.number import brief, margin, signed
 from lazyrich.report.transfer_figure import scheme_style
 
 ROWS = 40
+SURE = 0.01  # p value below which the headline names a cause
 COLUMNS = (
     ("unexplained", "unexplained"), ("probe", "probe"), ("delay", "delay"), ("encoder early", "encoder moved early"),
     ("code early", "code moved early"), ("mirror before", "mirror at start"), ("mirror after", "mirror at end"),
@@ -57,8 +58,9 @@ KNOWN = {"decoder early", "encoder moved", "code moved", "mirror shared"}  # in 
 
 
 def _added(result: AutoencoderPage) -> set[str]:
-    """Metrics that the user added."""
-    return {name for c in result.cells for s in c.seeds for name in s} - KNOWN
+    """Metrics that the user added, and the one that goes with success most."""
+    named = {name for name, _, p, _ in result.causes[:1] if p is not None and p < SURE}  # by the headline
+    return {name for c in result.cells for s in c.seeds for name in s} - (KNOWN - named)
 
 
 def _panels(result: AutoencoderPage, starts: list[str], key: str) -> list[dict[str, str]]:

@@ -11,7 +11,7 @@ import html
 import io
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WIDTH_TONES = 6
+UPRIGHT = 3  # letters that fit under a tick without slanting
 _NAMES = (
     *("bg", "ink", "muted", "grid", "good", "bad", "theory"),
     *("layer", "passthrough", "interaction", "update"),
@@ -92,6 +93,26 @@ def sheet(
     axes.grid(True, color=tone("grid"), linewidth=0.6, alpha=0.7)
     axes.set_axisbelow(True)
     return figure, axes
+
+
+def named(axes: Axes, names: Sequence[str]) -> None:
+    """A tick for each name, at 1, 2, ...; long names are slanted, and the axes end where the longest leaves room for itself.
+
+    Example:
+        >>> with drawing():
+        ...     _, axes = sheet(400, 290, bottom=84)
+        ...     named(axes, ["0", "2", "4"])
+        >>> round(axes.get_position().y0 * 290)
+        26
+    """
+    longest, at = max(map(len, names)), range(1, len(names) + 1)
+    if longest <= UPRIGHT:
+        axes.set_xticks(at, names)
+    else:
+        axes.set_xticks(at, names, rotation=35, ha="right")
+    room = 26 if longest <= UPRIGHT else 16 + 4 * longest
+    box, height = axes.get_position(), 72 * axes.figure.get_size_inches()[1]
+    axes.set_position((box.x0, room / height, box.width, box.y1 - room / height))
 
 
 def inline(figure: Figure, key: str, title: str, description: str) -> str:

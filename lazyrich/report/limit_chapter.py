@@ -115,7 +115,7 @@ def _predictors(result: LimitPage) -> list[dict[str, Any]]:
             "train": digits(result.fixed_loss[-1]),
             "test": digits(result.fixed_test_loss),
             "off": percent(result.fixed_off),
-            "kernels": [percent(_away(layer.movement, layer)) for layer in result.layers],
+            "kernels": [percent(_away(layer, len(result.targets))) for layer in result.layers],
         },
     ]
     for line in result.widths:
@@ -132,7 +132,7 @@ def _predictors(result: LimitPage) -> list[dict[str, Any]]:
     return rows
 
 
-def _away(movement: float | None, layer: Any) -> float | None:
-    """||Phi_0 - Phi|| / ||Phi||, from the movement, which is relative to Phi_0."""
-    sizes = [sum((v or 0.0) ** 2 for row in cells for v in row) ** 0.5 for cells in (layer.start, layer.kernel)]
-    return None if movement is None or not sizes[1] else movement * sizes[0] / sizes[1]
+def _away(layer: Any, count: int) -> float | None:
+    """||Phi_0 - Phi|| / ||Phi|| on the training samples, from the movement, which is relative to Phi_0."""
+    sizes = [sum((v or 0.0) ** 2 for row in cells[:count] for v in row[:count]) ** 0.5 for cells in (layer.start, layer.kernel)]
+    return None if layer.movement is None or not sizes[1] else layer.movement * sizes[0] / sizes[1]

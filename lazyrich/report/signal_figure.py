@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from lazyrich.report.canvas import drawing, inline, sheet, tone
+from lazyrich.report.canvas import drawing, inline, named, sheet, tone
 from lazyrich.report.kernel_figure import log_y
 from lazyrich.report.number import brief, shorten
 from lazyrich.report.scale import positive, thin
@@ -37,14 +37,17 @@ def plane(result: SignalPage, key: str) -> str:
     phase = result.phase
     if phase is None or not phase.edge or not phase.points:
         return ""
-    weights, biases = ([float(row[i] or 0.0) for row in phase.edge] for i in (0, 1))
+    edge, border = (_pairs(line) for line in (phase.edge, phase.border))
+    weights, biases = zip(*border, *edge, strict=True)
     own = [(float(p[1] or 0.0), float(p[2] or 0.0)) for p in phase.points]
     right = 1.25 * max(*weights, *(w for w, _ in own))
     top = max(max(biases), 1.15 * max(b for _, b in own))
     with drawing():
         figure, axes = sheet(400, 290, left=60, right=16, top=12, bottom=44)
         axes.fill_betweenx(biases, 0, weights, color=tone("ink"), alpha=0.05, linewidth=0)
-        axes.plot(weights, biases, color=tone("ink"), linewidth=1.8)
+        axes.plot(*zip(*edge, strict=True), color=tone("ink"), linewidth=1.8)
+        if border:
+            axes.plot(*zip(*border, edge[0], strict=True), color=tone("ink"), linewidth=1.4, linestyle=(0, (4, 2)))
         axes.plot(*zip(*own, strict=True), color=tone("update"), marker="o", markersize=6, linestyle="none")
         axes.set_xlim(0, right)
         axes.set_ylim(-0.03 * top, top)
@@ -54,7 +57,8 @@ def plane(result: SignalPage, key: str) -> str:
             )
         axes.set_xlabel("weight variance × fan-in, σ_w²", color=tone("muted"), labelpad=1)
         axes.set_ylabel("bias variance, σ_b²", color=tone("muted"))
-        words = f"The edge of chaos of {phase.activation}; the hidden layers are {phase.word}: " + ", ".join(
+        ends = ", and below it where variances begin to grow without bound" if border else ""
+        words = f"The edge of chaos of {phase.activation}{ends}; the hidden layers are {phase.word}: " + ", ".join(
             f"{name} at {brief(w)}, {brief(b)}" for (name, *_), (w, b) in zip(phase.points, own, strict=True)
         )
         return inline(figure, key, f"Phase diagram of {phase.activation}", words + ".")
@@ -64,7 +68,7 @@ def _along(result: SignalPage, values: Sequence[Drawn], key: str, title: str, la
     names, at = [row.layer for row in result.rows], list(range(1, len(values) + 1))
     few = len(names) <= 12
     with drawing():
-        figure, axes = sheet(400, 290, left=60, right=16, top=12, bottom=84 if few else 40)
+        figure, axes = sheet(400, 290, left=60, right=16, top=12, bottom=40)
         if logarithmic:
             log_y(axes, positive(v for value in values for v in (value[0], value[2])))
         drawn, wanted = ([_shown(value[i], logarithmic) for value in values] for i in (0, 2))
@@ -75,7 +79,7 @@ def _along(result: SignalPage, values: Sequence[Drawn], key: str, title: str, la
         axes.errorbar(at, drawn, yerr=spread, color=tone(color), marker=mark, markersize=6, linestyle="none", capsize=3)
         axes.set_xlim(0.6, len(names) + 0.4)
         if few:
-            axes.set_xticks(at, [shorten(name, 14) for name in names], rotation=35, ha="right")
+            named(axes, [shorten(name, 14) for name in names])
         else:
             ticks = [int(i) for i in thin(at, 8)]
             axes.set_xticks(ticks, [str(i) for i in ticks])
@@ -85,6 +89,10 @@ def _along(result: SignalPage, values: Sequence[Drawn], key: str, title: str, la
             f"{name}: drawn {brief(value[0])}, predicted {brief(value[2])}" for name, value in zip(names, values, strict=True)
         )
         return inline(figure, key, title, words + ".")
+
+
+def _pairs(line: Sequence[tuple[float | None, float | None]]) -> list[tuple[float, float]]:
+    return [(float(w or 0.0), float(b or 0.0)) for w, b in line]
 
 
 def _shown(value: float | None, logarithmic: bool) -> float:

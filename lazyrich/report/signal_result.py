@@ -35,6 +35,7 @@ class PhasePlane:
     points: tuple[tuple[str, Number, Number, Number, Number], ...]  # layer, sigma_w^2, sigma_b^2, chi_perp, chi_parallel
     edge: tuple[tuple[Number, Number], ...]
     beyond: str = "chaotic"
+    border: tuple[tuple[Number, Number], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class SignalPage:
     settings: tuple[tuple[str, str], ...]
     command: str
     date: str
+    versions: tuple[tuple[str, str], ...] = ()
 
 
 def read_signals(value: Mapping[str, Any], path: str = "result") -> SignalPage:
@@ -79,6 +81,7 @@ def read_signals(value: Mapping[str, Any], path: str = "result") -> SignalPage:
         node.text("title"), node.text("sentence"), node.text("reason", ""), (inputs[0], inputs[1]), rows,
         _phase(node), node.text("no_phase", ""),
         pairs(node.node("settings")), node.text("command", ""), node.text("date", ""),
+        pairs(node.node("versions")) if "versions" in node.value else (),
     )  # fmt: skip
 
 
@@ -90,11 +93,16 @@ def _phase(node: Node) -> PhasePlane | None:
         (shown(p.text("layer")), p.number("weight"), p.number("bias"), p.number("chi_perp"), p.number("chi_parallel"))
         for p in n.nodes("points")
     )
-    rows = [Node({"row": row}, f"{n.path}.edge[{i}]").numbers("row") for i, row in enumerate(n.value.get("edge") or [])]
+    edge, border = (_line(n, key) for key in ("edge", "border"))
+    beyond = n.text("beyond", "chaotic")
+    return PhasePlane(n.text("activation"), n.text("word"), n.text("sentence"), points, edge, beyond, border)
+
+
+def _line(n: Node, key: str) -> tuple[tuple[Number, Number], ...]:
+    rows = [Node({"row": row}, f"{n.path}.{key}[{i}]").numbers("row") for i, row in enumerate(n.value.get(key) or [])]
     if any(len(row) != 2 for row in rows):
-        raise ReportError(f"{n.path}.edge: expected pairs of numbers; run lazyrich init again")
-    edge = tuple((row[0], row[1]) for row in rows)
-    return PhasePlane(n.text("activation"), n.text("word"), n.text("sentence"), points, edge, n.text("beyond", "chaotic"))
+        raise ReportError(f"{n.path}.{key}: expected pairs of numbers; run lazyrich init again")
+    return tuple((row[0], row[1]) for row in rows)
 
 
 def _drawn(node: Node, what: str) -> Drawn:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from lazyrich.report.canvas import WIDTH_TONES, drawing, inline, sheet, tone
+from lazyrich.report.canvas import WIDTH_TONES, drawing, inline, named, sheet, tone
 from lazyrich.report.kernel_figure import log_x, log_y, percent
 from lazyrich.report.number import brief, shorten
 from lazyrich.report.scale import labels, positive, thin
@@ -143,14 +143,14 @@ def alignment(moments: Sequence[Moment], key: str) -> str:
     """Centred alignment of every layer's tangent kernel with the targets, along the depth."""
     names = [line.layer for line in moments[-1].layers]
     with drawing():
-        figure, axes = sheet(**{**SIZE, "bottom": 84 if len(names) <= 12 else 40})
+        figure, axes = sheet(**SIZE)
         for name, moment in looks(moments):
             _line(axes, list(range(1, len(names) + 1)), [line.centred for line in moment.layers], STYLES[name])
         axes.set_xlim(0.6, len(names) + 0.4)
         top = max([line.centred or 0 for _, m in looks(moments) for line in m.layers], default=1.0)
         axes.set_ylim(0, min(1.02, 1.12 * top) if top > 0 else 1)
         if len(names) <= 12:
-            axes.set_xticks(range(1, len(names) + 1), [shorten(name, 14) for name in names], rotation=35, ha="right")
+            named(axes, [shorten(name, 14) for name in names])
         else:
             ticks = [int(i) for i in thin(range(1, len(names) + 1), 8)]
             axes.set_xticks(ticks, [str(i) for i in ticks])

@@ -253,6 +253,7 @@ def targets_of(data: ArrayData, outputs: int) -> Tensor:
         return 2.0 * data.y.double()[:, None] - 1
     if data.classes != outputs:
         raise RichError(
-            f"got {data.classes} classes for a network of {outputs} outputs; give as many outputs, or one for two classes"
+            f"got {data.classes} classes for a network of {outputs} output{'' if outputs == 1 else 's'}; give as many outputs, or "
+            "one for two classes"
         )
     return torch.nn.functional.one_hot(data.y, outputs).double()

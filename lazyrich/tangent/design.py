@@ -11,6 +11,7 @@ from typing import Any
 from scipy.optimize import root_scalar
 from torch import Tensor
 
+from lazyrich.amount import counted, real
 from lazyrich.errors import TangentError
 from lazyrich.family import Family
 from lazyrich.scaling import Plan, plan, richness
@@ -151,13 +152,14 @@ def design(
         >>> [round(c.size, 6) for c in found.candidates]
         [0.1, 0.1]
     """
-    if not 0 < size < math.inf:
-        raise TangentError(f"got size {size}, expected a relative movement: positive and finite, for instance 0.1")
-    if seeds < 1:
-        raise TangentError(f"got seeds {seeds}, expected at least 1")
-    width = family.base if width is None else width
-    if width < 1:
-        raise TangentError(f"got width {width}, expected at least 1")
+    if not isinstance(family, Family):
+        raise TangentError(
+            f"got family of type {type(family).__name__}, expected a network with its width open; pass lzr.Family(factory, base=64)"
+        )
+    if not 0 < real(size) < math.inf:
+        raise TangentError(f"got size {size!r}, expected a relative movement: positive and finite, for instance 0.1")
+    size, seeds = real(size), counted("seeds", seeds, 1, TangentError)
+    width = family.base if width is None else counted("width", width, 1, TangentError)
     _refuse_grid(family, sigma_w, sigma_b, r)
     candidates = []
     for w, b, exponent in itertools.product(sigma_w, sigma_b, r):
@@ -176,9 +178,10 @@ def design(
 
 def _refuse_grid(family: Family, sigma_w: Any, sigma_b: Any, r: Any) -> None:
     for name, values in (("sigma_w", sigma_w), ("sigma_b", sigma_b), ("r", r)):
-        if isinstance(values, (int, float, str)) or not len(values):
+        row = hasattr(values, "__len__") and not isinstance(values, str) and getattr(values, "ndim", 1) == 1
+        if not row or not len(values):
             raise TangentError(f"got {name}={values!r}, expected a list of at least one value, for example {name}=[0.5]")
-        if name != "r" and any(v is not None and not 0 <= v < math.inf for v in values):
+        if name != "r" and any(v is not None and not 0 <= real(v) < math.inf for v in values):
             raise TangentError(f"got {name}={list(values)}, expected standard deviations: finite and not negative, or None")
     biases = any(info.kind in LAYERS and not info.axes.summed for info in family.tensors.values())
     if not biases and any(b is not None for b in sigma_b):

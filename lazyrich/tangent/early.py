@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from numbers import Integral
 from typing import Any, Literal, get_args
 
 import torch
@@ -72,6 +73,9 @@ def integrand(activation: str | Callable[[Tensor], Tensor], kinks: tuple[float, 
         >>> integrand("relu").kinks
         (0.0,)
     """
+    if not isinstance(kinks, (tuple, list)) or not all(math.isfinite(real(k)) for k in kinks):
+        raise TangentError(f"got kinks = {kinks!r}, expected the places where the function is not smooth, such as (0.0,)")
+    kinks = tuple(real(k) for k in kinks)
     if callable(activation) and not isinstance(activation, type):
         return Integrand(activation, kinks)
     if not isinstance(activation, str) or activation not in NAMED:
@@ -110,9 +114,7 @@ class EarlyModel:
     def features(self, x: Tensor) -> Tensor:
         """psi(x), (N, d + 1) for the first layer, (N, d + 2) otherwise; dtype and device of x."""
         d, a = self.inputs, self.averages
-        if not isinstance(x, Tensor) or x.dim() != 2 or x.shape[1] != d:
-            raise TangentError(f"got x of {_kind(x)}, expected a tensor (N, {d}); flatten inputs with x.flatten(1)")
-        _refuse_whole(x)
+        _refuse_others(x, d)
         one = torch.ones_like(x[:, :1])
         if self.layers == "first":
             return torch.cat([a.zeta * x, self.nu * one], 1) / math.sqrt(d)
@@ -246,6 +248,12 @@ def _kind(value: Any) -> str:
     return f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"type {type(value).__name__}"
 
 
+def _refuse_others(x: Any, inputs: int) -> None:
+    if not isinstance(x, Tensor) or x.dim() != 2 or x.shape[1] != inputs:
+        raise TangentError(f"got x of {_kind(x)}, expected a tensor (N, {inputs}); flatten inputs with x.flatten(1)")
+    _refuse_whole(x)
+
+
 def _refuse_whole(x: Tensor) -> None:
     if not x.is_floating_point():
         raise TangentError(f"got x of {x.dtype}, expected real numbers with a floating point; pass x.float()")
@@ -294,7 +302,9 @@ class EarlyNetwork(nn.Module):
         if layers not in get_args(Layers):
             raise TangentError(f"got layers={layers!r}, expected one of {', '.join(get_args(Layers))}")
         self.phi = integrand(activation).function
-        draw, dtype = torch.Generator().manual_seed(seed), torch.get_default_dtype()
+        if not isinstance(seed, Integral) or not -(2**63) <= seed < 2**63:
+            raise TangentError(f"got seed = {seed!r}, expected a whole number of 64 bits, such as 0")
+        draw, dtype = torch.Generator().manual_seed(int(seed)), torch.get_default_dtype()
         w = torch.randn(width // 2, inputs, generator=draw, dtype=torch.float64).to(dtype)
         v = (2 * torch.randint(0, 2, (width // 2,), generator=draw) - 1).to(dtype)
         self.w = nn.Parameter(torch.cat([w, w]), requires_grad=layers != "second")
@@ -303,6 +313,7 @@ class EarlyNetwork(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Outputs (N, 1)."""
         d, m = self.w.shape[1], len(self.v)
+        _refuse_others(x, d)
         # the halves apart, so that they cancel exactly while they are equal
         one, other = (self.phi(x @ w.T / math.sqrt(d)) @ v for w, v in zip(self.w.chunk(2), self.v.chunk(2), strict=True))
         return ((one + other) / math.sqrt(m))[:, None]

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lazyrich.errors import TangentError
-from lazyrich.gaussian import Dual, Signal, critical
+from lazyrich.errors import KernelError, TangentError
+from lazyrich.gaussian import Dual, Signal, critical, dual, half_stable
 from lazyrich.gaussian.signal import TINY
 
 START = 0.0  # correlation of the inputs
@@ -128,8 +128,25 @@ def _net(activation: Any) -> tuple[Signal, float]:
     """Layer map and the variance that it keeps."""
     if isinstance(activation, Signal):
         return activation, activation.fixed_variance()
-    point = critical(activation)
+    phi = activation if isinstance(activation, Dual) else dual(activation)
+    try:
+        point = critical(phi)
+    except KernelError as error:
+        raise KernelError(
+            f"{phi.name} has no edge of chaos without biases that its variances stay at, expected an activation that has one, as "
+            f"relu, or a Signal; give {_instead(activation, phi)}"
+        ) from error
     return point.signal, point.variance
+
+
+def _instead(activation: Any, phi: Dual) -> str:
+    """A signal with biases: at the half-stable point where there is one."""
+    said = repr(activation) if isinstance(activation, str) else "phi"
+    try:
+        half_stable(phi)
+    except KernelError:
+        return f"lazyrich.gaussian.signal({said}, weight, bias) with variances of your own"
+    return f"lazyrich.gaussian.half_stable({said}).signal"
 
 
 def _walk(net: Signal, q: float, rho: float, depth: int, share: float | None) -> tuple[Tensor, Tensor]:

@@ -49,6 +49,7 @@ CURVED: dict[str, Activation] = {  # by name: those whose second derivative has 
     "gelu": F.gelu,
     "silu": F.silu,
 }
+LARGEST = 2**42  # seed, a million times which, with the number of a forward, is one of 64 bits
 VANISHES = 1e-3  # of the second derivative's own size
 
 
@@ -100,9 +101,13 @@ class TwoLayerExpansion(nn.Module):
                 f"got inputs={inputs!r}, width={width!r}, seed={seed!r}, expected whole numbers: at least one input and an even "
                 "width (units in pairs)"
             )
+        if abs(seed) > LARGEST:
+            raise TangentError(
+                f"got seed={seed!r}, expected a whole number up to {LARGEST}: streams of signs are counted from it"
+            )
         self.activation = curved(activation)
         dtype = torch.get_default_dtype()
-        half = torch.randn(width // 2, inputs, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        half = torch.randn(width // 2, inputs, generator=torch.Generator().manual_seed(int(seed)), dtype=torch.float64)
         self.register_buffer("w0", torch.cat([half, half]).to(dtype))
         self.register_buffer("a", torch.ones(width, dtype=dtype).index_fill_(0, torch.arange(width // 2, width), -1.0))
         self.weight = nn.Parameter(torch.zeros(width, inputs, dtype=dtype))

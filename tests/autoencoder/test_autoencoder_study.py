@@ -208,6 +208,18 @@ def test_intervals_are_of_ninety_five_percent_and_causes_are_read_the_right_way_
         assert f"the more of it, the {side} variance is left" in summed([cell_of("mup", 16, seeds)]).sentence
 
 
+def test_what_the_sentence_names_has_a_column(tmp_path):
+    seeds = [{"unexplained": 0.1 * i, "mirror shared": 0.9 - 0.07123 * i} for i in range(1, 9)]
+    for named in (True, False):
+        known = [seed if named else {**seed, "mirror shared": 0.5 + 0.01 * (i % 3)} for i, seed in enumerate(seeds)]
+        found = summed([cell_of("mup", 16, known)])
+        page = lzr.render(found.to_dict() | {"reproduce": {"command": "", "versions": {}, "date": "", "notes": []}},
+                          tmp_path / f"{named}.html").read_text()  # fmt: skip
+        assert ("'mirror shared'" in found.sentence) == named
+        assert ("mirror shared" in str(found).splitlines()[3]) == named
+        assert bool(re.search('<th scope="col"[^>]*>mirror shared</th>', page)) == named
+
+
 def test_the_theory_beside_a_movement_is_that_of_the_first_layer():
     seeds = [{"unexplained": 0.5, "encoder early": 1.0}] * 2
     cells = [cell_of(scheme, width, seeds) for scheme in ("standard", "ntk", "mup") for width in (16, 64)]
@@ -331,6 +343,29 @@ def test_own_starts_and_metrics_are_a_few_lines(tmp_path):
     assert {cell["start"] for cell in found.cells} == {"half", "mine"}
     sizes = {cell["start"]: cell["seeds"][0]["size"] for cell in found.cells}
     assert sizes["mine"] < 0.7 * sizes["half"]
+
+
+class Reversed(nn.Module):
+    """A decoder that reads the encoder's weight and holds none."""
+
+    def __init__(self, encoder):
+        super().__init__()
+        self.others, self.shift = [encoder], nn.Parameter(torch.zeros(64))
+
+    def forward(self, z):
+        return z @ self.others[0].weight + self.shift
+
+
+def reversing(width):
+    encoder = nn.Sequential(nn.Linear(64, width), nn.Tanh())
+    return Pair(encoder, Reversed(encoder[0]))
+
+
+def test_a_decoder_without_weights_of_its_own_has_no_early_movement_and_says_why():
+    found = study(reversing, "digits", **{**SMALL, "starts": ["default"], "schemes": ["standard"], "widths": [8]})
+    assert all(seed["decoder early"] is None and seed["encoder early"] > 0 for c in found.cells for seed in c["seeds"])
+    assert "Metric 'decoder early' is undefined: the decoder has no layer that holds a weight" in found.sentence
+    assert "mend it" not in found.sentence
 
 
 upward = nn.Sequential(nn.Linear(4, 64), nn.Unflatten(1, (1, 8, 8)))

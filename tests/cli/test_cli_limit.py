@@ -116,7 +116,7 @@ def test_the_example_of_the_help_runs(capsys: pytest.CaptureFixture[str]) -> Non
         (["net.py:missing"], "missing"),
         (["net.py:skipping", *PAIR], "covers fully connected networks"),
         (["net.py:normed", *PAIR], "covers fully connected networks"),
-        (["net.py:relu"], "10 classes for a network of 1 outputs"),
+        (["net.py:relu"], "10 classes for a network of 1 output;"),
         (["net.py:relu", "--classes", "3", "11"], "no sample of class 11"),
         (["net.py:relu", "--classes", "3"], "two or more different ones"),
         (["net.py:relu", *PAIR, "--scheme", "standard"], "under SGD is unstable"),

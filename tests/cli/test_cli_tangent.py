@@ -28,6 +28,10 @@ def dropping(width):
     return nn.Sequential(nn.Linear(64, width), nn.Dropout(0.5), nn.Linear(width, 10))
 
 
+def signed(width):
+    return nn.Sequential(nn.Linear(64, width), nn.Tanh(), nn.Linear(width, 1))
+
+
 def narrow(width):
     return nn.Sequential(nn.Linear(64, width), nn.Tanh(), nn.Linear(width, 3))
 
@@ -138,3 +142,8 @@ def test_bad_input_is_one_line_and_status_2(words: list[str], says: str, capsys:
     assert len(err) == 1, err
     assert err[0].startswith("lazyrich: ")
     assert says in err[0]
+
+
+def test_two_classes_are_chosen_for_a_network_of_one_output(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tangent", "net.py:signed", *SMALL, "--classes", "3", "8", "--out", "run"]) == 0
+    assert "digits 3 8" in capsys.readouterr().out

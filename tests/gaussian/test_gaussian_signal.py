@@ -43,6 +43,15 @@ def test_edge_of_chaos_of_others() -> None:
     assert tanh.weight == pytest.approx(1.0) and tanh.bias == 0
 
 
+@pytest.mark.parametrize("phi", [lambda u: u.clamp(min=0), lambda u: torch.where(u > 0, u, u / 3), lambda u: u])
+def test_a_function_without_a_scale_is_known_without_its_name(phi) -> None:
+    point = critical(phi)
+    assert (point.bias, point.variance, point.signal.variance) == (0.0, 1.0, 1.0)
+    assert point.signal.fixed_variance(3.7) == 3.7 and point.signal.phase() == "critical"
+    with pytest.raises(KernelError, match="scale-invariant"):
+        critical(phi, bias=0.1)
+
+
 def test_half_stable_points() -> None:
     gelu, swish = half_stable("gelu"), half_stable("swish")
     assert gelu.variance == pytest.approx((3 + math.sqrt(17)) / 2, rel=1e-9)

@@ -52,6 +52,26 @@ def test_networks_approach_the_limit_and_not_the_kernel_that_stays(rich):
         assert float((limit - network).abs().sum()) * step < 0.15  # twice the distance in total variation
 
 
+def test_what_moves_is_told_of_the_training_samples_alone(rich):
+    """Samples that are only watched are in the kernels, and in no number said of the training samples."""
+    found, _ = rich
+    count, moved = len(found.theory["targets"]), []
+    assert len(found.theory["layers"][0]["kernel"]) > count
+    for layer in found.theory["layers"]:
+        start, end = (torch.tensor(layer[key], dtype=torch.float64)[:count, :count] for key in ("start", "kernel"))
+        moved.append(layer["movement"] - float((end - start).norm() / start.norm()))
+        networks = [run["layers"] for run in found.runs if run["width"] == 64]
+        kernels = [
+            torch.tensor(at["kernel"]).double()[:count, :count]
+            for layers in networks
+            for at, known in zip(layers, found.theory["layers"], strict=True)
+            if known is layer
+        ]
+        off = sum(float((kernel - end).norm() / end.norm()) for kernel in kernels) / len(kernels)
+        assert found.widths[0]["kernels"][layer["layer"]] == pytest.approx(off, rel=1e-5)
+    assert moved == pytest.approx([0.0, 0.0], abs=1e-12)
+
+
 def test_a_run_is_the_plans_own_training(rich):
     """Referee: the same network by hand."""
     found, _ = rich
@@ -265,9 +285,9 @@ def skipping(n):
         ({"lr": -1.0}, "lr = -1.0"),
         ({"lr": 5.0}, "training diverges at step .* largest stable one"),
         ({"loss": "hinge"}, "got loss 'hinge'"),
-        ({"data": "digits"}, "10 classes for a network of 1 outputs"),
+        ({"data": "digits"}, "10 classes for a network of 1 output;"),
         ({"data": (torch.randn(9, 64), torch.ones(9, 1))}, "same target"),
-        ({"data": (torch.randn(9, 64), torch.randn(9, 2))}, "2 numbers for a network of 1 outputs"),
+        ({"data": (torch.randn(9, 64), torch.randn(9, 2))}, "2 numbers for a network of 1 output;"),
         ({"plan": lambda: plan_of(lzr.mup(), factory=skipping)}, "covers fully connected"),
         ({"plan": lambda: plan_of(lzr.mup(), "adam")}, "the plan is for adam"),
         ({"plan": lambda: lzr.plan(lzr.Family(batch_normed), lzr.mup(), "sgd")}, "covers fully connected networks"),

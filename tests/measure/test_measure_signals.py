@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import re
@@ -13,6 +14,7 @@ import torch
 
 import lazyrich as lzr
 from lazyrich.cli import main
+from lazyrich.errors import TangentError
 from lazyrich.gaussian import signal
 from lazyrich.report.signal_figure import plane
 from lazyrich.report.signal_result import read_signals
@@ -86,7 +88,10 @@ def test_a_layer_that_falls_on_the_way_is_named():
     assert f"smallest {low.level:.3g} at hidden.1" in found.sentence
     assert "where 10 is judged to be too much" in found.sentence
     calm = found_for(lambda n: lzr.zoo.MLP(n, depth=4), init={"*": lzr.init.critical("tanh", bias=0.05)}, seeds=3)
-    assert calm.word == "steady"
+    assert calm.word == "steady" and calm.sentence.startswith("Signals keep their size")
+    falls = [vars(calm.hidden[0]) | {"level": level} for level in (1.0, 0.4, 0.2)]
+    falling = dataclasses.replace(calm, lines=tuple(type(calm.lines[0])(**line) for line in (*falls, falls[0])))
+    assert falling.word == "steady" and falling.sentence.startswith("Signals change by less than a factor of 10")
     assert "where 10 is judged to be too much" in calm.sentence
 
 
@@ -142,6 +147,26 @@ def test_the_edge_is_that_of_its_own_bias_and_none_where_variances_leave_it(acti
     assert ("The edge of chaos" in found.sentence) == (activation == "tanh")
 
 
+def test_a_network_far_from_its_fixed_point_is_told_what_its_own_layers_do():
+    """GELU at sigma_w^2 = 2 without biases: variances go to zero, where chi_perp is a half, but not within five layers."""
+    rule = lzr.init.variance(2.0, 0.0)
+    result = found_for(lambda n: lzr.zoo.MLP(n, depth=5, activation="gelu"), init={"*": rule}, seeds=2, width=64)
+    found, far = result.phase, signal("gelu", 2.0)
+    q = torch.tensor(found.points[0].level).double()
+    for layer in range(found.settles):
+        assert float(far.chi_perp(q)) > 0.55, layer
+        q = far.variance_map(q)
+    assert float(far.chi_perp(q)) == pytest.approx(0.5, rel=0.1) and found.settles > 10
+    assert f"once variances have decayed, behind about {found.settles} layers, signals and gradients vanish" in found.sentence
+    assert "own levels chi_perp is 0.9" in found.sentence and "differences can be told" not in found.sentence
+    inside = result.phase.border[0]
+    assert inside[1] == 0 and found.weight < inside[0] and found.border[-1][1] == pytest.approx(found.edge[0][1])
+    for weight, bias in found.border[::8]:
+        at = [signal("gelu", k * weight, bias).fixed_variance(found.points[0].level) for k in (0.97, 1.01)]
+        assert math.isfinite(at[0]) and math.isinf(at[1])
+    assert "where variances begin to grow" in plane(read_signals(result.to_dict()), "k")
+
+
 @pytest.mark.parametrize(("weight", "says"), [(0.9, "is chaotic"), (1.2, "without bound; lower sigma_w^2.")])
 def test_a_stack_whose_activation_jumps_has_a_place_without_an_edge(weight, says):
     def factory(n):
@@ -165,6 +190,24 @@ def test_a_network_without_a_place_says_why(factory, says):
     assert isinstance(found.phase, str)
     assert re.search(says, found.phase)
     assert found.to_dict()["phase"] is None
+
+
+class Drawing(torch.nn.Module):
+    """Of a variational kind: it draws in evaluation mode too, unless told better."""
+
+    def __init__(self, n, always=True):
+        super().__init__()
+        self.inner, self.outer, self.always = torch.nn.Linear(64, n), torch.nn.Linear(n, 10), always
+
+    def forward(self, x):
+        h = self.inner(x)
+        return self.outer(h + torch.randn_like(h) if self.always or self.training else h)
+
+
+def test_a_network_that_draws_as_it_runs_is_refused_with_a_mend_for_its_code():
+    with pytest.raises(TangentError, match="Drawing draws random numbers in evaluation mode too.*only `if self.training`"):
+        found_for(Drawing, seeds=2, width=64, samples=3)
+    assert found_for(lambda n: Drawing(n, always=False), seeds=2, width=64, samples=3).lines[0].level > 0
 
 
 def test_coupled_weights_are_measured_and_not_predicted():
@@ -201,6 +244,8 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     assert page.count('<svg class="figure"') == 4
     assert "edge of chaos" in page
     assert "lazyrich init lazyrich.zoo:mlp" in page
+    for name in ("base", "fingerprint", "plan", "init", "torch", "python"):
+        assert f"<dt>{name}</dt>" in page, name
     assert "nan" not in page.lower().replace("nano", "").partition("<main")[2]
     assert main(["report", "run", "--out", "again.html"]) == 0
     assert Path("again.html").read_text(encoding="utf-8") == page

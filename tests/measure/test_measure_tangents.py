@@ -137,6 +137,26 @@ def test_a_regression_and_a_network_of_one_output() -> None:
     assert wide.few["what"] == "the main direction of the targets"
 
 
+def test_a_network_of_one_output_tells_two_classes_by_its_sign() -> None:
+    """Referee: descent by hand on targets -1 and 1."""
+    pair, made = lzr.data.load("digits").only([3, 8]), plan(outputs=1)
+    result = tangents(made, pair, samples=10, test=20, few=4, steps=8, seed=0)
+    chosen, model, lr = pair.subset(30, 0), made.build(16, 0).double(), result.settings["lr"]
+    x, y = chosen.x.double(), 2.0 * chosen.y.double() - 1
+    optimizer = torch.optim.SGD(made.param_groups(model, lr))
+    for _ in range(8):
+        optimizer.zero_grad()
+        ((model(x[:10])[:, 0] - y[:10]).square().sum() / 20).backward()
+        optimizer.step()
+    with torch.no_grad():
+        out, last = model(x)[:, 0], result.moments[-1]
+    assert last["loss"] == pytest.approx(float((out[:10] - y[:10]).square().sum() / 20), rel=1e-3)
+    assert last["accuracy"] == pytest.approx(float(((out[10:] > 0) == (y[10:] > 0)).double().mean()))
+    assert result.few["what"] == "the output" and result.limit["accuracy"] is not None
+    with pytest.raises(TangentError, match="a network with 1 output for .* with 10"):
+        tangents(made, "digits", **SMALL)
+
+
 class Flat(nn.Module):
     """Its outputs are (N,)."""
 
@@ -162,7 +182,7 @@ def test_a_network_that_returns_a_number_a_sample() -> None:
 
 def test_outputs_without_an_axis_of_samples_are_refused() -> None:
     family = lzr.Family(lambda n: nn.Sequential(nn.Linear(64, n), nn.Tanh(), nn.Linear(n, 10), nn.Flatten(0)), base=16)
-    with pytest.raises(TangentError, match="outputs for"):
+    with pytest.raises(TangentError, match="1 output for"):
         tangents(lzr.plan(family, lzr.ntk(), "sgd"), "digits", **SMALL)
 
 

@@ -27,6 +27,26 @@ def test_numbers_and_words_are_on_the_page(tmp_path: Path) -> None:
     assert "None" not in page
 
 
+def test_what_repeats_a_study_is_on_the_page_and_short_names_leave_no_empty_band(tmp_path: Path) -> None:
+    kept = {"settings": {"base": 64, "fingerprint": "0123abcd", "init": ["*=he(relu)"]}, "versions": {"torch": "2.9"}}
+    page = page_of(sample_signals(**kept), tmp_path)
+    for text in ("0123abcd", "*=he(relu)", "<dt>torch</dt><dd>2.9</dd>"):
+        assert text in page, text
+
+    def band(names: list[str]) -> float:
+        """How far the lowest line of the axes is from the bottom of the first figure."""
+        sample = sample_signals(layers=len(names))
+        for line, name in zip(sample["lines"], names, strict=True):
+            line["layer"] = name
+        first = re.search(r'<svg class="figure".*?</svg>', page_of(sample, tmp_path), flags=re.S)
+        assert first is not None
+        return 290 - max(float(y) for y in re.findall(r"M [\d.]+ ([\d.]+) ?L", first.group()))
+
+    assert (
+        band(["0", "2", "4"]) < 30 < band(["hidden.0", "hidden.1", "readout"]) < 60 < band(["body.blocks.1.linear", "b", "c"])
+    )
+
+
 def test_many_layers_and_no_prediction(tmp_path: Path) -> None:
     many = sample_signals(layers=30, reason="no rule for softmax", inputs=[None, None])
     for line in many["lines"]:

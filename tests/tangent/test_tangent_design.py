@@ -136,7 +136,12 @@ def test_what_cannot_be_designed_is_refused_with_the_mend():
     model = family().build(16)
     for call, says in [
         (lambda: design(family(), x, y, 0.0), "got size 0.0"),
-        (lambda: design(family(), x, y, 0.1, seeds=0), "got seeds 0"),
+        (lambda: design(family(), x, y, 0.1, seeds=0), "got seeds = 0"),
+        (lambda: design(family(), x, y, 0.1, seeds=1.5), "got seeds = 1.5, expected a whole number"),
+        (lambda: design(family(), x, y, "0.1"), "got size '0.1', expected a relative movement"),
+        (lambda: design(model, x, y, 0.1), "got family of type MLP, expected .*lzr.Family"),
+        (lambda: design(family(), x, y, 0.1, sigma_w=["1"]), r"got sigma_w=\['1'\], expected standard deviations"),
+        (lambda: design(family(), x, y, 0.1, r=torch.tensor(0.5)), "expected a list"),
         (lambda: onset(model, x, y, learnt=1.0), "got learnt = 1.0"),
         (lambda: onset(model, x, y, features=["hidden.7"]), "got features 'hidden.7'.*hidden.0"),
         (lambda: onset(model, torch.ones(4, 4).double(), y, centred=True), "distinct inputs"),
@@ -146,7 +151,7 @@ def test_what_cannot_be_designed_is_refused_with_the_mend():
         (lambda: design(family(), x, y, 0.1, sigma_b=[float("inf")]), "got sigma_b=.*finite"),
         (lambda: design(family(), x, y, 0.1, sigma_w=1.0), "got sigma_w=1.0, expected a list"),
         (lambda: design(family(), x, y, 0.1, sigma_w=[]), "at least one value"),
-        (lambda: design(family(), x, y, 0.1, width=0), "got width 0"),
+        (lambda: design(family(), x, y, 0.1, width=0), "got width = 0"),
         (lambda: design(lzr.Family(bare, base=16), x, y, 0.1, sigma_b=[0.5]), "no biases"),
         (lambda: onset(model, x, y, features="hidden.0"), "expected a list of paths"),
         (lambda: onset(model, x, y, learnt="a"), "got learnt = 'a'"),

@@ -160,6 +160,9 @@ def test_what_does_not_fit_is_refused_with_the_mend():
         (lambda: EarlyNetwork("a", 8), "got inputs = 'a', expected a whole number"),
         (lambda: EarlyNetwork(4, 8.5), "got width = 8.5, expected a whole number of at least 2"),
         (lambda: EarlyNetwork(4, 7), "even width"),
+        (lambda: EarlyNetwork(4, 8, seed="a"), "got seed = 'a', expected a whole number"),
+        (lambda: EarlyNetwork(4, 8)(x[:, :3].float()), r"got x of shape \(20, 3\), expected a tensor \(N, 4\)"),
+        (lambda: early_model(x, torch.relu, kinks=("a",)), r"got kinks = \('a',\), expected the places"),
         (lambda: EarlyNetwork(4, 8, layers="last"), "got layers='last'"),
     ]:
         with pytest.raises(TangentError, match=says):

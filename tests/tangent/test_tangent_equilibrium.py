@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lazyrich.errors import KernelError, TangentError
-from lazyrich.gaussian import critical, signal
+from lazyrich.gaussian import critical, half_stable, signal
 from lazyrich.tangent.equilibrium import _walk, equilibrium
 
 
@@ -97,6 +97,11 @@ def test_wide_networks_have_these_correlations(residual: float | None) -> None:
     np.testing.assert_allclose(backward, found.backward.numpy(), atol=0.05)
 
 
+def test_what_is_offered_instead_of_an_edge_of_chaos_balances() -> None:
+    assert 1 < equilibrium(half_stable("gelu").signal, 40).balance < 40
+    assert equilibrium(lambda u: u.clamp(min=0), 30).balance == pytest.approx(equilibrium("relu", 30).balance, rel=1e-6)
+
+
 def test_where_the_curves_do_not_cross_the_end_is_told() -> None:
     assert equilibrium("relu", 10, correlation=0.99).balance == 1.0
     assert equilibrium(signal("erf", 100.0, 0.0), 20).balance == 20  # chaotic: inputs never grow alike
@@ -117,6 +122,8 @@ def test_rows_and_words() -> None:
         ("relu", 9, {"correlation": 1.0}, TangentError, "correlation 1"),
         ("relu", 9, {"residual": -1.0}, TangentError, "residual -1"),
         ("tanh", 9, {}, TangentError, "critical\\('tanh', bias=0.05\\)"),
+        ("gelu", 9, {}, KernelError, "gelu has no edge of chaos.*give lazyrich.gaussian.half_stable\\('gelu'\\).signal"),
+        (torch.nn.Hardshrink(), 9, {}, KernelError, "give lazyrich.gaussian.signal\\(phi, weight, bias\\)"),
         ("nonsense", 9, {}, KernelError, "nonsense"),
     ],
 )

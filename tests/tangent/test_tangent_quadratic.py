@@ -131,6 +131,7 @@ def test_what_does_not_fit_is_refused():
         (lambda: QuadNTK(3.0, 8), "got inputs=3.0, .*whole numbers"),
         (lambda: QuadNTK(3, "8"), "width='8'"),
         (lambda: QuadNTK(3, 8, start=0), "got start=0, expected a positive size"),
+        (lambda: QuadNTK(3, 8, seed=2**62), "got seed=4611686018427387904, expected a whole number up to"),
         (lambda: model(torch.ones(5, 3, 1)), "flatten"),
         (lambda: model(torch.ones(5, 3).double()), "model.to"),
     ]:
