@@ -30,7 +30,7 @@ from lazyrich.family.base_shapes import candidates, read_base_shapes, width_of
 from lazyrich.family.law import Law, LawRecorder, measure_laws
 from lazyrich.family.parametrized import layer_kind, norms, place, refuse_parametrized
 from lazyrich.family.role import Axes, Role, axes_for, giving, grown, role_of
-from lazyrich.family.semantics import read_axes
+from lazyrich.family.semantics import read_axes, regrouped
 from lazyrich.fingerprint import fingerprint
 
 POOLED_SEEDS = 4
@@ -358,7 +358,7 @@ def _describe(
         if len(shapes[name]) != parameter.dim():
             raise FamilyError(f"tensor '{name}' has {parameter.dim()} axes at width {base}, {len(shapes[name])} at {probe}")
         # axes are read off the wider build: a grouped conv may look depthwise at the base by chance
-        tensors[name] = _inform(large, names_of[id(parameter)], tuple(parameter.shape), shapes[name], overrides)
+        tensors[name] = _inform(small, large, names_of[id(parameter)], tuple(parameter.shape), shapes[name], overrides)
     if all(info.role is Role.FIXED for info in tensors.values()):
         raise FamilyError(
             f"no tensor changes its shape between widths {base} and {probe}: the factory ignores its width. "
@@ -368,9 +368,14 @@ def _describe(
 
 
 def _inform(
-    model: nn.Module, names: list[str], base: tuple[int, ...], probe: tuple[int, ...], overrides: Mapping[str, Role]
+    small: nn.Module,
+    model: nn.Module,
+    names: list[str],
+    base: tuple[int, ...],
+    probe: tuple[int, ...],
+    overrides: Mapping[str, Role],
 ) -> TensorInfo:
-    readings = [_reading(model, name, base, probe, overrides) for name in names]
+    readings = [_reading(small, model, name, base, probe, overrides) for name in names]
     name, (role, axes) = names[0], readings[0]
     owner = name.rpartition(".")[0]
     uses = tuple(use for use, _ in readings)
@@ -391,7 +396,7 @@ def _inform(
 
 
 def _reading(
-    model: nn.Module, name: str, base: tuple[int, ...], probe: tuple[int, ...], overrides: Mapping[str, Role]
+    small: nn.Module, model: nn.Module, name: str, base: tuple[int, ...], probe: tuple[int, ...], overrides: Mapping[str, Role]
 ) -> tuple[Role, Axes]:
     for pattern, role in overrides.items():
         if fnmatch.fnmatch(name, pattern):
@@ -399,6 +404,7 @@ def _reading(
     owner, leaf = place(name)
     module = model.get_submodule(owner)
     axes = Axes(produced=(0,)) if name in norms(model) else read_axes(module, leaf, base)
+    axes = regrouped(axes, small.get_submodule(owner), module)
     if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and 0 in grown(base, probe):
         raise FamilyError(
             f"the table '{name}' grows in rows ({base[0]} -> {probe[0]}); a row is looked up, never summed over, so rows "

@@ -38,8 +38,9 @@ class Axes:
     ``contracted`` axes are summed over (their sizes multiply to the fan-in), ``produced`` axes index the result.
     A tensor that multiplies or adds entry by entry has no contracted axis. ``known`` is False for a plain
     ``nn.Parameter``, of which only the shape is known. ``taps`` are the axes of a depthwise kernel, which are summed over
-    within one channel, and ``each`` how many channels one of them gives; of a transposed kernel with stride one tap in ``gap``
-    reaches an output position.
+    within one channel, and ``each`` how many channels one of them gives; of a transposed kernel one summed entry in ``gap``
+    reaches an output, by its stride and its groups. Where the groups of such a kernel grow, ``taps`` and ``each`` tell of one group
+    of ``block`` channels.
     """
 
     produced: tuple[int, ...] = ()
@@ -48,6 +49,7 @@ class Axes:
     taps: tuple[int, ...] = field(default=(), repr=False)
     each: int = field(default=1, repr=False)
     gap: int = field(default=1, repr=False)
+    block: int = field(default=1, repr=False)
 
     @property
     def summed(self) -> tuple[int, ...]:
@@ -63,7 +65,7 @@ class Axes:
         """
         kernel = math.prod(shape[i] for i in (self.contracted[1:] or self.taps))
         out = math.prod(shape[i] for i in self.produced) if self.contracted else self.each
-        return math.prod(shape[i] for i in self.summed) / self.gap, out * kernel
+        return math.prod(shape[i] for i in self.summed) * self.block / self.gap, out * kernel
 
 
 def grown(base: tuple[int, ...], probe: tuple[int, ...]) -> tuple[int, ...]:
@@ -101,7 +103,7 @@ def role_of(name: str, axes: Axes, base: tuple[int, ...], probe: tuple[int, ...]
         raise _unclear(name, base, probe, f"it sums over two growing axes {tuple(fan_in)}")
     if fan_in:
         return (Role.HIDDEN if fan_out else Role.OUTPUT), axes
-    if axes.contracted:
+    if axes.contracted or axes.block > 1:
         return Role.INPUT, axes
     return Role.VECTOR, axes
 

@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from lazyrich.errors import FamilyError
 from lazyrich.family.role import Axes
 
 Reader = Callable[[nn.Module, str, tuple[int, ...]], "Axes | None"]
@@ -76,7 +77,31 @@ def _conv(module: nn.Module, name: str, shape: tuple[int, ...]) -> Axes | None:
     if groups > 1 and module.in_channels == groups:  # depthwise: every channel has its own filter, none are summed
         each = int(module.out_channels) // groups  # type: ignore[arg-type]
         return Axes(produced=(channels[0], channels[1]) if transposed else (0,), taps=kernel, each=each, gap=gap)
+    gap *= groups if transposed else 1  # its first axis holds the channels of all groups, and an output sums over its own
     return Axes(produced=(channels[1],), contracted=(channels[0], *kernel), gap=gap)
+
+
+def regrouped(axes: Axes, small: nn.Module, large: nn.Module) -> Axes:
+    """Axes of a transposed kernel between two builds: where its groups grow, its first axis is not all summed over.
+
+    Raises:
+        FamilyError: if the channels of a group grow too, for then the kernel's shape at another width does not tell its fan-in.
+
+    Example:
+        >>> small, large = (nn.ConvTranspose1d(n, n, 3, groups=n // 4) for n in (8, 16))
+        >>> regrouped(read_axes(large, "weight", (8, 4, 3)), small, large).fans((8, 4, 3))
+        (12.0, 12)
+    """
+    if not isinstance(large, _ConvTransposeNd) or not axes.contracted or small.groups == large.groups:
+        return axes
+    block, wide = (int(one.in_channels) // int(one.groups) for one in (small, large))  # type: ignore[arg-type]
+    if block != wide:
+        raise FamilyError(
+            f"a {type(large).__name__} has {small.groups} groups of {block} input channels at the base width and {large.groups} of "
+            f"{wide} at the probe width: its shape at another width would not tell what it sums over. Let only one of the two grow"
+        )
+    gap, each = axes.gap // int(large.groups), int(large.out_channels) // int(large.groups)  # type: ignore[arg-type]
+    return Axes(produced=(0, 1), taps=axes.contracted[1:], each=each, gap=gap, block=block)
 
 
 def _attention(module: nn.Module, name: str, shape: tuple[int, ...]) -> Axes | None:

@@ -228,7 +228,7 @@ def _tensor_plan(info: TensorInfo, scheme: Scheme, entrywise: bool, gauge: str, 
     if gauge == "multipliers" and hookable:
         rule = with_multiplier(rule, scheme, info.role, entrywise)
     sides = (info.axes.contracted, info.axes.produced, grown(info.shape, info.probe_shape))
-    window = (info.axes.taps, info.axes.each, info.axes.gap)
+    window = (info.axes.taps, info.axes.each, info.axes.gap, info.axes.block)
     return TensorPlan(info.name, info.role, info.shape, *sides, law.mean, law.std, own, rule, 1.0, None, info.norm_of, *window)
 
 

@@ -30,8 +30,8 @@ class TensorPlan:
 
     ``grows`` are the axes that grow with the width. ``own`` is the exponent with which the factory's own standard deviation
     falls with the width, None where it is no power. ``start`` is the rule that replaces the factory's law, if there is one. Of the
-    gains of a weight norm ``norm_of`` names the directions whose norms they start as. ``taps``, ``each`` and ``gap`` are those of
-    ``Axes``.
+    gains of a weight norm ``norm_of`` names the directions whose norms they start as. ``taps``, ``each``, ``gap`` and
+    ``block`` are those of ``Axes``.
     """
 
     name: str
@@ -50,11 +50,12 @@ class TensorPlan:
     taps: tuple[int, ...] = ()
     each: int = 1
     gap: int = 1
+    block: int = 1
 
     @property
     def axes(self) -> Axes:
         """What its axes do."""
-        return Axes(self.produced, self.contracted, taps=self.taps, each=self.each, gap=self.gap)
+        return Axes(self.produced, self.contracted, taps=self.taps, each=self.each, gap=self.gap, block=self.block)
 
     @property
     def lawless(self) -> bool:

@@ -47,6 +47,9 @@ LAYERS = [
     ("transposed between", lambda n: nn.ConvTranspose1d(n, n, 2), "hidden"),
     ("transposed out", lambda n: nn.ConvTranspose2d(n, 3, 2), "output"),  # weight is (n, 3, 2, 2)
     ("transposed depthwise", lambda n: nn.ConvTranspose2d(n, n, 2, groups=n), "vector"),
+    ("transposed grouped, growing number of groups", lambda n: nn.ConvTranspose2d(n, n, 2, groups=n // 4), "input"),
+    ("transposed grouped, groups' outputs grow too", lambda n: nn.ConvTranspose1d(n, n**2, 2, groups=n // 4), "input"),
+    ("transposed grouped, one group at the base", lambda n: nn.ConvTranspose1d(n, n, 2, groups=n // 8), "input"),
     ("transposed grouped", lambda n: nn.ConvTranspose2d(n, n, 2, groups=2), "hidden"),
     ("embedding", lambda n: nn.Embedding(11, n), "input"),
     ("embedding bag", lambda n: nn.EmbeddingBag(11, n), "input"),
