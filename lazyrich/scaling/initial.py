@@ -156,7 +156,8 @@ def _refuse_couplings(tensors: Mapping[str, TensorPlan]) -> None:
             )
         if tensors[form.of].taps:
             raise PlanError(
-                f"'{name}' is coupled to '{form.of}', {_narrow(tensors[form.of])}, which has no transpose over channels; give a size"
+                f"'{name}' is coupled to '{form.of}', {_narrow(tensors[form.of])}, which has no transpose over channels; give a "
+                "size"
             )
         other = tensors[form.of].start
         if form.of == name or (other is not None and other.form is not None and other.form.of):
