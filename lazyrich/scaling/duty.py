@@ -67,7 +67,7 @@ def _tied_by_code(family: Family, scheme: Scheme, entrywise: bool) -> list[Oblig
         return []
     read = sorted(weighed(family.sketch(family.base)))
     return [
-        Obligation("tied product", tables[name].owner, TIED.format(name, f"{exponent:g}"), 0.0, 1.0)
+        Obligation("tied product", tables[name].owner, TIED.format(name, f"{exponent:g}", 1 / scheme.gamma), 0.0, 1.0)
         for name, axis in read
         if name in tables and axis in tables[name].axes.produced
     ]
@@ -75,8 +75,8 @@ def _tied_by_code(family: Family, scheme: Scheme, entrywise: bool) -> list[Oblig
 
 TIED = (
     "'{0}' is an input table, and drawn as one, that the network's own code also reads out with (F.linear or @), so there the "
-    "product must be multiplied by width^{1} (1 at the base): if the code does not do so yet, do it there, no hook can, or give "
-    "the readout a layer whose weight is the table"
+    "product must be multiplied by width^{1} ({2:g} at the base): if the code does not do so yet, do it there, no hook can, or "
+    "give the readout a layer whose weight is the table"
 )
 
 

@@ -22,7 +22,7 @@ class Scheme:
         entrywise: exponents under optimizers that act entry by entry (Adam, AdamW, sign methods).
         own_init: keep the initialisation that the factory itself scales (the plain network).
         global_rate: one learning rate for all tensors, n^-c, instead of one a role.
-        gamma: constant richness: readout init divided by gamma, feature learning rates times gamma^2 (entrywise: gamma).
+        gamma: constant richness: readout init divided by gamma, all other learning rates times gamma^2 (entrywise: gamma).
         taper: shrink the init of layers that narrow by sqrt(fan_out / fan_in) (Yang, Simon & Bernstein 2023).
 
     Example:
