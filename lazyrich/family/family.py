@@ -29,8 +29,8 @@ from lazyrich.errors import FamilyError, LazyrichError
 from lazyrich.family.base_shapes import candidates, read_base_shapes, width_of
 from lazyrich.family.law import Law, LawRecorder, measure_laws
 from lazyrich.family.parametrized import layer_kind, norms, place, refuse_parametrized
-from lazyrich.family.role import Axes, Role, axes_for, giving, grown, role_of
-from lazyrich.family.semantics import read_axes, regrouped
+from lazyrich.family.reading import reading
+from lazyrich.family.role import Axes, Role, giving, grown
 from lazyrich.fingerprint import fingerprint
 
 POOLED_SEEDS = 4
@@ -375,7 +375,7 @@ def _inform(
     probe: tuple[int, ...],
     overrides: Mapping[str, Role],
 ) -> TensorInfo:
-    readings = [_reading(small, model, name, base, probe, overrides) for name in names]
+    readings = [reading(small, model, name, base, probe, overrides, len(names) == 1) for name in names]
     name, (role, axes) = names[0], readings[0]
     owner = name.rpartition(".")[0]
     uses = tuple(use for use, _ in readings)
@@ -393,24 +393,6 @@ def _inform(
         )
     kind = layer_kind(model.get_submodule(place(name)[0]))
     return TensorInfo(name, owner, kind, base, probe, role, axes, tuple(names[1:]), uses, norms(model).get(name, ""))
-
-
-def _reading(
-    small: nn.Module, model: nn.Module, name: str, base: tuple[int, ...], probe: tuple[int, ...], overrides: Mapping[str, Role]
-) -> tuple[Role, Axes]:
-    for pattern, role in overrides.items():
-        if fnmatch.fnmatch(name, pattern):
-            return role, axes_for(role, base, probe)
-    owner, leaf = place(name)
-    module = model.get_submodule(owner)
-    axes = Axes(produced=(0,)) if name in norms(model) else read_axes(module, leaf, base)
-    axes = regrouped(axes, small.get_submodule(owner), module)
-    if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and 0 in grown(base, probe):
-        raise FamilyError(
-            f"the table '{name}' grows in rows ({base[0]} -> {probe[0]}); a row is looked up, never summed over, so rows "
-            "are no width. Keep the vocabulary fixed."
-        )
-    return role_of(name, axes, base, probe)
 
 
 @contextmanager

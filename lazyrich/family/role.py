@@ -100,7 +100,7 @@ def role_of(name: str, axes: Axes, base: tuple[int, ...], probe: tuple[int, ...]
     fan_in = [i for i in grows if i in axes.contracted]
     fan_out = [i for i in grows if i in axes.produced]
     if len(fan_in) > 1:
-        raise _unclear(name, base, probe, f"it sums over two growing axes {tuple(fan_in)}")
+        raise _unclear(name, base, probe, f"it sums over two growing axes {tuple(fan_in)}", Role.OUTPUT)
     if fan_in:
         return (Role.HIDDEN if fan_out else Role.OUTPUT), axes
     if axes.contracted or axes.block > 1:
@@ -121,10 +121,12 @@ def _plain(name: str, grows: tuple[int, ...], base: tuple[int, ...], probe: tupl
     raise _unclear(name, base, probe, "its axes grow at different rates and nothing tells which is summed over")
 
 
-def _unclear(name: str, base: tuple[int, ...], probe: tuple[int, ...], reading: str) -> FamilyError:
+def _unclear(name: str, base: tuple[int, ...], probe: tuple[int, ...], reading: str, role: Role = Role.VECTOR) -> FamilyError:
+    """The error, with a role that may be meant; of what is summed over twice no vector, input or hidden matrix is."""
+    others = "input, hidden, output, fixed" if role is Role.VECTOR else "fixed"
     return FamilyError(
         f"cannot tell the role of tensor '{name}': got shape {base} at the base width and {probe} at the probe width; "
-        f"{reading}. Say which: {giving(name, Role.VECTOR)} (or input, hidden, output, fixed)."
+        f"{reading}. Say which: {giving(name, role)} (or {others})."
     )
 
 
@@ -149,9 +151,40 @@ def giving_all(roles: Mapping[str, Role]) -> str:
     return f"Family(..., roles={ {name: role.value for name, role in roles.items()} }), on the command line --roles {words}"
 
 
-def axes_for(role: Role, base: tuple[int, ...], probe: tuple[int, ...]) -> Axes:
-    """Axes of a tensor whose role the user gave."""
+def refuse_contradiction(name: str, given: Role, own: Role, base: tuple[int, ...], probe: tuple[int, ...]) -> None:
+    """Raise a FamilyError for a role that is not what the layer itself does with its weight.
+
+    Example:
+        >>> refuse_contradiction("0.weight", Role.VECTOR, Role.INPUT, (8, 1), (16, 1))  # these two are scaled alike
+    """
+    alike = {Role.INPUT, Role.VECTOR}
+    if given in (own, Role.FIXED) or {given, own} <= alike:
+        return
+    fitting = f"{own} (what it has without roles=) or fixed"
+    raise FamilyError(
+        f"roles= gives '{name}' the role {given}, but its layer's weight goes from shape {base} at the base width to {probe} at "
+        f"the probe width, where axes {grown(base, probe)} grow; expected {fitting}. If the code multiplies with it in another way "
+        "than the layer does, hold it as an nn.Parameter of your own module"
+    )
+
+
+def axes_for(name: str, role: Role, base: tuple[int, ...], probe: tuple[int, ...]) -> Axes:
+    """Axes of a tensor whose role the user gave.
+
+    Raises:
+        FamilyError: for a hidden one of which only one axis grows.
+
+    Example:
+        >>> axes_for("w", Role.OUTPUT, (4, 64), (4, 128))
+        Axes(produced=(0,), contracted=(1,), known=True)
+    """
     grows = grown(base, probe)
+    if role is Role.HIDDEN and len(grows) == 1:
+        raise FamilyError(
+            f"roles= gives '{name}' the role hidden, of a matrix both of whose sides grow, but from shape {base} at the base width "
+            f"to {probe} at the probe width axis {grows[0]} grows alone; expected output if it is summed over, input if it is "
+            "the layer's own output, vector if it is neither: " + giving(name, Role.OUTPUT)
+        )
     if role is Role.HIDDEN:
         return Axes(produced=grows[:1], contracted=grows[1:])
     if role is Role.OUTPUT:

@@ -18,6 +18,7 @@ from lazyrich.family.role import Axes
 
 Reader = Callable[[nn.Module, str, tuple[int, ...]], "Axes | None"]
 
+SUMMING = (nn.Linear, nn.Bilinear, _ConvNd)  # whose weights do what their shapes say
 ELEMENTWISE = Axes(produced=(0,))
 _READERS: dict[type[nn.Module], Reader] = {}
 
