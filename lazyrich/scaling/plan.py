@@ -239,7 +239,14 @@ class Plan:
         return self.family
 
     def _settings(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Setting]:
+        if set(shapes) != set(self.tensors):
+            extra, missing = sorted(set(shapes) - set(self.tensors)), sorted(set(self.tensors) - set(shapes))
+            raise PlanError(
+                f"the model is not of the plan's family: it has {extra[:3] or 'nothing'} that the plan does not know and "
+                f"lacks {missing[:3] or 'nothing'}; make the plan from the factory that built this model"
+            )
         for name, shape in shapes.items():
+            check_shape(self.tensors[name], shape)
             if 0 in shape and 0 not in self.tensors[name].shape:
                 raise PlanError(
                     f"tensor '{name}' has shape {shape} at this width, {self.tensors[name].shape} at the base: of an axis of "
@@ -272,14 +279,6 @@ class Plan:
 
     def _matched(self, model: nn.Module) -> dict[str, tuple[nn.Parameter, Setting]]:
         found = parameters(_model(model), self.tensors)
-        if set(found) != set(self.tensors):
-            extra, missing = sorted(set(found) - set(self.tensors)), sorted(set(self.tensors) - set(found))
-            raise PlanError(
-                f"the model is not of the plan's family: it has {extra[:3] or 'nothing'} that the plan does not know and "
-                f"lacks {missing[:3] or 'nothing'}; make the plan from the factory that built this model"
-            )
-        for name, parameter in found.items():
-            check_shape(self.tensors[name], tuple(parameter.shape))
         settings = self._settings({name: tuple(p.shape) for name, p in found.items()})
         return {name: (found[name], settings[name]) for name in found}
 

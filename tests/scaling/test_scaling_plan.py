@@ -768,3 +768,13 @@ def test_a_plan_of_a_weight_norm_is_read_as_it_was_written(tmp_path):
     plan = lzr.plan(lzr.Family(Normed, base=16), lzr.mup(), "adam")
     again = lzr.Plan.load(plan.save(tmp_path / "plan.json"))
     assert again.tensors == plan.tensors
+
+
+def test_widths_at_which_the_factory_builds_other_layers_are_refused_for_numbers_too():
+    def deepening(n):
+        return nn.Sequential(nn.Linear(4, n), *[nn.Linear(n, n) for _ in range(1 if n < 64 else 2)], nn.Linear(n, 2))
+
+    plan = lzr.plan(lzr.Family(deepening, base=16), lzr.mup())
+    for ask in (plan.settings, plan.rows, plan.table, plan.build):
+        with pytest.raises(PlanError, match=r"not of the plan's family: it has \['3.bias', '3.weight'\]"):
+            ask(64)
