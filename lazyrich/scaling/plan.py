@@ -23,7 +23,7 @@ from lazyrich.scaling import serial
 from lazyrich.scaling.naming import parameters
 from lazyrich.scaling.native import by_matrix
 from lazyrich.scaling.obligation import Obligation, module_at, release_, scale_input
-from lazyrich.scaling.optimizer import group_of, make_optimizer
+from lazyrich.scaling.optimizer import gradient_floor, group_of, make_optimizer
 from lazyrich.scaling.scheme import Scheme
 from lazyrich.scaling.tensor import Setting, TensorPlan, check_shape, rescale_, setting_of
 
@@ -108,7 +108,7 @@ class Plan:
             model: a model of the family, at any width; frozen tensors are left out.
             lr: learning rate of the base-width network.
             weight_decay: decay of the base-width network.
-            eps: Adam's epsilon at the base width.
+            eps: Adam's epsilon at the base width; Adafactor's own, of gradients, follows the width as it does.
             rest_lr: under an optimizer of matrices (Muon, Shampoo) the rate of what stays on AdamW; ``lr`` when not
                 given. The groups' ``optimizer`` says which of the two a group is for.
         """
@@ -123,7 +123,7 @@ class Plan:
         for name, (parameter, setting) in self._matched(model).items():
             if not parameter.requires_grad:
                 continue
-            group = self._group(name, setting, (lr, rest_lr), weight_decay, eps)
+            group = self._group(name, parameter, setting, (lr, rest_lr), weight_decay, eps)
             key = tuple(_rounded(value) for value in group.values())
             entry = groups.setdefault(key, {"params": [], "tensors": [], **group})
             entry["params"].append(parameter)
@@ -131,12 +131,12 @@ class Plan:
         return list(groups.values())
 
     def _group(
-        self, name: str, setting: Setting, rates: tuple[float, float], weight_decay: float, eps: float
+        self, name: str, parameter: nn.Parameter, setting: Setting, rates: tuple[float, float], weight_decay: float, eps: float
     ) -> dict[str, Any]:
         matrix = by_matrix(self.optimizer_name, self.tensors[name].role, self.tensors[name].shape)
         scaled = (rates[0] * setting.lr, rates[1] * setting.lr)
-        decay, floor = weight_decay * setting.weight_decay, SMALLEST * setting.shrink
-        return group_of(self.optimizer_name, matrix, scaled, decay, eps * setting.eps, floor)
+        decay, floors = weight_decay * setting.weight_decay, (gradient_floor(parameter, setting.eps), SMALLEST * setting.shrink)
+        return group_of(self.optimizer_name, matrix, scaled, decay, eps * setting.eps, floors)
 
     def optimizer(
         self,

@@ -77,7 +77,7 @@ def plan(
         gauge: "plain" moves every multiplier into initialisation and learning rate; "multipliers" keeps the scheme's own
             forward multipliers, by hooks on the layers that allow it.
         epsilon: "gradient" scales Adam's epsilon with every tensor's gradients, "hidden" only on hidden tensors (Megatron),
-            "unscaled" nowhere (mup).
+            "unscaled" nowhere (mup); so too the one of gradients of Adafactor.
         branches: module patterns of residual branches, without the skip that is added to them. With m = number of branches /
             base_depth, of each pattern by itself, and alpha = depth_exponent their outputs are scaled by m^-alpha (an obligation),
             the rates of their tensors by m^(alpha - 1), under SGD by m^(2 alpha - 1), and Adam's epsilon there by m^-alpha.
