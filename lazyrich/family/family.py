@@ -159,7 +159,14 @@ class Family:
 
     @property
     def name(self) -> str:
-        """The factory's own name."""
+        """The factory's own name, of a lambda its file and line."""
+        code = getattr(self.factory, "__code__", None)
+        if self._plain_name == "<lambda>" and code is not None:
+            return f"lambda at {Path(code.co_filename).name}:{code.co_firstlineno}"
+        return self._plain_name
+
+    @property
+    def _plain_name(self) -> str:
         return getattr(self.factory, "__name__", type(self.factory).__name__) if self.factory else "two builds"
 
     @cached_property
@@ -277,7 +284,7 @@ class Family:
         )
 
     def __repr__(self) -> str:
-        return f"Family({self.name}, base={self.base})"
+        return f"Family({self._plain_name}, base={self.base})"  # which settings of studies hold: no line numbers that move
 
 
 def _mend(factory: Callable[..., nn.Module], arguments: tuple[int, ...]) -> str:

@@ -108,12 +108,15 @@ def _of_heads(path: str, small: nn.Module, large: nn.Module, exponent: float) ->
     found = law(small, large) if attends(small) else None
     if found is not None and abs(found - exponent) < abs(exponent) / 3:
         return None
-    own = "1/sqrt(d)" if found is None or abs(found) < 0.1 else f"about d^{round(found - 0.5, 1):g}"
+    off = 0.0 if found is None or abs(found) < 0.1 else round(found, 1)  # of the code's own law from 1/sqrt(d)
+    own = "1/sqrt(d)" if not off else "a constant" if off == 0.5 else f"about d^{off - 0.5:g}"
     why = f"its heads grow from {size} to {wide} and its logits are scaled by {own} where the scheme needs d^{exponent - 0.5:g}"
     seen = watched(small)
     if seen and seen.by_hand:
         why += f"; they are written out by hand ({source_of(small)}): {BY_HAND}"
-    return Obligation("attention", path, why, exponent, size)
+    elif seen and seen.scaled:
+        why += f"; its code gives torch the scale ({source_of(small)}): {BY_HAND}"
+    return Obligation("attention", path, why, exponent - off, size)
 
 
 UNCLEAR = (
