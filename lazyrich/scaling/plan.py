@@ -182,12 +182,14 @@ class Plan:
             else self._family().shapes(_width(target))
         )
         formed, known = any(map(self._form, self.tensors)), self._known(shapes)
+        normed = any(tensor.norm_of for tensor in self.tensors.values())  # whose gains start as norms, far from zero
         return [
             {
                 "tensor": name,
                 "role": str(self.tensors[name].role),
                 "shape": shapes[name],
                 "init std": math.nan if known[name].lawless and known[name].keeps and self._ratio(shapes) != 1 else s.std,
+                **({"init mean": self._mean(name, shapes, settings)} if normed else {}),
                 "lr x": s.lr,
                 "weight decay x": s.weight_decay,
                 "eps x": s.eps,
@@ -221,6 +223,13 @@ class Plan:
     def __str__(self) -> str:
         owed = f", {len(self.obligations)} obligation(s)" if self.obligations else ""
         return f"{self.scheme.name} for {self.optimizer_name}, base width {self.base}, {len(self.tensors)} tensors{owed}"
+
+    def _mean(self, name: str, shapes: Mapping[str, tuple[int, ...]], settings: Mapping[str, Setting]) -> float:
+        """What entries scatter around at the start; of a weight norm's gains the root mean square of its directions' norms."""
+        tensor = self.tensors[name]
+        if not tensor.norm_of:
+            return tensor.mean
+        return settings[tensor.norm_of].std * math.sqrt(math.prod(shapes[tensor.norm_of]) / math.prod(shapes[name]))
 
     def _form(self, name: str) -> str:
         """The form of a tensor in a word; empty for the factory's own."""

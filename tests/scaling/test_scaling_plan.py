@@ -714,6 +714,9 @@ def test_a_weight_norm_starts_as_the_plain_weight_at_every_width(scheme, optimiz
         for layer in ("first", "middle", "last"):
             s = normed.settings(width)[f"{layer}.{GAIN}"].std
             assert 0.2 < a.get_parameter(f"{layer}.{GAIN}").std() / s < 5
+            (mean,) = (row["init mean"] for row in normed.rows(width) if row["tensor"] == f"{layer}.{GAIN}")
+            assert float(a.get_parameter(f"{layer}.{GAIN}").detach().mean()) == pytest.approx(mean, rel=0.2)
+        assert all("init mean" not in row for row in plain.rows(width))
         state = {name: p.clone() for name, p in a.named_parameters()}
         normed.apply_(a)
         assert all(torch.equal(p, state[name]) for name, p in a.named_parameters())
