@@ -38,18 +38,20 @@ class Axes:
     ``contracted`` axes are summed over (their sizes multiply to the fan-in), ``produced`` axes index the result.
     A tensor that multiplies or adds entry by entry has no contracted axis. ``known`` is False for a plain
     ``nn.Parameter``, of which only the shape is known. ``taps`` are the axes of a depthwise kernel, which are summed over
-    within one channel, and ``each`` how many channels one of them gives; of a transposed kernel one summed entry in ``gap``
-    reaches an output, by its stride and its groups. Where the groups of such a kernel grow, ``taps`` and ``each`` tell of one group
-    of ``block`` channels.
+    within one channel, and ``each`` how many channels one of them gives, or one group where the groups grow; else 0. Of a
+    transposed kernel one summed entry in ``gap`` reaches an output, by its stride and its groups, of a plain one an input reaches
+    one entry in ``spread``. Where the groups of a transposed kernel grow, ``taps`` and ``each`` tell of one group of ``block``
+    channels.
     """
 
     produced: tuple[int, ...] = ()
     contracted: tuple[int, ...] = ()
     known: bool = True
     taps: tuple[int, ...] = field(default=(), repr=False)
-    each: int = field(default=1, repr=False)
+    each: int = field(default=0, repr=False)
     gap: int = field(default=1, repr=False)
     block: int = field(default=1, repr=False)
+    spread: int = field(default=1, repr=False)
 
     @property
     def summed(self) -> tuple[int, ...]:
@@ -60,12 +62,12 @@ class Axes:
         """Fan-in and fan-out of a weight: entries that an output position sums, on average, and that an input position feeds.
 
         Example:
-            >>> Axes((1,), (0, 2, 3), gap=4).fans((8, 6, 2, 2)), Axes((0,), taps=(2, 3)).fans((8, 1, 3, 3))
-            ((8.0, 24), (9.0, 9))
+            >>> Axes((1,), (0, 2, 3), gap=4).fans((8, 6, 2, 2)), Axes((0,), taps=(2, 3), each=1).fans((8, 1, 3, 3))
+            ((8.0, 24.0), (9.0, 9.0))
         """
         kernel = math.prod(shape[i] for i in (self.contracted[1:] or self.taps))
-        out = math.prod(shape[i] for i in self.produced) if self.contracted else self.each
-        return math.prod(shape[i] for i in self.summed) * self.block / self.gap, out * kernel
+        out = self.each or math.prod(shape[i] for i in self.produced)
+        return math.prod(shape[i] for i in self.summed) * self.block / self.gap, out * kernel / self.spread
 
 
 def grown(base: tuple[int, ...], probe: tuple[int, ...]) -> tuple[int, ...]:

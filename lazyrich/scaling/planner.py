@@ -239,7 +239,7 @@ def _tensor_plan(
     if gauge == "multipliers" and hookable:
         rule = with_multiplier(rule, scheme, info.role, entrywise)
     sides = (info.axes.contracted, info.axes.produced, grown(info.shape, info.probe_shape))
-    window = (info.axes.taps, info.axes.each, info.axes.gap, info.axes.block)
+    window = (info.axes.taps, info.axes.each, info.axes.gap, info.axes.block, info.axes.spread)
     return TensorPlan(info.name, info.role, info.shape, *sides, law.mean, law.std, own, rule, 1.0, None, info.norm_of, *window)
 
 
