@@ -12,6 +12,7 @@ from lazyrich.family.role import grown
 from lazyrich.scaling.attention import attends, head_size, law, refuses, source_of, watched
 from lazyrich.scaling.obligation import BY_HAND, Obligation, branches, module_at
 from lazyrich.scaling.optimizer import is_entrywise
+from lazyrich.scaling.readout import readouts
 from lazyrich.scaling.scheme import Scheme
 from lazyrich.scaling.seat import around, seats
 from lazyrich.scaling.skip import skips
@@ -29,14 +30,18 @@ def duties(
     """The obligations of a scheme on a family: tied readouts, attentions whose heads grow, residual branches."""
     found: list[Obligation] = []
     if not scheme.global_rate:
-        found += [o for info in family.tensors.values() for o in _tied(info, scheme, is_entrywise(optimizer))]
+        read = readouts(family) if scheme.gamma != 1 else frozenset()
+        found += [
+            o for info in family.tensors.values() for o in _tied(info, scheme, is_entrywise(optimizer), info.name in read)
+        ]
         found += _tied_by_code(family, scheme, is_entrywise(optimizer))
         found += _attention(family, scheme, optimizer)
     found += [_residual(family, pattern, base_depth, depth_exponent) for pattern in residual]
     return tuple(found)
 
 
-def _tied(info: TensorInfo, scheme: Scheme, entrywise: bool) -> list[Obligation]:
+def _tied(info: TensorInfo, scheme: Scheme, entrywise: bool, last: bool) -> list[Obligation]:
+    """The readouts that a table is; what divides the output divides the last one alone, and no bottleneck."""
     layers = scheme.layers(entrywise)
     exponent = layers.input.init - layers.output.init
     if info.role is not Role.INPUT or Role.OUTPUT not in info.uses:
@@ -50,7 +55,7 @@ def _tied(info: TensorInfo, scheme: Scheme, entrywise: bool) -> list[Obligation]
             f"'{name}' is tied to an input table and drawn as one, so the readout must be multiplied by width^{exponent:g}",
             exponent,
             info.shape[axis],
-            1 / scheme.gamma,
+            1 / scheme.gamma if last else 1.0,
             info.name,
             axis,
         )

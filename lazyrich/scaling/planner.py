@@ -121,7 +121,7 @@ def plan(
     laws, own = _laws(family)
     read = readouts(family) if scheme.gamma != 1 else _narrow(family)
     tensors = {
-        name: _tensor_plan(info, scheme, entrywise, gauge, laws[name], own[name], name in read)
+        name: _tensor_plan(info, scheme, entrywise, gauge, laws[name], own[name], name in read and info.role is not Role.INPUT)
         for name, info in family.tensors.items()
     }
     gains = _gains(alignment, readout_alignment)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -20,6 +21,8 @@ SIDES = (8, 28, 32, 64)  # of pictures
 
 def readouts(family: Family) -> frozenset[str]:
     """Tensors of fixed outputs that no other weight follows: of several the network tells, run on inputs of our own.
+
+    Tables that are read out with too, tied, are among them.
 
     Raises:
         PlanError: if several may be readouts and the network takes none of our inputs, or none of them is the last.
@@ -40,7 +43,7 @@ def readouts(family: Family) -> frozenset[str]:
     owners = {place(one)[0] for name in found for one in (name, *infos[name].aliases)}
     biases = {n for n, info in infos.items() if info.role is Role.FIXED and place(n)[1] == "bias" and place(n)[0] in owners}
     gains = {name for name, info in infos.items() if info.norm_of in found}
-    return frozenset(name for name in found | biases | gains if infos[name].role in (Role.OUTPUT, Role.FIXED))
+    return frozenset(found | biases | gains)
 
 
 UNTOLD = (
@@ -82,6 +85,8 @@ def _flat(module: nn.Module, generator: torch.Generator | None) -> Iterator[tupl
     for child in module.modules():
         if isinstance(child, (nn.Linear, nn.Bilinear)):
             shapes[BATCH, child.weight.shape[1]] = None
+        elif isinstance(child, nn.Unflatten):
+            shapes[BATCH, math.prod(child.unflattened_size)] = None
         elif isinstance(child, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
             shapes |= {(BATCH, child.in_channels, *[side] * (child.weight.dim() - 2)): None for side in SIDES}
     for shape in shapes:
