@@ -80,16 +80,19 @@ def unfollowed(module: nn.Module, weights: set[str]) -> frozenset[str] | None:
 
 
 def _flat(module: nn.Module, generator: torch.Generator | None) -> Iterator[tuple[Tensor, ...]]:
-    """Vectors by themselves, and pictures and rows of usual sizes."""
+    """Vectors by themselves, also of two parts that the network takes apart, and pictures and rows of usual sizes."""
     shapes: dict[tuple[int, ...], None] = {}
+    sizes: dict[int, None] = {}
     for child in module.modules():
         if isinstance(child, (nn.Linear, nn.Bilinear)):
-            shapes[BATCH, child.weight.shape[1]] = None
+            sizes[child.weight.shape[1]] = None
         elif isinstance(child, nn.Unflatten):
-            shapes[BATCH, math.prod(child.unflattened_size)] = None
+            sizes[math.prod(child.unflattened_size)] = None
         elif isinstance(child, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
             shapes |= {(BATCH, child.in_channels, *[side] * (child.weight.dim() - 2)): None for side in SIDES}
-    for shape in shapes:
+    several = list(sizes)[:8]
+    sizes |= {a + b: None for i, a in enumerate(several) for b in several[:i]}
+    for shape in [*((BATCH, size) for size in sizes), *shapes]:
         yield (torch.randn(shape, generator=generator) if generator else torch.empty(shape, device="meta"),)
 
 

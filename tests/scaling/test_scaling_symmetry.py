@@ -206,7 +206,21 @@ class Low(nn.Module):
         return torch.cat([self.one(mixed), self.two(h)], 1)
 
 
+class Parts(nn.Module):
+    """Takes its inputs apart, and has two heads."""
+
+    def __init__(self, n):
+        super().__init__()
+        self.one, self.two = nn.Linear(3, n), nn.Linear(2, n)
+        self.left, self.right = nn.Linear(n, 1), nn.Linear(n, 1)
+
+    def forward(self, x):
+        h = torch.tanh(self.one(x[:, :3]) + self.two(x[:, 3:]))
+        return torch.cat([self.left(h), self.right(h)], 1)
+
+
 ENDS = {
+    "parts of the inputs": Parts,
     "bottleneck, gate, two heads": Low,
     "fixed layer first": lambda n: nn.Sequential(nn.Linear(5, 5), nn.Tanh(), nn.Linear(5, n), nn.Tanh(), nn.Linear(n, 2)),
     "fixed layer last": lambda n: nn.Sequential(nn.Linear(5, n), nn.Tanh(), nn.Linear(n, 4), nn.Tanh(), nn.Linear(4, 2)),
