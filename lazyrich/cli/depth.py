@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from lazyrich.cli.command import Factory, command_line, pairs, parse, progress, rules, slug
+from lazyrich.errors import UsageError
 
 
 def run(words: Sequence[str]) -> None:
@@ -47,7 +48,7 @@ def run(words: Sequence[str]) -> None:
             factory: package.module:callable or path/to/file.py:callable that builds the network for a width and a depth.
             branches: patterns of the modules that are residual branches.
             depths: to train, increasing.
-            base_depth: number of branches at which the network was tuned (default: the smallest depth's).
+            base_depth: number of branches at which the network was tuned (default: the smallest depth's, alike for all patterns).
             depth_exponent: of the branches' multiplier: 0.5 is Depth-muP, 1 is CompleteP.
             scheme: standard, ntk, mup, richness(0.25) ...
             optimizer: sgd, momentum, adam, adamw, signsgd, muon ...
@@ -87,7 +88,14 @@ def run(words: Sequence[str]) -> None:
         def family(layers: int) -> Family:
             return Family(build, base, depth=layers, roles=pairs(roles, "roles"))
 
-        tuned = len(paths(family(min(depths)).sketch(base), branches[0])) if base_depth is None else base_depth
+        counts = {pattern: len(paths(family(min(depths)).sketch(base), pattern)) for pattern in branches}
+        if base_depth is None and len(set(counts.values())) > 1:
+            said = ", ".join(f"{number} of '{pattern}'" for pattern, number in counts.items())
+            raise UsageError(
+                f"got branches of unequal numbers at depth {min(depths)} ({said}), expected one number at which all of them were "
+                "tuned; give it (--base-depth), or check patterns of equal numbers"
+            )
+        tuned = counts[branches[0]] if base_depth is None else base_depth
 
         def plan_at(layers: int) -> Plan:
             return make_plan(

@@ -29,8 +29,8 @@ from lazyrich.errors import FamilyError, LazyrichError
 from lazyrich.family.base_shapes import candidates, read_base_shapes, width_of
 from lazyrich.family.law import Law, LawRecorder, measure_laws
 from lazyrich.family.parametrized import layer_kind, norms, place, refuse_parametrized
-from lazyrich.family.role import Axes, Role, axes_for, giving, grown, role_of
-from lazyrich.family.semantics import read_axes
+from lazyrich.family.reading import reading
+from lazyrich.family.role import Axes, Role, giving, grown
 from lazyrich.fingerprint import fingerprint
 
 POOLED_SEEDS = 4
@@ -159,7 +159,14 @@ class Family:
 
     @property
     def name(self) -> str:
-        """The factory's own name."""
+        """The factory's own name, of a lambda its file and line."""
+        code = getattr(self.factory, "__code__", None)
+        if self._plain_name == "<lambda>" and code is not None:
+            return f"lambda at {Path(code.co_filename).name}:{code.co_firstlineno}"
+        return self._plain_name
+
+    @property
+    def _plain_name(self) -> str:
         return getattr(self.factory, "__name__", type(self.factory).__name__) if self.factory else "two builds"
 
     @cached_property
@@ -277,7 +284,7 @@ class Family:
         )
 
     def __repr__(self) -> str:
-        return f"Family({self.name}, base={self.base})"
+        return f"Family({self._plain_name}, base={self.base})"  # which settings of studies hold: no line numbers that move
 
 
 def _mend(factory: Callable[..., nn.Module], arguments: tuple[int, ...]) -> str:
@@ -358,7 +365,7 @@ def _describe(
         if len(shapes[name]) != parameter.dim():
             raise FamilyError(f"tensor '{name}' has {parameter.dim()} axes at width {base}, {len(shapes[name])} at {probe}")
         # axes are read off the wider build: a grouped conv may look depthwise at the base by chance
-        tensors[name] = _inform(large, names_of[id(parameter)], tuple(parameter.shape), shapes[name], overrides)
+        tensors[name] = _inform(small, large, names_of[id(parameter)], tuple(parameter.shape), shapes[name], overrides)
     if all(info.role is Role.FIXED for info in tensors.values()):
         raise FamilyError(
             f"no tensor changes its shape between widths {base} and {probe}: the factory ignores its width. "
@@ -368,9 +375,14 @@ def _describe(
 
 
 def _inform(
-    model: nn.Module, names: list[str], base: tuple[int, ...], probe: tuple[int, ...], overrides: Mapping[str, Role]
+    small: nn.Module,
+    model: nn.Module,
+    names: list[str],
+    base: tuple[int, ...],
+    probe: tuple[int, ...],
+    overrides: Mapping[str, Role],
 ) -> TensorInfo:
-    readings = [_reading(model, name, base, probe, overrides) for name in names]
+    readings = [reading(small, model, name, base, probe, overrides, len(names) == 1) for name in names]
     name, (role, axes) = names[0], readings[0]
     owner = name.rpartition(".")[0]
     uses = tuple(use for use, _ in readings)
@@ -388,23 +400,6 @@ def _inform(
         )
     kind = layer_kind(model.get_submodule(place(name)[0]))
     return TensorInfo(name, owner, kind, base, probe, role, axes, tuple(names[1:]), uses, norms(model).get(name, ""))
-
-
-def _reading(
-    model: nn.Module, name: str, base: tuple[int, ...], probe: tuple[int, ...], overrides: Mapping[str, Role]
-) -> tuple[Role, Axes]:
-    for pattern, role in overrides.items():
-        if fnmatch.fnmatch(name, pattern):
-            return role, axes_for(role, base, probe)
-    owner, leaf = place(name)
-    module = model.get_submodule(owner)
-    axes = Axes(produced=(0,)) if name in norms(model) else read_axes(module, leaf, base)
-    if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and 0 in grown(base, probe):
-        raise FamilyError(
-            f"the table '{name}' grows in rows ({base[0]} -> {probe[0]}); a row is looked up, never summed over, so rows "
-            "are no width. Keep the vocabulary fixed."
-        )
-    return role_of(name, axes, base, probe)
 
 
 @contextmanager

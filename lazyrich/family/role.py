@@ -38,16 +38,20 @@ class Axes:
     ``contracted`` axes are summed over (their sizes multiply to the fan-in), ``produced`` axes index the result.
     A tensor that multiplies or adds entry by entry has no contracted axis. ``known`` is False for a plain
     ``nn.Parameter``, of which only the shape is known. ``taps`` are the axes of a depthwise kernel, which are summed over
-    within one channel, and ``each`` how many channels one of them gives; of a transposed kernel with stride one tap in ``gap``
-    reaches an output position.
+    within one channel, and ``each`` how many channels one of them gives, or one group where the groups grow; else 0. Of a
+    transposed kernel one summed entry in ``gap`` reaches an output, by its stride and its groups, of a plain one an input reaches
+    one entry in ``spread``. Where the groups of a transposed kernel grow, ``taps`` and ``each`` tell of one group of ``block``
+    channels.
     """
 
     produced: tuple[int, ...] = ()
     contracted: tuple[int, ...] = ()
     known: bool = True
     taps: tuple[int, ...] = field(default=(), repr=False)
-    each: int = field(default=1, repr=False)
+    each: int = field(default=0, repr=False)
     gap: int = field(default=1, repr=False)
+    block: int = field(default=1, repr=False)
+    spread: int = field(default=1, repr=False)
 
     @property
     def summed(self) -> tuple[int, ...]:
@@ -58,12 +62,12 @@ class Axes:
         """Fan-in and fan-out of a weight: entries that an output position sums, on average, and that an input position feeds.
 
         Example:
-            >>> Axes((1,), (0, 2, 3), gap=4).fans((8, 6, 2, 2)), Axes((0,), taps=(2, 3)).fans((8, 1, 3, 3))
-            ((8.0, 24), (9.0, 9))
+            >>> Axes((1,), (0, 2, 3), gap=4).fans((8, 6, 2, 2)), Axes((0,), taps=(2, 3), each=1).fans((8, 1, 3, 3))
+            ((8.0, 24.0), (9.0, 9.0))
         """
         kernel = math.prod(shape[i] for i in (self.contracted[1:] or self.taps))
-        out = math.prod(shape[i] for i in self.produced) if self.contracted else self.each
-        return math.prod(shape[i] for i in self.summed) / self.gap, out * kernel
+        out = self.each or math.prod(shape[i] for i in self.produced)
+        return math.prod(shape[i] for i in self.summed) * self.block / self.gap, out * kernel / self.spread
 
 
 def grown(base: tuple[int, ...], probe: tuple[int, ...]) -> tuple[int, ...]:
@@ -98,10 +102,10 @@ def role_of(name: str, axes: Axes, base: tuple[int, ...], probe: tuple[int, ...]
     fan_in = [i for i in grows if i in axes.contracted]
     fan_out = [i for i in grows if i in axes.produced]
     if len(fan_in) > 1:
-        raise _unclear(name, base, probe, f"it sums over two growing axes {tuple(fan_in)}")
+        raise _unclear(name, base, probe, f"it sums over two growing axes {tuple(fan_in)}", Role.OUTPUT)
     if fan_in:
         return (Role.HIDDEN if fan_out else Role.OUTPUT), axes
-    if axes.contracted:
+    if axes.contracted or axes.block > 1:
         return Role.INPUT, axes
     return Role.VECTOR, axes
 
@@ -119,10 +123,12 @@ def _plain(name: str, grows: tuple[int, ...], base: tuple[int, ...], probe: tupl
     raise _unclear(name, base, probe, "its axes grow at different rates and nothing tells which is summed over")
 
 
-def _unclear(name: str, base: tuple[int, ...], probe: tuple[int, ...], reading: str) -> FamilyError:
+def _unclear(name: str, base: tuple[int, ...], probe: tuple[int, ...], reading: str, role: Role = Role.VECTOR) -> FamilyError:
+    """The error, with a role that may be meant; of what is summed over twice no vector, input or hidden matrix is."""
+    others = "input, hidden, output, fixed" if role is Role.VECTOR else "fixed"
     return FamilyError(
         f"cannot tell the role of tensor '{name}': got shape {base} at the base width and {probe} at the probe width; "
-        f"{reading}. Say which: {giving(name, Role.VECTOR)} (or input, hidden, output, fixed)."
+        f"{reading}. Say which: {giving(name, role)} (or {others})."
     )
 
 
@@ -147,9 +153,40 @@ def giving_all(roles: Mapping[str, Role]) -> str:
     return f"Family(..., roles={ {name: role.value for name, role in roles.items()} }), on the command line --roles {words}"
 
 
-def axes_for(role: Role, base: tuple[int, ...], probe: tuple[int, ...]) -> Axes:
-    """Axes of a tensor whose role the user gave."""
+def refuse_contradiction(name: str, given: Role, own: Role, base: tuple[int, ...], probe: tuple[int, ...]) -> None:
+    """Raise a FamilyError for a role that is not what the layer itself does with its weight.
+
+    Example:
+        >>> refuse_contradiction("0.weight", Role.VECTOR, Role.INPUT, (8, 1), (16, 1))  # these two are scaled alike
+    """
+    alike = {Role.INPUT, Role.VECTOR}
+    if given in (own, Role.FIXED) or {given, own} <= alike:
+        return
+    fitting = f"{own} (what it has without roles=) or fixed"
+    raise FamilyError(
+        f"roles= gives '{name}' the role {given}, but its layer's weight goes from shape {base} at the base width to {probe} at "
+        f"the probe width, where axes {grown(base, probe)} grow; expected {fitting}. If the code multiplies with it in another way "
+        "than the layer does, hold it as an nn.Parameter of your own module"
+    )
+
+
+def axes_for(name: str, role: Role, base: tuple[int, ...], probe: tuple[int, ...]) -> Axes:
+    """Axes of a tensor whose role the user gave.
+
+    Raises:
+        FamilyError: for a hidden one of which only one axis grows.
+
+    Example:
+        >>> axes_for("w", Role.OUTPUT, (4, 64), (4, 128))
+        Axes(produced=(0,), contracted=(1,), known=True)
+    """
     grows = grown(base, probe)
+    if role is Role.HIDDEN and len(grows) == 1:
+        raise FamilyError(
+            f"roles= gives '{name}' the role hidden, of a matrix both of whose sides grow, but from shape {base} at the base width "
+            f"to {probe} at the probe width axis {grows[0]} grows alone; expected output if it is summed over, input if it is "
+            "the layer's own output, vector if it is neither: " + giving(name, Role.OUTPUT)
+        )
     if role is Role.HIDDEN:
         return Axes(produced=grows[:1], contracted=grows[1:])
     if role is Role.OUTPUT:

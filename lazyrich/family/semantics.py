@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from lazyrich.errors import FamilyError
 from lazyrich.family.role import Axes
 
 Reader = Callable[[nn.Module, str, tuple[int, ...]], "Axes | None"]
 
+SUMMING = (nn.Linear, nn.Bilinear, _ConvNd)  # whose weights do what their shapes say
 ELEMENTWISE = Axes(produced=(0,))
 _READERS: dict[type[nn.Module], Reader] = {}
 
@@ -73,10 +76,44 @@ def _conv(module: nn.Module, name: str, shape: tuple[int, ...]) -> Axes | None:
     transposed, groups = isinstance(module, _ConvTransposeNd), int(module.groups)  # type: ignore[arg-type]
     channels, kernel = (0, 1) if transposed else (1, 0), tuple(range(2, len(shape)))
     gap = math.prod(module.stride) if transposed else 1  # type: ignore[arg-type]
+    spread = 1 if transposed else math.prod(module.stride)  # type: ignore[arg-type]
     if groups > 1 and module.in_channels == groups:  # depthwise: every channel has its own filter, none are summed
         each = int(module.out_channels) // groups  # type: ignore[arg-type]
-        return Axes(produced=(channels[0], channels[1]) if transposed else (0,), taps=kernel, each=each, gap=gap)
-    return Axes(produced=(channels[1],), contracted=(channels[0], *kernel), gap=gap)
+        return Axes(produced=(channels[0], channels[1]) if transposed else (0,), taps=kernel, each=each, gap=gap, spread=spread)
+    if transposed:
+        gap *= groups  # its first axis holds the channels of all groups, and an output sums over those of its own
+    else:
+        spread *= groups  # as an input feeds the outputs of its own
+    return Axes(produced=(channels[1],), contracted=(channels[0], *kernel), gap=gap, spread=spread)
+
+
+def regrouped(axes: Axes, small: nn.Module, large: nn.Module) -> Axes:
+    """Axes of a kernel between two builds: where its groups grow, its first axis tells nothing of one group.
+
+    Raises:
+        FamilyError: if the input channels of a transposed kernel's group grow too, for then the kernel's shape at another width
+            does not tell its fan-in.
+
+    Example:
+        >>> small, large = (nn.ConvTranspose1d(n, n, 3, groups=n // 4) for n in (8, 16))
+        >>> regrouped(read_axes(large, "weight", (8, 4, 3)), small, large).fans((8, 4, 3))
+        (12.0, 12.0)
+    """
+    if not isinstance(large, _ConvNd) or not axes.contracted or small.groups == large.groups:
+        return axes
+    before, after = int(small.groups), int(large.groups)  # type: ignore[arg-type]
+    if not isinstance(large, _ConvTransposeNd):
+        each, wide = int(small.out_channels) // before, int(large.out_channels) // after  # type: ignore[arg-type]
+        spread = axes.spread // after
+        return replace(axes, each=each, spread=spread) if each == wide else replace(axes, spread=spread * before)
+    block, wide = (int(one.in_channels) // int(one.groups) for one in (small, large))  # type: ignore[arg-type]
+    if block != wide:
+        raise FamilyError(
+            f"a {type(large).__name__} has {small.groups} groups of {block} input channels at the base width and {large.groups} of "
+            f"{wide} at the probe width: its shape at another width would not tell what it sums over. Let only one of the two grow"
+        )
+    each = int(small.out_channels) // before  # type: ignore[arg-type]
+    return Axes(produced=(0, 1), taps=axes.contracted[1:], each=each, gap=axes.gap // after, block=block)
 
 
 def _attention(module: nn.Module, name: str, shape: tuple[int, ...]) -> Axes | None:

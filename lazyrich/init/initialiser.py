@@ -22,7 +22,8 @@ class Initialiser:
     """Weights with variance ``w / fan`` (sigma_w^2 = w), biases with variance ``b`` (sigma_b^2 = b).
 
     The fan-in of a transposed convolution with stride is what an output position sums on average, in_channels times the kernel's
-    entries over the strides' product; a depthwise kernel's is its own entries.
+    entries over the strides' product; a depthwise kernel's is its own entries. So is the fan-out of a plain one with stride what an
+    input position feeds on average; of groups either counts the channels of one.
 
     Attributes:
         w: None leaves the size to the plan.

@@ -28,7 +28,7 @@ from lazyrich.measure.result import CheckResult, Trial
 from lazyrich.measure.slope import Slope, fit_slope
 from lazyrich.measure.trunk import bottlenecks_beside
 from lazyrich.measure.updates import FUNCTION, UpdateProbe
-from lazyrich.measure.verdict import Cause, Line, overall, with_mend, word_for
+from lazyrich.measure.verdict import SEVERITY, Cause, Line, overall, with_mend, word_for
 from lazyrich.scaling import Plan, as_plan, mup
 from lazyrich.scaling.optimizer import is_entrywise, refuse_unshipped
 from lazyrich.sweep import RunFolder, kept
@@ -365,6 +365,7 @@ def _judge(
     by = {(line.layer, line.quantity): line for line in lines if line.step == setup.steps}
     first = {line.layer: line for line in lines if line.step == 1 and line.quantity == "update"}
     remedy = mup().layers(is_entrywise(setup.plan.optimizer_name))
+    same = setup.plan.scheme.layers(is_entrywise(setup.plan.optimizer_name)) == remedy and not setup.plan.scheme.global_rate
     readout = max((remedy.output.init - unit.init for unit in exponents.values() if str(unit.role) == "output"), default=0.0)
     astray = tuple(dict.fromkeys(d.tensor for d in departures(setup.plan)))
     exploding_below, verdicts, narrow = False, {}, ""
@@ -386,11 +387,15 @@ def _judge(
         start = first.get(key, update)
         word = word_for(update.slope, layer.slope, unit.wide, trains, start.slope)
         row = {"hidden": remedy.hidden, "output": remedy.output}.get(str(unit.role), remedy.input)
-        fixed = str(unit.role) == "fixed"
-        rate = 0.0 if fixed else row.rate(is_entrywise(setup.plan.optimizer_name)) - unit.rate
-        init = 0.0 if fixed else row.init - unit.init
+        kept = unit.role is Role.FIXED or (
+            same and unit.tensor not in astray
+        )  # sides that grow unlike the width ask for others
+        rate = 0.0 if kept else row.rate(is_entrywise(setup.plan.optimizer_name)) - unit.rate
+        init = 0.0 if kept else row.init - unit.init
         level = exponents[narrow].fan_in / 2 - exponents[narrow].init if narrow and not exponents[narrow].zero else 0.0
-        cause = Cause(rate, init, readout, unit.owed, key == FUNCTION, unit.rate, unit.init, astray, narrow, level)
+        before = tuple(spoken(other) for other, line in verdicts.items() if line.verdict in SEVERITY[:3])
+        feeds = {"narrow": narrow, "level": level, "same": same, "before": before}
+        cause = Cause(rate, init, readout, unit.owed, key == FUNCTION, unit.rate, unit.init, astray, **feeds)
         verdicts[key] = with_mend(replace(update, verdict=word), start, layer, through, cause, exploding_below)
         exploding_below = exploding_below or word == "exploding"
     return [

@@ -249,7 +249,7 @@ def turn(study: Study, r: float, width: int, seed: int) -> dict[str, Any]:
 
 
 def _refuse_rows_of_readouts(study: Study) -> None:
-    """Networks whose linearisation sees A, since it divides more than the output: a bottleneck counts as a readout too."""
+    """Networks whose linearisation sees A, since what divides their readouts does not divide the output."""
     parts: list[dict[str, Tensor]] = []
     for gamma0 in (study.richness[0], study.richness[-1]):
         plan = make_plan(study.family, richness(study.r[0], gamma0 * math.sqrt(study.family.base)), "sgd")
@@ -260,13 +260,11 @@ def _refuse_rows_of_readouts(study: Study) -> None:
     changed = [name for name, size in lazy.items() if not math.isclose(size, rich[name], rel_tol=0.01)]
     if not changed:
         return
-    readouts = [name for name, info in study.family.tensors.items() if info.role is Role.OUTPUT][:-1]
-    owner = study.family.tensors[readouts[0] if readouts else changed[0]].owner
     raise UsageError(
         f"the linearised network sees the richness: from gamma_0 = {study.richness[0]:g} to {study.richness[-1]:g} the tangent "
-        f"kernel changes in {', '.join(changed[:4])}{' ...' if len(changed) > 4 else ''}, since more than the output is divided by "
-        f"A. A bottleneck is no readout; give it the roles of a hidden layer: --roles '{owner}.weight=hidden' "
-        f"'{owner}.bias=vector', or Family(..., roles={{...}})"
+        f"kernel changes in {', '.join(changed[:4])}{' ...' if len(changed) > 4 else ''}, since A divides the weights "
+        "of the readout and with them not the output. Let the network end in its readout: a norm, a softmax or an offset behind it "
+        "belongs into the loss"
     )
 
 

@@ -107,7 +107,7 @@ class Cause:
     ``outside`` that the line is the whole network's output, which no unit returned. ``rate_now`` and ``init_now`` are the exponents
     as they are, ``astray`` the tensors anywhere whose exponents are not those of the plan's own scheme. ``narrow`` is this layer,
     or the one that feeds it, where that gives others a fixed number of features, and ``level`` the power of the width that they
-    start as.
+    start as. ``same`` says that the plan's scheme is muP itself, ``before`` the layers before it that are not well-behaved.
     """
 
     rate: float
@@ -120,6 +120,8 @@ class Cause:
     astray: tuple[str, ...] = ()
     narrow: str = ""
     level: float = 0.0
+    same: bool = False
+    before: tuple[str, ...] = ()
 
 
 def with_mend(update: Line, first: Line, layer: Line, through: Line, cause: Cause, inherited: bool) -> Line:
@@ -197,7 +199,12 @@ def _power(exponent: float) -> str:
 
 def _close(said: str, steps: Sequence[str], cause: Cause) -> str:
     if steps:
-        return f"{said}: {' and '.join(steps)}; scheme mup() does"
+        does = (
+            "mup() does so by itself, without the plan's alignment= or readout_alignment="
+            if cause.same
+            else "scheme mup() does"
+        )
+        return f"{said}: {' and '.join(steps)}; {does}"
     if cause.narrow and cause.level < -0.01:
         which = "it" if said.startswith(f"{spoken(cause.narrow)}:") else spoken(cause.narrow)
         return (
@@ -208,7 +215,12 @@ def _close(said: str, steps: Sequence[str], cause: Cause) -> str:
     if cause.astray:
         others = f"those of {_names(cause.astray)} are not the scheme's; mend them first"
         return f"{said}: its own numbers are those of mup(), but {others}"
-    return f"{said}: its own numbers are those of mup(), so something else feeds it; look at the layers before it"
+    if cause.before:
+        return f"{said}: its own numbers are those of mup(), but it is fed by what is not well-behaved: {_names(cause.before)}"
+    return (
+        f"{said}: its own numbers are those of mup(), and the layers before it are well-behaved. It may be a drift of narrow "
+        "networks, which wider widths tell; else something between the layers, in forward(), sums over the width or scales with it"
+    )
 
 
 @dataclass(frozen=True)

@@ -37,11 +37,15 @@ MASKED = 1e4  # logits beyond it are masks
 
 @dataclass(frozen=True)
 class Heads:
-    """What was seen of an attention: the size of a head, the root mean square of its logits (0 if not run), and who made them."""
+    """What was seen of an attention: the size of a head, the root mean square of its logits (0 if not run), and who made them.
+
+    ``scaled`` where torch made them with a scale of the caller's own.
+    """
 
     size: int
     logits: float
     by_hand: bool
+    scaled: bool = False
 
 
 NONE = Heads(0, 0.0, False)
@@ -210,7 +214,9 @@ def _of_torchs(args: Any, kwargs: dict[str, Any]) -> Heads:
     scale = kwargs.get("scale")
     if q.dim() > 3 and k.shape[-3] < q.shape[-3]:  # grouped queries
         k = k.repeat_interleave(q.shape[-3] // k.shape[-3], -3)
-    return Heads(q.shape[-1], _size((q @ k.mT) * (q.shape[-1] ** -0.5 if scale is None else scale)), False)
+    own = q.shape[-1] ** -0.5
+    given = scale is not None and not math.isclose(scale, own, rel_tol=1e-6)
+    return Heads(q.shape[-1], _size((q @ k.mT) * (own if scale is None else scale)), False, given)
 
 
 def _summed(name: str, args: Any) -> int | None:

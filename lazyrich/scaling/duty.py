@@ -12,6 +12,7 @@ from lazyrich.family.role import grown
 from lazyrich.scaling.attention import attends, head_size, law, refuses, source_of, watched
 from lazyrich.scaling.obligation import BY_HAND, Obligation, branches, module_at
 from lazyrich.scaling.optimizer import is_entrywise
+from lazyrich.scaling.readout import readouts
 from lazyrich.scaling.scheme import Scheme
 from lazyrich.scaling.seat import around, seats
 from lazyrich.scaling.skip import skips
@@ -29,14 +30,18 @@ def duties(
     """The obligations of a scheme on a family: tied readouts, attentions whose heads grow, residual branches."""
     found: list[Obligation] = []
     if not scheme.global_rate:
-        found += [o for info in family.tensors.values() for o in _tied(info, scheme, is_entrywise(optimizer))]
+        read = readouts(family) if scheme.gamma != 1 else frozenset()
+        found += [
+            o for info in family.tensors.values() for o in _tied(info, scheme, is_entrywise(optimizer), info.name in read)
+        ]
         found += _tied_by_code(family, scheme, is_entrywise(optimizer))
         found += _attention(family, scheme, optimizer)
     found += [_residual(family, pattern, base_depth, depth_exponent) for pattern in residual]
     return tuple(found)
 
 
-def _tied(info: TensorInfo, scheme: Scheme, entrywise: bool) -> list[Obligation]:
+def _tied(info: TensorInfo, scheme: Scheme, entrywise: bool, last: bool) -> list[Obligation]:
+    """The readouts that a table is; what divides the output divides the last one alone, and no bottleneck."""
     layers = scheme.layers(entrywise)
     exponent = layers.input.init - layers.output.init
     if info.role is not Role.INPUT or Role.OUTPUT not in info.uses:
@@ -50,7 +55,7 @@ def _tied(info: TensorInfo, scheme: Scheme, entrywise: bool) -> list[Obligation]
             f"'{name}' is tied to an input table and drawn as one, so the readout must be multiplied by width^{exponent:g}",
             exponent,
             info.shape[axis],
-            1 / scheme.gamma,
+            1 / scheme.gamma if last else 1.0,
             info.name,
             axis,
         )
@@ -67,7 +72,7 @@ def _tied_by_code(family: Family, scheme: Scheme, entrywise: bool) -> list[Oblig
         return []
     read = sorted(weighed(family.sketch(family.base)))
     return [
-        Obligation("tied product", tables[name].owner, TIED.format(name, f"{exponent:g}"), 0.0, 1.0)
+        Obligation("tied product", tables[name].owner, TIED.format(name, f"{exponent:g}", 1 / scheme.gamma), 0.0, 1.0)
         for name, axis in read
         if name in tables and axis in tables[name].axes.produced
     ]
@@ -75,8 +80,8 @@ def _tied_by_code(family: Family, scheme: Scheme, entrywise: bool) -> list[Oblig
 
 TIED = (
     "'{0}' is an input table, and drawn as one, that the network's own code also reads out with (F.linear or @), so there the "
-    "product must be multiplied by width^{1} (1 at the base): if the code does not do so yet, do it there, no hook can, or give "
-    "the readout a layer whose weight is the table"
+    "product must be multiplied by width^{1} ({2:g} at the base): if the code does not do so yet, do it there, no hook can, or "
+    "give the readout a layer whose weight is the table"
 )
 
 
@@ -108,12 +113,15 @@ def _of_heads(path: str, small: nn.Module, large: nn.Module, exponent: float) ->
     found = law(small, large) if attends(small) else None
     if found is not None and abs(found - exponent) < abs(exponent) / 3:
         return None
-    own = "1/sqrt(d)" if found is None or abs(found) < 0.1 else f"about d^{round(found - 0.5, 1):g}"
+    off = 0.0 if found is None or abs(found) < 0.1 else round(found, 1)  # of the code's own law from 1/sqrt(d)
+    own = "1/sqrt(d)" if not off else "a constant" if off == 0.5 else f"about d^{off - 0.5:g}"
     why = f"its heads grow from {size} to {wide} and its logits are scaled by {own} where the scheme needs d^{exponent - 0.5:g}"
     seen = watched(small)
     if seen and seen.by_hand:
         why += f"; they are written out by hand ({source_of(small)}): {BY_HAND}"
-    return Obligation("attention", path, why, exponent, size)
+    elif seen and seen.scaled:
+        why += f"; its code gives torch the scale ({source_of(small)}): {BY_HAND}"
+    return Obligation("attention", path, why, exponent - off, size)
 
 
 UNCLEAR = (

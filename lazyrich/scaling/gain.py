@@ -19,13 +19,13 @@ from lazyrich.scaling.scheme import Scheme
 from lazyrich.scaling.tensor import TensorPlan
 
 
-def gain_rule(direction: TensorPlan, scheme: Scheme, optimizer: str) -> Rule:
-    """The rule of the gains of a weight norm, from that of the directions that they multiply."""
+def gain_rule(direction: TensorPlan, scheme: Scheme, optimizer: str, read: bool) -> Rule:
+    """The rule of the gains of a weight norm, from that of the directions that they multiply; ``read`` out with or not."""
     rule, role = direction.rule, direction.role
     if scheme.global_rate or role is Role.FIXED:
         return replace(rule, std=None)
     std, eps = (None if power is None else _by_width(power) for power in (rule.std, rule.eps))
-    lr = _rate(role, scheme, optimizer)
+    lr = _rate(role, scheme, optimizer, read)
     return Rule(std, lr, eps or Power())
 
 
@@ -41,13 +41,13 @@ def gained(tensors: dict[str, TensorPlan]) -> dict[str, TensorPlan]:
     return found
 
 
-def _rate(role: Role, scheme: Scheme, optimizer: str) -> Power:
+def _rate(role: Role, scheme: Scheme, optimizer: str, read: bool) -> Power:
     entrywise = is_entrywise(optimizer)
     layers, moves = scheme.layers(entrywise), scheme.classify(optimizer).layer_r
     at = {Role.HIDDEN: 1, Role.OUTPUT: 2}.get(role, 0)
     row, summed = list(layers)[at], float(at > 0)
     size, moved = summed / 2 - float(row.init), -float(moves[at])
-    gamma = 1 / scheme.gamma if role is Role.OUTPUT else scheme.gamma
+    gamma = 1.0 if read else scheme.gamma  # a readout's rate is that of the undivided one, times gamma^2, over gamma^2
     if entrywise:
         power = min(size, moved) - (summed / 2 if optimizer == "adafactor" else 0.0)  # its own step is as large as the entries
         return _along(role, gamma, power)

@@ -105,7 +105,7 @@ def _started(tensor: TensorPlan, rule: float | Initialiser, family: Family, owne
         _refuse_unread(tensor, rule, family)
     if tensor.taps and rule.form and rule.form.name not in CHANNELWISE:
         raise PlanError(
-            f"init= gives '{tensor.name}', a depthwise kernel, the form {rule.form.name}, which relates channels; give it a size "
+            f"init= gives '{tensor.name}', {_narrow(tensor)}, the form {rule.form.name}, which relates channels; give it a size "
             f"of its own behind the pattern: init={{..., '{tensor.name}': lazyrich.init.he('relu')}}"
         )
     bias = not tensor.axes.summed and tensor.mean == 0 and place(tensor.name)[0] in owners and not tensor.norm_of
@@ -136,6 +136,11 @@ def _refuse_unread(tensor: TensorPlan, rule: Initialiser, family: Family) -> Non
         )
 
 
+def _narrow(tensor: TensorPlan) -> str:
+    """What a kernel that does not see all channels is."""
+    return "a transposed kernel whose groups grow" if tensor.block > 1 else "a depthwise kernel"
+
+
 def _is_weight(tensor: TensorPlan, family: Family) -> bool:
     return bool(tensor.axes.summed) and family.tensors[tensor.name].kind not in LOOKUPS
 
@@ -151,7 +156,8 @@ def _refuse_couplings(tensors: Mapping[str, TensorPlan]) -> None:
             )
         if tensors[form.of].taps:
             raise PlanError(
-                f"'{name}' is coupled to '{form.of}', a depthwise kernel, which has no transpose over channels; give a size"
+                f"'{name}' is coupled to '{form.of}', {_narrow(tensors[form.of])}, which has no transpose over channels; give a "
+                "size"
             )
         other = tensors[form.of].start
         if form.of == name or (other is not None and other.form is not None and other.form.of):

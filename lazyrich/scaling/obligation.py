@@ -212,7 +212,8 @@ class ScaleQueries(TorchFunctionMode):
             return given
         raise PlanError(
             f"the attention '{self.where}' scales its logits by {given:g}, which is neither 1/sqrt(d) nor "
-            f"d^{self.exponent - 0.5:g} for heads of {size}; leave its scale to torch, or give it that law yourself"
+            f"the scheme's law for heads of {size}; leave its scale to torch, or give it yourself the law that the plan's "
+            "obligation tells"
         )
 
 

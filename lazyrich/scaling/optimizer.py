@@ -114,7 +114,12 @@ class Lion(torch.optim.Optimizer):
 
 
 def group_of(
-    optimizer: str, matrix: bool, rates: tuple[float, float], weight_decay: float, eps: float, floor: float
+    optimizer: str,
+    matrix: bool,
+    rates: tuple[float, float],
+    weight_decay: float,
+    eps: float,
+    floors: tuple[float | None, float],
 ) -> dict[str, Any]:
     """What a parameter group of an optimizer says: its rate, decay and, where it has one, epsilon.
 
@@ -124,7 +129,7 @@ def group_of(
         rates: learning rates of matrices and of everything else.
         weight_decay: of the tensor.
         eps: Adam's, of the tensor.
-        floor: smallest size that Adafactor takes the tensor to have.
+        floors: Adafactor's two epsilons: of gradients (None for torch's own), and the size that a tensor has at least.
     """
     group: dict[str, Any] = {"lr": rates[0] if matrix else rates[1], "weight_decay": weight_decay}
     if optimizer in MATRIX:
@@ -132,10 +137,23 @@ def group_of(
     if matrix and optimizer in ADJUST:
         group["adjust_lr_fn"] = ADJUST[optimizer]
     if optimizer == "adafactor":
-        group["eps"] = (None, floor)
+        group["eps"] = floors
     elif optimizer in ("adam", "adamw") or (optimizer in MATRIX and not matrix):
         group["eps"] = eps
     return group
+
+
+def gradient_floor(parameter: Tensor, factor: float) -> float | None:
+    """Adafactor's first epsilon, where the tensor's gradients are to be compared with ``factor`` times what they are at the base.
+
+    Of tensors with several axes torch holds it against squares of gradients, of vectors against gradients. By default it is
+    the resolution of the tensor's numbers, 1.2e-7 of single precision, which gradients of 3e-4 meet.
+
+    Example:
+        >>> gradient_floor(torch.zeros(3), 1.0), gradient_floor(torch.zeros(3, 2), 0.5) == torch.finfo(torch.float32).eps / 4
+        (None, True)
+    """
+    return None if factor == 1 else torch.finfo(parameter.dtype).eps * factor ** (2 if parameter.dim() > 1 else 1)
 
 
 def momentum_of(optimizer: str) -> float:

@@ -23,7 +23,7 @@ from lazyrich.scaling import serial
 from lazyrich.scaling.naming import parameters
 from lazyrich.scaling.native import by_matrix
 from lazyrich.scaling.obligation import Obligation, module_at, release_, scale_input
-from lazyrich.scaling.optimizer import group_of, make_optimizer
+from lazyrich.scaling.optimizer import gradient_floor, group_of, make_optimizer
 from lazyrich.scaling.scheme import Scheme
 from lazyrich.scaling.tensor import Setting, TensorPlan, check_shape, rescale_, setting_of
 
@@ -108,7 +108,7 @@ class Plan:
             model: a model of the family, at any width; frozen tensors are left out.
             lr: learning rate of the base-width network.
             weight_decay: decay of the base-width network.
-            eps: Adam's epsilon at the base width.
+            eps: Adam's epsilon at the base width; Adafactor's own, of gradients, follows the width as it does.
             rest_lr: under an optimizer of matrices (Muon, Shampoo) the rate of what stays on AdamW; ``lr`` when not
                 given. The groups' ``optimizer`` says which of the two a group is for.
         """
@@ -123,7 +123,7 @@ class Plan:
         for name, (parameter, setting) in self._matched(model).items():
             if not parameter.requires_grad:
                 continue
-            group = self._group(name, setting, (lr, rest_lr), weight_decay, eps)
+            group = self._group(name, parameter, setting, (lr, rest_lr), weight_decay, eps)
             key = tuple(_rounded(value) for value in group.values())
             entry = groups.setdefault(key, {"params": [], "tensors": [], **group})
             entry["params"].append(parameter)
@@ -131,12 +131,12 @@ class Plan:
         return list(groups.values())
 
     def _group(
-        self, name: str, setting: Setting, rates: tuple[float, float], weight_decay: float, eps: float
+        self, name: str, parameter: nn.Parameter, setting: Setting, rates: tuple[float, float], weight_decay: float, eps: float
     ) -> dict[str, Any]:
         matrix = by_matrix(self.optimizer_name, self.tensors[name].role, self.tensors[name].shape)
         scaled = (rates[0] * setting.lr, rates[1] * setting.lr)
-        decay, floor = weight_decay * setting.weight_decay, SMALLEST * setting.shrink
-        return group_of(self.optimizer_name, matrix, scaled, decay, eps * setting.eps, floor)
+        decay, floors = weight_decay * setting.weight_decay, (gradient_floor(parameter, setting.eps), SMALLEST * setting.shrink)
+        return group_of(self.optimizer_name, matrix, scaled, decay, eps * setting.eps, floors)
 
     def optimizer(
         self,
@@ -182,12 +182,14 @@ class Plan:
             else self._family().shapes(_width(target))
         )
         formed, known = any(map(self._form, self.tensors)), self._known(shapes)
+        normed = any(tensor.norm_of for tensor in self.tensors.values())  # whose gains start as norms, far from zero
         return [
             {
                 "tensor": name,
                 "role": str(self.tensors[name].role),
                 "shape": shapes[name],
                 "init std": math.nan if known[name].lawless and known[name].keeps and self._ratio(shapes) != 1 else s.std,
+                **({"init mean": self._mean(name, shapes, settings)} if normed else {}),
                 "lr x": s.lr,
                 "weight decay x": s.weight_decay,
                 "eps x": s.eps,
@@ -222,6 +224,13 @@ class Plan:
         owed = f", {len(self.obligations)} obligation(s)" if self.obligations else ""
         return f"{self.scheme.name} for {self.optimizer_name}, base width {self.base}, {len(self.tensors)} tensors{owed}"
 
+    def _mean(self, name: str, shapes: Mapping[str, tuple[int, ...]], settings: Mapping[str, Setting]) -> float:
+        """What entries scatter around at the start; of a weight norm's gains the root mean square of its directions' norms."""
+        tensor = self.tensors[name]
+        if not tensor.norm_of:
+            return tensor.mean
+        return settings[tensor.norm_of].std * math.sqrt(math.prod(shapes[tensor.norm_of]) / math.prod(shapes[name]))
+
     def _form(self, name: str) -> str:
         """The form of a tensor in a word; empty for the factory's own."""
         start = self.tensors[name].start
@@ -239,7 +248,14 @@ class Plan:
         return self.family
 
     def _settings(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Setting]:
+        if set(shapes) != set(self.tensors):
+            extra, missing = sorted(set(shapes) - set(self.tensors)), sorted(set(self.tensors) - set(shapes))
+            raise PlanError(
+                f"the model is not of the plan's family: it has {extra[:3] or 'nothing'} that the plan does not know and "
+                f"lacks {missing[:3] or 'nothing'}; make the plan from the factory that built this model"
+            )
         for name, shape in shapes.items():
+            check_shape(self.tensors[name], shape)
             if 0 in shape and 0 not in self.tensors[name].shape:
                 raise PlanError(
                     f"tensor '{name}' has shape {shape} at this width, {self.tensors[name].shape} at the base: of an axis of "
@@ -272,14 +288,6 @@ class Plan:
 
     def _matched(self, model: nn.Module) -> dict[str, tuple[nn.Parameter, Setting]]:
         found = parameters(_model(model), self.tensors)
-        if set(found) != set(self.tensors):
-            extra, missing = sorted(set(found) - set(self.tensors)), sorted(set(self.tensors) - set(found))
-            raise PlanError(
-                f"the model is not of the plan's family: it has {extra[:3] or 'nothing'} that the plan does not know and "
-                f"lacks {missing[:3] or 'nothing'}; make the plan from the factory that built this model"
-            )
-        for name, parameter in found.items():
-            check_shape(self.tensors[name], tuple(parameter.shape))
         settings = self._settings({name: tuple(p.shape) for name, p in found.items()})
         return {name: (found[name], settings[name]) for name in found}
 

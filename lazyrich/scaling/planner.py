@@ -21,6 +21,7 @@ from lazyrich.scaling.obligation import branches as branch_paths
 from lazyrich.scaling.optimizer import GRADIENT, is_entrywise, optimizer_name
 from lazyrich.scaling.plan import Plan
 from lazyrich.scaling.power import Power
+from lazyrich.scaling.readout import readouts
 from lazyrich.scaling.rule import rule_for, with_multiplier
 from lazyrich.scaling.scheme import Scheme
 from lazyrich.scaling.tensor import DECAY_POLICIES, GAUGES, TensorPlan
@@ -76,7 +77,7 @@ def plan(
         gauge: "plain" moves every multiplier into initialisation and learning rate; "multipliers" keeps the scheme's own
             forward multipliers, by hooks on the layers that allow it.
         epsilon: "gradient" scales Adam's epsilon with every tensor's gradients, "hidden" only on hidden tensors (Megatron),
-            "unscaled" nowhere (mup).
+            "unscaled" nowhere (mup); so too the one of gradients of Adafactor.
         branches: module patterns of residual branches, without the skip that is added to them. With m = number of branches /
             base_depth, of each pattern by itself, and alpha = depth_exponent their outputs are scaled by m^-alpha (an obligation),
             the rates of their tensors by m^(alpha - 1), under SGD by m^(2 alpha - 1), and Adam's epsilon there by m^-alpha.
@@ -118,12 +119,14 @@ def plan(
         raise PlanError(f"got readout_alignment = {readout_alignment!r}, expected 1/2 (none) to 1 (full)")
     _refuse(scheme, optimizer, entrywise, "full" if alignment == "full" and readout_alignment in (None, 1) else "none")
     laws, own = _laws(family)
+    read = readouts(family) if scheme.gamma != 1 else _narrow(family)
     tensors = {
-        name: _tensor_plan(info, scheme, entrywise, gauge, laws[name], own[name]) for name, info in family.tensors.items()
+        name: _tensor_plan(info, scheme, entrywise, gauge, laws[name], own[name], name in read and info.role is not Role.INPUT)
+        for name, info in family.tensors.items()
     }
     gains = _gains(alignment, readout_alignment)
     tensors = {name: _assuming(tensor, gains, epsilon) for name, tensor in tensors.items()}
-    tensors = _normed(tensors, scheme, optimizer)
+    tensors = _normed(tensors, scheme, optimizer, read)
     tensors = _deepened(tensors, family, branches, base_depth, depth_exponent, optimizer, epsilon)
     tensors = initialised(tensors, family, init or {})
     tensors = gained(_overridden(tensors, overrides or {}))
@@ -184,9 +187,15 @@ def _assuming(tensor: TensorPlan, gains: Mapping[Role, float], epsilon: str) -> 
     return replace(tensor, rule=rule)
 
 
-def _normed(tensors: dict[str, TensorPlan], scheme: Scheme, optimizer: str) -> dict[str, TensorPlan]:
+def _narrow(family: Family) -> frozenset[str]:
+    return frozenset(name for name, info in family.tensors.items() if info.role is Role.OUTPUT)
+
+
+def _normed(tensors: dict[str, TensorPlan], scheme: Scheme, optimizer: str, read: frozenset[str]) -> dict[str, TensorPlan]:
     """The tensors, with the rules of the gains of weight norms."""
-    gains = {name: gain_rule(tensors[t.norm_of], scheme, optimizer) for name, t in tensors.items() if t.norm_of}
+    gains = {
+        name: gain_rule(tensors[t.norm_of], scheme, optimizer, t.norm_of in read) for name, t in tensors.items() if t.norm_of
+    }
     return {name: replace(tensor, rule=gains.get(name, tensor.rule)) for name, tensor in tensors.items()}
 
 
@@ -222,13 +231,15 @@ def _deepened(
     return found
 
 
-def _tensor_plan(info: TensorInfo, scheme: Scheme, entrywise: bool, gauge: str, law: Law, own: float | None) -> TensorPlan:
-    rule = rule_for(scheme, info.role, entrywise)
+def _tensor_plan(
+    info: TensorInfo, scheme: Scheme, entrywise: bool, gauge: str, law: Law, own: float | None, read: bool
+) -> TensorPlan:
+    rule = rule_for(scheme, info.role, entrywise, read)
     hookable = info.kind in HOOKABLE and info.name.endswith("weight") and not info.aliases
     if gauge == "multipliers" and hookable:
         rule = with_multiplier(rule, scheme, info.role, entrywise)
     sides = (info.axes.contracted, info.axes.produced, grown(info.shape, info.probe_shape))
-    window = (info.axes.taps, info.axes.each, info.axes.gap)
+    window = (info.axes.taps, info.axes.each, info.axes.gap, info.axes.block, info.axes.spread)
     return TensorPlan(info.name, info.role, info.shape, *sides, law.mean, law.std, own, rule, 1.0, None, info.norm_of, *window)
 
 

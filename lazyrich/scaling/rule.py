@@ -7,7 +7,7 @@ fan_in^-1 fan_out^(1-rate): the fan-in undoes the sum that the update is part of
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lazyrich.family import Role
 from lazyrich.scaling.exponents import Exponents
@@ -28,8 +28,11 @@ class Rule:
     taper: bool = False
 
 
-def rule_for(scheme: Scheme, role: Role, entrywise: bool) -> Rule:
+def rule_for(scheme: Scheme, role: Role, entrywise: bool, read: bool | None = None) -> Rule:
     """The multiplier-free rule of a role: Table 3 of Yang et al. 2022 (arXiv:2203.03466) for ``mup``.
+
+    The constant of richness divides what the output is read out with (``read``, by default what has the role of an output) and
+    speeds up everything else: the network with its output divided by gamma, its rates times gamma^2 (entrywise: gamma).
 
     Example:
         >>> from lazyrich.scaling.table import mup
@@ -39,18 +42,24 @@ def rule_for(scheme: Scheme, role: Role, entrywise: bool) -> Rule:
     layers = scheme.layers(entrywise)
     if scheme.global_rate:
         return Rule(std=None, lr=Power(width=-float(layers.hidden.rate(entrywise))))
+    gamma, read = scheme.gamma, role is Role.OUTPUT if read is None else read
     if role is Role.FIXED:
-        return PLAIN_RULE
+        return _enriched(PLAIN_RULE, gamma, read, entrywise)
     row = {Role.HIDDEN: layers.hidden, Role.OUTPUT: layers.output}.get(role, layers.input)
     std, lr, eps = _side(role, -row.init), _rate(role, row, entrywise), _side(role, row.a - row.d, grad=True)
-    gamma = scheme.gamma
-    if role is Role.OUTPUT:
-        std = std * Power(1 / gamma)
-    else:
-        lr, eps = lr * Power(gamma if entrywise else gamma**2), eps * Power(1 / gamma)
-    if scheme.taper and role in (Role.HIDDEN, Role.OUTPUT):
-        return Rule(Power(fan_in=-0.5), lr, eps if entrywise else PLAIN, taper=True)
-    return Rule(std, lr, eps if entrywise else PLAIN)
+    taper = scheme.taper and role in (Role.HIDDEN, Role.OUTPUT)
+    rule = Rule(Power(fan_in=-0.5) if taper else std, lr, eps if entrywise else PLAIN, taper=taper)
+    return _enriched(rule, gamma, read, entrywise)
+
+
+def _enriched(rule: Rule, gamma: float, read: bool, entrywise: bool) -> Rule:
+    """The rule in a network whose output is divided by a number and whose rates make up for it."""
+    if gamma == 1:
+        return rule
+    if read:
+        return replace(rule, std=(rule.std or PLAIN) * Power(1 / gamma))
+    eps = rule.eps * Power(1 / gamma) if entrywise else rule.eps
+    return replace(rule, lr=rule.lr * Power(gamma if entrywise else gamma**2), eps=eps)
 
 
 def with_multiplier(rule: Rule, scheme: Scheme, role: Role, entrywise: bool) -> Rule:

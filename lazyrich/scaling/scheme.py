@@ -6,6 +6,7 @@ import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from lazyrich.amount import real
 from lazyrich.errors import UsageError
 from lazyrich.scaling.dichotomy import Verdict, classify
 from lazyrich.scaling.exponents import Exponents, Layers
@@ -22,7 +23,7 @@ class Scheme:
         entrywise: exponents under optimizers that act entry by entry (Adam, AdamW, sign methods).
         own_init: keep the initialisation that the factory itself scales (the plain network).
         global_rate: one learning rate for all tensors, n^-c, instead of one a role.
-        gamma: constant richness: readout init divided by gamma, feature learning rates times gamma^2 (entrywise: gamma).
+        gamma: constant richness: readout init divided by gamma, all other learning rates times gamma^2 (entrywise: gamma).
         taper: shrink the init of layers that narrow by sqrt(fan_out / fan_in) (Yang, Simon & Bernstein 2023).
 
     Example:
@@ -58,8 +59,9 @@ class Scheme:
             >>> lzr.mup().shift(0.5).sgd.output.init == lzr.mup().sgd.output.init
             True
         """
-        thetas = (theta,) * 3 if isinstance(theta, (int, float)) else tuple(theta)
-        if len(thetas) != 3 or not all(isinstance(th, (int, float)) and math.isfinite(th) for th in thetas):
+        several = tuple(theta) if isinstance(theta, (tuple, list)) else (theta,) * 3
+        thetas = tuple(th if type(th) is int else real(th) for th in several)
+        if len(thetas) != 3 or not all(map(math.isfinite, thetas)):
             raise UsageError(f"got theta = {theta!r}, expected a finite number, or three: input, hidden, output")
 
         def moved(layers: Layers, entrywise: bool) -> Layers:

@@ -40,7 +40,15 @@ def to_dict(plan: Plan) -> dict[str, Any]:
 
 def _row(tensor: TensorPlan) -> dict[str, Any]:
     row: dict[str, Any] = {**asdict(tensor), "role": str(tensor.role)}
-    plain = {"norm_of": "", "taps": (), "each": 1, "gap": 1}  # not written, so that plans of other networks are written as ever
+    each = int(bool(tensor.taps))
+    plain = {
+        "norm_of": "",
+        "taps": (),
+        "each": each,
+        "gap": 1,
+        "block": 1,
+        "spread": 1,
+    }  # not written: other plans stay as ever
     return {key: value for key, value in row.items() if key not in plain or value != plain[key]}
 
 
@@ -98,7 +106,8 @@ def _tensor(row: dict[str, Any]) -> TensorPlan:
     fields |= {"own": None if row["own"] is None else float(row["own"]), "role": Role(row["role"]), "rule": Rule(**rule)}
     fields["start"], fields["norm_of"] = _start(row.get("start")), str(row.get("norm_of", ""))
     fields["taps"] = tuple(_integer(i) for i in _list(row.get("taps", [])))
-    fields |= {k: _integer(row.get(k, 1)) for k in ("each", "gap")}
+    fields |= {k: _integer(row.get(k, 1)) for k in ("gap", "block", "spread")}
+    fields["each"] = _integer(row.get("each", int(bool(fields["taps"]))))
     return TensorPlan(**{**row, **fields})
 
 

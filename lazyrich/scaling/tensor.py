@@ -30,8 +30,8 @@ class TensorPlan:
 
     ``grows`` are the axes that grow with the width. ``own`` is the exponent with which the factory's own standard deviation
     falls with the width, None where it is no power. ``start`` is the rule that replaces the factory's law, if there is one. Of the
-    gains of a weight norm ``norm_of`` names the directions whose norms they start as. ``taps``, ``each`` and ``gap`` are those of
-    ``Axes``.
+    gains of a weight norm ``norm_of`` names the directions whose norms they start as. ``taps``, ``each``, ``gap``,
+    ``block`` and ``spread`` are those of ``Axes``.
     """
 
     name: str
@@ -48,13 +48,16 @@ class TensorPlan:
     start: Initialiser | None = None
     norm_of: str = ""
     taps: tuple[int, ...] = ()
-    each: int = 1
+    each: int = 0
     gap: int = 1
+    block: int = 1
+    spread: int = 1
 
     @property
     def axes(self) -> Axes:
         """What its axes do."""
-        return Axes(self.produced, self.contracted, taps=self.taps, each=self.each, gap=self.gap)
+        window = {"each": self.each, "gap": self.gap, "block": self.block, "spread": self.spread}
+        return Axes(self.produced, self.contracted, taps=self.taps, **window)
 
     @property
     def lawless(self) -> bool:
@@ -113,8 +116,7 @@ def setting_of(tensor: TensorPlan, shape: tuple[int, ...], width: float, decay_p
 
 
 def _taper(shape: tuple[int, ...], tensor: TensorPlan) -> float:
-    fan_in = math.prod(shape[i] for i in tensor.contracted)
-    fan_out = math.prod(shape[i] for i in tensor.produced)
+    fan_in, fan_out = tensor.axes.fans(shape)
     return init_std(fan_out, fan_in) * math.sqrt(fan_in)
 
 

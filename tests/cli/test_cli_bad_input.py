@@ -267,6 +267,7 @@ def test_ctrl_c_keeps_what_is_finished_and_the_same_command_continues(
         ("plan net.py:good --base-depth 3", "--branches"),
         ("plan lazyrich.zoo:residual_mlp --branches blocks.* --base-depth 0", "base_depth = 0"),
         ("depth lazyrich.zoo:residual_mlp --depths 0 4", "depth 0"),
+        ("depth lazyrich.zoo:residual_mlp --depths 2 4 --branches blocks.* blocks.0", "(2 of 'blocks.*', 1 of 'blocks.0')"),
         ("depth lazyrich.zoo:residual_mlp --depths 2 4 --weight-decay -1", "weight_decay = -1.0"),
         ("autoencoder --codes 0", "code = 0"),
         ("autoencoder --widths 0", "width = 0"),

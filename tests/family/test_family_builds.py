@@ -180,3 +180,10 @@ def test_two_builds_take_overrides_and_widths():
 def test_two_builds_of_different_networks_are_refused():
     with pytest.raises(FamilyError, match="different tensors"):
         _ = lzr.Family.from_builds(lzr.zoo.mlp(8), lzr.zoo.mlp(16, 3), base=8).roles
+
+
+def test_a_lambda_is_named_by_its_place():
+    family = lzr.Family(lambda n: nn.Linear(3, n), base=8)
+    assert family.name.startswith("lambda at test_family_builds.py:") and repr(family) == "Family(<lambda>, base=8)"
+    with pytest.raises(FamilyError, match=r"the factory 'lambda at test_family_builds.py:\d+' failed"):
+        lzr.Family(lambda n: 1 / 0, base=8).tensors  # noqa: B018

@@ -47,6 +47,9 @@ LAYERS = [
     ("transposed between", lambda n: nn.ConvTranspose1d(n, n, 2), "hidden"),
     ("transposed out", lambda n: nn.ConvTranspose2d(n, 3, 2), "output"),  # weight is (n, 3, 2, 2)
     ("transposed depthwise", lambda n: nn.ConvTranspose2d(n, n, 2, groups=n), "vector"),
+    ("transposed grouped, growing number of groups", lambda n: nn.ConvTranspose2d(n, n, 2, groups=n // 4), "input"),
+    ("transposed grouped, groups' outputs grow too", lambda n: nn.ConvTranspose1d(n, n**2, 2, groups=n // 4), "input"),
+    ("transposed grouped, one group at the base", lambda n: nn.ConvTranspose1d(n, n, 2, groups=n // 8), "input"),
     ("transposed grouped", lambda n: nn.ConvTranspose2d(n, n, 2, groups=2), "hidden"),
     ("embedding", lambda n: nn.Embedding(11, n), "input"),
     ("embedding bag", lambda n: nn.EmbeddingBag(11, n), "input"),
@@ -164,8 +167,35 @@ def test_a_plain_parameter_with_two_readings_is_refused_with_the_mend(shape):
 
     with pytest.raises(FamilyError, match=r"'p\.table'.*roles=\{'p\.table': 'vector'\}"):
         roles(factory)
-    for role in ("vector", "input", "hidden", "output", "fixed"):
+    both = sum(a != b for a, b in zip(shape(8), shape(16), strict=True)) > 1
+    for role in ("vector", "input", "output", "fixed", *(["hidden"] if both else [])):
         assert roles(factory, roles={"p.table": role})["p.table"] == role
+    if not both:
+        with pytest.raises(FamilyError, match=r"the role hidden.*axis \d grows alone; expected output if it is summed over"):
+            roles(factory, roles={"p.table": "hidden"})
+
+
+@pytest.mark.parametrize(
+    ("make", "given", "own"),
+    [
+        (lambda n: nn.Linear(n, 3), "input", "output"),
+        (lambda n: nn.Linear(3, n), "output", "input"),
+        (lambda n: nn.Conv2d(n, n, 3), "vector", "hidden"),
+        (lambda n: nn.ConvTranspose1d(n, 2, 3), "input", "output"),
+    ],
+)
+def test_a_role_that_the_layer_contradicts_is_refused(make, given, own):
+    with pytest.raises(FamilyError, match=rf"'part.weight' the role {given}, .*axes \(.*grow; expected {own} \(what it has"):
+        one(make, roles={"part.weight": given})
+    family = lzr.Family(lambda n: Net(part=make(n)), base=8, roles={"part.weight": own})
+    plain = lzr.Family(lambda n: Net(part=make(n)), base=8)
+    assert family.tensors["part.weight"].axes == plain.tensors["part.weight"].axes  # a kernel's axes are summed over too
+
+
+def test_a_gain_is_no_matrix():
+    with pytest.raises(FamilyError, match="'part.weight' the role hidden.*axis 0 grows alone"):
+        one(nn.LayerNorm, roles={"part.weight": "hidden"})
+    assert one(lambda n: nn.Linear(3, n), "weight", roles={"part.weight": "fixed"}) == "fixed"
 
 
 def test_an_override_gives_the_axes_that_its_role_speaks_of():
@@ -203,8 +233,9 @@ def test_an_override_with_an_unknown_role_is_refused():
 
 
 def test_two_growing_sums_are_refused():
-    with pytest.raises(FamilyError, match=r"'weight'.*sums over two growing axes"):
+    with pytest.raises(FamilyError, match=r"'weight'.*sums over two growing axes.*Say which: .*'output'.* \(or fixed\)"):
         roles(lambda n: nn.Bilinear(n, n, 3))
+    assert roles(lambda n: nn.Bilinear(n, n, 3), roles={"weight": "output"})["weight"] == "output"
 
 
 class Doubled(nn.Module):

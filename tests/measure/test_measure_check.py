@@ -322,10 +322,36 @@ def test_a_layer_of_a_fixed_number_of_features_is_not_told_to_look_before_it():
     assert says in with_mend(fading, fading, fading, fading, Cause(0.0, 0.0, 0.0, narrow="k", level=-0.5), False).mend
     norm = dataclasses.replace(fading, layer="kn", role="fixed")
     assert "but k gives others" in with_mend(norm, norm, norm, norm, Cause(0.0, 0.0, 0.0, narrow="k", level=-0.5), False).mend
-    assert "look at the layers before it" in with_mend(fading, fading, fading, fading, Cause(0.0, 0.0, 0.0), False).mend
+    alone, fed = (
+        with_mend(fading, fading, fading, fading, Cause(0.0, 0.0, 0.0, before=b), False).mend for b in ((), ("a", "b"))
+    )
+    assert "the layers before it are well-behaved" in alone and fed.endswith("fed by what is not well-behaved: a, b")
     plan = lzr.plan(lzr.Family(Adapted, base=16), lzr.mup(), "sgd")
     mends = {row.layer: row.mend for row in lzr.check(plan, "digits", [16, 64, 256], steps=2, seeds=6).updates}
     assert "but it gives others" in mends["a"] and "gives others" not in mends["next"]
+
+
+def test_mup_is_no_mend_of_itself():
+    """Sides that grow unlike the width have other powers of it, which are right; another alignment is said to be the plan's."""
+
+    def mend(net, lr=0.1, **options):
+        found = lzr.check(lzr.plan(lzr.Family(net, base=16), lzr.mup(), "adam", **options), "digits", [16, 64, 256], 3, 2, lr)
+        return " ".join(line.mend for line in found.updates)
+
+    class Summed(nn.Module):
+        def __init__(self, n):
+            super().__init__()
+            more = 8 * int(n**1.5 / 8)
+            self.first, self.wide, self.last = nn.Linear(64, n), nn.Linear(n, more), nn.Linear(more, 10)
+
+        def forward(self, x):
+            h = self.wide(torch.tanh(self.first(x.flatten(1))))
+            return self.last(torch.tanh(h) * h.shape[1] ** 0.5)
+
+    said = mend(Summed, 0.01)
+    assert "own numbers are those of mup()" in said and "scheme mup() does" not in said
+    unaligned = mend(lambda n: nn.Sequential(nn.Flatten(), lzr.zoo.mlp(n)), alignment="none")
+    assert "mup() does so by itself, without the plan's alignment=" in unaligned and "scheme mup()" not in unaligned
 
 
 def test_words_follow_updates_and_their_intervals():

@@ -209,14 +209,17 @@ def test_what_makes_no_study_is_refused(options, says):
 
 def test_a_bottleneck_is_no_readout():
     """Divided by A too, it would make the linearised network depend on the richness."""
-    given = {"target": "input"}
-    data = lzr.data.load("digits", **given)
-    family = lzr.Family(lzr.zoo.autoencoder, base=16)
-    with pytest.raises(UsageError, match="sees the richness.*'encoder.readout.weight=hidden' 'encoder.readout.bias=vector'"):
-        lzr.dial(family, data, [0.01, 1.0], widths=[16], **FEW)
-    roles = {"encoder.readout.weight": "hidden", "encoder.readout.bias": "vector"}
-    found = lzr.dial(lzr.Family(lzr.zoo.autoencoder, base=16, roles=roles), data, [0.01, 1.0], widths=[16], **FEW)
+    data = lzr.data.load("digits", target="input")
+    found = lzr.dial(lzr.Family(lzr.zoo.autoencoder, base=16), data, [0.01, 1.0], widths=[16], **FEW)
     assert found.points[0]["linearisation"] < 0.1
+
+
+def test_a_network_that_does_not_end_in_its_readout_is_refused():
+    def normed(n):
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, n), nn.Tanh(), nn.Linear(n, 10), nn.LayerNorm(10))
+
+    with pytest.raises(UsageError, match="sees the richness.*kernel changes in 1.weight.*end in its readout"):
+        lzr.dial(lzr.Family(normed, base=16), "digits", [0.01, 1.0], widths=[16], **FEW)
 
 
 class Words(nn.Module):

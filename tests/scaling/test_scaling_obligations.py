@@ -706,7 +706,10 @@ def test_heads_are_found_by_what_a_module_does_and_those_of_the_right_law_owe_no
     assert lzr.plan(lzr.Family(reading(Nameless, how, 1.0), base=16), lzr.mup()).obligations == ()
     assert lzr.plan(lzr.Family(reading(Nameless, how), base=16), lzr.ntk(), "sgd").obligations == ()
     unscaled = lzr.plan(lzr.Family(reading(Nameless, how, 0.0), base=16), lzr.mup()).obligations
-    assert "scaled by about d^" in unscaled[0].why
+    assert "logits are scaled by a constant where the scheme needs d^-1" in unscaled[0].why
+    assert (unscaled[0].exponent, unscaled[0].hooked) == (-1.0, False)  # none reaches a scale that the code gives
+    steep = lzr.plan(lzr.Family(reading(Nameless, how, 0.75), base=16), lzr.mup()).obligations
+    assert "scaled by about d^-0." in steep[0].why and not steep[0].hooked
 
 
 def test_nameless_heads_are_met_as_others():

@@ -13,6 +13,7 @@ import lazyrich as lzr
 from lazyrich.errors import LazyrichError, PlanError
 from lazyrich.family import Role
 from lazyrich.scaling.native import by_matrix, native_step
+from lazyrich.scaling.optimizer import gradient_floor
 
 OWN = ("muon", "muon_rms", "adafactor", "lion")
 # exponents in the width of the learning rate of (input, hidden, output) under muP; matrices by the spectral condition
@@ -65,6 +66,33 @@ def test_soap_has_no_law():
     for name in ("soap", "SOAP", type("SOAP", (torch.optim.Optimizer,), {})):
         with pytest.raises(LazyrichError, match="'soap', of which no one law in the width is known.*Plan for 'adamw'"):
             lzr.plan(family(), lzr.mup(), name)
+
+
+def test_adafactors_epsilon_follows_the_gradients():
+    """It floors squares of gradients of tensors with several axes, and gradients of vectors."""
+    plan = lzr.plan(family(), lzr.mup(), "adafactor")
+    first = {}
+    for group in plan.param_groups(plan.build(64), lr=1.0):
+        first |= dict.fromkeys(group["tensors"], group["eps"][0])
+    one = torch.finfo(torch.float32).eps
+    names = ("hidden.0.weight", "hidden.0.bias", "hidden.1.weight")
+    assert [first[name] for name in names] == pytest.approx([one / 16, one / 4, one / 16])
+    assert first["readout.weight"] is None and {g["eps"][0] for g in plan.param_groups(plan.build(16), lr=1.0)} == {None}
+
+
+@pytest.mark.parametrize("axes", [1, 3])
+def test_small_gradients_meet_adafactors_epsilon_alike_at_every_width(axes):
+    """Of gradients that fall as the plan takes them to, the step does not change, also where they are of epsilon's size."""
+    sizes = torch.tensor([1e-5, 1e-4, 1e-3, 1e-2]).reshape(4, *[1] * (axes - 1)) * (1e-4 if axes == 1 else 1.0)
+    steps = []
+    for factor in (1.0, 1 / 4):
+        p = nn.Parameter(torch.full((4,) * axes, 0.5))
+        optimizer = torch.optim.Adafactor([{"params": [p], "lr": 0.01, "eps": (gradient_floor(p, factor), 1e-3)}])
+        p.grad = factor * sizes * torch.ones_like(p)
+        optimizer.step()
+        steps.append(0.5 - p.detach())
+    assert steps[0].flatten()[0] != steps[0].flatten()[-1]
+    torch.testing.assert_close(*steps, rtol=1e-3, atol=0)
 
 
 def test_policies_of_epsilon():

@@ -714,6 +714,9 @@ def test_a_weight_norm_starts_as_the_plain_weight_at_every_width(scheme, optimiz
         for layer in ("first", "middle", "last"):
             s = normed.settings(width)[f"{layer}.{GAIN}"].std
             assert 0.2 < a.get_parameter(f"{layer}.{GAIN}").std() / s < 5
+            (mean,) = (row["init mean"] for row in normed.rows(width) if row["tensor"] == f"{layer}.{GAIN}")
+            assert float(a.get_parameter(f"{layer}.{GAIN}").detach().mean()) == pytest.approx(mean, rel=0.2)
+        assert all("init mean" not in row for row in plain.rows(width))
         state = {name: p.clone() for name, p in a.named_parameters()}
         normed.apply_(a)
         assert all(torch.equal(p, state[name]) for name, p in a.named_parameters())
@@ -728,10 +731,10 @@ def test_gains_of_a_weight_norm_follow_their_layers(optimizer):
     expected = {"adam": ([1, 1, 1 / 4], [1 / 4, 1 / 4, 1]), "sgd": ([16, 16, 1 / 16], [1, 1, 1])}[optimizer]
     assert rates(lzr.mup()) == pytest.approx(expected[0])
     assert rates(lzr.ntk()) == pytest.approx(expected[1])
-    # of a network that is rich by gamma, the readout and so its gain begin smaller by gamma, and its steps with it
+    # of a network that is rich by gamma, the readout and so its gain begin smaller by gamma, and step as ever
     gamma, power = 4.0, {"adam": 1, "sgd": 2}[optimizer]
     rich, plain = rates(replace(lzr.mup(), gamma=gamma)), rates(lzr.mup())
-    assert [a / b for a, b in zip(rich, plain, strict=True)] == pytest.approx([gamma**power, gamma**power, gamma**-power])
+    assert [a / b for a, b in zip(rich, plain, strict=True)] == pytest.approx([gamma**power, gamma**power, 1])
 
 
 @pytest.mark.parametrize(("optimizer", "lr"), [("adam", 1e-2), ("sgd", 0.3)])
@@ -768,3 +771,13 @@ def test_a_plan_of_a_weight_norm_is_read_as_it_was_written(tmp_path):
     plan = lzr.plan(lzr.Family(Normed, base=16), lzr.mup(), "adam")
     again = lzr.Plan.load(plan.save(tmp_path / "plan.json"))
     assert again.tensors == plan.tensors
+
+
+def test_widths_at_which_the_factory_builds_other_layers_are_refused_for_numbers_too():
+    def deepening(n):
+        return nn.Sequential(nn.Linear(4, n), *[nn.Linear(n, n) for _ in range(1 if n < 64 else 2)], nn.Linear(n, 2))
+
+    plan = lzr.plan(lzr.Family(deepening, base=16), lzr.mup())
+    for ask in (plan.settings, plan.rows, plan.table, plan.build):
+        with pytest.raises(PlanError, match=r"not of the plan's family: it has \['3.bias', '3.weight'\]"):
+            ask(64)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
@@ -146,6 +147,14 @@ def test_exponents_that_are_no_numbers_are_refused(make):
     [
         lambda: lzr.abc((0, 0, 0), (0, 0, 0), float("nan")),
         lambda: lzr.abc((0, 0, 0), (0, float("inf"), 0), 0),
+        lambda: lzr.abc(1, (0, 0, 0), 0),
+        lambda: lzr.abc({"input": 0, "hidden": 0, "output": 0}, (0, 0, 0), 0),
+        lambda: lzr.abc((0, 0, True), (0, 0, 0), 0),
+        lambda: lzr.abc((0, 0, 0), (0, 0, 0), None),
+        lambda: lzr.abc((0, 0, 0), (0, 0, 0), True),
+        lambda: lzr.abc((0, 0, 0), (0, 0, 0), "0"),
+        lambda: lzr.abc((0, 0, 0), (0, 0, 0), 0, 1),
+        lambda: lzr.mup().shift(True),
         lambda: lzr.richness(0.25, gamma=float("inf")),
         lambda: lzr.mup().shift(float("nan")),
     ],
@@ -164,3 +173,10 @@ def test_the_spectral_scheme_gives_weights_and_updates_their_norm(fan_out, fan_i
     assert target < float(torch.linalg.matrix_norm(weights, 2)) < 2.1 * target
     for rank_one in (rate(fan_out, fan_in) * signs / fan_out, rate(fan_out, fan_in, entrywise=True) * signs):
         assert float(torch.linalg.matrix_norm(rank_one, 2)) == pytest.approx(target, rel=1e-3)
+
+
+def test_numbers_of_numpy_are_numbers():
+    one = lzr.abc(np.array([0.0, 0.5, 1.0]), [np.float32(0)] * 3, c=np.float32(-1))
+    other = lzr.abc((0.0, 0.5, 1.0), (0.0,) * 3, c=-1.0)
+    assert one == other and json.dumps(one.to_dict()) == json.dumps(other.to_dict())
+    assert lzr.mup().shift(np.float32(0.5)).sgd == lzr.mup().shift(0.5).sgd

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from torch import nn
 
 import lazyrich as lzr
+from lazyrich.errors import PlanError
 
 WIDTH, INPUTS, BATCH, STEPS = 23, 5, 7, 10
 EXACT, CLEARLY_DIFFERENT = 1e-10, 1e-3
@@ -187,3 +189,114 @@ def test_the_table_of_richness_is_the_shifted_scheme(r):
         assert large[name].multiplier / small[name].multiplier == pytest.approx(g)
         assert large[name].std / small[name].std == pytest.approx(1 / a)
         assert large[name].lr == pytest.approx(small[name].lr)
+
+
+class Low(nn.Module):
+    """A bottleneck in the trunk, experts of plain parameters that a gate weighs, and two heads."""
+
+    def __init__(self, n):
+        super().__init__()
+        self.first, self.down, self.up = nn.Linear(5, n), nn.Linear(n, 4), nn.Linear(4, n)
+        self.gate, self.experts = nn.Linear(n, 3), nn.Parameter(torch.randn(3, n, n) / n**0.5)
+        self.one, self.two = nn.Linear(n, 1), nn.Linear(n, 1, bias=False)
+
+    def forward(self, x):
+        h = torch.tanh(self.up(self.down(torch.tanh(self.first(x)))))
+        mixed = torch.einsum("bn,enm,be->bm", h, self.experts, self.gate(h).softmax(-1))
+        return torch.cat([self.one(mixed), self.two(h)], 1)
+
+
+class Parts(nn.Module):
+    """Takes its inputs apart, and has two heads."""
+
+    def __init__(self, n):
+        super().__init__()
+        self.one, self.two = nn.Linear(3, n), nn.Linear(2, n)
+        self.left, self.right = nn.Linear(n, 1), nn.Linear(n, 1)
+
+    def forward(self, x):
+        h = torch.tanh(self.one(x[:, :3]) + self.two(x[:, 3:]))
+        return torch.cat([self.left(h), self.right(h)], 1)
+
+
+ENDS = {
+    "parts of the inputs": Parts,
+    "bottleneck, gate, two heads": Low,
+    "fixed layer first": lambda n: nn.Sequential(nn.Linear(5, 5), nn.Tanh(), nn.Linear(5, n), nn.Tanh(), nn.Linear(n, 2)),
+    "fixed layer last": lambda n: nn.Sequential(nn.Linear(5, n), nn.Tanh(), nn.Linear(n, 4), nn.Tanh(), nn.Linear(4, 2)),
+    "weight norm": lambda n: nn.Sequential(nn.Linear(5, n), nn.Tanh(), nn.utils.parametrizations.weight_norm(nn.Linear(n, 2))),
+    "tied autoencoder": lambda n: lzr.zoo.tied_autoencoder(n, inputs=5, code=3),
+    "tied autoencoder inside": lambda n: nn.Sequential(lzr.zoo.tied_autoencoder(n, inputs=5, code=3), nn.Linear(5, 2)),
+    "autoencoder": lambda n: nn.Sequential(lzr.zoo.autoencoder(n, inputs=5), nn.Linear(5, 2)),
+}
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("which", ENDS)
+def test_the_constant_of_richness_divides_the_output_and_nothing_inside(which, optimizer):
+    """At the base width: the plain network with f/gamma, all rates times gamma^2, or gamma and epsilon over gamma."""
+    gamma, lr = 4.0, 0.01
+    plan = lzr.plan(lzr.Family(ENDS[which], base=16), lzr.richness(0.5, gamma=gamma), optimizer)
+    torch.manual_seed(0)
+    raw = ENDS[which](16).double()
+    reference, (x, y) = copy.deepcopy(raw), data()
+    model = plan.meet_(plan.apply_(raw))
+    y = x if reference(x).shape == x.shape else y
+    rates = {"sgd": {"lr": lr * gamma**2}, "adam": {"lr": lr * gamma, "eps": 0.1 / gamma}}[optimizer]
+    trained = (
+        (model, plan.optimizer(model, lr=lr, eps=0.1), 1.0),
+        (reference, {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[optimizer](reference.parameters(), **rates), gamma),
+    )
+    start = reference(x).detach() / gamma
+    for _ in range(STEPS):
+        for net, steps, divisor in trained:
+            steps.zero_grad()
+            (net(x) / divisor - y).square().mean().backward()
+            steps.step()
+    found = [(net(x) / divisor).detach() for net, _, divisor in trained]
+    assert difference(found[1], start) > 0.01
+    assert difference(*found) < 1e-5  # a weight norm's gains are written as norms in single precision
+
+
+class Mirror(nn.Module):
+    """Reads out with the weight of its first layer."""
+
+    def __init__(self, n):
+        super().__init__()
+        self.first, self.code = nn.Linear(5, n), nn.Linear(n, 3)
+
+    def forward(self, x):
+        return torch.tanh(torch.tanh(self.code(torch.tanh(self.first(x)))) @ self.code.weight) @ self.first.weight
+
+
+def test_what_a_network_is_read_out_with_is_asked_where_it_does_not_tell():
+    class Two(nn.Module):
+        def __init__(self, n):
+            super().__init__()
+            self.first, self.down, self.up, self.last = nn.Linear(5, n), nn.Linear(n, 4), nn.Linear(4, n), nn.Linear(n, 2)
+
+        def forward(self, x, *, scale):
+            return self.last(self.up(self.down(self.first(x)))) * scale
+
+    family = lzr.Family(Two, base=16)
+    assert lzr.plan(family, lzr.richness(0.5), "sgd").settings(32)["down.weight"].lr == 0.5
+    with pytest.raises(PlanError, match="gamma other than 1.*'down.weight', 'last.weight'.*divide the output by gamma in"):
+        lzr.plan(family, lzr.richness(0.5, gamma=2.0), "sgd")
+    with pytest.raises(PlanError, match="nothing that tells what it is read out with, of 'code.weight'.*Expected a layer"):
+        lzr.plan(lzr.Family(Mirror, base=16), lzr.richness(0.5, gamma=2.0), "sgd")
+
+
+def test_a_tied_readout_is_one_beside_a_bottleneck():
+    class Tied(nn.Module):
+        def __init__(self, n):
+            super().__init__()
+            self.table, self.down, self.up = nn.Embedding(7, n), nn.Linear(n, 4), nn.Linear(4, n)
+            self.last = nn.Linear(n, 7)
+            self.last.weight = self.table.weight
+
+        def forward(self, tokens):
+            return self.last(self.up(self.down(self.table(tokens))))
+
+    plain, rich = (lzr.plan(lzr.Family(Tied, base=16), lzr.richness(0.5, gamma=g), "sgd").settings(16) for g in (1.0, 2.0))
+    assert {name: s.lr for name, s in rich.items() if s.lr != 4} == {"last.bias": 1}
+    assert {name for name, s in rich.items() if s.std != plain[name].std} == {"last.bias"}

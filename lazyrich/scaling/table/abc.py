@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-import numbers
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
+from lazyrich.amount import real
 from lazyrich.errors import UsageError
 from lazyrich.scaling.exponents import Exponents, Layers
 from lazyrich.scaling.scheme import Scheme
@@ -23,25 +24,31 @@ def abc(a: Sequence[float], b: Sequence[float], c: float | Sequence[float], d: S
         d: gradient exponents for entrywise optimizers; faithful ones (gradients of size one) by default.
 
     Raises:
-        UsageError: if a tuple has not three numbers.
+        UsageError: for anything else than three finite numbers, or one of c.
 
     Example:
         >>> abc(a=(-0.5, 0, 0.5), b=(0.5, 0.5, 0.5), c=0).classify("sgd").regime
         'feature learning'
     """
-    cs = (c, c, c) if isinstance(c, (int, float)) else tuple(c)
-    for name, triple in (("a", a), ("b", b), ("c", cs), ("d", d or (0, 0, 0))):
-        if len(triple) != 3:
-            raise UsageError(f"got {name} = {tuple(triple)}, expected three numbers: input, hidden, output")
-        if not all(isinstance(x, numbers.Real) and math.isfinite(x) for x in triple):
-            raise UsageError(f"got {name} = {tuple(triple)}, expected finite numbers: input, hidden, output")
-    reach = a[2] + b[2]
-    ds = tuple(d) if d is not None else (a[0] + reach, a[1] + reach, a[2])
+    given, start = _three("a", a), _three("b", b)
+    one = c if type(c) is int else real(c)
+    cs = _three("c", (one, one, one) if math.isfinite(one) else c, "one number, or ")
+    reach = given[2] + start[2]
+    ds = _three("d", d) if d is not None else (given[0] + reach, given[1] + reach, given[2])
     return Scheme(
-        name=f"abc(a={_text(a)}, b={_text(b)}, c={_text(cs)})",
-        sgd=Layers(*(Exponents(*row) for row in zip(a, b, cs, strict=True))),
-        entrywise=Layers(*(Exponents(*row) for row in zip(a, b, cs, ds, strict=True))),
+        name=f"abc(a={_text(given)}, b={_text(start)}, c={_text(cs)})",
+        sgd=Layers(*(Exponents(*row) for row in zip(given, start, cs, strict=True))),
+        entrywise=Layers(*(Exponents(*row) for row in zip(given, start, cs, ds, strict=True))),
     )
+
+
+def _three(name: str, value: Any, other: str = "") -> Triple:
+    """Three exponents as numbers of Python's own, which a saved plan can hold."""
+    several = tuple(value) if isinstance(value, Iterable) and not isinstance(value, (str, bytes, Mapping)) else ()
+    found = tuple(x if type(x) is int else real(x) for x in several)  # whole numbers stay, and with them fingerprints
+    if len(found) != 3 or not all(map(math.isfinite, found)):
+        raise UsageError(f"got {name} = {value!r}, expected {other}three finite numbers: input, hidden, output")
+    return found[0], found[1], found[2]
 
 
 def _text(triple: Sequence[float]) -> str:

@@ -20,7 +20,8 @@ def richness(r: float, gamma: float = 1.0) -> Scheme:
 
     Args:
         r: exponent of the movement, in [0, 1/2]. Yang & Hu's r is 1/2 minus this one.
-        gamma: constant richness, positive; 1 leaves the base-width network exactly plain.
+        gamma: constant richness, positive; 1 leaves the base-width network exactly plain. The division by it goes into the last
+            weights alone, with their biases: bottlenecks and gates inside are as ever, and learn gamma^2 times as fast as all else.
 
     Raises:
         UsageError: if r or gamma is out of range.

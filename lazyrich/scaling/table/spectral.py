@@ -23,7 +23,7 @@ def spectral() -> Scheme:
     return replace(mup(), name="spectral()", taper=True)
 
 
-def init_std(fan_out: int, fan_in: int) -> float:
+def init_std(fan_out: float, fan_in: float) -> float:
     """Gaussian standard deviation with spectral norm of order sqrt(fan_out/fan_in): fan_in^-1/2 min(1, sqrt(fan_out/fan_in)).
 
     Example:
