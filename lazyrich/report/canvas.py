@@ -111,7 +111,7 @@ def named(axes: Axes, names: Sequence[str]) -> None:
     else:
         axes.set_xticks(at, names, rotation=35, ha="right")
     room = 26 if longest <= UPRIGHT else 16 + 4 * longest
-    box, height = axes.get_position(), 72 * axes.figure.get_size_inches()[1]
+    box, height = axes.get_position(), 72 * axes.figure.bbox.height / axes.figure.dpi
     axes.set_position((box.x0, room / height, box.width, box.y1 - room / height))
 
 
