@@ -96,19 +96,19 @@ def of_another_tensor():
 
 
 @pytest.mark.parametrize(
-    "network",
+    "make",
     [
-        watched(),
-        compiled(),
-        of_another_tensor(),
-        weight_norm(nn.Linear(6, 3)),
-        nn.Sequential(nn.Linear(6, 3), nn.ReLU(inplace=True)),
-        nn.Sequential(nn.Linear(6, 3), nn.Dropout()),
-        nn.Sequential(type("Own", (nn.Linear,), {})(6, 3)),
+        watched,
+        compiled,
+        of_another_tensor,
+        lambda: weight_norm(nn.Linear(6, 3)),
+        lambda: nn.Sequential(nn.Linear(6, 3), nn.ReLU(inplace=True)),
+        lambda: nn.Sequential(nn.Linear(6, 3), nn.Dropout()),
+        lambda: nn.Sequential(type("Own", (nn.Linear,), {})(6, 3)),
     ],
 )
-def test_what_may_be_more_than_its_class_is_tried(network):
-    assert not is_plain(network, VECTORS)
+def test_what_may_be_more_than_its_class_is_tried(make):
+    assert not is_plain(make(), VECTORS)
 
 
 def test_hooks_of_all_modules_stand_between_too():
