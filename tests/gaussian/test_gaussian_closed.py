@@ -313,6 +313,18 @@ def test_opposite_inputs_have_the_angle_pi_at_any_scale(dtype, q):
     assert abs(float(slope)) < 3e-4 and abs(float(kernel / q)) < 1e-6  # a root of the rounding of c away from pi
 
 
+@pytest.mark.parametrize("size", [1e-34, 1e-20, 1.0, 1e20, 1e34])
+def test_nearly_opposite_inputs_of_any_scale_keep_their_angle_in_float32(size) -> None:
+    """At the smallest, s + c is below the smallest normal number."""
+    d, q = dual("relu"), torch.full((6,), size)
+    c = -q * (1 - torch.logspace(-5, 0, 6))
+    roots = d.prepared(q)
+    for found in (d.both(c, q, q), d.between(c, roots[1:] or roots, roots[1:] or roots, True)):
+        exact = d.both(c.double(), q.double(), q.double())
+        torch.testing.assert_close(found[1].double(), exact[1], rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(found[0].double() / size, exact[0] / size, rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, DOUBLE])
 def test_rounding_beyond_the_ends_is_taken_for_the_ends(dtype) -> None:
     """Covariances that exceed their bound by the last digits, tiny and zero variances."""
