@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from lazyrich.errors import KernelError
 from lazyrich.gaussian import Dual, dual, known
 from lazyrich.gaussian.dual import correlation
+from lazyrich.gaussian.rectifier import _root
 
 DOUBLE = torch.float64
 # name, parameters, the function itself, and its derivative
@@ -142,6 +143,32 @@ def test_roots_in_two_parts_keep_every_digit_of_near_and_opposite_inputs(dtype, 
     assert torch.allclose(slope.double(), expected, rtol=0, atol=2 * digit)
     height = angle.sin() * q / (2 * math.pi) + c * expected
     assert torch.allclose(kernel.double(), height, rtol=0, atol=2 * digit)
+
+
+@pytest.mark.parametrize(("dtype", "close"), [(torch.float32, 1e-10), (DOUBLE, 1e-22)])
+def test_the_first_part_of_a_root_has_an_exact_square_and_the_second_adds_the_rest(dtype, close) -> None:
+    q = 100 * torch.rand(200, generator=torch.Generator().manual_seed(1), dtype=DOUBLE).to(dtype)
+    high, low = _root(q)
+    square = high * high
+    for i in range(len(q)):
+        first, second, whole = (Fraction(float(t[i])) for t in (high, low, q))
+        assert first**2 == Fraction(float(square[i]))
+        assert abs((first + second) ** 2 / whole - 1) < 2 * close
+
+
+def test_zero_variances_have_the_same_roots_in_float32_and_beside_others() -> None:
+    d, zero = dual("relu"), torch.tensor([0.0, 1.0])
+    kernel, slope = torch.tensor([[0.0, 0.0], [0.0, 0.5]]), torch.tensor([[0.5, 0.25], [0.25, 0.5]])
+    for q in (zero, zero.double()):
+        c, first, second = q[:, None] * q, d.prepared(q[:, None]), d.prepared(q)
+        for found in (d.both(c, q[:, None], q), d.between(c, first[1:] or first, second[1:] or second, True)):
+            torch.testing.assert_close(found[0], kernel.to(q), atol=1e-7, rtol=0)
+            torch.testing.assert_close(found[1], slope.to(q), atol=1e-7, rtol=0)
+
+
+def test_the_slope_of_opposite_inputs_is_zero_with_gradients_too() -> None:
+    c, q = torch.tensor([-1.0, 0.0, 1.0], dtype=DOUBLE, requires_grad=True), torch.ones(3, dtype=DOUBLE)
+    assert dual("relu").slope(c, q, q).tolist() == pytest.approx([0.0, 0.25, 0.5], abs=1e-15)
 
 
 @pytest.mark.parametrize("name", ["relu", "leaky_relu", "abs", "erf", "gelu", "sin", "rectified_power", "sign", "tanh", "elu"])
@@ -284,6 +311,18 @@ def test_opposite_inputs_have_the_angle_pi_at_any_scale(dtype, q):
     q = torch.tensor(q, dtype=dtype)
     kernel, slope = dual("relu").both(-q, q, q)
     assert abs(float(slope)) < 3e-4 and abs(float(kernel / q)) < 1e-6  # a root of the rounding of c away from pi
+
+
+@pytest.mark.parametrize("size", [1e-34, 1e-20, 1.0, 1e20, 1e34])
+def test_nearly_opposite_inputs_of_any_scale_keep_their_angle_in_float32(size) -> None:
+    """At the smallest, s + c is below the smallest normal number."""
+    d, q = dual("relu"), torch.full((6,), size)
+    c = -q * (1 - torch.logspace(-5, 0, 6))
+    roots = d.prepared(q)
+    for found in (d.both(c, q, q), d.between(c, roots[1:] or roots, roots[1:] or roots, True)):
+        exact = d.both(c.double(), q.double(), q.double())
+        torch.testing.assert_close(found[1].double(), exact[1], rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(found[0].double() / size, exact[0] / size, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, DOUBLE])

@@ -7,6 +7,8 @@ from torch.nn.functional import pad
 
 import lazyrich as lzr
 from lazyrich.errors import KernelError
+from lazyrich.graph import trace
+from lazyrich.lazy.combination import NAME, combined, joins, roots_of
 from lazyrich.lazy.identity import identity_of
 
 P = 5
@@ -61,6 +63,8 @@ CASES = {
     "messages": (messages, of_messages()),
     "halves": (lambda h: h[:, :4].unflatten(1, (2, 2)).diff(dim=1).flatten(1, 2), ONE[2:4] - ONE[:2]),
     "fourier": (lambda h: h + torch.fft.fft(h, dim=1).real, ONE + torch.fft.fft(ONE, dim=0).real),
+    "counted": (lambda h: h.reshape(h.shape[0], P, -1) - h.mean(1, keepdim=True), ONE - 1 / P),
+    "in single precision": (lambda h: h - h.float().mean(1, keepdim=True).double(), ONE - 1 / P),
     "lerp": (lambda h: torch.lerp(h, h.flip(1), 0.3), 0.7 * ONE + 0.3 * ONE.flip(0)),
 }
 
@@ -179,6 +183,53 @@ def test_the_covariance_alone_is_found_where_the_tangent_kernel_is_not(x):
 def test_joins_of_different_features_stay_refused(mix, x):
     with pytest.raises(KernelError, match="feature"):
         kernels(mix, x)
+
+
+class Roots(nn.Module):
+    """Two branches, and what is done to them."""
+
+    def __init__(self, what):
+        super().__init__()
+        self.a, self.b, self.gain, self.what = nn.Linear(3, 4), nn.Linear(3, 4), nn.Parameter(torch.ones(4)), what
+
+    def forward(self, x):
+        return self.what(self, self.a(x), self.b(x), x)
+
+
+@pytest.mark.parametrize(
+    ("what", "linear"),
+    [
+        (lambda m, a, b, x: a - a.mean(1, keepdim=True), True),
+        (lambda m, a, b, x: a - b, False),
+        (lambda m, a, b, x: torch.stack([a, b]), False),
+        (lambda m, a, b, x: a * x.mean(-1, keepdim=True), True),
+        (lambda m, a, b, x: a * a[:, :1], False),
+        (lambda m, a, b, x: a @ a.mT, False),
+        (lambda m, a, b, x: a * m.gain, False),
+        (lambda m, a, b, x: a / x.mean(-1, keepdim=True), True),
+        (lambda m, a, b, x: a / 2, True),
+        (lambda m, a, b, x: x.mean(-1, keepdim=True) / a, False),
+        (lambda m, a, b, x: a.reciprocal(), False),
+        (lambda m, a, b, x: a / a[:, :1], False),
+        (lambda m, a, b, x: a.tanh(), False),
+        (lambda m, a, b, x: m.gain - m.gain.mean(), False),  # of no samples
+    ],
+)
+def test_the_root_is_the_branch_only_of_linear_functions_of_it_alone(what, linear):
+    graph = trace(Roots(what), torch.randn(2, P, 3))
+    roots, last = roots_of(graph), list(graph)[-2].name
+    assert roots[last] == ("linear" if linear else last)
+
+
+def test_only_joins_of_the_branches_that_are_asked_for_are_combined():
+    graph = trace(Roots(lambda m, a, b, x: (a - a.mean(1, keepdim=True)) * (b - b.mean(1, keepdim=True))), torch.randn(2, P, 3))
+    roots = roots_of(graph)
+    first, second = joins(graph, roots)
+    for name, other in ((first, second), (second, first)):
+        made = combined(graph, [roots[name]], frozenset())
+        assert [node.name for node in made if node.op == NAME] == [name]
+        assert made[other].op == "sub"
+        assert not [node for node in combined(graph, [roots[name]], frozenset([name])) if node.op == NAME]
 
 
 def test_explain_names_it_and_identity_reads_its_numbers(x):

@@ -15,9 +15,12 @@ from torch import Tensor, nn
 import lazyrich as lzr
 from lazyrich.errors import KernelError
 from lazyrich.family.family import seeded
+from lazyrich.lazy import few
 from lazyrich.lazy import kernel as room
-from lazyrich.lazy.field import Field
+from lazyrich.lazy.field import Curve, Field
+from lazyrich.lazy.layout import Layout
 from lazyrich.lazy.tile import strips
+from lazyrich.lazy.weights import Drawn
 
 S, L = nn.Sequential, nn.Linear
 DOUBLE = torch.float64
@@ -775,10 +778,25 @@ def test_few_inputs_with_uniform_weights_are_told_once_with_the_size_of_the_erro
     assert float((exact - truth).norm() / truth.norm()) == pytest.approx(said, rel=0.7)
 
 
+def normed_waves():
+    """A norm behind which little is left of a bias of variance one."""
+    net = Waves(8192, act=lambda u: torch.sin(2 * F.layer_norm(u, u.shape[-1:])))
+    nn.init.normal_(net.i.weight, std=30.0)
+    nn.init.uniform_(net.i.bias, -math.sqrt(3), math.sqrt(3))
+    return net
+
+
 def biased_waves(act=torch.sin, inputs=2, width=4096):
     net = Waves(width, inputs, lambda u: act(2 * u))
     nn.init.normal_(net.i.weight, std=0.4)
     return net
+
+
+def test_one_large_sample_among_small_ones_is_told_of_too():
+    x = torch.tensor([[1e-3]] * 7 + [[1.0]], dtype=DOUBLE)
+    with pytest.warns(UserWarning, match="'i.weight', which sums 1"):
+        lzr.kernel(Waves(64), init=lzr.init.lecun("uniform")).nngp(x)
+    lzr.kernel(Waves(64), init=lzr.init.lecun("uniform")).nngp(x[:7])
 
 
 def test_biases_that_are_not_normal_are_told_of_with_the_size_of_the_error():
@@ -793,6 +811,45 @@ def test_biases_that_are_not_normal_are_told_of_with_the_size_of_the_error():
         nn.init.uniform_(wide.i.bias, -1.0, 1.0)
         nn.init.normal_(wide.i.weight, std=0.02)
         lzr.kernel(wide).nngp(normal(2, 100))
+
+
+@pytest.mark.parametrize("excess", [0.0, -0.6, -1.2, -1.6, -2.0, 3.0])
+def test_entries_are_drawn_with_the_kurtosis_that_is_asked_for(excess):
+    w = few._entries(excess, 8)
+    assert w.shape == (few.DRAWS, 8)
+    assert float(w.square().mean()) == pytest.approx(1.0, abs=0.02)
+    assert float(w.pow(4).mean()) - 3 == pytest.approx(excess, abs=0.05 * (1 + abs(excess)))
+
+
+@pytest.mark.parametrize(
+    ("excess", "inputs", "variance", "bias", "of_bias"),
+    [
+        (-1.2, 1, 1.0, 0.0, 0.0),
+        (-1.2, 1, 1.0, 0.7, 0.0),
+        (-1.2, 3, 2.0, 0.5, -1.2),
+        (0.0, 2, 1.0, 0.7, -1.2),
+        (3.0, 2, 1.0, 0.2, 0.0),
+    ],
+)
+def test_the_size_of_the_error_of_a_square_is_that_of_fourth_moments(excess, inputs, variance, bias, of_bias):
+    """E u^2 v^2 = K_uu K_vv + 2 K_uv^2 + excess sum_i u_i^2 v_i^2, with u_i the parts of u."""
+    curve = Curve(Field(Layout(()), (), torch.ones(1, 1), None, False, frozenset()), "", torch.square)
+    x = torch.randn(8, inputs, generator=torch.Generator().manual_seed(1), dtype=DOUBLE) * math.sqrt((variance - bias) / inputs)
+    k, square = x @ x.T + bias, x.square()
+    normal = k.diagonal()[:, None] * k.diagonal() + 2 * k.square()
+    more = excess * square @ square.T + of_bias * bias**2
+    found = few.effect(curve, excess, inputs, variance, bias, of_bias)
+    assert found == pytest.approx(float(more.norm() / normal.norm()), rel=0.1)
+
+
+def test_biases_count_where_the_kurtosis_of_the_sum_shows():
+    """Independent terms: their fourth cumulants add, and are compared with that of the whole, its variance squared."""
+    flat, normal = Drawn(0.5, 0.0, 1.0, -1.2), Drawn(1.5, 0.0, 1.0, 0.0)
+    assert few._joint([flat], 0.5) == pytest.approx(-1.2)
+    assert few._joint([flat, normal], 2.0) == pytest.approx(-1.2 * 0.25 / 4)
+    assert few._joint([flat], 2.4) != 0 == few._joint([flat], 2.5)  # five per cent of whole^2
+    small = Drawn(0.05, 0.0, 1.0, -1.2)
+    assert few._joint([small], 0.24) != 0 == few._joint([small], 0.25) == few._joint([], 1.0)
 
 
 def test_a_plan_tells_of_few_inputs_too():
@@ -816,6 +873,7 @@ def test_a_rule_with_uniform_entries_is_told_of_too():
         (Waves(64, act=F.relu), None),
         (Waves(64, inputs=30), None),
         (Waves(64, act=lambda u: u), None),
+        (normed_waves(), None),
     ],
 )
 def test_nothing_is_said_where_few_inputs_do_no_harm(net, init):

@@ -6,6 +6,7 @@ import contextlib
 import gc
 import math
 import sys
+import warnings
 from collections.abc import Container, Iterable
 from functools import cache
 
@@ -17,6 +18,7 @@ from kernel_refusals import REFUSED
 from torch import Tensor, nn
 
 import lazyrich as lzr
+from lazyrich.errors import KernelError
 from lazyrich.family.family import seeded
 from lazyrich.lazy import Kernel
 from lazyrich.lazy.field import Turned
@@ -146,7 +148,15 @@ def test_the_warning_finds_its_nonlinearity(forward):
         lzr.kernel(net, init=lzr.init.variance(1.2, 0.1))(VEC)
 
 
-@pytest.mark.filterwarnings("error:got the nonlinearity .* which jumps")
+@pytest.fixture
+def no_word_of_jumps():
+    """Its filter stands before that of all tests of this file."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "got the nonlinearity .* which jumps")
+        yield
+
+
+@pytest.mark.usefixtures("no_word_of_jumps")
 @pytest.mark.parametrize(("phi", "jumps"), [(F.hardshrink, True), (lambda u: (u > 0).to(u), True), (F.softshrink, False)])
 def test_the_tangent_kernel_of_jumps_says_once_that_training_does_not_follow_it(phi, jumps):
     k = lzr.kernel(Net(lambda s, x: s.o(phi(s.i(x))), i=nn.Linear(5, 4), o=nn.Linear(4, 1)), init=lzr.init.variance(1.5, 0.1))
@@ -155,6 +165,13 @@ def test_the_tangent_kernel_of_jumps_says_once_that_training_does_not_follow_it(
     with pytest.warns(UserWarning, match="which jumps: .*k.nngp") if jumps else contextlib.nullcontext():
         k.ntk(VEC)
     k(VEC, VEC[:2])
+
+
+@pytest.mark.usefixtures("no_word_of_jumps")
+def test_no_word_is_said_of_a_jump_whose_tangent_kernel_is_refused():
+    k = lzr.kernel(Net(lambda s, x: s.o(torch.sign(s.i(x))), i=nn.Linear(5, 4), o=nn.Linear(4, 1)), init=lzr.init.variance(1.5))
+    with pytest.raises(KernelError, match="not finite"):
+        k.ntk(VEC)
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)

@@ -35,6 +35,7 @@ from lazyrich.measure.feature import (
     uniformity,
 )  # fmt: skip
 from lazyrich.measure.feature.rank import trace_terms
+from lazyrich.measure.feature.rows import centred, rows, shaped, targets
 from lazyrich.tangent.alignment import hsic
 
 
@@ -337,6 +338,31 @@ def test_degenerate_features_are_refused_by_the_estimators_themselves():
     for call in (lambda: cka(flat, h), lambda: cka(flat, h, unbiased=False), lambda: participation_ratio(flat)):
         with pytest.raises(MetricError):
             call()
+
+
+def test_features_are_rows_of_finite_numbers_and_complex_ones_have_two_units():
+    assert rows(torch.ones(2, 2)).tolist() == [[1.0, 1.0]] * 2  # the fewest
+    assert rows(torch.tensor([[1 + 2j, 3 - 4j], [5j, 6]])).tolist() == [[1.0, 2.0, 3.0, -4.0], [0.0, 5.0, 6.0, 0.0]]
+    with pytest.raises(MetricError, match=r"shape \(3, 0\), expected .* at least one of each"):
+        shaped(torch.ones(3, 0))
+    with pytest.raises(MetricError, match="those of 2 of 4 samples"):
+        rows(torch.tensor([[math.nan, 1.0], [1.0, 1.0], [math.inf, math.nan], [0.0, 0.0]]))
+
+
+def test_targets_are_finite():
+    with pytest.raises(MetricError, match="some targets are not finite"):
+        targets([0.0, math.nan], 2)
+    assert targets([0.0, -1.0], 2).tolist() == [0.0, -1.0]
+
+
+def test_a_mean_that_rounds_is_no_difference_of_samples():
+    same = [torch.full((n, 1), value, dtype=torch.float64) for n in range(2, 14) for value in (0.1, 1e9 + 0.1)]
+    assert any(bool((x != x.mean(0)).any()) for x in same), "no mean rounds"
+    for x in same:
+        with pytest.raises(MetricError, match="all samples have the same features"):
+            centred(x)
+        x[0] *= 1 + 1e-12
+        assert float(centred(x).sum()) == pytest.approx(0.0, abs=1e-14 * float(x.norm()))
 
 
 ALONE = (effective_rank, stable_rank, participation_ratio, uniformity, mean_cosine, iso_score, partition_ratio, two_nn,

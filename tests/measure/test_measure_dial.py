@@ -13,7 +13,10 @@ from torch import nn
 import lazyrich as lzr
 from lazyrich.errors import UsageError
 from lazyrich.measure.dial import Centred
+from lazyrich.measure.dial_law import LAWS, POWERS, Law
 from lazyrich.measure.dial_result import summarise
+from lazyrich.measure.slope import Slope
+from lazyrich.measure.verdict import TOLERANCE
 
 FEW = {"seeds": 1, "steps": 20, "samples": 100, "test": 60, "batch": 32}
 
@@ -399,6 +402,39 @@ def test_an_exponent_beside_its_law_in_the_regime_disagrees():
     assert law.verdict == "disagrees" and str(law).endswith("at r = 0.5, gamma_0 = 0.1; expected +0.00: disagrees")
     alone = next(law for law in moving((64, 128), (0.1, 1.0), 0.5, (0.0, 1.0)).laws if law.quantity == "kernel")
     assert "no smaller richness shows how it grows: needs a smaller gamma_0" in str(alone)
+
+
+@pytest.mark.parametrize("quantity", LAWS)
+def test_how_wide_an_interval_tells_and_how_far_a_slope_may_be_off(quantity):
+    """The way from the lazy end to the rich one is half a power of the width for every power of gamma_0."""
+    full, expected = POWERS[quantity], POWERS[quantity] * (0.25 - 0.5)
+    assert LAWS[quantity](0.25) == expected
+
+    def verdict(off, half, power=full, r=0.25):
+        at = LAWS[quantity](r) + off
+        return Law(quantity, r, 1.0, Slope(at, at - half, at + half, 12), LAWS[quantity](r), power).verdict
+
+    assert verdict(0.0, 0.49 * full) == "agrees"
+    assert verdict(0.0, 0.51 * full) == verdict(0.0, math.nan) == "undetermined"
+    assert verdict(0.5 * TOLERANCE, 0.01 * TOLERANCE) == "agrees"  # the interval alone does not hold the law
+    assert verdict(1.5 * TOLERANCE, 0.01 * TOLERANCE) == verdict(-1.5 * TOLERANCE, 0.01 * TOLERANCE) == "disagrees"
+    assert verdict(0.0, 0.1, 0.7 * full) == verdict(0.0, 0.1, math.nan) == ("agrees" if full == 1 else "not in its regime")
+    assert verdict(0.0, 0.1, 0.8 * full) == verdict(0.0, 0.1, math.nan, r=0.0) == "agrees"
+
+
+def test_laws_are_read_where_all_widths_are_near_and_by_the_growth_from_the_next_smaller_richness():
+    def law(far, richness=(0.01, 0.1, 1.0)):
+        points = []
+        for g, n, seed in itertools.product(richness, (64, 128), (0, 1)):
+            moved = (g if g < 0.1 else 0.01 * (g / 0.01) ** 2) * (1 + 0.01 * seed * n / 64)
+            values = dict.fromkeys(LAWS, moved)
+            points.append(point(g, far if (g, n) == (1.0, 128) else 0.01, n, 0.5, seed, start=2.0, **values))
+        return next(law for law in summed(points, richness, (64, 128)).laws if law.quantity == "kernel")
+
+    assert (law(0.01).richness, law(0.5).richness) == (1.0, 0.1)
+    assert law(0.01).power == pytest.approx(2.0)
+    assert law(0.5).power == pytest.approx(2.0)
+    assert law(0.01, (0.01, 1.0)).power == pytest.approx(2.0)
 
 
 def test_no_more_samples_are_trained_on_than_asked():

@@ -9,7 +9,7 @@ import torch
 
 import lazyrich as lzr
 from lazyrich.errors import LazyrichError, SweepError, Unfinished, UsageError
-from lazyrich.measure.optimum import loss_at, optimum
+from lazyrich.measure.optimum import _stable, loss_at, optimum
 from lazyrich.measure.transfer_result import TransferResult, summarise, transferred
 from lazyrich.sweep import Store
 
@@ -61,6 +61,36 @@ def test_a_cliff_of_any_height_below_which_the_loss_falls_leaves_the_lowest_poin
         assert 0.85 * min(losses) <= found.loss <= min(losses)
         assert abs(math.log2(found.lr / LRS[7])) <= 0.5
     assert optimum(LRS, [3.0, 2.9, 2.7, 2.5, 2.4, 2.5, 2.7, 2.9, 3.0], 2.3).lr == pytest.approx(LRS[4]), "nothing is gained"
+
+
+@pytest.mark.parametrize(
+    ("octaves", "heights", "start", "kept"),
+    [
+        ([-3, -2, -1, 0, 1, 2, 3], [9, 4, 1, 0, 1, 4, 9], math.inf, 7),  # the bend of the points behind it is at most 2
+        ([-3, -2, -1, 0, 1, 2, 3], [9, 4, 1, 0, 11, 35, 71], math.inf, 7),  # three times the bend: 6 ahead (ahead + 1)
+        ([-3, -2, -1, 0, 1, 2, 3], [9, 4, 1, 0, 13, 35, 71], math.inf, 4),
+        ([-3, -2, -1, 0, 1, 2, 3], [9, 4, 1, 0, 11, 37, 71], math.inf, 5),
+        ([-3, -2, -1, 0, 1, 2, 3], [9, 4, 1, 0, 11, 35, 73], math.inf, 6),
+        ([-3, -2, -1, 0, 1, 2, 3], [9, 4, 1, 0, 1, 4, 9], 3.5, 5),  # above the loss at the start
+        ([-3, -2, -1, 0, 1, 2, 3], [9, 4, 1, 0, 1, 4, 9], -1.0, 7),  # nothing is gained, all are
+        ([-1.5, -1, 0, 1], [1.5, 1, 0, 11], math.inf, 4),  # a bend of 1.5 / (1.5 * 0.5)
+        ([-1.5, -1, 0, 1], [1.5, 1, 0, 13], math.inf, 3),
+        ([-1, 0, 1, 2], [1, 0, 230, 230], math.inf, 4),  # one point behind it, with a bottom halfway: 30 times a bend of 4
+        ([-1, 0, 1, 2], [1, 0, 250, 250], math.inf, 2),
+        ([-2, 0, 1, 2], [1, 0, 8, 8], math.inf, 4),  # as far as the parabola reaches: 3 times
+        ([-2, 0, 1, 2], [1, 0, 10, 10], math.inf, 2),
+    ],
+)
+def test_points_are_gone_beyond_a_multiple_of_the_largest_bend_and_above_the_start(octaves, heights, start, kept):
+    assert _stable(np.array(octaves, float), np.array(heights, float) - 0.25, start - 0.25) == kept
+
+
+def test_the_lowest_point_is_the_answer_where_no_parabola_has_its_bottom_between():
+    assert optimum([1.0, 4.0, 8.0], [1.0, 0.5, math.inf], 2.0).step == 2.0, "the larger gap"
+    assert optimum([1.0, 2.0, 8.0], [1.0, 0.5, math.inf], 2.0).step == 2.0
+    assert optimum([2.0], [1.0], 2.0).step == 0.0
+    rising = [2.0 ** (i / 2) for i in range(5)], [math.exp(h) for h in (1.0, 0.99, 1.2, 1.4, 1.62)]
+    assert optimum(*rising, math.exp(3.0)).lr == rising[0][1], "the parabola's bottom lies before them all"
 
 
 def test_the_loss_between_grid_points_is_interpolated_and_infinite_beyond():

@@ -179,6 +179,50 @@ def test_which_modules_hold_a_skip(module, found):
     assert found or all(torch.equal(p, q) for p, q in zip(module.parameters(), before, strict=True))
 
 
+class Passes(nn.Module):
+    """A norm of one's own by running statistics, behind a dropout; it may return more than its stream."""
+
+    def __init__(self, several=False, what="stream"):
+        super().__init__()
+        self.linear, self.several, self.what = nn.Linear(8, 8), several, what
+        self.drop = nn.Dropout(0.5)
+        self.register_buffer("scale", torch.full((8,), 3.0))
+        self.register_buffer("steps", torch.full((), 7))
+
+    def forward(self, x):
+        branch = self.linear(x)
+        out = {"stream": self.drop(x) * self.scale + branch, "branch": branch, "late": x * (self.steps == 0) + branch}[
+            self.what
+        ]
+        return (out, branch) if self.several else out
+
+
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize(("what", "found"), [("stream", True), ("branch", False), ("late", True)])
+def test_a_stream_is_passed_on_as_if_nothing_had_happened_yet_and_nothing_were_dropped(what, found, several):
+    module = Passes(several, what)
+    state = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    assert skips(module) == found
+    assert module.training and all(torch.equal(tensor, state[name]) for name, tensor in module.state_dict().items())
+
+
+def test_a_module_without_weights_or_with_very_many_says_nothing():
+    class Empty(nn.Module):
+        """It tells which inputs it takes, and passes them on."""
+
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("weight", torch.ones(8, 8))
+
+        def forward(self, x):
+            return x
+
+    with torch.device("meta"):
+        large = nn.TransformerEncoderLayer(8, 2, 2**20, norm_first=True)
+    assert not skips(Empty())
+    assert not skips(large)
+
+
 def test_branches_are_counted_pattern_by_pattern():
     family = lzr.Family(lambda n: holding(n), base=16)
     plan = lzr.plan(family, lzr.mup(), branches=["1.*.norm", "1.*.mlp"], base_depth=2)

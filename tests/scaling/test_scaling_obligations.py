@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 import lazyrich as lzr
 from lazyrich.errors import PlanError
 from lazyrich.scaling.remark import remarks
+from lazyrich.scaling.weighed import weighed
 
 F = nn.functional
 
@@ -903,6 +904,38 @@ def test_keys_and_values_of_a_fixed_size_are_remarked():
     assert "starts as width^-0.5" in said
     assert remarks(family, lzr.ntk(), "adamw") == remarks(family, lzr.standard(), "sgd") == []
     assert remarks(lzr.Family(reading(Grouped, False), base=16), lzr.mup(), "adamw") == []
+
+
+class Products(nn.Module):
+    """Plain products with parameters of one's own."""
+
+    def __init__(self, forward):
+        super().__init__()
+        self.vector, self.matrix = nn.Parameter(torch.randn(8)), nn.Parameter(torch.randn(8, 5))
+        self.flat, self.square = nn.Parameter(torch.randn(40)), nn.Parameter(torch.randn(8, 8))
+        self.rule = forward
+
+    def forward(self, x):
+        return self.rule(self, x)
+
+
+@pytest.mark.parametrize(
+    ("forward", "found"),
+    [
+        (lambda m, x: x @ m.matrix, {("matrix", 0)}),
+        (lambda m, x: torch.matmul(x, m.matrix), {("matrix", 0)}),
+        (lambda m, x: torch.mm(x[0], m.matrix), {("matrix", 0)}),
+        (lambda m, x: F.linear(x, m.matrix.T), {("matrix", 0)}),
+        (lambda m, x: F.linear(x, weight=m.square), {("square", 1)}),
+        (lambda m, x: (x @ m.matrix) @ m.matrix.T, {("matrix", 0), ("matrix", 1)}),
+        (lambda m, x: (x @ m.vector)[..., None] * (x @ m.matrix), {("matrix", 0)}),  # a vector has no axis of rows
+        (lambda m, x: F.linear(x, m.vector)[..., None] + F.linear(x, m.square), {("square", 1)}),
+        (lambda m, x: F.linear(x, m.flat[:24].view(3, 8)), set()),  # a part of it: its axes are none of the tensor's
+        (lambda m, x: x * m.vector + m.square.sum(), set()),
+    ],
+)
+def test_products_with_matrices_are_seen_with_the_axis_that_is_summed_over(forward, found):
+    assert weighed(Products(forward)) == found
 
 
 class OneOutput(nn.Module):

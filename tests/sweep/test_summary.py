@@ -75,6 +75,24 @@ def test_results_so_far_are_shown_while_trials_run(tmp_path, monkeypatch):
     assert seen == [(1, 3), (2, 3), (3, 3)]
 
 
+def test_results_so_far_are_not_drawn_again_before_it_is_time(tmp_path, monkeypatch):
+    import sys
+
+    monkeypatch.setattr(sys.modules["lazyrich.sweep.sweep"], "EVERY", 3600.0)
+    seen = []
+    run_sweep(lambda lr: lr, {"lr": [1, 2, 3]}, tmp_path / "s", so_far=lambda r: seen.append(len(r.outcomes)))
+    assert seen == [1]
+
+
+def test_curves_run_along_their_axis_in_whatever_order_the_trials_were_given(tmp_path):
+    order = [{"lr": lr, "seed": seed} for lr in (4, 1, 2) for seed in (0, 1)]
+    found = summarise(sweep(lambda lr, seed: {"loss": lr * (10 + seed)}, order, tmp_path / "s"))
+    (figure,) = found.to_dict()["figures"]
+    assert figure["curves"] == [
+        {"label": "", "x": [1, 2, 4], "mean": [10.5, 21, 42], "low": [10, 20, 40], "high": [11, 22, 44]}
+    ]
+
+
 def test_a_page_that_cannot_be_drawn_stops_no_trial(tmp_path):
     def fails(results):
         raise ValueError("no picture")

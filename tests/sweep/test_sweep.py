@@ -20,7 +20,8 @@ import torch
 from lazyrich.errors import StoreError, SweepError
 from lazyrich.fingerprint import fingerprint
 from lazyrich.sweep import Futures, Inline, Outcome, Processes, Proposals, Results, Store, executor_for, grid, shard_of, sweep
-from lazyrich.sweep.trial import name_of, trial_of
+from lazyrich.sweep.tidy import tidied
+from lazyrich.sweep.trial import _by_text, name_of, trial_of
 
 
 def loss(lr, seed=0):
@@ -30,6 +31,8 @@ def loss(lr, seed=0):
 def test_a_grid_is_the_product_of_its_axes():
     assert grid({"a": [1, 2], "b": ["x"]}) == [{"a": 1, "b": "x"}, {"a": 2, "b": "x"}]
     assert len(grid({"a": range(10), "b": range(10), "c": [None]})) == 100
+    with pytest.raises(SweepError, match="1,001,000 trials, more than 1,000,000"):
+        grid({"a": range(1001), "b": range(1000)})
 
 
 @pytest.mark.parametrize(
@@ -381,7 +384,7 @@ def test_forgotten_trials_run_again_and_leave_no_arrays(tmp_path):
 def test_a_trial_is_claimed_by_one_process_until_that_is_gone(tmp_path):
     trial = trial_of({"lr": 1}, "f", "c")
     first, second = Store(tmp_path / "s"), Store(tmp_path / "s")
-    assert first.claim(trial)
+    assert first.claim(trial) and first.claim(trial)  # its own
     assert not second.claim(trial)
     first.close()
     assert second.claim(trial)
@@ -406,6 +409,41 @@ def test_a_trial_is_claimed_by_one_process_until_that_is_gone(tmp_path):
     second._db.execute("INSERT INTO owners VALUES ('reused', ?, ?, ?, ?)", now)
     second._db.execute("INSERT INTO claims VALUES ('k4', 'reused')")
     assert second.claim(trial.__class__("k4", {}))  # its process is gone, and another has the number
+    second._db.execute("INSERT INTO owners VALUES ('unknown', ?, ?, '', ?)", (socket.gethostname(), gone_number(), time.time()))
+    second._db.execute("INSERT INTO claims VALUES ('k5', 'unknown')")
+    assert second.claim(trial.__class__("k5", {}))  # its process is gone, and nobody knew when it began
+
+
+def gone_number():
+    """Of a process that has ended."""
+    process = subprocess.Popen([sys.executable, "-S", "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def test_arrays_that_are_put_again_while_a_trial_is_forgotten_stay(tmp_path, monkeypatch):
+    store, other = Store(tmp_path / "s"), Store(tmp_path / "s")
+    outcome = Outcome("k", {}, "done", 1, {"curve": np.arange(3)})
+    store.put(outcome, "f", "c")
+    begun, whole = [], store._transaction
+
+    def transaction():
+        begun.append(len(begun) == 1 and other.put(outcome, "f", "c"))  # between its rows and its arrays
+        return whole()
+
+    monkeypatch.setattr(store, "_transaction", transaction)
+    assert store.forget(["k"]) == 1
+    assert begun[1] is True
+    np.testing.assert_array_equal(other.array("k", "curve"), [0, 1, 2])
+
+
+def test_of_what_is_done_here_nothing_is_read_elsewhere(tmp_path):
+    for name in ("here", "there"):
+        with Store(tmp_path / name) as store:
+            store.put(Outcome("k", {}, "done", 1, {"curve": np.arange(3)}), "f", "c")
+            store._array_file("k").write_bytes(b"damaged" if name == "there" else store._array_file("k").read_bytes())
+    with Store(tmp_path / "here") as store:
+        assert store.merge(tmp_path / "there") == 0
 
 
 def test_a_full_disk_stops_the_sweep_and_keeps_what_is_finished(tmp_path):
@@ -686,3 +724,10 @@ def test_a_tidy_table_has_a_row_an_entry_of_a_list(tmp_path):
     uneven = sweep(lambda lr: {"a": [1], "b": [1, 2]}, {"lr": [1]}, tmp_path / "u")
     with pytest.raises(SweepError, match=r"lists of different lengths \(a of 1, b of 2\)"):
         uneven.rows(tidy=True)
+    same = [{"lr": 1, "points": [{"lr": 1, "loss": 2}, {"lr": 3, "loss": 4}]}]
+    assert tidied(same) == [{"lr": 1, "loss": 2}, {"lr": 1, "points_lr": 3, "loss": 4}]
+
+
+def test_the_name_that_is_there_twice_is_said():
+    with pytest.raises(SweepError, match="among the names of settings is 1 twice, as text and as another kind"):
+        _by_text({"lr": 0, 1: 1, "1": 2}, "settings")

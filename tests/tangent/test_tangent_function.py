@@ -26,6 +26,7 @@ from lazyrich.tangent import (
     target_alignment,
     taylor,
 )
+from lazyrich.tangent.mixing import differ, refuse_mixed
 
 
 def f64(model):
@@ -189,6 +190,54 @@ def test_an_expansion_looks_again_at_batches_that_grow():
     expansion(x[:4])
     with pytest.raises(TangentError, match="mixes samples where many go together"):
         expansion(x)
+
+
+class Fixed(nn.Module):
+    """It runs in single precision alone, and centres large batches."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(3, 2)
+
+    def forward(self, x):
+        h = self.inner(x.float())
+        return h - (len(x) > 4) * h.mean(0)
+
+
+class Longer(Fixed):
+    """It adds a row to large batches."""
+
+    def forward(self, x):
+        h = self.inner(x)
+        return torch.cat([h, h[:1]]) if len(x) > 4 else h
+
+
+@pytest.mark.parametrize("kind", [Fixed, Longer])
+def test_mixing_is_refused_in_a_precision_of_ones_own_and_where_rows_are_added(kind):
+    function, x = NetworkFunction(kind()), torch.randn(8, 3)
+    with pytest.raises(TangentError, match=f"{kind.__name__} mixes samples where many go together"):
+        refuse_mixed(function, x)
+    refuse_mixed(function, x[:4])
+
+
+@pytest.mark.parametrize(
+    ("together", "apart", "found"),
+    [
+        ([[1.0], [1.0]], [[1.002], [1.0]], "double"),
+        ([[1.0], [1.0]], [[1.02], [1.0]], "double float"),
+        ([[1.0], [1.0]], [[1.0005], [1.0]], ""),
+        ([[1e4], [1.0]], [[1e4], [2.0]], "double float"),
+        ([[1e4], [1e-3]], [[1e4], [2e-3]], ""),  # rounding of the larger row
+        ([[math.inf, 1.0]], [[1.0, 1.0]], "double float"),
+        ([[1.0, 1.0]], [[math.nan, 1.0]], "double float"),
+        ([[math.inf, 1.0]], [[math.inf, 2.0]], "double float"),
+        ([[math.inf, 1.0]], [[math.inf, 1.0]], ""),
+        ([[1.0]], [[1.0], [1.0]], "double float"),
+    ],
+)
+def test_outputs_differ_where_a_row_does_beyond_rounding(together, apart, found):
+    for kind in ("double", "float"):
+        assert differ(*(getattr(torch.tensor(rows), kind)() for rows in (together, apart))) == (kind in found)
 
 
 def test_signs_that_rounding_throws_over_are_not_taken_for_mixing():

@@ -63,6 +63,7 @@ MIXING = {
     "a batch norm": (lambda: nn.Sequential(nn.Linear(6, 3), nn.BatchNorm1d(3)), VECTORS),
     "samples for channels": (lambda: nn.Sequential(nn.Conv1d(12, 12, 3), nn.Flatten()), VECTORS),
     "samples for features": (lambda: nn.Sequential(nn.Linear(12, 12)), torch.randn(12)),
+    "samples for one row to flatten": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(12, 3)), torch.randn(12)),
     "all in one row": (lambda: nn.Sequential(nn.Flatten(0), nn.Linear(72, 3)), VECTORS),
 }
 
@@ -76,14 +77,45 @@ def test_what_mixes_samples_stays_refused(name):
         lzr.ntk_of(network, x)
 
 
+def watched():
+    layer = nn.Linear(6, 3)
+    layer.register_full_backward_pre_hook(lambda module, grads: grads)
+    return layer
+
+
+def compiled():
+    layer = nn.Linear(6, 3)
+    layer.compile(backend="eager")
+    return layer
+
+
+def of_another_tensor():
+    layer = nn.Linear(6, 3)
+    layer.weight = type("Packed", (nn.Parameter,), {})(layer.weight.detach())
+    return layer
+
+
 @pytest.mark.parametrize(
-    "network",
+    "make",
     [
-        weight_norm(nn.Linear(6, 3)),
-        nn.Sequential(nn.Linear(6, 3), nn.ReLU(inplace=True)),
-        nn.Sequential(nn.Linear(6, 3), nn.Dropout()),
-        nn.Sequential(type("Own", (nn.Linear,), {})(6, 3)),
+        watched,
+        compiled,
+        of_another_tensor,
+        lambda: weight_norm(nn.Linear(6, 3)),
+        lambda: nn.Sequential(nn.Linear(6, 3), nn.ReLU(inplace=True)),
+        lambda: nn.Sequential(nn.Linear(6, 3), nn.Dropout()),
+        lambda: nn.Sequential(type("Own", (nn.Linear,), {})(6, 3)),
     ],
 )
-def test_what_may_be_more_than_its_class_is_tried(network):
-    assert not is_plain(network, VECTORS)
+def test_what_may_be_more_than_its_class_is_tried(make):
+    assert not is_plain(make(), VECTORS)
+
+
+def test_hooks_of_all_modules_stand_between_too():
+    network = dense()
+    assert is_plain(network, VECTORS)
+    handle = nn.modules.module.register_module_forward_hook(turned_round)
+    try:
+        assert not is_plain(network, VECTORS)
+    finally:
+        handle.remove()

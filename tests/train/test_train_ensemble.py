@@ -240,6 +240,24 @@ def test_models_that_differ_in_an_attribute_do_not_step_together():
         assert b == pytest.approx(a, rel=1e-10)
 
 
+class Holding(nn.Linear):
+    """It keeps a value, or a buffer that it does not train."""
+
+    def __init__(self, kept=None, buffer=None):
+        super().__init__(2, 3)
+        self.kept = kept
+        self.register_buffer("mask", buffer)
+
+
+def test_plain_values_count_with_their_kind_and_buffers_with_their_shape_and_dtype():
+    for values in ((1, 1.0, True), ([1], (1,), [True]), ({"a": 1}, {"a": 1.0}, {"a": 2})):
+        assert len({likeness(Holding(value)) for value in values}) == 3
+    assert likeness(Holding({"a": [1, "x"]})) == likeness(Holding({"a": [1, "x"]}))
+    buffers = (None, torch.ones(3), torch.ones(1), torch.ones(3, dtype=torch.bool), torch.ones(3, device="meta"))
+    assert len({likeness(Holding(buffer=buffer)) for buffer in buffers}) == len(buffers)
+    assert likeness(Holding(buffer=torch.ones(3))) == likeness(Holding(buffer=torch.zeros(3)))
+
+
 @pytest.mark.parametrize(
     ("model", "name", "why"),
     [
