@@ -109,7 +109,7 @@ def run(words: Sequence[str]) -> None:
         for made in plans:
             depth = [f"depth{made.family.depth}"] if len(families) > 1 and made.family else []
             files.append(made.save(folder / f"{slug(made.scheme.name, optimizer, *depth)}.json"))
-        print(result, *result.reproduce["notes"], sep="\n", end="\n\n")
+        print(result, end="\n\n")
         print(f"plans: {', '.join(str(file) for file in files)}")
         print(f"page: {page.finish(result)}")
 

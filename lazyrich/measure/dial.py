@@ -20,6 +20,7 @@ from lazyrich.family import Family, Role, as_family
 from lazyrich.fingerprint import fingerprint
 from lazyrich.measure.centred import Centred
 from lazyrich.measure.check import RATES, refuse_device, whole_numbers
+from lazyrich.measure.debt import debts, met
 from lazyrich.measure.dial_result import DialResult, summarise
 from lazyrich.measure.movement import feature_movement, kernel_distance, kernel_movement
 from lazyrich.measure.trainings import Progress, Trainings, Where, comparable, refuse_misfit, run_trainings
@@ -181,16 +182,18 @@ def dial(
     )  # fmt: skip
     trials = [{"r": q, "width": width, "seed": seed} for width in study.widths for q in study.r for seed in range(study.seeds)]
     where = Where(folder, executor, workers, shard, retry_failed, progress, trackers)
+    plans = [study.plan(q, gamma0) for q in study.r for gamma0 in (study.richness[0], study.richness[-1])]
 
     def found(done: Trainings, widths: Sequence[int]) -> DialResult:
         reproduce = {
             "command": command or "lazyrich.dial(family, data, ...) with the settings above",
             "versions": {"lazyrich": __version__, "torch": torch.__version__, "python": platform.python_version()},
             "date": date.today().isoformat(),
-            "notes": list(done.notes),
+            "notes": [*debts(plans, study.widths, study.meet), *done.notes],
         }
         points = [point for row in done.values for point in row["points"] if point["width"] in widths]
-        return summarise(study.family.name, points, study.settings() | {"widths": list(widths)}, reproduce)
+        settings = study.settings() | {"widths": list(widths), "obligations met": met(plans, study.widths, study.meet)}
+        return summarise(study.family.name, points, settings, reproduce)
 
     def partly(done: Trainings) -> None:
         rows = [(row["points"][0], row) for row in done.values]

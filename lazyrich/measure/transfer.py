@@ -21,6 +21,7 @@ from lazyrich.data import ArrayData, load
 from lazyrich.errors import UsageError
 from lazyrich.fingerprint import fingerprint
 from lazyrich.measure.check import RATES, refuse_device, whole_numbers
+from lazyrich.measure.debt import debts, met
 from lazyrich.measure.trainings import Progress, Trainings, Where, comparable, finished, refuse_misfit, run_trainings
 from lazyrich.measure.transfer_result import TransferResult, summarise
 from lazyrich.scaling import Plan, as_plan
@@ -169,10 +170,11 @@ def transfer(
             "command": command or "lazyrich.transfer(plans, data, ...) with the settings above",
             "versions": {"lazyrich": __version__, "torch": torch.__version__, "python": platform.python_version()},
             "date": date.today().isoformat(),
-            "notes": list(done.notes),
+            "notes": [*debts(grid.plans, grid.widths, grid.meet), *done.notes],
         }
+        settings = grid.settings(grid.plans[0]) | {"obligations met": met(grid.plans, grid.widths, grid.meet)}
         values = [row | {"plan": grid.names.index(row["plan"])} for row in done.values]
-        return summarise(grid.plans, widths, grid.lrs, values, grid.settings(grid.plans[0]), reproduce)
+        return summarise(grid.plans, widths, grid.lrs, values, settings, reproduce)
 
     def partly(done: Trainings) -> None:
         done = _joined(grid, done)

@@ -217,7 +217,7 @@ class TransferResult:
         table = ["  ".join(c.ljust(n) for c, n in zip(row, sizes, strict=True)).rstrip() for row in [header, *rows]]
         better = [f"{s.name}: {WIDER[s.wider_is_better]}" for s in self.schemes]
         rule = "-" * max(map(len, table))
-        return "\n".join([self.title, *self.sentences, rule, *table, rule, *better])
+        return "\n".join([self.title, *self.sentences, rule, *table, rule, *better, *self.reproduce.get("notes", ())])
 
 
 def summarise(

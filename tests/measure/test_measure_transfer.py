@@ -520,3 +520,41 @@ def test_a_page_is_drawn_of_the_seeds_that_all_begun_widths_share(monkeypatch):
     monkeypatch.setattr(module, "run_trainings", trained)
     lzr.transfer(plan, so_far=seen.append, **SMALL)
     assert [len(result.rows()) for result in seen] == [8]
+
+
+class Attending(torch.nn.Module):
+    """Heads that grow with the width, through torch's own attention."""
+
+    def __init__(self, n, depth=1):
+        super().__init__()
+        self.read = torch.nn.Linear(8, n)
+        self.blocks = torch.nn.ModuleList(torch.nn.MultiheadAttention(n, 2, batch_first=True) for _ in range(depth))
+        self.head = torch.nn.Linear(n, 10)
+
+    def forward(self, x):
+        h = self.read(x.view(-1, 8, 8))
+        for block in self.blocks:
+            h = h + block(h, h, h, need_weights=False)[0]
+        return self.head(h.mean(1))
+
+
+def test_unmet_obligations_are_said_with_their_mend_and_a_plan_without_any_says_none():
+    family = lzr.Family(Attending, base=8, depth=2)
+    plans = [lzr.plan(family, scheme, "adam") for scheme in (lzr.standard(), lzr.mup())]
+    owed, paid = (lzr.transfer(plans, meet=meet, **SMALL | {"seeds": 1, "steps": 1}) for meet in (False, True))
+    (line,) = [note for note in owed.reproduce["notes"] if note.startswith("unmet")]
+    assert line.startswith("unmet in mup() · adam · depth 2: attention at blocks.0, blocks.1: its heads grow from 4 to ")
+    assert line.endswith("meet it with meet=True, or --meet") and line in str(owed)
+    assert "unmet" not in str(paid)
+    assert [found.settings["obligations met"] for found in (owed, paid)] == ["no", "yes"]
+    none = lzr.transfer(lzr.plan(PAIR, lzr.mup(), "adam"), **SMALL | {"seeds": 1, "steps": 1})
+    assert none.settings["obligations met"] == "none"
+
+
+def test_branches_of_the_tuned_depth_owe_nothing_and_deeper_ones_do():
+    for depth, word in ((1, "none"), (2, "no")):
+        family = lzr.Family(lzr.zoo.residual_mlp, base=8, depth=depth)
+        plan = lzr.plan(family, lzr.mup(), "adam", branches=["blocks.*"], base_depth=1)
+        found = lzr.transfer(plan, **SMALL | {"seeds": 1, "steps": 1})
+        assert found.settings["obligations met"] == word
+        assert any("unmet: residual branch at blocks.*" in note for note in found.reproduce["notes"]) is (word == "no")
