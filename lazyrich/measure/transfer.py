@@ -64,6 +64,12 @@ class Grid:
         own = [json.dumps([self.settings(plan)[k] for k in OF_PLAN]) for plan in self.plans]
         return [hashlib.sha256(text.encode()).hexdigest()[:8] for text in own]
 
+    def edited(self, row: Mapping[str, Any]) -> bool:
+        """Whether a row is of one of these families as its code was before, or with other roles."""
+        own = [network_of(plan) for plan in self.plans]
+        name = row.get("network", "")
+        return bool(name) and name not in own and name.rpartition(" ")[0] in {one.rpartition(" ")[0] for one in own}
+
     def settings(self, plan: Plan) -> dict[str, Any]:
         """The settings that decide every number of one plan's trainings."""
         return {
@@ -186,8 +192,9 @@ def transfer(
 
     many = _rates_a_trial(trials, shard)
     done = run_trainings(
-        run_row, grid, trials, grid.context, where, many=many, so_far=partly if so_far else None, together=TOGETHER
-    )
+        run_row, grid, trials, grid.context, where, many=many, so_far=partly if so_far else None, together=TOGETHER,
+        stale=grid.edited,
+    )  # fmt: skip
     return found(_joined(grid, done), grid.widths)
 
 
@@ -258,6 +265,7 @@ def run_row(grid: Grid, plan: str, scheme: str, width: int, seed: int, lrs: Sequ
     return {
         "plan": plan,
         "scheme": scheme,
+        "network": network_of(chosen),
         "width": width,
         "seed": seed,
         "lrs": list(lrs),
@@ -265,6 +273,17 @@ def run_row(grid: Grid, plan: str, scheme: str, width: int, seed: int, lrs: Sequ
         "losses": losses,
         "engine": runs[0].engine,
     }
+
+
+def network_of(plan: Plan) -> str:
+    """The family of a plan and, behind the last space, its code, shapes and roles.
+
+    Example:
+        >>> import lazyrich as lzr
+        >>> network_of(lzr.plan(lzr.Family(lzr.zoo.mlp, base=8), lzr.mup(), "adam")).rpartition(" ")[0]
+        'Family(mlp, base=8)'
+    """
+    return f"{plan.family!r} {plan.family.fingerprint if plan.family else ''}"
 
 
 @torch.no_grad()

@@ -558,3 +558,18 @@ def test_branches_of_the_tuned_depth_owe_nothing_and_deeper_ones_do():
         found = lzr.transfer(plan, **SMALL | {"seeds": 1, "steps": 1})
         assert found.settings["obligations met"] == word
         assert any("unmet: residual branch at blocks.*" in note for note in found.reproduce["notes"]) is (word == "no")
+
+
+def test_an_edited_network_trains_again_and_the_older_trainings_are_told(tmp_path):
+    def family(text):
+        names = {"nn": torch.nn}
+        exec(f"def net(n):\n    return nn.Sequential(nn.Linear(64, n), nn.{text}, nn.Linear(n, 10))", names)
+        return lzr.Family(names["net"], base=8)
+
+    before, after = (lzr.plan(family(text), lzr.mup(), "adam") for text in ("ReLU()", "Tanh()"))
+    options = SMALL | {"seeds": 1, "steps": 1, "folder": tmp_path / "run"}
+    assert lzr.transfer(before, **options).reproduce["notes"] == []
+    told = lzr.transfer(after, **options).reproduce["notes"]
+    assert told == [f"2 finished trials of the network as it was before are in {tmp_path / 'run'} too; they were not used."]
+    beside = lzr.plan(after.family, lzr.standard(), "adam")
+    assert lzr.transfer([after, beside], **options).reproduce["notes"] == told
