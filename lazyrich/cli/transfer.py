@@ -33,6 +33,9 @@ def run(words: Sequence[str]) -> None:
         images: bool = False,
         loss: str | None = None,
         depths: tuple[int, ...] = (),
+        branches: tuple[str, ...] = (),
+        base_depth: int | None = None,
+        depth_exponent: float = 0.5,
         roles: tuple[str, ...] = (),
         init: tuple[str, ...] = (),
         meet: Annotated[bool, tyro.conf.arg(aliases=["--meet-obligations"])] = False,
@@ -69,6 +72,9 @@ def run(words: Sequence[str]) -> None:
             images: give the network images (batch, channels, height, width) instead of flat vectors.
             loss: cross_entropy, mse, half_mse, or path/to/file.py:function of (output, target) (default: by the targets).
             depths: second argument of the factory, if it takes one; several ask how the best learning rate moves with it.
+            branches: patterns of the modules that are residual branches, which --meet scales with the depth.
+            base_depth: number of branches at which the network was tuned (default: the smallest depth's).
+            depth_exponent: of the branches' multiplier: 0.5 is Depth-muP, 1 is CompleteP.
             roles: pattern=role for tensors whose role shapes cannot tell.
             init: pattern=std at the base width, or pattern=rule: '*=he(relu)', '*=critical(tanh, 0.05)' ... (see lazyrich init).
             meet: meet the plan's obligations by hooks.
@@ -88,12 +94,21 @@ def run(words: Sequence[str]) -> None:
         from lazyrich.reference import resolve
         from lazyrich.scaling import parse as parse_scheme
         from lazyrich.scaling import plan as make_plan
+        from lazyrich.scaling.obligation import branches as paths
         from lazyrich.sweep import tracker_for
 
         ordered_axes(widths, lrs or None)  # before networks are made
         called, known = resolve(factory), pairs(roles, "roles")
         families = [Family(called, base, depth=depth, roles=known) for depth in depths or (None,)]
-        plans = [make_plan(family, parse_scheme(text), optimizer, init=rules(init)) for text in scheme for family in families]
+        if branches and base_depth is None:
+            base_depth = len(paths(min(families, key=lambda family: family.depth or 0).sketch(base), branches[0]))
+        plans = [
+            make_plan(
+                family, parse_scheme(text), optimizer, init=rules(init), branches=branches, base_depth=base_depth,
+                depth_exponent=depth_exponent,
+            )
+            for text in scheme for family in families
+        ]  # fmt: skip
         arrays = load(data, root=data_root, target=target, flatten=not images)
         arrays = arrays if samples is None else arrays.subset(samples)
         folder = out or Path("runs") / slug("transfer", families[0].name, *scheme, optimizer)

@@ -124,3 +124,16 @@ def test_the_export_has_a_row_a_learning_rate(tmp_path, capsys):
             found = [row["loss"] for row in rows if (row["width"], row["lr"]) == (curve["width"], lr)]
             assert min(found) == curve["low"][i] and max(found) == curve["high"][i]
     assert len(rows) == sum(len(c["lrs"]) for c in curves) * len({row["seed"] for row in rows})
+
+
+def test_residual_branches_are_scaled_with_the_depth(tmp_path, capsys):
+    words = [*WORDS, "--scheme", "mup", "--depths", "1", "2", "--branches", "blocks.*", "--depth-exponent", "1", "--seeds", "1"]
+    words[1] = "lazyrich.zoo:residual_mlp"
+    for extra, owed in (([], True), (["--meet"], False)):
+        assert main([*words, *extra, "--out", str(tmp_path / "run")]) == 0
+        said = capsys.readouterr().out
+        assert (
+            "unmet in mup() · adam · depth 2: residual branch at blocks.*: 2 residual branches were tuned as 1" in said
+        ) is owed
+    (duty,) = json.loads((tmp_path / "run" / "mup-adam-depth2.json").read_text())["obligations"]
+    assert (duty["base_size"], duty["exponent"]) == (1, -1)
