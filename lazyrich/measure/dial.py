@@ -119,7 +119,7 @@ def dial(
     workers: int | None = None,
     shard: str | None = None,
     retry_failed: bool = False,
-    trackers: Sequence[Callable[[Outcome], None]] = (),
+    trackers: Sequence[Callable[[Outcome], None] | str] | str = (),
     progress: Progress | None = None,
     so_far: Callable[[DialResult], None] | None = None,
     command: str = "",
@@ -159,7 +159,7 @@ def dial(
         workers: of local processes or a local cluster.
         shard: "i/n" trains this part only, for schedulers; merge the folders afterwards.
         retry_failed: train again what failed.
-        trackers: called with the outcome of every r, width and seed, as ``lazyrich.sweep.tracker_for`` makes them.
+        trackers: called with the outcome of every r, width and seed, or texts for ``lazyrich.sweep.tracker_for``.
         progress: called with (trainings done, in all, what is next).
         so_far: called with the result of what is finished, every few seconds once a width has a seed at every r.
         command: how a person repeats this, for the report.

@@ -36,7 +36,7 @@ class Where:
         shard: "i/n", this part of the trainings only.
         retry_failed: run trainings again that failed or died.
         progress: called with (trainings done, in all, what came last).
-        trackers: called with the outcome of every trial.
+        trackers: called with the outcome of every trial, or texts that make such.
     """
 
     folder: str | Path | None = None
@@ -45,7 +45,7 @@ class Where:
     shard: str | None = None
     retry_failed: bool = False
     progress: Progress | None = None
-    trackers: Sequence[Callable[[Outcome], None]] = ()
+    trackers: Sequence[Callable[[Outcome], None] | str] | str = ()
 
 
 @dataclass(frozen=True)

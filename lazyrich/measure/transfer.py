@@ -116,7 +116,7 @@ def transfer(
     workers: int | None = None,
     shard: str | None = None,
     retry_failed: bool = False,
-    trackers: Sequence[Callable[[Outcome], None]] = (),
+    trackers: Sequence[Callable[[Outcome], None] | str] | str = (),
     progress: Progress | None = None,
     so_far: Callable[[TransferResult], None] | None = None,
     command: str = "",
@@ -150,7 +150,7 @@ def transfer(
         workers: of local processes or a local cluster.
         shard: "i/n" trains this part only, for schedulers; merge the folders afterwards.
         retry_failed: train again what failed.
-        trackers: called with the outcome of every width and seed, as ``lazyrich.sweep.tracker_for`` makes them.
+        trackers: called with the outcome of every width and seed, or texts for ``lazyrich.sweep.tracker_for``.
         progress: called with (trainings done, in all, what is next).
         so_far: called with the result of what is finished, every few seconds once two widths have a seed of every plan.
         command: how a person repeats this, for the report.

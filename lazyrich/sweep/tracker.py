@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -37,6 +37,27 @@ def tracker_for(text: str) -> Tracker:
     if kind not in TRACKERS or not (colon and name):
         raise SweepError(f"got tracker '{text}', expected tensorboard:FOLDER, wandb:PROJECT, trackio:PROJECT or mlflow:NAME")
     return TRACKERS[kind](name)
+
+
+def trackers_of(given: Any) -> list[Callable[[Outcome], None]]:
+    """Callables and texts such as ``"wandb:PROJECT"``, one or several, as callables, before anything is trained.
+
+    Raises:
+        SweepError: for what is neither, and whatever ``tracker_for`` refuses.
+
+    Example:
+        >>> trackers_of([print, 3])
+        Traceback (most recent call last):
+        ...
+        lazyrich.errors.SweepError: got tracker 3, expected a function of an outcome, or a text such as 'wandb:PROJECT'
+    """
+    several = [given] if callable(given) or not isinstance(given, Iterable) or isinstance(given, str) else given
+    found = []
+    for one in several:
+        if not callable(one) and not isinstance(one, str):
+            raise SweepError(f"got tracker {one!r}, expected a function of an outcome, or a text such as 'wandb:PROJECT'")
+        found.append(tracker_for(one) if isinstance(one, str) else one)
+    return found
 
 
 class TensorBoard:

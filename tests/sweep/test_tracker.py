@@ -109,3 +109,19 @@ def test_a_library_that_is_missing_is_named(monkeypatch):
     for word in ("wandb", "wandb:", "paper:x"):
         with pytest.raises(SweepError, match=f"got tracker '{word}'"):
             tracker_for(word)
+
+
+@pytest.mark.parametrize("given", ["wandb:paper", ["wandb:paper"]])
+def test_a_text_makes_a_tracker_and_what_is_none_is_refused_before_any_trial(given, library, tmp_path):
+    module, ran = library("wandb"), []
+    sweep(lambda lr: {"loss": lr}, {"lr": [1]}, tmp_path / "s", callbacks=given)
+    assert [name for name, _, _ in module.calls] == ["init", "log", "finish"]
+    for wrong, says in (
+        ("paper", "got tracker 'paper'"),
+        (["paper:x"], "got tracker 'paper:x'"),
+        ([3], "got tracker 3"),
+        (3, "3"),
+    ):
+        with pytest.raises(SweepError, match=says):
+            sweep(lambda lr: ran.append(lr), {"lr": [1]}, tmp_path / "t", callbacks=wrong)
+    assert not ran
