@@ -59,7 +59,7 @@ def run(words: Sequence[str]) -> None:
             optimizer: sgd, momentum, adam, adamw or signsgd.
             base: width at which the plan is the plain network.
             widths: widths to train, increasing.
-            lrs: learning rates at the base width, increasing (default: twelve octaves around a usual one).
+            lrs: learning rates at the base width, increasing (default: twelve, over eleven octaves around a usual one).
             seeds: networks a width and learning rate.
             steps: training steps a network.
             batch: samples a step.

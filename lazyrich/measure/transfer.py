@@ -134,7 +134,7 @@ def transfer(
         plans: one or several, from ``lazyrich.plan``, with their families.
         data: whatever ``lazyrich.data.load`` reads.
         widths: at least two, increasing.
-        lrs: at least four, increasing; by default twelve octaves around a rate that moves small networks.
+        lrs: at least four, increasing; by default twelve, eleven octaves around a rate that moves small networks with the plans' optimizer.
         seeds: of initialisation and batches.
         steps: of every training.
         batch: samples a step.
@@ -315,8 +315,7 @@ def _grid(
     prints = [(plan.fingerprint, repr(plan.family)) for plan in given]
     if twice := [plan for i, plan in enumerate(given) if prints[i] in prints[:i]]:
         raise UsageError(f"got {twice[0].scheme.name} for {twice[0].optimizer_name} twice, expected every plan once")
-    middle = RATES.get(given[0].optimizer_name, 0.001)
-    rates = asked or tuple(middle * 2.0**k for k in OCTAVES)
+    rates = asked or _usual(given)
     if not math.isfinite(weight_decay) or weight_decay < 0:
         raise UsageError(f"got weight decay {weight_decay}, expected a number from 0 on")
     for name, value in (("seeds", seeds), ("steps", steps), ("batch", batch), ("evaluate", evaluate)):
@@ -331,6 +330,18 @@ def _grid(
         given, arrays, name, function, ordered, rates, seeds, steps, batch, min(evaluate, len(arrays)), float(weight_decay),
         device, meet, engine,
     )  # fmt: skip
+
+
+def _usual(plans: Sequence[Plan]) -> tuple[float, ...]:
+    """A grid around the rate of the plans' optimizer, which one grid is not for several whose rates differ."""
+    middles = {plan.optimizer_name: RATES.get(plan.optimizer_name, 0.001) for plan in plans}
+    if len({*middles.values()}) > 1:
+        usual = ", ".join(f"{name} (about {rate:g})" for name, rate in middles.items())
+        raise UsageError(
+            f"got plans for {usual} without learning rates, expected rates that reach the optimum of each; give lrs=, or a study an "
+            "optimizer"
+        )
+    return tuple(next(iter(middles.values())) * 2.0**k for k in OCTAVES)
 
 
 def ordered_axes(widths: Any, lrs: Any) -> tuple[tuple[int, ...], tuple[float, ...]]:

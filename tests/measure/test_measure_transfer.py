@@ -573,3 +573,13 @@ def test_an_edited_network_trains_again_and_the_older_trainings_are_told(tmp_pat
     assert told == [f"2 finished trials of the network as it was before are in {tmp_path / 'run'} too; they were not used."]
     beside = lzr.plan(after.family, lzr.standard(), "adam")
     assert lzr.transfer([after, beside], **options).reproduce["notes"] == told
+
+
+def test_optimizers_of_other_usual_rates_have_no_grid_in_common():
+    plans = [lzr.plan(PAIR, lzr.mup(), optimizer) for optimizer in ("adam", "sgd")]
+    with pytest.raises(
+        UsageError, match=r"got plans for adam \(about 0.003\), sgd \(about 0.1\) without learning rates.*give lrs="
+    ):
+        lzr.transfer(plans, **SMALL | {"lrs": None})
+    module = sys.modules["lazyrich.measure.transfer"]
+    assert len(module._usual(plans[:1])) == 12
