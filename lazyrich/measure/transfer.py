@@ -134,7 +134,7 @@ def transfer(
         plans: one or several, from ``lazyrich.plan``, with their families.
         data: whatever ``lazyrich.data.load`` reads.
         widths: at least two, increasing.
-        lrs: at least four, increasing; by default twelve, eleven octaves around a rate that moves small networks with the plans' optimizer.
+        lrs: at least four, increasing; by default twelve, over eleven octaves around one that moves small networks.
         seeds: of initialisation and batches.
         steps: of every training.
         batch: samples a step.
@@ -338,8 +338,8 @@ def _usual(plans: Sequence[Plan]) -> tuple[float, ...]:
     if len({*middles.values()}) > 1:
         usual = ", ".join(f"{name} (about {rate:g})" for name, rate in middles.items())
         raise UsageError(
-            f"got plans for {usual} without learning rates, expected rates that reach the optimum of each; give lrs=, or a study an "
-            "optimizer"
+            f"got plans for {usual} without learning rates, expected rates that reach the optimum of each; give lrs=, or every "
+            "optimizer a study"
         )
     return tuple(next(iter(middles.values())) * 2.0**k for k in OCTAVES)
 
