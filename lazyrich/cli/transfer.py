@@ -25,6 +25,7 @@ def run(words: Sequence[str]) -> None:
         steps: int = 200,
         batch: int = 64,
         evaluate: int = 1000,
+        test: int = 0,
         weight_decay: float = 0.0,
         data: str = "digits",
         data_root: str | None = None,
@@ -63,7 +64,8 @@ def run(words: Sequence[str]) -> None:
             seeds: networks a width and learning rate.
             steps: training steps a network.
             batch: samples a step.
-            evaluate: fixed samples on which the loss after training is measured.
+            evaluate: fixed samples, of those that are trained on, on which the loss after training is measured.
+            test: hold so many samples out and measure the loss on them instead.
             weight_decay: weight decay of the base-width network.
             data: digits, mnist, fashion_mnist, or module:function.
             data_root: folder of the image files (default: $LAZYRICH_DATA and the usual places).
@@ -114,7 +116,7 @@ def run(words: Sequence[str]) -> None:
         folder = out or Path("runs") / slug("transfer", families[0].name, *scheme, optimizer)
         with Live(folder) as page, progress("transfer") as show:
             result = run_transfer(
-                plans, arrays, widths, lrs or None, seeds, steps=steps, batch=batch, evaluate=evaluate,
+                plans, arrays, widths, lrs or None, seeds, steps=steps, batch=batch, evaluate=evaluate, test=test,
                 weight_decay=weight_decay, loss=loss, device=device, meet=meet, engine=engine, folder=folder / "trials",
                 executor=executor, workers=workers, shard=shard, retry_failed=retry_failed, progress=show,
                 trackers=[tracker_for(text) for text in track], so_far=page.draw,

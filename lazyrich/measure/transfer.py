@@ -52,6 +52,7 @@ class Grid:
     device: str
     meet: bool
     engine: str
+    held: ArrayData | None = None
 
     @property
     def context(self) -> dict[str, Any]:
@@ -93,7 +94,13 @@ class Grid:
             "obligations met": self.meet,
             "engine": self.engine,
             "device": self.device,
-        }
+        } | ({} if self.held is None else {"test": len(self.held)})  # a store of before goes on where nothing is held out
+
+    def shown(self) -> dict[str, Any]:
+        """The settings as a person reads them."""
+        where = f"{self.evaluate} samples that are trained on" if self.held is None else f"{len(self.held)} held-out samples"
+        owed = met(self.plans, self.widths, self.meet)
+        return self.settings(self.plans[0]) | {"evaluated on": where, "obligations met": owed}
 
 
 def transfer(
@@ -106,6 +113,7 @@ def transfer(
     steps: int = 200,
     batch: int = 64,
     evaluate: int = 1000,
+    test: int = 0,
     weight_decay: float = 0.0,
     loss: str | Loss | None = None,
     device: str = "cpu",
@@ -123,12 +131,12 @@ def transfer(
 ) -> TransferResult:
     """The best learning rate at every width, how it shifts, and what it costs to keep the smallest network's.
 
-    Every plan is trained at every width, learning rate and seed; the loss after training is measured on fixed samples of the
-    data. The optimum of every width and seed is smoothed by a parabola; its shift is the slope of log2(lr*) a doubling of the
-    width, with an interval that counts the grid's step where an optimum is a point of it, as the last rate before training
-    diverges is. The regret is the loss at the smallest network's optimum above the best one, as part of what training gains at
-    all, with an interval from the seeds. Learning rates are those of the plan at its base width: what
-    ``plan.optimizer(model, lr=...)`` takes.
+    Every plan is trained at every width, learning rate and seed; the loss after training is measured on fixed samples that are
+    trained on, or with ``test`` on held-out ones. The optimum of every width and seed is smoothed by a parabola; its shift is the
+    slope of log2(lr*) a doubling of the width, with an interval that counts the grid's step where an optimum is a point of it, as
+    the last rate before training diverges is. The regret is the loss at the smallest network's optimum above the best one, as
+    part of what training gains at all, with an interval from the seeds. Learning rates are those of the plan at its base width:
+    what ``plan.optimizer(model, lr=...)`` takes.
 
     Args:
         plans: one or several, from ``lazyrich.plan``, with their families.
@@ -138,7 +146,8 @@ def transfer(
         seeds: of initialisation and batches.
         steps: of every training.
         batch: samples a step.
-        evaluate: fixed samples on which the loss after training is measured (at most all).
+        evaluate: fixed samples, of those that are trained on, on which the loss after training is measured (at most all).
+        test: hold so many samples out and measure the loss on them instead.
         weight_decay: of the base-width network.
         loss: name or function; by default by the targets.
         device: where to train.
@@ -167,7 +176,7 @@ def transfer(
         >>> result.schemes[0].best[16].lr > 0
         True
     """
-    grid = _grid(plans, data, widths, lrs, seeds, steps, batch, evaluate, weight_decay, loss, device, meet, engine)
+    grid = _grid(plans, data, widths, lrs, seeds, steps, batch, evaluate, test, weight_decay, loss, device, meet, engine)
     where = Where(folder, executor, workers, shard, retry_failed, progress, trackers)
     trials = _trials(grid, finished(run_row, grid.context, where))
 
@@ -178,9 +187,8 @@ def transfer(
             "date": date.today().isoformat(),
             "notes": [*debts(grid.plans, grid.widths, grid.meet), *done.notes],
         }
-        settings = grid.settings(grid.plans[0]) | {"obligations met": met(grid.plans, grid.widths, grid.meet)}
         values = [row | {"plan": grid.names.index(row["plan"])} for row in done.values]
-        return summarise(grid.plans, widths, grid.lrs, values, settings, reproduce)
+        return summarise(grid.plans, widths, grid.lrs, values, grid.shown(), reproduce)
 
     def partly(done: Trainings) -> None:
         done = _joined(grid, done)
@@ -296,13 +304,13 @@ def _evaluated(grid: Grid, model: torch.nn.Module, x: Tensor, y: Tensor) -> floa
 
 
 def _fixed(grid: Grid) -> tuple[Tensor, Tensor]:
-    part = grid.data.subset(grid.evaluate, seed=0)
+    part = grid.data.subset(grid.evaluate, seed=0) if grid.held is None else grid.held
     return part.x, part.y
 
 
 def _grid(
     plans: Plan | Sequence[Plan], data: Any, widths: Sequence[int], lrs: Sequence[float] | None, seeds: int, steps: int,
-    batch: int, evaluate: int, weight_decay: float, loss: str | Loss | None, device: str, meet: bool, engine: str,
+    batch: int, evaluate: int, test: int, weight_decay: float, loss: str | Loss | None, device: str, meet: bool, engine: str,
 ) -> Grid:  # fmt: skip
     given = tuple(map(as_plan, plans if isinstance(plans, (list, tuple)) else (plans,)))
     if not given:
@@ -322,14 +330,25 @@ def _grid(
         if value < 1:
             raise UsageError(f"got {name} = {value}, expected at least 1")
     refuse_device(device)
-    arrays = data if isinstance(data, ArrayData) else load(data)
+    arrays, held = _parted(data if isinstance(data, ArrayData) else load(data), test)
     name, function = loss_for(loss, arrays.y)
     for plan in given:
         refuse_misfit(plan.build(ordered[0]).eval(), ordered[0], arrays, batch, function)
+    seen = min(evaluate, len(arrays)) if held is None else len(held)
     return Grid(
-        given, arrays, name, function, ordered, rates, seeds, steps, batch, min(evaluate, len(arrays)), float(weight_decay),
-        device, meet, engine,
+        given, arrays, name, function, ordered, rates, seeds, steps, batch, seen, float(weight_decay),
+        device, meet, engine, held,
     )  # fmt: skip
+
+
+def _parted(data: ArrayData, test: int) -> tuple[ArrayData, ArrayData | None]:
+    """Samples to train on, and those held out, from one permutation."""
+    if not 0 <= test < len(data):
+        raise UsageError(f"got test = {test}, expected 0 to {len(data) - 1}: some of the {len(data)} samples are trained on")
+    if test == 0:
+        return data, None
+    whole = data.subset(len(data), seed=0)
+    return replace(whole, x=whole.x[test:], y=whole.y[test:]), replace(whole, x=whole.x[:test], y=whole.y[:test])
 
 
 def _usual(plans: Sequence[Plan]) -> tuple[float, ...]:

@@ -21,6 +21,7 @@ def transfer_chapter(result: TransferPage, key: str) -> dict[str, Any]:
         "template": "transfer.html.j2",
         "verb": "transfer",
         "result": result,
+        "on": dict(result.settings).get("evaluated on", "fixed samples"),
         "widths": [swatch_of(f"width {w}", *width_style(i, len(widths))) for i, w in enumerate(widths)],
         "schemes": [_scheme(s, figure.curves(s, span, f"{key}-curves{i}")) for i, s in enumerate(result.schemes)],
         "swatches": [swatch_of(s.name, *figure.scheme_style(i)) for i, s in enumerate(result.schemes)],

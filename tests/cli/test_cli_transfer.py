@@ -113,7 +113,8 @@ def test_a_loss_of_ones_own_is_named_and_its_code_is_part_of_the_key(tmp_path, m
 
 def test_the_export_has_a_row_a_learning_rate(tmp_path, capsys):
     out, table = tmp_path / "run", tmp_path / "t.json"
-    assert main([*WORDS, "--scheme", "mup", "--out", str(out)]) == 0
+    assert main([*WORDS, "--scheme", "mup", "--test", "99", "--out", str(out)]) == 0
+    assert json.loads((out / "result.json").read_text())["settings"]["evaluated on"] == "99 held-out samples"
     assert main(["export", str(out), str(table)]) == 0
     assert "lists are in one cell: lrs, losses; --tidy writes a row an entry" in capsys.readouterr().out
     assert main(["export", str(out), str(table), "--tidy"]) == 0

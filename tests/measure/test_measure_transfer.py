@@ -581,3 +581,16 @@ def test_optimizers_of_other_usual_rates_have_no_grid_in_common():
         lzr.transfer(plans, **SMALL | {"lrs": None})
     module = sys.modules["lazyrich.measure.transfer"]
     assert len(module._usual(plans[:1])) == 12
+
+
+def test_samples_that_are_held_out_are_not_trained_on_and_the_loss_is_measured_on_them(tmp_path):
+    x = torch.randn(24, 64, generator=torch.Generator().manual_seed(0))
+    data, plan = (x, torch.arange(24) % 10), lzr.plan(PAIR, lzr.mup(), "adam")
+    options = SMALL | {"data": data, "seeds": 1, "steps": 60, "batch": 16, "evaluate": 16}
+    seen, held = (lzr.transfer(plan, folder=tmp_path, test=test, **options) for test in (0, 8))
+    assert losses(seen).min() < 0.1 < 2 < losses(held).min(), "random labels are learned by heart"
+    assert seen.settings["evaluated on"] == "16 samples that are trained on"
+    assert held.settings["evaluated on"] == "8 held-out samples"
+    assert "measured on 8 held-out samples, the geometric" in lzr.render(held, tmp_path / "page.html").read_text()
+    with pytest.raises(UsageError, match=r"got test = 24, expected 0 to 23"):
+        lzr.transfer(plan, test=24, **options)
