@@ -94,8 +94,8 @@ class Transferred:
             )
         if coarse := [str(width) for width, found in self.best.items() if found.step]:
             return (
-                f"inconclusive (best learning rate {{}}): at width {', '.join(coarse)} the best rate is known to a step of the grid "
-                f"only, as where it is the last before training diverges; give a finer grid of learning rates.{beside}"
+                f"inconclusive (best learning rate {{}}): at width {', '.join(coarse)} the best rate is known to a step of the "
+                f"grid only, as where it is the last before training diverges; give a finer grid of learning rates.{beside}"
             )
         if self.edges:
             return f"inconclusive (best learning rate {{}}): {self.ends.said('width')}; or add seeds."

@@ -1,5 +1,6 @@
 """Transfer: optima of known curves to the digit, and a study that finds what a kill left undone."""
 
+import dataclasses
 import math
 import sys
 
@@ -594,3 +595,55 @@ def test_samples_that_are_held_out_are_not_trained_on_and_the_loss_is_measured_o
     assert "measured on 8 held-out samples, the geometric" in lzr.render(held, tmp_path / "page.html").read_text()
     with pytest.raises(UsageError, match=r"got test = 24, expected 0 to 23"):
         lzr.transfer(plan, test=24, **options)
+
+
+def several(*shifts, scatter=0.0):
+    """A result of as many schemes, named by letters."""
+    parts = [study(shift, scatter) for shift in shifts]
+    schemes = tuple(dataclasses.replace(part, name=name) for name, part in zip("abcdef", parts, strict=False))
+    reproduce = {"command": "c", "versions": {}, "date": "", "notes": []}
+    return TransferResult("t", schemes, (64, 128, 256), tuple(LRS), {}, reproduce)
+
+
+def test_what_is_true_of_several_schemes_is_said_once(tmp_path):
+    found = several(0.0, 0.0, -1.0, scatter=2.0)
+    first, *_ = found.sentences
+    assert first.startswith("a (") and ", b (" in first and first.count("add seeds or widths, or a finer grid") == 1
+    assert str(found).count("no width is worse than a narrower one") == 1
+    page = lzr.render(found, tmp_path / "page.html").read_text()
+    assert page.count('<p class="lead">') == len(found.sentences)
+
+
+def test_an_interval_wider_than_the_grid_is_not_told_and_one_seed_has_words_for_none(tmp_path):
+    wild = {w: np.array([bowl(-4.0 + move) for move in moves]) for w, moves in ((64, (-2, 2)), (128, (2, -2)))}
+    one = {w: np.array([bowl(-4.0)]) for w in (64, 128)}
+    for curves, said, on_page in (
+        (wild, "its interval wider than the grid", "interval wider"),
+        (one, "no interval with", "no interval"),
+    ):
+        found = dataclasses.replace(
+            several(0.0), schemes=(transferred("s", LRS, curves, dict.fromkeys(curves, 2.3)),), widths=(64, 128)
+        )
+        assert said in found.sentence and "inf" not in found.sentence and found.schemes[0].transfers is None
+        assert on_page in lzr.render(found, tmp_path / "page.html").read_text()
+
+
+def test_the_end_of_a_grid_is_named_with_the_next_rates():
+    falling, rising = ([2.0 ** (sign * k) for k in range(9)] for sign in (-1, 1))
+    curves = {64: np.array([rising] * 2), 128: np.array([bowl(-4.0)] * 2), 256: np.array([falling] * 2)}
+    said = transferred("s", LRS, curves, dict.fromkeys(curves, 900.0)).sentence
+    assert "at width 64 is an end of the grid, its smallest rate" in said
+    assert "at width 256 is an end of the grid, its largest rate; --lrs with 0.000977, 0.00195, 2, 4 too" in said
+
+
+@pytest.mark.parametrize(("far", "word"), [(False, True), (True, None)])
+def test_a_seed_at_an_end_of_the_grid_beside_the_others_leaves_the_verdict(far, word):
+    near = [bowl(-0.6), bowl(-0.7), bowl(-0.4)]
+    near[2] = [*near[2][:-1], near[2][-2] * 0.9999]  # lowest at the last rate, by a hair
+    curves = {w: np.array([bowl(-0.6), bowl(-0.7), bowl(-0.6)]) for w in (64, 128, 256)}
+    curves[128] = np.array([bowl(-4.0), bowl(-4.1), near[2]] if far else near)
+    found = transferred("s", LRS, curves, dict.fromkeys(curves, 2.3))
+    assert found.edges == (128,) and not found.best[128].edge
+    assert found.transfers is word
+    assert "the best learning rate at width 128 is an end of the grid for some seeds, its largest rate" in found.sentence
+    assert "octaves" in found.sentence
