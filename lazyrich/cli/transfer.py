@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from lazyrich.cli.command import Factory, Live, command_line, pairs, parse, progress, rules, slug
+
+if TYPE_CHECKING:
+    from lazyrich.measure.transfer_result import TransferResult
+    from lazyrich.scaling import Plan
 
 
 def run(words: Sequence[str]) -> None:
@@ -126,8 +132,47 @@ def run(words: Sequence[str]) -> None:
         for made in plans:
             depth = [f"depth{made.family.depth}"] if len(families) > 1 and made.family else []
             files.append(made.save(folder / f"{slug(made.scheme.name, optimizer, *depth)}.json"))
+        result = replace(result, reproduce=result.reproduce | {"use": _use(result, plans, files, known, meet)})
         print(result, end="\n\n")
+        if result.wider_lrs:
+            wider = command_line("transfer", [*_without("--lrs", words), "--lrs", *map(str, result.wider_lrs)])
+            print(f"a wider grid, of which only the new rates are trained: {wider}")
         print(f"plans: {', '.join(str(file) for file in files)}")
+        print(*result.reproduce["use"], sep="\n")
         print(f"page: {page.finish(result)}")
 
     parse(transfer, "transfer", words)
+
+
+def _use(
+    result: TransferResult, plans: Sequence[Plan], files: Sequence[Path], roles: Mapping[str, str], meet: bool
+) -> list[str]:
+    """Lines of Python that train by the plan that costs least to keep, at the widest width."""
+    last = result.widths[-1]
+    costs = {i: s.regret[last] for i, s in enumerate(result.schemes) if math.isfinite(s.best[last].lr)}
+    if not costs:
+        return []
+    at = min(costs, key=lambda i: (not result.schemes[i].transfers, math.isnan(costs[i]), costs[i]))
+    found, family = result.schemes[at], plans[at].family
+    assert family is not None
+    depth = "" if family.depth is None else f", depth={family.depth}"
+    made = f"lazyrich.Family({family.name}, base={family.base}{depth}{f', roles={roles}' if roles else ''})"
+    rate = found.best[result.widths[0] if found.transfers else last].lr
+    hooks = ", meet=True" if meet and plans[at].obligations else ""
+    mine = "plan.meet_(plan.apply_(model))" if hooks else "plan.apply_(model)"
+    return [
+        f'plan = lazyrich.Plan.load("{files[at]}", family={made})',
+        f"model = plan.build({last}{hooks})  # or {mine}, a network that you built",
+        f"optimizer = plan.optimizer(model, lr={rate:.3g})  # the best at width "
+        + (f"{result.widths[0]}, kept" if found.transfers else str(last)),
+    ]
+
+
+def _without(option: str, words: Sequence[str]) -> list[str]:
+    """A command's words without an option and its values."""
+    kept: list[str] = []
+    inside = False
+    for word in words:
+        inside = word.partition("=")[0] == option or (inside and not word.startswith("--"))
+        kept += [] if inside else [word]
+    return kept

@@ -62,7 +62,7 @@ class Ends:
             for all_, whose in ((True, ""), (False, " for some seeds")):
                 if some := [str(place) for place in places if (place in self.whole) is all_]:
                     parts.append(f"at {axis} {', '.join(some)} is an end of the grid{whose}, its {end} rate")
-        return f"the best learning rate {' and '.join(parts)}; --lrs with {', '.join(f'{lr:g}' for lr in self.beyond)} too"
+        return f"the best learning rate {', and '.join(parts)}; --lrs with {', '.join(f'{lr:g}' for lr in self.beyond)} too"
 
 
 def ends_of(lrs: Sequence[float], best: Mapping[int, Optimum], each: Mapping[int, Sequence[Optimum]]) -> Ends:

@@ -289,9 +289,10 @@ def network_of(plan: Plan) -> str:
     Example:
         >>> import lazyrich as lzr
         >>> network_of(lzr.plan(lzr.Family(lzr.zoo.mlp, base=8), lzr.mup(), "adam")).rpartition(" ")[0]
-        'Family(mlp, base=8)'
+        'Family(mlp, base=8), depth None'
     """
-    return f"{plan.family!r} {plan.family.fingerprint if plan.family else ''}"
+    family = plan.family
+    return f"{family!r}, depth {family.depth} {family.fingerprint}" if family else ""
 
 
 @torch.no_grad()

@@ -187,6 +187,12 @@ class TransferResult:
         """All of them."""
         return " ".join(self.sentences)
 
+    @property
+    def wider_lrs(self) -> tuple[float, ...]:
+        """The grid with the next rates at the ends where an optimum is; empty where none is at an end."""
+        new = {lr for part in (*self.schemes, *self.depths) for lr in part.ends.beyond}
+        return tuple(sorted({*self.lrs, *new})) if new else ()
+
     def rows(self) -> list[dict[str, Any]]:
         """Every training as a flat record."""
         return [

@@ -65,6 +65,7 @@ class TransferPage:
     notes: tuple[str, ...] = ()
     depths: tuple[DepthPart, ...] = ()
     sentences: tuple[str, ...] = ()
+    use: tuple[str, ...] = ()
 
 
 def read_transfer(value: Mapping[str, Any], path: str = "result") -> TransferPage:
@@ -92,6 +93,7 @@ def read_transfer(value: Mapping[str, Any], path: str = "result") -> TransferPag
         notes=reproduce.texts("notes"),
         depths=tuple(_depth(n) for n in node.nodes("depths", required=False)),
         sentences=node.texts("sentences"),
+        use=reproduce.texts("use"),
     )
 
 

@@ -2,12 +2,16 @@
 
 import importlib
 import json
+import shlex
 
 import pytest
+import torch
 
+import lazyrich
 from lazyrich.cli import main
 from lazyrich.cli.command import Live
 from lazyrich.cli.report import refresh_sweep
+from lazyrich.cli.transfer import _without as without
 
 WORDS = ["transfer", "lazyrich.zoo:mlp", "--base", "8", "--widths", "8", "16", "--steps", "5", "--seeds", "2", "--lrs",
          "0.001", "0.004", "0.016", "0.064"]  # fmt: skip
@@ -138,3 +142,27 @@ def test_residual_branches_are_scaled_with_the_depth(tmp_path, capsys):
         ) is owed
     (duty,) = json.loads((tmp_path / "run" / "mup-adam-depth2.json").read_text())["obligations"]
     assert (duty["base_size"], duty["exponent"]) == (1, -1)
+
+
+def test_the_output_ends_with_lines_that_run_and_a_command_for_a_wider_grid(tmp_path, monkeypatch, capsys):
+    out = tmp_path / "run"
+    assert main([*WORDS, "--scheme", "mup", "--out", str(out)]) == 0
+    *_, wider, plans, load, build, step, page = capsys.readouterr().out.splitlines()
+    assert plans.startswith("plans: ") and page.startswith("page: ")
+    scope = {"lazyrich": lazyrich, "mlp": lazyrich.zoo.mlp}
+    exec("\n".join([load, build, step]), scope)
+    assert scope["model"](torch.zeros(2, 64)).shape == (2, 10)
+    assert isinstance(scope["optimizer"], torch.optim.Adam)
+    html = (out / "report.html").read_text()
+    assert "Train by it" in html and "plan.optimizer(model, lr=" in html
+    command = shlex.split(wider.partition(": ")[2])
+    assert command.count("--lrs") == 1 and command[-3:] == ["0.064", "0.256", "1.02"]
+    assert main(command[1:]) == 0
+    stored = capsys.readouterr().out
+    assert "of other settings" not in stored
+
+
+def test_an_option_is_taken_out_of_a_command_with_its_values():
+    assert without("--lrs", ["f:g", "--lrs", "1", "2", "--seeds", "3", "--lrs=4", "--out", "x"]) == [
+        "f:g", "--seeds", "3", "--out", "x"
+    ]  # fmt: skip

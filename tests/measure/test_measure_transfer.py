@@ -574,6 +574,9 @@ def test_an_edited_network_trains_again_and_the_older_trainings_are_told(tmp_pat
     assert told == [f"2 finished trials of the network as it was before are in {tmp_path / 'run'} too; they were not used."]
     beside = lzr.plan(after.family, lzr.standard(), "adam")
     assert lzr.transfer([after, beside], **options).reproduce["notes"] == told
+    for depth in (1, 2):  # another depth is no edit
+        plan = lzr.plan(lzr.Family(lzr.zoo.residual_mlp, base=8, depth=depth), lzr.mup(), "adam")
+        assert lzr.transfer(plan, **options | {"folder": tmp_path / "deep"}).reproduce["notes"] == []
 
 
 def test_optimizers_of_other_usual_rates_have_no_grid_in_common():
