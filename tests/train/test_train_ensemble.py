@@ -14,6 +14,7 @@ import lazyrich as lzr
 from lazyrich.errors import TrainError
 from lazyrich.train import Member, engine_for, train, train_all
 from lazyrich.train.likeness import likeness
+from lazyrich.train.optimizers import StackedOptimizer
 from lazyrich.train.probe import Probe
 
 X, Y = torch.randn(6, 16, 5, dtype=torch.float64), torch.randint(3, (6, 16))
@@ -670,3 +671,27 @@ def test_compiled_members_do_what_the_others_do(backend, monkeypatch):
     assert used
     for run, other in zip(*found, strict=True):
         assert (run.diverged, run.losses) == (other.diverged, pytest.approx(other.losses, rel=1e-9, nan_ok=True))
+
+
+def test_changed_settings_are_seen_whatever_holds_them():
+    parts = [nn.Parameter(torch.ones(2)) for _ in range(2)]
+    each = [torch.optim.Adam([p], lr=0.1) for p in parts]
+    stacked = StackedOptimizer(each, [(torch.ones(2, 2), parts)])
+    group = each[1].param_groups[0]
+
+    def seen(change):
+        change()
+        found = stacked._changed()
+        stacked._build()
+        return found
+
+    assert not seen(lambda: None)
+    assert not seen(lambda: group.update(lr=float("0.1"), betas=(0.9, 0.999))), "equal values in other objects"
+    assert seen(lambda: group.update(lr=0.2)) and not stacked._changed()
+    assert seen(lambda: group.update(lr=torch.tensor(0.2))), "a tensor is none of the number that it holds"
+    assert seen(lambda: group.update(lr=torch.tensor(0.2))), "nor another tensor"
+    assert seen(lambda: parts[0].requires_grad_(False)) and seen(lambda: parts[0].requires_grad_(True))
+    assert seen(lambda: group.update(lr=0.3))
+    state = each[1].state_dict()
+    assert not seen(lambda: each[1].load_state_dict(state)), "groups that were replaced by equal ones"
+    assert seen(lambda: each[1].add_param_group({"params": [nn.Parameter(torch.ones(1))]}))
