@@ -132,7 +132,7 @@ def run(words: Sequence[str]) -> None:
         for made in plans:
             depth = [f"depth{made.family.depth}"] if len(families) > 1 and made.family else []
             files.append(made.save(folder / f"{slug(made.scheme.name, optimizer, *depth)}.json"))
-        result = replace(result, reproduce=result.reproduce | {"use": _use(result, plans, files, known, meet)})
+        result = replace(result, reproduce={**result.reproduce, "use": _use(result, plans, files, known, meet)})
         print(result, end="\n\n")
         if result.wider_lrs:
             wider = command_line("transfer", [*_without("--lrs", words), "--lrs", *map(str, result.wider_lrs)])

@@ -75,8 +75,8 @@ class Transferred:
         if self.ends.whole:
             return Said(self.name, f"{self.ends.said('width')}.")
         words, at = self._words(), "a doubling of the width"
-        found = [shifted(self.shift, list(self.best), self.ends.octaves, unit) for unit in (f" {at}", "")]
-        return Said(self.name, words, *found, at)
+        long, short = (shifted(self.shift, list(self.best), self.ends.octaves, unit) for unit in (f" {at}", ""))
+        return Said(self.name, words, long, short, at)
 
     def _words(self) -> str:
         first, last = min(self.best), max(self.best)
@@ -147,8 +147,8 @@ class DepthShift:
         if self.ends.whole:
             return Said(self.name, f"{self.ends.said('depth')}.")
         at = f"a doubling of the depth at width {self.width}"
-        found = [shifted(self.shift, self.depths, self.ends.octaves, unit) for unit in (f" {at}", "")]
-        return Said(self.name, self._words(), *found, at)
+        long, short = (shifted(self.shift, self.depths, self.ends.octaves, unit) for unit in (f" {at}", ""))
+        return Said(self.name, self._words(), long, short, at)
 
     def _words(self) -> str:
         if self.edges:
