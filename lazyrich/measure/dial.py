@@ -183,16 +183,17 @@ def dial(
     trials = [{"r": q, "width": width, "seed": seed} for width in study.widths for q in study.r for seed in range(study.seeds)]
     where = Where(folder, executor, workers, shard, retry_failed, progress, trackers)
     plans = [study.plan(q, gamma0) for q in study.r for gamma0 in (study.richness[0], study.richness[-1])]
+    owed, word = debts(plans, study.widths, study.meet), met(plans, study.widths, study.meet)
 
     def found(done: Trainings, widths: Sequence[int]) -> DialResult:
         reproduce = {
             "command": command or "lazyrich.dial(family, data, ...) with the settings above",
             "versions": {"lazyrich": __version__, "torch": torch.__version__, "python": platform.python_version()},
             "date": date.today().isoformat(),
-            "notes": [*debts(plans, study.widths, study.meet), *done.notes],
+            "notes": [*owed, *done.notes],
         }
         points = [point for row in done.values for point in row["points"] if point["width"] in widths]
-        settings = study.settings() | {"widths": list(widths), "obligations met": met(plans, study.widths, study.meet)}
+        settings = study.settings() | {"widths": list(widths), "obligations met": word}
         return summarise(study.family.name, points, settings, reproduce)
 
     def partly(done: Trainings) -> None:

@@ -179,16 +179,17 @@ def transfer(
     grid = _grid(plans, data, widths, lrs, seeds, steps, batch, evaluate, test, weight_decay, loss, device, meet, engine)
     where = Where(folder, executor, workers, shard, retry_failed, progress, trackers)
     trials = _trials(grid, finished(run_row, grid.context, where))
+    owed, settings = debts(grid.plans, grid.widths, grid.meet), grid.shown()
 
     def found(done: Trainings, widths: Sequence[int]) -> TransferResult:
         reproduce = {
             "command": command or "lazyrich.transfer(plans, data, ...) with the settings above",
             "versions": {"lazyrich": __version__, "torch": torch.__version__, "python": platform.python_version()},
             "date": date.today().isoformat(),
-            "notes": [*debts(grid.plans, grid.widths, grid.meet), *done.notes],
+            "notes": [*owed, *done.notes],
         }
         values = [row | {"plan": grid.names.index(row["plan"])} for row in done.values]
-        return summarise(grid.plans, widths, grid.lrs, values, grid.shown(), reproduce)
+        return summarise(grid.plans, widths, grid.lrs, values, settings, reproduce)
 
     def partly(done: Trainings) -> None:
         done = _joined(grid, done)
