@@ -99,7 +99,7 @@ def run(words: Sequence[str]) -> None:
                 progress=show, trackers=[tracker_for(text) for text in track], so_far=page.draw,
                 command=command_line("dial", words),
             )  # fmt: skip
-        print(result, *result.reproduce["notes"], sep="\n", end="\n\n")
+        print(result, end="\n\n")
         print(f"page: {page.finish(result)}")
 
     parse(dial, "dial", words)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from lazyrich.cli.command import Factory, Live, command_line, pairs, parse, progress, rules, slug
+
+if TYPE_CHECKING:
+    from lazyrich.measure.transfer_result import TransferResult
+    from lazyrich.scaling import Plan
 
 
 def run(words: Sequence[str]) -> None:
@@ -25,6 +31,7 @@ def run(words: Sequence[str]) -> None:
         steps: int = 200,
         batch: int = 64,
         evaluate: int = 1000,
+        test: int = 0,
         weight_decay: float = 0.0,
         data: str = "digits",
         data_root: str | None = None,
@@ -33,6 +40,9 @@ def run(words: Sequence[str]) -> None:
         images: bool = False,
         loss: str | None = None,
         depths: tuple[int, ...] = (),
+        branches: tuple[str, ...] = (),
+        base_depth: int | None = None,
+        depth_exponent: float = 0.5,
         roles: tuple[str, ...] = (),
         init: tuple[str, ...] = (),
         meet: Annotated[bool, tyro.conf.arg(aliases=["--meet-obligations"])] = False,
@@ -56,11 +66,12 @@ def run(words: Sequence[str]) -> None:
             optimizer: sgd, momentum, adam, adamw or signsgd.
             base: width at which the plan is the plain network.
             widths: widths to train, increasing.
-            lrs: learning rates at the base width, increasing (default: twelve octaves around a usual one).
+            lrs: learning rates at the base width, increasing (default: twelve, over eleven octaves around a usual one).
             seeds: networks a width and learning rate.
             steps: training steps a network.
             batch: samples a step.
-            evaluate: fixed samples on which the loss after training is measured.
+            evaluate: fixed samples, of those that are trained on, on which the loss after training is measured.
+            test: hold so many samples out and measure the loss on them instead.
             weight_decay: weight decay of the base-width network.
             data: digits, mnist, fashion_mnist, or module:function.
             data_root: folder of the image files (default: $LAZYRICH_DATA and the usual places).
@@ -69,6 +80,9 @@ def run(words: Sequence[str]) -> None:
             images: give the network images (batch, channels, height, width) instead of flat vectors.
             loss: cross_entropy, mse, half_mse, or path/to/file.py:function of (output, target) (default: by the targets).
             depths: second argument of the factory, if it takes one; several ask how the best learning rate moves with it.
+            branches: patterns of the modules that are residual branches, which --meet scales with the depth.
+            base_depth: number of branches at which the network was tuned (default: the smallest depth's).
+            depth_exponent: of the branches' multiplier: 0.5 is Depth-muP, 1 is CompleteP.
             roles: pattern=role for tensors whose role shapes cannot tell.
             init: pattern=std at the base width, or pattern=rule: '*=he(relu)', '*=critical(tanh, 0.05)' ... (see lazyrich init).
             meet: meet the plan's obligations by hooks.
@@ -88,18 +102,27 @@ def run(words: Sequence[str]) -> None:
         from lazyrich.reference import resolve
         from lazyrich.scaling import parse as parse_scheme
         from lazyrich.scaling import plan as make_plan
+        from lazyrich.scaling.obligation import branches as paths
         from lazyrich.sweep import tracker_for
 
         ordered_axes(widths, lrs or None)  # before networks are made
         called, known = resolve(factory), pairs(roles, "roles")
         families = [Family(called, base, depth=depth, roles=known) for depth in depths or (None,)]
-        plans = [make_plan(family, parse_scheme(text), optimizer, init=rules(init)) for text in scheme for family in families]
+        if branches and base_depth is None:
+            base_depth = len(paths(min(families, key=lambda family: family.depth or 0).sketch(base), branches[0]))
+        plans = [
+            make_plan(
+                family, parse_scheme(text), optimizer, init=rules(init), branches=branches, base_depth=base_depth,
+                depth_exponent=depth_exponent,
+            )
+            for text in scheme for family in families
+        ]  # fmt: skip
         arrays = load(data, root=data_root, target=target, flatten=not images)
         arrays = arrays if samples is None else arrays.subset(samples)
         folder = out or Path("runs") / slug("transfer", families[0].name, *scheme, optimizer)
         with Live(folder) as page, progress("transfer") as show:
             result = run_transfer(
-                plans, arrays, widths, lrs or None, seeds, steps=steps, batch=batch, evaluate=evaluate,
+                plans, arrays, widths, lrs or None, seeds, steps=steps, batch=batch, evaluate=evaluate, test=test,
                 weight_decay=weight_decay, loss=loss, device=device, meet=meet, engine=engine, folder=folder / "trials",
                 executor=executor, workers=workers, shard=shard, retry_failed=retry_failed, progress=show,
                 trackers=[tracker_for(text) for text in track], so_far=page.draw,
@@ -109,8 +132,47 @@ def run(words: Sequence[str]) -> None:
         for made in plans:
             depth = [f"depth{made.family.depth}"] if len(families) > 1 and made.family else []
             files.append(made.save(folder / f"{slug(made.scheme.name, optimizer, *depth)}.json"))
-        print(result, *result.reproduce["notes"], sep="\n", end="\n\n")
+        result = replace(result, reproduce={**result.reproduce, "use": _use(result, plans, files, known, meet)})
+        print(result, end="\n\n")
+        if result.wider_lrs:
+            wider = command_line("transfer", [*_without("--lrs", words), "--lrs", *map(str, result.wider_lrs)])
+            print(f"a wider grid, of which only the new rates are trained: {wider}")
         print(f"plans: {', '.join(str(file) for file in files)}")
+        print(*result.reproduce["use"], sep="\n")
         print(f"page: {page.finish(result)}")
 
     parse(transfer, "transfer", words)
+
+
+def _use(
+    result: TransferResult, plans: Sequence[Plan], files: Sequence[Path], roles: Mapping[str, str], meet: bool
+) -> list[str]:
+    """Lines of Python that train by the plan that costs least to keep, at the widest width."""
+    last = result.widths[-1]
+    costs = {i: s.regret[last] for i, s in enumerate(result.schemes) if math.isfinite(s.best[last].lr)}
+    if not costs:
+        return []
+    at = min(costs, key=lambda i: (not result.schemes[i].transfers, math.isnan(costs[i]), costs[i]))
+    found, family = result.schemes[at], plans[at].family
+    assert family is not None
+    depth = "" if family.depth is None else f", depth={family.depth}"
+    made = f"lazyrich.Family({family.name}, base={family.base}{depth}{f', roles={roles}' if roles else ''})"
+    rate = found.best[result.widths[0] if found.transfers else last].lr
+    hooks = ", meet=True" if meet and plans[at].obligations else ""
+    mine = "plan.meet_(plan.apply_(model))" if hooks else "plan.apply_(model)"
+    return [
+        f'plan = lazyrich.Plan.load("{files[at]}", family={made})',
+        f"model = plan.build({last}{hooks})  # or {mine}, a network that you built",
+        f"optimizer = plan.optimizer(model, lr={rate:.3g})  # the best at width "
+        + (f"{result.widths[0]}, kept" if found.transfers else str(last)),
+    ]
+
+
+def _without(option: str, words: Sequence[str]) -> list[str]:
+    """A command's words without an option and its values."""
+    kept: list[str] = []
+    inside = False
+    for word in words:
+        inside = word.partition("=")[0] == option or (inside and not word.startswith("--"))
+        kept += [] if inside else [word]
+    return kept

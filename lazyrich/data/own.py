@@ -56,6 +56,10 @@ def from_object(value: Any, name: str, alone: bool) -> ArrayData:
         return ArrayData(_inputs(value[0], name), _targets(value[1], name), name)
     if isinstance(value, Mapping):
         raise DataError(_of_names(value, name))
+    if isinstance(value, torch.utils.data.DataLoader):
+        raise DataError(
+            f"got a DataLoader for '{name}', {_EXPECTED}; give its data set, loader.dataset: batches are drawn of that by a seed"
+        )
     plain = isinstance(value, (str, bytes))
     if not plain and hasattr(value, "__len__") and hasattr(value, "__getitem__"):
         return _from_dataset(value, name, alone)

@@ -20,6 +20,7 @@ from lazyrich.family import Family, Role, as_family
 from lazyrich.fingerprint import fingerprint
 from lazyrich.measure.centred import Centred
 from lazyrich.measure.check import RATES, refuse_device, whole_numbers
+from lazyrich.measure.debt import debts, met
 from lazyrich.measure.dial_result import DialResult, summarise
 from lazyrich.measure.movement import feature_movement, kernel_distance, kernel_movement
 from lazyrich.measure.trainings import Progress, Trainings, Where, comparable, refuse_misfit, run_trainings
@@ -118,7 +119,7 @@ def dial(
     workers: int | None = None,
     shard: str | None = None,
     retry_failed: bool = False,
-    trackers: Sequence[Callable[[Outcome], None]] = (),
+    trackers: Sequence[Callable[[Outcome], None] | str] | str = (),
     progress: Progress | None = None,
     so_far: Callable[[DialResult], None] | None = None,
     command: str = "",
@@ -158,7 +159,7 @@ def dial(
         workers: of local processes or a local cluster.
         shard: "i/n" trains this part only, for schedulers; merge the folders afterwards.
         retry_failed: train again what failed.
-        trackers: called with the outcome of every r, width and seed, as ``lazyrich.sweep.tracker_for`` makes them.
+        trackers: called with the outcome of every r, width and seed, or texts for ``lazyrich.sweep.tracker_for``.
         progress: called with (trainings done, in all, what is next).
         so_far: called with the result of what is finished, every few seconds once a width has a seed at every r.
         command: how a person repeats this, for the report.
@@ -181,16 +182,19 @@ def dial(
     )  # fmt: skip
     trials = [{"r": q, "width": width, "seed": seed} for width in study.widths for q in study.r for seed in range(study.seeds)]
     where = Where(folder, executor, workers, shard, retry_failed, progress, trackers)
+    plans = [study.plan(q, gamma0) for q in study.r for gamma0 in (study.richness[0], study.richness[-1])]
+    owed, word = debts(plans, study.widths, study.meet), met(plans, study.widths, study.meet)
 
     def found(done: Trainings, widths: Sequence[int]) -> DialResult:
         reproduce = {
             "command": command or "lazyrich.dial(family, data, ...) with the settings above",
             "versions": {"lazyrich": __version__, "torch": torch.__version__, "python": platform.python_version()},
             "date": date.today().isoformat(),
-            "notes": list(done.notes),
+            "notes": [*owed, *done.notes],
         }
         points = [point for row in done.values for point in row["points"] if point["width"] in widths]
-        return summarise(study.family.name, points, study.settings() | {"widths": list(widths)}, reproduce)
+        settings = study.settings() | {"widths": list(widths), "obligations met": word}
+        return summarise(study.family.name, points, settings, reproduce)
 
     def partly(done: Trainings) -> None:
         rows = [(row["points"][0], row) for row in done.values]

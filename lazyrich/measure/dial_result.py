@@ -98,7 +98,9 @@ class DialResult:
         sizes = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
         table = ["  ".join(c.ljust(n) for c, n in zip(row, sizes, strict=True)).rstrip() for row in [header, *rows]]
         rule = "-" * max(map(len, table))
-        return "\n".join([self.title, *self.sentences, rule, *table, rule, *map(str, self.laws)])
+        return "\n".join(
+            [self.title, *self.sentences, rule, *table, rule, *map(str, self.laws), *self.reproduce.get("notes", ())]
+        )
 
 
 def summarise(

@@ -36,7 +36,7 @@ class Where:
         shard: "i/n", this part of the trainings only.
         retry_failed: run trainings again that failed or died.
         progress: called with (trainings done, in all, what came last).
-        trackers: called with the outcome of every trial.
+        trackers: called with the outcome of every trial, or texts that make such.
     """
 
     folder: str | Path | None = None
@@ -45,7 +45,7 @@ class Where:
     shard: str | None = None
     retry_failed: bool = False
     progress: Progress | None = None
-    trackers: Sequence[Callable[[Outcome], None]] = ()
+    trackers: Sequence[Callable[[Outcome], None] | str] | str = ()
 
 
 @dataclass(frozen=True)
@@ -126,6 +126,7 @@ def run_trainings(
     many: float = 1,
     so_far: Callable[[Trainings], None] | None = None,
     together: Sequence[str] = (),
+    stale: Callable[[Mapping[str, Any]], bool] = lambda value: False,
 ) -> Trainings:
     """What ``function(study, **trial)`` returns for all trials, in their order.
 
@@ -138,6 +139,7 @@ def run_trainings(
         many: trainings a trial, their mean where trials differ, for the progress.
         so_far: called with what is finished, every few seconds.
         together: settings whose values are not parted by shards; trials that differ in them only count as one.
+        stale: whether a value of this context is one that the study can no longer use, as that of an edited network.
 
     Raises:
         Unfinished: after a shard, which has no result of its own.
@@ -171,8 +173,15 @@ def run_trainings(
             so_far=None if so_far is None else lambda results: so_far(_partial(results)),
         )
         with Store(folder) as store:
-            others = sum(outcome.settings.get("study") != digest for outcome in store.all(name))
-    notes = (f"{others} finished trials of other settings are in {where.folder} too; they were not used.",) if others else ()
+            kept = store.all(name)
+        ours = [outcome for outcome in kept if outcome.settings.get("study") == digest]
+        unused = {
+            "other settings": len(kept) - len(ours),
+            "the network as it was before": sum(outcome.status == "done" and stale(outcome.value) for outcome in ours),
+        }
+    notes = tuple(
+        f"{n} finished trials of {what} are in {where.folder} too; they were not used." for what, n in unused.items() if n
+    )
     if results.failures:
         raise SweepError(f"{results}; the others are kept: mend the cause, then repeat with retry_failed (--retry-failed)")
     if part:

@@ -21,6 +21,7 @@ from lazyrich.data import ArrayData, load
 from lazyrich.errors import UsageError
 from lazyrich.fingerprint import fingerprint
 from lazyrich.measure.check import RATES, refuse_device, whole_numbers
+from lazyrich.measure.debt import debts, met
 from lazyrich.measure.trainings import Progress, Trainings, Where, comparable, finished, refuse_misfit, run_trainings
 from lazyrich.measure.transfer_result import TransferResult, summarise
 from lazyrich.scaling import Plan, as_plan
@@ -51,6 +52,7 @@ class Grid:
     device: str
     meet: bool
     engine: str
+    held: ArrayData | None = None
 
     @property
     def context(self) -> dict[str, Any]:
@@ -62,6 +64,12 @@ class Grid:
         """Of every plan, by what it is, so that a study goes on with other plans beside it."""
         own = [json.dumps([self.settings(plan)[k] for k in OF_PLAN]) for plan in self.plans]
         return [hashlib.sha256(text.encode()).hexdigest()[:8] for text in own]
+
+    def edited(self, row: Mapping[str, Any]) -> bool:
+        """Whether a row is of one of these families as its code was before, or with other roles."""
+        own = [network_of(plan) for plan in self.plans]
+        name = row.get("network", "")
+        return bool(name) and name not in own and name.rpartition(" ")[0] in {one.rpartition(" ")[0] for one in own}
 
     def settings(self, plan: Plan) -> dict[str, Any]:
         """The settings that decide every number of one plan's trainings."""
@@ -86,7 +94,13 @@ class Grid:
             "obligations met": self.meet,
             "engine": self.engine,
             "device": self.device,
-        }
+        } | ({} if self.held is None else {"test": len(self.held)})  # a store of before goes on where nothing is held out
+
+    def shown(self) -> dict[str, Any]:
+        """The settings as a person reads them."""
+        where = f"{self.evaluate} samples that are trained on" if self.held is None else f"{len(self.held)} held-out samples"
+        owed = met(self.plans, self.widths, self.meet)
+        return self.settings(self.plans[0]) | {"evaluated on": where, "obligations met": owed}
 
 
 def transfer(
@@ -99,6 +113,7 @@ def transfer(
     steps: int = 200,
     batch: int = 64,
     evaluate: int = 1000,
+    test: int = 0,
     weight_decay: float = 0.0,
     loss: str | Loss | None = None,
     device: str = "cpu",
@@ -109,29 +124,30 @@ def transfer(
     workers: int | None = None,
     shard: str | None = None,
     retry_failed: bool = False,
-    trackers: Sequence[Callable[[Outcome], None]] = (),
+    trackers: Sequence[Callable[[Outcome], None] | str] | str = (),
     progress: Progress | None = None,
     so_far: Callable[[TransferResult], None] | None = None,
     command: str = "",
 ) -> TransferResult:
     """The best learning rate at every width, how it shifts, and what it costs to keep the smallest network's.
 
-    Every plan is trained at every width, learning rate and seed; the loss after training is measured on fixed samples of the
-    data. The optimum of every width and seed is smoothed by a parabola; its shift is the slope of log2(lr*) a doubling of the
-    width, with an interval that counts the grid's step where an optimum is a point of it, as the last rate before training
-    diverges is. The regret is the loss at the smallest network's optimum above the best one, as part of what training gains at
-    all, with an interval from the seeds. Learning rates are those of the plan at its base width: what
-    ``plan.optimizer(model, lr=...)`` takes.
+    Every plan is trained at every width, learning rate and seed; the loss after training is measured on fixed samples that are
+    trained on, or with ``test`` on held-out ones. The optimum of every width and seed is smoothed by a parabola; its shift is the
+    slope of log2(lr*) a doubling of the width, with an interval that counts the grid's step where an optimum is a point of it, as
+    the last rate before training diverges is. The regret is the loss at the smallest network's optimum above the best one, as
+    part of what training gains at all, with an interval from the seeds. Learning rates are those of the plan at its base width:
+    what ``plan.optimizer(model, lr=...)`` takes.
 
     Args:
         plans: one or several, from ``lazyrich.plan``, with their families.
         data: whatever ``lazyrich.data.load`` reads.
         widths: at least two, increasing.
-        lrs: at least four, increasing; by default twelve octaves around a rate that moves small networks.
+        lrs: at least four, increasing; by default twelve, over eleven octaves around one that moves small networks.
         seeds: of initialisation and batches.
         steps: of every training.
         batch: samples a step.
-        evaluate: fixed samples on which the loss after training is measured (at most all).
+        evaluate: fixed samples, of those that are trained on, on which the loss after training is measured (at most all).
+        test: hold so many samples out and measure the loss on them instead.
         weight_decay: of the base-width network.
         loss: name or function; by default by the targets.
         device: where to train.
@@ -143,7 +159,7 @@ def transfer(
         workers: of local processes or a local cluster.
         shard: "i/n" trains this part only, for schedulers; merge the folders afterwards.
         retry_failed: train again what failed.
-        trackers: called with the outcome of every width and seed, as ``lazyrich.sweep.tracker_for`` makes them.
+        trackers: called with the outcome of every width and seed, or texts for ``lazyrich.sweep.tracker_for``.
         progress: called with (trainings done, in all, what is next).
         so_far: called with the result of what is finished, every few seconds once two widths have a seed of every plan.
         command: how a person repeats this, for the report.
@@ -160,19 +176,20 @@ def transfer(
         >>> result.schemes[0].best[16].lr > 0
         True
     """
-    grid = _grid(plans, data, widths, lrs, seeds, steps, batch, evaluate, weight_decay, loss, device, meet, engine)
+    grid = _grid(plans, data, widths, lrs, seeds, steps, batch, evaluate, test, weight_decay, loss, device, meet, engine)
     where = Where(folder, executor, workers, shard, retry_failed, progress, trackers)
     trials = _trials(grid, finished(run_row, grid.context, where))
+    owed, settings = debts(grid.plans, grid.widths, grid.meet), grid.shown()
 
     def found(done: Trainings, widths: Sequence[int]) -> TransferResult:
         reproduce = {
             "command": command or "lazyrich.transfer(plans, data, ...) with the settings above",
             "versions": {"lazyrich": __version__, "torch": torch.__version__, "python": platform.python_version()},
             "date": date.today().isoformat(),
-            "notes": list(done.notes),
+            "notes": [*owed, *done.notes],
         }
         values = [row | {"plan": grid.names.index(row["plan"])} for row in done.values]
-        return summarise(grid.plans, widths, grid.lrs, values, grid.settings(grid.plans[0]), reproduce)
+        return summarise(grid.plans, widths, grid.lrs, values, settings, reproduce)
 
     def partly(done: Trainings) -> None:
         done = _joined(grid, done)
@@ -184,8 +201,9 @@ def transfer(
 
     many = _rates_a_trial(trials, shard)
     done = run_trainings(
-        run_row, grid, trials, grid.context, where, many=many, so_far=partly if so_far else None, together=TOGETHER
-    )
+        run_row, grid, trials, grid.context, where, many=many, so_far=partly if so_far else None, together=TOGETHER,
+        stale=grid.edited,
+    )  # fmt: skip
     return found(_joined(grid, done), grid.widths)
 
 
@@ -256,6 +274,7 @@ def run_row(grid: Grid, plan: str, scheme: str, width: int, seed: int, lrs: Sequ
     return {
         "plan": plan,
         "scheme": scheme,
+        "network": network_of(chosen),
         "width": width,
         "seed": seed,
         "lrs": list(lrs),
@@ -263,6 +282,18 @@ def run_row(grid: Grid, plan: str, scheme: str, width: int, seed: int, lrs: Sequ
         "losses": losses,
         "engine": runs[0].engine,
     }
+
+
+def network_of(plan: Plan) -> str:
+    """The family of a plan and, behind the last space, its code, shapes and roles.
+
+    Example:
+        >>> import lazyrich as lzr
+        >>> network_of(lzr.plan(lzr.Family(lzr.zoo.mlp, base=8), lzr.mup(), "adam")).rpartition(" ")[0]
+        'Family(mlp, base=8), depth None'
+    """
+    family = plan.family
+    return f"{family!r}, depth {family.depth} {family.fingerprint}" if family else ""
 
 
 @torch.no_grad()
@@ -275,13 +306,13 @@ def _evaluated(grid: Grid, model: torch.nn.Module, x: Tensor, y: Tensor) -> floa
 
 
 def _fixed(grid: Grid) -> tuple[Tensor, Tensor]:
-    part = grid.data.subset(grid.evaluate, seed=0)
+    part = grid.data.subset(grid.evaluate, seed=0) if grid.held is None else grid.held
     return part.x, part.y
 
 
 def _grid(
     plans: Plan | Sequence[Plan], data: Any, widths: Sequence[int], lrs: Sequence[float] | None, seeds: int, steps: int,
-    batch: int, evaluate: int, weight_decay: float, loss: str | Loss | None, device: str, meet: bool, engine: str,
+    batch: int, evaluate: int, test: int, weight_decay: float, loss: str | Loss | None, device: str, meet: bool, engine: str,
 ) -> Grid:  # fmt: skip
     given = tuple(map(as_plan, plans if isinstance(plans, (list, tuple)) else (plans,)))
     if not given:
@@ -294,22 +325,44 @@ def _grid(
     prints = [(plan.fingerprint, repr(plan.family)) for plan in given]
     if twice := [plan for i, plan in enumerate(given) if prints[i] in prints[:i]]:
         raise UsageError(f"got {twice[0].scheme.name} for {twice[0].optimizer_name} twice, expected every plan once")
-    middle = RATES.get(given[0].optimizer_name, 0.001)
-    rates = asked or tuple(middle * 2.0**k for k in OCTAVES)
+    rates = asked or _usual(given)
     if not math.isfinite(weight_decay) or weight_decay < 0:
         raise UsageError(f"got weight decay {weight_decay}, expected a number from 0 on")
     for name, value in (("seeds", seeds), ("steps", steps), ("batch", batch), ("evaluate", evaluate)):
         if value < 1:
             raise UsageError(f"got {name} = {value}, expected at least 1")
     refuse_device(device)
-    arrays = data if isinstance(data, ArrayData) else load(data)
+    arrays, held = _parted(data if isinstance(data, ArrayData) else load(data), test)
     name, function = loss_for(loss, arrays.y)
     for plan in given:
         refuse_misfit(plan.build(ordered[0]).eval(), ordered[0], arrays, batch, function)
+    seen = min(evaluate, len(arrays)) if held is None else len(held)
     return Grid(
-        given, arrays, name, function, ordered, rates, seeds, steps, batch, min(evaluate, len(arrays)), float(weight_decay),
-        device, meet, engine,
+        given, arrays, name, function, ordered, rates, seeds, steps, batch, seen, float(weight_decay),
+        device, meet, engine, held,
     )  # fmt: skip
+
+
+def _parted(data: ArrayData, test: int) -> tuple[ArrayData, ArrayData | None]:
+    """Samples to train on, and those held out, from one permutation."""
+    if not 0 <= test < len(data):
+        raise UsageError(f"got test = {test}, expected 0 to {len(data) - 1}: some of the {len(data)} samples are trained on")
+    if test == 0:
+        return data, None
+    whole = data.subset(len(data), seed=0)
+    return replace(whole, x=whole.x[test:], y=whole.y[test:]), replace(whole, x=whole.x[:test], y=whole.y[:test])
+
+
+def _usual(plans: Sequence[Plan]) -> tuple[float, ...]:
+    """A grid around the rate of the plans' optimizer, which one grid is not for several whose rates differ."""
+    middles = {plan.optimizer_name: RATES.get(plan.optimizer_name, 0.001) for plan in plans}
+    if len({*middles.values()}) > 1:
+        usual = ", ".join(f"{name} (about {rate:g})" for name, rate in middles.items())
+        raise UsageError(
+            f"got plans for {usual} without learning rates, expected rates that reach the optimum of each; give lrs=, or every "
+            "optimizer a study"
+        )
+    return tuple(next(iter(middles.values())) * 2.0**k for k in OCTAVES)
 
 
 def ordered_axes(widths: Any, lrs: Any) -> tuple[tuple[int, ...], tuple[float, ...]]:

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from lazyrich.measure.ends import Ends, ends_of
 from lazyrich.measure.optimum import Optimum, loss_at, optimum
 from lazyrich.measure.scatter import Scatter
 from lazyrich.measure.slope import Slope, fit_slope
+from lazyrich.measure.transfer_sentence import Said, cost, percent, shifted, together
 from lazyrich.scaling import Plan
 
 STEADY = 0.15  # octaves a doubling of the width within which a learning rate is said to stay put
@@ -39,7 +41,8 @@ class Transferred:
             differ at these two rates; NaN where one seed tells none.
         wider_is_better: whether no width's best loss is worse than a narrower one's beyond the scatter of their seeds (1 study in
             20 at most says so of widths that do not differ); None where a width has no best loss, and with one seed.
-        edges: widths whose best learning rate is an end of the grid, for some seeds or all.
+        ends: widths whose best learning rate is an end of the grid, for some seeds or all.
+        inner: the shift without the seeds whose best is an end of the grid: a flat curve is lowest anywhere.
     """
 
     name: str
@@ -50,67 +53,67 @@ class Transferred:
     regret: Mapping[int, float]
     regret_error: Mapping[int, float]
     wider_is_better: bool | None
-    edges: tuple[int, ...]
+    ends: Ends
+    inner: Slope
+
+    @property
+    def edges(self) -> tuple[int, ...]:
+        """Widths whose best learning rate is an end of the grid, for some seeds or all."""
+        return self.ends.places
 
     @property
     def transfers(self) -> bool | None:
         """Whether the best learning rate stays put; None where the interval cannot tell."""
-        low, high = self.shift.low, self.shift.high
-        if math.isnan(low) or self.edges:
-            return None
-        if abs(self.shift.value) <= STEADY and low >= -2 * STEADY and high <= 2 * STEADY:
-            return True
-        return False if low > STEADY or high < -STEADY else None
+        words = {_kept(self.shift), _kept(self.inner)}
+        return None if self.ends.whole or len(words) > 1 else words.pop()
 
     @property
-    def sentence(self) -> str:
+    def said(self) -> Said:
         """What it means and what to do."""
+        if lost := [str(width) for width, curve in self.curves.items() if not np.isfinite(curve).any()]:
+            return Said(self.name, f"every training diverged at width {', '.join(lost)}; give smaller learning rates.")
+        if self.ends.whole:
+            return Said(self.name, f"{self.ends.said('width')}.")
+        words, at = self._words(), "a doubling of the width"
+        long, short = (shifted(self.shift, list(self.best), self.ends.octaves, unit) for unit in (f" {at}", ""))
+        return Said(self.name, words, long, short, at)
+
+    def _words(self) -> str:
         first, last = min(self.best), max(self.best)
-        moved = f"best learning rate {_shift(self.shift)} a doubling of the width"
-        lost = [width for width, curve in self.curves.items() if not np.isfinite(curve).any()]
-        if lost:
-            return f"{self.name}: every training diverged at width {', '.join(map(str, lost))}; give smaller learning rates."
-        if self.edges:
-            widths = ", ".join(map(str, self.edges))
-            whose = "" if any(self.best[w].edge for w in self.edges) else " for some seeds"
-            return (
-                f"{self.name}: the best learning rate at width {widths} is an end of the grid{whose}; widen it to see the "
-                "optimum."
-            )
+        costs = cost(self.regret[last], self.regret_error[last])
+        beside = f" ({self.ends.said('width')})" if self.edges else ""
         if self.transfers:
             return (
-                f"{self.name}: it transfers ({moved}). Tune at width {first}, use lr {self.best[first].lr:.3g} at every width: "
-                f"at {last} {_cost(self.regret[last], self.regret_error[last])}."
+                f"it transfers (best learning rate {{}}). Tune at width {first}, use lr {self.best[first].lr:.3g} at every width: "
+                f"at {last} {costs}.{beside}"
             )
         if self.transfers is False:
-            factor = 2**self.shift.value
             return (
-                f"{self.name}: it does not transfer ({moved}). Multiply the learning rate by {factor:.2g} at every doubling, or "
-                f"use a scheme that keeps it; with width {first}'s, at {last} {_cost(self.regret[last], self.regret_error[last])}."
+                f"it does not transfer (best learning rate {{}}). Multiply the learning rate by {2**self.shift.value:.2g} at every "
+                f"doubling, or use a scheme that keeps it; with width {first}'s, at {last} {costs}.{beside}"
             )
         if coarse := [str(width) for width, found in self.best.items() if found.step]:
             return (
-                f"{self.name}: inconclusive ({moved}): at width {', '.join(coarse)} the best rate is known to a step of the grid "
-                "only, as where it is the last before training diverges; give a finer grid of learning rates."
+                f"inconclusive (best learning rate {{}}): at width {', '.join(coarse)} the best rate is known to a step of the "
+                f"grid only, as where it is the last before training diverges; give a finer grid of learning rates.{beside}"
             )
-        return f"{self.name}: inconclusive ({moved}); add seeds or widths, or a finer grid of learning rates."
+        if self.edges:
+            return f"inconclusive (best learning rate {{}}): {self.ends.said('width')}; or add seeds."
+        return "inconclusive (best learning rate {}); add seeds or widths, or a finer grid of learning rates."
+
+    @property
+    def sentence(self) -> str:
+        """What it means and what to do, in a sentence of its own."""
+        return str(self.said)
 
 
-def _cost(regret: float, error: float) -> str:
-    if math.isnan(regret):
-        return "training gains nothing at any rate"
-    if math.isinf(regret):
-        return "training diverges"
-    if regret >= 1:
-        return "training ends no lower than it began"
-    known = f" ± {100 * error:.2g} %" if error >= 1e-4 else ""
-    if regret < 1e-3:
-        return "that costs nothing that can be seen" + (f" (0{known})" if error >= 1e-3 else "")
-    return f"that costs {100 * regret:.2g}{known or ' %'} of what training gains"
-
-
-def _shift(shift: Slope) -> str:
-    return f"{shift.value:+.2f} ± {shift.half_width:.2f} octaves"
+def _kept(shift: Slope) -> bool | None:
+    """Whether a best learning rate that moves so stays put; None where the interval cannot tell."""
+    if math.isnan(shift.low):
+        return None
+    if abs(shift.value) <= STEADY and shift.low >= -2 * STEADY and shift.high <= 2 * STEADY:
+        return True
+    return False if shift.low > STEADY or shift.high < -STEADY else None
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,7 @@ class DepthShift:
         width: of the networks.
         best: the smoothed optimum by depth.
         shift: slope of log2(best learning rate) a doubling of the depth.
-        edges: depths whose best learning rate is an end of the grid, for some seeds or all.
+        ends: depths whose best learning rate is an end of the grid, for some seeds or all.
     """
 
     name: str
@@ -131,25 +134,35 @@ class DepthShift:
     width: int
     best: tuple[float, ...]
     shift: Slope
-    edges: tuple[int, ...] = ()
+    ends: Ends
+
+    @property
+    def edges(self) -> tuple[int, ...]:
+        """Depths whose best learning rate is an end of the grid, for some seeds or all."""
+        return self.ends.places
+
+    @property
+    def said(self) -> Said:
+        """What it means."""
+        if self.ends.whole:
+            return Said(self.name, f"{self.ends.said('depth')}.")
+        at = f"a doubling of the depth at width {self.width}"
+        long, short = (shifted(self.shift, self.depths, self.ends.octaves, unit) for unit in (f" {at}", ""))
+        return Said(self.name, self._words(), long, short, at)
+
+    def _words(self) -> str:
+        if self.edges:
+            return f"inconclusive in depth ({{}}): {self.ends.said('depth')}; or add seeds."
+        if self.shift.low >= -2 * STEADY and self.shift.high <= 2 * STEADY:
+            return "the best learning rate stays put as the depth grows ({})."
+        if self.shift.low > STEADY or self.shift.high < -STEADY:
+            return "the best learning rate moves with the depth ({}); tune it at the depth that you will use."
+        return "inconclusive in depth ({}); add seeds or depths, or a finer grid of learning rates."
 
     @property
     def sentence(self) -> str:
-        """What it means."""
-        moved = f"{_shift(self.shift)} a doubling of the depth at width {self.width}"
-        if self.edges:
-            depths = ", ".join(map(str, self.edges))
-            return (
-                f"{self.name}: the best learning rate at depth {depths} is an end of the grid for some seeds or all; widen it to "
-                "see the optimum."
-            )
-        if self.shift.low >= -2 * STEADY and self.shift.high <= 2 * STEADY:
-            return f"{self.name}: the best learning rate stays put as the depth grows ({moved})."
-        if self.shift.low > STEADY or self.shift.high < -STEADY:
-            return (
-                f"{self.name}: the best learning rate moves with the depth ({moved}); tune it at the depth that you will use."
-            )
-        return f"{self.name}: inconclusive in depth ({moved}); add seeds or depths, or a finer grid of learning rates."
+        """What it means, in a sentence of its own."""
+        return str(self.said)
 
 
 @dataclass(frozen=True)
@@ -166,13 +179,19 @@ class TransferResult:
 
     @property
     def sentences(self) -> tuple[str, ...]:
-        """What every scheme does as the width grows, and as the depth does where several were asked."""
-        return tuple(part.sentence for part in (*self.schemes, *self.depths))
+        """What the schemes do as the width grows, and as the depth does where several were asked; what is true of several once."""
+        return together([part.said for part in (*self.schemes, *self.depths)])
 
     @property
     def sentence(self) -> str:
         """All of them."""
         return " ".join(self.sentences)
+
+    @property
+    def wider_lrs(self) -> tuple[float, ...]:
+        """The grid with the next rates at the ends where an optimum is; empty where none is at an end."""
+        new = {lr for part in (*self.schemes, *self.depths) for lr in part.ends.beyond}
+        return tuple(sorted({*self.lrs, *new})) if new else ()
 
     def rows(self) -> list[dict[str, Any]]:
         """Every training as a flat record."""
@@ -190,6 +209,7 @@ class TransferResult:
             "kind": "transfer",
             "title": self.title,
             "sentence": self.sentence,
+            "sentences": list(self.sentences),
             "settings": dict(self.settings),
             "schemes": [_scheme(s, self.widths, self.lrs) for s in self.schemes],
             "depths": [
@@ -210,14 +230,14 @@ class TransferResult:
         header = ["scheme", "width", "best lr", "loss", "regret of transfer"]
         rows = [
             [s.name, str(w), f"{s.best[w].lr:.3g}" + (" (end of grid)" if s.best[w].edge else ""), f"{s.best[w].loss:.4g}",
-             _percent(s.regret[w], s.regret_error[w])]
+             percent(s.regret[w], s.regret_error[w])]
             for s in self.schemes for w in self.widths
         ]  # fmt: skip
         sizes = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
         table = ["  ".join(c.ljust(n) for c, n in zip(row, sizes, strict=True)).rstrip() for row in [header, *rows]]
-        better = [f"{s.name}: {WIDER[s.wider_is_better]}" for s in self.schemes]
+        better = together([Said(s.name, WIDER[s.wider_is_better]) for s in self.schemes])
         rule = "-" * max(map(len, table))
-        return "\n".join([self.title, *self.sentences, rule, *table, rule, *better])
+        return "\n".join([self.title, *self.sentences, rule, *table, rule, *better, *self.reproduce.get("notes", ())])
 
 
 def summarise(
@@ -254,8 +274,8 @@ def _along_depth(name: str, found: Mapping[int, Transferred], lrs: Sequence[floa
     width = max(found[depths[0]].curves)
     each = [_optima(lrs, found[d].curves[width], found[d].start[width]) for d in depths]
     best = tuple(found[d].best[width].lr for d in depths)
-    edges = tuple(d for d, own in zip(depths, each, strict=True) if found[d].best[width].edge or any(o.edge for o in own))
-    return DepthShift(name, depths, width, best, _moved(depths, each), edges)
+    ends = ends_of(lrs, {d: found[d].best[width] for d in depths}, dict(zip(depths, each, strict=True)))
+    return DepthShift(name, depths, width, best, _moved(depths, each), ends)
 
 
 def _optima(lrs: Sequence[float], curve: np.ndarray, start: float) -> list[Optimum]:
@@ -263,10 +283,11 @@ def _optima(lrs: Sequence[float], curve: np.ndarray, start: float) -> list[Optim
     return [optimum(lrs, row, start) for row in curve]
 
 
-def _moved(along: Sequence[int], each: Sequence[Sequence[Optimum]]) -> Slope:
-    """The slope of every seed's optimum, which may be no better known than to a step of the grid."""
-    steps = [float(np.mean([found.step for found in own])) for own in each]
-    return fit_slope(along, [[found.lr for found in row] for row in zip(*each, strict=True)]).on_grid(along, steps)
+def _moved(along: Sequence[int], each: Sequence[Sequence[Optimum]], inner: bool = False) -> Slope:
+    """The slope of every seed's optimum, which may be no better known than to a step of the grid; without those at its ends."""
+    steps = [float(np.mean([found.step for found in own if not (inner and found.edge)] or [math.nan])) for own in each]
+    rates = [[math.nan if inner and found.edge else found.lr for found in row] for row in zip(*each, strict=True)]
+    return fit_slope(along, rates).on_grid(along, steps)
 
 
 def transferred(name: str, lrs: Sequence[float], curves: Mapping[int, np.ndarray], start: Mapping[int, float]) -> Transferred:
@@ -274,13 +295,13 @@ def transferred(name: str, lrs: Sequence[float], curves: Mapping[int, np.ndarray
     widths = sorted(curves)
     best = {w: optimum(lrs, _mean(curves[w]), start[w]) for w in widths}
     each = {w: _optima(lrs, curves[w], start[w]) for w in widths}
-    edges = tuple(w for w in widths if best[w].edge or any(found.edge for found in each[w]))
     kept = best[widths[0]].lr
     regret = {w: _regret(lrs, _mean(curves[w]), kept, start[w]) for w in widths}
     error = {w: _regret_error(lrs, curves[w], (kept, best[w]), start[w]) for w in widths}
     better = _wider_is_better([[loss_at(lrs, row, best[w].lr, start[w]) for row in curves[w]] for w in widths])
-    shift = _moved(widths, list(each.values()))
-    return Transferred(name, dict(curves), dict(start), best, shift, regret, error, better, edges)
+    shift, inner = (_moved(widths, list(each.values()), left_out) for left_out in (False, True))
+    ends = ends_of(lrs, best, each)
+    return Transferred(name, dict(curves), dict(start), best, shift, regret, error, better, ends, inner)
 
 
 def _wider_is_better(losses: Sequence[Sequence[float]]) -> bool | None:
@@ -322,11 +343,6 @@ def _mean(curve: np.ndarray) -> np.ndarray:
 
 def _numbers(values: Sequence[float | None]) -> list[float]:
     return [math.nan if v is None else float(v) for v in values]
-
-
-def _percent(value: float, error: float) -> str:
-    known = f" ± {100 * error:.2f}" if math.isfinite(error) else ""
-    return "diverges" if math.isinf(value) else ("undefined" if math.isnan(value) else f"{100 * value:.2f}{known} %")
 
 
 def _scheme(s: Transferred, widths: Sequence[int], lrs: Sequence[float]) -> dict[str, Any]:

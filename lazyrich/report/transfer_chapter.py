@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import math
+from collections.abc import Sequence
 from typing import Any
 
 from lazyrich.report import transfer_figure as figure
@@ -16,42 +18,53 @@ def transfer_chapter(result: TransferPage, key: str) -> dict[str, Any]:
     """Everything that the template prints of one study; ``key`` is what all of its ids begin with."""
     span = figure.loss_span(result.schemes)
     widths = [c.width for c in result.schemes[0].curves] if result.schemes else []
+    octaves = _octaves([lr for s in result.schemes for c in s.curves for lr in c.lrs])
     return {
         "key": key,
         "template": "transfer.html.j2",
         "verb": "transfer",
         "result": result,
+        "on": on if " " in (on := dict(result.settings).get("evaluated on", "")) else "fixed samples",  # once a bare number
         "widths": [swatch_of(f"width {w}", *width_style(i, len(widths))) for i, w in enumerate(widths)],
-        "schemes": [_scheme(s, figure.curves(s, span, f"{key}-curves{i}")) for i, s in enumerate(result.schemes)],
+        "sentences": result.sentences or [part.sentence for part in (*result.schemes, *result.depths)],
+        "schemes": [_scheme(s, figure.curves(s, span, f"{key}-curves{i}"), octaves) for i, s in enumerate(result.schemes)],
         "swatches": [swatch_of(s.name, *figure.scheme_style(i)) for i, s in enumerate(result.schemes)],
-        "depths": [_depth(d) for d in result.depths],
+        "depths": [_depth(d, octaves) for d in result.depths],
         "short": all(len(s.name) < 20 for s in result.schemes),  # their table fits beside the figure
         "shifts": figure.shifts(result.schemes, f"{key}-shifts"),
     }
 
 
-def _depth(part: DepthPart) -> dict[str, Any]:
+def _octaves(lrs: Sequence[float]) -> float:
+    return math.log2(max(lrs) / min(lrs)) if lrs else math.inf
+
+
+def _depth(part: DepthPart, octaves: float) -> dict[str, Any]:
     best = [brief(lr) for lr in part.best]
     depths = [brief(depth) for depth in part.depths]
     return {
         "name": part.name,
-        "sentence": part.sentence,
         "width": part.width,
         "rows": list(zip(depths, best, strict=True)),
-    } | _slope(part)
+    } | _slope(part, [depth for depth in part.depths if depth], octaves)
 
 
-def _slope(part: SchemePart | DepthPart) -> dict[str, str]:
+def _slope(part: SchemePart | DepthPart, places: Sequence[float], octaves: float) -> dict[str, str]:
+    """A shift with its interval, which is not told where there is none and where it is wider than the grid."""
     value, low, high = part.shift
-    return {"shift": signed(value), "margin": margin(None if low is None or high is None else (high - low) / 2)}
+    if value is None:
+        return {"shift": signed(value), "margin": ""}
+    if low is None or high is None:
+        return {"shift": signed(value), "margin": "no interval"}
+    half, doublings = (high - low) / 2, math.log2(max(places) / min(places))
+    return {"shift": signed(value), "margin": margin(half) if half * doublings <= octaves else "interval wider than the grid"}
 
 
-def _scheme(scheme: SchemePart, svg: str) -> dict[str, Any]:
+def _scheme(scheme: SchemePart, svg: str, octaves: float) -> dict[str, Any]:
     return {
         "name": scheme.name,
-        "sentence": scheme.sentence,
         "svg": svg,
-        **_slope(scheme),
+        **_slope(scheme, [c.width for c in scheme.curves], octaves),
         "wider": _wider(scheme),
         "rows": [_row(c) for c in scheme.curves],
     }
@@ -66,7 +79,7 @@ def _wider(scheme: SchemePart) -> str:
 
 
 def _row(curve: WidthCurve) -> dict[str, str]:
-    error = "" if curve.regret_error is None else f" ± {100 * curve.regret_error:.2f}"
+    error = "" if curve.regret_error is None else f" ± {100 * curve.regret_error:.2f}" if curve.regret_error <= 1 else " ± >100"
     cost = "—" if curve.regret is None else f"{100 * curve.regret:.2f}{error}%"
     best = brief(curve.best) + (" (end of grid)" if curve.edge else "")
     return {"width": str(curve.width), "best": best, "loss": brief(curve.loss), "regret": cost}

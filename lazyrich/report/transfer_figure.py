@@ -75,11 +75,21 @@ def shifts(schemes: Sequence[SchemePart], key: str) -> str:
             color, mark, dash = scheme_style(i)
             widths = [c.width for c in s.curves]
             best = [math.nan if c.best is None else c.best for c in s.curves]
-            axes.plot(widths, best, color=tone(color), marker=mark, markersize=6, linewidth=1.8, linestyle=dash)
+            above = sum(_alike(s, other) for other in schemes[i + 1 :])  # drawn over it: it shows around them
+            axes.plot(
+                widths, best, color=tone(color), marker=mark, markersize=6 + 4 * above, linewidth=1.8 + 2.2 * above,
+                linestyle="-" if above else dash, alpha=0.55 if above else 1,
+            )  # fmt: skip
             words.append(f"{s.name}: " + ", ".join(f"{brief(c.best)} at {c.width}" for c in s.curves))
         axes.set_xlabel("width", color=tone("muted"), labelpad=1)
         axes.set_ylabel("best learning rate", color=tone("muted"))
         return inline(figure, key, "Best learning rate against width", "; ".join(words) + ".")
+
+
+def _alike(one: SchemePart, other: SchemePart) -> bool:
+    """Whether two curves of best rates lie on one another, as far as a drawing shows."""
+    pairs = list(zip((c.best for c in one.curves), (c.best for c in other.curves), strict=False))
+    return all(a and b and abs(math.log(a / b)) < 0.03 for a, b in pairs)
 
 
 def scheme_style(index: int) -> tuple[str, str, tuple[float, tuple[float, ...] | None]]:
@@ -89,14 +99,14 @@ def scheme_style(index: int) -> tuple[str, str, tuple[float, tuple[float, ...] |
         >>> scheme_style(0)[0]
         'update'
     """
-    colors = ("update", "passthrough", "interaction", "w6")  # "layer" looks like "update"
+    colors = ("update", "passthrough", "interaction", "w6", "w2")  # "layer" looks like "update"
     marks = ("o", "^", "D", "s", "v", "P", "X", "<")
     dashes: tuple[tuple[float, tuple[float, ...] | None], ...] = ((0, None), (0, (5, 2)), (0, (1.2, 1.8)), (0, (6, 2, 1, 2)))
     return (
-        colors[index % 4],
+        colors[index % 5],
         marks[index % 8],
-        dashes[(index + index // 4) % 4],
-    )  # sixteen before one comes again in another mark
+        dashes[(index + index // 5) % 4],
+    )  # twenty before one comes again in another mark
 
 
 def _log(axes: Axes, places: Sequence[float], span: Span) -> None:

@@ -64,6 +64,8 @@ class TransferPage:
     date: str
     notes: tuple[str, ...] = ()
     depths: tuple[DepthPart, ...] = ()
+    sentences: tuple[str, ...] = ()
+    use: tuple[str, ...] = ()
 
 
 def read_transfer(value: Mapping[str, Any], path: str = "result") -> TransferPage:
@@ -90,6 +92,8 @@ def read_transfer(value: Mapping[str, Any], path: str = "result") -> TransferPag
         date=reproduce.text("date", ""),
         notes=reproduce.texts("notes"),
         depths=tuple(_depth(n) for n in node.nodes("depths", required=False)),
+        sentences=node.texts("sentences"),
+        use=reproduce.texts("use"),
     )
 
 

@@ -15,6 +15,7 @@ from lazyrich.sweep.executor import Executor, Inline, executor_for
 from lazyrich.sweep.grid import grid, part_of, shard_of, varied_in
 from lazyrich.sweep.results import Results
 from lazyrich.sweep.store import Store
+from lazyrich.sweep.tracker import trackers_of
 from lazyrich.sweep.trial import Outcome, Trial, name_of, trial_of
 
 Progress = Callable[[int, int, str], None]
@@ -38,7 +39,7 @@ def sweep(
     together: Sequence[str] = (),
     retry_failed: bool = False,
     progress: Progress | None = None,
-    callbacks: Sequence[Callback] = (),
+    callbacks: Sequence[Callback | str] | Callback | str = (),
     so_far: Callable[[Results], None] | None = None,
 ) -> Results:
     """Call a function with every settings of a grid, once, and keep what it returns.
@@ -60,7 +61,7 @@ def sweep(
         together: axes whose values are not parted by shards, such as one that grows from call to call.
         retry_failed: run trials again that failed or died.
         progress: called with (trials finished, in all, what came last).
-        callbacks: called with every outcome once it is kept, such as those of ``tracker_for``; one that raises is not called
+        callbacks: called with every outcome once it is kept, or texts for ``tracker_for``; one that raises is not called
             again, which the result's notes say: a tracker that is down loses no trial.
         so_far: called with what is finished, every few seconds, for pages that are looked at while trials run.
 
@@ -83,7 +84,7 @@ def sweep(
         executor = executor_for(executor)
     if isinstance(shard, str):
         shard = shard_of(shard)
-    told = _Told(progress, list(callbacks), so_far)
+    told = _Told(progress, trackers_of(callbacks), so_far)
     job = _Job(function, name or name_of(function), code or fingerprint(function), executor or Inline(), retry_failed, told)
     with Store(store) as kept, _beating(kept):
         if callable(trials) and shard is not None:

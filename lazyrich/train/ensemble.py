@@ -115,7 +115,10 @@ def train_all(
     compile: bool = False,
     progress: Progress | None = None,
 ) -> list[Run]:
-    """Train every member; who else is trained, and the size of the chunks, change no more than the last digits.
+    """Train every member; who else is trained, the size of the chunks and the engine change numbers by rounding only.
+
+    Where a gradient is zero but for rounding, as that of a bias before a batch norm, an optimizer that divides by its size (Adam)
+    makes steps as large as lr of that rounding: such entries differ, and in float32 so does what evaluation sees of them.
 
     Members of one shape (same modules, shapes, dtype, device, kind of optimizer) form chunks that step together. A member
     whose loss is not finite retires: its run ends there, as in ``train``, and the others go on.
@@ -124,7 +127,7 @@ def train_all(
         members: the runs; their learning rates, seeds, initialisations, batches and decays may differ.
         loss: ``loss(model(x), y) -> scalar``, the same for all.
         steps: number of optimizer steps.
-        engine: 'vmap', 'loop', or 'auto' for ``engine_for``. The two agree to rounding, not to the bit.
+        engine: 'vmap', 'loop', or 'auto' for ``engine_for``.
         chunk: members a chunk; by default as many as fit in the caches, at most 64.
         compile: pass the vectorised loss through torch.compile; worth its seconds from some thousand steps on.
         progress: called with (member-steps done, member-steps in all).

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from itertools import groupby
+from operator import is_
 from typing import Any
 
 import torch
@@ -64,7 +65,7 @@ class StackedOptimizer:
                 [_age(self._states[i].get(parts[i], {})) for i in range(len(optimizers))],
             )
         ]
-        self._seen = self._now()
+        self._look()
         self._inner = self._make(
             [(settings[span[0]][parts[0]], _age(self._states[span[0]].get(parts[0], {}))) for _, span, _, parts in self._pieces]
         )
@@ -75,7 +76,7 @@ class StackedOptimizer:
 
     def step(self, gradients: Sequence[Tensor | None]) -> None:
         """One step along gradients of the stacked tensors, with the settings that the members' optimizers have now."""
-        if self._now() != self._seen:  # a schedule has changed a learning rate
+        if self._changed():  # a schedule has changed a learning rate
             self.give_back()
             self._build()
         for at, span, tensor, _ in self._pieces:
@@ -94,15 +95,28 @@ class StackedOptimizer:
                 if state:
                     self._states[i][p] = {key: _own(value, tensor, k, len(span)) for key, value in state.items()}
 
-    def _now(self) -> list[Any]:
-        """The settings of every group of every member and what is trained, to see whether they change."""
-        trained = [part.requires_grad for _, parts in self._tensors for part in parts]
-        return trained + [
-            id(value) if isinstance(value, Tensor) else value
-            for optimizer in self._optimizers
-            for group in optimizer.param_groups
-            for value in map(group.get, optimizer.defaults)
+    def _look(self) -> None:
+        """Keep the settings of every group of every member, and what is trained, to see whether they change."""
+        self._parts = [part for _, parts in self._tensors for part in parts]
+        self._trained = [part.requires_grad for part in self._parts]
+        self._keys = [tuple(optimizer.defaults) for optimizer in self._optimizers]
+        self._settings = [
+            [tuple(map(group.get, keys)) for group in optimizer.param_groups]
+            for optimizer, keys in zip(self._optimizers, self._keys, strict=True)
         ]
+
+    def _changed(self) -> bool:
+        """Whether they have; the very objects that were kept, as in most steps, are not compared by value."""
+        if [part.requires_grad for part in self._parts] != self._trained:
+            return True
+        for optimizer, keys, kept in zip(self._optimizers, self._keys, self._settings, strict=True):
+            groups = optimizer.param_groups
+            if len(groups) != len(kept):
+                return True
+            for group, old in zip(groups, kept, strict=True):
+                if not all(map(is_, map(group.get, keys), old)) and not _equal(tuple(map(group.get, keys)), old):
+                    return True
+        return False
 
     def _spans(self, settings: Sequence[Any], ages: Sequence[Any]) -> list[list[int]]:
         """Runs of neighbouring members with equal settings and as many steps behind them; those without are not trained."""
@@ -122,6 +136,13 @@ class StackedOptimizer:
             made = [{**group, "fused": True, "foreach": None} for group in made]
             needed["fused"] = True
         return self._kind(made, **needed)  # type: ignore[arg-type]
+
+
+def _equal(values: Sequence[Any], others: Sequence[Any]) -> bool:
+    """Equal settings; a tensor only equals itself, since what it holds may change while nobody looks."""
+    return all(
+        a is b or not (isinstance(a, Tensor) or isinstance(b, Tensor)) and a == b for a, b in zip(values, others, strict=True)
+    )
 
 
 def settings_of(optimizer: torch.optim.Optimizer) -> dict[Tensor, dict[str, Any]]:

@@ -2,12 +2,16 @@
 
 import importlib
 import json
+import shlex
 
 import pytest
+import torch
 
+import lazyrich
 from lazyrich.cli import main
 from lazyrich.cli.command import Live
 from lazyrich.cli.report import refresh_sweep
+from lazyrich.cli.transfer import _without as without
 
 WORDS = ["transfer", "lazyrich.zoo:mlp", "--base", "8", "--widths", "8", "16", "--steps", "5", "--seeds", "2", "--lrs",
          "0.001", "0.004", "0.016", "0.064"]  # fmt: skip
@@ -113,7 +117,8 @@ def test_a_loss_of_ones_own_is_named_and_its_code_is_part_of_the_key(tmp_path, m
 
 def test_the_export_has_a_row_a_learning_rate(tmp_path, capsys):
     out, table = tmp_path / "run", tmp_path / "t.json"
-    assert main([*WORDS, "--scheme", "mup", "--out", str(out)]) == 0
+    assert main([*WORDS, "--scheme", "mup", "--test", "99", "--out", str(out)]) == 0
+    assert json.loads((out / "result.json").read_text())["settings"]["evaluated on"] == "99 held-out samples"
     assert main(["export", str(out), str(table)]) == 0
     assert "lists are in one cell: lrs, losses; --tidy writes a row an entry" in capsys.readouterr().out
     assert main(["export", str(out), str(table), "--tidy"]) == 0
@@ -124,3 +129,40 @@ def test_the_export_has_a_row_a_learning_rate(tmp_path, capsys):
             found = [row["loss"] for row in rows if (row["width"], row["lr"]) == (curve["width"], lr)]
             assert min(found) == curve["low"][i] and max(found) == curve["high"][i]
     assert len(rows) == sum(len(c["lrs"]) for c in curves) * len({row["seed"] for row in rows})
+
+
+def test_residual_branches_are_scaled_with_the_depth(tmp_path, capsys):
+    words = [*WORDS, "--scheme", "mup", "--depths", "1", "2", "--branches", "blocks.*", "--depth-exponent", "1", "--seeds", "1"]
+    words[1] = "lazyrich.zoo:residual_mlp"
+    for extra, owed in (([], True), (["--meet"], False)):
+        assert main([*words, *extra, "--out", str(tmp_path / "run")]) == 0
+        said = capsys.readouterr().out
+        assert (
+            "unmet in mup() · adam · depth 2: residual branch at blocks.*: 2 residual branches were tuned as 1" in said
+        ) is owed
+    (duty,) = json.loads((tmp_path / "run" / "mup-adam-depth2.json").read_text())["obligations"]
+    assert (duty["base_size"], duty["exponent"]) == (1, -1)
+
+
+def test_the_output_ends_with_lines_that_run_and_a_command_for_a_wider_grid(tmp_path, monkeypatch, capsys):
+    out = tmp_path / "run"
+    assert main([*WORDS, "--scheme", "mup", "--out", str(out)]) == 0
+    *_, wider, plans, load, build, step, page = capsys.readouterr().out.splitlines()
+    assert plans.startswith("plans: ") and page.startswith("page: ")
+    scope = {"lazyrich": lazyrich, "mlp": lazyrich.zoo.mlp}
+    exec("\n".join([load, build, step]), scope)
+    assert scope["model"](torch.zeros(2, 64)).shape == (2, 10)
+    assert isinstance(scope["optimizer"], torch.optim.Adam)
+    html = (out / "report.html").read_text()
+    assert "Train by it" in html and "plan.optimizer(model, lr=" in html
+    command = shlex.split(wider.partition(": ")[2])
+    assert command.count("--lrs") == 1 and command[-3:] == ["0.064", "0.256", "1.02"]
+    assert main(command[1:]) == 0
+    stored = capsys.readouterr().out
+    assert "of other settings" not in stored
+
+
+def test_an_option_is_taken_out_of_a_command_with_its_values():
+    assert without("--lrs", ["f:g", "--lrs", "1", "2", "--seeds", "3", "--lrs=4", "--out", "x"]) == [
+        "f:g", "--seeds", "3", "--out", "x"
+    ]  # fmt: skip

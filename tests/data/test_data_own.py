@@ -156,3 +156,11 @@ def test_a_function_that_crashes_or_gives_no_data_is_told_by_its_reference(tmp_p
         load(f"{file}:word")
     with pytest.raises(UsageError, match="no 'absent'; its callables are crash, needs, word"):
         load(f"{file}:absent")
+
+
+def test_a_loader_of_batches_is_sent_to_its_data_set():
+    pairs = torch.utils.data.TensorDataset(torch.ones(6, 2), torch.arange(6))
+    loader = torch.utils.data.DataLoader(pairs, 2, shuffle=True)
+    with pytest.raises(DataError, match=r"got a DataLoader for 'DataLoader'.*give its data set, loader\.dataset"):
+        load(loader)
+    assert len(load(loader.dataset)) == 6

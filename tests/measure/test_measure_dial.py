@@ -482,3 +482,20 @@ def test_the_last_layer_is_the_one_that_runs_last(names):
     for point in found.points:
         assert list(point["layers"]) == ["layers.first", "layers.second"]
         assert point["features"] == point["layers"]["layers.second"]
+
+
+class Attending(nn.Module):
+    def __init__(self, n):
+        super().__init__()
+        self.read, self.mix, self.head = nn.Linear(8, n), nn.MultiheadAttention(n, 2, batch_first=True), nn.Linear(n, 10)
+
+    def forward(self, x):
+        h = self.read(x.view(-1, 8, 8))
+        return self.head((h + self.mix(h, h, h, need_weights=False)[0]).mean(1))
+
+
+def test_an_unmet_obligation_is_said():
+    found = lzr.dial(lzr.Family(Attending, base=8), "digits", [0.1, 1.0], [16], 1, steps=1, samples=40, test=20)
+    (line,) = found.reproduce["notes"]
+    assert line.startswith("unmet: attention at mix: its heads grow from 4 to ") and line in str(found)
+    assert found.settings["obligations met"] == "no"

@@ -1,5 +1,6 @@
 """Transfer: optima of known curves to the digit, and a study that finds what a kill left undone."""
 
+import dataclasses
 import math
 import sys
 
@@ -550,3 +551,132 @@ def test_a_page_is_drawn_of_the_seeds_that_all_begun_widths_share(monkeypatch):
     monkeypatch.setattr(module, "run_trainings", trained)
     lzr.transfer(plan, so_far=seen.append, **SMALL)
     assert [len(result.rows()) for result in seen] == [8]
+
+
+class Attending(torch.nn.Module):
+    """Heads that grow with the width, through torch's own attention."""
+
+    def __init__(self, n, depth=1):
+        super().__init__()
+        self.read = torch.nn.Linear(8, n)
+        self.blocks = torch.nn.ModuleList(torch.nn.MultiheadAttention(n, 2, batch_first=True) for _ in range(depth))
+        self.head = torch.nn.Linear(n, 10)
+
+    def forward(self, x):
+        h = self.read(x.view(-1, 8, 8))
+        for block in self.blocks:
+            h = h + block(h, h, h, need_weights=False)[0]
+        return self.head(h.mean(1))
+
+
+def test_unmet_obligations_are_said_with_their_mend_and_a_plan_without_any_says_none():
+    family = lzr.Family(Attending, base=8, depth=2)
+    plans = [lzr.plan(family, scheme, "adam") for scheme in (lzr.standard(), lzr.mup())]
+    owed, paid = (lzr.transfer(plans, meet=meet, **SMALL | {"seeds": 1, "steps": 1}) for meet in (False, True))
+    (line,) = [note for note in owed.reproduce["notes"] if note.startswith("unmet")]
+    assert line.startswith("unmet in mup() · adam · depth 2: attention at blocks.0, blocks.1: its heads grow from 4 to ")
+    assert line.endswith("meet it with meet=True, or --meet") and line in str(owed)
+    assert "unmet" not in str(paid)
+    assert [found.settings["obligations met"] for found in (owed, paid)] == ["no", "yes"]
+    none = lzr.transfer(lzr.plan(PAIR, lzr.mup(), "adam"), **SMALL | {"seeds": 1, "steps": 1})
+    assert none.settings["obligations met"] == "none"
+
+
+def test_branches_of_the_tuned_depth_owe_nothing_and_deeper_ones_do():
+    for depth, word in ((1, "none"), (2, "no")):
+        family = lzr.Family(lzr.zoo.residual_mlp, base=8, depth=depth)
+        plan = lzr.plan(family, lzr.mup(), "adam", branches=["blocks.*"], base_depth=1)
+        found = lzr.transfer(plan, **SMALL | {"seeds": 1, "steps": 1})
+        assert found.settings["obligations met"] == word
+        assert any("unmet: residual branch at blocks.*" in note for note in found.reproduce["notes"]) is (word == "no")
+
+
+def test_an_edited_network_trains_again_and_the_older_trainings_are_told(tmp_path):
+    def family(text):
+        names = {"nn": torch.nn}
+        exec(f"def net(n):\n    return nn.Sequential(nn.Linear(64, n), nn.{text}, nn.Linear(n, 10))", names)
+        return lzr.Family(names["net"], base=8)
+
+    before, after = (lzr.plan(family(text), lzr.mup(), "adam") for text in ("ReLU()", "Tanh()"))
+    options = SMALL | {"seeds": 1, "steps": 1, "folder": tmp_path / "run"}
+    assert lzr.transfer(before, **options).reproduce["notes"] == []
+    told = lzr.transfer(after, **options).reproduce["notes"]
+    assert told == [f"2 finished trials of the network as it was before are in {tmp_path / 'run'} too; they were not used."]
+    beside = lzr.plan(after.family, lzr.standard(), "adam")
+    assert lzr.transfer([after, beside], **options).reproduce["notes"] == told
+    for depth in (1, 2):  # another depth is no edit
+        plan = lzr.plan(lzr.Family(lzr.zoo.residual_mlp, base=8, depth=depth), lzr.mup(), "adam")
+        assert lzr.transfer(plan, **options | {"folder": tmp_path / "deep"}).reproduce["notes"] == []
+
+
+def test_optimizers_of_other_usual_rates_have_no_grid_in_common():
+    plans = [lzr.plan(PAIR, lzr.mup(), optimizer) for optimizer in ("adam", "sgd")]
+    with pytest.raises(UsageError, match=r"got plans for adam \(about 0.003\), sgd \(about 0.1\) without.*give lrs="):
+        lzr.transfer(plans, **SMALL | {"lrs": None})
+    module = sys.modules["lazyrich.measure.transfer"]
+    assert len(module._usual(plans[:1])) == 12
+
+
+def test_samples_that_are_held_out_are_not_trained_on_and_the_loss_is_measured_on_them(tmp_path):
+    x = torch.randn(24, 64, generator=torch.Generator().manual_seed(0))
+    data, plan = (x, torch.arange(24) % 10), lzr.plan(PAIR, lzr.mup(), "adam")
+    options = SMALL | {"data": data, "seeds": 1, "steps": 60, "batch": 16, "evaluate": 16}
+    seen, held = (lzr.transfer(plan, folder=tmp_path, test=test, **options) for test in (0, 8))
+    assert losses(seen).min() < 0.1 < 2 < losses(held).min(), "random labels are learned by heart"
+    assert seen.settings["evaluated on"] == "16 samples that are trained on"
+    assert held.settings["evaluated on"] == "8 held-out samples"
+    assert "measured on 8 held-out samples, the geometric" in lzr.render(held, tmp_path / "page.html").read_text()
+    with pytest.raises(UsageError, match=r"got test = 24, expected 0 to 23"):
+        lzr.transfer(plan, test=24, **options)
+
+
+def several(*shifts, scatter=0.0):
+    """A result of as many schemes, named by letters."""
+    parts = [study(shift, scatter) for shift in shifts]
+    schemes = tuple(dataclasses.replace(part, name=name) for name, part in zip("abcdef", parts, strict=False))
+    reproduce = {"command": "c", "versions": {}, "date": "", "notes": []}
+    return TransferResult("t", schemes, (64, 128, 256), tuple(LRS), {}, reproduce)
+
+
+def test_what_is_true_of_several_schemes_is_said_once(tmp_path):
+    found = several(0.0, 0.0, -1.0, scatter=2.0)
+    first, *_ = found.sentences
+    assert first.startswith("a (") and ", b (" in first and first.count("add seeds or widths, or a finer grid") == 1
+    assert str(found).count("no width is worse than a narrower one") == 1
+    page = lzr.render(found, tmp_path / "page.html").read_text()
+    assert page.count('<p class="lead">') == len(found.sentences)
+
+
+def test_an_interval_wider_than_the_grid_is_not_told_and_one_seed_has_words_for_none(tmp_path):
+    wild = {w: np.array([bowl(-4.0 + move) for move in moves]) for w, moves in ((64, (-2, 2)), (128, (2, -2)))}
+    one = {w: np.array([bowl(-4.0)]) for w in (64, 128)}
+    for curves, said, on_page in (
+        (wild, "its interval wider than the grid", "interval wider"),
+        (one, "no interval with", "no interval"),
+    ):
+        found = dataclasses.replace(
+            several(0.0), schemes=(transferred("s", LRS, curves, dict.fromkeys(curves, 2.3)),), widths=(64, 128)
+        )
+        assert said in found.sentence and "inf" not in found.sentence and found.schemes[0].transfers is None
+        assert on_page in lzr.render(found, tmp_path / "page.html").read_text()
+
+
+def test_the_end_of_a_grid_is_named_with_the_next_rates():
+    falling, rising = ([2.0 ** (sign * k) for k in range(9)] for sign in (-1, 1))
+    curves = {64: np.array([rising] * 2), 128: np.array([bowl(-4.0)] * 2), 256: np.array([falling] * 2)}
+    said = transferred("s", LRS, curves, dict.fromkeys(curves, 900.0)).sentence
+    assert "at width 64 is an end of the grid, its smallest rate" in said
+    assert "at width 256 is an end of the grid, its largest rate; --lrs with 0.000977, 0.00195, 2, 4 too" in said
+
+
+@pytest.mark.parametrize(("far", "word"), [(False, True), (True, None)])
+def test_a_seed_at_an_end_of_the_grid_beside_the_others_leaves_the_verdict(far, word):
+    near = [bowl(-0.6), bowl(-0.7), bowl(-0.4)]
+    near[2] = [*near[2][:-1], near[2][-2] * 0.9999]  # lowest at the last rate, by a hair
+    curves = {w: np.array([bowl(-0.6), bowl(-0.7), bowl(-0.6)]) for w in (64, 128, 256)}
+    curves[128] = np.array([bowl(-4.0), bowl(-4.1), near[2]] if far else near)
+    found = transferred("s", LRS, curves, dict.fromkeys(curves, 2.3))
+    assert found.edges == (128,) and not found.best[128].edge
+    assert found.transfers is word
+    assert "the best learning rate at width 128 is an end of the grid for some seeds, its largest rate" in found.sentence
+    assert "octaves" in found.sentence

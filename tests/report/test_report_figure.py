@@ -61,9 +61,10 @@ def test_both_schemes_name_the_same_colours():
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_four_schemes_of_a_study_have_four_colours(scheme):
+def test_five_schemes_of_a_study_have_five_colours(scheme):
     colors = _schemes()[scheme]
-    assert len({colors[scheme_style(i)[0]] for i in range(4)}) == 4
+    assert len({colors[scheme_style(i)[0]] for i in range(5)}) == 5
+    assert len({str(scheme_style(i)) for i in range(40)}) == 40
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import pytest
 
 from lazyrich.errors import SweepError
 from lazyrich.sweep import Outcome, TensorBoard, sweep, tracker_for
+from lazyrich.sweep.tracker import last
 
 DONE = Outcome("k" * 32, {"lr": 0.1, "scheme": None}, "done", {"loss": [2.0, 1.0], "error": {"test": 0.25}, "word": "x"})
 
@@ -109,3 +110,39 @@ def test_a_library_that_is_missing_is_named(monkeypatch):
     for word in ("wandb", "wandb:", "paper:x"):
         with pytest.raises(SweepError, match=f"got tracker '{word}'"):
             tracker_for(word)
+
+
+@pytest.mark.parametrize("given", ["wandb:paper", ["wandb:paper"]])
+def test_a_text_makes_a_tracker_and_what_is_none_is_refused_before_any_trial(given, library, tmp_path):
+    module, ran = library("wandb"), []
+    sweep(lambda lr: {"loss": lr}, {"lr": [1]}, tmp_path / "s", callbacks=given)
+    assert [name for name, _, _ in module.calls] == ["init", "log", "finish"]
+    for wrong, says in (
+        ("paper", "got tracker 'paper'"),
+        (["paper:x"], "got tracker 'paper:x'"),
+        ([3], "got tracker 3"),
+        (3, "3"),
+    ):
+        with pytest.raises(SweepError, match=says):
+            sweep(lambda lr: ran.append(lr), {"lr": [1]}, tmp_path / "t", callbacks=wrong)
+    assert not ran
+
+
+ROW = {"width": 16, "lrs": [0.001, 0.004, 0.016], "losses": [2.0, 0.5, None], "start": 2.3}
+
+
+def test_a_row_of_learning_rates_is_told_by_its_rates_and_its_best(library):
+    settings = {"scheme": "mup()", "width": 16, "seed": 0, "lrs": ROW["lrs"], "study": "0123456789abcdef"}
+    module = library("wandb")
+    tracker_for("wandb:paper")(Outcome("k" * 32, settings, "done", ROW))
+    assert module.calls[0][2]["name"] == "scheme=mup(), width=16, seed=0"
+    (logged,) = [args for name, args, _ in module.calls if name == "log"]
+    told = {"width": 16.0, "start": 2.3, "loss/lr_0.001": 2.0, "loss/lr_0.004": 0.5, "best_lr": 0.004, "best_loss": 0.5}
+    assert logged == (told,)
+    assert last(ROW)["best_loss"] == 0.5
+
+
+def test_a_dials_points_are_told_by_their_richness():
+    turned = {"points": [{"richness": 0.1, "loss": 1.0}, {"richness": 1.0, "loss": None, "layers": {"fc": 2.0}}]}
+    assert {"loss/gamma_0_0.1": 1.0, "layers/gamma_0_1/fc": 2.0}.items() <= last(turned).items()
+    assert "loss/gamma_0_1" not in last(turned)

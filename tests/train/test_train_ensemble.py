@@ -14,6 +14,7 @@ import lazyrich as lzr
 from lazyrich.errors import TrainError
 from lazyrich.train import Member, engine_for, train, train_all
 from lazyrich.train.likeness import likeness
+from lazyrich.train.optimizers import StackedOptimizer
 from lazyrich.train.probe import Probe
 
 X, Y = torch.randn(6, 16, 5, dtype=torch.float64), torch.randint(3, (6, 16))
@@ -119,6 +120,28 @@ def test_numbers_do_not_depend_on_the_chunks():
         assert losses == found[0][0]
         for one, other in zip(states, found[0][1], strict=True):
             torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-15)  # sums over a batch differ in their last bit
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_rounding_becomes_steps_where_a_gradient_is_nothing_else_and_nowhere_else(dtype):
+    """A bias before a batch norm has no gradient: what Adam makes of its rounding is seen by evaluation in float32 only."""
+
+    def network():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(5, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 3)).to(dtype)
+
+    found = []
+    for engine in ("vmap", "loop"):
+        models = [network() for _ in range(2)]
+        rates = zip(models, (0.003, 0.03), strict=True)
+        some = [Member(m, torch.optim.Adam(m.parameters(), lr=lr), lambda s: (X[s].to(dtype), Y[s])) for m, lr in rates]
+        train_all(some, F.cross_entropy, 5, engine=engine)
+        found.append([(m.state_dict(), m.eval()(X[5].to(dtype)).detach()) for m in models])
+    exact = {torch.float32: 1e-4, torch.float64: 1e-9}[dtype]
+    for (one, f), (other, g) in zip(*found, strict=True):
+        same = {name: torch.allclose(one[name].double(), other[name].double(), rtol=exact, atol=exact) for name in one}
+        assert all(same[name] for name in one if name not in ("0.bias", "1.running_mean"))
+        assert dtype is torch.float32 or torch.allclose(f, g, rtol=1e-7, atol=1e-9)
 
 
 def test_a_member_that_diverges_retires_and_the_others_do_not_notice():
@@ -666,3 +689,27 @@ def test_compiled_members_do_what_the_others_do(backend, monkeypatch):
     assert used
     for run, other in zip(*found, strict=True):
         assert (run.diverged, run.losses) == (other.diverged, pytest.approx(other.losses, rel=1e-9, nan_ok=True))
+
+
+def test_changed_settings_are_seen_whatever_holds_them():
+    parts = [nn.Parameter(torch.ones(2)) for _ in range(2)]
+    each = [torch.optim.Adam([p], lr=0.1) for p in parts]
+    stacked = StackedOptimizer(each, [(torch.ones(2, 2), parts)])
+    group = each[1].param_groups[0]
+
+    def seen(change):
+        change()
+        found = stacked._changed()
+        stacked._build()
+        return found
+
+    assert not seen(lambda: None)
+    assert not seen(lambda: group.update(lr=float("0.1"), betas=(0.9, 0.999))), "equal values in other objects"
+    assert seen(lambda: group.update(lr=0.2)) and not stacked._changed()
+    assert seen(lambda: group.update(lr=torch.tensor(0.2))), "a tensor is none of the number that it holds"
+    assert seen(lambda: group.update(lr=torch.tensor(0.2))), "nor another tensor"
+    assert seen(lambda: parts[0].requires_grad_(False)) and seen(lambda: parts[0].requires_grad_(True))
+    assert seen(lambda: group.update(lr=0.3))
+    state = each[1].state_dict()
+    assert not seen(lambda: each[1].load_state_dict(state)), "groups that were replaced by equal ones"
+    assert seen(lambda: each[1].add_param_group({"params": [nn.Parameter(torch.ones(1))]}))
