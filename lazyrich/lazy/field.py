@@ -77,6 +77,8 @@ class Field:
         ntk: tangent kernel, of the same shape; None where it is not asked for.
         full: whether all pairs of positions are kept.
         sources: the weights that drew its features.
+        behind: the weights of features that fresh ones have multiplied one by one since (depthwise layers): covariances with them
+            are zero, so branches may be added, and those of squares are not, so they may not be multiplied.
         gaussian: features are independent, centred and Gaussian in the limit.
         centred: features have mean zero, so sums with independent fields have no cross terms.
         mean: over the features, (N, positions), in a pass of one batch; None for zero.
@@ -103,6 +105,12 @@ class Field:
     own: float = 0.0
     uneven: bool = False
     shared: bool = False
+    behind: Sources = frozenset()
+
+    @property
+    def touched(self) -> Sources:
+        """All weights that its features depend on one by one."""
+        return self.sources | self.behind
 
     @property
     def lead(self) -> int:

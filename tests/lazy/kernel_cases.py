@@ -98,6 +98,17 @@ def conv1(n: int, between: nn.Module, positions: int) -> nn.Module:
     return S(nn.Conv1d(5, n, 3, padding=1), nn.ReLU(), between, nn.ReLU(), nn.Flatten(), L(n * positions, OUT))
 
 
+def depthwise(between: Callable[[Any, Tensor], Tensor], share: int = 1) -> Callable[[int], nn.Module]:
+    """A branch (N, n, 6) and its depthwise layers d and e, a pointwise layer p and one of two groups g; a readout of the mean."""
+
+    def factory(n: int) -> nn.Module:
+        layers = {name: nn.Conv1d(n, n, 3, padding=1, groups=n) for name in "de"}
+        layers |= {"p": nn.Conv1d(n, n, 1), "g": nn.Conv1d(n, n, 1, groups=2), "i": nn.Conv1d(5, n, 1)}
+        return Net(lambda s, x: s.o(between(s, s.i(x)).mean(-1)), o=L(n // share, OUT), **layers)
+
+    return factory
+
+
 def conv2(n: int, between: nn.Module, positions: int) -> nn.Module:
     return S(nn.Conv2d(3, n, 3, padding=1), nn.ReLU(), between, nn.ReLU(), nn.Flatten(), L(n * positions, OUT))
 
@@ -327,6 +338,11 @@ CASES: dict[str, Case] = {
     "conv1d grouped": Case(lambda n: conv1(n, nn.Conv1d(n, n, 3, groups=2), 4), SEQ),
     "conv1d depthwise, pointwise": Case(
         lambda n: conv1(n, S(nn.Conv1d(n, n, 3, padding=1, groups=n), nn.Conv1d(n, n, 1)), 6), SEQ
+    ),
+    "conv1d depthwise, added to what it reads": Case(depthwise(lambda s, h: h + s.d(h) - s.e(s.d(h))), SEQ),
+    "conv1d depthwise, mixed, times what it reads": Case(depthwise(lambda s, h: h * s.p(s.d(h)) + s.d(h) * s.g(h)), SEQ),
+    "conv1d depthwise, halves that multiply": Case(
+        depthwise(lambda s, h: s.d(h).chunk(2, 1)[0] * h.chunk(2, 1)[1], share=2), SEQ
     ),
     "conv1d pooled": Case(
         lambda n: Net(

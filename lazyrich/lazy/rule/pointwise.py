@@ -108,7 +108,7 @@ def prelu(call: Call) -> Any:
         return rectified
     field = call.run.field(rectified, call)
     below = call.run.field(through(call, value, lambda x: x.clamp(max=0), None, ".below"), call)
-    if any(s.name == weight.name for s in field.sources):
+    if any(s.name == weight.name for s in field.touched):
         raise call.refuse(f"the slope '{weight.name}' acts twice on one branch", "untie the two, or put a linear layer between")
     ntk = None if field.ntk is None else field.ntk + below.nngp * drawn.rate
     return replace(field, ntk=ntk, sources=field.sources | {Source(weight.name)}, origin=None)

@@ -250,13 +250,14 @@ def _stretch(call: Call, field: Field, at: int, low: Fraction, high: Fraction, l
         raise call.refuse("it takes a part of joined branches, whose stretches have other laws", "split before joining")
     axis, inside = field.layout.axes[at], sorted(field.layout.features, key=lambda a: a.rank)  # as they lie in memory
     if axis == tuple(inside[: len(axis)]) and (left is None or len(axis) == 1):
-        sources = frozenset(s.part(low, high) for s in field.sources)
+        sources, behind = (frozenset(s.part(low, high) for s in those) for those in (field.sources, field.behind))
     elif axis == tuple(inside[1:2]) and all(s.piece is None for s in field.sources):  # of every head
         sources = frozenset(s.inside(inside[0].size, low, high) for s in field.sources)
+        behind = frozenset(s if s.piece else s.inside(inside[0].size, low, high) for s in field.behind)
     else:
         raise call.refuse("it takes an inner part of split features", "split the outermost part")
     kept = ((replace(left, rank=axis[0].rank),),) if left else ()
-    return replace(field, layout=field.layout.replaced(at, *kept), sources=sources)
+    return replace(field, layout=field.layout.replaced(at, *kept), sources=sources, behind=behind)
 
 
 @register("chunk", "split", "split_with_sizes", "unbind", "tensor_split", says="stretches of positions or features")
