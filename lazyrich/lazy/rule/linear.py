@@ -124,8 +124,8 @@ def _behind(call: Call, name: str, field: Field) -> Sources:
             f"'{name}' acts twice on one branch feature by feature, where the same few numbers meet one another",
             "untie the two, or put a layer that mixes the features between",
         )
-    plain = len(field.layout.features) == 1  # else their places are not kept
-    return frozenset(s if plain else Source(s.name) for s in field.touched)
+    plain = len(field.layout.features) == 1  # else they have changed places
+    return frozenset(s if plain else Source(s.name, lost=True) for s in field.touched)
 
 
 def _scaled(k: Tensor, factor: float, offset: float, over: bool) -> Tensor:
