@@ -940,6 +940,12 @@ CASES: dict[str, Case] = {
         rough=1e-4,
     ),
     "prelu": Case(lambda n: S(L(5, n), nn.PReLU(n, 0.3), L(n, n), nn.PReLU(), L(n, OUT)), VEC),
+    "prelu, words flattened": Case(
+        lambda n: Net(
+            lambda s, x: s.o(s.p(s.i(x)).transpose(1, 2).flatten(1)), i=nn.Conv1d(5, n, 1), p=nn.PReLU(n), o=L(6 * n, OUT)
+        ),
+        SEQ,
+    ),
     "prelu by head": Case(
         lambda n: Net(
             lambda s, x: s.o(s.p(s.i(x).unflatten(-1, (4, n // 4)).flatten(0, 1)).unflatten(0, (-1, 4)).flatten(1)),

@@ -112,6 +112,7 @@ def test_parts_are_parts_of_the_whole(name):
     nngp, ntk = kernel(case.x)
     twice = kernel(case.x, case.x.clone())
     oblong = kernel(case.x[:2], case.x[1:])
+    torch.testing.assert_close(kernel.nngp(case.x), nngp, rtol=near, atol=near)  # by itself, without the tangent kernel
     single = kernel(case.x[1:2], case.x[:2])
     for whole, two, part, one, get in zip((nngp, ntk), twice, oblong, single, ("nngp", "ntk"), strict=True):
         for got, expected in ((two, whole), (part, whole[:2, 1:]), (one, whole[1:2, :2])):

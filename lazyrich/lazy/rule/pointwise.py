@@ -104,13 +104,15 @@ def prelu(call: Call) -> Any:
         raise call.refuse("its slopes belong to positions", "give it the features as channels (axis 1), or one slope for all")
     spec = ("leaky_relu", (("negative_slope", drawn.mean),))
     rectified = through(call, value, lambda x: torch.where(x > 0, x, drawn.mean * x), spec)
-    if drawn.rate == 0 or not (call.run.tangent or call.run.alone):
+    if drawn.rate == 0:
         return rectified
-    field = call.run.field(rectified, call)
-    below = call.run.field(through(call, value, lambda x: x.clamp(max=0), None, ".below"), call)
+    field = call.run.field(rectified, call)  # in every pass, so that all know its moments by one name
     if any(s.name == weight.name for s in field.touched):
         raise call.refuse(f"the slope '{weight.name}' acts twice on one branch", "untie the two, or put a linear layer between")
-    ntk = None if field.ntk is None else field.ntk + below.nngp * drawn.rate
+    ntk = field.ntk
+    if call.run.tangent or call.run.alone:  # alone, its moments are kept for passes to come
+        below = call.run.field(through(call, value, lambda x: x.clamp(max=0), None, ".below"), call)
+        ntk = None if ntk is None else ntk + below.nngp * drawn.rate
     return replace(field, ntk=ntk, sources=field.sources | {Source(weight.name)}, origin=None)
 
 
