@@ -296,6 +296,9 @@ class Run:
         """Variances and means of both batches at a node, laid out against the arrays; diagonals made exact."""
         if self.alone:
             q = value.own_diagonal()
+            if bool((q < 0).any()):  # rounding of what is zero, as of a mean that was taken off
+                q = q.clamp(min=0)
+                value = exact(value, q)
             m = torch.zeros_like(q) if value.mean is None else value.mean
             self.first[key] = (q, m)
             return value, value.at_positions(q, q), value.at_positions(m, m)

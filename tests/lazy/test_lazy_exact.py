@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from kernel_cases import Net
 from torch import Tensor, nn
 
 import lazyrich as lzr
@@ -191,6 +192,30 @@ def test_norms_by_hand_are_torchs_norms(name, after):
     for a, b in zip((*by_hand(x), *by_hand(x[:2], x[1:])), (*own(x), *own(x[:2], x[1:])), strict=True):
         close(a, b, 1e-12)
     close(by_hand.diagonal(x, "ntk"), own.diagonal(x, "ntk"), 1e-12)
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.float64])
+@pytest.mark.parametrize("phi", [F.relu, torch.tanh, F.gelu, F.softplus])
+def test_a_nonlinearity_of_what_is_zero_up_to_rounding_adds_nothing(phi, precision):
+    def forward(s, x, more):
+        h = F.relu(s.i(x))
+        h = h - h.mean(1, keepdim=True)
+        return s.o(s.a(h) + (phi(s.b(h.mean(1))) - phi(torch.zeros(()))).unsqueeze(1) if more else s.a(h))
+
+    x = torch.randn(4, 7, 5, generator=torch.Generator().manual_seed(0), dtype=precision)
+    kernels = []
+    for more in (True, False):
+        layers = {name: nn.Linear(64 if name != "i" else 5, 64, bias=False) for name in "iabo"}
+        kernels.append(lzr.kernel(Net(lambda s, x, more=more: forward(s, x, more), **layers), init=lzr.init.variance(1.3, 0.0)))
+    for got, expected in zip(*(k(x) for k in kernels), strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_where_a_tangent_kernel_alone_is_not_finite_its_place_is_told():
+    kernel = lzr.kernel(Net(lambda s, x: s.o(s.i(x).abs().sqrt()), i=nn.Linear(7, 8), o=nn.Linear(8, 2)))
+    assert bool(kernel.nngp(X).isfinite().all())
+    with pytest.raises(KernelError, match=r"not finite, first behind linear at module 'o' .* whose derivative has none"):
+        kernel.ntk(X)
 
 
 def test_gated_unit_is_the_product():
