@@ -33,7 +33,7 @@ from lazyrich.lazy.field import (
     exact,
     with_diagonal,
 )  # fmt: skip
-from lazyrich.lazy.layout import Kind, Layout, plain
+from lazyrich.lazy.layout import Axis, Kind, Layout, plain
 from lazyrich.lazy.returned import returned
 from lazyrich.lazy.rule import output
 from lazyrich.lazy.rule.product import rescaled
@@ -317,9 +317,7 @@ class Run:
         ntk = sum(share * part.ntk for share, part in parts) if self.tangent else None  # type: ignore[operator]
         sources, behind = (frozenset().union(*found) for found in zip(*((p.sources, p.behind) for _, p in parts), strict=True))
         centred = all(part.centred for _, part in parts)
-        joined = (bool(axis) and all(a.kind is Kind.FEATURE for a in axis) for axis in mix.layout.axes)
-        axes = zip(joined, mix.layout.axes, first.layout.axes, strict=True)
-        layout = Layout(tuple(wide if here else own for here, wide, own in axes))
+        layout = Layout(tuple(_widened(*axes) for axes in zip(mix.layout.axes, first.layout.axes, strict=True)))
         mean = sum(share * part.mean for share, part in parts if part.mean is not None) if self.alone else None
         mean = mean if isinstance(mean, Tensor) else None
         return Field(
@@ -396,6 +394,14 @@ class Run:
         if name in self.readouts:
             return Role.OUTPUT
         return Role.INPUT if below.sources == frozenset({INPUT}) else Role.HIDDEN
+
+
+def _widened(wide: Axis, own: Axis) -> Axis:
+    """An axis of joined branches: all of their features, and the positions of one of them."""
+    places = iter([a for a in own if a.kind is Kind.POSITION])
+    if not any(a.kind is Kind.FEATURE for a in wide):
+        return own
+    return tuple(a if a.kind is not Kind.POSITION else next(places) for a in wide)
 
 
 def _product(slope: Tensor, ntk: Tensor) -> Tensor:

@@ -555,6 +555,26 @@ CASES: dict[str, Case] = {
         SEQ,
     ),
     "cat of features": Case(densenet, VEC),
+    **{
+        f"cat of feature maps, {name}": Case(
+            lambda n, last=last, rows=rows: Net(
+                lambda s, x: s.o(last(F.relu(torch.cat([s.i(x), s.a(x), s.b(x)], 1)))),
+                i=nn.Conv2d(3, n, 2),
+                a=nn.Conv2d(3, n // 2, 2, bias=False),
+                b=nn.Conv2d(3, n // 2, 2),
+                o=L(2 * n * rows, OUT),
+            ),
+            IMG,
+            width=48,
+        )
+        for name, rows, last in [
+            ("flattened", 16, lambda h: h.flatten(1)),
+            ("averaged when flat", 1, lambda h: h.flatten(2).mean(2)),
+            ("averaged and flattened", 1, lambda h: F.adaptive_avg_pool2d(h, 1).flatten(1)),
+            ("last and flattened", 16, lambda h: h.permute(0, 2, 3, 1).unsqueeze(1).flatten(1)),
+            ("as words", 4, lambda h: h.flatten(2).transpose(1, 2).unflatten(1, (4, 4)).mean(1).flatten(1)),
+        ]
+    },
     "cat of branches": Case(
         lambda n: Net(
             lambda s, x: s.o(F.relu(torch.cat([s.a(x[:, :2]), s.b(x[:, 2:])], 1)).mean(1)), a=L(5, n), b=L(5, n), o=L(n, OUT)

@@ -67,10 +67,23 @@ def view(call: Call) -> Any:
         return replace(value, shape=shape, spread=())
 
     def change(field: Field, layout: Layout | None) -> Any:
-        new, split = _viewed(call, layout or field.layout, shape)
+        sizes = shape if layout or not isinstance(value, Mix) else _of_part(call, value.layout, field.layout, shape)
+        new, split = _viewed(call, layout or field.layout, sizes)
         return new if layout else field.laid(new, split)
 
     return over(call, value, change)
+
+
+def _of_part(call: Call, whole: Layout, part: Layout, shape: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The shape of one of joined branches where all of them take another: with its own share of the features."""
+    viewed, split = _viewed(call, whole, shape)
+    own, all_ = size_of(part.features), size_of(whole.features)
+    if own == all_ or len(whole.features) != 1 or whole.features[0] in split:
+        return shape  # what takes them apart is refused
+    return tuple(
+        size // all_ * own if not isinstance(size, Batch) and whole.features[0] in axis else size
+        for size, axis in zip(shape, viewed.axes, strict=True)
+    )
 
 
 def _viewed(call: Call, layout: Layout, shape: tuple[Any, ...]) -> Any:
