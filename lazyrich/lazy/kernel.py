@@ -20,6 +20,7 @@ from lazyrich.lazy.combination import NAME, combined, joins, roots_of
 from lazyrich.lazy.explain import Explanation, explain
 from lazyrich.lazy.field import Data, Field
 from lazyrich.lazy.need import needs_of, readouts_of
+from lazyrich.lazy.repeated import merged
 from lazyrich.lazy.rule.table import Need
 from lazyrich.lazy.run import Moments, Run
 from lazyrich.lazy.tile import place, squares, strips
@@ -268,6 +269,8 @@ class Kernel:
 
     def _combined(self, graph: Graph, x: Tensor) -> Traced:
         """Several operations on one branch's positions as one matrix, where rules do not join them one after the other."""
+        once = merged(graph)
+        graph = once if once is not graph and self._refused_at(graph, x) else graph
         found, branches, kept = graph, set[str](), frozenset[str]()
         while joins(graph, roots := roots_of(graph, kept)) and (name := self._refused_at(found, x)):
             if found[name].op == NAME:

@@ -77,7 +77,7 @@ class _Read:
 
     def _mapped(self, units: Tensor) -> Tensor:
         """(rows, after)."""
-        out = self._after(units).movedim((self.batch_after, self.feature_after), (0, -1)).flatten(1, -2)
+        out = _lined(self._after(units), self.batch_after, self.feature_after)
         found = out @ self.numbers / self.numbers.square().sum()
         if not self._fits(out, found):
             raise self._refused()
@@ -98,7 +98,7 @@ class _Read:
         places = [i for i, size in enumerate(shape) if size == self.features and i != batches[0]]
         nearest = (self.feature, self.feature - len(self.sizes) + len(shape))  # counted from the front, from the back
         for at in sorted(places, key=lambda i: nearest.index(i) if i in nearest else 2):
-            out = self._after(torch.rand(rows, self.positions) + 0.5).movedim((batches[0], at), (0, -1)).flatten(1, -2)
+            out = _lined(self._after(torch.rand(rows, self.positions) + 0.5), batches[0], at)
             if self._fits(out, out @ self.numbers / self.numbers.square().sum()):
                 return batches[0], at
         raise self._refused()
@@ -108,6 +108,12 @@ class _Read:
             "it joins positions of one branch in another way for one feature than for another, or adds constants",
             "treat all features alike; add constants afterwards",
         )
+
+
+def _lined(out: Tensor, batch: int, feature: int) -> Tensor:
+    """(rows, positions, features), also of a tensor without positions."""
+    out = out.movedim((batch, feature), (0, -1))
+    return out.reshape(len(out), -1, out.shape[-1])
 
 
 def _only(call: Call, field: Field, kind: Kind) -> int:
