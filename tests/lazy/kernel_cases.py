@@ -411,6 +411,7 @@ CASES: dict[str, Case] = {
     "adaptive_avg_pool1d": Case(lambda n: conv1(n, S(nn.AdaptiveAvgPool1d(4), nn.Conv1d(n, n, 2)), 3), SEQ),
     "upsample": Case(lambda n: conv1(n, S(nn.Upsample(scale_factor=2), nn.Conv1d(n, n, 3)), 10), SEQ, width=64),
     "bilinear": Case(lambda n: conv2(n, S(nn.Upsample(size=(4, 3), mode="bilinear"), nn.Conv2d(n, n, 2)), 6), IMG, width=64),
+    "bicubic": Case(lambda n: conv2(n, S(nn.Upsample(size=(4, 3), mode="bicubic"), nn.Conv2d(n, n, 2)), 6), IMG, width=64),
     "avg_pool3d": Case(
         lambda n: S(
             nn.Conv3d(2, n, 2, padding=1),
@@ -1278,6 +1279,14 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "erfc": torch.erfc,
     "exp": torch.exp,
     "exp2": torch.exp2,
+    "special_erf": torch.special.erf,
+    "special_erfc": torch.special.erfc,
+    "special_exp2": torch.special.exp2,
+    "special_expit": torch.special.expit,
+    "special_expm1": torch.special.expm1,
+    "special_log1p": lambda x: torch.special.log1p(x.square()),
+    "special_log_ndtr": torch.special.log_ndtr,
+    "special_ndtr": torch.special.ndtr,
     "expm1": torch.expm1,
     "gelu": F.gelu,
     "hardshrink": F.hardshrink,
@@ -1307,6 +1316,13 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 # activations with kinks or jumps away from zero, of which users are warned
 # other names under which torch may trace an operation of the cases, and operations that are refused
 SYNONYMS = {
+    "_upsample_bicubic2d_aa",
+    "_upsample_bilinear2d_aa",
+    "_upsample_nearest_exact1d",
+    "_upsample_nearest_exact2d",
+    "_upsample_nearest_exact3d",
+    "upsample_nearest3d",
+    "upsample_trilinear3d",
     "_adaptive_avg_pool1d",
     "_adaptive_avg_pool2d",
     "_adaptive_avg_pool3d",

@@ -132,6 +132,27 @@ def test_transposed_convolution_is_the_sum_over_what_reaches():
     close(lzr.kernel(net, init=lzr.init.variance(1.0)).nngp(x), expected.mean(-1))
 
 
+RESAMPLED = [(1, "nearest-exact"), (2, "nearest-exact"), (3, "nearest-exact"), (3, "nearest"), (3, "trilinear"), (2, "bicubic"),
+             (2, "bilinear, smooth"), (2, "bicubic, smooth")]  # fmt: skip
+
+
+@pytest.mark.parametrize(("dims", "mode"), RESAMPLED)
+@pytest.mark.parametrize("size", [(6, 7, 4), (3, 2, 2)], ids=["up", "down"])
+def test_a_resampled_layer_is_a_layer_of_resampled_inputs(dims, mode, size):
+    mode, _, smooth = mode.partition(", ")
+
+    def change(h):
+        return F.interpolate(h, size=size[:dims], mode=mode, antialias=bool(smooth))
+
+    conv = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[dims - 1]
+    layers = {"i": conv(3, 8, 1), "a": conv(8, 8, 2), "o": conv(8, 2, 1)}
+    nets = [Net(lambda s, x, f=f: s.o(F.relu(s.a(f(s, x)))).flatten(2).mean(2), **layers)
+            for f in (lambda s, x: change(s.i(x)), lambda s, x: s.i(change(x)))]  # fmt: skip
+    x = normal(2, 3, *(4, 5, 3)[:dims])
+    for got, expected in zip(*(lzr.kernel(net, init=lzr.init.variance(1.5, 0.2))(x) for net in nets), strict=True):
+        close(got, expected)
+
+
 def test_layer_norm_makes_every_variance_one():
     net = S(L(7, 8), nn.ReLU(), nn.LayerNorm(8, eps=0.0), L(8, 1, bias=False))
     k = lzr.kernel(net, init={"[03].*": lzr.init.variance(1.5, 0.3)})

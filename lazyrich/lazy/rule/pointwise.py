@@ -26,6 +26,8 @@ NAMED: dict[str, tuple[str, tuple[str, ...]]] = {
     "sign": ("sign", ()),
     "tanh": ("tanh", ()),
     "sigmoid": ("sigmoid", ()),
+    "special_expit": ("sigmoid", ()),
+    "special_erf": ("erf", ()),
     "silu": ("silu", ()),
     "mish": ("mish", ()),
     "leaky_relu": ("leaky_relu", ("negative_slope",)),
@@ -35,7 +37,8 @@ BENT = ("relu", "leaky_relu", "abs", "sign", "elu", "selu", "celu")  # at zero
 OTHERS = (
     "softplus", "elu", "selu", "celu", "hardtanh", "relu6", "hardswish", "hardsigmoid", "log_sigmoid", "softshrink",
     "hardshrink", "square", "clamp", "clamp_min", "clamp_max", "threshold", "expm1", "atan", "sinh", "cosh", "asinh", "erfc",
-    "exp2", "sqrt", "rsqrt", "log", "log1p", "reciprocal", "logical_not",
+    "exp2", "sqrt", "rsqrt", "log", "log1p", "reciprocal", "logical_not", "special_erfc", "special_expm1", "special_exp2",
+    "special_log1p", "special_ndtr", "special_log_ndtr",
 )  # fmt: skip
 
 
