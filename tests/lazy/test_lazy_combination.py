@@ -225,6 +225,27 @@ def test_joins_of_different_features_stay_refused(mix, x):
         kernels(mix, x)
 
 
+@pytest.mark.parametrize("samples", [1, 3])
+@pytest.mark.parametrize(
+    "mix",
+    [
+        lambda h, x: h + h.mean(0),
+        lambda h, x: h - h.roll(1, 0),
+        lambda h, x: h + h.flip(0),
+        lambda h, x: x[..., :1] * h + h.mean(0),
+        lambda h, x: h.sum(0) / h.shape[0] + h,
+    ],
+    ids=["mean", "roll", "flip", "of the data", "counted"],
+)
+def test_samples_are_not_joined(mix, samples, x):
+    class Mixed(Net):
+        def forward(self, x):
+            return self.c(mix(self.a(x).relu(), x))
+
+    with pytest.raises(KernelError, match="sample"):
+        kernels(None, x[:samples], Mixed)
+
+
 def test_explain_names_it_and_identity_reads_its_numbers(x):
     shown = lzr.kernel(Net(CASES["isomorphism"][0]).double()).explain(x)
     assert [row["operation"] for row in shown.operations].count("combination") == 1
