@@ -81,8 +81,8 @@ class Integrated(Dual):
 
     def _jumps(self, q: Tensor) -> tuple[float, ...]:
         """Where phi jumps within reach of the variances; on a declared kink exactly there."""
-        with torch.no_grad():
-            found = jumps(self.phi, float(q.detach().max().clamp(min=0).sqrt()) * REACH) if q.numel() else ()
+        with torch.no_grad():  # not nearer than rounding of phi, as of log(1 + e^x) - log 2, looks like jumps
+            found = jumps(self.phi, float(q.detach().max().clamp(min=1e-8).sqrt()) * REACH) if q.numel() else ()
         near = [
             next((kink for kink in self.phi.kinks if abs(kink - at) < 1e-6 * (1 + abs(kink))), round(at, 9)) for at in found
         ]

@@ -27,7 +27,8 @@ from lazyrich.lazy.layout import Atom, Axis, Kind, Layout, Split, size_of
 class Source:
     """A stretch of the features that one weight tensor draws afresh; fields of disjoint stretches are independent.
 
-    Of a stretch in pieces of one size (heads), ``inner`` is the part of every piece.
+    Of a stretch in pieces of one size (heads), ``inner`` is the part of every piece. ``lost`` is one whose places nobody knows any
+    more: every part of it counts as all.
 
     Example:
         >>> third = Fraction(1, 3)
@@ -41,9 +42,12 @@ class Source:
     high: Fraction = Fraction(1)
     piece: Fraction | None = None
     inner: tuple[Fraction, Fraction] = (Fraction(0), Fraction(1))
+    lost: bool = False
 
     def part(self, low: Fraction, high: Fraction) -> Source:
         """A stretch of the stretch; one that cuts pieces counts as all of them."""
+        if self.lost:
+            return self
         size = self.high - self.low
         part = Source(self.name, self.low + size * low, self.low + size * high)
         whole = self.piece is not None and (size * low / self.piece).denominator == (size * high / self.piece).denominator == 1
@@ -51,7 +55,7 @@ class Source:
 
     def inside(self, pieces: int, low: Fraction, high: Fraction) -> Source:
         """The same part of each of so many equal pieces."""
-        return replace(self, piece=(self.high - self.low) / pieces, inner=(low, high))
+        return self if self.lost else replace(self, piece=(self.high - self.low) / pieces, inner=(low, high))
 
     def meets(self, other: Source) -> bool:
         """Whether two stretches overlap, as far as can be told."""
@@ -77,6 +81,8 @@ class Field:
         ntk: tangent kernel, of the same shape; None where it is not asked for.
         full: whether all pairs of positions are kept.
         sources: the weights that drew its features.
+        behind: the weights of features that fresh ones have multiplied one by one since (depthwise layers): covariances with them
+            are zero, so branches may be added, and those of squares are not, so they may not be multiplied.
         gaussian: features are independent, centred and Gaussian in the limit.
         centred: features have mean zero, so sums with independent fields have no cross terms.
         mean: over the features, (N, positions), in a pass of one batch; None for zero.
@@ -103,6 +109,12 @@ class Field:
     own: float = 0.0
     uneven: bool = False
     shared: bool = False
+    behind: Sources = frozenset()
+
+    @property
+    def touched(self) -> Sources:
+        """All weights that its features depend on one by one."""
+        return self.sources | self.behind
 
     @property
     def lead(self) -> int:

@@ -20,6 +20,7 @@ from lazyrich.lazy.combination import NAME, combined, joins, roots_of
 from lazyrich.lazy.explain import Explanation, explain
 from lazyrich.lazy.field import Data, Field
 from lazyrich.lazy.need import needs_of, readouts_of
+from lazyrich.lazy.repeated import merged
 from lazyrich.lazy.rule.table import Need
 from lazyrich.lazy.run import Moments, Run
 from lazyrich.lazy.tile import place, squares, strips
@@ -125,27 +126,32 @@ class Kernel:
             for name in get:
                 values: Tensor = getattr(tile, name)
                 if not bool(values.detach().sum().isfinite()) and not bool(values.isfinite().all()):
-                    raise KernelError(self._culprit(x1))
+                    raise KernelError(self._culprit(x1, x2, "ntk" in get))
                 if name not in whole:
                     whole[name] = large_pages(values, (len(x1), len(x1 if x2 is None else x2), *values.shape[2:]))
                 place(whole[name], rows, columns, values, x2 is None)
         return tuple(whole[name] for name in get)
 
-    def _culprit(self, x: Tensor) -> str:
-        """Where the numbers stop to be finite."""
+    def _culprit(self, x: Tensor, x2: Tensor | None, tangent: bool) -> str:
+        """Where the numbers stop to be finite: of samples with themselves, else of pairs."""
         found: list[str] = []
 
         def watch(node: Node, value: Any) -> None:
-            if isinstance(value, Field) and not found and not bool(value.nngp.isfinite().all()):
+            arrays = (value.nngp, value.ntk) if isinstance(value, Field) and not found else ()
+            if not all(k is None or bool(k.isfinite().all()) for k in arrays):
                 found.append(f"{node.op} at {node.place}")
 
         traced = self.traced(x)
         for block in x.split(self.tile_size(traced, x)):
             self._alone(traced, block, watch)
+        tiles = self.tiles(x, x2, tangent, watch)
+        while not found and next(tiles, None):
+            pass
         where = f", first behind {found[0]}" if found else ""
         return (
-            f"the kernel has entries that are not finite{where}: a nonlinearity without finite moments (a logarithm, a negative "
-            "power), or variances that grow beyond all numbers; use another nonlinearity, or smaller variances"
+            f"the kernel has entries that are not finite{where}: a nonlinearity that has no finite second moment (a logarithm, "
+            "a negative power) or whose derivative has none (a root, a jump), or variances that grow beyond all numbers; use "
+            "another nonlinearity, or smaller variances"
         )
 
     def diagonal(self, x: Tensor, get: str = "nngp") -> Tensor:
@@ -212,7 +218,9 @@ class Kernel:
             refusal = str(error)
         return explain(traced.graph, traced.pair, numbers, refusal, known)
 
-    def tiles(self, x1: Tensor, x2: Tensor | None, tangent: bool) -> Iterator[tuple[slice, slice, Field]]:
+    def tiles(
+        self, x1: Tensor, x2: Tensor | None, tangent: bool, watch: Callable[[Node, Any], None] | None = None
+    ) -> Iterator[tuple[slice, slice, Field]]:
         """The matrix in tiles: row slice, column slice, and the field between them; of one batch at least the upper half."""
         x1 = self._checked(x1)
         x2 = None if x2 is None else self._checked(x2)
@@ -231,7 +239,7 @@ class Kernel:
             for rows, columns in strips(len(x1), size * size) if x2 is None else squares(len(x1), len(other), size, False):
                 known = {"first": _sliced(first, rows), "second": _sliced(second, columns)}
                 mirrored = x2 is None and rows.start == columns.start
-                run = self._run(traced, (x1[rows], other[columns]), tangent, mirrored=mirrored, **known)
+                run = self._run(traced, (x1[rows], other[columns]), tangent, mirrored=mirrored, watch=watch, **known)
                 yield rows, columns, _settled(run)
 
     def tile_size(self, traced: Traced, x: Tensor) -> int:
@@ -261,6 +269,8 @@ class Kernel:
 
     def _combined(self, graph: Graph, x: Tensor) -> Traced:
         """Several operations on one branch's positions as one matrix, where rules do not join them one after the other."""
+        once = merged(graph)
+        graph = once if once is not graph and self._refused_at(graph, x) else graph
         found, branches, kept = graph, set[str](), frozenset[str]()
         while joins(graph, roots := roots_of(graph, kept)) and (name := self._refused_at(found, x)):
             if found[name].op == NAME:

@@ -31,19 +31,18 @@ from lazyrich.lazy.field import (
     Weight,
     dual_of,
     exact,
-    number_of,
     with_diagonal,
 )  # fmt: skip
-from lazyrich.lazy.layout import Kind, Layout, plain
+from lazyrich.lazy.layout import Axis, Kind, Layout, plain
 from lazyrich.lazy.returned import returned
 from lazyrich.lazy.rule import output
+from lazyrich.lazy.rule.product import rescaled
 from lazyrich.lazy.rule.table import Call, Need, checked, rule_of
 from lazyrich.lazy.rule.turned import ruled
 from lazyrich.lazy.tile import gram
 from lazyrich.lazy.weights import Drawn, Weights
 
 INPUT = Source("the input")
-UNCHANGED = ("contiguous", "clone", "to", "_to_copy", "alias", "float", "double", "type_as")
 Moments = dict[str, tuple[Tensor, ...]]
 
 
@@ -127,7 +126,7 @@ class Run:
         found = list(_leaves((*args, *kwargs.values())))
         if any(isinstance(v, Overlap) for v in found):
             call = Call(node, args, kwargs, self)
-            scaled = _rescaled(call)
+            scaled = rescaled(call)
             if scaled is not None:
                 return scaled
             args, kwargs = (tree_map_only(Overlap, lambda v: self.steady(call, v), v) for v in (args, kwargs))
@@ -297,6 +296,9 @@ class Run:
         """Variances and means of both batches at a node, laid out against the arrays; diagonals made exact."""
         if self.alone:
             q = value.own_diagonal()
+            if bool((q < 0).any()):  # rounding of what is zero, as of a mean that was taken off
+                q = q.clamp(min=0)
+                value = exact(value, q)
             m = torch.zeros_like(q) if value.mean is None else value.mean
             self.first[key] = (q, m)
             return value, value.at_positions(q, q), value.at_positions(m, m)
@@ -313,14 +315,14 @@ class Run:
         first = parts[0][1]
         nngp = sum(share * part.nngp for share, part in parts)
         ntk = sum(share * part.ntk for share, part in parts) if self.tangent else None  # type: ignore[operator]
-        sources = frozenset().union(*(part.sources for _, part in parts))
+        sources, behind = (frozenset().union(*found) for found in zip(*((p.sources, p.behind) for _, p in parts), strict=True))
         centred = all(part.centred for _, part in parts)
-        joined = (bool(axis) and all(a.kind is Kind.FEATURE for a in axis) for axis in mix.layout.axes)
-        axes = zip(joined, mix.layout.axes, first.layout.axes, strict=True)
-        layout = Layout(tuple(wide if here else own for here, wide, own in axes))
+        layout = Layout(tuple(_widened(*axes) for axes in zip(mix.layout.axes, first.layout.axes, strict=True)))
         mean = sum(share * part.mean for share, part in parts if part.mean is not None) if self.alone else None
         mean = mean if isinstance(mean, Tensor) else None
-        return Field(layout, first.order, nngp, ntk, full, sources, False, centred, mean, mixed=len(parts) > 1)  # type: ignore[arg-type]
+        return Field(
+            layout, first.order, nngp, ntk, full, sources, False, centred, mean, mixed=len(parts) > 1, behind=behind  # type: ignore
+        )  # fmt: skip
 
     def shared_field(self, data: Data, feature: int, full: bool, call: Call) -> Field:
         """Inputs as a field, the same one for all layers that read them alike."""
@@ -394,26 +396,19 @@ class Run:
         return Role.INPUT if below.sources == frozenset({INPUT}) else Role.HIDDEN
 
 
+def _widened(wide: Axis, own: Axis) -> Axis:
+    """An axis of joined branches: all of their features, and the positions of one of them."""
+    places = iter([a for a in own if a.kind is Kind.POSITION])
+    if not any(a.kind is Kind.FEATURE for a in wide):
+        return own
+    return tuple(a if a.kind is not Kind.POSITION else next(places) for a in wide)
+
+
 def _product(slope: Tensor, ntk: Tensor) -> Tensor:
     """Slope times tangent kernel, written over the slope, which nobody else reads."""
     if slope.shape != ntk.shape or slope.requires_grad or ntk.requires_grad or not slope.is_contiguous():
         return slope * ntk
     return slope.mul_(ntk)
-
-
-def _rescaled(call: Call) -> Overlap | None:
-    """A product of two fields times a number, or unchanged."""
-    first, *rest = call.args
-    if isinstance(first, Overlap) and call.node.op in UNCHANGED:
-        return first
-    if call.node.op not in ("mul", "div"):
-        return None
-    if call.node.op == "mul" and isinstance(rest[0], Overlap):
-        first, rest = rest[0], [first]
-    number = number_of(rest[0])
-    if number is None or not isinstance(first, Overlap):
-        return None
-    return replace(first, factor=first.factor * number if call.node.op == "mul" else first.factor / number)
 
 
 def _draws(node: Node, kwargs: Mapping[str, Any]) -> bool:

@@ -98,6 +98,17 @@ def conv1(n: int, between: nn.Module, positions: int) -> nn.Module:
     return S(nn.Conv1d(5, n, 3, padding=1), nn.ReLU(), between, nn.ReLU(), nn.Flatten(), L(n * positions, OUT))
 
 
+def depthwise(between: Callable[[Any, Tensor], Tensor], share: int = 1) -> Callable[[int], nn.Module]:
+    """A branch (N, n, 6) and its depthwise layers d and e, a pointwise layer p and one of two groups g; a readout of the mean."""
+
+    def factory(n: int) -> nn.Module:
+        layers = {name: nn.Conv1d(n, n, 3, padding=1, groups=n) for name in "de"}
+        layers |= {"p": nn.Conv1d(n, n, 1), "g": nn.Conv1d(n, n, 1, groups=2), "i": nn.Conv1d(5, n, 1)}
+        return Net(lambda s, x: s.o(between(s, s.i(x)).mean(-1)), o=L(n // share, OUT), **layers)
+
+    return factory
+
+
 def conv2(n: int, between: nn.Module, positions: int) -> nn.Module:
     return S(nn.Conv2d(3, n, 3, padding=1), nn.ReLU(), between, nn.ReLU(), nn.Flatten(), L(n * positions, OUT))
 
@@ -328,6 +339,11 @@ CASES: dict[str, Case] = {
     "conv1d depthwise, pointwise": Case(
         lambda n: conv1(n, S(nn.Conv1d(n, n, 3, padding=1, groups=n), nn.Conv1d(n, n, 1)), 6), SEQ
     ),
+    "conv1d depthwise, added to what it reads": Case(depthwise(lambda s, h: h + s.d(h) - s.e(s.d(h))), SEQ),
+    "conv1d depthwise, mixed, times what it reads": Case(depthwise(lambda s, h: h * s.p(s.d(h)) + s.d(h) * s.g(h)), SEQ),
+    "conv1d depthwise, halves that multiply": Case(
+        depthwise(lambda s, h: s.d(h).chunk(2, 1)[0] * h.chunk(2, 1)[1], share=2), SEQ
+    ),
     "conv1d pooled": Case(
         lambda n: Net(
             lambda s, x: s.o(F.relu(s.d(F.relu(s.c(x))).mean(-1))),
@@ -395,6 +411,7 @@ CASES: dict[str, Case] = {
     "adaptive_avg_pool1d": Case(lambda n: conv1(n, S(nn.AdaptiveAvgPool1d(4), nn.Conv1d(n, n, 2)), 3), SEQ),
     "upsample": Case(lambda n: conv1(n, S(nn.Upsample(scale_factor=2), nn.Conv1d(n, n, 3)), 10), SEQ, width=64),
     "bilinear": Case(lambda n: conv2(n, S(nn.Upsample(size=(4, 3), mode="bilinear"), nn.Conv2d(n, n, 2)), 6), IMG, width=64),
+    "bicubic": Case(lambda n: conv2(n, S(nn.Upsample(size=(4, 3), mode="bicubic"), nn.Conv2d(n, n, 2)), 6), IMG, width=64),
     "avg_pool3d": Case(
         lambda n: S(
             nn.Conv3d(2, n, 2, padding=1),
@@ -539,6 +556,26 @@ CASES: dict[str, Case] = {
         SEQ,
     ),
     "cat of features": Case(densenet, VEC),
+    **{
+        f"cat of feature maps, {name}": Case(
+            lambda n, last=last, rows=rows: Net(
+                lambda s, x: s.o(last(F.relu(torch.cat([s.i(x), s.a(x), s.b(x)], 1)))),
+                i=nn.Conv2d(3, n, 2),
+                a=nn.Conv2d(3, n // 2, 2, bias=False),
+                b=nn.Conv2d(3, n // 2, 2),
+                o=L(2 * n * rows, OUT),
+            ),
+            IMG,
+            width=48,
+        )
+        for name, rows, last in [
+            ("flattened", 16, lambda h: h.flatten(1)),
+            ("averaged when flat", 1, lambda h: h.flatten(2).mean(2)),
+            ("averaged and flattened", 1, lambda h: F.adaptive_avg_pool2d(h, 1).flatten(1)),
+            ("last and flattened", 16, lambda h: h.permute(0, 2, 3, 1).unsqueeze(1).flatten(1)),
+            ("as words", 4, lambda h: h.flatten(2).transpose(1, 2).unflatten(1, (4, 4)).mean(1).flatten(1)),
+        ]
+    },
     "cat of branches": Case(
         lambda n: Net(
             lambda s, x: s.o(F.relu(torch.cat([s.a(x[:, :2]), s.b(x[:, 2:])], 1)).mean(1)), a=L(5, n), b=L(5, n), o=L(n, OUT)
@@ -924,6 +961,12 @@ CASES: dict[str, Case] = {
         rough=1e-4,
     ),
     "prelu": Case(lambda n: S(L(5, n), nn.PReLU(n, 0.3), L(n, n), nn.PReLU(), L(n, OUT)), VEC),
+    "prelu, words flattened": Case(
+        lambda n: Net(
+            lambda s, x: s.o(s.p(s.i(x)).transpose(1, 2).flatten(1)), i=nn.Conv1d(5, n, 1), p=nn.PReLU(n), o=L(6 * n, OUT)
+        ),
+        SEQ,
+    ),
     "prelu by head": Case(
         lambda n: Net(
             lambda s, x: s.o(s.p(s.i(x).unflatten(-1, (4, n // 4)).flatten(0, 1)).unflatten(0, (-1, 4)).flatten(1)),
@@ -1236,6 +1279,14 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "erfc": torch.erfc,
     "exp": torch.exp,
     "exp2": torch.exp2,
+    "special_erf": torch.special.erf,
+    "special_erfc": torch.special.erfc,
+    "special_exp2": torch.special.exp2,
+    "special_expit": torch.special.expit,
+    "special_expm1": torch.special.expm1,
+    "special_log1p": lambda x: torch.special.log1p(x.square()),
+    "special_log_ndtr": torch.special.log_ndtr,
+    "special_ndtr": torch.special.ndtr,
     "expm1": torch.expm1,
     "gelu": F.gelu,
     "hardshrink": F.hardshrink,
@@ -1265,6 +1316,13 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 # activations with kinks or jumps away from zero, of which users are warned
 # other names under which torch may trace an operation of the cases, and operations that are refused
 SYNONYMS = {
+    "_upsample_bicubic2d_aa",
+    "_upsample_bilinear2d_aa",
+    "_upsample_nearest_exact1d",
+    "_upsample_nearest_exact2d",
+    "_upsample_nearest_exact3d",
+    "upsample_nearest3d",
+    "upsample_trilinear3d",
     "_adaptive_avg_pool1d",
     "_adaptive_avg_pool2d",
     "_adaptive_avg_pool3d",

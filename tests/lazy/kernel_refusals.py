@@ -19,6 +19,7 @@ from kernel_cases import (
     Net,
     S,
     dense,
+    depthwise,
     normal,
     param,
     root_mean_square,
@@ -187,6 +188,45 @@ REFUSED: dict[str, Refusal] = {
         of_dense(lambda s, x: s.o(s.a(h := s.i(x)) * s.a(F.relu(h)))),
         VEC,
         ("mul at", "same weights", "a.weight", "linear layer"),
+    ),
+    **{
+        f"a depthwise layer, {name}": Refusal(
+            depthwise(forward), SEQ, ("mul at", "same weights (", "multiplied", "linear layer")
+        )
+        for name, forward in {
+            "times what it reads": lambda s, h: h * s.d(h),
+            "times another one": lambda s, h: s.d(h) * s.e(h),
+            "times a gate by what it reads": lambda s, h: h.sigmoid() * s.d(h),
+            "of features times these": lambda s, h: s.d(F.relu(h)) * F.relu(h),
+            "of another, times what that reads": lambda s, h: s.e(s.d(h)) * h,
+            "added, times what it reads": lambda s, h: (s.p(h) + s.d(h)) * h,
+            "normalised, times what it reads": lambda s, h: F.layer_norm(s.d(h).mT, h.shape[1:2]).mT * h,
+        }.items()
+    },
+    "half of a depthwise layer, times what it reads": Refusal(
+        depthwise(lambda s, h: s.d(h).chunk(2, 1)[1] * h.chunk(2, 1)[1], share=2), SEQ, ("multiplied",)
+    ),
+    "a depthwise layer of shuffled features, times others of them": Refusal(
+        depthwise(lambda s, h: s.d(F.channel_shuffle(h, 2)).chunk(2, 1)[0] * h.chunk(2, 1)[1], share=2), SEQ, ("multiplied",)
+    ),
+    "a depthwise layer acts twice": Refusal(
+        depthwise(lambda s, h: s.d(s.e(s.d(h)))), SEQ, ("conv1d at module 'd'", "'d.weight' acts twice", "untie")
+    ),
+    "a gain on both sides of a depthwise layer": Refusal(
+        lambda n: Net(
+            lambda s, x: s.o((s.d(s.i(x) * s.w) * s.w).mean(-1)),
+            i=nn.Conv1d(5, n, 1),
+            d=nn.Conv1d(n, n, 3, groups=n),
+            w=param(n, 1),
+            o=L(n, OUT),
+        ),
+        SEQ,
+        ("mul at", "'w' acts twice", "untie"),
+    ),
+    "a gain times what it multiplies": Refusal(
+        of_dense(lambda s, x: s.o((h := s.i(x)) * (h * s.w)), w=lambda n: param(n)),
+        VEC,
+        ("mul at", "same weights", "multiplied"),
     ),
     "means without cross term": Refusal(
         of_dense(lambda s, x: s.o(F.relu(s.a(h := s.i(x))) + F.relu(s.b(h)))), VEC, ("both not centred", "linear layer")

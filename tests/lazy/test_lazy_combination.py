@@ -3,7 +3,7 @@
 import pytest
 import torch
 from torch import nn
-from torch.nn.functional import pad
+from torch.nn.functional import dropout, pad
 
 import lazyrich as lzr
 from lazyrich.errors import KernelError
@@ -91,6 +91,50 @@ def x():
 def test_parts_of_one_branch_are_one_matrix(name, x):
     mix, matrix = CASES[name]
     for found, exact in zip(kernels(mix, x), kernels(lambda h: matrix @ h, x), strict=True):
+        torch.testing.assert_close(found, exact, rtol=1e-11, atol=1e-13)
+
+
+TWICE = {
+    "differences": lambda act: lambda h: act(h)[:, 1:] - act(h)[:, :-1],
+    "a token and the mean": lambda act: lambda h: act(h)[:, :1] + act(h).mean(1, keepdim=True),
+    "no position left": lambda act: lambda h: (act(h)[:, 0] + act(h).mean(1)).unsqueeze(1),
+}
+
+
+@pytest.mark.parametrize("name", TWICE)
+@pytest.mark.parametrize("act", [torch.tanh, lambda h: h.sin().clone()])
+def test_an_operation_written_twice_is_one(name, act, x):
+    class Once(Net):
+        def forward(self, x):
+            h = act(self.a(x))
+            return self.c(self.b(TWICE[name](lambda _: h)(x)).erf().mean(1))
+
+    class Twice(Net):
+        def forward(self, x):
+            return self.c(self.b(TWICE[name](act)(self.a(x))).erf().mean(1))
+
+    for found, exact in zip(kernels(None, x, Twice), kernels(None, x, Once), strict=True):
+        torch.testing.assert_close(found, exact, rtol=1e-11, atol=1e-13)
+
+
+def test_what_draws_is_not_one_although_it_is_written_alike(x):
+    class Drawing(Net):
+        def forward(self, x):
+            h = self.a(x)
+            return self.c(dropout(h, 0.5) + dropout(h, 0.5))
+
+    with pytest.raises(KernelError, match="same weights"):
+        kernels(None, x, Drawing)
+
+
+def test_a_token_and_the_mean_leave_no_position(x):
+    class Pooled(Net):
+        def forward(self, x):
+            h = self.a(x).relu()
+            return self.c(self.mix(h))
+
+    written = (lambda h: h[:, 0] + h.mean(1), lambda h: ((ONE[:1] + 1 / P) @ h)[:, 0])
+    for found, exact in zip(*(kernels(mix, x, Pooled) for mix in written), strict=True):
         torch.testing.assert_close(found, exact, rtol=1e-11, atol=1e-13)
 
 
@@ -230,6 +274,27 @@ def test_only_joins_of_the_branches_that_are_asked_for_are_combined():
         assert [node.name for node in made if node.op == NAME] == [name]
         assert made[other].op == "sub"
         assert not [node for node in combined(graph, [roots[name]], frozenset([name])) if node.op == NAME]
+
+
+@pytest.mark.parametrize("samples", [1, 3])
+@pytest.mark.parametrize(
+    "mix",
+    [
+        lambda h, x: h + h.mean(0),
+        lambda h, x: h - h.roll(1, 0),
+        lambda h, x: h + h.flip(0),
+        lambda h, x: x[..., :1] * h + h.mean(0),
+        lambda h, x: h.sum(0) / h.shape[0] + h,
+    ],
+    ids=["mean", "roll", "flip", "of the data", "counted"],
+)
+def test_samples_are_not_joined(mix, samples, x):
+    class Mixed(Net):
+        def forward(self, x):
+            return self.c(mix(self.a(x).relu(), x))
+
+    with pytest.raises(KernelError, match="sample"):
+        kernels(None, x[:samples], Mixed)
 
 
 def test_explain_names_it_and_identity_reads_its_numbers(x):

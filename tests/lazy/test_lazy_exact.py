@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from kernel_cases import Net
 from torch import Tensor, nn
 
 import lazyrich as lzr
@@ -134,6 +135,27 @@ def test_transposed_convolution_is_the_sum_over_what_reaches():
     close(lzr.kernel(net, init=lzr.init.variance(1.0)).nngp(x), expected.mean(-1))
 
 
+RESAMPLED = [(1, "nearest-exact"), (2, "nearest-exact"), (3, "nearest-exact"), (3, "nearest"), (3, "trilinear"), (2, "bicubic"),
+             (2, "bilinear, smooth"), (2, "bicubic, smooth")]  # fmt: skip
+
+
+@pytest.mark.parametrize(("dims", "mode"), RESAMPLED)
+@pytest.mark.parametrize("size", [(6, 7, 4), (3, 2, 2)], ids=["up", "down"])
+def test_a_resampled_layer_is_a_layer_of_resampled_inputs(dims, mode, size):
+    mode, _, smooth = mode.partition(", ")
+
+    def change(h):
+        return F.interpolate(h, size=size[:dims], mode=mode, antialias=bool(smooth))
+
+    conv = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[dims - 1]
+    layers = {"i": conv(3, 8, 1), "a": conv(8, 8, 2), "o": conv(8, 2, 1)}
+    nets = [Net(lambda s, x, f=f: s.o(F.relu(s.a(f(s, x)))).flatten(2).mean(2), **layers)
+            for f in (lambda s, x: change(s.i(x)), lambda s, x: s.i(change(x)))]  # fmt: skip
+    x = normal(2, 3, *(4, 5, 3)[:dims])
+    for got, expected in zip(*(lzr.kernel(net, init=lzr.init.variance(1.5, 0.2))(x) for net in nets), strict=True):
+        close(got, expected)
+
+
 def test_layer_norm_makes_every_variance_one():
     net = S(L(7, 8), nn.ReLU(), nn.LayerNorm(8, eps=0.0), L(8, 1, bias=False))
     k = lzr.kernel(net, init={"[03].*": lzr.init.variance(1.5, 0.3)})
@@ -194,6 +216,30 @@ def test_norms_by_hand_are_torchs_norms(name, after):
     for a, b in zip((*by_hand(x), *by_hand(x[:2], x[1:])), (*own(x), *own(x[:2], x[1:])), strict=True):
         close(a, b, 1e-12)
     close(by_hand.diagonal(x, "ntk"), own.diagonal(x, "ntk"), 1e-12)
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.float64])
+@pytest.mark.parametrize("phi", [F.relu, torch.tanh, F.gelu, F.softplus])
+def test_a_nonlinearity_of_what_is_zero_up_to_rounding_adds_nothing(phi, precision):
+    def forward(s, x, more):
+        h = F.relu(s.i(x))
+        h = h - h.mean(1, keepdim=True)
+        return s.o(s.a(h) + (phi(s.b(h.mean(1))) - phi(torch.zeros(()))).unsqueeze(1) if more else s.a(h))
+
+    x = torch.randn(4, 7, 5, generator=torch.Generator().manual_seed(0), dtype=precision)
+    kernels = []
+    for more in (True, False):
+        layers = {name: nn.Linear(64 if name != "i" else 5, 64, bias=False) for name in "iabo"}
+        kernels.append(lzr.kernel(Net(lambda s, x, more=more: forward(s, x, more), **layers), init=lzr.init.variance(1.3, 0.0)))
+    for got, expected in zip(*(k(x) for k in kernels), strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_where_a_tangent_kernel_alone_is_not_finite_its_place_is_told():
+    kernel = lzr.kernel(Net(lambda s, x: s.o(s.i(x).abs().sqrt()), i=nn.Linear(7, 8), o=nn.Linear(8, 2)))
+    assert bool(kernel.nngp(X).isfinite().all())
+    with pytest.raises(KernelError, match=r"not finite, first behind linear at module 'o' .* whose derivative has none"):
+        kernel.ntk(X)
 
 
 def test_gated_unit_is_the_product():

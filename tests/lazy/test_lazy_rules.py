@@ -8,6 +8,7 @@ import math
 import sys
 import warnings
 from collections.abc import Container, Iterable
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -23,7 +24,7 @@ from lazyrich.family.family import seeded
 from lazyrich.lazy import Kernel
 from lazyrich.lazy.field import Turned
 from lazyrich.lazy.referee import Estimate, monte_carlo
-from lazyrich.lazy.rule import RULES
+from lazyrich.lazy.rule import RULES, through
 from lazyrich.lazy.run import Run
 
 pytestmark = [
@@ -114,6 +115,7 @@ def test_parts_are_parts_of_the_whole(name):
     nngp, ntk = kernel(case.x)
     twice = kernel(case.x, case.x.clone())
     oblong = kernel(case.x[:2], case.x[1:])
+    torch.testing.assert_close(kernel.nngp(case.x), nngp, rtol=near, atol=near)  # by itself, without the tangent kernel
     single = kernel(case.x[1:2], case.x[:2])
     for whole, two, part, one, get in zip((nngp, ntk), twice, oblong, single, ("nngp", "ntk"), strict=True):
         for got, expected in ((two, whole), (part, whole[:2, 1:]), (one, whole[1:2, :2])):
@@ -124,9 +126,16 @@ def test_parts_are_parts_of_the_whole(name):
         assert float(eigenvalues.min()) > -near * float(eigenvalues.max())
 
 
+@pytest.fixture
+def untold(monkeypatch):
+    """A rule whose function has a kink of which it tells nobody."""
+    rule = replace(RULES["relu"], function=lambda call: through(call, call.args[0], lambda x: F.relu(x.sinh() - 0.3)))
+    monkeypatch.setitem(RULES, "relu", rule)
+
+
+@pytest.mark.usefixtures("untold")
 def test_a_rough_nonlinearity_says_once_how_good_its_kernel_is():
-    """A kink that composing functions has hidden."""
-    net = Net(lambda s, x: s.o(s.relu(s.i(x).sinh() - 0.3)), i=nn.Linear(5, 4), relu=nn.ReLU(), o=nn.Linear(4, 1))
+    net = Net(lambda s, x: s.o(s.relu(s.i(x))), i=nn.Linear(5, 4), relu=nn.ReLU(), o=nn.Linear(4, 1))
     kernel = lzr.kernel(net, init=lzr.init.variance(1.2, 0.1))
     with pytest.warns(UserWarning, match=r"'relu' at module 'relu' .* good to about 0\.\d+; expected") as told:
         kernel(VEC)
@@ -134,11 +143,12 @@ def test_a_rough_nonlinearity_says_once_how_good_its_kernel_is():
     assert len(told) == 1
 
 
+@pytest.mark.usefixtures("untold")
 @pytest.mark.parametrize(
     "forward",
     [
-        lambda s, x: s.o(F.relu(torch.cat([s.a(x), 2 * s.b(x)], 1).sinh() - 0.3)),
-        lambda s, x: s.o(F.relu(s.c(x).sinh() - 0.3).unsqueeze(1).flatten(1)),
+        lambda s, x: s.o(F.relu(torch.cat([s.a(x), 2 * s.b(x)], 1))),
+        lambda s, x: s.o(F.relu(s.c(x)).unsqueeze(1).flatten(1)),
     ],
     ids=["mixture", "view"],
 )
@@ -146,6 +156,31 @@ def test_the_warning_finds_its_nonlinearity(forward):
     net = Net(forward, a=nn.Linear(5, 4), b=nn.Linear(5, 4), c=nn.Linear(5, 8), o=nn.Linear(8, 1))
     with pytest.warns(UserWarning, match="'relu' at the network's own forward"):
         lzr.kernel(net, init=lzr.init.variance(1.2, 0.1))(VEC)
+
+
+@pytest.mark.parametrize(
+    ("phi", "same"),
+    [
+        (lambda h: torch.minimum(h, torch.ones_like(h)), lambda h: h.clamp(max=1.0)),
+        (lambda h: torch.minimum(F.relu(h), torch.ones_like(h)), lambda h: h.clamp(0.0, 1.0)),
+        (lambda h: torch.maximum(h, 1 - h), lambda h: F.relu(2 * h - 1) + 1 - h),
+        (lambda h: torch.where(h > 0.2, h - 0.2, torch.zeros_like(h)), lambda h: F.relu(h - 0.2)),
+        (lambda h: F.relu(h.square() - 1), lambda h: (F.relu(h - 1) + F.relu(-h - 1)) * (h.abs() + 1)),
+    ],
+    ids=["smaller", "between", "larger", "chosen", "composed"],
+)
+def test_kinks_where_two_functions_meet_are_found(phi, same):
+    kernels = [
+        lzr.kernel(
+            Net(lambda s, x, f=f: s.o(f(s.i(x))), i=nn.Linear(5, 4), o=nn.Linear(4, 1)), init=lzr.init.variance(1.5, 0.2)
+        )
+        for f in (phi, same)
+    ]
+    for got, expected in zip(*(k(VEC) for k in kernels), strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-8, atol=1e-8)
+    nngp, ntk = kernels[0](VEC, VEC.clone())
+    for got, expected in zip((nngp, ntk), kernels[1](VEC), strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-6, atol=1e-6)
 
 
 @pytest.fixture

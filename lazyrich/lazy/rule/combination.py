@@ -49,6 +49,7 @@ class _Read:
         drawn = torch.randn(self.features, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
         self.numbers = (drawn.sign() + drawn / 4).to(like)  # none of them small
         self.batch_after, self.feature_after = self._axes()
+        self._refuse_mixing()
 
     def matrix(self) -> Tensor:
         """(N, after, before) where it depends on the sample, else (1, after, before)."""
@@ -64,20 +65,30 @@ class _Read:
             known[key] = torch.cat([self._mapped(unit) for unit in units])[: self.positions].T[None]
         return known[key]
 
-    def _others(self) -> list[Any]:
-        given = self.call.args[1:]
-        return [v.tensors[0 if v.constant else self.side] if isinstance(v, Data) else v for v in given]
+    def _refuse_mixing(self) -> None:
+        """Samples must not meet: another first one changes no other. A single one is taken twice."""
+        rows = len(self.call.run.inputs[self.side]) if _counted(self.call) else 2
+        times = 2 if rows == 1 else 1
+        one = torch.rand(rows * times, self.positions) + 0.5
+        other = torch.cat([one[:1] + 1, one[1:]])
+        found, expected = (self._after(v, times).movedim(self.batch_after, 0)[1:] for v in (one, other))
+        if not torch.allclose(found, expected):
+            raise self.call.refuse("it mixes samples, so there is no kernel between two samples alone", "treat each by itself")
 
-    def _after(self, units: Tensor) -> Tensor:
+    def _others(self, times: int = 1) -> list[Any]:
+        given = self.call.args[1:]
+        return [_several(v, v.tensors[0 if v.constant else self.side], times) if isinstance(v, Data) else v for v in given]
+
+    def _after(self, units: Tensor, times: int = 1) -> Tensor:
         """Of positions (rows, before) times the features' numbers."""
         x = units.to(self.numbers).unsqueeze(-1) * self.numbers
         order = [self.batch, *(i for i in range(len(self.sizes)) if i not in (self.batch, self.feature)), self.feature]
         x = x.reshape(len(units), *(self.sizes[i] for i in order[1:]))
-        return self.call.node.target(x.permute([order.index(i) for i in range(len(order))]), *self._others())
+        return self.call.node.target(x.permute([order.index(i) for i in range(len(order))]), *self._others(times))
 
     def _mapped(self, units: Tensor) -> Tensor:
         """(rows, after)."""
-        out = self._after(units).movedim((self.batch_after, self.feature_after), (0, -1)).flatten(1, -2)
+        out = _lined(self._after(units), self.batch_after, self.feature_after)
         found = out @ self.numbers / self.numbers.square().sum()
         if not self._fits(out, found):
             raise self._refused()
@@ -98,7 +109,7 @@ class _Read:
         places = [i for i, size in enumerate(shape) if size == self.features and i != batches[0]]
         nearest = (self.feature, self.feature - len(self.sizes) + len(shape))  # counted from the front, from the back
         for at in sorted(places, key=lambda i: nearest.index(i) if i in nearest else 2):
-            out = self._after(torch.rand(rows, self.positions) + 0.5).movedim((batches[0], at), (0, -1)).flatten(1, -2)
+            out = _lined(self._after(torch.rand(rows, self.positions) + 0.5), batches[0], at)
             if self._fits(out, out @ self.numbers / self.numbers.square().sum()):
                 return batches[0], at
         raise self._refused()
@@ -108,6 +119,20 @@ class _Read:
             "it joins positions of one branch in another way for one feature than for another, or adds constants",
             "treat all features alike; add constants afterwards",
         )
+
+
+def _several(data: Data, value: Any, times: int) -> Any:
+    """Numbers of the samples, or how many these are, with all of them several times."""
+    if data.constant or times == 1:
+        return value
+    at = [i for i, size in enumerate(data.shape) if isinstance(size, Batch)]
+    return torch.cat([value] * times, at[0]) if isinstance(value, Tensor) else value * times
+
+
+def _lined(out: Tensor, batch: int, feature: int) -> Tensor:
+    """(rows, positions, features), also of a tensor without positions."""
+    out = out.movedim((batch, feature), (0, -1))
+    return out.reshape(len(out), -1, out.shape[-1])
 
 
 def _only(call: Call, field: Field, kind: Kind) -> int:

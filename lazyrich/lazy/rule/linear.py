@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lazyrich.family import Role
-from lazyrich.lazy.field import Data, Field, Source, Weight
+from lazyrich.lazy.field import Data, Field, Source, Sources, Weight
 from lazyrich.lazy.layout import Atom, Kind, size_of
 from lazyrich.lazy.rule.pointwise import plus
 from lazyrich.lazy.rule.table import Call, Need, register
@@ -82,6 +82,7 @@ def affine(
     variance, rate = drawn.variance * share, drawn.rate * share
     nngp, ntk = field.nngp, field.ntk
     mixed = not gaussian and (field.mixed or field.sources == DATA)  # every feature goes on by itself
+    behind = frozenset[Source]() if gaussian else _behind(call, name, field)
     fresh = fresh and not nngp.requires_grad
     if call.run.tangent:
         if ntk is None or field.sources == DATA:
@@ -95,6 +96,7 @@ def affine(
     made = replace(
         field, layout=layout, nngp=nngp, ntk=ntk, sources=frozenset({Source(n) for n in (name, *added)}), gaussian=gaussian,
         centred=True, mixed=mixed, mean=None, origin=(call.node.op, *call.node.inputs), own=0.0, uneven=False,
+        behind=behind,
     )  # fmt: skip
     if not b.mean:
         return made
@@ -113,6 +115,17 @@ def _refuse_bottleneck(call: Call, name: str, field: Field) -> None:
             f"'{name}' reads what '{narrow[0]}' makes of a fixed number of features, a bottleneck: behind it the limit is random",
             "take lazyrich.lazy.bottleneck with a kernel for either side, or let the bottleneck grow with the width",
         )
+
+
+def _behind(call: Call, name: str, field: Field) -> Sources:
+    """What features depend on one by one that a fresh weight each has multiplied."""
+    if any(s.name == name for s in field.touched):
+        raise call.refuse(
+            f"'{name}' acts twice on one branch feature by feature, where the same few numbers meet one another",
+            "untie the two, or put a layer that mixes the features between",
+        )
+    plain = len(field.layout.features) == 1  # else they have changed places
+    return frozenset(s if plain else Source(s.name, lost=True) for s in field.touched)
 
 
 def _scaled(k: Tensor, factor: float, offset: float, over: bool) -> Tensor:

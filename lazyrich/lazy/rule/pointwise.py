@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lazyrich.gaussian.crossing import crossings
 from lazyrich.lazy.field import IDENTITY, SHIFT, SQUARE, Curve, Data, Field, Mix, Random, Source, Weight, number_of
 from lazyrich.lazy.layout import Kind
 from lazyrich.lazy.rule.parameter import changed
@@ -25,6 +26,8 @@ NAMED: dict[str, tuple[str, tuple[str, ...]]] = {
     "sign": ("sign", ()),
     "tanh": ("tanh", ()),
     "sigmoid": ("sigmoid", ()),
+    "special_expit": ("sigmoid", ()),
+    "special_erf": ("erf", ()),
     "silu": ("silu", ()),
     "mish": ("mish", ()),
     "leaky_relu": ("leaky_relu", ("negative_slope",)),
@@ -34,7 +37,8 @@ BENT = ("relu", "leaky_relu", "abs", "sign", "elu", "selu", "celu")  # at zero
 OTHERS = (
     "softplus", "elu", "selu", "celu", "hardtanh", "relu6", "hardswish", "hardsigmoid", "log_sigmoid", "softshrink",
     "hardshrink", "square", "clamp", "clamp_min", "clamp_max", "threshold", "expm1", "atan", "sinh", "cosh", "asinh", "erfc",
-    "exp2", "sqrt", "rsqrt", "log", "log1p", "reciprocal", "logical_not",
+    "exp2", "sqrt", "rsqrt", "log", "log1p", "reciprocal", "logical_not", "special_erfc", "special_expm1", "special_exp2",
+    "special_log1p", "special_ndtr", "special_log_ndtr",
 )  # fmt: skip
 
 
@@ -81,7 +85,8 @@ def compare(call: Call) -> Any:
     target = call.node.target.overloadpacket  # which finds the overload for two tensors
     if call.node.op in ("max", "min") and not (len(call.args) == 2 and isinstance(call.args[1], (*Random, Data, Weight))):
         raise call.refuse("the extreme of correlated variables has no known kernel", "use average pooling or strides")
-    whole = joined(call, call.args[:2], lambda a, b: target(a, b).to(a.dtype))
+    meet = call.node.op not in ("eq", "ne", "logical_and", "logical_or", "logaddexp")
+    whole = joined(call, call.args[:2], lambda a, b: target(a, b).to(a.dtype), meet=meet)
     if whole is None:
         raise call.refuse(
             "it joins two branches that are not functions of one field", "take functions of one field, or numbers"
@@ -104,13 +109,15 @@ def prelu(call: Call) -> Any:
         raise call.refuse("its slopes belong to positions", "give it the features as channels (axis 1), or one slope for all")
     spec = ("leaky_relu", (("negative_slope", drawn.mean),))
     rectified = through(call, value, lambda x: torch.where(x > 0, x, drawn.mean * x), spec)
-    if drawn.rate == 0 or not (call.run.tangent or call.run.alone):
+    if drawn.rate == 0:
         return rectified
-    field = call.run.field(rectified, call)
-    below = call.run.field(through(call, value, lambda x: x.clamp(max=0), None, ".below"), call)
-    if any(s.name == weight.name for s in field.sources):
+    field = call.run.field(rectified, call)  # in every pass, so that all know its moments by one name
+    if any(s.name == weight.name for s in field.touched):
         raise call.refuse(f"the slope '{weight.name}' acts twice on one branch", "untie the two, or put a linear layer between")
-    ntk = None if field.ntk is None else field.ntk + below.nngp * drawn.rate
+    ntk = field.ntk
+    if call.run.tangent or call.run.alone:  # alone, its moments are kept for passes to come
+        below = call.run.field(through(call, value, lambda x: x.clamp(max=0), None, ".below"), call)
+        ntk = None if ntk is None else ntk + below.nngp * drawn.rate
     return replace(field, ntk=ntk, sources=field.sources | {Source(weight.name)}, origin=None)
 
 
@@ -154,11 +161,13 @@ def through(
 
 
 def _reached(below: Callable[[Tensor], Tensor], kinks: tuple[float, ...]) -> tuple[float, ...]:
-    """Where a function reaches these values, if it is a x + b."""
+    """Where a function reaches these values: of a x + b exactly."""
     b, a_b, *others = below(torch.tensor([0.0, 1.0, -7.0, 0.3, 11.0], dtype=torch.float64)).tolist()
     a = a_b - b
     straight = all(abs(a * x + b - y) <= 1e-12 * (1 + abs(y)) for x, y in zip((-7.0, 0.3, 11.0), others, strict=True))
-    return tuple((kink - b) / a for kink in kinks) if straight and a else ()
+    if straight:
+        return tuple((kink - b) / a for kink in kinks) if a else ()
+    return tuple(place for kink in kinks for place in crossings(below, lambda x, kink=kink: torch.full_like(x, kink)))
 
 
 def times(call: Call, value: Any, factor: float, part: str = "") -> Any:
@@ -186,8 +195,11 @@ def plus(call: Call, value: Any, offset: float) -> Any:
     return through(call, value, lambda x: x + offset, (SHIFT, (("by", offset),)))
 
 
-def joined(call: Call, values: Sequence[Any], function: Callable[..., Tensor], part: str = "") -> Any:
-    """A function of numbers and curves over one field, as one curve (of mixtures part by part); None if there is no such field."""
+def joined(call: Call, values: Sequence[Any], function: Callable[..., Tensor], part: str = "", meet: bool = False) -> Any:
+    """A function of numbers and curves over one field, as one curve (of mixtures part by part); None if there is no such field.
+
+    ``meet``: of two, it has a kink or a jump where they meet.
+    """
     mixes = [v for v in values if isinstance(v, Mix)]
     if mixes:
         if any(_shares(v) != _shares(mixes[0]) if isinstance(v, Mix) else number_of(v) is None for v in values):
@@ -195,7 +207,7 @@ def joined(call: Call, values: Sequence[Any], function: Callable[..., Tensor], p
         made = []
         for i in range(len(mixes[0].parts)):
             at = [v.parts[i][1] if isinstance(v, Mix) else v for v in values]
-            made.append(joined(call, at, function, f"{part}.{i}"))
+            made.append(joined(call, at, function, f"{part}.{i}", meet))
         return None if None in made else Mix(tuple(zip(_shares(mixes[0]), made, strict=True)), mixes[0].layout)
     parts = [_parts(v) for v in values]
     fields = [p[0] for p in parts if p is not None and p[0] is not None]
@@ -203,6 +215,7 @@ def joined(call: Call, values: Sequence[Any], function: Callable[..., Tensor], p
         return None
     curves = [p[1] for p in parts if p is not None]
     breaks = tuple(kink for v in values if isinstance(v, Curve) for kink in v.breaks)
+    breaks += crossings(*curves) if meet else ()
     return Curve(fields[0], call.node.name + part, lambda x: function(*(f(x) for f in curves)), None, kinks=breaks)
 
 

@@ -107,7 +107,13 @@ for _dims in (1, 2, 3):
     register(*_ops, says="K -> A K A' with the windows' matrix A; Theta alike", reads=pairs)(
         lambda call, dims=_dims: _windowed(call, dims)
     )
-for _op, _dims in (("upsample_nearest1d", 1), ("upsample_nearest2d", 2), ("upsample_bilinear2d", 2), ("upsample_linear1d", 1)):
+_RESAMPLED = (
+    "upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d", "_upsample_nearest_exact1d", "_upsample_nearest_exact2d",
+    "_upsample_nearest_exact3d", "upsample_linear1d", "upsample_bilinear2d", "upsample_trilinear3d", "upsample_bicubic2d",
+    "_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa",
+)  # fmt: skip
+for _op in _RESAMPLED:
+    _dims = int(_op.removesuffix("_aa")[-2])
     register(_op, says="K -> A K A' with the resampling's matrix A; Theta alike", reads=pairs)(
         lambda call, dims=_dims: _windowed(call, dims)
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,11 +16,12 @@ from torch import Tensor
 
 from lazyrich.errors import KernelError
 from lazyrich.graph.node import Batch
-from lazyrich.lazy.field import IDENTITY, Curve, Data, Field, Overlap, Random, Turned, Weight
+from lazyrich.lazy.field import IDENTITY, Curve, Data, Field, Overlap, Random, Turned, Weight, number_of
 from lazyrich.lazy.layout import Atom, Axis, Kind, size_of
 from lazyrich.lazy.rule.linear import DATA, mixed, sum_over
 from lazyrich.lazy.rule.table import Call, pairs, register
 
+UNCHANGED = ("contiguous", "clone", "to", "_to_copy", "alias", "float", "double", "type_as")
 Labels = Sequence[Any]  # a name for every axis; an axis that two factors share has one name
 
 
@@ -145,6 +147,21 @@ def covariances(call: Call, first: Any, second: Any) -> tuple[tuple[Tensor, Tens
         run.first[key] = (found, found)
     mine = run.first[key][0]
     return (mine, mine if run.alone else run.second[key][0]), a * b
+
+
+def rescaled(call: Call) -> Overlap | None:
+    """A product of two fields times a number, or unchanged."""
+    first, *rest = call.args
+    if isinstance(first, Overlap) and call.node.op in UNCHANGED:
+        return first
+    if call.node.op not in ("mul", "div"):
+        return None
+    if call.node.op == "mul" and isinstance(rest[0], Overlap):
+        first, rest = rest[0], [first]
+    number = number_of(rest[0])
+    if number is None or not isinstance(first, Overlap):
+        return None
+    return replace(first, factor=first.factor * number if call.node.op == "mul" else first.factor / number)
 
 
 def several_axes(call: Call) -> KernelError:

@@ -67,10 +67,23 @@ def view(call: Call) -> Any:
         return replace(value, shape=shape, spread=())
 
     def change(field: Field, layout: Layout | None) -> Any:
-        new, split = _viewed(call, layout or field.layout, shape)
+        sizes = shape if layout or not isinstance(value, Mix) else _of_part(call, value.layout, field.layout, shape)
+        new, split = _viewed(call, layout or field.layout, sizes)
         return new if layout else field.laid(new, split)
 
     return over(call, value, change)
+
+
+def _of_part(call: Call, whole: Layout, part: Layout, shape: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The shape of one of joined branches where all of them take another: with its own share of the features."""
+    viewed, split = _viewed(call, whole, shape)
+    own, all_ = size_of(part.features), size_of(whole.features)
+    if own == all_ or len(whole.features) != 1 or whole.features[0] in split:
+        return shape  # what takes them apart is refused
+    return tuple(
+        size // all_ * own if not isinstance(size, Batch) and whole.features[0] in axis else size
+        for size, axis in zip(shape, viewed.axes, strict=True)
+    )
 
 
 def _viewed(call: Call, layout: Layout, shape: tuple[Any, ...]) -> Any:
@@ -250,13 +263,14 @@ def _stretch(call: Call, field: Field, at: int, low: Fraction, high: Fraction, l
         raise call.refuse("it takes a part of joined branches, whose stretches have other laws", "split before joining")
     axis, inside = field.layout.axes[at], sorted(field.layout.features, key=lambda a: a.rank)  # as they lie in memory
     if axis == tuple(inside[: len(axis)]) and (left is None or len(axis) == 1):
-        sources = frozenset(s.part(low, high) for s in field.sources)
+        sources, behind = (frozenset(s.part(low, high) for s in those) for those in (field.sources, field.behind))
     elif axis == tuple(inside[1:2]) and all(s.piece is None for s in field.sources):  # of every head
         sources = frozenset(s.inside(inside[0].size, low, high) for s in field.sources)
+        behind = frozenset(s if s.piece else s.inside(inside[0].size, low, high) for s in field.behind)
     else:
         raise call.refuse("it takes an inner part of split features", "split the outermost part")
     kept = ((replace(left, rank=axis[0].rank),),) if left else ()
-    return replace(field, layout=field.layout.replaced(at, *kept), sources=sources)
+    return replace(field, layout=field.layout.replaced(at, *kept), sources=sources, behind=behind)
 
 
 @register("chunk", "split", "split_with_sizes", "unbind", "tensor_split", says="stretches of positions or features")

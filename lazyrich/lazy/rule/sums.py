@@ -126,7 +126,7 @@ def product(call: Call, first: Any, second: Any) -> Any:
     ntk = None if a.ntk is None else a.ntk * b.nngp + a.nngp * b.ntk  # type: ignore[operator]
     mean = None if a.mean is None or b.mean is None else a.mean * b.mean
     return Field(a.layout, a.order, a.nngp * b.nngp, ntk, a.full, a.sources | b.sources, False, a.centred or b.centred, mean,
-                 mixed=a.mixed or b.mixed, shared=a.shared or b.shared)  # fmt: skip
+                 mixed=a.mixed or b.mixed, shared=a.shared or b.shared, behind=a.behind | b.behind)  # fmt: skip
 
 
 @register("stack", says="branches are positions of a new axis: blocks")
@@ -207,6 +207,7 @@ def _blocks(call: Call, parts: list[Field], at: int) -> Field:
         parts[0].layout.replaced(at, (new,)), order, nngp, ntk, full, sources,
         all(p.gaussian for p in parts), all(p.centred for p in parts), mean, mixed=any(p.mixed for p in parts), own=first.own,
         uneven=any(p.uneven or p.own != first.own for p in parts), shared=any(p.shared for p in parts),
+        behind=frozenset().union(*(p.behind for p in parts)),
     )  # fmt: skip
 
 
@@ -225,13 +226,14 @@ def sum_of(call: Call, a: Field, b: Field) -> Field:
     return Field(
         a.layout, a.order, a.nngp + b.nngp, ntk, a.full, a.sources | b.sources,
         a.gaussian and b.gaussian, a.centred and b.centred, mean, mixed=a.mixed or b.mixed,
-        uneven=a.uneven or b.uneven or bool(a.own or b.own), shared=a.shared or b.shared,
+        uneven=a.uneven or b.uneven or bool(a.own or b.own), shared=a.shared or b.shared, behind=a.behind | b.behind,
     )  # fmt: skip
 
 
 def _refuse_dependent(call: Call, a: Field, b: Field, what: str) -> None:
-    if not _independent(a.sources, b.sources):
-        shared = ", ".join(sorted({s.name for s in a.sources if any(s.meets(t) for t in b.sources)}))
+    one, other = (a.touched, b.touched) if what == "multiplied" else (a.sources, b.sources)
+    if not _independent(one, other):
+        shared = ", ".join(sorted({s.name for s in one if any(s.meets(t) for t in other)}))
         raise call.refuse(
             f"branches that depend on the same weights ({shared}) are {what}, so their covariance is not known",
             "end one of the branches with a linear layer of its own",
@@ -359,7 +361,7 @@ def gain(call: Call, field: Field, weight: Weight) -> Field:
 def gained(call: Call, field: Field, weight: Weight) -> Field:
     """A field times a gain of its own for each feature: a gain's derivative is the feature that it multiplies."""
     call.run.one_way(call, name := weight.name, "a gain")
-    if any(s.name == name for s in field.sources):
+    if any(s.name == name for s in field.touched):
         raise call.refuse(f"the gain '{name}' acts twice on one branch", "untie the two, or put a linear layer between them")
     drawn = call.run.entry(weight)
     square = drawn.mean**2 + drawn.variance
