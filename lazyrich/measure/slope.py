@@ -35,8 +35,8 @@ class Slope:
     def __str__(self) -> str:
         return f"{round(self.value, 2) + 0.0:+.2f} ± {self.half_width:.2f}"  # no -0.00
 
-    def on_grid(self, widths: Sequence[float], steps: Sequence[float]) -> Slope:
-        """The same with a wider interval, for values that are points of a grid.
+    def on_grid(self, widths: Sequence[float], steps: Sequence[float], sways: Sequence[float] | float = 0.0) -> Slope:
+        """The same with a wider interval, for values that are points of a grid, or read off one.
 
         They can be wrong by half a step either way, for all seeds alike, so that seeds average nothing of it away and none of
         it shows in their scatter.
@@ -44,13 +44,14 @@ class Slope:
         Args:
             widths: as the slope was fitted along.
             steps: of the grid at every width, in logarithms to base 2; 0 where the value is no point of it.
+            sways: standard errors at every width that all seeds share, in logarithms to base 2.
 
         Example:
             >>> str(Slope(0.0, 0.0, 0.0, 12).on_grid([64, 128, 256, 512], [2, 2, 2, 2]))
             '+0.00 ± 0.51'
         """
         x = np.log2(np.asarray(widths, float))
-        dx, error = x - x.mean(), np.asarray(steps, float) / math.sqrt(12)
+        dx, error = x - x.mean(), np.hypot(np.asarray(steps, float) / math.sqrt(12), np.asarray(sways, float))
         reach = 1.96 * float(np.linalg.norm(dx * error)) / float((dx**2).sum())
         whole = math.hypot(reach, self.half_width) if math.isfinite(self.half_width) else self.half_width
         return replace(self, low=self.value - whole, high=self.value + whole)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -255,7 +256,7 @@ def _along_depth(name: str, found: Mapping[int, Transferred], lrs: Sequence[floa
     each = [_optima(lrs, found[d].curves[width], found[d].start[width]) for d in depths]
     best = tuple(found[d].best[width].lr for d in depths)
     edges = tuple(d for d, own in zip(depths, each, strict=True) if found[d].best[width].edge or any(o.edge for o in own))
-    return DepthShift(name, depths, width, best, _moved(depths, each), edges)
+    return DepthShift(name, depths, width, best, _moved(depths, each, [found[d].best[width] for d in depths]), edges)
 
 
 def _optima(lrs: Sequence[float], curve: np.ndarray, start: float) -> list[Optimum]:
@@ -263,10 +264,11 @@ def _optima(lrs: Sequence[float], curve: np.ndarray, start: float) -> list[Optim
     return [optimum(lrs, row, start) for row in curve]
 
 
-def _moved(along: Sequence[int], each: Sequence[Sequence[Optimum]]) -> Slope:
-    """The slope of every seed's optimum, which may be no better known than to a step of the grid."""
+def _moved(along: Sequence[int], each: Sequence[Sequence[Optimum]], best: Sequence[Optimum]) -> Slope:
+    """The slope of every seed's optimum, which may be no better known than to a step of the grid, or as that of the mean curve."""
     steps = [float(np.mean([found.step for found in own])) for own in each]
-    return fit_slope(along, [[found.lr for found in row] for row in zip(*each, strict=True)]).on_grid(along, steps)
+    slope = fit_slope(along, [[found.lr for found in row] for row in zip(*each, strict=True)])
+    return slope.on_grid(along, steps, [found.sway for found in best])
 
 
 def transferred(name: str, lrs: Sequence[float], curves: Mapping[int, np.ndarray], start: Mapping[int, float]) -> Transferred:
@@ -278,21 +280,31 @@ def transferred(name: str, lrs: Sequence[float], curves: Mapping[int, np.ndarray
     kept = best[widths[0]].lr
     regret = {w: _regret(lrs, _mean(curves[w]), kept, start[w]) for w in widths}
     error = {w: _regret_error(lrs, curves[w], (kept, best[w]), start[w]) for w in widths}
-    better = _wider_is_better([[loss_at(lrs, row, best[w].lr, start[w]) for row in curves[w]] for w in widths])
-    shift = _moved(widths, list(each.values()))
+    losses = [[loss_at(lrs, row, best[w].lr, start[w]) for row in curves[w]] for w in widths]
+    better = _wider_is_better(losses, [best[w] for w in widths])
+    shift = _moved(widths, list(each.values()), list(best.values()))
     return Transferred(name, dict(curves), dict(start), best, shift, regret, error, better, edges)
 
 
-def _wider_is_better(losses: Sequence[Sequence[float]]) -> bool | None:
-    """From every seed's loss at the best rate of its width, widths increasing; a ratio where all losses are positive."""
-    table = [np.asarray(row, float) for row in losses]
+def _wider_is_better(losses: Sequence[Sequence[float]], best: Sequence[Optimum]) -> bool | None:
+    """From every seed's loss at the best rate of its width, widths increasing; a ratio where all losses are positive.
+
+    Where a grid lies on a curve is the same for all seeds: what its step alone may make worse is neither better nor worse.
+    """
+    table, gaps = [np.asarray(row, float) for row in losses], [found.gap for found in best]
     if not all(np.isfinite(row).all() for row in table):
         return None
-    table = [np.log(row) for row in table] if all((row > 0).all() for row in table) else table
+    if all((row > 0).all() for row in table) and all(found.loss > 0 for found in best):
+        table, gaps = [np.log(row) for row in table], [math.log1p(found.gap / found.loss) for found in best]
     scatter, mean = Scatter(table), [float(row.mean()) for row in table]
     if not scatter.freedom:
         return None
-    return all(mean[b] <= mean[a] + scatter.reach(a, b) for a in range(len(mean)) for b in range(a + 1, len(mean)))
+    worse = [
+        (mean[b] - mean[a], scatter.reach(a, b), math.hypot(gaps[a], gaps[b])) for a, b in combinations(range(len(mean)), 2)
+    ]
+    if any(more > math.hypot(reach, gap) for more, reach, gap in worse):
+        return False
+    return None if any(more > reach for more, reach, _ in worse) else True
 
 
 def _regret(lrs: Sequence[float], losses: np.ndarray, lr: float, start: float) -> float:
