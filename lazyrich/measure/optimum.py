@@ -13,7 +13,7 @@ CLIFF = 3.0  # a point this many times above what a parabola of the smaller rate
 SOFT = (
     0.3  # rise of the log loss over which a point's weight in the fit falls by e: the walls of a bowl tell little of its bottom
 )
-ROUGH = 0.03  # a parabola further above the lowest point than this, in log loss, is none: only its neighbours are fitted then
+ROUGH = 0.05  # a parabola further above the lowest point than this, in log loss, is none: only its neighbours are fitted then
 PHASE = 0.06  # of a step: standard error of a parabola's bottom, from where the grid happens to lie on a curve that is none
 UNSEEN = 0.15  # of a step: the same where no wider parabola tells how far the curve is from one
 BENT = (
@@ -47,8 +47,8 @@ def optimum(lrs: Sequence[float], losses: Sequence[float] | np.ndarray, start: f
 
     The fit takes all finite points within 1.5 octaves of the lowest one, at least its two neighbours, and none that exploded:
     beyond the lowest, from the first that is above the loss at the start, or far above what a parabola that fits the smaller
-    rates could reach. Points weigh less the higher they are, and a parabola 3 % above the lowest gives way to the one through it and
-    its neighbours. Where the parabola does not open upwards, or its vertex lies outside its points, the lowest point is the answer.
+    rates could reach. Points weigh less the higher they are, and a parabola 5 % above the lowest gives way to that through it
+    and its neighbours. Where none opens upwards with its vertex among its points, the lowest point itself is the answer.
 
     Args:
         lrs: increasing learning rates.
@@ -137,9 +137,11 @@ def _bowl(x: np.ndarray, y: np.ndarray, start: float) -> Bowl | None:
     near = np.flatnonzero(np.abs(x - x[k]) <= max(REACH, x[k] - x[k - 1], x[k + 1] - x[k]) + 1e-9)
     bowl = _through(x, y, k, near)
     if bowl is not None and bowl(x[k]) > y[k] + ROUGH:
-        near = np.arange(k - 1, k + 2)
-        bowl = _through(x, y, k, near)
-    return bowl and _in_doubt(bowl, x, y, k, near)
+        three = np.arange(k - 1, k + 2)
+        return _in_doubt(_through(x, y, k, three), bowl, x[three], y[three])
+    more = np.arange(max(0, near[0] - 1), min(len(x) - 1, near[-1] + 1) + 1)
+    wider = _through(x, y, k, more) if len(more) > len(near) else None
+    return _in_doubt(bowl, wider, x[near], y[near])
 
 
 def _through(x: np.ndarray, y: np.ndarray, k: int, near: np.ndarray) -> Bowl | None:
@@ -152,18 +154,19 @@ def _through(x: np.ndarray, y: np.ndarray, k: int, near: np.ndarray) -> Bowl | N
     return Bowl(np.array([a, b - 2 * a * x[k], c - b * x[k] + a * x[k] ** 2]), low, high, bottom)
 
 
-def _in_doubt(bowl: Bowl, x: np.ndarray, y: np.ndarray, k: int, near: np.ndarray) -> Bowl:
-    """The same with its errors, from how a parabola over one more point on either side differs.
+def _in_doubt(bowl: Bowl | None, wider: Bowl | None, x: np.ndarray, y: np.ndarray) -> Bowl | None:
+    """The same with its errors, from how a parabola over more points than its own differs.
 
     Three points always lie on a parabola, and where the grid happens to lie on a curve that is none moves its bottom for all seeds
     alike.
     """
-    more, step = np.arange(max(0, near[0] - 1), min(len(x) - 1, near[-1] + 1) + 1), float(x[k + 1] - x[k - 1]) / 2
-    wider = _through(x, y, k, more) if len(more) > len(near) else None
+    if bowl is None:
+        return None
+    step = float(np.diff(x).mean())
     if wider is None:
         return replace(bowl, sway=UNSEEN * step, gap=float(bowl.fit[0]) * step**2 / 2)
     sway = math.hypot(PHASE * step, BENT * (wider.bottom - bowl.bottom))
-    return replace(bowl, sway=sway, gap=float(np.abs(np.polyval(wider.fit, x[near]) - y[near]).max()))
+    return replace(bowl, sway=sway, gap=float(np.abs(np.polyval(wider.fit, x) - y).max()))
 
 
 def _stable(x: np.ndarray, y: np.ndarray, start: float) -> int:

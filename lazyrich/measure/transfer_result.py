@@ -22,6 +22,7 @@ WIDER = {
     False: "wider is NOT always better",
     None: "whether wider is better was not measured",
 }
+HIDDEN = "whether wider is better is known only to a step of the grid; give a finer one"
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ class Transferred:
         regret_error: by width, the half-width of the regret's 95 % interval from the scatter over seeds of what their losses
             differ at these two rates; NaN where one seed tells none.
         wider_is_better: whether no width's best loss is worse than a narrower one's beyond the scatter of their seeds (1 study in
-            20 at most says so of widths that do not differ); None where a width has no best loss, and with one seed.
+            20 at most says so of widths that do not differ); None where a width has no best loss, with one seed, and where a
+            finer grid alone could tell.
         edges: widths whose best learning rate is an end of the grid, for some seeds or all.
     """
 
@@ -62,6 +64,12 @@ class Transferred:
         if abs(self.shift.value) <= STEADY and low >= -2 * STEADY and high <= 2 * STEADY:
             return True
         return False if low > STEADY or high < -STEADY else None
+
+    @property
+    def hidden(self) -> bool:
+        """Whether the grid's step alone keeps from telling whether wider is better."""
+        several = all(len(curve) > 1 for curve in self.curves.values())
+        return self.wider_is_better is None and several and all(math.isfinite(found.loss) for found in self.best.values())
 
     @property
     def sentence(self) -> str:
@@ -216,7 +224,7 @@ class TransferResult:
         ]  # fmt: skip
         sizes = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
         table = ["  ".join(c.ljust(n) for c, n in zip(row, sizes, strict=True)).rstrip() for row in [header, *rows]]
-        better = [f"{s.name}: {WIDER[s.wider_is_better]}" for s in self.schemes]
+        better = [f"{s.name}: {HIDDEN if s.hidden else WIDER[s.wider_is_better]}" for s in self.schemes]
         rule = "-" * max(map(len, table))
         return "\n".join([self.title, *self.sentences, rule, *table, rule, *better])
 
