@@ -275,7 +275,7 @@ def _optima(lrs: Sequence[float], curve: np.ndarray, start: float) -> list[Optim
 def _moved(along: Sequence[int], each: Sequence[Sequence[Optimum]], best: Sequence[Optimum]) -> Slope:
     """The slope of every seed's optimum, which may be no better known than to a step of the grid, or as that of the mean curve."""
     steps = [float(np.mean([found.step for found in own])) for own in each]
-    slope = fit_slope(along, [[found.lr for found in row] for row in zip(*each, strict=True)])
+    slope = fit_slope(along, [[found.lr for found in row] for row in zip(*each, strict=True)], bent=False)
     return slope.on_grid(along, steps, [found.sway for found in best])
 
 
