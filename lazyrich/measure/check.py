@@ -327,7 +327,7 @@ def _lines(setup: Setup, trials: Sequence[Trial], key: str, unit: UnitExponents,
                 [_value(trials, width, seed, step, key, quantity) for width in setup.widths] for seed in range(setup.seeds)
             ]
             if quantity == "update" or any(v > 0 for row in values for v in row):
-                slope = fit_slope(setup.widths, values, bent=False)  # what bends in narrow networks is what TOLERANCE is for
+                slope = fit_slope(setup.widths, values, bent=False)  # what bends in narrow ones is what TOLERANCE is for
                 expected = getattr(predicted, quantity, None)
                 found.append(Line(key, names, role, quantity, step, slope, expected))
     return found
