@@ -16,11 +16,10 @@ ROUNDING = 1e-9  # relative difference that is none
 class Scatter:
     """The scatter of several groups of seeds, and what it says of the difference of two of their means.
 
-    Where all groups have the same seeds, what differs between seeds in all groups alike is no scatter: a difference of means is
-    held against the scatter of the seeds' own differences, by Student's t at a level shared by all pairs (Bonferroni). Where some
-    are missing, against the two groups' scatters (Games and Howell's studentised range). Either way each pair has a scatter of its
-    own, for some groups scatter more than others, and of groups that do not differ at most 1 study in 20 shows two that seem to,
-    however many groups and seeds there are.
+    Every group has a scatter of its own, for some scatter more than others, and the difference of two is held against both (Games
+    and Howell's studentised range): of groups that do not differ about 1 study in 20 shows two that seem to, however many groups
+    and seeds there are. Where all groups have the same seeds, what differs between seeds in all groups alike is no scatter, and is
+    taken away first.
 
     Args:
         groups: values of every group, in the order of the seeds; those that are not finite are left out.
@@ -35,12 +34,14 @@ class Scatter:
 
     def __init__(self, groups: Sequence[Sequence[float] | np.ndarray]) -> None:
         values = [np.asarray(g, float) for g in groups]
-        self.known = [v[np.isfinite(v)] for v in values]
         filled = [v for v in values if np.isfinite(v).any()]
-        self.shared = len({len(v) for v in filled}) == 1 and all(np.isfinite(v).all() for v in filled)
-        self.freedom = sum(int(np.isfinite(v).sum()) - 1 for v in filled)
-        self.groups = len(filled)
-        self.size = max((float(abs(v).max()) for v in self.known if len(v)), default=0.0)
+        self.groups, self.freedom = len(filled), sum(int(np.isfinite(v).sum()) - 1 for v in filled)
+        self.size = max((float(abs(v[np.isfinite(v)]).max()) for v in filled), default=0.0)
+        shared = self.groups > 1 and len({len(v) for v in filled}) == 1 and all(np.isfinite(v).all() for v in filled)
+        level = sum(filled) / self.groups if shared else 0.0
+        self.known = [(v - level)[np.isfinite(v)] if np.isfinite(v).any() else v[:0] for v in values]
+        self.grown = self.groups / (self.groups - 1) if shared else 1.0  # what the mean over groups took of each
+        self.most = (len(filled[0]) - 1) * (self.groups - 1) if shared else math.inf  # degrees of freedom that are left in all
 
     def reach(self, a: int, b: int) -> float:
         """By how much two groups' means may differ where nothing does; NaN where all have one seed, infinite where these have."""
@@ -49,19 +50,12 @@ class Scatter:
             return math.nan
         if min(len(one), len(other)) < 2:
             return math.inf
-        return (self._paired if self.shared else self._apart)(one, other) + ROUNDING * self.size
-
-    def _paired(self, one: np.ndarray, other: np.ndarray) -> float:
-        pairs = self.groups * (self.groups - 1) / 2
-        quantile = float(stats.t.ppf(1 - (1 - LEVEL) / 2 / pairs, len(one) - 1))
-        return quantile * float((one - other).std(ddof=1)) / math.sqrt(len(one))
-
-    def _apart(self, one: np.ndarray, other: np.ndarray) -> float:
-        parts = np.array([v.var(ddof=1) / len(v) for v in (one, other)])
+        parts = np.array([v.var(ddof=1) / len(v) for v in (one, other)]) * self.grown
         if not parts.any():
-            return 0.0
+            return ROUNDING * self.size
         freedom = float(parts.sum() ** 2 / (parts**2 / [len(one) - 1, len(other) - 1]).sum())  # Welch and Satterthwaite
-        return _range(self.groups, round(freedom, 1)) * math.sqrt(float(parts.sum()) / 2)
+        quantile = _range(self.groups, round(min(freedom, self.most), 1))
+        return quantile * math.sqrt(float(parts.sum()) / 2) + ROUNDING * self.size
 
 
 @functools.lru_cache(maxsize=256)

@@ -331,7 +331,7 @@ def test_groups_that_scatter_differently_raise_few_false_alarms(lost):
 def test_what_all_seeds_agree_on_is_found_whatever_levels_they_have():
     draw, found = np.random.default_rng(0).standard_normal, 0
     for _ in range(50):
-        table = 1 + 0.1 * draw((5, 1)) + 0.05 * np.array([1, 1, 1, 0, 1]) + 0.005 * draw((5, 5))
+        table = 1 + 0.1 * draw((3, 1)) + 0.05 * np.array([1, 1, 1, 0, 1, 1, 1, 1]) + 0.005 * draw((3, 8))
         scatter = Scatter(list(table.T))
         found += table[:, 0].mean() - table[:, 3].mean() > scatter.reach(0, 3)
     assert found >= 45  # beside the scatter of the seeds themselves: hardly ever
