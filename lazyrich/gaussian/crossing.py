@@ -40,7 +40,8 @@ def crossings(f: Map, g: Map) -> tuple[float, ...]:
         aside = high + 1e-3 * (1 + high.abs()) * torch.where(zone == 0, 1.0, -1.0)
         sure = sharp | (_sides(f, g, aside, 100.0)[1] != 0)  # not where they only come near, as a sigmoid to one
     found: list[float] = []
-    for place in sorted(high[sure].tolist(), key=abs):
+    places: list[float] = high[sure].tolist()
+    for place in sorted(places, key=abs):
         if len(found) < MOST and all(abs(place - other) > 1e-9 * (1 + abs(place)) for other in found):
             found.append(place if abs(place) > 1e-12 else 0.0)
     return tuple(sorted(found))

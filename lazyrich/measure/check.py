@@ -28,7 +28,7 @@ from lazyrich.measure.result import CheckResult, Trial
 from lazyrich.measure.slope import Slope, fit_slope
 from lazyrich.measure.trunk import bottlenecks_beside
 from lazyrich.measure.updates import FUNCTION, UpdateProbe
-from lazyrich.measure.verdict import SEVERITY, Cause, Line, overall, with_mend, word_for
+from lazyrich.measure.verdict import SEVERITY, Cause, Line, overall, stretch, with_mend, word_for
 from lazyrich.scaling import Plan, as_plan, mup
 from lazyrich.scaling.optimizer import is_entrywise, refuse_unshipped
 from lazyrich.sweep import RunFolder, kept
@@ -327,7 +327,7 @@ def _lines(setup: Setup, trials: Sequence[Trial], key: str, unit: UnitExponents,
                 [_value(trials, width, seed, step, key, quantity) for width in setup.widths] for seed in range(setup.seeds)
             ]
             if quantity == "update" or any(v > 0 for row in values for v in row):
-                slope = fit_slope(setup.widths, values)
+                slope = fit_slope(setup.widths, values, bent=False)  # what bends in narrow ones is what TOLERANCE is for
                 expected = getattr(predicted, quantity, None)
                 found.append(Line(key, names, role, quantity, step, slope, expected))
     return found
@@ -369,6 +369,7 @@ def _judge(
     readout = max((remedy.output.init - unit.init for unit in exponents.values() if str(unit.role) == "output"), default=0.0)
     astray = tuple(dict.fromkeys(d.tensor for d in departures(setup.plan)))
     exploding_below, verdicts, narrow = False, {}, ""
+    strict = stretch(2 * len(exponents), setup.seeds * (len(setup.widths) - 1) - 1)  # the first step's and the last
     last = [key for key in exponents if key != FUNCTION][-1:]
     for key, unit in exponents.items():
         if unit.role is Role.OUTPUT and key not in last:
@@ -385,7 +386,7 @@ def _judge(
             _value(trials, w, s, setup.steps, key, moved) > 0 for w in setup.widths for s in range(setup.seeds)
         )
         start = first.get(key, update)
-        word = word_for(update.slope, layer.slope, unit.wide, trains, start.slope)
+        word = word_for(update.slope, layer.slope, unit.wide, trains, start.slope, strict)
         row = {"hidden": remedy.hidden, "output": remedy.output}.get(str(unit.role), remedy.input)
         kept = unit.role is Role.FIXED or (
             same and unit.tensor not in astray

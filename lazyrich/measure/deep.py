@@ -139,7 +139,8 @@ def _summary(setups: Mapping[int, Setup], trials: Mapping[tuple[int, int], Trial
             if any(v > 0 for row in values for v in row):
                 expected = {"update": 0.0, "own": exponent - 1 if inside else 0.0}.get(quantity)
                 shown = tuple(tuple(v if math.isfinite(v) else 0.0 for v in row) for row in values)
-                lines.append(DepthLine(label, quantity, fit_slope(depths, values), expected, shown))
+                slope = fit_slope(depths, values, bent=False)  # what bends in few layers is what the tolerance is for
+                lines.append(DepthLine(label, quantity, slope, expected, shown))
     diverged = sorted({depth for depth, seed in trials if trials[depth, seed]["diverged"]})
     settings = {str(depth): setup.settings() for depth, setup in setups.items()}
     title = (

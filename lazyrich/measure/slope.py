@@ -12,6 +12,8 @@ from scipy import stats
 
 from lazyrich.errors import LazyrichError
 
+ROUNDING = 1e-20  # squares of logarithms below this are none
+
 
 @dataclass(frozen=True)
 class Slope:
@@ -35,8 +37,8 @@ class Slope:
     def __str__(self) -> str:
         return f"{round(self.value, 2) + 0.0:+.2f} ± {self.half_width:.2f}"  # no -0.00
 
-    def on_grid(self, widths: Sequence[float], steps: Sequence[float]) -> Slope:
-        """The same with a wider interval, for values that are points of a grid.
+    def on_grid(self, widths: Sequence[float], steps: Sequence[float], sways: Sequence[float] | float = 0.0) -> Slope:
+        """The same with a wider interval, for values that are points of a grid, or read off one.
 
         They can be wrong by half a step either way, for all seeds alike, so that seeds average nothing of it away and none of
         it shows in their scatter.
@@ -44,28 +46,31 @@ class Slope:
         Args:
             widths: as the slope was fitted along.
             steps: of the grid at every width, in logarithms to base 2; 0 where the value is no point of it.
+            sways: standard errors at every width that all seeds share, in logarithms to base 2.
 
         Example:
             >>> str(Slope(0.0, 0.0, 0.0, 12).on_grid([64, 128, 256, 512], [2, 2, 2, 2]))
             '+0.00 ± 0.51'
         """
         x = np.log2(np.asarray(widths, float))
-        dx, error = x - x.mean(), np.asarray(steps, float) / math.sqrt(12)
+        dx, error = x - x.mean(), np.hypot(np.asarray(steps, float) / math.sqrt(12), np.asarray(sways, float))
         reach = 1.96 * float(np.linalg.norm(dx * error)) / float((dx**2).sum())
         whole = math.hypot(reach, self.half_width) if math.isfinite(self.half_width) else self.half_width
         return replace(self, low=self.value - whole, high=self.value + whole)
 
 
-def fit_slope(widths: Sequence[float], values: Sequence[Sequence[float]]) -> Slope:
+def fit_slope(widths: Sequence[float], values: Sequence[Sequence[float]], bent: bool = True) -> Slope:
     """Fit value ~ width^slope by least squares on logarithms, every seed with a level of its own.
 
     Seeds share their data order across widths, so what differs between seeds at all widths alike says nothing of the slope.
     The geometric mean over seeds has the same slope when no value is missing. The interval of 95 % is
-    Student's t with points - seeds - 1 degrees of freedom.
+    Student's t with points - seeds - 1 degrees of freedom. Where all seeds deviate alike from a power of the width (an F test of
+    lack of fit at 5 %), more seeds tell no more of it: then the widths' means alone scatter, with widths - 2 degrees of freedom.
 
     Args:
         widths: the widths, at least two different ones.
         values: one row a seed, one column a width; zeros and non-finite values are left out.
+        bent: whether to test for that; not where the errors that seeds share are counted otherwise.
 
     Returns:
         The slope; NaN throughout when fewer than two widths remain, an infinite interval when no scatter can be seen.
@@ -97,9 +102,24 @@ def fit_slope(widths: Sequence[float], values: Sequence[Sequence[float]]) -> Slo
     points, freedom = int(usable.sum()), int(usable.sum()) - int(rows.sum()) - 1
     if freedom < 1:
         return Slope(slope, -math.inf, math.inf, points)
-    residual = float((np.where(usable, dy - slope * dx, 0.0) ** 2).sum())
-    reach = float(stats.t.ppf(0.975, freedom)) * math.sqrt(residual / freedom / sxx)
+    left = np.where(usable, dy - slope * dx, 0.0)
+    error, freedom = _error(left, usable, freedom, bent)
+    reach = float(stats.t.ppf(0.975, freedom)) * math.sqrt(error / sxx)
     return Slope(slope, slope - reach, slope + reach, points)
+
+
+def _error(left: np.ndarray, usable: np.ndarray, freedom: int, bent: bool) -> tuple[float, int]:
+    """The variance of what the slope left and its degrees of freedom: of all values, or of what all seeds share if that is more."""
+    every = np.repeat(np.eye(left.shape[1])[None], len(left), 0) * usable[..., None]  # one effect a width
+    every = np.where(usable[..., None], every - every.sum(1, keepdims=True) / usable.sum(1)[:, None, None], 0.0)
+    effects, _, rank, _ = np.linalg.lstsq(every[usable], left[usable], rcond=None)
+    whole, shared = float((left**2).sum()), float(((every[usable] @ effects) ** 2).sum())
+    lack, pure = int(rank) - 1, freedom - int(rank) + 1
+    if bent and lack > 0 and pure > 0 and shared > ROUNDING * left.size:
+        ratio = shared / lack / max((whole - shared) / pure, ROUNDING)
+        if stats.f.sf(ratio, lack, pure) < 0.05:
+            return shared / lack, lack
+    return whole / freedom, freedom
 
 
 def _array(name: str, values: Any) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ WIDER = {
     False: "wider is NOT always better",
     None: "whether wider is better was not measured",
 }
+HIDDEN = "whether wider is better is known only to a step of the grid; give a finer one"
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,8 @@ class Transferred:
         regret_error: by width, the half-width of the regret's 95 % interval from the scatter over seeds of what their losses
             differ at these two rates; NaN where one seed tells none.
         wider_is_better: whether no width's best loss is worse than a narrower one's beyond the scatter of their seeds (1 study in
-            20 at most says so of widths that do not differ); None where a width has no best loss, and with one seed.
+            20 at most says so of widths that do not differ); None where a width has no best loss, with one seed, and where a
+            finer grid alone could tell.
         ends: widths whose best learning rate is an end of the grid, for some seeds or all.
         inner: the shift without the seeds whose best is an end of the grid: a flat curve is lowest anywhere.
     """
@@ -66,6 +69,12 @@ class Transferred:
         """Whether the best learning rate stays put; None where the interval cannot tell."""
         words = {_kept(self.shift), _kept(self.inner)}
         return None if self.ends.whole or len(words) > 1 else words.pop()
+
+    @property
+    def hidden(self) -> bool:
+        """Whether the grid's step alone keeps from telling whether wider is better."""
+        several = all(len(curve) > 1 for curve in self.curves.values())
+        return self.wider_is_better is None and several and all(math.isfinite(found.loss) for found in self.best.values())
 
     @property
     def said(self) -> Said:
@@ -235,7 +244,7 @@ class TransferResult:
         ]  # fmt: skip
         sizes = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
         table = ["  ".join(c.ljust(n) for c, n in zip(row, sizes, strict=True)).rstrip() for row in [header, *rows]]
-        better = together([Said(s.name, WIDER[s.wider_is_better]) for s in self.schemes])
+        better = together([Said(s.name, HIDDEN if s.hidden else WIDER[s.wider_is_better]) for s in self.schemes])
         rule = "-" * max(map(len, table))
         return "\n".join([self.title, *self.sentences, rule, *table, rule, *better, *self.reproduce.get("notes", ())])
 
@@ -275,7 +284,7 @@ def _along_depth(name: str, found: Mapping[int, Transferred], lrs: Sequence[floa
     each = [_optima(lrs, found[d].curves[width], found[d].start[width]) for d in depths]
     best = tuple(found[d].best[width].lr for d in depths)
     ends = ends_of(lrs, {d: found[d].best[width] for d in depths}, dict(zip(depths, each, strict=True)))
-    return DepthShift(name, depths, width, best, _moved(depths, each), ends)
+    return DepthShift(name, depths, width, best, _moved(depths, each, [found[d].best[width] for d in depths]), ends)
 
 
 def _optima(lrs: Sequence[float], curve: np.ndarray, start: float) -> list[Optimum]:
@@ -283,11 +292,14 @@ def _optima(lrs: Sequence[float], curve: np.ndarray, start: float) -> list[Optim
     return [optimum(lrs, row, start) for row in curve]
 
 
-def _moved(along: Sequence[int], each: Sequence[Sequence[Optimum]], inner: bool = False) -> Slope:
-    """The slope of every seed's optimum, which may be no better known than to a step of the grid; without those at its ends."""
+def _moved(along: Sequence[int], each: Sequence[Sequence[Optimum]], best: Sequence[Optimum], inner: bool = False) -> Slope:
+    """The slope of every seed's optimum, which may be no better known than to a step of the grid, or as that of the mean curve.
+
+    ``inner`` leaves those at ends of the grid out.
+    """
     steps = [float(np.mean([found.step for found in own if not (inner and found.edge)] or [math.nan])) for own in each]
     rates = [[math.nan if inner and found.edge else found.lr for found in row] for row in zip(*each, strict=True)]
-    return fit_slope(along, rates).on_grid(along, steps)
+    return fit_slope(along, rates, bent=False).on_grid(along, steps, [found.sway for found in best])
 
 
 def transferred(name: str, lrs: Sequence[float], curves: Mapping[int, np.ndarray], start: Mapping[int, float]) -> Transferred:
@@ -298,22 +310,32 @@ def transferred(name: str, lrs: Sequence[float], curves: Mapping[int, np.ndarray
     kept = best[widths[0]].lr
     regret = {w: _regret(lrs, _mean(curves[w]), kept, start[w]) for w in widths}
     error = {w: _regret_error(lrs, curves[w], (kept, best[w]), start[w]) for w in widths}
-    better = _wider_is_better([[loss_at(lrs, row, best[w].lr, start[w]) for row in curves[w]] for w in widths])
-    shift, inner = (_moved(widths, list(each.values()), left_out) for left_out in (False, True))
+    losses = [[loss_at(lrs, row, best[w].lr, start[w]) for row in curves[w]] for w in widths]
+    better = _wider_is_better(losses, [best[w] for w in widths])
+    shift, inner = (_moved(widths, list(each.values()), list(best.values()), left_out) for left_out in (False, True))
     ends = ends_of(lrs, best, each)
     return Transferred(name, dict(curves), dict(start), best, shift, regret, error, better, ends, inner)
 
 
-def _wider_is_better(losses: Sequence[Sequence[float]]) -> bool | None:
-    """From every seed's loss at the best rate of its width, widths increasing; a ratio where all losses are positive."""
-    table = [np.asarray(row, float) for row in losses]
+def _wider_is_better(losses: Sequence[Sequence[float]], best: Sequence[Optimum]) -> bool | None:
+    """From every seed's loss at the best rate of its width, widths increasing; a ratio where all losses are positive.
+
+    Where a grid lies on a curve is the same for all seeds: what its step alone may make worse is neither better nor worse.
+    """
+    table, gaps = [np.asarray(row, float) for row in losses], [found.gap for found in best]
     if not all(np.isfinite(row).all() for row in table):
         return None
-    table = [np.log(row) for row in table] if all((row > 0).all() for row in table) else table
+    if all((row > 0).all() for row in table) and all(found.loss > 0 for found in best):
+        table, gaps = [np.log(row) for row in table], [math.log1p(found.gap / found.loss) for found in best]
     scatter, mean = Scatter(table), [float(row.mean()) for row in table]
     if not scatter.freedom:
         return None
-    return all(mean[b] <= mean[a] + scatter.reach(a, b) for a in range(len(mean)) for b in range(a + 1, len(mean)))
+    worse = [
+        (mean[b] - mean[a], scatter.reach(a, b), math.hypot(gaps[a], gaps[b])) for a, b in combinations(range(len(mean)), 2)
+    ]
+    if any(more > math.hypot(reach, gap) for more, reach, gap in worse):
+        return False
+    return None if any(more > reach for more, reach, _ in worse) else True
 
 
 def _regret(lrs: Sequence[float], losses: np.ndarray, lr: float, start: float) -> float:

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from scipy import stats
+
 from lazyrich.layer import spoken
 from lazyrich.measure.slope import Slope
 
@@ -60,7 +62,7 @@ class Line:
         return None if self.slope.low <= self.predicted + TOLERANCE and self.slope.high >= self.predicted - TOLERANCE else False
 
 
-def word_for(update: Slope, layer: Slope, wide: bool, trains: bool, first: Slope | None = None) -> Word:
+def word_for(update: Slope, layer: Slope, wide: bool, trains: bool, first: Slope | None = None, strict: float = 1.0) -> Word:
     """The verdict on one layer.
 
     Args:
@@ -70,6 +72,7 @@ def word_for(update: Slope, layer: Slope, wide: bool, trains: bool, first: Slope
         trains: whether its own tensors moved at all.
         first: slope of the update of the first step alone. An update that grows there explodes, also when later steps,
             whose gradients saturate or fight back, hide it.
+        strict: by how much intervals grow before a layer is said to explode, where many layers are asked (``stretch``).
 
     Example:
         >>> word_for(Slope(0.52, 0.48, 0.56, 12), Slope(0.52, 0.48, 0.56, 12), wide=False, trains=True)
@@ -79,7 +82,7 @@ def word_for(update: Slope, layer: Slope, wide: bool, trains: bool, first: Slope
         return "frozen"
     if math.isnan(update.value):
         return "inconclusive"
-    if update.low > TOLERANCE or (first and first.low > TOLERANCE):
+    if any(slope.value - strict * slope.half_width > TOLERANCE for slope in (update, first) if slope):
         return "exploding"
     if update.half_width > WIDEST or update.value > TOLERANCE:
         return "inconclusive"
@@ -90,6 +93,19 @@ def word_for(update: Slope, layer: Slope, wide: bool, trains: bool, first: Slope
     if update.high >= -TOLERANCE or (not wide and update.value > FADING):
         return "inconclusive"
     return "lazy" if wide else "vanishing"
+
+
+def stretch(slopes: int, freedom: int) -> float:
+    """By how much an interval of 95 % grows so that of as many slopes, none of which explodes, 1 study in 20 says that some do.
+
+    Example:
+        >>> round(stretch(1, 8), 6), round(stretch(24, 8), 1)
+        (1.0, 1.9)
+    """
+    if freedom < 1:
+        return 1.0
+    one, all_of_them = stats.t.ppf([0.975, 1 - 0.025 / max(slopes, 1)], freedom)
+    return float(all_of_them / one)
 
 
 def drifts(line: Line) -> bool:

@@ -250,6 +250,17 @@ def test_every_metric_reads_with_a_null_and_says_what_is_undefined(name):
     assert all(getattr(METRICS[name], word) for word in ("estimator", "bias", "cost", "null"))
 
 
+def test_few_samples_bias_the_information_and_the_stable_rank_as_their_words_say():
+    units, exact = 20, 10 * math.log1p(100)
+    for samples in (100, 400):
+        drawn = [normal(samples, units, seed=s) for s in range(20)]
+        low = exact - sum(noisy_information(h, 0.1) for h in drawn) / 20
+        assert low == pytest.approx(units * (units + 1) / (4 * samples), rel=0.25)
+        assert sum(map(stable_rank, drawn)) / 20 == pytest.approx(units / (1 + math.sqrt(units / samples)) ** 2, rel=0.12)
+    assert noisy_information(normal(units, units), 0.1) < 0.9 * exact
+    assert METRICS["information bound"].bias.startswith("downwards") and METRICS["stable rank"].bias.startswith("downwards, by")
+
+
 RELATED = {
     "effective rank": -1, "stable rank": -1, "participation ratio": -1, "isoscore": -1, "intrinsic dimension": -1,
     "intrinsic dimension, ten neighbours": -1, "information bound": -1,

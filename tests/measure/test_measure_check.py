@@ -6,6 +6,7 @@ import math
 import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -15,9 +16,9 @@ from lazyrich.errors import LazyrichError, StoreError, UsageError
 from lazyrich.measure import predict
 from lazyrich.measure.departure import departures
 from lazyrich.measure.predict import unit_exponents
-from lazyrich.measure.slope import Slope
+from lazyrich.measure.slope import Slope, fit_slope
 from lazyrich.measure.trunk import bottlenecks_beside
-from lazyrich.measure.verdict import TOLERANCE, Cause, Line, overall, with_mend, word_for
+from lazyrich.measure.verdict import TOLERANCE, Cause, Line, overall, stretch, with_mend, word_for
 from lazyrich.scaling.power import Power
 
 WIDTHS = (64, 128, 256, 512)
@@ -367,6 +368,17 @@ def test_words_follow_updates_and_their_intervals():
     assert word_for(s(0.0), s(0.0), True, False) == "frozen"
     assert word_for(s(0.0), s(0.0), True, True, first=s(0.9)) == "exploding"  # later steps hid it
     assert word_for(Slope(math.nan, math.nan, math.nan, 0), s(0.0), True, True) == "inconclusive"
+
+
+def test_of_many_layers_that_are_as_they_may_be_few_studies_say_that_one_explodes():
+    draw, alarms, layers, strict = np.random.default_rng(0).standard_normal, [0, 0], 24, stretch(24, 8)
+    for _ in range(60):
+        tables = np.exp(TOLERANCE * np.log(WIDTHS) + 0.2 * draw((layers, 3, len(WIDTHS))))
+        slopes = [fit_slope(WIDTHS, table, bent=False) for table in tables]
+        for i, by in enumerate((1.0, strict)):
+            alarms[i] += any(word_for(slope, slope, True, True, strict=by) == "exploding" for slope in slopes)
+    assert alarms[0] >= 20 and alarms[1] <= 6
+    assert word_for(Slope(0.5, 0.45, 0.55, 12), Slope(0.5, 0.45, 0.55, 12), True, True, strict=strict) == "exploding"
 
 
 def test_a_run_folder_continues_and_gives_the_same_result(tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ import random
 import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -15,6 +16,7 @@ from lazyrich.errors import UsageError
 from lazyrich.measure.dial import Centred
 from lazyrich.measure.dial_law import LAWS, POWERS, Law
 from lazyrich.measure.dial_result import summarise
+from lazyrich.measure.scatter import Scatter
 from lazyrich.measure.slope import Slope
 from lazyrich.measure.verdict import TOLERANCE
 
@@ -297,7 +299,7 @@ def test_a_loss_that_grew_and_a_tie_are_told():
     assert "larger loss than without any output; give a smaller lr" in grown.sentence
     tied = summed([point(g, 0.01, start=2.0) for g in (0.1, 1.0)], (0.1, 1.0))
     assert "generalises alike at every richness that was tried (test loss 1)" in tied.sentence
-    better = summed(seeded((0.1, 1.0), [(1.0, 1.1), (0.5, 0.51)]), (0.1, 1.0))
+    better = summed(seeded((0.1, 1.0), [(1.0, 1.05), (0.5, 0.51)]), (0.1, 1.0))
     assert "generalises best at gamma_0 = 1, the largest that was tried (test loss 0.505)" in better.sentence
     inside = summed(seeded((0.01, 0.1, 1.0), [(0.9, 0.91), (0.5, 0.51), (0.9, 0.91)]), (0.01, 0.1, 1.0))
     assert "generalises best at gamma_0 = 0.1 (test loss 0.505)" in inside.sentence
@@ -320,8 +322,30 @@ def test_what_lies_within_the_scatter_is_no_best_and_one_seed_tells_none():
     assert alarms <= 10  # two standard errors: every other
 
 
+@pytest.mark.parametrize("lost", [False, True])
+def test_groups_that_scatter_differently_raise_few_false_alarms(lost):
+    draw, alarms, deviations = np.random.default_rng(0).standard_normal, 0, np.array([1.0] * 6 + [10.0] * 2)
+    for _ in range(100):
+        table = 10 + 0.01 * deviations * draw((4, 8))
+        table[0, 0] = math.nan if lost else table[0, 0]
+        scatter, means = Scatter(list(table.T)), np.nanmean(table, 0)
+        best = int(means.argmin())
+        alarms += any(means[i] > means[best] + scatter.reach(i, best) for i in range(8) if i != best)
+    assert alarms <= 10  # the scatter of all groups together: every fourth
+
+
+def test_what_all_seeds_agree_on_is_found_whatever_levels_they_have():
+    draw, found = np.random.default_rng(0).standard_normal, 0
+    for _ in range(50):
+        table = 1 + 0.1 * draw((3, 1)) + 0.05 * np.array([1, 1, 1, 0, 1, 1, 1, 1]) + 0.005 * draw((3, 8))
+        scatter = Scatter(list(table.T))
+        found += table[:, 0].mean() - table[:, 3].mean() > scatter.reach(0, 3)
+    assert found >= 45  # beside the scatter of the seeds themselves: hardly ever
+    assert math.isinf(Scatter([[1.0, math.nan], [2.0, 2.1]]).reach(0, 1)), "one seed tells no scatter"
+
+
 def test_what_is_true_of_several_curves_is_said_once(tmp_path):
-    rows, points = [(1.0, 1.1), (0.5, 0.51)], []
+    rows, points = [(1.0, 1.05), (0.5, 0.51)], []
     for width, r, distance in ((64, 0.0, 0.5), (64, 0.5, 0.01), (128, 0.0, 0.01), (128, 0.5, 0.01)):
         points += seeded((0.1, 1.0), rows, width, r, distance)
     found = summed(points, (0.1, 1.0), (64, 128), (0.0, 0.5))

@@ -26,6 +26,25 @@ def test_the_interval_covers_the_truth_as_often_as_it_says():
     assert 0.92 <= covered / 400 <= 0.98
 
 
+@pytest.mark.parametrize("seeds", [3, 10])
+def test_what_all_seeds_deviate_by_alike_is_not_averaged_away(seeds):
+    draw, covered = np.random.default_rng(0).standard_normal, 0
+    for _ in range(200):
+        table = np.exp(-0.5 * np.log(WIDTHS) + 0.1 * draw((1, 4)) + 0.02 * draw((seeds, 4)) + draw((seeds, 1)))
+        table[0, 1] = math.nan if seeds == 10 else table[0, 1]
+        slope = fit_slope(WIDTHS, table)
+        covered += slope.low <= -0.5 <= slope.high
+    assert covered >= 180  # seeds as if they told all: two thirds of three, a third of ten
+
+
+def test_two_widths_and_one_seed_have_no_lack_of_fit():
+    two = fit_slope([64, 128], [[1.0, 2.0], [1.0, 2.1], [1.0, 1.9]])
+    assert two.half_width == pytest.approx(fit_slope([64, 128], [[1.0, 2.0], [1.0, 2.1], [1.0, 1.9]], bent=False).half_width)
+    bent = [[1.0, 2.0, 3.0, 9.0]]
+    assert fit_slope(WIDTHS, bent) == fit_slope(WIDTHS, bent, bent=False)
+    assert fit_slope(WIDTHS, bent * 2).half_width == pytest.approx(fit_slope(WIDTHS, bent).half_width)
+
+
 def test_the_slope_is_that_of_the_geometric_mean():
     rng = np.random.default_rng(1)
     table = np.exp(rng.standard_normal((5, 4)))

@@ -32,8 +32,10 @@ def info_nce(scores: Tensor) -> float:
 def noisy_information(h: Tensor, noise: float) -> float:
     """An upper bound of I(h + eps; x), eps ~ N(0, noise^2): half the log-determinant of 1 + C / noise^2, in nats.
 
-    Exact where h is Gaussian, above the truth for all other features of covariance C (the Gaussian has most entropy). Biased
-    upwards for fewer samples than units.
+    Exact where h is Gaussian and C known, above the truth for all other features of covariance C (the Gaussian has most entropy).
+    The covariance of the samples stands for C, and the log-determinant is concave: it reads low on average, by about units (units +
+    1) / (4 samples) nats where the noise is small and samples many, and, at a noise of a tenth of the features, by a fifth for as
+    many samples as units. Only many times more samples than units make it an upper bound.
 
     Raises:
         MetricError: for a noise that is not positive.

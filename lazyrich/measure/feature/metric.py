@@ -154,8 +154,8 @@ METRICS = {
                "low, by the folds' smaller size", "N p min(N, p)"),
         Metric("effective rank", effective_rank, "itself", "exp of the entropy of the covariance's eigenvalues",
                "downwards, to at most N - 1", "N p min(N, p)"),
-        Metric("stable rank", stable_rank, "itself", "||h||_F^2 / ||h||_2^2 of centred features", "downwards, for p near N",
-               "N p min(N, p)"),
+        Metric("stable rank", stable_rank, "itself", "||h||_F^2 / ||h||_2^2 of centred features", "downwards, by a factor of "
+               "(1 + sqrt(p / N))^2 where no direction stands out", "N p min(N, p)"),
         Metric("participation ratio", participation_ratio, "itself", "(tr C)^2 / tr C^2 from U-statistics over distinct samples",
                "ratio of unbiased terms; scatter of order p / N", "N^2 p", (trace_terms, ratio_of)),
         Metric("uniformity", uniformity, "itself", "log of the mean of exp(-2 |z - z'|^2) over distinct pairs on the sphere",
@@ -169,7 +169,7 @@ METRICS = {
         Metric("intrinsic dimension, ten neighbours", levina_bickel, "itself", "maximum likelihood (Levina & Bickel 2004)",
                "downwards in high dimensions and where density varies over ten neighbours", "N^2 p"),
         Metric("information bound", gaussian_bound, "itself", "log det(1 + C / s^2) / 2, s a tenth of the features' size, in nats",
-               "an upper bound on I(h + noise; x); upwards for fewer samples than units", "N p min(N, p)"),
+               "downwards, by about p (p + 1) / 4 N nats; an upper bound on I(h + noise; x) only for N >> p", "N p min(N, p)"),
         Metric("feature ansatz", lambda model, x, layer, start: ansatz_pair(model, x, layer), "layer", "cosine of W^T W with the "
                "layer's AGOP (Radhakrishnan et al. 2024)", "lazy networks read that of their start, which is not 0",
                "N p outputs", ANSATZ),

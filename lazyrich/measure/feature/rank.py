@@ -24,6 +24,9 @@ def effective_rank(h: Tensor) -> float:
 def stable_rank(h: Tensor) -> float:
     """||h||_F^2 / ||h||_2^2 of centred features.
 
+    The samples' largest eigenvalue is above the covariance's: isotropic features of p units in N samples read p / (1 + sqrt(p /
+    N))^2, a quarter of p at N = p and four fifths only at N = 70 p; a direction that stands out is read with less bias.
+
     Example:
         >>> round(stable_rank(torch.tensor([[2.0, 0.0], [-2.0, 0.0], [0.0, 1.0], [0.0, -1.0]])), 6)
         1.25
