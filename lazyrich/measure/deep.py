@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lazyrich.errors import UsageError
-from lazyrich.measure.check import Setup, Trial, run_trial, setup_of, whole_numbers
+from lazyrich.measure.check import Setup, Trial, refuse_lost, run_trial, setup_of, whole_numbers
 from lazyrich.measure.deep_result import DepthLine, DepthResult
 from lazyrich.measure.slope import fit_slope
 from lazyrich.scaling import Plan
@@ -83,6 +83,7 @@ def check_depth(
     }
     _refuse_unlike({depth: setup.plan for depth, setup in setups.items()})
     store = RunFolder(folder, {str(depth): setup.settings() for depth, setup in setups.items()}) if folder else None
+    refuse_lost(setups[ordered[0]])
     jobs, trials = [(depth, seed) for depth in ordered for seed in range(seeds)], {}
     for done, (depth, seed) in enumerate(jobs):
         if progress:

@@ -167,6 +167,19 @@ def test_a_network_without_a_place_says_why(factory, says):
     assert found.to_dict()["phase"] is None
 
 
+@pytest.mark.parametrize("wrap", [lambda out: (out, out), lambda out: {"logits": out}], ids=["tuple", "dict"])
+def test_a_network_that_returns_no_tensor_is_refused(wrap):
+    def factory(width):
+        made = lzr.zoo.mlp(width)
+        made.register_forward_hook(lambda module, args, out: wrap(out))
+        return made
+
+    with pytest.raises(
+        lzr.LazyrichError, match=r"the network returns (tuple|dict), expected one tensor \(N, ...\); let the factory"
+    ):
+        lzr.signals(lzr.plan(lzr.Family(factory, base=8), lzr.ntk(), "sgd"), samples=2, seeds=2)
+
+
 def test_coupled_weights_are_measured_and_not_predicted():
     family = lzr.Family(lzr.zoo.autoencoder, base=32)
     plan = lzr.plan(family, lzr.standard(), "sgd", init=lzr.autoencoder.coupled(family))
