@@ -82,7 +82,7 @@ def check_depth(
         for depth in ordered
     }
     _refuse_unlike({depth: setup.plan for depth, setup in setups.items()})
-    store = RunFolder(folder, {str(depth): setup.settings() for depth, setup in setups.items()}) if folder else None
+    store = RunFolder(folder, _run_of(setups)) if folder else None
     refuse_lost(setups[ordered[0]])
     jobs, trials = [(depth, seed) for depth in ordered for seed in range(seeds)], {}
     for done, (depth, seed) in enumerate(jobs):
@@ -94,6 +94,15 @@ def check_depth(
         )
     said = command or "lazyrich.check_depth(plan_at, data, ...) with the settings below"
     return replace(_summary(setups, trials, seeds), command=said, date=date.today().isoformat())
+
+
+def _run_of(setups: Mapping[int, Setup]) -> dict[str, Any]:
+    """The settings of a run: what all depths share once, so that it is named once where it differs from another run's."""
+    each = {depth: setup.settings() for depth, setup in setups.items()}
+    first = next(iter(each.values()))
+    shared = {key: value for key, value in first.items() if all(one.get(key) == value for one in each.values())}
+    own = {f"{key} at depth {d}": value for d, one in each.items() for key, value in one.items() if key not in shared}
+    return {"depths": list(setups), **shared, **own}
 
 
 def refuse_depths(depths: Sequence[int]) -> None:

@@ -76,7 +76,7 @@ def test_the_same_call_continues_and_another_is_refused(found):
     again = lzr.check_depth(plans(1.0), "digits", folder=place / "1.0", **SMALL)
     assert again.to_dict() == results[1.0].to_dict()
     assert {p.name: p.stat().st_mtime_ns for p in (place / "1.0" / "trials").iterdir()} == trials
-    with pytest.raises(lzr.LazyrichError, match="holds another run"):
+    with pytest.raises(lzr.LazyrichError, match=r"holds another run \(steps: \d there, 2 now\)"):
         lzr.check_depth(plans(1.0), "digits", folder=place / "1.0", **SMALL | {"steps": 2})
 
 
