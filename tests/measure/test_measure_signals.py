@@ -209,6 +209,7 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     assert main(shlex.split(words)) == 0
     lines = capsys.readouterr().out.strip().splitlines()
     assert lines[0] == "mlp at width 64 · standard() · digits"
+    assert {item.name for item in Path("run").iterdir()} == {"settings.json", "result.json", "report.html"}
     assert lines[-1] == "page: run/report.html"
     page = Path("run/report.html").read_text(encoding="utf-8")
     assert page.count('<svg class="figure"') == 4
@@ -218,6 +219,10 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     assert main(["report", "run", "--out", "again.html"]) == 0
     assert Path("again.html").read_text(encoding="utf-8") == page
     assert len(json.loads(Path("run/result.json").read_text())["lines"]) == 3
+    assert main(shlex.split(words.replace("--seeds 2", "--seeds 3"))) == 2
+    assert "run holds another run (seeds: 2 there, 3 now)" in capsys.readouterr().err
+    assert main(shlex.split(words.replace("--out run", "--out again.html"))) == 2
+    assert "again.html exists and is no run folder" in capsys.readouterr().err
     assert main(shlex.split(words.replace("0.2", "much"))) == 2
     assert "got 'much', expected a standard deviation or one of" in capsys.readouterr().err
     assert main(shlex.split(words.replace("hidden.*", "nothing"))) == 2
