@@ -160,13 +160,32 @@ def test_an_option_that_makes_no_check_is_refused(
     assert [word for word in says if word.lower() not in line.lower()] == [], line
 
 
-def test_an_unknown_option_is_status_2_and_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        main(["check", "net.py:good", "--widhts", "8"])
-    assert stopped.value.code == 2
-    out, err = capsys.readouterr()
-    assert "widhts" in out + err
-    assert "Traceback" not in out + err
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (
+            "check net.py:good --widhts 8",
+            "got --widhts, 8, which is no option; perhaps you meant --widths; lazyrich check --help",
+        ),
+        ("check net.py:good more", "got more, which is no option; lazyrich check --help tells more"),
+        ("check", "got no FACTORY, expected one; lazyrich check --help tells more"),
+        ("check net.py:good --steps x", "got 'x' after --steps, expected a whole number"),
+        ("check net.py:good --lr x", "got 'x' after --lr, expected a number"),
+        ("check net.py:good --depth x", "got 'x' after --depth, expected a whole number"),
+        ("check net.py:good --target no", "got 'no' after --target, expected one of 'labels', 'input'"),
+        (
+            "check net.py:good --scheme",
+            "got nothing after --scheme, expected one or more values; lazyrich check --help tells which",
+        ),
+        ("kernel net.py:good --train --test 10", "got nothing after --train, expected one or more values"),
+        ("sweep", "got no FUNCTION and no --axis, expected both"),
+        ("sweep net.py:good --axis", "got nothing after --axis, expected one or more values"),
+    ],
+)
+def test_words_that_a_verb_does_not_take_are_refused_in_one_line(
+    words: str, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert refusal(capsys, *words.split()).startswith(f"lazyrich: {says}")
 
 
 def test_a_truncated_data_file_is_refused_by_name(capsys: pytest.CaptureFixture[str]) -> None:
@@ -179,9 +198,14 @@ def test_a_truncated_data_file_is_refused_by_name(capsys: pytest.CaptureFixture[
 
 
 def test_losses_that_are_not_finite_are_a_verdict_not_an_error(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["check", "net.py:Nan", *TINY, "--out", "run"]) == 0
-    assert "The loss stopped being finite at width 8, 16" in capsys.readouterr().out
+    assert main(["check", "net.py:good", *TINY, "--lr", "1e38", "--out", "run"]) == 0
+    assert "stopped being finite at width 8, 16" in capsys.readouterr().out
     assert Path("run/report.html").exists()
+
+
+def test_a_loss_that_is_not_finite_before_any_step_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "the loss of 'Nan' is nan before any step (width 8" in refusal(capsys, "check", "net.py:Nan", *TINY, "--out", "run")
+    assert main(["check", "net.py:good", *TINY, "--out", "run"]) == 0  # the folder is free for the mended network
 
 
 def test_another_data_set_has_another_default_folder(capsys: pytest.CaptureFixture[str]) -> None:
