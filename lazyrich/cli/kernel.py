@@ -295,9 +295,14 @@ def _outputs(model: nn.Module, x: Tensor) -> Tensor:
 
     model.eval()
     with torch.no_grad():
-        found = torch.cat([model(block) for block in x.split(BATCH)])
+        found = [model(block) for block in x.split(BATCH)]
     model.train()
-    return found
+    if not isinstance(found[0], torch.Tensor):
+        raise UsageError(
+            f"the network returns {type(found[0]).__name__}, expected one tensor (N, ...); let the factory wrap it in a module "
+            "that returns the output that you mean"
+        )
+    return torch.cat(found)
 
 
 def _spectrum(name: str, gram: Tensor, split: Split) -> dict[str, Any]:

@@ -35,7 +35,7 @@ from lazyrich.scaling import Plan, as_plan, mup
 from lazyrich.scaling.optimizer import is_entrywise, refuse_unshipped
 from lazyrich.sweep import RunFolder, kept
 from lazyrich.train import Loss, loss_for, train
-from lazyrich.train.loss import LOSSES
+from lazyrich.train.loss import LOSSES, cross_entropy, refuse_labels
 
 QUANTITIES = ("update", "layer", "passthrough", "interaction", "level", "uuc", "max")
 RATES = {"sgd": 0.1, "momentum": 0.02, "adam": 0.003, "adamw": 0.003, "signsgd": 0.001, "muon": 0.01, "adafactor": 0.01}
@@ -157,12 +157,15 @@ def refuse_lost(setup: Setup) -> None:
     """Refuse a network whose loss at the first width is not finite before any step: no learning rate mends that.
 
     Raises:
-        TrainError: with the loss and the width.
+        TrainError: with the loss and the width; for labels that are none of the outputs.
     """
-    model, loss = setup.plan.build(setup.widths[0], 0, setup.device, meet=setup.met), 0.0
+    model, loss, out = setup.plan.build(setup.widths[0], 0, setup.device, meet=setup.met), 0.0, None
     x, y = (part.to(setup.device) for part in setup.data.batch(setup.batch, 0, 0))
     with suppress(Exception), seeded(0), torch.no_grad():  # what does not run is refused with more words where it is trained
-        loss = float(setup.loss(model(x), y))
+        out = model(x)
+        loss = float(setup.loss(out, y))
+    if setup.loss is cross_entropy:
+        refuse_labels(out, y, setup.data.y)
     if not math.isfinite(loss):
         name = setup.plan.family.name if setup.plan.family else type(model).__name__
         raise TrainError(

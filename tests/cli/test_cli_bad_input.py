@@ -71,6 +71,35 @@ def unclear(width):
     return Net()
 
 
+def deep(width, depth):
+    return nn.Sequential(nn.Linear(64, width), *[nn.Linear(width, width) for _ in range(depth)], nn.Linear(width, 10))
+
+
+class Two(nn.Sequential):
+    def forward(self, x):
+        return super().forward(x), x
+
+
+def pair(width):
+    return Two(nn.Linear(64, width), nn.Linear(width, 10))
+
+
+def one_class():
+    return torch.randn(40, 64), torch.zeros(40, dtype=torch.long)
+
+
+def many_labels():
+    return torch.randn(40, 64), torch.arange(40)
+
+
+def triple():
+    return torch.randn(40, 64), torch.zeros(40, dtype=torch.long), 3
+
+
+def fails(lr):
+    raise ValueError("too large")
+
+
 good = lambda width: nn.Sequential(nn.Linear(64, width), nn.Tanh(), nn.Linear(width, 10))
 number = 3
 
@@ -186,6 +215,31 @@ def test_words_that_a_verb_does_not_take_are_refused_in_one_line(
     words: str, says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert refusal(capsys, *words.split()).startswith(f"lazyrich: {says}")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("plan net.py:deep", "It takes a second argument: give a depth (depth=3, on the command line --depth 3)"),
+        ("plan net.py:pair --depth 3", "It takes the width alone: leave out the depth"),
+        ("plan net.py:stuborn", "'net.py' has no 'stuborn'; did you mean stubborn?"),
+        ("plan net.py:zzz", "'net.py' has no 'zzz'; its callables are Nan, Two, crash, data, deep"),
+        ("plan net.py:good --roles x*=hidden", "the tensors are 0.weight, 0.bias, 2.weight, 2.bias"),
+        ("plan net.py:good --branches x*", "matches no module of the model; its modules are 0, 1, 2"),
+        ("kernel net.py:pair --train 8 --test 8", "the network returns tuple, expected one tensor (N, ...)"),
+        ("kernel net.py:good --data net.py:one_class", "got data 'net.py:one_class' of one class only, expected two or more"),
+        ("check net.py:good --data net.py:many_labels", "got label 39 for 10 outputs, expected labels from 0 to 9"),
+        ("check net.py:good --data net.py:triple", "got 3 things for 'net.py:triple', expected a pair (x, y)"),
+        ("sweep net.py:fails --axis lr=1 --workers 0", "got workers=0, expected at least 1"),
+        ("sweep net.py:fails --axis lr=1 --executor processes --workers 0", "got workers=0, expected at least 1"),
+        ("sweep net.py:fails --axis lr=1 --executor processes --retries -1", "got retries=-1, expected at least 0"),
+        ("sweep net.py:fails --axis lr=1", "1 of 1 trial failed: mend the cause"),
+    ],
+)
+def test_what_is_refused_says_what_to_give_instead(words: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    line = refusal(capsys, *words.split())
+    assert says in line
+    assert not line.endswith("...")
 
 
 def test_a_truncated_data_file_is_refused_by_name(capsys: pytest.CaptureFixture[str]) -> None:
