@@ -19,6 +19,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from lazyrich.cli.box import unboxed
 from lazyrich.errors import UsageError
 
+OPTIMIZERS = "sgd, momentum, adam, adamw, signsgd, lion, adafactor, muon or muon_rms"  # that train here; a plan knows more
+Optimizer = Annotated[str, tyro.conf.arg(help=f"{OPTIMIZERS}.")]
 Factory = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FACTORY")]
 
 

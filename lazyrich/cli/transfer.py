@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from lazyrich.cli.command import Factory, Live, command_line, pairs, parse, progress, rules, slug
+from lazyrich.cli.command import Factory, Live, Optimizer, command_line, pairs, parse, progress, rules, slug
 
 
 def run(words: Sequence[str]) -> None:
@@ -17,7 +17,7 @@ def run(words: Sequence[str]) -> None:
     def transfer(
         factory: Factory,
         scheme: tuple[str, ...] = ("standard", "mup"),
-        optimizer: str = "adam",
+        optimizer: Optimizer = "adam",
         base: int = 64,
         widths: tuple[int, ...] = (64, 128, 256, 512),
         lrs: tuple[float, ...] = (),
@@ -53,7 +53,7 @@ def run(words: Sequence[str]) -> None:
         Args:
             factory: package.module:callable or path/to/file.py:callable that builds the network for a width.
             scheme: one or more of standard, ntk, mean_field, mup, richness(0.25), spectral, abc(...).
-            optimizer: sgd, momentum, adam, adamw or signsgd.
+            optimizer: one of OPTIMIZERS, which the help lists.
             base: width at which the plan is the plain network.
             widths: widths to train, increasing.
             lrs: learning rates at the base width, increasing (default: twelve octaves around a usual one).
