@@ -33,7 +33,8 @@ def sweep_chapter(result: SweepPage, key: str) -> dict[str, Any]:
 
 
 def _means(row: SweepRow) -> list[str]:
-    return [odd or brief(mean) for mean, odd in zip(row.means, row.odd, strict=True)]
+    """With as many digits as the terminal shows."""
+    return [odd or brief(mean, figures=4) for mean, odd in zip(row.means, row.odd, strict=True)]
 
 
 def _part(figure: SweepFigure, key: str) -> dict[str, Any]:

@@ -46,6 +46,7 @@ def test_the_page_shows_curves_rows_and_failures(found, tmp_path):
     assert "loss against lr" in page
     assert "width=16: 0.8125" in page or "width=16: 0.812" in page
     assert page.count("ValueError: too large") == 4
+    assert '<td class="n">0.5625</td>' in page
     assert 'http-equiv="refresh"' not in page
     assert 'http-equiv="refresh" content="5"' in render(found, tmp_path / "page.html", refresh=5).read_text()
 
