@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from lazyrich.report.source import Result
 
-_POWER = re.compile(r"(?<=\w)\^([+-]?\d+(?:\.\d+)?)")
+_POWER = re.compile(r"(?<=\w)\^(?:\(([^()]+)\)|([+-]?\d+(?:\.\d+)?))")
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -125,12 +125,12 @@ def raised(text: str) -> Markup:
     """Text of a page with its powers raised, ``width^+0.69`` among them; everything else is escaped.
 
     Example:
-        >>> raised("<b> as width^-0.5")
-        Markup('&lt;b&gt; as width<sup>−0.5</sup>')
+        >>> raised("<b> as width^-0.5 or width^(-1/2)")
+        Markup('&lt;b&gt; as width<sup>−0.5</sup> or width<sup>−1/2</sup>')
     """
     from markupsafe import Markup, escape
 
-    return Markup(_POWER.sub(lambda hit: f"<sup>{hit[1].replace('-', MINUS)}</sup>", str(escape(text))))  # noqa: S704
+    return Markup(_POWER.sub(lambda hit: f"<sup>{(hit[1] or hit[2]).replace('-', MINUS)}</sup>", str(escape(text))))  # noqa: S704
 
 
 def _write(text: str, path: Path) -> Path:
