@@ -82,6 +82,7 @@ def check_depth(
         for depth in ordered
     }
     _refuse_unlike({depth: setup.plan for depth, setup in setups.items()})
+    _refuse_constant({depth: setup.plan for depth, setup in setups.items()})
     store = RunFolder(folder, _run_of(setups)) if folder else None
     refuse_lost(setups[ordered[0]])
     jobs, trials = [(depth, seed) for depth in ordered for seed in range(seeds)], {}
@@ -119,6 +120,19 @@ def _refuse_unlike(plans: Mapping[int, Plan]) -> None:
     if len({tuple(sizes) for sizes in tuned.values()}) > 1:
         said = "; ".join(f"depth {depth}: {', '.join(f'{size:g}' for size in sizes)}" for depth, sizes in tuned.items())
         raise UsageError(f"got plans that were tuned at other numbers of branches ({said}), expected one base_depth= for all")
+
+
+def _refuse_constant(plans: Mapping[int, Plan]) -> None:
+    """Modules of which a deeper network has no more are not the branches that its depth counts."""
+    numbers = {depth: _counts(plan) for depth, plan in plans.items()}
+    least, most = min(plans), max(plans)
+    for where, few in numbers[least].items():
+        if numbers[most].get(where, 0) <= few:
+            raise UsageError(
+                f"branches= pattern '{where}' matches {few} {'module' if few == 1 else 'modules'} at depth {least} and "
+                f"{numbers[most].get(where, 0)} at depth {most}, expected more in a deeper network; name the modules that it has "
+                "one more of with every layer, such as 'blocks.*'"
+            )
 
 
 def _setup(plan: Plan, data: Any, width: int | None, *rest: Any) -> Setup:

@@ -125,6 +125,7 @@ def test_slopes_that_cannot_be_told_are_no_good_news(found):
         (plans(1.0), {"depths": (2, "b")}, "expected whole numbers"),
         (plans(1.0, base_depth=None), {}, "one base_depth= for all"),
         (plans(1.0, branches=(), depth_exponent=0.5), {}, "names no residual branches"),
+        (plans(1.0, branches=["blocks.0"]), {}, "'blocks.0' matches 1 module at depth 2 and 1 at depth 18, expected more in a"),
         (plans(1.0), {"steps": 0}, "steps = 0"),
         (plans(1.0), {"lr": -1.0}, "lr = -1.0"),
         (plans(1.0), {"width": 16}, "below the base width 32"),
