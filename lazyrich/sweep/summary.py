@@ -65,6 +65,13 @@ class Summary:
             if odd[name]
         ]
 
+    @property
+    def unshown(self) -> str:
+        """Which names hold lists, that a table of means has no place for; empty where none does."""
+        lists = dict.fromkeys(n for o in self.results.outcomes for n, v in o.value.items() if isinstance(v, (list, dict)))
+        said = f"Lists among what the trials returned are not shown: {', '.join(lists)}; lazyrich export has them."
+        return said if lists else ""
+
     def _place(self, row: dict[str, Any]) -> str:
         return ", ".join(f"{axis}={row['settings'].get(axis)}" for axis in self.axes) or "its one setting"
 
@@ -85,7 +92,7 @@ class Summary:
             "failures": [{"settings": _text(o), "status": o.status, "error": o.error} for o in self.results.failures[:ROWS]],
             "store": str(self.results.folder),
             "command": self.command,
-            "notes": list(self.results.notes),
+            "notes": [*self.results.notes, *([self.unshown] if self.unshown else [])],
         }
 
     def _figure(self, value: str) -> dict[str, Any]:
@@ -126,7 +133,9 @@ class Summary:
         sizes = [max(len(line[i]) for line in [heads, *cells]) for i in range(len(heads))]
         lines = ["  ".join(word.rjust(size) for word, size in zip(line, sizes, strict=True)) for line in [heads, *cells]]
         more = [f"... and {len(self.rows) - len(shown)} more"] if len(self.rows) > len(shown) else []
-        return "\n".join([*(lines if heads and cells else []), *more, "", self.sentence, str(self.results)]).strip()
+        return "\n".join(
+            [*(lines if heads and cells else []), *more, "", self.sentence, *filter(None, [self.unshown]), str(self.results)]
+        ).strip()
 
 
 def summarise(results: Results, title: str = "sweep", command: str = "") -> Summary:

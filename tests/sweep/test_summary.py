@@ -85,6 +85,12 @@ def test_trials_that_all_return_nan_are_not_said_to_return_no_number(tmp_path):
     render(found, tmp_path / "page.html")
 
 
+def test_lists_are_said_to_be_in_the_store_alone(tmp_path):
+    found = summarise(sweep(lambda a: {"loss": a, "curve": [1, 2]}, {"a": [1, 2]}, tmp_path / "s"))
+    assert "are not shown: curve; lazyrich export has them" in str(found)
+    assert "are not shown: curve; lazyrich export has them" in render(found, tmp_path / "page.html").read_text()
+
+
 def test_results_so_far_are_shown_while_trials_run(tmp_path, monkeypatch):
     import sys
 
