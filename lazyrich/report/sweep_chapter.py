@@ -66,7 +66,7 @@ def along(figure: SweepFigure, key: str) -> str:
             low, high, mean = ([math.nan if v is None else v for v in end] for end in (curve.low, curve.high, curve.mean))
             axes.fill_between(curve.x, low, high, color=tone(color), alpha=0.13, linewidth=0)
             axes.plot(curve.x, mean, color=tone(color), marker=mark, markersize=4.5, linewidth=1.7, linestyle=dash)
-            _lost(axes, curve)
+            _lost(axes, curve, tone(color))
             label = f"{curve.label}: " if curve.label else ""
             told = (f"{brief(m, 'not finite')} at {brief(x)}" for x, m in zip(curve.x, curve.mean, strict=True))
             words.append(label + ", ".join(told))
@@ -76,13 +76,13 @@ def along(figure: SweepFigure, key: str) -> str:
         return inline(sheet_, key, f"{figure.value} against {figure.along}", "; ".join(words) + ".")
 
 
-def _lost(axes: Axes, curve: SweepCurve) -> None:
-    """A cross at the upper edge where the mean is not finite; the curve has a gap there."""
+def _lost(axes: Axes, curve: SweepCurve, color: str) -> None:
+    """A cross at the upper edge, in the curve's colour, where the mean is not finite; the curve has a gap there."""
     lost = [x for x, mean in zip(curve.x, curve.mean, strict=True) if mean is None]
     if lost:
         axes.plot(
             lost, [0.95] * len(lost), transform=axes.get_xaxis_transform(), clip_on=False, linestyle="none",
-            marker="x", markersize=7, markeredgewidth=1.8, color=tone("bad"),
+            marker="x", markersize=7, markeredgewidth=1.8, color=color,
         )  # fmt: skip
 
 

@@ -67,7 +67,7 @@ def test_what_is_no_finite_number_is_shown_and_is_neither_low_nor_high(tmp_path)
     assert found.to_dict()["figures"][0]["curves"][0]["mean"] == [1.0, None, None, None]
     page = render(found, tmp_path / "page.html").read_text()
     assert "1 at 0, not finite at 1, not finite at 2" in page
-    assert "A cross at the upper edge marks a mean that is not finite." in page
+    assert "A cross at the upper edge marks a mean of the curve of its colour that is not finite." in page
     assert '<td class="n">nan</td>' in page
 
 
