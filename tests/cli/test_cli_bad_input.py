@@ -142,7 +142,7 @@ def refusal(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         ("net.py:nothing", ["NoneType", "Module"]),
         ("net.py:unclear", ["'table'", "on the command line --roles 'table=vector'"]),
         ("net.py:wrong_input", ["64", "63"]),
-        ("net.py:wrong_output", ["(16, 3)", "targets (16,)"]),
+        ("net.py:wrong_output", ["got label 9 for 3 outputs", "give the network 10 outputs"]),
         ("net.py:returns_text", ["str"]),
     ],
 )
