@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import importlib
 import importlib.util
@@ -35,7 +36,7 @@ def resolve(reference: str) -> Any:
         raise UsageError(f"got '{reference}', expected package.module:callable or path/to/file.py:callable")
     module = _from_file(Path(place)) if place.endswith(".py") else _from_package(place)
     if not hasattr(module, name):
-        raise UsageError(f"'{place}' has no '{name}'; its callables are {', '.join(_callables(module)[:12]) or 'none'}")
+        raise UsageError(f"'{place}' has no '{name}'; {_offered(name, _callables(module))}")
     found = getattr(module, name)
     if not callable(found):
         raise UsageError(f"'{reference}' is {type(found).__name__}, expected a callable such as def {name}(width)")
@@ -50,6 +51,13 @@ def module_name(name: str) -> str:
         ('math', 'net')
     """
     return re.sub(r"^_lazyrich_(.+)_[0-9a-f]{8}$", r"\1", name)
+
+
+def _offered(name: str, known: list[str]) -> str:
+    """What may have been meant: names like it, else the first that there are."""
+    if close := difflib.get_close_matches(name, known):
+        return f"did you mean {' or '.join(close)}?"
+    return f"its callables are {', '.join(known[:12]) or 'none'}{f', and {len(known) - 12} more' if len(known) > 12 else ''}"
 
 
 def _callables(module: Any) -> list[str]:

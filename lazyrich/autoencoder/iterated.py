@@ -138,9 +138,9 @@ class Memory:
     def sentence(self) -> str:
         """What it means."""
         return (
-            f"{100 * self.attractors:.3g} % of the training points are attractors (largest spectral radius "
-            f"{float(self.radius.max()):.3g}, largest reconstruction error {100 * float(self.error.max()):.2g} %); "
-            f"{100 * float(self.returned.double().mean()):.3g} % come back when they are disturbed and iterated."
+            f"{100 * self.attractors:.3g}% of the training points are attractors (largest spectral radius "
+            f"{float(self.radius.max()):.3g}, largest reconstruction error {100 * float(self.error.max()):.2g}%); "
+            f"{100 * float(self.returned.double().mean()):.3g}% come back when they are disturbed and iterated."
         )
 
 

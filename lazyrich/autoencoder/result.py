@@ -133,8 +133,8 @@ class AutoencoderResult:
         said = [
             f"Best: start {best['start']} under {self._scheme(best)} with {best['optimizer']} at width {best['width']}"
             + (f", code {best['code']}" if best["code"] else "")
-            + f"; it leaves {100 * _or(left, 1):.3g} % of the held-out variance, {word} the {100 * linear:.3g} % of the best "
-            + f"linear autoencoder{'' if probe is None else f', and its codes classify {100 * probe:.3g} % by a linear probe'}."
+            + f"; it leaves {100 * _or(left, 1):.3g}% of the held-out variance, {word} the {100 * linear:.3g}% of the best "
+            + f"linear autoencoder{'' if probe is None else f', and its codes classify {100 * probe:.3g}% by a linear probe'}."
         ]
         said += [c.sentence for c in self.comparisons]
         if self._strong:
@@ -209,7 +209,7 @@ class AutoencoderResult:
         sizes = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
         table = ["  ".join(w.ljust(n) for w, n in zip(row, sizes, strict=True)).rstrip() for row in [header, *rows]]
         rule = "-" * max(map(len, table))
-        linear = ", ".join(f"{'' if k == 'None' else f'code {k}: '}{100 * v:.3g} %" for k, v in self.linear.items())
+        linear = ", ".join(f"{'' if k == 'None' else f'code {k}: '}{100 * v:.3g}%" for k, v in self.linear.items())
         moves = [_moves(*movement) for movement in self.movements]
         return "\n".join([self.title, self.sentence, rule, *table, rule, f"best linear autoencoder leaves {linear}", *moves])
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from lazyrich.cli.command import Factory, Live, command_line, parse, progress, slug
+import tyro
+
+from lazyrich.cli.command import OPTIMIZERS, Factory, Live, command_line, parse, progress, slug
 
 
 def run(words: Sequence[str]) -> None:
@@ -17,7 +19,7 @@ def run(words: Sequence[str]) -> None:
         start: tuple[str, ...] = ("default", "transposed", "cascading"),
         scheme: tuple[str, ...] = ("standard", "ntk", "mup"),
         widths: tuple[int, ...] = (64, 128, 256),
-        optimizer: tuple[str, ...] = ("adam",),
+        optimizer: Annotated[tuple[str, ...], tyro.conf.arg(help=f"{OPTIMIZERS}; one or more.")] = ("adam",),
         codes: tuple[int, ...] = (),
         base: int | None = None,
         lrs: tuple[float, ...] = (),
@@ -55,7 +57,7 @@ def run(words: Sequence[str]) -> None:
             start: default, transposed, half, inverse, orthogonal, cascading, transposed(0.3), or one of --add-start.
             scheme: standard, ntk, mean_field, mup, richness(0.25), spectral, abc(...).
             widths: widths to train, increasing.
-            optimizer: sgd, momentum, adam, adamw, signsgd, lion, adafactor, muon or muon_rms; one or more.
+            optimizer: one or more of OPTIMIZERS, which the help lists.
             codes: sizes of the bottleneck, for factories that take a code; one or more (default: the factory's own).
             base: width at which the plan is the plain network (default: the smallest).
             lrs: learning rates at the base width; every cell is shown at its best (default: three).

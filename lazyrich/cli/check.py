@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from lazyrich.cli.command import Factory, command_line, pairs, parse, progress, rules, slug
+from lazyrich.cli.command import Factory, Optimizer, command_line, pairs, parse, progress, rules, slug
 
 
 def run(words: Sequence[str]) -> None:
@@ -17,7 +17,7 @@ def run(words: Sequence[str]) -> None:
     def check(
         factory: Factory,
         scheme: tuple[str, ...] = ("mup",),
-        optimizer: str = "adamw",
+        optimizer: Optimizer = "adamw",
         base: int = 64,
         widths: tuple[int, ...] = (64, 128, 256, 512),
         steps: int = 5,
@@ -46,7 +46,7 @@ def run(words: Sequence[str]) -> None:
         Args:
             factory: package.module:callable or path/to/file.py:callable that builds the network for a width.
             scheme: one or more of standard, ntk, mean_field, mup, richness(0.25), spectral, abc(...).
-            optimizer: sgd, momentum, adam, adamw, signsgd, lion, adafactor, muon or muon_rms.
+            optimizer: one of OPTIMIZERS, which the help lists.
             base: width at which the plan is the plain network.
             widths: widths to train, increasing, none below the base.
             steps: training steps a network.

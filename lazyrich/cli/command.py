@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
+import io
 import re
 import shlex
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stderr, suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from lazyrich.cli.box import unboxed
 from lazyrich.errors import UsageError
 
+OPTIMIZERS = "sgd, momentum, adam, adamw, signsgd, lion, adafactor, muon or muon_rms"  # that train here; a plan knows more
+Optimizer = Annotated[str, tyro.conf.arg(help=f"{OPTIMIZERS}.")]
 Factory = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FACTORY")]
 
 
@@ -23,7 +28,8 @@ def parse(function: Callable[..., Any], verb: str, words: Sequence[str]) -> Any:
     """Call a function with the words of a command, as tyro reads them from its signature.
 
     Raises:
-        UsageError: for an empty word, such as a variable of the shell that is not set; ``--out ""`` would be the folder here.
+        UsageError: for words that the signature does not take, and for an empty word, such as a variable of the shell that is not
+            set; ``--out ""`` would be the folder here.
     """
     for i, word in enumerate(words):
         if not word or (word.startswith("--") and word.endswith("=")):
@@ -31,14 +37,39 @@ def parse(function: Callable[..., Any], verb: str, words: Sequence[str]) -> Any:
             raise UsageError(f"got nothing after {name}, expected a value; is a variable empty that the command names?")
     text = (inspect.getdoc(function) or "").partition("\nArgs:")[0]
     _say_defaults_once(function)
-    return tyro.cli(function, prog=f"lazyrich {verb}", args=list(words), description=text)
+    given = _read(function, verb, words, text)
+    for name, value in given.items():
+        option = f"--{name.replace('_', '-')}"
+        after = [words[i + 1 : i + 2] for i, word in enumerate(words) if word.replace("_", "-") == option]
+        if value == () and any(not following or following[0].startswith("--") for following in after):
+            raise UsageError(f"got nothing after {option}, expected one or more values; lazyrich {verb} --help tells which")
+    return function(**given)
+
+
+def _read(function: Callable[..., Any], verb: str, words: Sequence[str], text: str) -> dict[str, Any]:
+    """The function's arguments by name; what tyro says in a box when it refuses is said in one line."""
+
+    @functools.wraps(function)
+    def noted(*values: Any, **named: Any) -> dict[str, Any]:
+        return inspect.signature(function).bind(*values, **named).arguments
+
+    said = io.StringIO()
+    try:
+        with redirect_stderr(said):
+            return tyro.cli(noted, prog=f"lazyrich {verb}", args=list(words), description=text)
+    except SystemExit as stop:
+        if stop.code:
+            raise UsageError(f"{unboxed(said.getvalue())}; lazyrich {verb} --help tells more") from None
+        raise
 
 
 def _say_defaults_once(function: Callable[..., Any]) -> None:
-    """No "(default: None)" or "(default: )" in the help: what an option that is not given does stands in its own words."""
-    quiet = tyro.conf.arg(help_behavior_hint="")
+    """No "(default: None)", no "{None}|" in the help: what an option that is not given does stands in its own words."""
     for name, parameter in inspect.signature(function, eval_str=True).parameters.items():
         known = parameter.default is None or parameter.default == ()
+        kinds = [kind for kind in get_args(parameter.annotation) if kind is not type(None)]
+        plain = parameter.default is None and kinds in ([str], [int], [float], [Path])
+        quiet = tyro.conf.arg(help_behavior_hint="", metavar=kinds[0].__name__.upper() if plain else None)
         function.__annotations__[name] = Annotated[parameter.annotation, quiet] if known else parameter.annotation
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from lazyrich.cli.command import Factory, command_line, pairs, parse, progress, rules, slug
+from lazyrich.cli.command import Factory, Optimizer, command_line, pairs, parse, progress, rules, slug
 from lazyrich.errors import UsageError
 
 
@@ -20,7 +20,7 @@ def run(words: Sequence[str]) -> None:
         base_depth: int | None = None,
         depth_exponent: float = 0.5,
         scheme: str = "mup",
-        optimizer: str = "adamw",
+        optimizer: Optimizer = "adamw",
         base: int = 64,
         width: int | None = None,
         steps: int = 4,
@@ -51,7 +51,7 @@ def run(words: Sequence[str]) -> None:
             base_depth: number of branches at which the network was tuned (default: the smallest depth's, alike for all patterns).
             depth_exponent: of the branches' multiplier: 0.5 is Depth-muP, 1 is CompleteP.
             scheme: standard, ntk, mup, richness(0.25) ...
-            optimizer: sgd, momentum, adam, adamw, signsgd, muon ...
+            optimizer: one of OPTIMIZERS, which the help lists.
             base: width at which the plan is the plain network.
             width: of all networks (default: the base).
             steps: training steps a network.

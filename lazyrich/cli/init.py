@@ -48,7 +48,7 @@ def run(words: Sequence[str]) -> None:
             samples: inputs, at least 2.
             seeds: networks drawn, at least 2.
             seed: of inputs and networks.
-            out: folder of result.json and its page (default: runs/init-...).
+            out: run folder (default: runs/init-...).
         """
         from lazyrich.data import load
         from lazyrich.family import Family
@@ -58,17 +58,23 @@ def run(words: Sequence[str]) -> None:
         from lazyrich.report import render
         from lazyrich.scaling import parse as parse_scheme
         from lazyrich.scaling import plan as make_plan
+        from lazyrich.sweep import RunFolder
 
         family = Family(resolve(factory), base, depth=depth, roles=pairs(roles, "roles"))
         plan = make_plan(family, parse_scheme(scheme), "sgd", init=rules(init))
+        inputs = load(data, root=data_root, flatten=not images)
+        folder = out or Path("runs") / slug("init", family.name, plan.scheme.name, inputs.name, f"width{width}")
+        settings = {
+            "network": family.fingerprint, "plan": plan.fingerprint, "data": inputs.fingerprint(), "width": width,
+            "samples": samples, "seeds": seeds, "seed": seed,
+        }  # fmt: skip
+        RunFolder(folder, settings)  # refuses before any work what holds another run, or cannot be written
         with progress("init") as show:
-            inputs = load(data, root=data_root, flatten=not images)
             result = signals(
                 plan, inputs, width, samples=samples, seeds=seeds, seed=seed, progress=show, command=command_line("init", words)
             )
         if init:
             result = replace(result, settings={**result.settings, "init": list(init)})
-        folder = out or Path("runs") / slug("init", family.name, scheme, f"width{width}")
         print(result, end="\n\n")
         write_json(folder / "result.json", result.to_dict())
         print(f"page: {render(result, folder / 'report.html')}")

@@ -295,9 +295,14 @@ def _outputs(model: nn.Module, x: Tensor) -> Tensor:
 
     model.eval()
     with torch.no_grad():
-        found = torch.cat([model(block) for block in x.split(BATCH)])
+        found = [model(block) for block in x.split(BATCH)]
     model.train()
-    return found
+    if not isinstance(found[0], torch.Tensor):
+        raise UsageError(
+            f"the network returns {type(found[0]).__name__}, expected one tensor (N, ...); let the factory wrap it in a module "
+            "that returns the output that you mean"
+        )
+    return torch.cat(found)
 
 
 def _spectrum(name: str, gram: Tensor, split: Split) -> dict[str, Any]:
@@ -343,7 +348,10 @@ def _sentence(row: dict[str, Any], settings: dict[str, Any]) -> str:
     where, tests = f"on {row['train']} training samples", settings["test"]
     if row["network"] is None:
         others = "".join(f", the {name.upper()} {row[name]:.1%}" for name in names if name != best)
-        return f"At infinite width the {best.upper()} of this network classifies {row[best]:.1%} of {tests} {where}{others}."
+        return (
+            f"At infinite width the {best.upper()} of this network, given {row['train']} training samples, classifies "
+            f"{row[best]:.1%} of {tests} test samples{others}."
+        )
     p, q = row["network"]["mean"], row[best]
     margin = 2 * math.sqrt((p * (1 - p) + q * (1 - q)) / tests + 1e-12)
     gap, width = p - q, settings["finite width"]

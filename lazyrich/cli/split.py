@@ -56,7 +56,9 @@ def split_of(spec: str, root: str | None, sizes: Sequence[int], test: int, flatt
     from lazyrich.data.images import FOLDERS
 
     data = load(spec, root=root, flatten=flatten)
-    if data.classes is None or data.y.dim() != 1 or data.classes < 2:
+    if data.classes == 1:
+        raise UsageError(f"got data '{spec}' of one class only, expected two or more; kernels are compared as classifiers")
+    if data.classes is None or data.y.dim() != 1:
         raise UsageError(f"got data '{spec}' without classes, expected one label a sample; kernels are compared as classifiers")
     rest: ArrayData
     if spec.replace("-", "_") in FOLDERS:

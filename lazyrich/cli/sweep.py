@@ -68,9 +68,11 @@ def run(words: Sequence[str]) -> None:
         print(found, end="\n\n")
         print(f"page: {page.finish(found)}")
         if results.failures:
+            failed, total = len(results.failures), results.total
+            rest = "" if failed == total else "; the others are kept"
             raise SweepError(
-                f"{len(results.failures)} of {results.total} trials failed; the others are kept: mend the cause, then repeat "
-                "with --retry-failed"
+                f"{failed} of {total} {'trial' if total == 1 else 'trials'} failed{rest}: mend the cause, then repeat with "
+                "--retry-failed"
             )
 
     parse(sweep, "sweep", words)

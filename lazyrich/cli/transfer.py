@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from lazyrich.cli.command import Factory, Live, command_line, pairs, parse, progress, rules, slug
+from lazyrich.cli.command import Factory, Live, Optimizer, command_line, pairs, parse, progress, rules, slug
 
 if TYPE_CHECKING:
     from lazyrich.measure.transfer_result import TransferResult
@@ -23,7 +23,7 @@ def run(words: Sequence[str]) -> None:
     def transfer(
         factory: Factory,
         scheme: tuple[str, ...] = ("standard", "mup"),
-        optimizer: str = "adam",
+        optimizer: Optimizer = "adam",
         base: int = 64,
         widths: tuple[int, ...] = (64, 128, 256, 512),
         lrs: tuple[float, ...] = (),
@@ -63,7 +63,7 @@ def run(words: Sequence[str]) -> None:
         Args:
             factory: package.module:callable or path/to/file.py:callable that builds the network for a width.
             scheme: one or more of standard, ntk, mean_field, mup, richness(0.25), spectral, abc(...).
-            optimizer: sgd, momentum, adam, adamw or signsgd.
+            optimizer: one of OPTIMIZERS, which the help lists.
             base: width at which the plan is the plain network.
             widths: widths to train, increasing.
             lrs: learning rates at the base width, increasing (default: twelve, over eleven octaves around a usual one).

@@ -91,6 +91,8 @@ def _from_dataset(dataset: Any, name: str, alone: bool) -> ArrayData:
     for index, item in enumerate(items):
         if not isinstance(item, (tuple, list)) or len(item) != 2:
             got = f"{len(item)} things" if isinstance(item, (tuple, list)) else type(item).__name__
+            if isinstance(dataset, tuple):  # what a function of three things returns; nobody writes a data set as one
+                raise DataError(f"got {len(dataset)} things for '{name}', expected a pair (x, y); return two of them")
             raise DataError(f"item {index} of '{name}' is {got}, expected a pair (input, target); wrap the data set")
     x, y = (_stack([item[part] for item in items], name) for part in (0, 1))
     return ArrayData(_inputs(x, name), _targets(y, name), name)

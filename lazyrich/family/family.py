@@ -292,6 +292,10 @@ def _mend(factory: Callable[..., nn.Module], arguments: tuple[int, ...]) -> str:
     try:
         inspect.signature(factory).bind(*arguments)
     except TypeError:
+        if len(arguments) == 1 and _takes(factory, 2):
+            return "It takes a second argument: give a depth (depth=3, on the command line --depth 3)."
+        if len(arguments) == 2 and _takes(factory, 1):
+            return "It takes the width alone: leave out the depth (depth=, on the command line --depth)."
         given = ("width", "depth")[: len(arguments)]
         named = ", ".join(f"NAME={name}" for name in given)
         return (
@@ -301,6 +305,14 @@ def _mend(factory: Callable[..., nn.Module], arguments: tuple[int, ...]) -> str:
     except ValueError:  # a callable without a signature
         pass
     return "It must return an nn.Module for the base width and every wider one that is asked for."
+
+
+def _takes(factory: Callable[..., nn.Module], count: int) -> bool:
+    try:
+        inspect.signature(factory).bind(*range(count))
+    except TypeError:
+        return False
+    return True
 
 
 def _call_text(arguments: tuple[int, ...]) -> str:
@@ -358,7 +370,10 @@ def _describe(
         names_of.setdefault(id(parameter), []).append(name)
     unmatched = [p for p in overrides if not any(fnmatch.fnmatch(n, p) for ns in names_of.values() for n in ns)]
     if unmatched:
-        raise FamilyError(f"roles= pattern '{unmatched[0]}' matches no tensor; the tensors are {', '.join(list(own)[:8])}...")
+        more = "..." if len(own) > 8 else ""
+        raise FamilyError(
+            f"roles= pattern '{unmatched[0]}' matches no tensor; the tensors are {', '.join(list(own)[:8])}{more}"
+        )
     refuse_parametrized(large, {name: tuple(p.shape) for name, p in own.items()}, shapes, overrides)
     tensors = {}
     for name, parameter in own.items():

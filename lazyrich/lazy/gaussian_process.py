@@ -73,7 +73,7 @@ class NetworkKernel(Base):  # type: ignore[misc,valid-type]
     ) -> None:
         if Positive is None:
             raise KernelError(
-                "got no GPyTorch, expected it for this kernel; pip install 'lazyrich[gp]' (or pip install gpytorch)"
+                "got no GPyTorch, expected it for this kernel; pip install -e 'path/to/lazyrich[gp]' (or pip install gpytorch)"
             )
         if get not in ("nngp", "ntk"):
             raise KernelError(f"got get={get!r}, expected 'nngp' or 'ntk'")

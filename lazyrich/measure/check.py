@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import platform
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
@@ -16,8 +17,9 @@ from torch import Tensor
 from lazyrich import __version__
 from lazyrich.amount import counted, positive, unsigned
 from lazyrich.data import ArrayData, load
-from lazyrich.errors import UsageError
+from lazyrich.errors import TrainError, UsageError
 from lazyrich.family import Role
+from lazyrich.family.family import seeded
 from lazyrich.family.parametrized import place
 from lazyrich.fingerprint import fingerprint
 from lazyrich.layer import spoken
@@ -33,7 +35,7 @@ from lazyrich.scaling import Plan, as_plan, mup
 from lazyrich.scaling.optimizer import is_entrywise, refuse_unshipped
 from lazyrich.sweep import RunFolder, kept
 from lazyrich.train import Loss, loss_for, train
-from lazyrich.train.loss import LOSSES
+from lazyrich.train.loss import LOSSES, cross_entropy, refuse_labels
 
 QUANTITIES = ("update", "layer", "passthrough", "interaction", "level", "uuc", "max")
 RATES = {"sgd": 0.1, "momentum": 0.02, "adam": 0.003, "adamw": 0.003, "signsgd": 0.001, "muon": 0.01, "adafactor": 0.01}
@@ -128,6 +130,7 @@ def check(
 
     Raises:
         UsageError: for widths, steps or seeds that make no check, and for a vector that the forward sums over, as a readout.
+        TrainError: for a network whose loss is not finite before any step.
 
     Example:
         >>> import lazyrich as lzr
@@ -138,6 +141,7 @@ def check(
     setup = setup_of(as_plan(plan), data, widths, steps, seeds, lr, weight_decay, batch, probe, loss, device, meet)
     store = RunFolder(folder, setup.settings()) if folder else None
     refuse_contracted(setup.plan, setup.data.batch(setup.probe, 0, 0)[0].cpu(), setup.widths[0])
+    refuse_lost(setup)
     jobs = [(width, seed) for width in setup.widths for seed in range(seeds)]
     trials = []
     for done, (width, seed) in enumerate(jobs):
@@ -147,6 +151,27 @@ def check(
     if progress:
         progress(len(jobs), len(jobs), "done")
     return summarise(setup, trials, command)
+
+
+def refuse_lost(setup: Setup) -> None:
+    """Refuse a network whose loss at the first width is not finite before any step: no learning rate mends that.
+
+    Raises:
+        TrainError: with the loss and the width; for labels that are none of the outputs.
+    """
+    model, loss, out = setup.plan.build(setup.widths[0], 0, setup.device, meet=setup.met), 0.0, None
+    x, y = (part.to(setup.device) for part in setup.data.batch(setup.batch, 0, 0))
+    with suppress(Exception), seeded(0), torch.no_grad():  # what does not run is refused with more words where it is trained
+        out = model(x)
+        loss = float(setup.loss(out, y))
+    if setup.loss is cross_entropy:
+        refuse_labels(out, y, setup.data.y)
+    if not math.isfinite(loss):
+        name = setup.plan.family.name if setup.plan.family else type(model).__name__
+        raise TrainError(
+            f"the loss of '{name}' is {loss} before any step (width {setup.widths[0]}, seed 0), expected a finite number; mend its "
+            "initial weights, or what its forward or the loss divides by or takes the root or logarithm of"
+        )
 
 
 def run_trial(setup: Setup, width: int, seed: int) -> Trial:

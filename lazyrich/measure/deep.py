@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lazyrich.errors import UsageError
-from lazyrich.measure.check import Setup, Trial, run_trial, setup_of, whole_numbers
+from lazyrich.measure.check import Setup, Trial, refuse_lost, run_trial, setup_of, whole_numbers
 from lazyrich.measure.deep_result import DepthLine, DepthResult
 from lazyrich.measure.slope import fit_slope
 from lazyrich.scaling import Plan
@@ -82,7 +82,9 @@ def check_depth(
         for depth in ordered
     }
     _refuse_unlike({depth: setup.plan for depth, setup in setups.items()})
-    store = RunFolder(folder, {str(depth): setup.settings() for depth, setup in setups.items()}) if folder else None
+    _refuse_constant({depth: setup.plan for depth, setup in setups.items()})
+    store = RunFolder(folder, _run_of(setups)) if folder else None
+    refuse_lost(setups[ordered[0]])
     jobs, trials = [(depth, seed) for depth in ordered for seed in range(seeds)], {}
     for done, (depth, seed) in enumerate(jobs):
         if progress:
@@ -93,6 +95,15 @@ def check_depth(
         )
     said = command or "lazyrich.check_depth(plan_at, data, ...) with the settings below"
     return replace(_summary(setups, trials, seeds), command=said, date=date.today().isoformat())
+
+
+def _run_of(setups: Mapping[int, Setup]) -> dict[str, Any]:
+    """The settings of a run: what all depths share once, so that it is named once where it differs from another run's."""
+    each = {depth: setup.settings() for depth, setup in setups.items()}
+    first = next(iter(each.values()))
+    shared = {key: value for key, value in first.items() if all(one.get(key) == value for one in each.values())}
+    own = {f"{key} at depth {d}": value for d, one in each.items() for key, value in one.items() if key not in shared}
+    return {"depths": list(setups), **shared, **own}
 
 
 def refuse_depths(depths: Sequence[int]) -> None:
@@ -109,6 +120,19 @@ def _refuse_unlike(plans: Mapping[int, Plan]) -> None:
     if len({tuple(sizes) for sizes in tuned.values()}) > 1:
         said = "; ".join(f"depth {depth}: {', '.join(f'{size:g}' for size in sizes)}" for depth, sizes in tuned.items())
         raise UsageError(f"got plans that were tuned at other numbers of branches ({said}), expected one base_depth= for all")
+
+
+def _refuse_constant(plans: Mapping[int, Plan]) -> None:
+    """Modules of which a deeper network has no more are not the branches that its depth counts."""
+    numbers = {depth: _counts(plan) for depth, plan in plans.items()}
+    least, most = min(plans), max(plans)
+    for where, few in numbers[least].items():
+        if numbers[most].get(where, 0) <= few:
+            raise UsageError(
+                f"branches= pattern '{where}' matches {few} {'module' if few == 1 else 'modules'} at depth {least} and "
+                f"{numbers[most].get(where, 0)} at depth {most}, expected more in a deeper network; name the modules that it has "
+                "one more of with every layer, such as 'blocks.*'"
+            )
 
 
 def _setup(plan: Plan, data: Any, width: int | None, *rest: Any) -> Setup:

@@ -296,7 +296,7 @@ def overall(
     if moved < SMALLEST:
         return Overall(
             "inconclusive",
-            f"The function moved by only {100 * moved:.2g} % at every width, too little to tell anything.",
+            f"The function moved by only {100 * moved:.2g}% at every width, too little to tell anything.",
             (f"raise the learning rate (now {lr:g}), say tenfold, or train more steps",),
         )
     word = _worst(judged)

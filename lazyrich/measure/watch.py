@@ -114,10 +114,18 @@ def first_float(output: Any) -> Tensor:
 def columns(output: Tensor) -> Tensor:
     """Outputs (N, ...) as (N, K); a network that returns (N,) has one.
 
+    Raises:
+        TrainError: for what is no tensor.
+
     Example:
         >>> columns(torch.ones(3)).shape, columns(torch.ones(3, 2, 2)).shape
         (torch.Size([3, 1]), torch.Size([3, 4]))
     """
+    if not isinstance(output, Tensor):
+        raise TrainError(
+            f"the network returns {type(output).__name__}, expected one tensor (N, ...); let the factory wrap it in a module that "
+            "returns the output that you mean"
+        )
     return output.flatten(1) if output.dim() > 1 else output.reshape(-1, 1)
 
 

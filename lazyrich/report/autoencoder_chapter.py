@@ -7,7 +7,7 @@ from typing import Any
 from lazyrich.report import autoencoder_figure as figure
 from lazyrich.report.autoencoder_result import AutoencoderCell, AutoencoderPage
 from lazyrich.report.chapter import swatch_of
-from lazyrich.report.number import brief, margin, signed
+from lazyrich.report.number import DASH, brief, margin, signed
 from lazyrich.report.transfer_figure import scheme_style
 
 ROWS = 40
@@ -37,13 +37,14 @@ def autoencoder_chapter(result: AutoencoderPage, key: str) -> dict[str, Any]:
         "verb": "autoencoder",
         "result": result,
         "starts": [swatch_of(start, *scheme_style(i)) for i, start in enumerate(starts)],
+        "linear_swatch": swatch_of("", "theory", "", (0, (1, 2))) if any(v is not None for v in result.linear.values()) else None,
         "panels": _panels(result, starts, key),
         "bests": [_best(c, f"{key}-b{i}") for i, c in enumerate(best) if c.seeds],
         "coded": any(c.code for c in result.cells),
         "columns": [word for _, word in columns],
         "rows": [_row(c, [name for name, _ in columns]) for c in result.cells[:ROWS]],
         "left_out": max(0, len(result.cells) - ROWS),
-        "linear": [("" if code == "None" else f"code {code}: ") + brief(value) for code, value in result.linear.items()],
+        "linear": [("" if code == "None" else f"code {code}: ") + _part(value) for code, value in result.linear.items()],
         "movements": [
             {"start": m.start, "scheme": m.scheme, "optimizer": m.optimizer, "value": signed(m.value), "theory": signed(m.theory),
              "told": m.told,
@@ -103,5 +104,10 @@ def _row(cell: AutoencoderCell, columns: list[str]) -> dict[str, Any]:
         "width": str(cell.width),
         "code": cell.code,
         "lr": brief(cell.lr) + (" (end)" if cell.edge else ""),
-        "values": [brief(cell.mean(name), "undefined") for name in columns],
+        "values": [(_part if name == "unexplained" else brief)(cell.mean(name), "undefined") for name in columns],
     }
+
+
+def _part(value: float | None, absent: str = DASH) -> str:
+    """A part of the variance in percent, as the sentence above has it."""
+    return absent if value is None else f"{brief(100 * value)}%"

@@ -55,7 +55,8 @@ def losses(cells: Sequence[AutoencoderCell], starts: Sequence[str], key: str) ->
             if own:
                 color, _, dash = scheme_style(i)
                 steps, values = zip(*[(p[0] or 0, p[1] if p[1] is not None else math.nan) for p in own[0].curve], strict=True)
-                axes.plot([s + 1 for s in steps], values, color=tone(color), linewidth=1.7, linestyle=dash)
+                mark = "o" if len(steps) == 1 else ""  # a line through one point is nothing to see
+                axes.plot([s + 1 for s in steps], values, color=tone(color), linewidth=1.7, linestyle=dash, marker=mark)
                 words.append(f"{start}: from {brief(values[0])} to {brief(values[-1])}")
         ends = [p[0] or 0 for c in cells for p in c.curve]
         _log(axes, [10.0**k for k in range(1 + int(math.log10(max(ends, default=0) + 1)))])
@@ -79,6 +80,8 @@ def scatter(cell: AutoencoderCell, key: str) -> str:
             axes.plot(own[:, 0], own[:, 1], linestyle="", marker=marker, markersize=4, color=color)
         axes.set_xticks([])
         axes.set_yticks([])
+        axes.set_xlabel("widest direction of the codes", color=tone("muted"), labelpad=4)
+        axes.set_ylabel("second direction", color=tone("muted"))
         return inline(figure, key, f"Codes, {cell.start}", f"{len(points)} held-out samples in {len(set(labels))} classes.")
 
 

@@ -99,7 +99,7 @@ def read_autoencoder(value: Mapping[str, Any], path: str = "result") -> Autoenco
             (n.text("name"), n.number("rank"), n.number("p_value"), int(n.number("networks") or 0))
             for n in node.nodes("causes")
         ),
-        settings=pairs(node.node("settings")),
+        settings=tuple((name, text) for name, text in pairs(node.node("settings")) if text not in ("{}", "[]")),
         command=reproduce.text("command"),
         versions=pairs(reproduce.node("versions")),
         date=reproduce.text("date", ""),

@@ -57,8 +57,8 @@ def chapter(result: CheckResult, key: str, panels: int = PANELS) -> dict[str, An
         "template": "chapter.html.j2",
         "result": result,
         "regimes": _regimes(result),
-        "lines": [_row(line) for line in lines],
-        "has_mends": any(line.mend for line in lines),
+        "lines": [_row(line, result.mends) for line in lines],
+        "has_mends": any(line.mend and line.mend not in result.mends for line in lines),
         "forest": figure.forest(lines, f"{key}-forest") if lines else "",
         "forest_narrow": figure.forest(lines, f"{key}-forest-n", narrow=True) if lines else "",
         "updates": _updates(result, layers, key),
@@ -75,7 +75,7 @@ def chapter(result: CheckResult, key: str, panels: int = PANELS) -> dict[str, An
     }
 
 
-def _row(line: Line) -> dict[str, Any]:
+def _row(line: Line, told: Sequence[str] = ()) -> dict[str, Any]:
     return {
         "layer": line.layer,
         "tensors": ", ".join(line.tensors),
@@ -87,7 +87,7 @@ def _row(line: Line) -> dict[str, Any]:
         "predicted": signed(line.predicted),
         "agrees": line.agrees,
         "word": line.verdict,
-        "mend": line.mend,
+        "mend": "" if line.mend in told else line.mend,
     }
 
 

@@ -170,7 +170,7 @@ def matrix(shown: Matrix, key: str) -> str:
 
 
 def log_x(axes: Axes, values: Sequence[float]) -> None:
-    """A logarithmic axis of counts: all of a few values as ticks, else powers of ten."""
+    """A logarithmic axis of counts: a few values, the first among them, as ticks, else powers of ten."""
     from matplotlib.ticker import NullLocator
 
     axes.set_xscale("log")
@@ -180,7 +180,7 @@ def log_x(axes: Axes, values: Sequence[float]) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
     distinct = sorted(set(values))
     powers = [10.0**p for p in range(math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9) + 1)]
-    shown = thin(distinct, 6) if len(distinct) <= 12 else powers
+    shown = sorted({low, *thin(distinct, 6)}) if len(distinct) <= 12 else powers
     axes.set_xticks(shown, [f"{v:g}" for v in shown])
 
 

@@ -34,18 +34,20 @@ def margin(half: float | None) -> str:
     return f"± {half:.2f}" if half >= 0.005 else "± <0.01"
 
 
-def brief(value: float | None, absent: str = DASH) -> str:
-    """A quantity with three significant digits, in powers of ten where decimals would be long.
+def brief(value: float | None, absent: str = DASH, figures: int = 3) -> str:
+    """A quantity with three significant digits, or another number, in powers of ten where decimals would be long.
 
     Example:
+        >>> brief(0.123456, figures=4)
+        '0.1235'
         >>> brief(2.30259), brief(0.00002), brief(0.000996), brief(128.0), brief(None)
         ('2.3', '2·10⁻⁵', '10⁻³', '128', '—')
     """
     if value is None:
         return absent
     if value == 0 or 1e-3 <= abs(value) < 1e5:
-        return f"{value:.3g}".replace("-", MINUS) if abs(value) < 1000 else f"{value:.0f}".replace("-", MINUS)
-    digits, _, exponent = f"{value:.1e}".partition("e")
+        return f"{value:.{figures}g}".replace("-", MINUS) if abs(value) < 1000 else f"{value:.0f}".replace("-", MINUS)
+    digits, _, exponent = f"{value:.{max(1, figures - 2)}e}".partition("e")
     factor = f"{float(digits):g}".replace("-", MINUS)
     return f"10{superscript(int(exponent))}" if factor == "1" else f"{factor}·10{superscript(int(exponent))}"
 

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lazyrich.errors import ReportError
+from lazyrich.report.number import MINUS
 from lazyrich.report.source import read_source
 from lazyrich.report.style import share_styles
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+    from markupsafe import Markup
 
     from lazyrich.report.source import Result
 
+_POWER = re.compile(r"(?<=\w)\^(?:\(([^()]+)\)|([+-]?\d+(?:\.\d+)?))")
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -105,7 +109,7 @@ def compose(results: tuple[Result, ...], refresh: int | None = None) -> str:
 def _environment() -> Environment:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    return Environment(
+    environment = Environment(
         loader=FileSystemLoader(_TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
@@ -113,6 +117,20 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.filters["raised"] = raised
+    return environment
+
+
+def raised(text: str) -> Markup:
+    """Text of a page with its powers raised, ``width^+0.69`` among them; everything else is escaped.
+
+    Example:
+        >>> raised("<b> as width^-0.5 or width^(-1/2)")
+        Markup('&lt;b&gt; as width<sup>−0.5</sup> or width<sup>−1/2</sup>')
+    """
+    from markupsafe import Markup, escape
+
+    return Markup(_POWER.sub(lambda hit: f"<sup>{(hit[1] or hit[2]).replace('-', MINUS)}</sup>", str(escape(text))))  # noqa: S704
 
 
 def _write(text: str, path: Path) -> Path:

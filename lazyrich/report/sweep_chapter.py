@@ -13,7 +13,7 @@ from lazyrich.report.chapter import swatch_of
 from lazyrich.report.figure import width_style
 from lazyrich.report.number import brief
 from lazyrich.report.scale import thin
-from lazyrich.report.sweep_result import SweepFigure, SweepPage
+from lazyrich.report.sweep_result import SweepCurve, SweepFigure, SweepPage, SweepRow
 
 WIDE = 20.0  # ratio of ends from which an axis of positive numbers is logarithmic
 
@@ -27,8 +27,14 @@ def sweep_chapter(result: SweepPage, key: str) -> dict[str, Any]:
         "verb": "sweep",
         "result": result,
         "figures": [_part(f, f"{key}-f{i}") for i, f in enumerate(drawn)],
-        "rows": [{"settings": r.settings, "count": r.count, "means": [brief(m) for m in r.means]} for r in result.rows],
+        "rows": [{"settings": r.settings, "count": r.count, "means": _means(r)} for r in result.rows],
+        "gaps": any(mean is None for f in drawn for curve in f.curves for mean in curve.mean),
     }
+
+
+def _means(row: SweepRow) -> list[str]:
+    """With as many digits as the terminal shows."""
+    return [odd or brief(mean, figures=4) for mean, odd in zip(row.means, row.odd, strict=True)]
 
 
 def _part(figure: SweepFigure, key: str) -> dict[str, Any]:
@@ -60,12 +66,24 @@ def along(figure: SweepFigure, key: str) -> str:
             low, high, mean = ([math.nan if v is None else v for v in end] for end in (curve.low, curve.high, curve.mean))
             axes.fill_between(curve.x, low, high, color=tone(color), alpha=0.13, linewidth=0)
             axes.plot(curve.x, mean, color=tone(color), marker=mark, markersize=4.5, linewidth=1.7, linestyle=dash)
+            _lost(axes, curve, tone(color))
             label = f"{curve.label}: " if curve.label else ""
-            words.append(label + ", ".join(f"{brief(m)} at {brief(x)}" for x, m in zip(curve.x, curve.mean, strict=True)))
+            told = (f"{brief(m, 'not finite')} at {brief(x)}" for x, m in zip(curve.x, curve.mean, strict=True))
+            words.append(label + ", ".join(told))
         _scale(axes, [x for c in figure.curves for x in c.x], [v for c in figure.curves for v in c.mean if v is not None])
         axes.set_xlabel(figure.along, color=tone("muted"), labelpad=1)
         axes.set_ylabel(figure.value, color=tone("muted"))
         return inline(sheet_, key, f"{figure.value} against {figure.along}", "; ".join(words) + ".")
+
+
+def _lost(axes: Axes, curve: SweepCurve, color: str) -> None:
+    """A cross at the upper edge, in the curve's colour, where the mean is not finite; the curve has a gap there."""
+    lost = [x for x, mean in zip(curve.x, curve.mean, strict=True) if mean is None]
+    if lost:
+        axes.plot(
+            lost, [0.95] * len(lost), transform=axes.get_xaxis_transform(), clip_on=False, linestyle="none",
+            marker="x", markersize=7, markeredgewidth=1.8, color=color,
+        )  # fmt: skip
 
 
 def _scale(axes: Axes, places: Sequence[float], values: Sequence[float]) -> None:

@@ -35,11 +35,15 @@ class SweepFigure:
 
 @dataclass(frozen=True)
 class SweepRow:
-    """One combination of the axes: its settings in words, how many seeds, and the mean of every value."""
+    """One combination of the axes: its settings in words, how many seeds, and the mean of every value.
+
+    ``odd`` has the word for a mean that is no finite number ("nan"), with how many of the trials are not finite.
+    """
 
     settings: tuple[str, ...]
     count: int
     means: Numbers
+    odd: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -94,8 +98,15 @@ def read_sweep(value: Mapping[str, Any], path: str = "result") -> SweepPage:
 
 def _row(node: Node, axes: tuple[str, ...], values: tuple[str, ...]) -> SweepRow:
     settings = node.node("settings")
-    means = tuple(node.node(value).number("mean") if value in node.value else None for value in values)
-    return SweepRow(tuple(str(settings.get(axis)) for axis in axes), int(node.number("count") or 0), means)
+    known = [node.node(value) if value in node.value else None for value in values]
+    means = tuple(n.number("mean") if n else None for n in known)
+    odd = tuple(_odd(n) if n and mean is None else "" for n, mean in zip(known, means, strict=True))
+    return SweepRow(tuple(str(settings.get(axis)) for axis in axes), int(node.number("count") or 0), means, odd)
+
+
+def _odd(node: Node) -> str:
+    some = node.text("odd", "")
+    return node.text("mean") + (f" ({some})" if some else "")
 
 
 def _figure(node: Node) -> SweepFigure:

@@ -38,10 +38,11 @@ def tangent_chapter(result: TangentPage, key: str) -> dict[str, Any]:
         "moved": _moved(result),
         "alignment": figure.alignment(moments, f"{key}-alignment"),
         "alignment_swatches": _swatches([name for name, _ in looks]),
+        "halfway": len(looks) > 2,
         "layers": _layers(result),
         "spectrum": kernel_figure.spectrum(result.spectra, f"{key}-spectrum") if result.spectra else "",
         "power": kernel_figure.power(result.spectra, f"{key}-power") if result.spectra else "",
-        "spectrum_swatches": _swatches([s.kernel for s in result.spectra]),
+        "spectrum_swatches": [{**swatch, "mark": "none"} for swatch in _swatches([s.kernel for s in result.spectra])],
         "spectra": [
             {
                 "name": s.kernel,
@@ -68,7 +69,7 @@ def _headline(result: TangentPage) -> str:
     """How the headline's training differs from that of the few samples, since the two need not leave the linearisation alike."""
     first, last = result.moments[0], result.moments[-1]
     left = last.loss / first.loss if first.loss and last.loss is not None else None
-    rest = "" if left is None else f", which left {percent(left)} of the loss"
+    rest = "" if left is None else f", which left {percent(left) if left >= 5e-4 else 'less than 0.1%'} of the loss"
     return (
         "on these samples and one output until nearly all is learnt, while the headline is about all samples and outputs for "
         f"{last.step:g} steps{rest}"

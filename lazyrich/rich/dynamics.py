@@ -93,7 +93,7 @@ class Dynamics:
         lines = [f"{self.network}; {self.steps} steps at lr {self.lr:g}", "", "  step      loss"]
         lines += [f"{t:6d}  {float(self.loss[t]):8.4f} +- {float(self.loss_error[t]):.4f}" for t in shown]
         lines += ["", f"Outputs are known to {self.accuracy:.2%} (standard error over {len(self.tracks)} replicates)."]
-        moved = ", ".join(f"{100 * self.movement(i):.0f} %" for i in range(1, self.network.depth + 1))
+        moved = ", ".join(f"{100 * self.movement(i):.0f}%" for i in range(1, self.network.depth + 1))
         return "\n".join([*lines, f"At infinite width the feature kernels of the hidden layers move by {moved}."])
 
     def _kernel(self, of: Callable[[Track], list[Tensor]], t: int, s: int | None) -> Tensor:

@@ -279,9 +279,11 @@ def branches(model: nn.Module, pattern: str) -> list[str]:
         >>> branches(net, "*"), branches(net, "0.*")
         (['0', '1'], ['0.0', '0.1'])
     """
-    found = [path for path in (bare(path) for path, _ in model.named_modules()) if path and _fits(path, pattern)]
+    paths = [path for path in (bare(path) for path, _ in model.named_modules()) if path]
+    found = [path for path in paths if _fits(path, pattern)]
     if not found:
-        raise PlanError(f"branches= pattern '{pattern}' matches no module of the model")
+        known = ", ".join(paths[:12]) + (f", and {len(paths) - 12} more" if len(paths) > 12 else "")
+        raise PlanError(f"branches= pattern '{pattern}' matches no module of the model; its modules are {known or 'none'}")
     return found
 
 

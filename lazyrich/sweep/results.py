@@ -225,7 +225,7 @@ def _needed(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise SweepError(f"{name} is not installed; run: pip install 'lazyrich[export]'") from error
+        raise SweepError(f"{name} is not installed; run: pip install -e 'path/to/lazyrich[export]'") from error
 
 
 def _huge(value: Any) -> bool:

@@ -25,7 +25,8 @@ class Summary:
         results: of the sweep.
         axes: settings that vary in the sweep, without the seed.
         values: names of the returned numbers.
-        rows: one record a combination of the axes: settings, and mean, lowest and highest of every value.
+        rows: one record a combination of the axes: settings, and mean, lowest and highest finite one of every value, with
+            "odd" where some of several trials returned NaN or an infinity.
         command: how a person repeats the sweep.
     """
 
@@ -43,14 +44,33 @@ class Summary:
         failed = len(self.results.failures)
         parts = [f"{left} of {self.results.total} trials {'is' if left == 1 else 'are'} still to come." if left else ""]
         parts += [f"{failed} {'trial' if failed == 1 else 'trials'} failed." if failed else ""]
-        known = [row for row in self.rows if self.values and self.values[0] in row]
+        known = [row for row in self.rows if self.values and math.isfinite(_mean(row, self.values[0]))]
         if known:
             name = self.values[0]
             low, high = (pick(known, key=lambda row: row[name]["mean"]) for pick in (min, max))
             lowest, highest = (f"{end}{' so far' if left else ''}" for end in ("lowest", "highest"))
             ends = f"{name} is {lowest}, {low[name]['mean']:.4g}, at {self._place(low)}"
             parts.append(ends + (f", and {highest}, {high[name]['mean']:.4g}, at {self._place(high)}." if low != high else "."))
+        parts += self._not_finite()
         return " ".join(filter(None, parts)) or "No trial returned a number."
+
+    def _not_finite(self) -> list[str]:
+        """Of every value, how many trials returned NaN or an infinity: a mean is neither low nor high then."""
+        done = [o.value for o in self.results.outcomes if o.status == "done"]
+        found = {name: [n for n in (_returned(value.get(name)) for value in done) if n is not None] for name in self.values}
+        odd = {name: sum(not math.isfinite(n) for n in numbers) for name, numbers in found.items()}
+        return [
+            f"{name} is not finite in {odd[name]} of {len(numbers)} {'trial' if len(numbers) == 1 else 'trials'}."
+            for name, numbers in found.items()
+            if odd[name]
+        ]
+
+    @property
+    def unshown(self) -> str:
+        """Which names hold lists, that a table of means has no place for; empty where none does."""
+        lists = dict.fromkeys(n for o in self.results.outcomes for n, v in o.value.items() if isinstance(v, (list, dict)))
+        said = f"Lists among what the trials returned are not shown: {', '.join(lists)}; lazyrich export has them."
+        return said if lists else ""
 
     def _place(self, row: dict[str, Any]) -> str:
         return ", ".join(f"{axis}={row['settings'].get(axis)}" for axis in self.axes) or "its one setting"
@@ -66,13 +86,13 @@ class Summary:
             | {"to come": self.results.total - len(outcomes)},
             "axes": list(self.axes),
             "values": list(self.values),
-            "rows": [row | {"settings": _written(row["settings"])} for row in self.rows[:ROWS]],
+            "rows": [_written(row) for row in self.rows[:ROWS]],
             "rows_in_all": len(self.rows),
             "figures": [self._figure(value) for value in self.values[:LINES]],
             "failures": [{"settings": _text(o), "status": o.status, "error": o.error} for o in self.results.failures[:ROWS]],
             "store": str(self.results.folder),
             "command": self.command,
-            "notes": list(self.results.notes),
+            "notes": [*self.results.notes, *([self.unshown] if self.unshown else [])],
         }
 
     def _figure(self, value: str) -> dict[str, Any]:
@@ -92,7 +112,7 @@ class Summary:
             "along": along,
             "curves": [
                 {"label": label, "x": [x for x, _ in sorted(points, key=_first)]}
-                | {end: [v[end] for _, v in sorted(points, key=_first)] for end in ("mean", "low", "high")}
+                | {end: [_drawn(v, end) for _, v in sorted(points, key=_first)] for end in ("mean", "low", "high")}
                 for label, points in shown
             ],
             "left_out": len(curves) - len(shown),
@@ -113,7 +133,9 @@ class Summary:
         sizes = [max(len(line[i]) for line in [heads, *cells]) for i in range(len(heads))]
         lines = ["  ".join(word.rjust(size) for word, size in zip(line, sizes, strict=True)) for line in [heads, *cells]]
         more = [f"... and {len(self.rows) - len(shown)} more"] if len(self.rows) > len(shown) else []
-        return "\n".join([*(lines if heads and cells else []), *more, "", self.sentence, str(self.results)]).strip()
+        return "\n".join(
+            [*(lines if heads and cells else []), *more, "", self.sentence, *filter(None, [self.unshown]), str(self.results)]
+        ).strip()
 
 
 def summarise(results: Results, title: str = "sweep", command: str = "") -> Summary:
@@ -131,7 +153,7 @@ def summarise(results: Results, title: str = "sweep", command: str = "") -> Summ
     names = dict.fromkeys(name for o in done for name in o.settings)
     varied = {*varied_in([o.settings for o in done]), *results.varied}  # the first to finish may have one value of every axis
     axes = tuple(n for n in names if n != SEED and n in varied)
-    values = tuple(dict.fromkeys(name for o in done for name, v in o.value.items() if _number(v)))
+    values = tuple(dict.fromkeys(name for o in done for name, v in o.value.items() if _returned(v) is not None))
     groups: dict[str, list[Outcome]] = {}
     for outcome in done:
         groups.setdefault(repr([outcome.settings.get(a) for a in axes]), []).append(outcome)
@@ -141,10 +163,32 @@ def summarise(results: Results, title: str = "sweep", command: str = "") -> Summ
 def _row(axes: Sequence[str], values: Sequence[str], group: Sequence[Outcome]) -> dict[str, Any]:
     row: dict[str, Any] = {"settings": {a: group[0].settings.get(a) for a in axes}, "count": len(group)}
     for name in values:
-        found = [float(o.value[name]) for o in group if _number(o.value.get(name))]
+        found = [n for n in (_returned(o.value.get(name)) for o in group) if n is not None]
+        finite = [n for n in found if math.isfinite(n)] or found
         if found:
-            row[name] = {"mean": mean_of(found), "low": min(found), "high": max(found)}
+            row[name] = {"mean": mean_of(found), "low": min(finite), "high": max(finite)}
+            odd = sum(not math.isfinite(n) for n in found)
+            row[name] |= {"odd": f"{odd} of {len(found)} not finite"} if odd and len(found) > 1 else {}
     return row
+
+
+def _returned(value: Any) -> float | None:
+    """A number that a trial returned, also NaN; an integer that no float holds is infinite. None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return math.copysign(math.inf, 1 if value > 0 else -1)
+
+
+def _mean(row: dict[str, Any], value: str) -> float:
+    return row[value]["mean"] if value in row else math.nan
+
+
+def _drawn(value: dict[str, Any], end: str) -> float | None:
+    """A number that a figure takes: where the mean is not finite, it has a gap."""
+    return value[end] if _number(value["mean"]) and _number(value[end]) else None
 
 
 def _number(value: Any) -> bool:
@@ -154,7 +198,7 @@ def _number(value: Any) -> bool:
 
 
 def _written(value: Any) -> Any:
-    """Settings as JSON has them: NaN and infinities are words."""
+    """Settings and means as JSON has them: NaN and infinities are words."""
     if isinstance(value, dict):
         return {name: _written(v) for name, v in value.items()}
     if isinstance(value, list):
@@ -170,5 +214,7 @@ def _text(outcome: Outcome) -> str:
     return ", ".join(f"{k}={v}" for k, v in outcome.settings.items())
 
 
-def _cell(value: dict[str, float] | None) -> str:
-    return "-" if value is None else f"{value['mean']:.4g}"
+def _cell(value: dict[str, Any] | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value['mean']:.4g}" + (f" ({value['odd']})" if "odd" in value else "")

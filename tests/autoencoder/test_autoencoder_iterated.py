@@ -98,7 +98,7 @@ def test_an_overparameterised_autoencoder_stores_its_images_as_attractors():
     assert found.attractors == 1.0
     assert float(found.radius.max()) < 1
     assert float(found.returned.double().mean()) == 1.0
-    assert "100 % of the training points are attractors" in found.sentence
+    assert "100% of the training points are attractors" in found.sentence
     fresh = memory(lzr.zoo.MLP(256, 10, 64, 64, "relu").double(), x)
     assert fresh.attractors == 0.0
 
@@ -337,7 +337,7 @@ def test_a_point_of_zero_is_measured_by_the_size_of_the_others():
     assert kept.error.tolist() == [0.0, 0.0]
     assert not kept.returned[0]  # it was disturbed as well, and the identity brings nothing back
     assert pushed.error.tolist() == pytest.approx([0.1, 0.1])
-    assert "largest reconstruction error 10 %" in pushed.sentence
+    assert "largest reconstruction error 10%" in pushed.sentence
     assert memory(lambda x: x, torch.zeros(2, 2), steps=9).error.tolist() == [0.0, 0.0]
 
 

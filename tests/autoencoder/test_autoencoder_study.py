@@ -278,7 +278,9 @@ def test_a_movement_whose_interval_is_too_wide_is_no_finding(spread, told, tmp_p
                                                for sign in (1, -1)]}
         for n, width in enumerate((16, 32))
     ]  # fmt: skip
-    found = summarise(cells, {"None": 0.1}, {"network": "n", "data": "d"}, {"command": "c", "versions": {}, "notes": []})
+    found = summarise(
+        cells, {"None": 0.1}, {"network": "n", "data": "d", "own code": {}}, {"command": "c", "versions": {}, "notes": []}
+    )
     line = str(found).splitlines()[-1]
     assert line.startswith("encoder moves as n^(") is told
     assert ("cannot be told" in line) is not told
@@ -286,7 +288,10 @@ def test_a_movement_whose_interval_is_too_wide_is_no_finding(spread, told, tmp_p
     page = lzr.render(found, tmp_path / "page.html").read_text()
     assert (">cannot be told <" in page) is not told
     assert '<table class="dense">' in page
-    for explained in ("Mirror shared (among", "no exact adjoint", "0.1 (end)"):
+    assert "</svg>best linear autoencoder</li>" in page and ">50%</td>" in page
+    assert "own code" not in page
+    assert "Mirror shared" not in page  # it stands among what goes with success, and that is not on this page
+    for explained in ("no exact adjoint", "0.1 (end)"):
         assert explained in page
 
 
@@ -397,12 +402,13 @@ def test_metrics_may_return_any_kind_of_number_or_none():
     assert found == {"tensor": 1.0, "flag": 1.0, "whole": 3.0, "none": None, "infinite": None}
 
 
-def test_the_help_names_every_optimizer_that_trains(capsys):
+@pytest.mark.parametrize("verb", ["autoencoder", "check", "depth", "transfer"])
+def test_the_help_names_every_optimizer_that_trains(capsys, verb):
     with pytest.raises(SystemExit):
-        main(["autoencoder", "--help"])
+        main([verb, "--help"])
     known = [name for name in GRADIENT + ENTRYWISE if name not in MATRIX or name in ADJUST]
     for text, start, end in (
-        (capsys.readouterr().out, "--optimizer ", "one or more"),
+        (re.sub(r"[\s│|]+", " ", capsys.readouterr().out), "--optimizer ", r"[.;(]"),
         (study.__doc__, "optimizers: ", "codes:"),
     ):
         named = re.search(f"{start}.*?(sgd.*?){end}", text, re.DOTALL)[1]
@@ -505,6 +511,7 @@ def test_the_command_line_takes_a_network_a_start_and_a_metric_of_ones_own(tmp_p
     assert said.splitlines()[-1] == f"page: {out / 'report.html'}"
     page = (out / "report.html").read_text()
     assert page.count("data:image/png;base64") == 4
+    assert "widest direction of the codes" in page
     assert ">norm</th>" in page
     assert json.loads((out / "result.json").read_text())["kind"] == "autoencoder"
     assert main(words) == 0

@@ -71,6 +71,35 @@ def unclear(width):
     return Net()
 
 
+def deep(width, depth):
+    return nn.Sequential(nn.Linear(64, width), *[nn.Linear(width, width) for _ in range(depth)], nn.Linear(width, 10))
+
+
+class Two(nn.Sequential):
+    def forward(self, x):
+        return super().forward(x), x
+
+
+def pair(width):
+    return Two(nn.Linear(64, width), nn.Linear(width, 10))
+
+
+def one_class():
+    return torch.randn(40, 64), torch.zeros(40, dtype=torch.long)
+
+
+def many_labels():
+    return torch.randn(40, 64), torch.arange(40)
+
+
+def triple():
+    return torch.randn(40, 64), torch.zeros(40, dtype=torch.long), 3
+
+
+def fails(lr):
+    raise ValueError("too large")
+
+
 good = lambda width: nn.Sequential(nn.Linear(64, width), nn.Tanh(), nn.Linear(width, 10))
 number = 3
 
@@ -113,7 +142,7 @@ def refusal(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         ("net.py:nothing", ["NoneType", "Module"]),
         ("net.py:unclear", ["'table'", "on the command line --roles 'table=vector'"]),
         ("net.py:wrong_input", ["64", "63"]),
-        ("net.py:wrong_output", ["(16, 3)", "targets (16,)"]),
+        ("net.py:wrong_output", ["got label 9 for 3 outputs", "give the network 10 outputs"]),
         ("net.py:returns_text", ["str"]),
     ],
 )
@@ -160,13 +189,57 @@ def test_an_option_that_makes_no_check_is_refused(
     assert [word for word in says if word.lower() not in line.lower()] == [], line
 
 
-def test_an_unknown_option_is_status_2_and_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        main(["check", "net.py:good", "--widhts", "8"])
-    assert stopped.value.code == 2
-    out, err = capsys.readouterr()
-    assert "widhts" in out + err
-    assert "Traceback" not in out + err
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (
+            "check net.py:good --widhts 8",
+            "got --widhts, 8, which is no option; perhaps you meant --widths; lazyrich check --help",
+        ),
+        ("check net.py:good more", "got more, which is no option; lazyrich check --help tells more"),
+        ("check", "got no FACTORY, expected one; lazyrich check --help tells more"),
+        ("check net.py:good --steps x", "got 'x' after --steps, expected a whole number"),
+        ("check net.py:good --lr x", "got 'x' after --lr, expected a number"),
+        ("check net.py:good --depth x", "got 'x' after --depth, expected a whole number"),
+        ("check net.py:good --target no", "got 'no' after --target, expected one of 'labels', 'input'"),
+        (
+            "check net.py:good --scheme",
+            "got nothing after --scheme, expected one or more values; lazyrich check --help tells which",
+        ),
+        ("kernel net.py:good --train --test 10", "got nothing after --train, expected one or more values"),
+        ("sweep", "got no FUNCTION and no --axis, expected both"),
+        ("sweep net.py:good --axis", "got nothing after --axis, expected one or more values"),
+    ],
+)
+def test_words_that_a_verb_does_not_take_are_refused_in_one_line(
+    words: str, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert refusal(capsys, *words.split()).startswith(f"lazyrich: {says}")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("plan net.py:deep", "It takes a second argument: give a depth (depth=3, on the command line --depth 3)"),
+        ("plan net.py:pair --depth 3", "It takes the width alone: leave out the depth"),
+        ("plan net.py:stuborn", "'net.py' has no 'stuborn'; did you mean stubborn?"),
+        ("plan net.py:zzz", "'net.py' has no 'zzz'; its callables are Nan, Two, crash, data, deep"),
+        ("plan net.py:good --roles x*=hidden", "the tensors are 0.weight, 0.bias, 2.weight, 2.bias"),
+        ("plan net.py:good --branches x*", "matches no module of the model; its modules are 0, 1, 2"),
+        ("kernel net.py:pair --train 8 --test 8", "the network returns tuple, expected one tensor (N, ...)"),
+        ("kernel net.py:good --data net.py:one_class", "got data 'net.py:one_class' of one class only, expected two or more"),
+        ("check net.py:good --data net.py:many_labels", "got label 39 for 10 outputs, expected labels from 0 to 9"),
+        ("check net.py:good --data net.py:triple", "got 3 things for 'net.py:triple', expected a pair (x, y)"),
+        ("sweep net.py:fails --axis lr=1 --workers 0", "got workers=0, expected at least 1"),
+        ("sweep net.py:fails --axis lr=1 --executor processes --workers 0", "got workers=0, expected at least 1"),
+        ("sweep net.py:fails --axis lr=1 --executor processes --retries -1", "got retries=-1, expected at least 0"),
+        ("sweep net.py:fails --axis lr=1", "1 of 1 trial failed: mend the cause"),
+    ],
+)
+def test_what_is_refused_says_what_to_give_instead(words: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    line = refusal(capsys, *words.split())
+    assert says in line
+    assert not line.endswith("...")
 
 
 def test_a_truncated_data_file_is_refused_by_name(capsys: pytest.CaptureFixture[str]) -> None:
@@ -179,9 +252,14 @@ def test_a_truncated_data_file_is_refused_by_name(capsys: pytest.CaptureFixture[
 
 
 def test_losses_that_are_not_finite_are_a_verdict_not_an_error(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["check", "net.py:Nan", *TINY, "--out", "run"]) == 0
-    assert "The loss stopped being finite at width 8, 16" in capsys.readouterr().out
+    assert main(["check", "net.py:good", *TINY, "--lr", "1e30", "--out", "run"]) == 0
+    assert "stopped being finite at width 8, 16" in capsys.readouterr().out
     assert Path("run/report.html").exists()
+
+
+def test_a_loss_that_is_not_finite_before_any_step_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "the loss of 'Nan' is nan before any step (width 8" in refusal(capsys, "check", "net.py:Nan", *TINY, "--out", "run")
+    assert main(["check", "net.py:good", *TINY, "--out", "run"]) == 0  # the folder is free for the mended network
 
 
 def test_another_data_set_has_another_default_folder(capsys: pytest.CaptureFixture[str]) -> None:

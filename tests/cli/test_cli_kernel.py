@@ -159,7 +159,7 @@ def test_kernels_alone_need_no_network(capsys: pytest.CaptureFixture[str]) -> No
     words = ["kernel", "net.py:conv", "--images", "--base", "16", "--train", "40", "--test", "50", "--kernel", "nngp"]
     assert main([*words, "--no-finite", "--out", "run"]) == 0
     out = capsys.readouterr().out
-    assert out.splitlines()[1].startswith("At infinite width the NNGP of this network classifies")
+    assert out.splitlines()[1].startswith("At infinite width the NNGP of this network, given 40 training samples, classifies")
     assert not Path("run/trials").exists()
     assert np.load("run/kernel.npy").shape == (1, 40, 40)
 

@@ -83,6 +83,7 @@ def test_help_tells_no_empty_default(verb: str, capsys: pytest.CaptureFixture[st
     text = re.sub(r"[\s│|]+", " ", help_of(verb, capsys))
     assert "(default: )" not in text
     assert "(default: None)" not in text
+    assert "{None}" not in text
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def test_an_empty_folder_may_become_a_run(tmp_path: Path) -> None:
 
 
 def test_a_run_of_another_version_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    RunFolder(tmp_path, SETTINGS)
+    RunFolder(tmp_path, SETTINGS).put("a", 1)
     monkeypatch.setattr(folder, "__version__", "9.9")
     assert "lazyrich: '0" in refused(tmp_path)
 
@@ -59,8 +59,12 @@ def test_a_trial_may_be_put_again(tmp_path: Path) -> None:
     [
         ({"lr": 0.2}, "lr: 0.1 there, 0.2 now"),
         ({"widths": [64, 256]}, "widths: [64, 128] there, [64, 256] now"),
-        ({"more": 1}, "more: None there, 1 now"),
+        ({"more": 1}, "more: absent there, 1 now"),
         ({"lr": 0.2, "loss": "half_mse"}, "loss: 'mse' there, 'half_mse' now, lr: 0.1 there, 0.2 now"),
+        (
+            {"lr": 0.2, "a": 1, "b": 1, "c": 1},
+            "lr: 0.1 there, 0.2 now, a: absent there, 1 now, b: absent there, 1 now, and 1 more",
+        ),
     ],
 )
 def test_another_run_is_refused_with_what_differs(tmp_path: Path, change: dict[str, Any], told: str) -> None:
@@ -71,8 +75,27 @@ def test_another_run_is_refused_with_what_differs(tmp_path: Path, change: dict[s
 
 
 def test_a_run_with_fewer_settings_is_another_run(tmp_path: Path) -> None:
+    RunFolder(tmp_path, SETTINGS).put("a", 1)
+    assert "(loss: 'mse' there, absent now)" in refused(tmp_path, {"lr": 0.1, "widths": [64, 128]})
+
+
+@pytest.mark.parametrize("left", [[], ["trials"]], ids=["settings alone", "settings and an empty folder"])
+def test_a_run_of_which_nothing_was_finished_gives_way_and_cannot_finish_there(tmp_path: Path, left: list[str]) -> None:
+    old = RunFolder(tmp_path, SETTINGS)
+    for name in left:
+        (tmp_path / name).mkdir()
+    new = RunFolder(tmp_path, {"lr": 0.2})
+    with pytest.raises(StoreError, match="another run began in .* give each run a folder of its own"):
+        old.put("a", 1)
+    new.put("a", 2)
+    assert "holds another run" in refused(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["result.json", "notes.txt"])
+def test_a_run_with_a_result_or_something_else_does_not_give_way(tmp_path: Path, name: str) -> None:
     RunFolder(tmp_path, SETTINGS)
-    assert "(loss: 'mse' there, None now)" in refused(tmp_path, {"lr": 0.1, "widths": [64, 128]})
+    (tmp_path / name).write_text("{}")
+    assert "holds another run" in refused(tmp_path, {"lr": 0.2})
 
 
 def test_a_folder_of_something_else_is_refused_and_left_alone(tmp_path: Path) -> None:

@@ -554,6 +554,20 @@ def test_such_an_output_is_checked_with_that_loss():
     assert lzr.check(plan, POINTS, (16, 32), steps=2, seeds=1, loss=loss).verdict
 
 
+def nowhere(width):
+    made = nn.Sequential(nn.Linear(8, width), nn.ReLU(), nn.Linear(width, 3))
+    made.register_forward_hook(lambda module, args, out: out / 0.0)
+    return made
+
+
+def test_a_network_that_is_not_finite_before_any_step_is_refused_and_not_said_to_explode():
+    plan = lzr.plan(lzr.Family(nowhere, base=16), lzr.mup())
+    with pytest.raises(
+        LazyrichError, match=r"loss of 'nowhere' is nan before any step \(width 16, seed 0\), expected a finite"
+    ):
+        lzr.check(plan, POINTS, (16, 32), steps=1, seeds=1)
+
+
 class Scores(nn.Module):
     """Pools features with scores that one vector gives, as attentions over graphs do; ``how`` it is summed over, if it is."""
 

@@ -76,7 +76,7 @@ def test_the_same_call_continues_and_another_is_refused(found):
     again = lzr.check_depth(plans(1.0), "digits", folder=place / "1.0", **SMALL)
     assert again.to_dict() == results[1.0].to_dict()
     assert {p.name: p.stat().st_mtime_ns for p in (place / "1.0" / "trials").iterdir()} == trials
-    with pytest.raises(lzr.LazyrichError, match="holds another run"):
+    with pytest.raises(lzr.LazyrichError, match=r"holds another run \(steps: \d there, 2 now\)"):
         lzr.check_depth(plans(1.0), "digits", folder=place / "1.0", **SMALL | {"steps": 2})
 
 
@@ -125,6 +125,7 @@ def test_slopes_that_cannot_be_told_are_no_good_news(found):
         (plans(1.0), {"depths": (2, "b")}, "expected whole numbers"),
         (plans(1.0, base_depth=None), {}, "one base_depth= for all"),
         (plans(1.0, branches=(), depth_exponent=0.5), {}, "names no residual branches"),
+        (plans(1.0, branches=["blocks.0"]), {}, "'blocks.0' matches 1 module at depth 2 and 1 at depth 18, expected more in a"),
         (plans(1.0), {"steps": 0}, "steps = 0"),
         (plans(1.0), {"lr": -1.0}, "lr = -1.0"),
         (plans(1.0), {"width": 16}, "below the base width 32"),

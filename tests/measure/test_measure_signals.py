@@ -210,6 +210,19 @@ def test_a_network_that_draws_as_it_runs_is_refused_with_a_mend_for_its_code():
     assert found_for(lambda n: Drawing(n, always=False), seeds=2, width=64, samples=3).lines[0].level > 0
 
 
+@pytest.mark.parametrize("wrap", [lambda out: (out, out), lambda out: {"logits": out}], ids=["tuple", "dict"])
+def test_a_network_that_returns_no_tensor_is_refused(wrap):
+    def factory(width):
+        made = lzr.zoo.mlp(width)
+        made.register_forward_hook(lambda module, args, out: wrap(out))
+        return made
+
+    with pytest.raises(
+        lzr.LazyrichError, match=r"the network returns (tuple|dict), expected one tensor \(N, ...\); let the factory"
+    ):
+        lzr.signals(lzr.plan(lzr.Family(factory, base=8), lzr.ntk(), "sgd"), samples=2, seeds=2)
+
+
 def test_coupled_weights_are_measured_and_not_predicted():
     family = lzr.Family(lzr.zoo.autoencoder, base=32)
     plan = lzr.plan(family, lzr.standard(), "sgd", init=lzr.autoencoder.coupled(family))
@@ -239,6 +252,7 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     assert main(shlex.split(words)) == 0
     lines = capsys.readouterr().out.strip().splitlines()
     assert lines[0] == "mlp at width 64 · standard() · digits"
+    assert {item.name for item in Path("run").iterdir()} == {"settings.json", "result.json", "report.html"}
     assert lines[-1] == "page: run/report.html"
     page = Path("run/report.html").read_text(encoding="utf-8")
     assert page.count('<svg class="figure"') == 4
@@ -250,6 +264,10 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     assert main(["report", "run", "--out", "again.html"]) == 0
     assert Path("again.html").read_text(encoding="utf-8") == page
     assert len(json.loads(Path("run/result.json").read_text())["lines"]) == 3
+    assert main(shlex.split(words.replace("--seeds 2", "--seeds 3"))) == 2
+    assert "run holds another run (seeds: 2 there, 3 now)" in capsys.readouterr().err
+    assert main(shlex.split(words.replace("--out run", "--out again.html"))) == 2
+    assert "again.html exists and is no run folder" in capsys.readouterr().err
     assert main(shlex.split(words.replace("0.2", "much"))) == 2
     assert "got 'much', expected a standard deviation or one of" in capsys.readouterr().err
     assert main(shlex.split(words.replace("hidden.*", "nothing"))) == 2

@@ -50,7 +50,7 @@ def test_numbers_and_words_are_on_the_page(tmp_path: Path) -> None:
 def test_the_guide_is_in_the_legend_and_a_slope_that_tells_nothing_is_undetermined(tmp_path: Path) -> None:
     result = sample_limit()
     page = page_of(result, tmp_path)
-    assert "</svg>width^(−1/2)</li>" in page and "undetermined" not in page
+    assert "</svg><span>width<sup>−1/2</sup></span></li>" in page and "undetermined" not in page
     result["slope"] |= {"value": -0.23, "low": -3.75, "high": 3.29}
     page = page_of(result, tmp_path)
     assert "slope undetermined" in page and "3.52" not in page

@@ -116,6 +116,15 @@ def test_mends_and_overview_are_shown(page):
     assert "farthest layer" in page and 'href="#r4"' in page
 
 
+def test_powers_are_raised_and_a_mend_is_told_once(tmp_path):
+    result = sample("exploding")
+    mend = "fc: update grows as width^+0.69 ± 0.05, expected 0"
+    result["verdict"]["mends"], result["lines"][1]["mend"] = [mend], mend
+    text = render(result, tmp_path / "p.html").read_text(encoding="utf-8")
+    assert text.count("grows as width<sup>+0.69</sup> ± 0.05") == 1
+    assert "width^+" not in text
+
+
 def test_tables_have_captions_and_scopes(page):
     reader = _Reader(page)
     assert reader.tags.count("table") == reader.tags.count("caption")

@@ -14,6 +14,8 @@ from sample_tangent import sample_tangent
 from lazyrich.errors import ReportError
 from lazyrich.measure.movement import kernel_distance
 from lazyrich.report import render, tangent_figure
+from lazyrich.report.canvas import drawing, sheet
+from lazyrich.report.kernel_figure import log_x
 from lazyrich.report.tangent_result import Few
 
 
@@ -31,6 +33,21 @@ def test_numbers_and_words_are_on_the_page(tmp_path: Path) -> None:
     assert any("tangent kernel 40.0%" in d for d in descriptions)
     assert "None" not in page
     assert "nan" not in re.sub(r"<style.*?</style>", "", page, flags=re.S)
+
+
+def test_the_words_of_the_alignment_are_told_and_little_loss_is_not_nothing(tmp_path: Path) -> None:
+    found = sample_tangent()
+    found["moments"][-1]["loss"] = 1e-6
+    page = page_of(found, tmp_path)
+    assert "Unbiased: after training, free of the bias" in page and "which left less than 0.1% of the loss" in page
+    assert ("Half-way is the first look" in page) == (">half-way</li>" in page)
+
+
+def test_a_few_modes_have_a_tick_at_the_first() -> None:
+    with drawing():
+        axes = sheet(300, 200)[1]
+        log_x(axes, [1, 2, 3, 4, 5, 6, 7, 8])
+        assert axes.get_xticks()[0] == 1
 
 
 def test_the_kernels_movement_apart_from_scale_is_a_movement(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ def bowl(lr, width, seed):
     return {"loss": (lr - 1) ** 2 + 1 / width + seed, "name": "x", "ok": True}
 
 
+AXES_OF_TWO = {"a": [1, 2], "seed": [0, 1]}
 AXES = {"lr": [0.5, 1, 2, 4], "width": [8, 16], "seed": [0, 1]}
 
 
@@ -45,6 +46,7 @@ def test_the_page_shows_curves_rows_and_failures(found, tmp_path):
     assert "loss against lr" in page
     assert "width=16: 0.8125" in page or "width=16: 0.812" in page
     assert page.count("ValueError: too large") == 4
+    assert '<td class="n">0.5625</td>' in page
     assert 'http-equiv="refresh"' not in page
     assert 'http-equiv="refresh" content="5"' in render(found, tmp_path / "page.html", refresh=5).read_text()
 
@@ -57,11 +59,36 @@ def test_sweeps_of_words_and_of_nothing_numeric_have_pages_too(tmp_path):
     assert "lowest, 1, at a=p" in render(named, tmp_path / "n.html").read_text()
 
 
-def test_what_is_no_finite_number_is_left_out(tmp_path):
+def test_what_is_no_finite_number_is_shown_and_is_neither_low_nor_high(tmp_path):
     losses = [1.0, float("nan"), float("inf"), 2**2000]
     found = summarise(sweep(lambda a: {"loss": losses[a]}, {"a": [0, 1, 2, 3]}, tmp_path / "s"))
-    assert [row.get("loss") for row in found.rows] == [{"mean": 1.0, "low": 1.0, "high": 1.0}, None, None, None]
-    assert "lowest, 1, at a=0" in found.sentence
+    assert [str(row["loss"]["mean"]) for row in found.rows] == ["1.0", "nan", "inf", "inf"]
+    assert found.sentence == "loss is lowest, 1, at a=0. loss is not finite in 3 of 4 trials."
+    assert found.to_dict()["figures"][0]["curves"][0]["mean"] == [1.0, None, None, None]
+    page = render(found, tmp_path / "page.html").read_text()
+    assert "1 at 0, not finite at 1, not finite at 2" in page
+    assert "A cross at the upper edge marks a mean of the curve of its colour that is not finite." in page
+    assert '<td class="n">nan</td>' in page
+
+
+def test_a_mean_over_seeds_of_which_one_is_not_finite_is_not_finite(tmp_path):
+    found = summarise(sweep(lambda a, seed: a / (a - seed) if a != seed else float("inf"), AXES_OF_TWO, tmp_path / "s"))
+    assert "inf (1 of 2 not finite)" in str(found)
+    assert found.rows[0]["value"] == {"mean": float("inf"), "low": 1.0, "high": 1.0, "odd": "1 of 2 not finite"}
+    assert "inf (1 of 2 not finite)" in render(found, tmp_path / "page.html").read_text()
+
+
+def test_trials_that_all_return_nan_are_not_said_to_return_no_number(tmp_path):
+    found = summarise(sweep(lambda a: {"loss": float("nan")}, {"a": [1, 2]}, tmp_path / "s"))
+    assert found.sentence == "loss is not finite in 2 of 2 trials."
+    assert str(found).split()[:6] == ["a", "loss", "1", "nan", "2", "nan"]
+    render(found, tmp_path / "page.html")
+
+
+def test_lists_are_said_to_be_in_the_store_alone(tmp_path):
+    found = summarise(sweep(lambda a: {"loss": a, "curve": [1, 2]}, {"a": [1, 2]}, tmp_path / "s"))
+    assert "are not shown: curve; lazyrich export has them" in str(found)
+    assert "are not shown: curve; lazyrich export has them" in render(found, tmp_path / "page.html").read_text()
 
 
 def test_results_so_far_are_shown_while_trials_run(tmp_path, monkeypatch):

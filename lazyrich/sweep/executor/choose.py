@@ -52,7 +52,9 @@ def executor_for(
 
 
 def _refuse(name: str, kind: str, address: str, workers: int | None, retries: int | None) -> None:
-    """An option that would be dropped is no option."""
+    """An option that would be dropped is no option, and no workers run no trial."""
+    if workers is not None and workers < 1:
+        raise SweepError(f"got workers={workers}, expected at least 1, or none given for all cores")
     if workers is not None and (kind == "inline" or address):
         mend = "take processes, whose workers they are" if kind == "inline" else "start the cluster with as many"
         raise SweepError(f"got workers={workers} for executor '{name}', which starts none; {mend}")

@@ -41,7 +41,7 @@ class Dask:
         try:
             import distributed
         except ImportError as error:
-            raise SweepError("Dask is not installed; run: pip install 'lazyrich[dask]'") from error
+            raise SweepError("Dask is not installed; run: pip install -e 'path/to/lazyrich[dask]'") from error
         self._distributed = distributed
         self.address, self.workers = address, workers
 

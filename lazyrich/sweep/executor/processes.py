@@ -45,11 +45,11 @@ class Processes:
 
     def __init__(self, workers: int | None = None, retries: int = 2, timeout: float | None = None, threads: int = 1) -> None:
         self.workers = workers if workers is not None else os.cpu_count() or 1
-        if self.workers < 1 or retries < 0 or threads < 1 or (timeout is not None and not timeout > 0):
-            raise SweepError(
-                f"got workers={workers}, retries={retries}, timeout={timeout}, threads={threads}, expected at least 1 worker "
-                "and thread, 0 or more retries, and a positive timeout"
-            )
+        for name, number, least in (("workers", self.workers, 1), ("retries", retries, 0), ("threads", threads, 1)):
+            if number < least:
+                raise SweepError(f"got {name}={number}, expected at least {least}")
+        if timeout is not None and not timeout > 0:
+            raise SweepError(f"got timeout={timeout}, expected a positive number of seconds")
         self.retries, self.timeout, self.threads = retries, timeout, threads
 
     def run(self, function: Callable[..., Any], trials: Iterator[Trial]) -> Generator[Outcome, None, None]:

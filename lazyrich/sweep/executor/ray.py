@@ -36,7 +36,7 @@ class Ray:
         try:
             import ray
         except ImportError as error:
-            raise SweepError("Ray is not installed; run: pip install 'lazyrich[ray]'") from error
+            raise SweepError("Ray is not installed; run: pip install -e 'path/to/lazyrich[ray]'") from error
         self._ray = ray
         self.address, self.workers, self.retries = address, workers, retries
 
