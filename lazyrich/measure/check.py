@@ -413,9 +413,8 @@ def _judge(
         start = first.get(key, update)
         word = word_for(update.slope, layer.slope, unit.wide, trains, start.slope, strict)
         row = {"hidden": remedy.hidden, "output": remedy.output}.get(str(unit.role), remedy.input)
-        kept = unit.role is Role.FIXED or (
-            same and unit.tensor not in astray
-        )  # sides that grow unlike the width ask for others
+        # sides that grow unlike the width ask for other exponents than the scheme's own
+        kept = unit.role is Role.FIXED or (same and unit.tensor not in astray)
         rate = 0.0 if kept else row.rate(is_entrywise(setup.plan.optimizer_name)) - unit.rate
         init = 0.0 if kept else row.init - unit.init
         level = exponents[narrow].fan_in / 2 - exponents[narrow].init if narrow and not exponents[narrow].zero else 0.0

@@ -10,15 +10,11 @@ import numpy as np
 
 REACH = 1.5  # octaves on either side of the lowest point that the parabola is fitted to
 CLIFF = 3.0  # a point this many times above what a parabola of the smaller rates can reach has exploded
-SOFT = (
-    0.3  # rise of the log loss over which a point's weight in the fit falls by e: the walls of a bowl tell little of its bottom
-)
+SOFT = 0.3  # rise of the log loss over which a point's weight in the fit falls by e: walls tell little of a bowl's bottom
 ROUGH = 0.05  # a parabola further above the lowest point than this, in log loss, is none: only its neighbours are fitted then
 PHASE = 0.06  # of a step: standard error of a parabola's bottom, from where the grid happens to lie on a curve that is none
 UNSEEN = 0.15  # of a step: the same where no wider parabola tells how far the curve is from one
-BENT = (
-    0.25  # of how far the bottom moves as one more point on either side is fitted: by how much of it the grid's place moves it
-)
+BENT = 0.25  # of how far the bottom moves as one more point on either side is fitted: the part that the grid's place moves it
 
 
 @dataclass(frozen=True)
