@@ -160,7 +160,7 @@ def test_the_page_on_autoencoders_runs_from_top_to_bottom(
     }
     assert sizes["default', 128"] < 0.8 * sizes["default', 32"]
     assert sizes["folded', 128"] > 0.7 * sizes["folded', 32"] > sizes["default', 32"]
-    assert "100 % of the training points are attractors" in out
+    assert "100% of the training points are attractors" in out
     assert out.count("bias:") == 4
     for run in ("start", "folded", "vae", "conv"):
         assert Path(f"runs/{run}/report.html").exists()

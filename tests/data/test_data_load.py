@@ -206,7 +206,7 @@ def test_a_reference_to_a_function_is_called_for_its_data(tmp_path: Path) -> Non
     data = load(f"{file}:data")
     assert data.x.shape == (3, 2)
     assert data.name == f"{file}:data"
-    with pytest.raises(UsageError, match="has no 'dat'; its callables are data"):
+    with pytest.raises(UsageError, match="has no 'dat'; did you mean data"):
         load(f"{file}:dat")
 
 

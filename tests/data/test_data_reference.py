@@ -104,7 +104,8 @@ def test_a_missing_module_is_refused(module: str) -> None:
 
 def test_a_missing_name_is_refused_with_the_names_that_there_are(tmp_path: Path) -> None:
     file = written(tmp_path, "def net(n): pass\ndef other(n): pass\n_hidden = len\nsize = 3\n")
-    assert refused(f"{file}:nett") == f"'{file}' has no 'nett'; its callables are net, other"
+    assert refused(f"{file}:nett") == f"'{file}' has no 'nett'; did you mean net?"
+    assert refused(f"{file}:zzzz") == f"'{file}' has no 'zzzz'; its callables are net, other"
     assert "its callables are none" in refused(f"{written(tmp_path, 'x = 1', 'empty.py')}:net")
 
 

@@ -33,7 +33,7 @@ def net() -> nn.Module:
 
 def test_without_gpytorch_it_says_how_to_get_it(monkeypatch):
     monkeypatch.setattr(gaussian_process, "Positive", None)
-    with pytest.raises(KernelError, match=r"pip install 'lazyrich\[gp\]'"):
+    with pytest.raises(KernelError, match=r"pip install -e 'path/to/lazyrich\[gp\]'"):
         NetworkKernel(net())
 
 
