@@ -392,6 +392,7 @@ def _scheme(s: Transferred, widths: Sequence[int], lrs: Sequence[float]) -> dict
         "transfers": s.transfers,
         "shift": _interval(s.shift),
         "wider is better": s.wider_is_better,
+        "hidden by the grid": s.hidden,
         "curves": curves,
     }
 

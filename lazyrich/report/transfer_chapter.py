@@ -75,7 +75,8 @@ def _wider(scheme: SchemePart) -> str:
     losses = [c.loss for c in scheme.curves if c.loss is not None]
     if scheme.wider_is_better and any(b > a for a, b in itertools.pairwise(losses)):
         return "as good"
-    return {True: "yes", False: "no", None: "not measured"}[scheme.wider_is_better]
+    unknown = "hidden by the grid's step" if scheme.hidden else "not measured"
+    return {True: "yes", False: "no", None: unknown}[scheme.wider_is_better]
 
 
 def _row(curve: WidthCurve) -> dict[str, str]:

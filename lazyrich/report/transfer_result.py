@@ -37,6 +37,7 @@ class SchemePart:
     shift: tuple[float | None, float | None, float | None]
     wider_is_better: bool | None
     curves: tuple[WidthCurve, ...]
+    hidden: bool = False  # the grid's step alone keeps from telling whether wider is better
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,7 @@ def _scheme(node: Node) -> SchemePart:
         shift=_shift(node),
         wider_is_better=node.truth("wider is better"),
         curves=tuple(_curve(n) for n in node.nodes("curves")),
+        hidden=bool(node.truth("hidden by the grid")),
     )
 
 

@@ -153,7 +153,8 @@ def test_the_regret_has_an_interval_from_the_seeds_scatter_at_both_rates():
 
 
 def found_result(found):
-    return TransferResult("t", (found,), tuple(found.curves), tuple(LRS), {}, {})
+    made = {"command": "", "versions": {}, "date": "", "notes": []}
+    return TransferResult("t", (found,), tuple(found.curves), found.ends.lrs, {}, made)
 
 
 @pytest.mark.parametrize(("octaves", "truth"), [(2, 0.3), (2, -0.3), (1, 0.0)])
@@ -223,13 +224,16 @@ def test_where_the_grid_lies_on_a_curve_makes_no_width_worse(kind):
     assert None in told
 
 
-def test_what_the_grid_hides_is_said_and_what_it_does_not_is_found():
+def test_what_the_grid_hides_is_said_and_what_it_does_not_is_found(tmp_path):
     draw = np.random.default_rng(3)
     hidden = next(found for _ in range(20) if (found := drawn("wedge", -0.5, 4, 3, 0.005, draw)).wider_is_better is None)
-    assert "known only to a step of the grid" in str(found_result(hidden))
-    assert "not measured" in str(
-        found_result(transferred("s", LRS, {8: np.array([bowl(-3.0)]), 16: np.array([bowl(-3.0)])}, {8: 2.3, 16: 2.3}))
-    )
+    alone = transferred("s", LRS, {8: np.array([bowl(-3.0)]), 16: np.array([bowl(-3.0)])}, {8: 2.3, 16: 2.3})
+    told = (hidden, "known only to a step of the grid", "by the grid"), (alone, "not measured", "not measured")
+    for study_of, words, cell in told:
+        result = found_result(study_of)
+        assert words in str(result)
+        page = lzr.render(result, tmp_path / "page.html").read_text()
+        assert cell in page.split("wider is better</th>")[1].split("</table>")[0]
     clean = [drawn("parabola", -0.3, 4, 3, 0.005, draw).wider_is_better for _ in range(10)]
     assert clean.count(None) <= 3
 
