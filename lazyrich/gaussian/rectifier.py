@@ -16,8 +16,10 @@ import numpy as np  # its broadcast_shapes loads nothing; torch's takes seconds 
 import torch
 from torch import Tensor
 
+from lazyrich import compiled
 from lazyrich.gaussian.arctangent import arctangent_
 from lazyrich.gaussian.dual import Dual, Pair, common_dtype
+from lazyrich.gaussian.rectifier_loop import rectify
 
 CHUNK = 1 << 18  # entries a thread that are worked on at a time: they stay in its cache
 
@@ -98,7 +100,10 @@ class Rectifier(Dual):
         shape = np.broadcast_shapes(c.shape, scales[0].shape, scales[-1].shape)
         kernel, slope = (torch.empty(shape, dtype=c.dtype, device=c.device) for _ in range(2))
         with torch.no_grad():
-            self._walk((c, *scales, *((scales[2] + scales[3],) if len(scales) == 4 else ())), kernel, slope)
+            scales = (*scales, scales[2] + scales[3]) if len(scales) == 4 else scales
+            loops = len(scales) == 5 and compiled.due(kernel)
+            if not (loops and rectify(c, scales, (self.half, self.bend), kernel, slope)):
+                self._walk((c, *scales), kernel, slope)
         return kernel, slope
 
     def _walk(self, given: Sequence[Tensor], kernel: Tensor, slope: Tensor) -> None:

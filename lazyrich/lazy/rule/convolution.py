@@ -10,10 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lazyrich import compiled
 from lazyrich.lazy.field import Data, Field, Weight
 from lazyrich.lazy.layout import Atom, Kind, Layout, size_of
 from lazyrich.lazy.rule.linear import DATA, affine, is_fresh
 from lazyrich.lazy.rule.table import Call, Need, register
+from lazyrich.lazy.rule.window_loop import Slide, slide
 
 MASKED = 2**16  # positions (pairs of them) up to which rows are short and a mask, which is kept, is small
 
@@ -33,8 +35,7 @@ def convolve(call: Call) -> Any:
     field, at, channels = _grouped(call, dims, groups)
     if field.sources == DATA:
         field = replace(field, ntk=None)  # nothing was trained below: no window needs to slide over zeros
-    for axis in range(dims):
-        field = _window(field, at + 1 + axis, kernel[axis], stride[axis], padding[axis], dilation[axis])
+    field = _windows(field, at + 1, kernel, stride, padding, dilation)
     layout = field.layout.replaced(at, (Atom(Kind.FEATURE, int(weight.shape[0])),))
     fan_in = channels // groups * _product(kernel)
     moved = any(k > 1 or any(p) or s > 1 for k, p, s in zip(kernel, padding, stride, strict=True))
@@ -114,6 +115,42 @@ def _channels(call: Call, dims: int) -> tuple[Field, int]:
     for axis in range(at + 1, at + 1 + dims):
         field = field.with_position(axis)
     return field, at
+
+
+def _windows(
+    field: Field, at: int, kernel: list[int], stride: list[int], padding: list[tuple[int, int]], dilation: list[int]
+) -> Field:
+    """Sums over windows along all axes from ``at`` on, in one pass where they leave sizes as they are."""
+    dims = range(len(kernel))
+    sizes = [field.layout.axes[at + i][0].size for i in dims]
+    stay = all(s == 1 and sum(p) == d * (k - 1) for s, p, d, k in zip(stride, padding, dilation, kernel, strict=True))
+    n = math.prod(a.size for a in field.order) ** (2 if field.full else 1)
+    if stay and n <= MASKED and compiled.due(field.nngp):
+        shifts = [tuple(t * d - p[0] for t in range(k)) for k, d, p in zip(kernel, dilation, padding, strict=True)]
+        if all(0 in one and len(one) > 1 and max(map(abs, one)) < size for one, size in zip(shifts, sizes, strict=True)):
+            places = tuple(field.order.index(field.layout.axes[at + i][0]) for i in dims)
+            moves = _moves(tuple(field.nngp.shape[field.lead :]), places, field.full, tuple(shifts), field.nngp.dtype)
+            return field.mapped(lambda k: slide(k.reshape(-1, n), moves).view(k.shape), None)
+    for i in dims:
+        field = _window(field, at + i, kernel[i], stride[i], padding[i], dilation[i])
+    return field
+
+
+@lru_cache(maxsize=64)
+def _moves(
+    sizes: tuple[int, ...], places: tuple[int, ...], full: bool, shifts: tuple[tuple[int, ...], ...], dtype: torch.dtype
+) -> Slide:
+    """Shifts along axes of positions, of both positions at once where the sizes are of pairs."""
+    axes = [(place, len(sizes) // 2 + place) if full else (place,) for place in places]
+    return Slide.of([[_moved(sizes, both, by, dtype) for by in one if by] for both, one in zip(axes, shifts, strict=True)])
+
+
+def _moved(sizes: tuple[int, ...], axes: tuple[int, ...], shift: int, dtype: torch.dtype) -> tuple[int, Tensor]:
+    """A shift along axes as one on the flat axis of all positions, and one where it stays inside."""
+    start, low, length, inside = _offset(sizes, axes, shift, dtype, torch.device("cpu"))
+    mask = torch.zeros(math.prod(sizes), dtype=dtype)
+    mask[low : low + length] = 1.0 if inside is None else inside
+    return start - low, mask
 
 
 def _window(field: Field, at: int, kernel: int, stride: int, padding: tuple[int, int], dilation: int) -> Field:
