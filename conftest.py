@@ -8,12 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from lazyrich import compiled
+
 ROOT = Path(__file__).parent
 
 
 @pytest.fixture(autouse=True)
 def _seeded():
     torch.manual_seed(0)
+    compiled._done = 0  # whatever tests before have computed, the same loops are taken
 
 
 def pytest_collect_file(file_path: Path) -> None:

@@ -2,7 +2,8 @@
 
     python benchmarks/kernel_speed.py --peer peer/bin/python
 
-How to make the peer's environment is told in peer_neural_tangents.py. Without --peer only our times are shown. Also shown: the
+How to make the peer's environment is told in peer_neural_tangents.py. Without --peer only our times are shown. Both sides have
+compiled what they compile before they are timed: ours the loops of lazyrich.compiled (--plain: without). Also shown: the
 share of the machine's limit that the dense case reaches, the limit being its matrix product plus one arc cosine and one square
 root an entry a layer over the upper half, timed in the same run.
 """
@@ -20,6 +21,7 @@ import torch
 from torch import nn
 
 import lazyrich as lzr
+from lazyrich import compiled
 
 PEER = Path(__file__).with_name("peer_neural_tangents.py")
 
@@ -103,8 +105,13 @@ def main():
     parser.add_argument("--peer", help="python of an environment with neural-tangents")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--only", default="")
+    parser.add_argument("--plain", action="store_true", help="without compiled loops, as long as little has been computed")
     words = parser.parse_args()
     torch.set_num_threads(words.threads)
+    if words.plain:
+        compiled.PRICE = float("inf")
+    elif not compiled.start():
+        print("no compiled loops: pip install 'lazyrich[fast]', on Linux")
     print(f"{'case':14}{'shape':>20} {'dtype':8} {'ours s':>9} {'theirs s':>9} {'ratio':>7} {'claim':>6}  largest difference")
     for name, shape, dtype, repeats, claim in CASES:
         if words.only not in name:

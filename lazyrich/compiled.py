@@ -31,7 +31,7 @@ def due(result: Tensor) -> bool:
     """Whether a loop is to make these results; where none is there yet, they are counted.
 
     Example:
-        >>> due(torch.empty(3))
+        >>> due(torch.empty(3)) or due(torch.empty(3, device="meta"))  # two numbers wait for no compiler
         False
     """
     global _done
@@ -43,7 +43,12 @@ def due(result: Tensor) -> bool:
 
 
 def start() -> bool:
-    """Take loops from now on, whatever has been computed before; False where there are none."""
+    """Take loops from now on, whatever has been computed before; False where there are none.
+
+    Example:
+        >>> start() == due(torch.empty(3))
+        True
+    """
     global _done
     _done = PRICE
     return _possible()
@@ -95,13 +100,13 @@ def loop(function: Callable[[Any], None]) -> Callable[[Sequence[Tensor | np.ndar
 
     library = team()
     assert library is not None
-    library.GOMP_parallel.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
-    library.GOMP_parallel.restype = None
+    parallel = library.GOMP_parallel
+    parallel.argtypes, parallel.restype = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint], None
     compiled = cfunc(types.void(types.CPointer(types.voidptr)), error_model="numpy")(function)
 
     def run(arrays: Sequence[Tensor | np.ndarray], entries: int) -> None:
         addresses = [a.data_ptr() if isinstance(a, Tensor) else a.ctypes.data for a in arrays]
         threads = max(1, min(torch.get_num_threads(), entries // LEAST))
-        library.GOMP_parallel(compiled.address, (ctypes.c_void_p * len(addresses))(*addresses), threads, 0)
+        parallel(compiled.address, (ctypes.c_void_p * len(addresses))(*addresses), threads, 0)
 
     return run

@@ -18,7 +18,7 @@ import lazyrich
 HOUSE = Path(lazyrich.__file__).parent
 STOREYS = (
     {"errors"},
-    {"amount", "files", "functional", "layer", "memory", "reference"},
+    {"amount", "compiled", "files", "functional", "layer", "memory", "reference"},
     {"fingerprint"},
     {"gaussian", "inference", "data", "sweep"},
     {"family", "graph"},

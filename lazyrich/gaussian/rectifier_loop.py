@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -25,7 +24,8 @@ def rectify(c: Tensor, scales: Sequence[Tensor], weights: tuple[float, float], k
         c: covariances, which broadcast to ``kernel``.
         scales: high and low part of the first root, of the second, and the whole second.
         weights: the slope on the diagonal, and the weight of the angle.
-        kernel, slope: to be filled.
+        kernel: to be filled.
+        slope: to be filled.
     """
     arrays = (c, *scales, kernel, slope)
     walk = _walk(tuple(t.expand(kernel.shape).stride() for t in arrays), tuple(kernel.shape))
@@ -142,9 +142,10 @@ def _entry(real: type) -> Callable[..., tuple[float, float]]:
 
 def _arctangent(degree: int) -> np.ndarray:
     """Powers of r - 1/2 that make atan(sqrt(r)) / sqrt(r) for r in [0, 1]."""
+    from scipy.fft import dct  # loaded by nobody else here
 
-    def ratio(z: np.ndarray) -> np.ndarray:
-        t = np.sqrt((z + 1) / 2)
-        return np.arctan(t) / t
-
-    return chebyshev.cheb2poly(chebyshev.chebinterpolate(ratio, degree)) * 2.0 ** np.arange(degree + 1)
+    n = degree + 1
+    t = np.cos(np.pi * (2 * np.arange(n) + 1) / (4 * n))  # roots of r at Chebyshev's nodes: (1 + cos x) / 2 = cos(x/2)^2
+    series = dct(np.arctan(t) / t) / n
+    series[0] /= 2
+    return chebyshev.cheb2poly(series) * 2.0 ** np.arange(n)

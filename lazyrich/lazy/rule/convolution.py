@@ -125,7 +125,7 @@ def _windows(
     sizes = [field.layout.axes[at + i][0].size for i in dims]
     stay = all(s == 1 and sum(p) == d * (k - 1) for s, p, d, k in zip(stride, padding, dilation, kernel, strict=True))
     n = math.prod(a.size for a in field.order) ** (2 if field.full else 1)
-    if stay and n <= MASKED and compiled.due(field.nngp):
+    if stay and n <= MASKED and not field.nngp.requires_grad and compiled.due(field.nngp):
         shifts = [tuple(t * d - p[0] for t in range(k)) for k, d, p in zip(kernel, dilation, padding, strict=True)]
         if all(0 in one and len(one) > 1 and max(map(abs, one)) < size for one, size in zip(shifts, sizes, strict=True)):
             places = tuple(field.order.index(field.layout.axes[at + i][0]) for i in dims)

@@ -39,6 +39,7 @@ def slide(rows: Tensor, shifts: Slide) -> Tensor:
         >>> slide(rows, Slide.of([[after]])) if compiled.start() else torch.tensor([[3.0, 5.0, 3.0]])  # loops are Linux's
         tensor([[3., 5., 3.]])
     """
+    rows = rows.contiguous()
     total = torch.empty_like(rows)
     walk = np.array([*rows.shape, len(shifts.counts), len(shifts.by), *shifts.counts, *shifts.by], dtype=np.int64)
     _loop(rows.dtype)((rows, total, shifts.masks, walk), rows.numel())

@@ -1,0 +1,91 @@
+"""Kernels by compiled loops against the same by torch's operations, which are held to networks elsewhere."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+import lazyrich as lzr
+from lazyrich import compiled
+from lazyrich.lazy.rule import convolution
+
+pytestmark = pytest.mark.skipif(not compiled.start(), reason="numba, or torch's OpenMP library, is not here")
+
+
+class Mean(nn.Module):
+    """Global average pooling, which reads all pairs of positions."""
+
+    def forward(self, x):
+        """Mean over positions."""
+        return x.flatten(2).mean(2)
+
+
+def depthwise(n):
+    """Between two layers that mix channels."""
+    return nn.Sequential(nn.Conv2d(n, 4, 1), nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1, groups=4), nn.Conv2d(4, 4, 1))
+
+
+CONVOLUTIONS = {
+    "1d, five taps": ((3, 2, 9), lambda n: nn.Conv1d(n, 4, 5, padding=2)),
+    "1d, dilated": ((3, 2, 11), lambda n: nn.Conv1d(n, 4, 3, padding=3, dilation=3)),
+    "1d, causal": ((3, 2, 8), lambda n: nn.Sequential(nn.ConstantPad1d((2, 0), 0.0), nn.Conv1d(n, 4, 3))),
+    "1d, two taps": ((3, 2, 8), lambda n: nn.Conv1d(n, 4, 2, padding="same")),
+    "2d": ((3, 2, 5, 4), lambda n: nn.Conv2d(n, 4, 3, padding=1)),
+    "2d, windows of other sizes": ((3, 2, 6, 7), lambda n: nn.Conv2d(n, 4, (3, 5), padding=(1, 2))),
+    "2d, flat window": ((3, 2, 5, 4), lambda n: nn.Conv2d(n, 4, (1, 3), padding=(0, 1))),
+    "2d, strides": ((3, 2, 7, 5), lambda n: nn.Conv2d(n, 4, 3, padding=1, stride=2)),
+    "2d, depthwise": ((3, 4, 5, 4), depthwise),
+    "2d, larger than the image": ((3, 2, 3, 3), lambda n: nn.Conv2d(n, 4, 7, padding=3)),
+    "3d": ((3, 2, 3, 4, 2), lambda n: nn.Conv3d(n, 4, 3, padding=1)),
+}
+
+
+def network(kind, end):
+    shape, layer = CONVOLUTIONS[kind]
+    inner = [layer(shape[1]), nn.ReLU(), layer(4), nn.ReLU()]
+    with torch.no_grad():
+        size = nn.Sequential(*inner, end)(torch.randn(shape)).shape[1]
+    return nn.Sequential(*inner, end, nn.Linear(size, 1)), torch.randn(shape, dtype=torch.float64)
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same'")
+@pytest.mark.parametrize("kind", [*CONVOLUTIONS])
+@pytest.mark.parametrize("end", [nn.Flatten(), Mean()], ids=["flat", "mean"])
+def test_convolutions(kind, end, monkeypatch):
+    net, x = network(kind, end)
+    k = lzr.kernel(net, init=lzr.init.variance(2.0, 0.1))
+    y = torch.randn(2, *x.shape[1:], dtype=torch.float64)
+    plain = [k.ntk(x), k.nngp(x), k.ntk(x, y)]
+    calls, before = [], convolution.slide
+    monkeypatch.setattr(convolution, "slide", lambda *a: calls.append(0) or before(*a))
+    assert compiled.start()
+    torch.testing.assert_close([k.ntk(x), k.nngp(x), k.ntk(x, y)], plain, rtol=1e-12, atol=1e-13)
+    one_by_one = ("causal", "flat window", "strides", "larger")  # sizes change, or an axis has one tap, or taps that never meet
+    assert bool(calls) != any(word in kind for word in one_by_one)
+
+
+@pytest.mark.parametrize("activation", [nn.ReLU(), nn.LeakyReLU(0.3)], ids=["relu", "leaky"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_dense_layers(activation, dtype):
+    net = nn.Sequential(nn.Linear(6, 8), activation, nn.Linear(8, 8), activation, nn.Linear(8, 1))
+    k, x = lzr.kernel(net, init=lzr.init.variance(2.0, 0.1)), torch.randn(60, 6, dtype=dtype)
+    x[1] = x[0]
+    x[2] = -x[0]
+    plain = [k.ntk(x), k.nngp(x)]
+    assert compiled.start()
+    digits = 2e-6 if dtype == torch.float32 else 1e-13
+    torch.testing.assert_close([k.ntk(x), k.nngp(x)], plain, rtol=digits, atol=digits)
+
+
+def test_gradients_flow_as_before():
+    net = nn.Sequential(nn.Conv1d(2, 8, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 5, 1))
+    k, x = lzr.kernel(net), torch.randn(3, 2, 5, dtype=torch.float64, requires_grad=True)
+    assert compiled.start()
+    (made,) = torch.autograd.grad(k.ntk(x).sum(), x)
+    step = 1e-6 * torch.randn_like(x)
+    with torch.no_grad():
+        change = float(k.ntk(x + step).sum() - k.ntk(x - step).sum()) / 2
+    assert math.isclose(change, float((made * step).sum()), rel_tol=1e-6)
