@@ -11,6 +11,7 @@ from torch import Tensor
 from lazyrich.family import Role
 from lazyrich.lazy.field import Data, Field, Source, Sources, Weight
 from lazyrich.lazy.layout import Atom, Kind, size_of
+from lazyrich.lazy.rule.affine_loop import combine
 from lazyrich.lazy.rule.pointwise import plus
 from lazyrich.lazy.rule.table import Call, Need, register
 from lazyrich.lazy.weights import Drawn
@@ -84,7 +85,8 @@ def affine(
     mixed = not gaussian and (field.mixed or field.sources == DATA)  # every feature goes on by itself
     behind = frozenset[Source]() if gaussian else _behind(call, name, field)
     fresh = fresh and not nngp.requires_grad
-    if call.run.tangent:
+    done = fresh and ntk is not None and field.sources != DATA and combine(nngp, ntk, (variance, b.variance, rate, b.rate))
+    if call.run.tangent and not done:
         if ntk is None or field.sources == DATA:
             ntk = _scaled(nngp, rate, b.rate, over=False)
         elif rate == variance:
@@ -92,7 +94,7 @@ def affine(
         else:
             ntk = _scaled(ntk, variance, b.rate, over=fresh)
             ntk = ntk + rate * nngp if ntk.requires_grad else ntk.add_(nngp, alpha=rate)
-    nngp = _scaled(nngp, variance, b.variance, over=fresh)
+    nngp = nngp if done else _scaled(nngp, variance, b.variance, over=fresh)
     made = replace(
         field, layout=layout, nngp=nngp, ntk=ntk, sources=frozenset({Source(n) for n in (name, *added)}), gaussian=gaussian,
         centred=True, mixed=mixed, mean=None, origin=(call.node.op, *call.node.inputs), own=0.0, uneven=False,
