@@ -4,8 +4,8 @@
 
 How to make the peer's environment is told in peer_neural_tangents.py. Without --peer only our times are shown. Both sides have
 compiled what they compile before they are timed: ours the loops of lazyrich.compiled (--plain: without). Also shown: the
-share of the machine's limit that the dense case reaches, the limit being its matrix product plus one arc cosine and one square
-root an entry a layer over the upper half, timed in the same run.
+share of the machine's limit that each case reaches, the limit being the inputs' matrix product, one arc cosine and one square root
+an entry a layer, and of convolutions one copy of both arrays a layer, all over the upper half and timed in the same run.
 """
 
 import argparse
@@ -84,20 +84,26 @@ def theirs(python, name, x, dtype, repeats, threads):
         return np.load(output), json.loads(run.stdout.splitlines()[-1])
 
 
-def limit(n, d, depth, dtype):
-    """Seconds of the dense case's floor: one matrix product, and arc cosine and square root of the upper half a layer."""
-    x = torch.randn(n, d, dtype=getattr(torch, dtype))
-    half = torch.rand(n * (n + 1) // 2, dtype=x.dtype)
+def limit(name, shape, dtype):
+    """Seconds of a case's floor: the inputs' product, and a layer's arc cosine, square root and copy of the upper half."""
+    n, positions, channels = shape[0], int(np.prod(shape[1:-1])), shape[-1]
+    depth, pairs = {"dense": (5, 1), "conv flatten": (4, positions), "conv pool": (4, positions**2)}[name]
+    x = torch.randn(n * positions, channels, dtype=getattr(torch, dtype))
+    half = torch.rand(n * (n + 1) // 2 * pairs, dtype=x.dtype)
     out = torch.empty_like(half)
-    best = [float("inf"), float("inf")]
-    for _ in range(5):
+    product = best_of(lambda: x @ x.T) / 2 if name != "conv flatten" else 0.0  # only equal positions meet there
+    copies = 2 * best_of(lambda: out.copy_(half)) if name != "dense" else 0.0
+    return product + depth * (best_of(lambda: torch.acos(half, out=out)) + best_of(lambda: torch.sqrt(half, out=out)) + copies)
+
+
+def best_of(function, repeats=5):
+    """Seconds of the fastest of several calls."""
+    times = []
+    for _ in range(repeats):
         start = time.perf_counter()
-        x @ x.T
-        middle = time.perf_counter()
-        torch.acos(half, out=out)
-        torch.sqrt(half, out=out)
-        best = [min(best[0], middle - start), min(best[1], time.perf_counter() - middle)]
-    return best[0] / 2 + depth * best[1]  # the matrix product's upper half too
+        function()
+        times.append(time.perf_counter() - start)
+    return min(times)
 
 
 def main():
@@ -124,9 +130,8 @@ def main():
             apart = np.abs(found - other).max() / np.abs(other).max()
             line += f" {min(peer_times):9.3f} {min(peer_times) / min(times):7.1f} {claim:6.0f}  {apart:.1e}"
         print(line, flush=True)
-        if name == "dense":
-            floor = limit(*shape, 5, dtype)
-            print(f"{'':14}floor of this machine {floor:.3f} s: we reach {100 * floor / min(times):.0f} % of it")
+        floor = limit(name, shape, dtype)
+        print(f"{'':14}floor of this machine {floor:.3f} s: we reach {100 * floor / min(times):.0f} % of it")
 
 
 if __name__ == "__main__":
