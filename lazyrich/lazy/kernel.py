@@ -28,7 +28,7 @@ from lazyrich.lazy.weights import Init, Weights, weights_of, weights_of_plan
 from lazyrich.memory import keep_freed_memory, large_pages
 from lazyrich.scaling import Plan, Scheme, ntk
 
-TILE = 3 * 2**20  # bytes of one array of a tile: few enough for the caches, enough to keep all threads busy
+TILE = 6 * 2**20  # bytes of one array of a tile: few enough for the caches, enough to keep all threads busy
 
 
 @dataclass
