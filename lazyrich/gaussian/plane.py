@@ -90,13 +90,14 @@ def _outer(f: Integrand, g: Integrand, rho: Tensor, a: Tensor, b: Tensor) -> Ten
         centre = k / b.clamp(min=1e-150) * rho.sign() / steep
         splits += [centre + step * rest / steep for step in (LAYER if k in g.kinks else (0.0,))]
     z, w = panels(torch.stack([torch.zeros_like(rho), *splits], 1), 16, f.nodes)
-    inner = []
+    outer, found = w * f(a[:, None] * z), []
     for i in range(len(rho)):
-        shift, scale = (rho[i] * b[i] * z[i])[:, None], b[i] * rest[i]
+        some = (outer[i] != 0) | outer.requires_grad  # a rectifier is zero at half of its nodes
+        shift, scale = (rho[i] * b[i] * z[i, some])[:, None], b[i] * rest[i]
         kinks = [(k - shift) / scale.clamp(min=1e-150) for k in second]
         y, v = panels(torch.cat(kinks, 1) if kinks else torch.zeros_like(shift), 12, f.nodes)
-        inner.append((g(shift + scale * y) * v).sum(1))
-    return (w * f(a[:, None] * z) * torch.stack(inner)).sum(1)
+        found.append((outer[i, some] * (g(shift + scale * y) * v).sum(1)).sum())
+    return torch.stack(found)
 
 
 def _places(h: Integrand, root: Tensor) -> tuple[float, ...]:

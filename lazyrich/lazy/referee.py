@@ -14,7 +14,8 @@ from torch.utils._pytree import tree_leaves
 from lazyrich.errors import out_of_memory
 from lazyrich.family.family import seeded
 from lazyrich.functional import functional_call
-from lazyrich.lazy.kernel import Kernel, Traced
+from lazyrich.gaussian import Dual
+from lazyrich.lazy.kernel import Kernel
 from lazyrich.lazy.layout import Kind
 from lazyrich.lazy.run import Run
 from lazyrich.lazy.weights import Drawn
@@ -90,9 +91,10 @@ def _error(found: Tensor) -> Tensor:
     return found.std(0, correction=0) / max(len(found) - 1, 1) ** 0.5
 
 
-def _alone(kernel: Kernel, x: Tensor) -> Run:
-    traced: Traced = kernel.traced(x)
-    return Run(traced.graph, kernel.weights, traced.own, traced.readouts, (x[:1],), True, duals=traced.duals)
+def _alone(kernel: Kernel, x: Tensor, tangent: bool, duals: dict[str, Dual]) -> Run:
+    """A pass of one sample, for the laws and fan-ins that it uses."""
+    traced = kernel.traced(x)
+    return Run(traced.graph, kernel.weights, traced.own, traced.readouts, (x[:1],), tangent, duals=duals)
 
 
 class _Drawer:
@@ -101,9 +103,12 @@ class _Drawer:
     def __init__(self, model: nn.Module, kernel: Kernel, x: Tensor, seed: int) -> None:
         self.model, self.x = model, x
         self.generator = torch.Generator().manual_seed(seed)
-        own, wide = _alone(kernel, x), _alone(Kernel(model, kernel.weights), x)
-        layout = wide.output().layout
+        duals = kernel.traced(x).duals
+        own = _alone(kernel, x, True, duals)
         own.output()  # laws are those of the kernel's own network, which may hold them as numbers of its width
+        # fan-ins and axes are read there, no number, so nonlinearities that are known need no second integration
+        wide = _alone(Kernel(model, kernel.weights), x, False, dict(duals))
+        layout = wide.output().layout
         self.used = {name: (own.used[name][0], fan_in) for name, (_, fan_in) in wide.used.items()}
         self.feature = [i for i, axis in enumerate(layout.axes) if any(a.kind is Kind.FEATURE for a in axis)]
 

@@ -13,6 +13,7 @@ from scipy import integrate, special
 from torch.nn import functional as F
 
 from lazyrich.gaussian import dual, plane
+from lazyrich.gaussian.quadrature import Integrand
 
 DOUBLE = torch.float64
 SMOOTH = {
@@ -321,3 +322,15 @@ def test_functions_that_are_zero_and_jumps_of_small_functions() -> None:
     at = number(0.4)[0].requires_grad_()
     (slope,) = torch.autograd.grad(small.kernel(at, *one[1:]), at)
     assert float(slope) == pytest.approx(1e-10 * float(dual("sign").slope(*one)), rel=1e-6)
+
+
+def test_where_one_function_is_zero_the_other_is_not_looked_at():
+    """By parts E[relu(u - k) v] = rho P(u > k)."""
+    rho, one, looks = torch.tensor([0.6], dtype=torch.float64), torch.ones(1, dtype=torch.float64), []
+    for floor in (0.0, 1.0):
+        seen: list[int] = []
+        other = Integrand(lambda v, seen=seen: seen.append(v.numel()) or v)
+        found = plane.integrate(Integrand(lambda u, c=floor: torch.relu(u - 0.3) + c, (0.3,)), other, rho, one, one)
+        torch.testing.assert_close(found, rho * 0.5 * torch.special.erfc(0.3 * one / 2**0.5), rtol=1e-12, atol=1e-12)
+        looks.append(sum(seen))
+    assert looks[0] < 0.6 * looks[1]

@@ -94,6 +94,17 @@ def test_a_tensor_in_a_container_is_drawn_as_it_is_traced(wrap):
     torch.testing.assert_close(found[0].ntk, found[1].ntk)
 
 
+def test_drawn_networks_need_no_nonlinearity_that_is_not_known(monkeypatch):
+    case, kernel = CASES["constants"], of("constants")
+    kernel(case.x)
+
+    def again(curve, *_):
+        raise AssertionError(f"{curve.key} is integrated a second time")
+
+    monkeypatch.setattr("lazyrich.lazy.run.dual_of", again)
+    monte_carlo(kernel, case.factory, 8, case.x, draws=1, forward_draws=1)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", marked(CASES, ROUGH_CASES))
 def test_agrees_with_wide_networks(name):
