@@ -2,7 +2,7 @@
 
 A formula of twenty operations in torch reads and writes its arrays twenty times, a compiled loop once. Threads of one's own would
 wait for torch's, which keep turning on their cores between two operations, so loops are given to torch's team, by the library
-of OpenMP that torch has loaded (libgomp; elsewhere than on Linux there are no loops).
+of OpenMP that torch was linked with (GNU's; elsewhere than on Linux there are no loops).
 
 Compiling takes about two seconds. It begins when what could have gone by loops has taken about as long without them, so nobody
 waits more than twice as long as with the better choice, and small work never waits.
@@ -13,13 +13,14 @@ from __future__ import annotations
 import ctypes
 import functools
 import importlib.util
+import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.forward_ad import unpack_dual
 
 PRICE = 2**31  # bytes of results that take torch about as long as numba takes to compile
 LEAST = 1 << 14  # entries of which a thread is worth its start
@@ -27,26 +28,34 @@ LEAST = 1 << 14  # entries of which a thread is worth its start
 _done = 0  # bytes so far
 
 
-def due(result: Tensor) -> bool:
-    """Whether a loop is to make these results; where none is there yet, they are counted.
+def due(loop: Callable[[torch.dtype], Any], result: Tensor, *others: Tensor) -> bool:
+    """Whether a loop is to go over these arrays; as long as none is, the bytes of the result are counted.
+
+    Never where a derivative is followed, of which a loop knows nothing, nor where the loop does not compile: torch's operations,
+    to which there is always a way back, give the same numbers.
+
+    Args:
+        loop: makes the loop for one precision, and keeps it.
+        result: as large as what is filled, or itself that.
+        others: what else is read, all in the same precision.
 
     Example:
-        >>> due(torch.empty(3)) or due(torch.empty(3, device="meta"))  # two numbers wait for no compiler
+        >>> due(str, torch.empty(3)) or due(str, torch.empty(3, device="meta"))  # two numbers wait for no compiler
         False
     """
     global _done
-    if result.device.type != "cpu" or result.dtype not in (torch.float32, torch.float64) or not _possible():
+    if not _possible() or not all(_plain(array) and array.dtype == result.dtype for array in (result, *others)):
         return False
     if _done < PRICE:
         _done += result.numel() * result.element_size()
-    return _done >= PRICE
+    return _done >= PRICE and _compiles(loop, result.dtype)
 
 
 def start() -> bool:
     """Take loops from now on, whatever has been computed before; False where there are none.
 
     Example:
-        >>> start() == due(torch.empty(3))
+        >>> start() == due(str, torch.empty(3))
         True
     """
     global _done
@@ -59,17 +68,31 @@ def _possible() -> bool:
     return importlib.util.find_spec("numba") is not None and team() is not None
 
 
+def _plain(array: Tensor) -> bool:
+    """Whether numbers in memory are all there is to an array."""
+    real = array.device.type == "cpu" and array.dtype in (torch.float32, torch.float64)
+    return real and not array.requires_grad and unpack_dual(array).tangent is None
+
+
+@functools.cache
+def _compiles(loop: Callable[[torch.dtype], Any], dtype: torch.dtype) -> bool:
+    try:
+        loop(dtype)
+    except Exception:  # numba refuses some versions of NumPy as it is imported, and what it cannot compile in ways of its own
+        return False
+    return True
+
+
 @functools.cache
 def team() -> ctypes.CDLL | None:
-    """The OpenMP library whose threads torch uses, if it is GNU's."""
+    """Torch's own library, which finds the functions of the OpenMP that it was linked with, if that has GNU's names."""
+    if sys.platform != "linux":
+        return None
     try:
-        lines = Path("/proc/self/maps").read_text().splitlines()
+        library = ctypes.CDLL(torch._C.__file__)
     except OSError:
         return None
-    found = {Path(line.split()[-1]) for line in lines if "libgomp" in line}
-    home = Path(torch.__file__).parent
-    own = [path for path in found if path.parent in (home / "lib", home.with_name("torch.libs"))] or list(found)
-    return ctypes.CDLL(str(own[0])) if len(own) == 1 else None
+    return library if hasattr(library, "GOMP_parallel") else None
 
 
 @functools.cache

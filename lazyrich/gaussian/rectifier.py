@@ -16,7 +16,6 @@ import numpy as np  # its broadcast_shapes loads nothing; torch's takes seconds 
 import torch
 from torch import Tensor
 
-from lazyrich import compiled
 from lazyrich.gaussian.arctangent import arctangent_
 from lazyrich.gaussian.dual import Dual, Pair, common_dtype
 from lazyrich.gaussian.rectifier_loop import rectify
@@ -101,8 +100,7 @@ class Rectifier(Dual):
         kernel, slope = (torch.empty(shape, dtype=c.dtype, device=c.device) for _ in range(2))
         with torch.no_grad():
             scales = (*scales, scales[2] + scales[3]) if len(scales) == 4 else scales
-            loops = len(scales) == 5 and compiled.due(kernel)
-            if not (loops and rectify(c, scales, (self.half, self.bend), kernel, slope)):
+            if len(scales) != 5 or not rectify(c, scales, (self.half, self.bend), kernel, slope):
                 self._walk((c, *scales), kernel, slope)
         return kernel, slope
 

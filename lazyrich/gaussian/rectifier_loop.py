@@ -18,7 +18,7 @@ CONTRACT = {"contract", "nsz"}
 
 
 def rectify(c: Tensor, scales: Sequence[Tensor], weights: tuple[float, float], kernel: Tensor, slope: Tensor) -> bool:
-    """Fill kernel and slope as ``Rectifier._fill`` does; False, with nothing done, where arrays lie as no loop walks them.
+    """Fill kernel and slope as ``Rectifier._fill`` does; False, with nothing done, where no loop is due or none walks them.
 
     Args:
         c: covariances, which broadcast to ``kernel``.
@@ -29,7 +29,7 @@ def rectify(c: Tensor, scales: Sequence[Tensor], weights: tuple[float, float], k
     """
     arrays = (c, *scales, kernel, slope)
     walk = _walk(tuple(t.expand(kernel.shape).stride() for t in arrays), tuple(kernel.shape))
-    if walk is None:
+    if walk is None or not compiled.due(_loop, kernel, c, *scales):
         return False
     numbers = np.array(weights, dtype=np.float32 if kernel.dtype == torch.float32 else np.float64)
     _loop(kernel.dtype)((*arrays, walk, numbers), kernel.numel())

@@ -25,8 +25,8 @@ def combine(nngp: Tensor, ntk: Tensor, numbers: tuple[float, float, float, float
         >>> combine(k, theta, (2.0, 0.5, 1.0, 0.0))  # two numbers wait for no compiler
         False
     """
-    fits = nngp.shape == ntk.shape and nngp.dtype == ntk.dtype and nngp.is_contiguous() and ntk.is_contiguous()
-    if not fits or nngp.requires_grad or ntk.requires_grad or not compiled.due(ntk):
+    fits = nngp.shape == ntk.shape and nngp.is_contiguous() and ntk.is_contiguous()
+    if not fits or not compiled.due(_loop, ntk, nngp):
         return False
     real = np.float32 if nngp.dtype == torch.float32 else np.float64
     _loop(nngp.dtype)((nngp, ntk, np.array(numbers, real), np.array([nngp.numel()])), nngp.numel())

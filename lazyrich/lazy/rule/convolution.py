@@ -15,7 +15,7 @@ from lazyrich.lazy.field import Data, Field, Weight
 from lazyrich.lazy.layout import Atom, Kind, Layout, size_of
 from lazyrich.lazy.rule.linear import DATA, affine, is_fresh
 from lazyrich.lazy.rule.table import Call, Need, register
-from lazyrich.lazy.rule.window_loop import Slide, slide
+from lazyrich.lazy.rule.window_loop import Slide, loop, slide
 
 MASKED = 2**16  # positions (pairs of them) up to which rows are short and a mask, which is kept, is small
 
@@ -125,7 +125,8 @@ def _windows(
     sizes = [field.layout.axes[at + i][0].size for i in dims]
     stay = all(s == 1 and sum(p) == d * (k - 1) for s, p, d, k in zip(stride, padding, dilation, kernel, strict=True))
     n = math.prod(a.size for a in field.order) ** (2 if field.full else 1)
-    if stay and n <= MASKED and not field.nngp.requires_grad and compiled.due(field.nngp):
+    arrays = [k for k in (field.nngp, field.ntk) if k is not None]
+    if stay and n <= MASKED and compiled.due(loop, *arrays):
         shifts = [tuple(t * d - p[0] for t in range(k)) for k, d, p in zip(kernel, dilation, padding, strict=True)]
         if all(0 in one and len(one) > 1 and max(map(abs, one)) < size for one, size in zip(shifts, sizes, strict=True)):
             places = tuple(field.order.index(field.layout.axes[at + i][0]) for i in dims)
@@ -136,7 +137,7 @@ def _windows(
     return field
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=16)  # of up to 10 MB
 def _moves(
     sizes: tuple[int, ...], places: tuple[int, ...], full: bool, shifts: tuple[tuple[int, ...], ...], dtype: torch.dtype
 ) -> Slide:

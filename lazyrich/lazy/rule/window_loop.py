@@ -42,12 +42,12 @@ def slide(rows: Tensor, shifts: Slide) -> Tensor:
     rows = rows.contiguous()
     total = torch.empty_like(rows)
     walk = np.array([*rows.shape, len(shifts.counts), len(shifts.by), *shifts.counts, *shifts.by], dtype=np.int64)
-    _loop(rows.dtype)((rows, total, shifts.masks, walk), rows.numel())
+    loop(rows.dtype)((rows, total, shifts.masks, walk), rows.numel())
     return total
 
 
 @functools.cache
-def _loop(dtype: torch.dtype) -> Callable[[Sequence[Tensor | np.ndarray], int], None]:
+def loop(dtype: torch.dtype) -> Callable[[Sequence[Tensor | np.ndarray], int], None]:
     """For one precision: a row stays in the cache for all of its axes and shifts, which go two by two."""
     from numba import carray, njit
 
@@ -71,7 +71,8 @@ def _loop(dtype: torch.dtype) -> Callable[[Sequence[Tensor | np.ndarray], int], 
     @njit
     def pair(out, below, row, by1, mask1, by2, mask2):
         n = len(row)
-        low, high = max(0, -by1, -by2), n - max(0, by1, by2)
+        low = max(0, -by1, -by2)
+        high = max(low, n - max(0, by1, by2))  # two long shifts against each other leave no inside
         border(out, below, row, by1, mask1, by2, mask2, 0, low)
         here = slice(low, high)
         first, second = row[low + by1 : high + by1], row[low + by2 : high + by2]
