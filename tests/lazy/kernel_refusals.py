@@ -557,14 +557,33 @@ REFUSED: dict[str, Refusal] = {
         WORDS,
         ("/sqrt(d)", "scale=1/d"),
     ),
-    "attention with a mask of data": Refusal(
+    "attention with a mask made by weights": Refusal(
         of_dense(
             lambda s, x: s.o(
-                F.scaled_dot_product_attention(s.a(h := s.i(x)), s.b(h), h, attn_mask=x[:, :, :1] > 0, scale=1 / h.shape[-1])
+                F.scaled_dot_product_attention(
+                    s.a(h := s.i(x)), s.b(h), h, attn_mask=s.c(x), scale=1 / h.shape[-1]
+                )
+            ),
+            c=lambda n: L(5, 6),
+        ),
+        WORDS,
+        ("mask is made by weights", "make it of the inputs"),
+    ),
+    "attention with a mask whose samples lie among the heads": Refusal(
+        of_dense(
+            lambda s, x: s.o(
+                F.scaled_dot_product_attention(
+                    *(m(s.i(x)).unflatten(-1, (2, -1)).transpose(1, 2).flatten(0, 1) for m in (s.a, s.b, s.b)),
+                    attn_mask=(x[:, None, None, :, 0] > -0.5).expand(-1, 2, -1, -1).flatten(0, 1),
+                    scale=2 / s.o.in_features,
+                )
+                .unflatten(0, (-1, 2))
+                .transpose(1, 2)
+                .flatten(2)
             )
         ),
         WORDS,
-        ("mask depends on the data",),
+        ("samples beside other axes", "(batch, 1, queries, keys)"),
     ),
     "queries that share weights with keys": Refusal(
         of_dense(

@@ -679,9 +679,9 @@ def test_a_repeated_parameter_is_one(how):
 
 
 @pytest.mark.parametrize("tied", [False, True])
-@pytest.mark.parametrize("on_data", [False, True])
-def test_attention_by_hand_is_torchs_attention(tied, on_data):
-    """As in popular code: heads split by a view, a causal mask from a buffer, a bias of positions; on data or on features."""
+@pytest.mark.parametrize(("on_data", "padded"), [(False, False), (True, False), (False, True)])
+def test_attention_by_hand_is_torchs_attention(tied, on_data, padded):
+    """As in popular code: heads split by a view, a causal mask from a buffer, a bias of positions; on data or features; padding."""
 
     class Attend(nn.Module):
         def __init__(self, by_hand):
@@ -696,10 +696,13 @@ def test_attention_by_hand_is_torchs_attention(tied, on_data):
         def forward(self, x):
             h = x if on_data else torch.relu(self.first(x))
             q, k, v = (f(h).view(-1, 6, 2, 4).transpose(1, 2) for f in (self.q, self.k, self.v))
+            own = x[:, None, None, :, 0] < -10 + 9.5 * padded
+            unseen = ~self.seen | (own & ~torch.eye(6, dtype=torch.bool))  # a position looks at itself at least
             if self.by_hand:
-                z = (q @ k.mT / 4 + self.near).masked_fill(~self.seen, -torch.inf).softmax(-1) @ v
+                z = (q @ k.mT / 4 + self.near).masked_fill(unseen if padded else ~self.seen, -torch.inf).softmax(-1) @ v
             else:
-                mask = self.near.masked_fill(~self.seen, -torch.inf).expand(2, 6, 6)
+                mask = self.near.masked_fill(unseen if padded else ~self.seen, -torch.inf)
+                mask = mask if padded else mask.expand(2, 6, 6)
                 z = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=1 / 4)
             return self.out(torch.relu(z.transpose(1, 2).reshape(-1, 6, 8)).mean(1))
 
