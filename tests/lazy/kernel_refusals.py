@@ -235,6 +235,17 @@ REFUSED: dict[str, Refusal] = {
     "batch_norm in training": Refusal(
         lambda n: S(L(5, n), nn.BatchNorm1d(n), nn.ReLU(), L(n, OUT)), VEC, ("over samples", "layer_norm"), train=True
     ),
+    "weights standardised by batch_norm": Refusal(
+        lambda n: Net(
+            lambda s, x: s.o(
+                F.conv1d(x, F.batch_norm(s.c.weight[None].flatten(2), None, None, training=True).view(s.c.weight.shape))
+            ),
+            c=nn.Conv1d(5, n, 3),
+            o=nn.Conv1d(n, OUT, 1),
+        ),
+        SEQ,
+        ("batch_norm at", "a weight from others ('c.weight')", "only plain parameters"),
+    ),
     "instance_norm": Refusal(
         lambda n: S(nn.Conv1d(5, n, 3), nn.InstanceNorm1d(n), nn.Flatten(), L(4 * n, OUT)),
         SEQ,
@@ -560,9 +571,7 @@ REFUSED: dict[str, Refusal] = {
     "attention with a mask made by weights": Refusal(
         of_dense(
             lambda s, x: s.o(
-                F.scaled_dot_product_attention(
-                    s.a(h := s.i(x)), s.b(h), h, attn_mask=s.c(x), scale=1 / h.shape[-1]
-                )
+                F.scaled_dot_product_attention(s.a(h := s.i(x)), s.b(h), h, attn_mask=s.c(x), scale=1 / h.shape[-1])
             ),
             c=lambda n: L(5, 6),
         ),
