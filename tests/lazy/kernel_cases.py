@@ -162,6 +162,17 @@ def masked(n: int, tied: bool) -> nn.Module:
     return Net(forward, q=L(n, n), k=L(n, n), v=L(n, n), **dense(n))
 
 
+def latents(n: int) -> nn.Module:
+    """Learned queries that look at the words, as in the Perceiver, and learned vectors behind a layer of their own."""
+
+    def forward(s, x):
+        h, z = s.i(x), s.latents.expand(x.shape[0], -1, -1)
+        z = z + (s.q(z) @ s.k(h).transpose(1, 2) / n).softmax(-1) @ s.v(h)
+        return s.o(F.relu(s.a(z) + s.b(s.more.repeat(x.shape[0], 1, 1))).mean(1))
+
+    return Net(forward, latents=param(3, n), more=param(1, 3, n), q=L(n, n), k=L(n, n), v=L(n, n), **dense(n))
+
+
 def windowed(s: Net, x: Tensor) -> Tensor:
     """Attention among every second position, windows beside the samples."""
     h = s.i(x).unflatten(1, (3, 2)).transpose(1, 2).reshape(-1, 3, s.o.in_features)
@@ -783,6 +794,7 @@ CASES: dict[str, Case] = {
     "attention, masked": Case(lambda n: attention(n, mask=A > 0), WORDS, slack=12),
     "attention, keys masked by the sample": Case(lambda n: masked(n, tied=False), WORDS, slack=12),
     "attention, tied, keys masked by the sample": Case(lambda n: masked(n, tied=True), WORDS, slack=12),
+    "latents that attend": Case(latents, WORDS, slack=12),
     "attention, additive mask": Case(
         lambda n: attention(n, mask=torch.zeros(6, 6).masked_fill(A == 0, float("-inf"))), WORDS, slack=12
     ),

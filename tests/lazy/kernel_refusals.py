@@ -568,6 +568,11 @@ REFUSED: dict[str, Refusal] = {
         WORDS,
         ("/sqrt(d)", "scale=1/d"),
     ),
+    "queries that meet no sample": Refusal(
+        of_dense(lambda s, x: s.o(s.i(x) + s.a(s.w)), w=lambda n: param(6, n)),
+        WORDS,
+        ("linear at module 'a'", "two parameters, 'w' and 'a.weight'", "'w' for every sample", ".expand(x.shape[0], -1, -1)"),
+    ),
     "attention with a mask made by weights": Refusal(
         of_dense(
             lambda s, x: s.o(
