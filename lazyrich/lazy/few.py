@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 OFF = 0.05  # of the kernel, above which users are told
 FOURTH = 0.05  # excess kurtosis of a sum, below which it is taken for Gaussian unseen
-MANY = 64  # inputs, above which only heavy tails would tell
+MANY = 64  # inputs that are drawn for so many or more
 DRAWS = 2**15
 
 
@@ -30,7 +30,7 @@ def tell(call: Call, curve: Curve) -> None:
     if len(weights) != 1 or not run.alone:
         return
     drawn, fan_in = run.used[weights[0]][0], max(1, round(run.used[weights[0]][1]))
-    excess = drawn.excess if fan_in <= MANY and abs(drawn.excess) >= FOURTH * fan_in else 0.0
+    excess = drawn.excess if abs(drawn.excess) >= FOURTH * fan_in else 0.0
     names = [source.name for source in base.sources if source.name not in weights]
     added = {name: run.used[name][0] for name in names if name in run.used}  # a rule of a user's own may draw what it likes
     variances = base.own_diagonal().detach().double().flatten().cpu()
@@ -86,6 +86,7 @@ def effect(curve: Curve, excess: float, fan_in: int, variance: float, bias: floa
         >>> effect(waves, UNIFORM, 1, 30.0) > 0.1, effect(ramp, UNIFORM, 1, 30.0) < 0.05, effect(waves, UNIFORM, 64, 30.0) < 0.05
         (True, True, True)
     """
+    excess, fan_in = excess * min(1.0, MANY / fan_in), min(fan_in, MANY)  # the sum has the same kurtosis, excess / fan_in
     x = torch.randn(8, fan_in, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     x = x * math.sqrt(max(variance - bias, 0.0) / fan_in)
 

@@ -411,9 +411,15 @@ def _settled(run: Run) -> Field:
     return field
 
 
+_VIEWS = ("slice", "unsqueeze", "view", "reshape", "expand", "to")
+
+
 def _counts(graph: Graph, node: Node) -> bool:
     """Whether it counts the samples, to pick something of each, of which the rule sees to it that it is the sample's own."""
-    return node.op == "arange" and all(reader.op == "index" for reader in graph if node.name in reader.inputs)
+    read = all(reader.op in ("index", *_VIEWS) for reader in graph if node.name in reader.inputs)
+    while node.op in _VIEWS:
+        node = graph[node.inputs[0]]
+    return read and node.op == "arange"
 
 
 def _row_by_row(node: Node, both: Data, first: Data, second: Data) -> bool:

@@ -148,6 +148,31 @@ def attention(n: int, causal: bool = False, mask: Tensor | None = None, tied: bo
     return Net(forward, **layers)
 
 
+def masked(n: int, tied: bool) -> nn.Module:
+    """Causal attention that looks at no key whose first number is low, as at padding; the mask as Hugging Face's models make it."""
+
+    def forward(s, x):
+        h, at = s.i(x), torch.arange(6, device=x.device)
+        sample = torch.arange(x.shape[0], device=x.device)[:, None, None, None]
+        seen = (x[..., 0] > -0.5)[sample, at[None, None, None, :]] & (at[:, None] >= at)
+        q, k, v = (f(h).unflatten(-1, (2, n // 2)).transpose(1, 2) for f in (s.q, s.q if tied else s.k, s.v))
+        z = F.scaled_dot_product_attention(q, k, v, attn_mask=seen, scale=2 / n)
+        return s.o(F.relu(s.a(z.transpose(1, 2).flatten(2))))
+
+    return Net(forward, q=L(n, n), k=L(n, n), v=L(n, n), **dense(n))
+
+
+def latents(n: int) -> nn.Module:
+    """Learned queries that look at the words, as in the Perceiver, and learned vectors behind a layer of their own."""
+
+    def forward(s, x):
+        h, z = s.i(x), s.latents.expand(x.shape[0], -1, -1)
+        z = z + (s.q(z) @ s.k(h).transpose(1, 2) / n).softmax(-1) @ s.v(h)
+        return s.o(F.relu(s.a(z) + s.b(s.more.repeat(x.shape[0], 1, 1))).mean(1))
+
+    return Net(forward, latents=param(3, n), more=param(1, 3, n), q=L(n, n), k=L(n, n), v=L(n, n), **dense(n))
+
+
 def windowed(s: Net, x: Tensor) -> Tensor:
     """Attention among every second position, windows beside the samples."""
     h = s.i(x).unflatten(1, (3, 2)).transpose(1, 2).reshape(-1, 3, s.o.in_features)
@@ -767,6 +792,9 @@ CASES: dict[str, Case] = {
     "attention, two heads": Case(lambda n: attention(n, heads=2, causal=True), WORDS, slack=12),
     "attention, causal": Case(lambda n: attention(n, causal=True), WORDS, slack=12),
     "attention, masked": Case(lambda n: attention(n, mask=A > 0), WORDS, slack=12),
+    "attention, keys masked by the sample": Case(lambda n: masked(n, tied=False), WORDS, slack=12),
+    "attention, tied, keys masked by the sample": Case(lambda n: masked(n, tied=True), WORDS, slack=12),
+    "latents that attend": Case(latents, WORDS, slack=12),
     "attention, additive mask": Case(
         lambda n: attention(n, mask=torch.zeros(6, 6).masked_fill(A == 0, float("-inf"))), WORDS, slack=12
     ),

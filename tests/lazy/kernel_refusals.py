@@ -235,6 +235,17 @@ REFUSED: dict[str, Refusal] = {
     "batch_norm in training": Refusal(
         lambda n: S(L(5, n), nn.BatchNorm1d(n), nn.ReLU(), L(n, OUT)), VEC, ("over samples", "layer_norm"), train=True
     ),
+    "weights standardised by batch_norm": Refusal(
+        lambda n: Net(
+            lambda s, x: s.o(
+                F.conv1d(x, F.batch_norm(s.c.weight[None].flatten(2), None, None, training=True).view(s.c.weight.shape))
+            ),
+            c=nn.Conv1d(5, n, 3),
+            o=nn.Conv1d(n, OUT, 1),
+        ),
+        SEQ,
+        ("batch_norm at", "a weight from others ('c.weight')", "only plain parameters"),
+    ),
     "instance_norm": Refusal(
         lambda n: S(nn.Conv1d(5, n, 3), nn.InstanceNorm1d(n), nn.Flatten(), L(4 * n, OUT)),
         SEQ,
@@ -557,14 +568,36 @@ REFUSED: dict[str, Refusal] = {
         WORDS,
         ("/sqrt(d)", "scale=1/d"),
     ),
-    "attention with a mask of data": Refusal(
+    "queries that meet no sample": Refusal(
+        of_dense(lambda s, x: s.o(s.i(x) + s.a(s.w)), w=lambda n: param(6, n)),
+        WORDS,
+        ("linear at module 'a'", "two parameters, 'w' and 'a.weight'", "'w' for every sample", ".expand(x.shape[0], -1, -1)"),
+    ),
+    "attention with a mask made by weights": Refusal(
         of_dense(
             lambda s, x: s.o(
-                F.scaled_dot_product_attention(s.a(h := s.i(x)), s.b(h), h, attn_mask=x[:, :, :1] > 0, scale=1 / h.shape[-1])
+                F.scaled_dot_product_attention(s.a(h := s.i(x)), s.b(h), h, attn_mask=s.c(x), scale=1 / h.shape[-1])
+            ),
+            c=lambda n: L(5, 6),
+        ),
+        WORDS,
+        ("mask is made by weights", "make it of the inputs"),
+    ),
+    "attention with a mask whose samples lie among the heads": Refusal(
+        of_dense(
+            lambda s, x: s.o(
+                F.scaled_dot_product_attention(
+                    *(m(s.i(x)).unflatten(-1, (2, -1)).transpose(1, 2).flatten(0, 1) for m in (s.a, s.b, s.b)),
+                    attn_mask=(x[:, None, None, :, 0] > -0.5).expand(-1, 2, -1, -1).flatten(0, 1),
+                    scale=2 / s.o.in_features,
+                )
+                .unflatten(0, (-1, 2))
+                .transpose(1, 2)
+                .flatten(2)
             )
         ),
         WORDS,
-        ("mask depends on the data",),
+        ("samples beside other axes", "(batch, 1, queries, keys)"),
     ),
     "queries that share weights with keys": Refusal(
         of_dense(

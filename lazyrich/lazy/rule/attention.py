@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from lazyrich.graph.node import Batch
 from lazyrich.lazy.field import Data, Field, Overlap
 from lazyrich.lazy.layout import size_of
 from lazyrich.lazy.rule.product import covariances, several_axes, weighed
@@ -35,10 +36,9 @@ def attend(call: Call) -> Field:
     if found is not None and len(value.order) > 1:
         raise several_axes(call)
     if found is None:
-        shared = _softmax(added).expand(1, queries, keys)
-        return weighed(call, value, -2, shared, shared)
-    first, second = (_softmax(t.reshape(-1, queries, keys) + added) for t in _both(logits))
-    return weighed(call, value, -2, first, second)
+        return weighed(call, value, -2, *map(_softmax, added))
+    looked = [t.reshape(-1, queries, keys) + more for t, more in zip(_both(logits), added, strict=True)]
+    return weighed(call, value, -2, *map(_softmax, looked))
 
 
 def _softmax(logits: Tensor) -> Tensor:
@@ -51,19 +51,27 @@ def _both(logits: Overlap) -> tuple[Tensor, Tensor]:
     return tensors[0], tensors[-1]
 
 
-def _added(call: Call, queries: int, keys: int, like: Tensor) -> Tensor:
-    """What masks add to the logits: minus infinity where a query may not look, a bias of positions as it is."""
+def _added(call: Call, queries: int, keys: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """What masks add to the logits of both batches, (N or 1, queries, keys): minus infinity where a query may not look."""
     mask, causal = call.get(3, "attn_mask"), bool(call.get(5, "is_causal", False))
-    added = torch.zeros(queries, keys, dtype=like.dtype, device=like.device)
+    added = torch.zeros(1, queries, keys, dtype=like.dtype, device=like.device)
     if causal:
         added = added.masked_fill(torch.ones_like(added, dtype=torch.bool).triu(1), float("-inf"))
     if mask is None:
-        return added
-    if not isinstance(mask, Data) or not mask.constant:
-        raise call.refuse("its mask depends on the data", "use a constant mask")
-    given = mask.tensors[0]
-    given = torch.zeros_like(given, dtype=like.dtype).masked_fill(~given, float("-inf")) if given.dtype == torch.bool else given
-    given = given.to(added).expand(*given.shape[:-2], queries, keys).reshape(-1, queries, keys)
-    if not torch.equal(given, given[:1].expand_as(given)):
+        return added, added
+    if not isinstance(mask, Data):
+        raise call.refuse("its mask is made by weights", "make it of the inputs, or of constants")
+    lead = len(call.args[0].layout.axes) - len(mask.shape)  # axes are matched from the right
+    if any(isinstance(size, Batch) and (lead + i or size.times > 1) for i, size in enumerate(mask.shape)):
+        raise call.refuse("its mask has its samples beside other axes", "give a mask (batch, 1, queries, keys)")
+    pair = [added + _of_samples(call, t.reshape(*[1] * lead, *t.shape), queries, keys, added) for t in mask.tensors]
+    return pair[0], pair[-1]
+
+
+def _of_samples(call: Call, mask: Tensor, queries: int, keys: int, like: Tensor) -> Tensor:
+    """What a mask (N or 1, heads, queries, keys) adds, the same for every head: a bias of positions as it is."""
+    given = torch.zeros_like(mask, dtype=like.dtype).masked_fill(~mask, float("-inf")) if mask.dtype == torch.bool else mask
+    given = given.to(like).expand(*given.shape[:-2], queries, keys).reshape(len(given), -1, queries, keys)
+    if not torch.equal(given, given[:, :1].expand_as(given)):
         raise call.refuse("its mask differs from head to head, so the heads are no copies of each other", "use the same mask")
-    return added + given[0]
+    return given[:, 0]

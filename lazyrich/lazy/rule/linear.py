@@ -12,6 +12,7 @@ from lazyrich.family import Role
 from lazyrich.lazy.field import Data, Field, Source, Sources, Weight
 from lazyrich.lazy.layout import Atom, Kind, size_of
 from lazyrich.lazy.rule.affine_loop import combine
+from lazyrich.lazy.rule.learned import vectors
 from lazyrich.lazy.rule.pointwise import plus
 from lazyrich.lazy.rule.table import Call, Need, register
 from lazyrich.lazy.weights import Drawn
@@ -35,13 +36,11 @@ def sum_over(call: Call, x: Any, weight: Any, bias: Any, axis: int, outputs: int
     """A sum over one axis with fresh, independent weights, plus a bias."""
     if not isinstance(weight, Weight):
         raise call.refuse("its weight is computed from others", "only plain parameters have a known law")
-    if isinstance(x, Weight):
-        raise call.refuse(
-            f"it multiplies two parameters, '{x.name}' and '{weight.name}'", "multiply a branch by one after the other"
-        )
     call.run.one_way(call, weight.name, "a matrix" if weight.transposed == transposed else "a transposed matrix")
+    full = call.run.needs.get(call.node.name, Need.EQUAL) is Need.ALL
+    if isinstance(x, Weight):
+        x = vectors(call, x, weight, axis, full)
     if isinstance(x, Data):
-        full = call.run.needs.get(call.node.name, Need.EQUAL) is Need.ALL
         x = call.run.shared_field(x, axis, full, call)
     field = call.run.field(x, call)
     at = field.layout.axis(axis)

@@ -63,7 +63,9 @@ def group_norm(call: Call) -> Any:
 
 @register("batch_norm", "_native_batch_norm_legit", "cudnn_batch_norm", "instance_norm", says="refused")
 def batch_norm(call: Call) -> Field:
-    """Statistics over samples couple the whole batch."""
+    """Statistics over samples couple the whole batch; of a parameter they standardise a weight."""
+    if isinstance(call.args[0], Weight):
+        raise call.computed()
     if call.node.op == "instance_norm":
         raise call.refuse(
             "it divides by statistics over the positions of one channel, which fluctuate, so no kernel in closed form is known",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +13,7 @@ from lazyrich.lazy.field import SQUARE, Data, Field, Mix, Random, Source, Source
 from lazyrich.lazy.layout import Atom, Kind, Layout, size_of
 from lazyrich.lazy.rule import grid, output
 from lazyrich.lazy.rule.constant import are_zero, zeros
+from lazyrich.lazy.rule.learned import feature_axis, table
 from lazyrich.lazy.rule.parameter import changed, scalar
 from lazyrich.lazy.rule.pointwise import joined, through, times
 from lazyrich.lazy.rule.pointwise import plus as plus_curve
@@ -295,40 +295,13 @@ def plus_tensor(call: Call, value: Any, tensor: Weight | Data, alpha: float) -> 
     field = call.run.field(value, call).merged()
     if isinstance(tensor, Weight):
         return sum_of(call, field, table(call, tensor, field))
-    feature = _feature_axis(call, field.layout) - len(field.layout.axes)
+    feature = feature_axis(call, field.layout) - len(field.layout.axes)
     if number_of(tensor) == 0:
         return value
     if -feature > len(tensor.shape) or tensor.shape[feature] == 1:
         return _shifted(call, field, tensor, alpha)
     other = call.run.as_field(tensor, feature, field.full, call)
     return sum_of(call, field, other if alpha == 1 else other.scaled(alpha))
-
-
-def table(call: Call, weight: Weight, like: Field) -> Field:
-    """A parameter as a field: drawn afresh at every position that it has, the same at every sample."""
-    layout = like.layout
-    spread = weight.spread or (False,) * len(weight.shape)
-    own_shape = tuple(s if isinstance(s, int) and not one else 1 for s, one in zip(weight.shape, spread, strict=True))
-    shape = (1,) * (len(layout.axes) - len(weight.shape)) + own_shape
-    feature = _feature_axis(call, layout)
-    call.run.one_way(call, weight.name, "a table")
-    drawn = call.run.entry(weight)
-    if shape[feature] == 1 and size_of(layout.axes[feature]) > 1:
-        raise call.refuse(f"'{weight.name}' is one number for all features, which stays random", "give it one number a feature")
-    if shape[feature] != size_of(layout.axes[feature]):
-        raise call.refuse(f"'{weight.name}' has another number of features than its branch", "give it one number a feature")
-    if drawn.mean:
-        raise call.refuse(f"'{weight.name}' has the mean {drawn.mean:g}", "draw it with mean zero")
-    axes = [layout.axes[i] if any(a.kind is not Kind.POSITION for a in layout.axes[i]) else
-            ((Atom(Kind.POSITION, size),) if size > 1 else ()) for i, size in enumerate(shape)]  # fmt: skip
-    own = Layout(tuple(axes))
-    sizes = [a.size for a in own.positions]
-    pattern = torch.eye(math.prod(sizes)).reshape((*sizes, *sizes)) if like.full else torch.ones(sizes)
-    lead = like.nngp.shape[: like.lead]
-    pattern = pattern.to(like.nngp).expand(*lead, *pattern.shape)
-    ntk = None if like.ntk is None else pattern * drawn.rate
-    sources = frozenset({Source(weight.name)})
-    return Field(own, own.positions, pattern * drawn.variance, ntk, like.full, sources, True, True)
 
 
 def _token(call: Call, value: Any, like: Field, at: int) -> Field:
@@ -350,7 +323,7 @@ def _token(call: Call, value: Any, like: Field, at: int) -> Field:
 def gain(call: Call, field: Field, weight: Weight) -> Field:
     """A gain, feature by feature: K -> (mean^2 + variance) K, Theta -> (...) Theta + rate K."""
     field = field.merged()
-    feature = _feature_axis(call, field.layout)
+    feature = feature_axis(call, field.layout)
     shape = (1,) * (len(field.layout.axes) - len(weight.shape)) + tuple(weight.shape)
     axes = [size_of(axis) for axis in field.layout.axes]
     if any(isinstance(s, int) and s > 1 and i != feature for i, s in enumerate(shape)) or shape[feature] != axes[feature]:
@@ -418,13 +391,6 @@ def _thin(layout: Layout, data: Data) -> Data:
             shape = tuple(1 if i == len(data.shape) - back else size for i, size in enumerate(data.shape))
             data = replace(data, tensors=tuple(t.narrow(-back, 0, 1) for t in data.tensors), shape=shape)
     return data
-
-
-def _feature_axis(call: Call, layout: Layout) -> int:
-    for i, axis in enumerate(layout.axes):
-        if any(a.kind is Kind.FEATURE for a in axis):
-            return i
-    raise call.refuse("its branch has no feature axis any more", "keep the feature axis until the output")
 
 
 def _swap(call: Call, first: Any, second: Any, alpha: float) -> tuple[Any, Any]:
