@@ -366,7 +366,7 @@ def test_sentence_and_table_round_alike_and_the_page_lists_what_is_said(tmp_path
     errors = {"test_error": 0.1125, "linear_test_error": 0.1125, "lr": 0.1, "features": 0.1, "kernel": 0.1}
     points = [point(g, 0.01 * n, n, start=2.0, seed=s, **errors) for g in (0.1, 1.0) for n in (1, 20) for s in (0, 1)]
     found = replace(summed(points, (0.1, 1.0), (1, 20)), reproduce={"command": "c", "versions": {}, "notes": []})
-    assert "(test error 11.3 %)" in found.sentence and "reaches 11.3 %" in found.sentence and " 0.113 " in str(found)
+    assert "(test error 11.3%)" in found.sentence and "reaches 11.3%" in found.sentence and " 0.113 " in str(found)
     page = lzr.render(found, tmp_path / "page.html").read_text()
     assert [f"<li>{text}</li>" in page for text in found.sentences] == [True] * 3
     assert ">0.113<" in page and ">lr at A = 1<" in page and "the plan multiplies it by A" in page
