@@ -19,6 +19,7 @@ from lazyrich.errors import TangentError, UsageError
 from lazyrich.family import Family, Role, as_family
 from lazyrich.files import finite
 from lazyrich.fingerprint import fingerprint
+from lazyrich.init import Initialiser
 from lazyrich.measure.centred import Centred
 from lazyrich.measure.check import RATES, refuse_device, whole_numbers
 from lazyrich.measure.debt import debts, met
@@ -59,15 +60,17 @@ class Study:
     device: str
     meet: bool
     engine: str
+    init: Mapping[str, float | str | Initialiser] | None = None
 
     @property
     def depth(self) -> int:
         """D, the number of layers with weights: the degree in which the network is homogeneous."""
         return sum(info.role in (Role.INPUT, Role.HIDDEN, Role.OUTPUT) for info in self.family.tensors.values())
 
-    def plan(self, r: float, gamma0: float) -> Plan:
+    def plan(self, r: float, gamma0: float, optimizer: str | None = None) -> Plan:
         """The richness scale with A = gamma_0 sqrt(base) (n / base)^r."""
-        return make_plan(self.family, richness(r, gamma0 * math.sqrt(self.family.base)), self.optimizer)
+        scheme = richness(r, gamma0 * math.sqrt(self.family.base))
+        return make_plan(self.family, scheme, optimizer or self.optimizer, init=self.init)
 
     def law(self, r: float, gamma0: float, width: int) -> float:
         """What the learning rate of the plan, which goes like A^2 already, is multiplied by once the network is rich.
@@ -85,8 +88,9 @@ class Study:
         return {name: value for name, value in self.settings().items() if name not in ("r", "widths", "seeds")}
 
     def settings(self) -> dict[str, Any]:
-        """The settings that decide every number."""
-        return {
+        """The settings that decide every number; a store of the factory's own start is that of before ``init``."""
+        own = {"plan": self.plan(0.0, 1 / math.sqrt(self.family.base)).fingerprint} if self.init else {}
+        return own | {
             "family": repr(self.family), "network": self.family.fingerprint, "base": self.family.base,
             "optimizer": self.optimizer, "lr": self.lr, "rates": self.rates, "steps": self.steps, "batch": self.batch,
             "richness": list(self.richness), "r": list(self.r), "widths": list(self.widths), "seeds": self.seeds,
@@ -104,6 +108,7 @@ def dial(
     seeds: int = 3,
     *,
     r: Sequence[float] = (0.5,),
+    init: Mapping[str, float | str | Initialiser] | None = None,
     optimizer: str = "sgd",
     lr: float | None = None,
     rates: str = "law",
@@ -142,6 +147,7 @@ def dial(
         widths: one or several, increasing.
         seeds: of initialisation and batches.
         r: exponents of the richness scale, in [0, 1/2].
+        init: of the plain network at the base width instead of the factory's own, as ``lazyrich.plan`` takes it.
         optimizer: sgd, momentum, adam, adamw or signsgd.
         lr: learning rate of the plain network at the base width.
         rates: "law" multiplies it by the known powers of gamma_0 (gamma_0^2 below 1, gamma_0^(2/D) above, D layers with weights;
@@ -179,7 +185,7 @@ def dial(
     """
     study = _study(
         as_family(family), data, richness, widths, seeds, r, optimizer, lr, rates, steps, batch, samples, test, loss, device, meet,
-        engine,
+        engine, init,
     )  # fmt: skip
     trials = [{"r": q, "width": width, "seed": seed} for width in study.widths for q in study.r for seed in range(study.seeds)]
     where = Where(folder, executor, workers, shard, retry_failed, progress, trackers)
@@ -256,7 +262,7 @@ def _refuse_rows_of_readouts(study: Study) -> None:
     """Networks whose linearisation sees A, since what divides their readouts does not divide the output."""
     parts: list[dict[str, Tensor]] = []
     for gamma0 in (study.richness[0], study.richness[-1]):
-        plan = make_plan(study.family, richness(study.r[0], gamma0 * math.sqrt(study.family.base)), "sgd")
+        plan = study.plan(study.r[0], gamma0, "sgd")
         network = plan.build(study.widths[0], 0).double()
         rates = {name: setting.lr for name, setting in plan.settings(network).items()}
         parts.append(ntk_of(network, study.data.x[:4], outputs="trace", rates=rates, per="tensor"))
@@ -378,7 +384,7 @@ def _error(f: Tensor, y: Tensor) -> float | None:
 def _study(
     family: Family, data: Any, richness: Sequence[float], widths: Sequence[int], seeds: int, r: Sequence[float],
     optimizer: str, lr: float | None, rates: str, steps: int, batch: int, samples: int, test: int, loss: str | Loss | None,
-    device: str, meet: bool, engine: str,
+    device: str, meet: bool, engine: str, init: Mapping[str, float | str | Initialiser] | None,
 ) -> Study:  # fmt: skip
     _increasing("richness", richness, 2, "0.01 0.1 1 10")
     _increasing("widths", whole_numbers("widths", widths, "64 128 256"), 1, "64 128 256")
@@ -401,7 +407,7 @@ def _study(
     name, function = loss_for(loss, train.y)
     study = Study(
         family, train, held, name, function, tuple(map(float, richness)), tuple(map(float, r)), tuple(map(int, widths)), seeds,
-        optimizer, rate, rates, steps, batch, device, meet, engine,
+        optimizer, rate, rates, steps, batch, device, meet, engine, init,
     )  # fmt: skip
     for q in study.r:
         study.plan(q, study.richness[0])  # refuses exponents and optimizers that make no plan
