@@ -78,14 +78,15 @@ def test_the_page_is_there_while_trainings_run_and_says_what_is_missing(tmp_path
 
     def watched(self, result):
         drawn(self, result)
-        partly.append(refresh_sweep(out)[1])
+        partly.extend(refresh_sweep(out, busy)[1] for busy in (False, True))
         pages.append((out / "report.html").read_text())
 
     monkeypatch.setattr(Live, "draw", watched)
     assert main([*WORDS[:-5], "--widths", "8", "16", "24", "--lrs", *WORDS[-4:], "--out", str(out)]) == 0
     assert 'http-equiv="refresh"' in pages[0]
     assert "and to draw them, give its command again: lazyrich transfer" in partly[0]
-    assert "its store holds 4 finished trials by now" in partly[0]
+    assert all("its store holds 4 finished trials by now" in said for said in partly[:2])
+    assert partly[1].endswith("The study is running: it draws them itself.")
     assert "Not finished: 4 of 12 trials are in." in pages[0]
     assert "24" not in pages[0].split("Optima by scheme and width")[1].split("</table>")[0]
     last = (out / "report.html").read_text()
