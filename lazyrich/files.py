@@ -1,8 +1,9 @@
-"""Files that are either wholly there or not at all."""
+"""Files that are either wholly there or not at all, and numbers as JSON knows them."""
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import tempfile
 from pathlib import Path
@@ -60,3 +61,13 @@ def read_json(path: str | Path) -> Any:
         raise StoreError(f"cannot read {path}: {error.strerror or error}") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise StoreError(f"{path} is not JSON ({error}); was it written by lazyrich?") from error
+
+
+def finite(value: float | None) -> float | None:
+    """A number as JSON has it, which knows no NaN and no infinity: None for these, and for None.
+
+    Example:
+        >>> finite(0.5), finite(math.nan), finite(-math.inf), finite(None)
+        (0.5, None, None, None)
+    """
+    return float(value) if value is not None and math.isfinite(value) else None

@@ -11,6 +11,7 @@ import numpy as np
 from scipy import stats
 
 from lazyrich.autoencoder.metric import UNDEFINED
+from lazyrich.files import finite
 from lazyrich.measure.slope import Slope, fit_slope
 from lazyrich.measure.verdict import WIDEST
 from lazyrich.scaling import parse as parse_scheme
@@ -188,8 +189,8 @@ class AutoencoderResult:
             "cells": [dict(c) for c in self.ranked],
             "linear": dict(self.linear),
             "movements": [
-                {"start": a, "scheme": b, "optimizer": o, "value": _plain(s.value), "low": _plain(s.low), "high": _plain(s.high),
-                 "theory": _plain(t), "told": told(s)}
+                {"start": a, "scheme": b, "optimizer": o, "value": finite(s.value), "low": finite(s.low), "high": finite(s.high),
+                 "theory": finite(t), "told": told(s)}
                 for a, b, o, s, t in self.movements
             ],
             "causes": [{"name": c.name, "rank": c.rank, "p_value": c.p_value, "networks": c.networks} for c in self.causes],
@@ -370,10 +371,6 @@ def _moves(start: str, scheme: str, optimizer: str, slope: Slope, theory: float)
 
 def _or(value: float | None, other: float) -> float:
     return other if value is None else value
-
-
-def _plain(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
 
 
 def _brief(value: float | None) -> str:

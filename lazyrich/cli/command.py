@@ -19,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from lazyrich.cli.box import unboxed
 from lazyrich.errors import UsageError
 
+REFRESH = 5  # seconds after which the page of a run that is under way loads itself again
 OPTIMIZERS = "sgd, momentum, adam, adamw, signsgd, lion, adafactor, muon or muon_rms"  # that train here; a plan knows more
 Optimizer = Annotated[str, tyro.conf.arg(help=f"{OPTIMIZERS}.")]
 Factory = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FACTORY")]
@@ -136,7 +137,7 @@ class Live:
     def draw(self, result: Any) -> None:
         """The result so far; its page loads itself again."""
         self._last = result
-        self._write(result, refresh=5)
+        self._write(result, refresh=REFRESH)
 
     def finish(self, result: Any) -> Path:
         """The result; returns its page."""

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from lazyrich.cli.command import Factory, Live, command_line, pairs, parse, progress, slug
+from lazyrich.cli.command import Factory, Live, command_line, pairs, parse, progress, rules, slug
 
 
 def run(words: Sequence[str]) -> None:
@@ -35,6 +35,7 @@ def run(words: Sequence[str]) -> None:
         loss: str | None = None,
         depth: int | None = None,
         roles: tuple[str, ...] = (),
+        init: tuple[str, ...] = (),
         meet: Annotated[bool, tyro.conf.arg(aliases=["--meet-obligations"])] = False,
         engine: Literal["auto", "vmap", "loop"] = "auto",
         device: str = "cpu",
@@ -71,6 +72,7 @@ def run(words: Sequence[str]) -> None:
             loss: cross_entropy, mse, half_mse, or path/to/file.py:function of (output, target) (default: by the targets).
             depth: second argument of the factory, if it takes one.
             roles: pattern=role for tensors whose role shapes cannot tell.
+            init: pattern=std at the base width, or pattern=rule: '*=he(relu)', '*=critical(tanh, 0.05)' ... (see lazyrich init).
             meet: meet the plan's obligations by hooks.
             engine: vmap stacks networks of one shape, loop trains one by one, auto decides by rule.
             device: where to train.
@@ -93,8 +95,8 @@ def run(words: Sequence[str]) -> None:
         folder = out or Path("runs") / slug("dial", family.name, optimizer)
         with Live(folder) as page, progress("dial") as show:
             result = run_dial(
-                family, arrays, richness or RICHNESS, widths, seeds, r=r, optimizer=optimizer, lr=lr, rates=rates, steps=steps,
-                batch=batch, samples=samples, test=test, loss=loss, device=device, meet=meet, engine=engine,
+                family, arrays, richness or RICHNESS, widths, seeds, r=r, init=rules(init), optimizer=optimizer, lr=lr, rates=rates,
+                steps=steps, batch=batch, samples=samples, test=test, loss=loss, device=device, meet=meet, engine=engine,
                 folder=folder / "trials", executor=executor, workers=workers, shard=shard, retry_failed=retry_failed,
                 progress=show, trackers=[tracker_for(text) for text in track], so_far=page.draw,
                 command=command_line("dial", words),

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from lazyrich.cli.command import parse
 from lazyrich.errors import UsageError
+
+if TYPE_CHECKING:
+    from lazyrich.sweep import Outcome
 
 
 def run(words: Sequence[str]) -> None:
@@ -45,6 +48,8 @@ def run(words: Sequence[str]) -> None:
             raise UsageError(f"got function '{function}', expected one of the store: {known or 'it holds none'}")
         results = Results(tuple(outcomes), len(outcomes), place)
         print(f"{len(outcomes)} trials in {results.write(file, tidy)}")
+        for said in _apart(outcomes):
+            print(said)
         lists = dict.fromkeys(name for row in results.rows() for name, value in row.items() if isinstance(value, list))
         if lists and not tidy:
             print(f"lists are in one cell: {', '.join(lists)}; --tidy writes a row an entry")
@@ -58,3 +63,19 @@ def run(words: Sequence[str]) -> None:
             print(f"{others} more {what} left out: --every-code writes them too, with the columns function and code")
 
     parse(export, "export", words)
+
+
+def _apart(outcomes: Sequence[Outcome]) -> list[str]:
+    """Which columns tell apart what is not to be averaged over: studies of other settings, a network before it was edited."""
+    ours = [outcome for outcome in outcomes if outcome.function.startswith("lazyrich.")]
+    studies = list(dict.fromkeys(outcome.settings.get("study") for outcome in ours))
+    networks = list(dict.fromkeys(outcome.value.get("network") or "" for outcome in ours))
+    edited = len({name.rpartition(" ")[0] for name in networks}) < len(networks)
+    return [
+        f"they are of {len(values)} {what}, told apart by the column {column}; last finished: {values[-1]}"
+        for column, what, values, several in (
+            ("study", "studies with other settings (steps, data, ...)", studies, len(studies) > 1),
+            ("network", "networks, one as it was before an edit or with other roles", networks, edited),
+        )
+        if several
+    ]

@@ -9,7 +9,7 @@ from typing import Any
 
 import tyro
 
-from lazyrich.cli.command import parse
+from lazyrich.cli.command import REFRESH, parse
 from lazyrich.errors import StoreError, UsageError
 
 
@@ -19,6 +19,7 @@ def run(words: Sequence[str]) -> None:
     def report(folder: tyro.conf.Positional[Path], out: Path | None = None) -> None:
         """Draw the page of a run folder again; of a sweep, finished or not, with all trials that are kept by now.
 
+        Beside a run that is under way the page goes on loading itself again.
         Of a study (transfer, dial, ...) it is the result that was written last: only the study's own command goes on from there.
 
         Example:
@@ -31,16 +32,30 @@ def run(words: Sequence[str]) -> None:
         from lazyrich.report import render
 
         beside = folder.parent if folder.is_file() else folder  # the file's own path will do
-        grown, said = refresh_sweep(folder)
+        busy = _running(folder)
+        grown, said = refresh_sweep(folder, busy)
         if said:
             print(said)
-        print(f"page: {render(grown or str(folder), out or beside / 'report.html')}")
+        print(f"page: {render(grown or str(folder), out or beside / 'report.html', refresh=REFRESH if busy else None)}")
 
     parse(report, "report", words)
 
 
-def refresh_sweep(folder: Path) -> tuple[dict[str, Any] | None, str]:
+def _running(folder: Path) -> bool:
+    """Whether another process is at work on the trials of a run."""
+    from lazyrich.sweep import Store
+    from lazyrich.sweep.store import FILE
+
+    if not (folder / "trials" / FILE).is_file():
+        return False
+    with Store(folder / "trials") as store:
+        return store.running()
+
+
+def refresh_sweep(folder: Path, busy: bool = False) -> tuple[dict[str, Any] | None, str]:
     """A sweep's result as its store has it by now, also in its folder; of a study, words for what its last result lacks.
+
+    ``busy`` says that the run is under way, which draws the rest itself.
 
     Raises:
         UsageError: where no trial is finished yet, and for trials of a study without a result yet, which only its own command
@@ -58,7 +73,7 @@ def refresh_sweep(folder: Path) -> tuple[dict[str, Any] | None, str]:
         names, outcomes = {name for name, _ in store.functions()}, store.latest()
     studies = [name for name in names if name.startswith("lazyrich.")]
     if known.get("kind", "sweep") != "sweep":
-        return None, _missing(known, len(outcomes))
+        return None, _missing(known, len(outcomes), busy)
     if not outcomes and known:
         return None, ""
     if not outcomes:
@@ -81,12 +96,12 @@ def refresh_sweep(folder: Path) -> tuple[dict[str, Any] | None, str]:
     return found.to_dict(), ""
 
 
-def _missing(known: Mapping[str, Any], kept: int) -> str:
-    """What the result of a study that was interrupted does not show, if it was."""
+def _missing(known: Mapping[str, Any], kept: int, busy: bool) -> str:
+    """What the result of a study that was interrupted, or is under way, does not show."""
     reproduce = known.get("reproduce", {})
     if not any("Not finished" in note for note in reproduce.get("notes", [])):
         return ""
-    return (
-        f"This is the last result that was drawn while the study ran; its store holds {kept} finished trials by now. To go on "
-        f"from there, and to draw them, give its command again: {reproduce.get('command', '')}"
-    )
+    so_far = f"This is the last result that was drawn while the study ran; its store holds {kept} finished trials by now."
+    if busy:
+        return f"{so_far} The study is running: it draws them itself."
+    return f"{so_far} To go on from there, and to draw them, give its command again: {reproduce.get('command', '')}"

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from lazyrich.files import finite
 from lazyrich.layer import shown, spoken
 from lazyrich.measure.slope import Slope
 from lazyrich.measure.table import table
@@ -130,8 +131,8 @@ class DepthResult:
         """One flat record a line."""
         return [
             {
-                "layer": line.layer, "quantity": line.quantity, "slope": _number(line.slope.value), "low": _number(line.slope.low),
-                "high": _number(line.slope.high), "predicted": line.predicted, "verdict": line.word,
+                "layer": line.layer, "quantity": line.quantity, "slope": finite(line.slope.value), "low": finite(line.slope.low),
+                "high": finite(line.slope.high), "predicted": line.predicted, "verdict": line.word,
             }
             for line in self.lines
         ]  # fmt: skip
@@ -154,10 +155,6 @@ class DepthResult:
             predicted = f"{own.predicted:+.2f}" if own and own.predicted is not None else ""
             rows.append([shown(layer), _slope(update), update.word if update else "", _slope(own), predicted, _slope(level)])
         return "\n".join([self.title, self.sentence, "", *table(header, rows, numbers=False)])
-
-
-def _number(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
 
 
 def _slope(line: DepthLine | None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
@@ -17,7 +17,9 @@ from lazyrich import __version__
 from lazyrich.data import ArrayData, load
 from lazyrich.errors import TangentError, UsageError
 from lazyrich.family import Family, Role, as_family
+from lazyrich.files import finite
 from lazyrich.fingerprint import fingerprint
+from lazyrich.init import Initialiser
 from lazyrich.measure.centred import Centred
 from lazyrich.measure.check import RATES, refuse_device, whole_numbers
 from lazyrich.measure.debt import debts, met
@@ -58,15 +60,17 @@ class Study:
     device: str
     meet: bool
     engine: str
+    init: Mapping[str, float | str | Initialiser] | None = None
 
     @property
     def depth(self) -> int:
         """D, the number of layers with weights: the degree in which the network is homogeneous."""
         return sum(info.role in (Role.INPUT, Role.HIDDEN, Role.OUTPUT) for info in self.family.tensors.values())
 
-    def plan(self, r: float, gamma0: float) -> Plan:
+    def plan(self, r: float, gamma0: float, optimizer: str | None = None) -> Plan:
         """The richness scale with A = gamma_0 sqrt(base) (n / base)^r."""
-        return make_plan(self.family, richness(r, gamma0 * math.sqrt(self.family.base)), self.optimizer)
+        scheme = richness(r, gamma0 * math.sqrt(self.family.base))
+        return make_plan(self.family, scheme, optimizer or self.optimizer, init=self.init)
 
     def law(self, r: float, gamma0: float, width: int) -> float:
         """What the learning rate of the plan, which goes like A^2 already, is multiplied by once the network is rich.
@@ -84,8 +88,9 @@ class Study:
         return {name: value for name, value in self.settings().items() if name not in ("r", "widths", "seeds")}
 
     def settings(self) -> dict[str, Any]:
-        """The settings that decide every number."""
-        return {
+        """The settings that decide every number; a store of the factory's own start is that of before ``init``."""
+        own = {"plan": self.plan(0.0, 1 / math.sqrt(self.family.base)).fingerprint} if self.init else {}
+        return own | {
             "family": repr(self.family), "network": self.family.fingerprint, "base": self.family.base,
             "optimizer": self.optimizer, "lr": self.lr, "rates": self.rates, "steps": self.steps, "batch": self.batch,
             "richness": list(self.richness), "r": list(self.r), "widths": list(self.widths), "seeds": self.seeds,
@@ -103,6 +108,7 @@ def dial(
     seeds: int = 3,
     *,
     r: Sequence[float] = (0.5,),
+    init: Mapping[str, float | str | Initialiser] | None = None,
     optimizer: str = "sgd",
     lr: float | None = None,
     rates: str = "law",
@@ -141,6 +147,7 @@ def dial(
         widths: one or several, increasing.
         seeds: of initialisation and batches.
         r: exponents of the richness scale, in [0, 1/2].
+        init: of the plain network at the base width instead of the factory's own, as ``lazyrich.plan`` takes it.
         optimizer: sgd, momentum, adam, adamw or signsgd.
         lr: learning rate of the plain network at the base width.
         rates: "law" multiplies it by the known powers of gamma_0 (gamma_0^2 below 1, gamma_0^(2/D) above, D layers with weights;
@@ -178,7 +185,7 @@ def dial(
     """
     study = _study(
         as_family(family), data, richness, widths, seeds, r, optimizer, lr, rates, steps, batch, samples, test, loss, device, meet,
-        engine,
+        engine, init,
     )  # fmt: skip
     trials = [{"r": q, "width": width, "seed": seed} for width in study.widths for q in study.r for seed in range(study.seeds)]
     where = Where(folder, executor, workers, shard, retry_failed, progress, trackers)
@@ -227,27 +234,26 @@ def turn(study: Study, r: float, width: int, seed: int) -> dict[str, Any]:
     asked = [(gamma0, study.law(r, gamma0, width) * 2.0**k) for gamma0 in study.richness for k in octaves]
     members = [_member(study, study.plan(r, gamma0), width, seed, factor) for gamma0, factor in asked]
     runs = train_all(members, study.loss, study.steps, engine=study.engine)
-    starts = {g: study.plan(r, g).build(width, seed, study.device, meet=study.meet).double() for g in study.richness}
-    layers = _hidden(study.family, starts[study.richness[0]], study.test.x.to(study.device))
-    gone = [
-        run.diverged or _gone(study, starts[g], m.model, layers) for (g, _), run, m in zip(asked, runs, members, strict=True)
-    ]
-    losses = [None if lost else _loss(study, m.model, study.data) for lost, m in zip(gone, members, strict=True)]
+    x = study.test.x.to(study.device)
+    layers = _hidden(study.family, _start(study, r, study.richness[0], width, seed), x)
     start_loss = _loss(study, lambda x: torch.zeros_like(members[0].model(x)), study.data)
     linear: dict[float, nn.Module] = {}  # by learning rate: it does not know the richness
     points = []
     for gamma0 in study.richness:
+        start = _start(study, r, gamma0, width, seed)
+        h0 = features(start, x, layers)
         mine = [i for i, (g, _) in enumerate(asked) if g == gamma0]
-        reached = {i: loss for i in mine if (loss := losses[i]) is not None}
+        kept = [i for i in mine if not (runs[i].diverged or _gone(h0, members[i].model, x))]
+        reached = {i: loss for i in kept if (loss := _loss(study, members[i].model, study.data)) is not None}
         best = min(reached, key=lambda i: reached[i]) if reached else mine[0]
-        factor, plan = asked[best][1], study.plan(r, gamma0)
+        factor = asked[best][1]
         point = {"r": r, "width": width, "seed": seed, "richness": gamma0, "lr": study.lr * factor, "engine": runs[best].engine}
-        point |= {"diverged": losses[best] is None, "loss": losses[best], "start": start_loss}
+        point |= {"diverged": not reached, "loss": reached.get(best), "start": start_loss}
         point |= {"edge": (best == mine[-1]) - (best == mine[0]) if reached else None}  # of the octaves: -1 or 1
-        if losses[best] is not None:
+        if reached:
             if factor not in linear:
                 linear[factor] = _linearised(study, width, seed, factor)
-            point |= _measured(study, plan, starts[gamma0], members[best].model, linear[factor], layers)
+            point |= _measured(study, study.plan(r, gamma0), start, h0, members[best].model, linear[factor])
         points.append(point)
     return {"points": points}
 
@@ -256,7 +262,7 @@ def _refuse_rows_of_readouts(study: Study) -> None:
     """Networks whose linearisation sees A, since what divides their readouts does not divide the output."""
     parts: list[dict[str, Tensor]] = []
     for gamma0 in (study.richness[0], study.richness[-1]):
-        plan = make_plan(study.family, richness(study.r[0], gamma0 * math.sqrt(study.family.base)), "sgd")
+        plan = study.plan(study.r[0], gamma0, "sgd")
         network = plan.build(study.widths[0], 0).double()
         rates = {name: setting.lr for name, setting in plan.settings(network).items()}
         parts.append(ntk_of(network, study.data.x[:4], outputs="trace", rates=rates, per="tensor"))
@@ -283,15 +289,19 @@ def _member(study: Study, plan: Plan, width: int, seed: int, factor: float, line
     return Member(model, plan.optimizer(model.network, study.lr * factor), batches, seed=seed)
 
 
-def _gone(study: Study, start: nn.Module, model: nn.Module, layers: Sequence[str]) -> bool:
+def _start(study: Study, r: float, gamma0: float, width: int, seed: int) -> nn.Module:
+    """A member's network before training."""
+    return study.plan(r, gamma0).build(width, seed, study.device, meet=study.meet).double()
+
+
+def _gone(h0: Mapping[str, Tensor], model: nn.Module, x: Tensor) -> bool:
     """Whether outputs or features are not finite, or have moved so far that nothing of them is left."""
     assert isinstance(model, Centred)
-    x = study.test.x.to(study.device)
     with torch.no_grad():
         if not bool(model(x).isfinite().all()):
             return True
-    h0, h1 = (features(network, x, layers) for network in (start, model.network))
-    return any(not feature_movement(h0[path], h1[path]) <= GONE for path in layers)  # NaN is not
+    h1 = features(model.network, x, list(h0))
+    return any(not feature_movement(h0[path], h1[path]) <= GONE for path in h0)  # NaN is not
 
 
 def _linearised(study: Study, width: int, seed: int, factor: float) -> nn.Module:
@@ -303,7 +313,7 @@ def _linearised(study: Study, width: int, seed: int, factor: float) -> nn.Module
 
 
 def _measured(
-    study: Study, plan: Plan, start: nn.Module, model: nn.Module, linear: nn.Module, layers: Sequence[str]
+    study: Study, plan: Plan, start: nn.Module, h0: Mapping[str, Tensor], model: nn.Module, linear: nn.Module
 ) -> dict[str, Any]:
     """What moved, and what the linearised network says instead; a training whose kernel overflows has diverged."""
     assert isinstance(model, Centred)
@@ -313,9 +323,9 @@ def _measured(
     before, after = (ntk_of(network, few, outputs="trace", rates=rates) for network in (start, model.network))
     if not bool(after.isfinite().all()):
         return {"diverged": True, "loss": None}
-    h0, h1 = (features(network, x, layers) for network in (start, model.network))
-    moved = {path: feature_movement(h0[path], h1[path]) for path in layers}
-    k0, k1 = (h[layers[-1]].flatten(1) @ h[layers[-1]].flatten(1).T for h in (h0, h1))
+    h1, last = features(model.network, x, list(h0)), list(h0)[-1]
+    moved = {path: feature_movement(h0[path], h1[path]) for path in h0}
+    k0, k1 = (h[last].flatten(1) @ h[last].flatten(1).T for h in (h0, h1))
     with torch.no_grad():
         f, predicted = model(x), linear(x)
     found = {
@@ -325,16 +335,14 @@ def _measured(
         "linear_test_loss": _loss(study, linear, study.test),
         "linear_test_error": _error(predicted, study.test.y),
         "linearisation": float((f - predicted).norm() / predicted.norm()),
-        "features": moved[layers[-1]],
+        "features": moved[last],
         "feature_kernel": kernel_movement(k0, k1),
         "kernel": kernel_movement(before, after),
         "kernel_distance": kernel_distance(before, after),
         "alignment": target_alignment(after, labels),
         "alignment_before": target_alignment(before, labels),
     }
-    return {key: value if value is not None and math.isfinite(value) else None for key, value in found.items()} | {
-        "layers": moved
-    }
+    return {key: finite(value) for key, value in found.items()} | {"layers": moved}
 
 
 def _hidden(family: Family, network: nn.Module, x: Tensor) -> list[str]:
@@ -365,8 +373,7 @@ def _gives_rows(network: nn.Module, path: str, x: Tensor) -> bool:
 
 @torch.no_grad()
 def _loss(study: Study, model: Callable[[Tensor], Tensor], data: ArrayData) -> float | None:
-    value = float(study.loss(model(data.x.to(study.device)), data.y.to(study.device)))
-    return value if math.isfinite(value) else None
+    return finite(float(study.loss(model(data.x.to(study.device)), data.y.to(study.device))))
 
 
 def _error(f: Tensor, y: Tensor) -> float | None:
@@ -377,7 +384,7 @@ def _error(f: Tensor, y: Tensor) -> float | None:
 def _study(
     family: Family, data: Any, richness: Sequence[float], widths: Sequence[int], seeds: int, r: Sequence[float],
     optimizer: str, lr: float | None, rates: str, steps: int, batch: int, samples: int, test: int, loss: str | Loss | None,
-    device: str, meet: bool, engine: str,
+    device: str, meet: bool, engine: str, init: Mapping[str, float | str | Initialiser] | None,
 ) -> Study:  # fmt: skip
     _increasing("richness", richness, 2, "0.01 0.1 1 10")
     _increasing("widths", whole_numbers("widths", widths, "64 128 256"), 1, "64 128 256")
@@ -400,7 +407,7 @@ def _study(
     name, function = loss_for(loss, train.y)
     study = Study(
         family, train, held, name, function, tuple(map(float, richness)), tuple(map(float, r)), tuple(map(int, widths)), seeds,
-        optimizer, rate, rates, steps, batch, device, meet, engine,
+        optimizer, rate, rates, steps, batch, device, meet, engine, init,
     )  # fmt: skip
     for q in study.r:
         study.plan(q, study.richness[0])  # refuses exponents and optimizers that make no plan

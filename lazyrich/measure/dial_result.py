@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from lazyrich.files import finite
 from lazyrich.measure.dial_curve import Curve
 from lazyrich.measure.dial_law import Law, laws_of
 from lazyrich.measure.dial_sentence import sentence, sentences
@@ -56,8 +57,8 @@ class DialResult:
             "curves": [_curve(c, sentence(c, self.plain)) for c in self.curves],
             "laws": [
                 {"quantity": law.quantity, "r": law.r, "richness": law.richness, "expected": law.expected}
-                | {k: _plain(getattr(law.measured, k)) for k in ("value", "low", "high")}
-                | {"determined": law.determined, "power": _plain(law.power), "verdict": law.verdict}
+                | {k: finite(getattr(law.measured, k)) for k in ("value", "low", "high")}
+                | {"determined": law.determined, "power": finite(law.power), "verdict": law.verdict}
                 for law in self.laws
             ],
             "points": self.rows(),
@@ -145,14 +146,14 @@ def _rate(curve: Curve, at: int) -> str:
 def _curve(c: Curve, sentence: str) -> dict[str, Any]:
     values = {
         name: {
-            "mean": [_plain(v) for v in c.mean(name)],
-            "low": [_plain(v) for v in _end(table, np.fmin)],
-            "high": [_plain(v) for v in _end(table, np.fmax)],
+            "mean": [finite(v) for v in c.mean(name)],
+            "low": [finite(v) for v in _end(table, np.fmin)],
+            "high": [finite(v) for v in _end(table, np.fmax)],
         }
         for name, table in c.values.items()
     }
     return {
-        "r": c.r, "width": c.width, "richness": list(c.richness), "leaves": _plain(c.leaves), "sentence": sentence, "values": values
+        "r": c.r, "width": c.width, "richness": list(c.richness), "leaves": finite(c.leaves), "sentence": sentence, "values": values
     }  # fmt: skip
 
 
@@ -162,10 +163,6 @@ def _end(table: np.ndarray, choose: Any) -> np.ndarray:
 
 def _number(value: Any) -> float:
     return math.nan if value is None else float(value)
-
-
-def _plain(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
 
 
 def _brief(value: float) -> str:

@@ -108,7 +108,7 @@ def _best(curve: Curve) -> dict[str, str]:
     """Where it generalises best, as far as the seeds tell; and the kernel beside it."""
     classes = np.isfinite(curve.values["test_error"]).any()
     name, word = ("test_error", "test error") if classes else ("test_loss", "test loss")
-    show, unit = (lambda v: f"{100 * float(f'{v:.3g}'):.3g}", " %") if classes else (lambda v: f"{v:.3g}", "")
+    show, unit = (lambda v: f"{100 * float(f'{v:.3g}'):.3g}", "%") if classes else (lambda v: f"{v:.3g}", "")
     mean, kernel = curve.mean(name), curve.mean("linear_" + name)[0]
     beside = {"kernel": f"its tangent kernel at initialisation reaches {show(kernel)}{unit}"} if math.isfinite(kernel) else {}
     at, worst = int(np.nanargmin(mean)), int(np.nanargmax(mean))

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lazyrich.errors import KernelError
 from lazyrich.family import Role
+from lazyrich.files import finite
 from lazyrich.gaussian import Dual, Signal, critical
 from lazyrich.gaussian.signal import scale_free
 from lazyrich.graph import Graph
@@ -132,9 +133,9 @@ class Phase:
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain JSON values; what is infinite is None."""
         return {
-            "activation": self.activation, "word": self.word, "variance": _plain(self.variance),
-            "correlation": _plain(self.correlation), "depth_scales": [_plain(v) for v in self.depth_scales],
-            "points": [asdict(p) | {key: _plain(getattr(p, key)) for key in ("chi_perp", "level")} for p in self.points],
+            "activation": self.activation, "word": self.word, "variance": finite(self.variance),
+            "correlation": finite(self.correlation), "depth_scales": [finite(v) for v in self.depth_scales],
+            "points": [asdict(p) | {key: finite(getattr(p, key)) for key in ("chi_perp", "level")} for p in self.points],
             "edge": [list(p) for p in self.edge], "border": [list(p) for p in self.border],
             "beyond": self.beyond, "sentence": self.sentence,
         }  # fmt: skip
@@ -260,7 +261,3 @@ def _edge_weight(phi: Dual, bias: float) -> float:
         return critical(phi, bias=0.0 if scale_free(phi) else bias).weight
     except KernelError:
         return math.nan
-
-
-def _plain(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None

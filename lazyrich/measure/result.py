@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from lazyrich.files import finite
 from lazyrich.layer import shown, spoken
 from lazyrich.measure.slope import Slope
 from lazyrich.measure.verdict import Line, Overall
@@ -158,18 +159,14 @@ def _line(line: Line) -> dict[str, Any]:
         "role": line.role,
         "quantity": line.quantity,
         "step": line.step,
-        "slope": _finite(line.slope.value),
-        "low": _finite(line.slope.low),
-        "high": _finite(line.slope.high),
-        "predicted": _finite(line.predicted),
+        "slope": finite(line.slope.value),
+        "low": finite(line.slope.low),
+        "high": finite(line.slope.high),
+        "predicted": finite(line.predicted),
         "agrees": line.agrees,
         "verdict": line.verdict,
         "mend": line.mend,
     }
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
 
 
 def _geometric_mean(values: Sequence[float]) -> float | None:

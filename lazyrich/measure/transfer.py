@@ -19,6 +19,7 @@ from torch import Tensor
 from lazyrich import __version__
 from lazyrich.data import ArrayData, load
 from lazyrich.errors import UsageError
+from lazyrich.files import finite
 from lazyrich.fingerprint import fingerprint
 from lazyrich.measure.check import RATES, refuse_device, whole_numbers
 from lazyrich.measure.debt import debts, met
@@ -302,7 +303,7 @@ def _evaluated(grid: Grid, model: torch.nn.Module, x: Tensor, y: Tensor) -> floa
     model.eval()
     value = float(grid.loss(model(x), y))
     model.train(was)
-    return value if value == value and abs(value) != float("inf") else None
+    return finite(value)
 
 
 def _fixed(grid: Grid) -> tuple[Tensor, Tensor]:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from lazyrich.files import finite
 from lazyrich.measure.ends import Ends, ends_of
 from lazyrich.measure.optimum import Optimum, loss_at, optimum
 from lazyrich.measure.scatter import Scatter
@@ -227,7 +228,7 @@ class TransferResult:
                     "sentence": d.sentence,
                     "depths": list(d.depths),
                     "width": d.width,
-                    "best": [_plain(b) for b in d.best],
+                    "best": [finite(b) for b in d.best],
                 }
                 | {"shift": _interval(d.shift)}
                 for d in self.depths
@@ -376,14 +377,14 @@ def _scheme(s: Transferred, widths: Sequence[int], lrs: Sequence[float]) -> dict
             {
                 "width": w,
                 "lrs": list(lrs),
-                "mean": [_plain(v) for v in mean],
-                "low": [_plain(v) for v in low],
-                "high": [_plain(v) for v in high],
-                "best": _plain(s.best[w].lr),
-                "loss": _plain(s.best[w].loss),
+                "mean": [finite(v) for v in mean],
+                "low": [finite(v) for v in low],
+                "high": [finite(v) for v in high],
+                "best": finite(s.best[w].lr),
+                "loss": finite(s.best[w].loss),
                 "edge": s.best[w].edge,
-                "regret": _plain(s.regret[w]),
-                "regret error": _plain(s.regret_error[w]),
+                "regret": finite(s.regret[w]),
+                "regret error": finite(s.regret_error[w]),
             }
         )
     return {
@@ -398,8 +399,4 @@ def _scheme(s: Transferred, widths: Sequence[int], lrs: Sequence[float]) -> dict
 
 
 def _interval(slope: Slope) -> dict[str, float | None]:
-    return {"value": _plain(slope.value), "low": _plain(slope.low), "high": _plain(slope.high)}
-
-
-def _plain(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
+    return {"value": finite(slope.value), "low": finite(slope.low), "high": finite(slope.high)}

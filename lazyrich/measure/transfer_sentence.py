@@ -83,7 +83,7 @@ def cost(regret: float, error: float) -> str:
 
     Example:
         >>> cost(0.25, 0.18), cost(0.25, 5.0)
-        ('that costs 25 ± 18 % of what training gains', 'that costs 25 % (± more than 100) of what training gains')
+        ('that costs 25 ± 18% of what training gains', 'that costs 25% (± more than 100) of what training gains')
     """
     if math.isnan(regret):
         return "training gains nothing at any rate"
@@ -91,12 +91,12 @@ def cost(regret: float, error: float) -> str:
         return "training diverges"
     if regret >= 1:
         return "training ends no lower than it began"
-    known = f" ± {100 * error:.2g} %" if error >= 1e-4 else ""
+    known = f" ± {100 * error:.2g}%" if error >= 1e-4 else ""
     if error > 1:
-        known = " % (± more than 100)"
+        known = "% (± more than 100)"
     if regret < 1e-3:
         return "that costs nothing that can be seen" + (f" (0{known})" if error >= 1e-3 else "")
-    return f"that costs {100 * regret:.2g}{known or ' %'} of what training gains"
+    return f"that costs {100 * regret:.2g}{known or '%'} of what training gains"
 
 
 def percent(value: float, error: float) -> str:
@@ -104,7 +104,7 @@ def percent(value: float, error: float) -> str:
 
     Example:
         >>> percent(0.3538, 5.2532), percent(0.0571, 0.053), percent(math.inf, math.nan)
-        ('35.38 ± >100 %', '5.71 ± 5.30 %', 'diverges')
+        ('35.38 ± >100%', '5.71 ± 5.30%', 'diverges')
     """
     known = (f" ± {100 * error:.2f}" if error <= 1 else " ± >100") if math.isfinite(error) else ""
-    return "diverges" if math.isinf(value) else ("undefined" if math.isnan(value) else f"{100 * value:.2f}{known} %")
+    return "diverges" if math.isinf(value) else ("undefined" if math.isnan(value) else f"{100 * value:.2f}{known}%")

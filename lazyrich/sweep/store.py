@@ -206,6 +206,12 @@ class Store:
             return start_of(pid) == born != ""
         return time.time() - beat < SILENT
 
+    def running(self) -> bool:
+        """Whether a living process is at work on a trial."""
+        with self._said():
+            owners = self._db.execute("SELECT DISTINCT owner FROM claims").fetchall()
+        return any(self._alive(owner) for (owner,) in owners)
+
     def status(self, keys: Sequence[str]) -> dict[str, str]:
         """Status by key, of those that are finished."""
         return {key: status for chunk in _chunks(keys) for key, status in self._select("key, status", chunk)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -20,6 +21,7 @@ from lazyrich.reference import module_name
 Status = Literal["done", "failed", "died"]
 Settings = dict[str, Any]
 PLAIN = (str, int, float, bool, type(None))
+CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ def attempt(function: Callable[..., Any], trial: Trial) -> Outcome:
 def _said(error: BaseException) -> str:
     """An exception's words, as text that every file takes."""
     try:
-        return printable(str(error))
+        return harmless(printable(str(error)))
     except Exception:  # the user's exceptions may fail to print
         return "it does not say what"
 
@@ -129,6 +131,16 @@ def printable(text: str) -> str:
         'bad \\udcff name'
     """
     return text.encode("utf-8", "backslashreplace").decode()
+
+
+def harmless(text: str) -> str:
+    r"""Text that neither colours nor clears the terminal on which it is shown: control characters by name, lines as they are.
+
+    Example:
+        >>> harmless("\x1b[31mred\n")
+        '\\x1b[31mred\n'
+    """
+    return CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 def article(kind: str) -> str:

@@ -12,7 +12,7 @@ import pytest
 from lazyrich.cli import main
 from lazyrich.cli.sweep import axes_of
 from lazyrich.errors import StoreError
-from lazyrich.sweep import Outcome, Store
+from lazyrich.sweep import Outcome, Store, Trial
 
 FILE = """
 import os, signal
@@ -215,6 +215,18 @@ def test_stores_that_are_not_there_are_named_and_not_made(given, says, tmp_path,
     assert main([word.format(tmp_path) for word in given]) == 2
     assert says in capsys.readouterr().err
     assert not (tmp_path / "nothing").exists()
+
+
+def test_a_page_that_is_drawn_beside_a_running_sweep_goes_on_loading_itself(words, tmp_path, capsys):
+    out, again = tmp_path / "run", 'http-equiv="refresh"'
+    assert main([*words, "lr=1", "--out", str(out)]) == 0
+    with Store(out / "trials") as other:
+        for busy in (False, True):  # looking at the store is no work on it
+            assert not busy or other.claim(Trial("k", {"lr": 2}))
+            assert main(["report", str(out)]) == 0
+            assert (again in (out / "report.html").read_text()) is busy
+    assert main(["report", str(out)]) == 0
+    assert again not in (out / "report.html").read_text()
 
 
 def test_a_table_of_an_unknown_kind_is_refused(words, tmp_path, capsys):

@@ -12,6 +12,7 @@ from lazyrich.cli import main
 from lazyrich.cli.command import Live
 from lazyrich.cli.report import refresh_sweep
 from lazyrich.cli.transfer import _without as without
+from lazyrich.sweep import Outcome, Store
 
 WORDS = ["transfer", "lazyrich.zoo:mlp", "--base", "8", "--widths", "8", "16", "--steps", "5", "--seeds", "2", "--lrs",
          "0.001", "0.004", "0.016", "0.064"]  # fmt: skip
@@ -77,14 +78,15 @@ def test_the_page_is_there_while_trainings_run_and_says_what_is_missing(tmp_path
 
     def watched(self, result):
         drawn(self, result)
-        partly.append(refresh_sweep(out)[1])
+        partly.extend(refresh_sweep(out, busy)[1] for busy in (False, True))
         pages.append((out / "report.html").read_text())
 
     monkeypatch.setattr(Live, "draw", watched)
     assert main([*WORDS[:-5], "--widths", "8", "16", "24", "--lrs", *WORDS[-4:], "--out", str(out)]) == 0
     assert 'http-equiv="refresh"' in pages[0]
     assert "and to draw them, give its command again: lazyrich transfer" in partly[0]
-    assert "its store holds 4 finished trials by now" in partly[0]
+    assert all("its store holds 4 finished trials by now" in said for said in partly[:2])
+    assert partly[1].endswith("The study is running: it draws them itself.")
     assert "Not finished: 4 of 12 trials are in." in pages[0]
     assert "24" not in pages[0].split("Optima by scheme and width")[1].split("</table>")[0]
     last = (out / "report.html").read_text()
@@ -129,6 +131,30 @@ def test_the_export_has_a_row_a_learning_rate(tmp_path, capsys):
             found = [row["loss"] for row in rows if (row["width"], row["lr"]) == (curve["width"], lr)]
             assert min(found) == curve["low"][i] and max(found) == curve["high"][i]
     assert len(rows) == sum(len(c["lrs"]) for c in curves) * len({row["seed"] for row in rows})
+
+
+def test_an_export_of_several_studies_says_which_column_tells_them_apart(tmp_path, capsys):
+    out, table = str(tmp_path / "run"), tmp_path / "t.json"
+    words = [*WORDS, "--scheme", "mup", "--seeds", "1", "--out", out]
+    for steps, several in (("4", False), ("5", True)):
+        assert main([*words, "--steps", steps]) == 0
+        capsys.readouterr()
+        assert main(["export", out, str(table)]) == 0
+        studies = [row["study"] for row in json.loads(table.read_text())]
+        said = f"(steps, data, ...), told apart by the column study; last finished: {studies[-1]}"
+        assert (said in capsys.readouterr().out) is several
+
+
+def test_an_export_says_where_a_network_was_edited(tmp_path, capsys):
+    def kept(network, width):
+        settings = {"plan": "a", "width": width, "study": "s"}
+        outcome = Outcome(str(width), settings, "done", {"network": network, "losses": [1.0]})
+        with Store(tmp_path / "trials") as store:
+            store.put(outcome, "lazyrich.measure.transfer.run_row", "1")
+        assert main(["export", str(tmp_path), str(tmp_path / "t.csv")]) == 0
+        return "they are of 2 networks, one as it was before an edit" in capsys.readouterr().out
+
+    assert [kept("net, depth 2 1", 8), kept("net, depth 2 1", 16), kept("net, depth 2 9", 32)] == [False, False, True]
 
 
 def test_residual_branches_are_scaled_with_the_depth(tmp_path, capsys):

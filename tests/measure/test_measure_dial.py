@@ -59,11 +59,12 @@ def test_far_in_the_lazy_end_movement_is_proportional_to_richness():
         assert math.log10(large[name] / small[name]) == pytest.approx(power, abs=0.05)
 
 
-def test_the_plain_point_is_the_plain_network_with_its_start_taken_off():
+@pytest.mark.parametrize("init", [None, {"*.weight": "orthogonal", "4.weight": 0.3}])
+def test_the_plain_point_is_the_plain_network_with_its_start_taken_off(init):
     torch.manual_seed(0)
     family = mlp()
-    found = lzr.dial(family, "digits", [0.125, 0.25], widths=[16], lr=0.05, **FEW)
-    plan = lzr.plan(family, lzr.ntk(), "sgd")
+    found = lzr.dial(family, "digits", [0.125, 0.25], widths=[16], lr=0.05, init=init, **FEW)
+    plan = lzr.plan(family, lzr.ntk(), "sgd", init=init)
     model = Centred(plan.build(16, 0).double())
     optimizer = torch.optim.SGD(model.network.parameters(), lr=0.05)
     whole = lzr.data.load("digits").subset(160, seed=0)
@@ -77,6 +78,15 @@ def test_the_plain_point_is_the_plain_network_with_its_start_taken_off():
     plain = summarise("n", found.points, found.settings, {}).plain
     assert plain == 0.25
     assert found.points[1]["loss"] == pytest.approx(loss, rel=1e-9)
+
+
+def test_trainings_of_another_start_are_kept_apart(tmp_path):
+    own, again, others = (
+        lzr.dial(mlp(), "digits", [0.1, 1.0], widths=[8], folder=tmp_path, init=init, **FEW)
+        for init in ({"*": 0.1}, {"*": 0.1}, {"*": 0.2})
+    )
+    assert own.points == again.points != others.points
+    assert "1 finished trials of other settings" in others.reproduce["notes"][0] and not again.reproduce["notes"]
 
 
 def test_at_r_one_half_richness_is_kept_as_the_width_grows_and_at_zero_it_is_not():
@@ -366,7 +376,7 @@ def test_sentence_and_table_round_alike_and_the_page_lists_what_is_said(tmp_path
     errors = {"test_error": 0.1125, "linear_test_error": 0.1125, "lr": 0.1, "features": 0.1, "kernel": 0.1}
     points = [point(g, 0.01 * n, n, start=2.0, seed=s, **errors) for g in (0.1, 1.0) for n in (1, 20) for s in (0, 1)]
     found = replace(summed(points, (0.1, 1.0), (1, 20)), reproduce={"command": "c", "versions": {}, "notes": []})
-    assert "(test error 11.3 %)" in found.sentence and "reaches 11.3 %" in found.sentence and " 0.113 " in str(found)
+    assert "(test error 11.3%)" in found.sentence and "reaches 11.3%" in found.sentence and " 0.113 " in str(found)
     page = lzr.render(found, tmp_path / "page.html").read_text()
     assert [f"<li>{text}</li>" in page for text in found.sentences] == [True] * 3
     assert ">0.113<" in page and ">lr at A = 1<" in page and "the plan multiplies it by A" in page

@@ -146,7 +146,7 @@ def test_the_regret_has_an_interval_from_the_seeds_scatter_at_both_rates():
         covered += abs(found.regret[128] - truth) <= found.regret_error[128]
         assert found.regret_error[64] == 0.0
     assert covered >= 0.9 * studies
-    assert f"{100 * found.regret[128]:.2f} ± {100 * found.regret_error[128]:.2f} %" in str(found_result(found))
+    assert f"{100 * found.regret[128]:.2f} ± {100 * found.regret_error[128]:.2f}%" in str(found_result(found))
     assert math.isnan(
         transferred("s", LRS, {w: np.array([bowl(-3.0)]) for w in (64, 128)}, {64: 2.3, 128: 2.3}).regret_error[128]
     )

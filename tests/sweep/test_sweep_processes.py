@@ -16,7 +16,7 @@ import pytest
 from lazyrich.errors import SweepError
 from lazyrich.sweep import Processes, Store, sweep
 from lazyrich.sweep.packed import attempt_packed, packed, unpacked
-from lazyrich.sweep.trial import Trial
+from lazyrich.sweep.trial import Trial, attempt
 
 OFFSET = 10
 
@@ -85,17 +85,24 @@ def test_a_trial_whose_process_died_is_tried_again(tmp_path):
     assert [o.attempts for o in results.outcomes] == [1, 2, 1, 2, 1, 2]
 
 
+def test_an_exception_does_not_colour_the_terminal():
+    def red(a):
+        raise ValueError("\x1b[31ma\x07\nb\tc")
+
+    assert attempt(red, Trial("k", {"a": 1})).error.startswith("ValueError: \\x1b[31ma\\x07\nb\tc (")
+
+
 def test_a_trial_that_always_dies_is_recorded_with_its_last_words(tmp_path):
     def deadly(a):
         if a == 1:
-            print("that hurts", flush=True)
+            print("\x1b[31mthat hurts", flush=True)
             os._exit(3)
         return a
 
     results = sweep(deadly, {"a": [0, 1, 2]}, tmp_path / "s", executor=Processes(2, retries=1))
     assert [o.status for o in results.outcomes] == ["done", "died", "done"]
     assert results.failures[0].attempts == 2
-    assert results.failures[0].error == "the process was ended with status 3; its last words: that hurts"
+    assert results.failures[0].error == "the process was ended with status 3; its last words: \\x1b[31mthat hurts"  # not in red
 
 
 def test_what_trials_print_harms_nobody(tmp_path):

@@ -20,7 +20,7 @@ from typing import Any
 
 from lazyrich.errors import SweepError
 from lazyrich.sweep.packed import packed
-from lazyrich.sweep.trial import Outcome, Trial
+from lazyrich.sweep.trial import Outcome, Trial, harmless
 
 STARTS = 10  # workers in a row that die before they take a trial, before the sweep is given up
 TAIL = 300  # characters of a dead process's last words
@@ -178,7 +178,8 @@ class _Worker:
         code = self.process.wait()
         name = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
         self.log.seek(0)
-        words = self.log.read()[-TAIL:].decode(errors="replace").strip()
+        words = self.log.read()[-TAIL:].decode(errors="replace")
+        words = harmless(words).strip()
         return f"the process was {name}" + (f"; its last words: {words}" if words else "")
 
     def end(self) -> None:
