@@ -113,7 +113,9 @@ class TangentResult:
             f"p = {p} has ended" if error is None else f"p = {p} is off by {_percent(error)}"
             for p, error in zip(self.few["orders"], self.few["at_half"], strict=True)
         )
-        return f"hierarchy on {self.few['samples']} samples trained by themselves, when half of the loss is learnt: {errors}"
+        asked, used = self.settings.get("few", 0), self.few["samples"]
+        rest = f" ({asked} were asked for, there are no more to take)" if used < asked else ""
+        return f"hierarchy on {used} samples{rest} trained by themselves, when half of the loss is learnt: {errors}"
 
     def _limit(self) -> str:
         if self.limit.get("reason"):
