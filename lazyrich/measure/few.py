@@ -53,7 +53,7 @@ def few_predictions(
         x: samples to choose from, (N, ...).
         y: targets (N, K).
         labels: classes (N,), or None.
-        count: samples to use.
+        count: samples to use; fewer where there are fewer, half of them of each class, which ``what`` then says.
         rates: learning-rate factor by tensor name.
 
     Returns:
@@ -82,8 +82,9 @@ def few_predictions(
         error = (guess.train - found).flatten(1).norm(dim=1) / moved
         errors.append([None if not np.isfinite(e) else e for e in error[1:].tolist()])
         predicted.append([None if not np.isfinite(v) else v for v in guess.losses.tolist()])
+    short = f"; fewer than few = {count}, for want of more" if len(x) < count else ""
     return {
-        "what": what, "samples": len(x), "orders": list(ORDERS), "times": (times / end).tolist(), "losses": loss.tolist(),
+        "what": what + short, "samples": len(x), "orders": list(ORDERS), "times": (times / end).tolist(), "losses": loss.tolist(),
         "predicted": predicted, "errors": [[None, *error] for error in errors],
         "half": float(times[half] / end), "at_half": [error[max(half - 1, 0)] for error in errors],
     }  # fmt: skip

@@ -113,9 +113,8 @@ class TangentResult:
             f"p = {p} has ended" if error is None else f"p = {p} is off by {_percent(error)}"
             for p, error in zip(self.few["orders"], self.few["at_half"], strict=True)
         )
-        asked, used = self.settings.get("few", 0), self.few["samples"]
-        rest = f" ({asked} were asked for, there are no more to take)" if used < asked else ""
-        return f"hierarchy on {used} samples{rest} trained by themselves, when half of the loss is learnt: {errors}"
+        on = f"{self.few['samples']} samples ({self.few['what']})"
+        return f"hierarchy on {on} trained by themselves, when half of the loss is learnt: {errors}"
 
     def _limit(self) -> str:
         if self.limit.get("reason"):

@@ -128,6 +128,13 @@ def test_the_page_holds_every_part(found, tmp_path) -> None:
     assert render(again, tmp_path / "again.html").read_text(encoding="utf-8") == page
 
 
+def test_fewer_samples_than_were_asked_for_are_told() -> None:
+    result = tangents(plan(), "digits", samples=6, test=4, few=8, steps=5)
+    assert result.few["samples"] < 8
+    assert result.few["what"].endswith("; fewer than few = 8, for want of more")
+    assert f"{result.few['samples']} samples ({result.few['what']})" in str(result)
+
+
 def test_a_regression_and_a_network_of_one_output() -> None:
     x = torch.randn(30, 64)
     result = tangents(plan(outputs=1), (x, x[:, :1]), samples=10, test=20, few=2, steps=5)
