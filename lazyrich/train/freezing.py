@@ -150,7 +150,10 @@ def train_alone(
         start = _copy(model)
         with only(start, *kept) as parameters:
             watch = probes(name) if probes else ()
-            return train(start, optimizer(parameters), batches, loss, steps, probes=watch, seed=seed)
+            try:
+                return train(start, optimizer(parameters), batches, loss, steps, probes=watch, seed=seed)
+            except TrainError as error:
+                raise TrainError(f"with '{name}' trained alone: {error}" if name else str(error)) from error
 
     return Alone({shown(layer): run(shown(layer), [layer]) for layer in chosen}, run("", layers_of(model)))
 

@@ -181,3 +181,17 @@ def test_what_cannot_be_copied_is_refused() -> None:
     start.running = (_ for _ in range(3))  # type: ignore[assignment]
     with pytest.raises(TrainError, match="cannot be copied"):
         train_alone(start, sgd, lambda _: (x, y), half_mse, steps=2)
+
+
+class Detached(Remembers):
+    """The first layer moves nothing."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.readout(self.hidden(x).detach())
+
+
+def test_a_layer_that_moves_nothing_is_named() -> None:
+    start, (x, y) = Detached().double(), data()
+    with pytest.raises(TrainError, match="with 'hidden' trained alone: the loss depends on nothing"):
+        train_alone(start, sgd, lambda _: (x, y), half_mse, steps=2)
+    assert list(train_alone(start, sgd, lambda _: (x, y), half_mse, steps=2, layers=["readout"]).runs) == ["readout"]
