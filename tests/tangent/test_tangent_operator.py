@@ -170,6 +170,20 @@ def test_what_does_not_fit_is_refused():
         NtkOperator(nn.BatchNorm1d(4), x)
 
 
+def test_features_on_inputs_of_two_sizes_are_refused():
+    net = nn.Sequential(nn.Conv1d(1, 2, 3), nn.AdaptiveAvgPool1d(1))
+    with pytest.raises(TangentError, match=r"outputs \(2, 4\) of layer '0' on x1 and \(2, 6\) on x2"):
+        feature_kernel(net, torch.randn(4, 1, 6), torch.randn(3, 1, 8))
+    assert feature_kernel(net, torch.randn(4, 1, 6), torch.randn(3, 1, 8), layers=["1"])["1"].shape == (4, 3)
+
+
+def test_features_of_a_compiled_network_go_by_its_own_names():
+    net, x = dense(), torch.randn(3, 4, dtype=DOUBLE)
+    compiled = torch.compile(net, backend="eager")
+    assert list(features(compiled, x)) == list(features(net, x))
+    assert set(ntk_of(compiled, x, per="layer")) < set(feature_kernel(compiled, x))
+
+
 def test_vectors_of_whole_numbers_and_arrays_are_refused():
     with pytest.raises(TangentError, match="torch.int64, expected real numbers"):
         NtkOperator(nn.Linear(3, 1), torch.randn(4, 3)).matvec(torch.ones(4, 1, dtype=torch.long))
