@@ -52,7 +52,7 @@ def run(words: Sequence[str]) -> None:
             autoencoder: let the inputs be the targets.
             samples: training samples, at least 4; with the outputs they decide the side of the full tangent kernel.
             test: held-out samples; fewer where the data has fewer left.
-            few: samples for the corrections to order 4, 2 to 24; time grows as their fourth power.
+            few: samples for the corrections to order 4, 2 to 24, or as many as there are; time grows as their fourth power.
             steps: of full-batch gradient descent.
             lr: learning rate at the base width (default: a quarter of the linearised network's largest).
             seed: of samples and network.

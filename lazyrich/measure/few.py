@@ -13,12 +13,13 @@ from lazyrich.errors import TangentError
 from lazyrich.inference import gradient_flow
 from lazyrich.measure.watch import columns
 from lazyrich.tangent.higher import higher_kernels
-from lazyrich.tangent.truncated import hierarchy
+from lazyrich.tangent.truncated import hierarchy, refuse_still
 from lazyrich.train.flow import flow
 
 ORDERS = (2, 3, 4)
 TIMES = 25
-LEARNT = 0.95  # of the loss by the last time, in the linearised network
+LEARNT = 0.95  # of the loss that can be learnt by the last time, in the linearised network
+LONG = 1e6  # in times of the kernel's mean entry: what is not learnt then is not learnt
 
 
 class Contrast(nn.Module):
@@ -53,28 +54,30 @@ def few_predictions(
         x: samples to choose from, (N, ...).
         y: targets (N, K).
         labels: classes (N,), or None.
-        count: samples to use.
+        count: samples to use; fewer where there are fewer, half of them of each class, which ``what`` then says.
         rates: learning-rate factor by tensor name.
 
     Returns:
-        Plain numbers: ``times`` (in units in which the linearised network's loss has fallen to 1 - LEARNT at 1), the network's
+        Plain numbers: ``times`` (at 1 the linearised network has learnt LEARNT of the loss that it can learn), the network's
         ``losses``, and for every order ``predicted`` losses, ``errors`` ||f_p - f|| / ||f - f_0|| (None where the prediction
-        has given up) and the error ``at_half`` of the loss.
+        has given up) and the error ``at_half`` of that loss.
 
     Raises:
-        TangentError: if fewer than two samples differ.
+        TangentError: for samples of one class, or if no parameter moves the outputs on these few.
     """
     chosen, direction, what = _contrast(y, labels, count)
     model = Contrast(network, direction)
     x, target = x[chosen], y[chosen] @ direction
     named = {f"network.{name}": rate for name, rate in rates.items()}
     kernels = higher_kernels(model, x, order=max(ORDERS), rates=named)
+    refuse_still(kernels.k2)
     start = kernels.outputs.reshape(-1, 1)
-    end = _end(kernels.k2, target, start)
+    end, floor = _end(kernels.k2, target, start)
     times = torch.linspace(0, end, TIMES, dtype=torch.float64)
     found, _ = flow(model, x, target, times, rates=named)
     loss = (found.squeeze(2) - target).square().mean(1) / 2
-    half = int((loss <= loss[0] / 2).nonzero()[0]) if bool((loss <= loss[0] / 2).any()) else TIMES - 1
+    learnt = loss - floor <= (loss[0] - floor) / 2
+    half = int(learnt.nonzero()[0]) if bool(learnt.any()) else TIMES - 1
     predicted, errors = [], []
     for order in ORDERS:
         guess = hierarchy(model, x, target, order, times=times, kernels=kernels)
@@ -82,8 +85,9 @@ def few_predictions(
         error = (guess.train - found).flatten(1).norm(dim=1) / moved
         errors.append([None if not np.isfinite(e) else e for e in error[1:].tolist()])
         predicted.append([None if not np.isfinite(v) else v for v in guess.losses.tolist()])
+    short = f"; fewer than few = {count}, for want of more" if len(x) < count else ""
     return {
-        "what": what, "samples": len(x), "orders": list(ORDERS), "times": (times / end).tolist(), "losses": loss.tolist(),
+        "what": what + short, "samples": len(x), "orders": list(ORDERS), "times": (times / end).tolist(), "losses": loss.tolist(),
         "predicted": predicted, "errors": [[None, *error] for error in errors],
         "half": float(times[half] / end), "at_half": [error[max(half - 1, 0)] for error in errors],
     }  # fmt: skip
@@ -112,18 +116,28 @@ def _contrast(y: Tensor, labels: Tensor | None, count: int) -> tuple[Tensor, Ten
     return chosen, direction, f"class {int(pair[0])} against class {int(pair[1])}"
 
 
-def _end(theta: Tensor, target: Tensor, start: Tensor) -> float:
-    """When the linearised network has learnt LEARNT of its loss, by doubling and halving."""
+def _end(theta: Tensor, target: Tensor, start: Tensor) -> tuple[float, float]:
+    """When the linearised network has learnt LEARNT of the loss that it can learn, by doubling and halving, and what is left.
+
+    It cannot learn all where the kernel has fewer modes than there are samples.
+    """
+
+    def losses(time: float) -> list[float]:
+        found = gradient_flow(theta, target, t=[0.0, time], loss="mean", f0_train=start.flatten()).losses
+        return found.tolist()
+
+    unit = 1.0 / float(theta.diagonal().mean())
+    floor = losses(LONG * unit)[1]
 
     def left(time: float) -> float:
-        losses = gradient_flow(theta, target, t=[0.0, time], loss="mean", f0_train=start.flatten()).losses
-        return float(losses[1] / losses[0])
+        first, then = losses(time)
+        return (then - floor) / (first - floor) if first > floor else 0.0
 
-    time = 1.0 / float(theta.diagonal().mean())
-    while left(time) > 1 - LEARNT and time * float(theta.diagonal().mean()) < 1e6:
+    time = unit
+    while left(time) > 1 - LEARNT and time < LONG * unit:
         time *= 2
     low, high = 0.0, time
     for _ in range(30):
         middle = (low + high) / 2
         low, high = (middle, high) if left(middle) > 1 - LEARNT else (low, middle)
-    return high
+    return high, floor

@@ -113,7 +113,8 @@ class TangentResult:
             f"p = {p} has ended" if error is None else f"p = {p} is off by {_percent(error)}"
             for p, error in zip(self.few["orders"], self.few["at_half"], strict=True)
         )
-        return f"hierarchy on {self.few['samples']} samples trained by themselves, when half of the loss is learnt: {errors}"
+        on = f"{self.few['samples']} samples ({self.few['what']})"
+        return f"hierarchy on {on} trained by themselves, when half of the loss is learnt: {errors}"
 
     def _limit(self) -> str:
         if self.limit.get("reason"):

@@ -66,7 +66,8 @@ def tangents(
         width: of the network; the plan's base by default, where a plan is the plain network.
         samples: training samples.
         test: held-out samples; fewer where the data has fewer left.
-        few: samples for the hierarchy with K4, on one output: two classes against each other, or the targets' main direction.
+        few: samples for the hierarchy with K4, on one output: two classes against each other, half of the samples each, or the
+            targets' main direction; fewer where the training samples have fewer.
         steps: of gradient descent.
         lr: learning rate at the base width; by default a quarter of the largest at which the linearised network converges,
             and less if the network diverges there.
@@ -303,7 +304,7 @@ def _study(
             f"{'or one for two classes, ' if data.classes == 2 else ''}or other data"
         )
     return Study(
-        plan, width, x[:samples], y[:samples], x[samples:], y[samples:], labels, test_labels, min(few, samples), steps, lr, seed,
+        plan, width, x[:samples], y[:samples], x[samples:], y[samples:], labels, test_labels, few, steps, lr, seed,
         data.name, data.fingerprint(),
     )  # fmt: skip
 

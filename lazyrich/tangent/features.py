@@ -40,7 +40,7 @@ def _features(model: nn.Module, x: Tensor, layers: Sequence[str] | None, name: s
     function.check(x, name)
     x = x.detach()
     refuse_mixed(function, x, name)
-    modules = dict(model.named_modules())
+    modules = dict(function.model.named_modules())  # without what torch.compile wraps around it
     if isinstance(layers, str):
         raise TangentError(f"got layers='{layers}', expected a list of paths: ['{layers}']")
     asked = [path for path, m in modules.items() if path and not any(True for _ in m.children())] if layers is None else layers
@@ -76,6 +76,9 @@ def feature_kernel(
     Returns:
         (N1, N2) by module path.
 
+    Raises:
+        TangentError: as ``features``, and for a layer whose outputs on x1 and x2 are not of one shape.
+
     Example:
         >>> net = nn.Sequential(nn.Linear(3, 64), nn.Linear(64, 64))
         >>> feature_kernel(net, torch.ones(2, 3), torch.zeros(4, 3), layers=["1"])["1"].shape
@@ -83,6 +86,13 @@ def feature_kernel(
     """
     first = _features(model, x1, layers, "x1")
     second = first if x2 is None else _features(model, x2, layers, "x2")
+    for path, h in first.items():
+        if path not in second or second[path].shape[1:] != h.shape[1:]:
+            got = tuple(second[path].shape[1:]) if path in second else "none"
+            raise TangentError(
+                f"got outputs {tuple(h.shape[1:])} of layer '{path}' on x1 and {got} on x2, expected one shape; give samples "
+                "of one shape, or name the layers that have it"
+            )
     size = sum(len(x1) * len(second[path]) * h.element_size() for path, h in first.items())
     refuse_large(size, f"kernels of {len(first)} layers", "fewer samples at a time, or name the layers")
     return {path: feature_gram(h, second[path]) for path, h in first.items()}

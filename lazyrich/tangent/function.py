@@ -365,12 +365,26 @@ def _drawn(x: Tensor) -> list[Tensor]:
 
 
 def copy_of(model: nn.Module) -> nn.Module:
-    """The module anew; results of a forward pass that it holds, as the weights of old weight norms are, as plain numbers.
+    """The module anew, without what torch.compile wraps around it.
 
     Raises:
         TangentError: where it holds results that cannot be copied.
     """
-    model = uncompiled(model)
+    return copied(uncompiled(model))
+
+
+def copied(model: nn.Module) -> nn.Module:
+    """The module anew; results of a forward pass that it holds, as the weights of old weight norms are, as plain numbers.
+
+    Raises:
+        TangentError: where it holds results that cannot be copied.
+
+    Example:
+        >>> layer = nn.Linear(2, 2)
+        >>> layer.last = layer(torch.ones(1, 2))  # copy.deepcopy refuses it
+        >>> copied(layer).last.requires_grad
+        False
+    """
     refuse_sharded(model)
     held = [value for module in model.modules() for value in vars(module).values() if isinstance(value, Tensor)]
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from numbers import Integral
 
 import torch
@@ -126,14 +127,17 @@ class _Entry:
     def __init__(self, outputs: Outputs) -> None:
         self.f, self.point = outputs, outputs.point
         self.basis = torch.eye(len(outputs.start)).to(outputs.start)
-        self.chunk = max(1, int(CHUNK / (5 * 8 * outputs.weights)))
+        chunk = max(1, int(CHUNK / (5 * 8 * outputs.weights)))
+        self.each = partial(
+            vmap, chunk_size=chunk, randomness="same"
+        )  # draws from a generator of the network's own are the same
 
     def gradient(self, c: Tensor) -> Point:
         return self.f.pull(self.point, c)
 
     def second(self, train: int) -> Tensor:
         """<u_i, u_c> at [i, c]."""
-        rows = vmap(lambda c: along(self.f, self.point, self.gradient(c)), chunk_size=self.chunk)(self.basis[:train])
+        rows = self.each(lambda c: along(self.f, self.point, self.gradient(c)))(self.basis[:train])
         return rows.mT.contiguous()
 
     def third(self, total: int, train: int) -> Tensor:
@@ -143,7 +147,7 @@ class _Entry:
             return along(self.f, self.point, self.gradient(j), self.gradient(c))
 
         j, c = self._grid(total, train)
-        return vmap(entry, chunk_size=self.chunk)(j, c).T.reshape(total, total, train)
+        return self.each(entry)(j, c).T.reshape(total, total, train)
 
     def fourth(self, total: int, train: int) -> tuple[Tensor, Tensor]:
         """D^3 F_i [u_j, u_c, u_e] and D^2 F_i [u_j, H_c u_e] at [i, j, c, e]."""
@@ -153,7 +157,7 @@ class _Entry:
             bent = jvp(lambda point: self.f.pull(point, c), (self.point,), (ue,))[1]  # H_c u_e, forward over reverse
             return along(self.f, self.point, uj, uc, ue), along(self.f, self.point, uj, bent)
 
-        one, two = vmap(entry, chunk_size=self.chunk)(*self._grid(total, train, train))
+        one, two = self.each(entry)(*self._grid(total, train, train))
         shape = (total, total, train, train)
         return one.T.reshape(shape), two.T.reshape(shape)
 

@@ -12,6 +12,7 @@ from lazyrich.amount import counted
 from lazyrich.errors import TangentError
 from lazyrich.tangent.contraction import ntk_derivatives
 from lazyrich.tangent.outputs import Outputs, Point, along
+from lazyrich.tangent.truncated import refuse_still
 
 CLOSE = 1e-4  # relative growth of a norm in one sweep below which a search has ended
 
@@ -88,8 +89,7 @@ def laziness(
     targets = outputs.cotangent(y, "y")
     residual = -targets if centred else outputs.start - targets
     values, vectors = torch.linalg.eigh(ntk_derivatives(outputs, residual, 0)[0])
-    if not values[-1] > 0:
-        raise TangentError("no parameter moves the outputs at these inputs, so nothing will be learnt; give other inputs")
+    refuse_still(values.clamp_min(0))
     draw = torch.Generator().manual_seed(seed)
     starts = [outputs.pull(outputs.point, r) for r in (residual, vectors[:, -1])]
     starts += [_random(outputs.point, draw) for _ in range(tries)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,8 @@ from lazyrich.errors import TangentError
 from lazyrich.tangent.function import NetworkFunction, Parameters, differentiable
 from lazyrich.tangent.mixing import refuse_mixed
 from lazyrich.tangent.refusals import refuse_frequency, refuse_hooks
+
+_each = partial(vmap, randomness="same")  # draws from a generator of the network's own are the same in every direction
 
 
 class NtkOperator:
@@ -82,7 +85,7 @@ class NtkOperator:
         for at, x in self._blocks():
             signal = v[at].T.reshape(v.shape[1], len(x), self.outputs).to(self._like)
             _, back, *_ = vjp(lambda p, x=x: self._function(p, x), self._function.parameters)
-            for name, g in vmap(lambda s, back=back: back(s)[0])(signal).items():
+            for name, g in _each(lambda s, back=back: back(s)[0])(signal).items():
                 total[name] = total[name] + g if name in total else g  # not in place: of unused tensors it is one zero
         return total
 
@@ -90,7 +93,7 @@ class NtkOperator:
         """J s of R directions by tensor name, each (R, ...), as (N K, R)."""
         rows = []
         for _, x in self._blocks():
-            forward = vmap(lambda s, x=x: jvp(lambda p: self._function(p, x), (self._function.parameters,), (s,))[1])
+            forward = _each(lambda s, x=x: jvp(lambda p: self._function(p, x), (self._function.parameters,), (s,))[1])
             rows.append(forward(dict(step)).flatten(1).T)
         return torch.cat(rows)
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from lazyrich.errors import TangentError
 from lazyrich.inference.normalisation import loss_scale
 from lazyrich.inference.times import Times, times_of
-from lazyrich.tangent.function import NetworkFunction, copy_of
+from lazyrich.tangent.function import NetworkFunction, copy_of, refuse_untensored
 from lazyrich.tangent.higher import ORDERS, HigherKernels, higher_kernels, joined
 from lazyrich.tangent.outputs import refuse_unlike
 
@@ -110,7 +110,7 @@ def hierarchy(
         kernels: ``higher_kernels`` of this network on x and x_test, of at least this order, to predict again without it.
 
     Raises:
-        TangentError: for inputs that do not fit, or kernels too large for memory.
+        TangentError: for inputs that do not fit, a tangent kernel that is zero, or kernels too large for memory.
 
     Example:
         >>> x = torch.eye(2)
@@ -127,10 +127,12 @@ def hierarchy(
     if kernels is not None and rates is not None:
         raise TangentError("got kernels and rates: rates are in the kernels already; give them to higher_kernels(rates=...)")
     given, kernels = kernels, kernels if kernels is not None else higher_kernels(model, x, x_test, order, rates)
+    refuse_untensored(x, "x")
     _check_kernels(kernels, order, len(x) + (0 if x_test is None else len(x_test)))
     if given is not None:
         _refuse_other(given, model, x if x_test is None else joined(x, x_test))
     targets = _targets(y, kernels)
+    refuse_still(kernels.k2[: len(targets)])
     scale = loss_scale(loss, kernels.samples, kernels.shape[1])
     system = _System(kernels, targets, lr * scale, order)
     found = solve_ivp(
@@ -164,6 +166,16 @@ def hierarchy(
         first=kernels.k2[: system.train],
         title=f"hierarchy to order {order} on {kernels.samples} samples, loss {loss}, lr {lr:g}",
     )
+
+
+def refuse_still(theta: Tensor) -> None:
+    """Raise a TangentError for a tangent kernel that is zero, as of dead units.
+
+    Example:
+        >>> refuse_still(torch.eye(2))
+    """
+    if not bool(theta.any()):
+        raise TangentError("no parameter moves the outputs at these inputs, so nothing will be learnt; give other inputs")
 
 
 class _System:

@@ -92,6 +92,13 @@ def _curve(formula: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
     return written
 
 
+def _copysign(input: Tensor, other: Any) -> Tensor:
+    """By a sign that is constant: gradients do not pass through second forward derivatives of torch's."""
+    other = torch.as_tensor(other, dtype=input.dtype, device=input.device)
+    same = torch.signbit(input) == torch.signbit(other)
+    return torch.where(same, input, -input)
+
+
 def _rrelu(input: Tensor, lower: float = 1 / 8, upper: float = 1 / 3, training: bool = False, inplace: bool = False) -> Tensor:
     if training:
         return F.rrelu(input, lower, upper, training, inplace)
@@ -145,6 +152,8 @@ WRITTEN: dict[Any, Any] = {
     F.mish: _curve(lambda h: h * torch.tanh(F.softplus(h))),
     F.hardsigmoid: _curve(lambda h: F.relu6(h + 3) / 6),
     F.rrelu: _rrelu,
+    torch.copysign: _copysign,
+    Tensor.copysign: _copysign,
     torch._weight_norm: _weight_norm,
     torch.scatter_reduce: _scatter_reduce,
     Tensor.scatter_reduce: _scatter_reduce,

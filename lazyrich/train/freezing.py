@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,8 +11,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from lazyrich.errors import TrainError
+from lazyrich.errors import TangentError, TrainError
 from lazyrich.layer import shown
+from lazyrich.tangent.function import copied
 from lazyrich.train.loop import Batches, train
 from lazyrich.train.loss import Loss
 from lazyrich.train.probe import Probe, Run
@@ -129,7 +129,7 @@ def train_alone(
         seed: of random layers.
 
     Raises:
-        TrainError: for a path that is no layer, or a network that does not take the data.
+        TrainError: for a path that is no layer, a network that cannot be copied, or one that does not take the data.
 
     Example:
         >>> import lazyrich as lzr
@@ -147,9 +147,19 @@ def train_alone(
     chosen = list(layers_of(model) if layers is None else layers)
 
     def run(name: str, kept: Sequence[str]) -> Run:
-        start = copy.deepcopy(model)
+        start = _copy(model)
         with only(start, *kept) as parameters:
             watch = probes(name) if probes else ()
-            return train(start, optimizer(parameters), batches, loss, steps, probes=watch, seed=seed)
+            try:
+                return train(start, optimizer(parameters), batches, loss, steps, probes=watch, seed=seed)
+            except TrainError as error:
+                raise TrainError(f"with '{name}' trained alone: {error}" if name else str(error)) from error
 
     return Alone({shown(layer): run(shown(layer), [layer]) for layer in chosen}, run("", layers_of(model)))
+
+
+def _copy(model: nn.Module) -> nn.Module:
+    try:
+        return copied(model)
+    except TangentError as error:
+        raise TrainError(str(error)) from error

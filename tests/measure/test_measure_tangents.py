@@ -99,6 +99,26 @@ def test_the_hierarchy_improves_on_the_tangent_kernel() -> None:
     assert few["losses"][0] == pytest.approx(few["predicted"][0][0])
 
 
+def test_a_loss_of_which_a_part_cannot_be_learnt_is_followed_to_what_can() -> None:
+    """A linear model of two inputs and one offset cannot fit six samples."""
+    torch.manual_seed(0)
+    model, x, y = nn.Linear(2, 1).double(), torch.randn(6, 2).double(), torch.randn(6, 1).double()
+    few = few_predictions(model, x, y, None, 6, {})
+    design = torch.cat([x, torch.ones(6, 1).double()], 1)
+    floor = float((y - design @ torch.linalg.lstsq(design, y).solution).square().mean() / 2)
+    parts = [(loss - floor) / (few["losses"][0] - floor) for loss in few["losses"]]
+    assert floor > 0.1 * few["losses"][0]
+    assert parts[-1] == pytest.approx(0.05, rel=1e-3)
+    assert parts[few["times"].index(few["half"])] <= 0.5 < parts[few["times"].index(few["half"]) - 1]
+
+
+def test_a_few_samples_that_no_parameter_moves_are_refused() -> None:
+    model = nn.Sequential(nn.Linear(2, 4, bias=False), nn.ReLU(), nn.Linear(4, 1, bias=False)).double()
+    model[0].weight.data.abs_().neg_()
+    with pytest.raises(TangentError, match="no parameter moves the outputs"):
+        few_predictions(model, torch.rand(4, 2).double(), torch.randn(4, 1).double(), None, 4, {})
+
+
 def test_spectra_alignment_and_rows(found) -> None:
     for s in found.spectra:
         assert s["eigenvalues"] == sorted(s["eigenvalues"], reverse=True)
@@ -126,6 +146,13 @@ def test_the_page_holds_every_part(found, tmp_path) -> None:
         assert title in page
     again = json.loads(json.dumps(found.to_dict()))
     assert render(again, tmp_path / "again.html").read_text(encoding="utf-8") == page
+
+
+def test_fewer_samples_than_were_asked_for_are_told() -> None:
+    result = tangents(plan(), "digits", samples=6, test=4, few=8, steps=5)
+    assert result.few["samples"] < 8
+    assert result.few["what"].endswith("; fewer than few = 8, for want of more")
+    assert f"{result.few['samples']} samples ({result.few['what']})" in str(result)
 
 
 def test_a_regression_and_a_network_of_one_output() -> None:

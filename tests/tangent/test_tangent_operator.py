@@ -9,7 +9,7 @@ from torch import nn
 import lazyrich as lzr
 from lazyrich.errors import TangentError
 from lazyrich.inference import conjugate_gradients, density, top_eigenpairs
-from lazyrich.tangent import NtkOperator, contracted, feature_kernel, features, ntk_of
+from lazyrich.tangent import NtkOperator, contracted, feature_kernel, features, higher_kernels, ntk_of
 
 DOUBLE = torch.float64
 
@@ -45,6 +45,27 @@ def test_inputs_that_are_differentiated_elsewhere_are_constants_here():
             found = kernel(live)
         assert not found.requires_grad
         assert torch.equal(found, kernel(x))
+
+
+class Waves(nn.Module):
+    """Random features that are drawn anew, and alike, at each run."""
+
+    def __init__(self):
+        super().__init__()
+        self.readout = nn.Linear(6, 2)
+
+    def forward(self, x):
+        drawn = torch.randn(4, 6, generator=torch.Generator().manual_seed(0), dtype=x.dtype)
+        return self.readout((x @ drawn).cos()).tanh()
+
+
+def test_a_network_may_draw_from_a_generator_of_its_own():
+    model, x = Waves().to(DOUBLE), torch.randn(3, 4, dtype=DOUBLE)
+    want = matrix(model, x)
+    assert torch.allclose(NtkOperator(model, x).matvec(torch.eye(6, dtype=DOUBLE)), want, rtol=1e-10)
+    found, r = higher_kernels(model, x), torch.randn(3, 2, dtype=DOUBLE)
+    assert torch.allclose(found.k2, want, rtol=1e-10)
+    assert torch.allclose(torch.einsum("abc,b,c->a", found.k3, r.flatten(), r.flatten()), contracted(model, x, r).flatten())
 
 
 def test_a_tensor_that_is_not_used_counts_nothing_in_any_block():
@@ -147,6 +168,20 @@ def test_what_does_not_fit_is_refused():
         NtkOperator(model, x, block=0)
     with pytest.raises(TangentError, match="mixes"):
         NtkOperator(nn.BatchNorm1d(4), x)
+
+
+def test_features_on_inputs_of_two_sizes_are_refused():
+    net = nn.Sequential(nn.Conv1d(1, 2, 3), nn.AdaptiveAvgPool1d(1))
+    with pytest.raises(TangentError, match=r"outputs \(2, 4\) of layer '0' on x1 and \(2, 6\) on x2"):
+        feature_kernel(net, torch.randn(4, 1, 6), torch.randn(3, 1, 8))
+    assert feature_kernel(net, torch.randn(4, 1, 6), torch.randn(3, 1, 8), layers=["1"])["1"].shape == (4, 3)
+
+
+def test_features_of_a_compiled_network_go_by_its_own_names():
+    net, x = dense(), torch.randn(3, 4, dtype=DOUBLE)
+    compiled = torch.compile(net, backend="eager")
+    assert list(features(compiled, x)) == list(features(net, x))
+    assert set(ntk_of(compiled, x, per="layer")) < set(feature_kernel(compiled, x))
 
 
 def test_vectors_of_whole_numbers_and_arrays_are_refused():

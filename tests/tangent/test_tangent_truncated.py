@@ -138,6 +138,8 @@ def test_what_does_not_fit_is_refused_with_the_mend():
     model, x, y, x_test = small(outputs=2)
     kernels = higher_kernels(model, x, order=2)
     other = higher_kernels(copy.deepcopy(model).apply(shifted), x, order=2)
+    dead = nn.Sequential(nn.Linear(x.shape[1], 4), nn.ReLU(), nn.Linear(4, 1, bias=False)).to(x)
+    dead[0].bias.data.fill_(-100.0)
     for call, says in [
         (lambda: lzr.hierarchy(model, x, y, 5, times=[1.0]), "got order 5"),
         (
@@ -153,6 +155,8 @@ def test_what_does_not_fit_is_refused_with_the_mend():
         (lambda: lzr.hierarchy(model, x, y, 3, times=[1.0], kernels=kernels), "kernels up to K2 for order 3"),
         (lambda: lzr.hierarchy(model, x, y, 2, times=[1.0], x_test=x_test, kernels=kernels), "expected the 5 of x and x_test"),
         (lambda: lzr.hierarchy(model, x, y, 2, times=[1.0], kernels=other), "kernels of other outputs.*leave kernels out"),
+        (lambda: lzr.hierarchy(model, x.tolist(), y, 2, times=[1.0], kernels=kernels), "x: got list"),
+        (lambda: lzr.hierarchy(dead, x, y[:, :1], times=[1.0]), "no parameter moves the outputs at these inputs"),
         (lambda: lzr.hierarchy(model, x.flip(0), y, 2, times=[1.0], kernels=kernels), "on x and x_test in this order"),
     ]:
         with pytest.raises(TangentError, match=says):

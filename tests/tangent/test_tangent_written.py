@@ -99,6 +99,7 @@ LINES = {
     "pdist": lambda t: F.pdist(square(t)),
     "renorm": lambda t: square(t).renorm(2, 0, 0.5),
     "triplets": lambda t: F.triplet_margin_loss(square(t), drawn(4, 4, seed=2), square(2 * t).T, margin=9.0, swap=True),
+    "signs of others": lambda t: torch.copysign(square(t), drawn(4, 4, seed=2)).exp(),
     "huber": lambda t: F.huber_loss(square(t), drawn(4, 4, seed=2), reduction="none"),
     "std_mean": lambda t: torch.stack(torch.std_mean(square(t), 0)),
     "normalize": lambda t: F.normalize(square(t)),

@@ -153,3 +153,45 @@ def test_a_network_that_dies_in_training_is_watched_on() -> None:
     run = train(model, sgd([p for p in model.parameters() if p.requires_grad]), lambda _: (x, y), half_mse, 2, probes=[probe])
     assert [found.whole.centred for found in probe.records.values()] == [0, 0, 0]
     assert len(run.losses) == 2
+
+
+class Remembers(nn.Module):
+    """Keeps its features, as networks do for looking at them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden, self.readout = nn.Linear(4, 6), nn.Linear(6, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.last = self.hidden(x).tanh()
+        return self.readout(self.last)
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated:FutureWarning")
+@pytest.mark.parametrize("make", [Remembers, lambda: nn.utils.weight_norm(nn.Linear(4, 3))])
+def test_a_network_that_holds_results_of_its_last_forward_is_copied(make) -> None:
+    start, (x, y) = make().double(), data()
+    start(x)
+    found = train_alone(start, sgd, lambda _: (x, y), half_mse, steps=2)
+    assert all(run.losses[1] < run.losses[0] for run in (*found.runs.values(), found.whole))
+
+
+def test_what_cannot_be_copied_is_refused() -> None:
+    start, (x, y) = net(), data()
+    start.running = (_ for _ in range(3))  # type: ignore[assignment]
+    with pytest.raises(TrainError, match="cannot be copied"):
+        train_alone(start, sgd, lambda _: (x, y), half_mse, steps=2)
+
+
+class Detached(Remembers):
+    """The first layer moves nothing."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.readout(self.hidden(x).detach())
+
+
+def test_a_layer_that_moves_nothing_is_named() -> None:
+    start, (x, y) = Detached().double(), data()
+    with pytest.raises(TrainError, match="with 'hidden' trained alone: the loss depends on nothing"):
+        train_alone(start, sgd, lambda _: (x, y), half_mse, steps=2)
+    assert list(train_alone(start, sgd, lambda _: (x, y), half_mse, steps=2, layers=["readout"]).runs) == ["readout"]
