@@ -30,6 +30,7 @@ from lazyrich.scaling import Plan, as_plan
 from lazyrich.scaling.optimizer import momentum_of
 from lazyrich.sweep import RunFolder, kept
 from lazyrich.tangent.alignment import target_alignment
+from lazyrich.train.refusal import take_step
 
 FRACTIONS = (
     0.25,
@@ -203,7 +204,7 @@ class Study:
             if step < self.steps:
                 optimizer.zero_grad()
                 value.backward()
-                optimizer.step()
+                take_step(optimizer)
         path, after = torch.stack(outputs), self._hidden(model)
         return {
             "seed": seed, "diverged": None, "loss": losses, "test_loss": self._test_loss(path),
