@@ -173,6 +173,7 @@ def test_a_factory_that_cannot_serve_is_refused(factory: str, says: list[str], c
         (["--loss", "hinge"], ["hinge", "cross_entropy"]),
         (["--device", "cuda:99"], ["cuda:99"]),
         (["--device", "toaster"], ["toaster"]),
+        (["--device", "meta"], ["meta", "try cpu"]),
         (["--roles", "conv"], ["conv", "="]),
         (["--roles", "0.weight=boss"], ["boss", "hidden"]),
         (["--roles", "nothing*=hidden"], ["nothing*"]),
