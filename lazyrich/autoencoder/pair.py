@@ -130,8 +130,8 @@ def refuse_shaped(model: nn.Module, x: Tensor) -> None:
         shape = tuple(model(x[:2]).shape[1:])
     if math.prod(shape) != x[0].numel():
         raise AutoencoderError(
-            f"the model returns samples of shape {shape}, expected {tuple(x.shape[1:])}, that of the inputs; let its forward return "
-            "decoder(encoder(x))"
+            f"the model returns samples of shape {shape}, expected {tuple(x.shape[1:])}, that of the inputs; let its forward "
+            "return decoder(encoder(x))"
         )
     if shape != tuple(x.shape[1:]):
         mend = "nn.Flatten()" if x.dim() == 2 else f"nn.Unflatten(1, {tuple(x.shape[1:])})"
