@@ -38,7 +38,7 @@ from lazyrich.scaling import Scheme
 from lazyrich.scaling import parse as parse_scheme
 from lazyrich.scaling import plan as make_plan
 from lazyrich.sweep import Executor, Outcome, fingerprint
-from lazyrich.train import Member, Run, loss_for, train, train_all
+from lazyrich.train import Loss, Member, Run, loss_for, rehearse, train, train_all
 
 SHOWN, SCATTERED, CURVE = 8, 200, 60  # pictures, points of the scatter, points of the loss curve
 OCTAVES = (0.5, 2.0, 8.0)  # default learning rates, in units of the optimizer's usual one
@@ -205,6 +205,7 @@ def study(
         fit(plain(model), lab.train.x, lab.wide(model))
         if not isinstance(model, Vae):
             refuse_shaped(model, lab.train.x)
+            rehearse(model, lab.train.x[: lab.batch], lab.train.x[: lab.batch], _loss(lab, model))
         else:
             for what, part in (("training", lab.train), ("held-out", lab.test)):
                 refuse_impossible(part.x, model.likelihood, f"{what} inputs of '{part.name}'")
@@ -277,13 +278,16 @@ def _seen(lab: Laboratory, before: nn.Module, early: nn.Module | None, after: nn
 def _trained(lab: Laboratory, members: Sequence[Member]) -> list[Run]:
     """All members of a cell, stacked where they may be; a variational network draws its codes, and has an objective of its own."""
     if not isinstance(members[0].model, Vae):
-        return train_all(members, loss_for("mse", lab.train.y)[1], lab.steps, engine=lab.engine)
-    task = lab.task
+        return train_all(members, _loss(lab, members[0].model), lab.steps, engine=lab.engine)
     return [
-        train(m.model, m.optimizer, m.batches, objective(task.beta, task.free_bits, task.warm_up), lab.steps, probes=m.probes,
-              seed=m.seed)
-        for m in members
-    ]  # fmt: skip
+        train(m.model, m.optimizer, m.batches, _loss(lab, m.model), lab.steps, probes=m.probes, seed=m.seed) for m in members
+    ]
+
+
+def _loss(lab: Laboratory, model: nn.Module) -> Loss:
+    """What is lowered; a variational network's counts the steps of one run."""
+    task = lab.task
+    return objective(task.beta, task.free_bits, task.warm_up) if isinstance(model, Vae) else loss_for("mse", lab.train.y)[1]
 
 
 def _text(scheme: Any) -> Any:

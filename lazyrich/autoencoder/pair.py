@@ -120,13 +120,19 @@ def refuse_shaped(model: nn.Module, x: Tensor) -> None:
     """Refuses reconstructions of another shape than the samples': losses compare entry by entry.
 
     Raises:
-        AutoencoderError: for images where samples are flat, and the other way round.
+        AutoencoderError: for images where samples are flat, and the other way round; for a forward that returns something else
+            than the decoder's output, such as the code.
 
     Example:
         >>> refuse_shaped(Pair(nn.Linear(6, 2), nn.Linear(2, 6)), torch.zeros(4, 6))
     """
     with evaluated(model):
         shape = tuple(model(x[:2]).shape[1:])
+    if math.prod(shape) != x[0].numel():
+        raise AutoencoderError(
+            f"the model returns samples of shape {shape}, expected {tuple(x.shape[1:])}, that of the inputs; let its forward "
+            "return decoder(encoder(x))"
+        )
     if shape != tuple(x.shape[1:]):
         mend = "nn.Flatten()" if x.dim() == 2 else f"nn.Unflatten(1, {tuple(x.shape[1:])})"
         raise AutoencoderError(

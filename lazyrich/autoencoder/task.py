@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from lazyrich.autoencoder.argument import check_sizes
 from lazyrich.autoencoder.noise import noisy
 from lazyrich.autoencoder.variational import objective
 
@@ -34,5 +35,6 @@ class Task:
         return (self.beta, self.free_bits, self.warm_up) != (1.0, 0.0, 0)
 
     def __post_init__(self) -> None:
+        check_sizes(noise=self.noise, masked=self.masked)  # by the names that they were given under
         noisy(lambda step: (torch.zeros(0), torch.zeros(0)), self.noise, self.masked)  # both refuse what is out of range
         objective(self.beta, self.free_bits, self.warm_up)

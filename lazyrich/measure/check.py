@@ -325,7 +325,7 @@ def whole_numbers(name: str, values: Any, example: str) -> tuple[int, ...]:
 def refuse_device(device: str) -> None:
     """Raise a UsageError for a device that this machine does not have."""
     try:
-        torch.empty(1, device=device)
+        torch.zeros(1, device=device).item()  # of the meta device there are tensors, and no numbers
     except (RuntimeError, AssertionError) as error:
         first = (str(error).splitlines() or [""])[0]
         raise UsageError(f"got device '{device}', which cannot be used here ({first}); try cpu") from error

@@ -19,6 +19,7 @@ from lazyrich.data import load
 from lazyrich.errors import DivergedError, RichError, UsageError
 from lazyrich.measure.limit_result import POOR, LimitResult
 from lazyrich.measure.movement import kernel_movement
+from lazyrich.measure.watch import columns
 from lazyrich.rich import Dynamics, dmft
 from lazyrich.rich.chain import Maps
 from lazyrich.rich.curve import Curve, curve_of
@@ -30,6 +31,7 @@ from lazyrich.scaling import Plan, as_plan
 from lazyrich.scaling.optimizer import momentum_of
 from lazyrich.sweep import RunFolder, kept
 from lazyrich.tangent.alignment import target_alignment
+from lazyrich.train.refusal import take_step
 
 FRACTIONS = (
     0.25,
@@ -91,6 +93,7 @@ def limit(
     Raises:
         UsageError: for numbers that make no study.
         RichError: for a network or plan that the limit does not cover, and training that diverges.
+        TrainError: for a network that returns something else than one tensor.
 
     Example:
         >>> import lazyrich as lzr
@@ -203,7 +206,7 @@ class Study:
             if step < self.steps:
                 optimizer.zero_grad()
                 value.backward()
-                optimizer.step()
+                take_step(optimizer)
         path, after = torch.stack(outputs), self._hidden(model)
         return {
             "seed": seed, "diverged": None, "loss": losses, "test_loss": self._test_loss(path),
@@ -271,7 +274,7 @@ class Study:
 
     def _outputs(self, model: nn.Module) -> Tensor:
         """(P + P', C), also of networks that drop the last axis."""
-        return model(self.x).reshape(len(self.x), -1)
+        return columns(model(self.x))
 
     @torch.no_grad()
     def _hidden(self, model: nn.Module) -> list[Tensor]:
@@ -338,6 +341,8 @@ def _study(
         raise UsageError(f"got {samples} + {test} samples, but '{known.name}' has {len(known)}; lower samples or test")
     chosen = known.subset(samples + test, seed)
     network, maps = read(plan, chosen.x)
+    with torch.no_grad():
+        columns(plan.build(plan.base)(chosen.x[:2]))  # the limit reads outputs in a dictionary, its networks' loss does not
     y = targets_of(chosen, network.outputs)
     if bool((y[:samples] == y[0]).all()):
         raise UsageError(f"all {samples} training samples have the same target; give more samples, or another seed")

@@ -13,7 +13,7 @@ from lazyrich.functional import functional_call
 from lazyrich.measure.decompose import from_corners
 from lazyrich.measure.watch import Call, State, capture, first_float, fresh_buffers, loose_tensors, state_of, still
 from lazyrich.train import Loss, Run
-from lazyrich.train.refusal import RAISED, refusal
+from lazyrich.train.loop import value_at
 
 Record = dict[str, float]
 FUNCTION = "(function)"  # the key of the network's own output, where no unit returns it
@@ -58,11 +58,8 @@ class UpdateProbe:
         reached = {
             key: call.output for key, call in calls.items() if call.output.requires_grad
         }  # not below no_grad() or detach()
-        try:
-            loss = self.loss(output, self.y)
-        except RAISED as error:
-            raise refusal("the loss does not take the model's output", error, output=output, targets=self.y) from error
-        grads = torch.autograd.grad(loss, list(reached.values()), allow_unused=True)
+        loss = value_at(run.model, output, self.y, self.loss)
+        grads = torch.autograd.grad(loss, list(reached.values()), allow_unused=True) if reached else ()
         self._start = {k: v.detach() for k, v in self._start.items()}
         self._delta = {key: g * len(self.y) for key, g in zip(reached, grads, strict=True) if g is not None}
         self._calls = {key: _still(call) for key, call in calls.items()}

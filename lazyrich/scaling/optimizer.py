@@ -170,11 +170,16 @@ def make_optimizer(optimizer: str, groups: list[dict[str, Any]], **options: Any)
     """The plain torch optimizer of a name, over ready parameter groups.
 
     Raises:
-        UsageError: for an optimizer that torch does not ship (its groups still come from ``plan.param_groups``), and for an option
-            that its class does not take.
+        UsageError: for an optimizer that torch does not ship (its groups still come from ``plan.param_groups``), for an option
+            that its class does not take, and for groups of nothing, as of a network that is wholly frozen.
     """
     is_entrywise(optimizer)
     refuse_unshipped(optimizer)
+    if not groups:
+        raise UsageError(
+            "got a model without a tensor that trains, expected at least one: none of its parameters has requires_grad; mend with "
+            "parameter.requires_grad_()"
+        )
     if optimizer in GRADIENT:
         options = {"momentum": momentum_of(optimizer), **options}
     kind = CLASSES.get(optimizer, MuonAdamW)

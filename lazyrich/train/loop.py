@@ -14,7 +14,7 @@ from lazyrich.errors import TrainError
 from lazyrich.family.family import seeded
 from lazyrich.train.loss import Loss, cross_entropy, refuse_labels
 from lazyrich.train.probe import Probe, Run
-from lazyrich.train.refusal import RAISED, refusal
+from lazyrich.train.refusal import RAISED, refusal, take_step
 
 Batches = Callable[[int], tuple[Tensor, Tensor]]
 
@@ -44,7 +44,8 @@ def train(
         The run: losses before each step, and ``diverged`` once a loss is not finite (training stops there).
 
     Raises:
-        TrainError: if the model does not take the data, with the reason in one line, or the steps are none.
+        TrainError: if the model does not take the data, with the reason in one line, the steps are none, or a rate is beyond what
+            the tensors' numbers hold.
 
     Example:
         >>> import lazyrich as lzr
@@ -123,7 +124,7 @@ def _step(model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tens
     optimizer.zero_grad()
     value = _value(model, x, y, loss)
     value.backward()
-    optimizer.step()
+    take_step(optimizer)
     return float(value.detach())
 
 
@@ -134,17 +135,33 @@ def _output(model: nn.Module, x: Tensor) -> Any:
         raise refusal("the model does not take the data", error, inputs=x) from error
 
 
-def _value(model: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> Tensor:
-    output = _output(model, x)
+def value_at(model: nn.Module, output: Any, y: Tensor, loss: Loss) -> Tensor:
+    """The loss of an output, as one number that training can follow down.
+
+    Raises:
+        TrainError: for a loss that does not take the output, is no single number, or has no gradient.
+
+    Example:
+        >>> net = nn.Linear(2, 1)
+        >>> value_at(net, net(torch.ones(3, 2)), torch.ones(3), lambda output, y: output.sum().detach())
+        Traceback (most recent call last):
+        ...
+        lazyrich.errors.TrainError: the loss depends on nothing that trains in Linear; ...
+    """
     try:
         value = loss(output, y)
     except RAISED as error:
         raise refusal("the loss does not take the model's output", error, output=output, targets=y) from error
     if not isinstance(value, Tensor) or value.dim() != 0:
-        got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+        got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"{type(value).__name__}, no tensor"
         raise TrainError(f"the loss must be one number, got {got}; average it over the batch")
     if not value.requires_grad:
         raise TrainError(
-            f"the loss depends on nothing that trains in {type(model).__name__}; has it parameters, and requires_grad?"
+            f"the loss depends on nothing that trains in {type(model).__name__}; has it parameters, and requires_grad? Does its "
+            "forward, or the loss, detach or run below no_grad()?"
         )
     return value
+
+
+def _value(model: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> Tensor:
+    return value_at(model, _output(model, x), y, loss)

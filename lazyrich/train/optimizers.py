@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lazyrich.errors import TrainError
+from lazyrich.train.refusal import take_step
 
 # what a member's entries do does not depend on their neighbours, so members with equal settings may share one tensor
 ENTRYWISE = ("SGD", "Adam", "AdamW", "Adagrad", "RMSprop", "Adamax", "NAdam", "RAdam", "Adadelta", "Rprop")
@@ -82,7 +83,7 @@ class StackedOptimizer:
         for at, span, tensor, _ in self._pieces:
             gradient = gradients[at]  # fused steps read raw memory: a transposed gradient would be taken for another one
             tensor.grad = None if gradient is None else gradient[_index(span)].contiguous()
-        self._inner.step()
+        take_step(self._inner)
         for optimizer in self._optimizers:
             if hasattr(optimizer.step, "_wrapped_by_lr_sched"):
                 optimizer._opt_called = True  # type: ignore[missing-attribute]  # what torch notes in a step, so that schedules see that one was made

@@ -193,7 +193,7 @@ def test_denoising_shows_disturbed_inputs_and_asks_for_the_clean_ones():
 
 @pytest.mark.parametrize(
     ("changes", "says"),
-    [({"noise": -1.0}, "gaussian = -1"), ({"warm_up": 5}, "which has no objective"),
+    [({"noise": -1.0}, "got noise = -1"), ({"warm_up": 5}, "which has no objective"),
      ({"masked": 1.0}, "masked = 1"), ({"beta": -1.0}, "beta = -1"),
      ({"factory": lambda n: Pair(nn.Linear(64, 4), lzr.zoo.MLP(n, 2, 4, 64)), "starts": ["default", "transposed"]},
       "start 'transposed' does not suit this network: .*no mirror images.*leave this start out")],

@@ -380,6 +380,21 @@ def images(width):
     return Pair(nn.Sequential(nn.Conv2d(1, width, 3), nn.Flatten(), nn.Linear(36 * width, 4)), upward)
 
 
+class Code(Pair):
+    def forward(self, x):
+        return self.encoder(x)
+
+
+class Still(Pair):
+    @torch.no_grad()
+    def forward(self, x):
+        return super().forward(x)
+
+
+def halves_of(width):
+    return nn.Linear(64, width), nn.Linear(width, 64)
+
+
 def broken(model, x, seed):
     raise ZeroDivisionError("by zero\nand more")
 
@@ -438,6 +453,12 @@ def test_the_help_names_every_optimizer_that_trains(capsys, verb):
             {"factory": lambda width: Pair(nn.Linear(64, 4), upward)},
             r"of shape \(1, 8, 8\), expected \(64,\).*end it with nn.Flatten",
         ),
+        (
+            {"factory": lambda width: Code(*halves_of(width))},
+            r"the model returns .*let its forward return decoder\(encoder\(x\)\)",
+        ),
+        ({"factory": lambda width: Still(*halves_of(width))}, r"^the loss depends on nothing that trains .*no_grad"),
+        ({"factory": lambda width: Pair(*halves_of(width)).requires_grad_(False)}, "^the loss depends on nothing that trains"),
         ({"optimizers": [3]}, "got 3 among optimizers"),
         ({"starts": [None]}, "got start None, expected a name"),
         ({"data": (torch.ones(50, 8), torch.zeros(50, dtype=torch.int64))}, "all samples are equal"),

@@ -173,6 +173,7 @@ def test_a_factory_that_cannot_serve_is_refused(factory: str, says: list[str], c
         (["--loss", "hinge"], ["hinge", "cross_entropy"]),
         (["--device", "cuda:99"], ["cuda:99"]),
         (["--device", "toaster"], ["toaster"]),
+        (["--device", "meta"], ["meta", "try cpu"]),
         (["--roles", "conv"], ["conv", "="]),
         (["--roles", "0.weight=boss"], ["boss", "hidden"]),
         (["--roles", "nothing*=hidden"], ["nothing*"]),
@@ -387,3 +388,41 @@ def test_a_plan_that_cannot_be_written_is_refused_before_its_table(capsys: pytes
 )
 def test_the_other_verbs_refuse_alike(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     refusal(capsys, *words)
+
+
+UNTRAINED = """
+import torch
+from torch import nn
+
+base = lambda width: nn.Sequential(nn.Linear(64, width), nn.Tanh(), nn.Linear(width, 10))
+frozen = lambda width: base(width).requires_grad_(False)
+
+
+class Silent(nn.Sequential):
+    @torch.no_grad()
+    def forward(self, x):
+        return super().forward(x)
+
+
+silent = lambda width: Silent(*base(width))
+detached = lambda output, y: output.sum().detach()
+number = lambda output, y: 3.0
+several = lambda output, y: output
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["untrained.py:frozen"], "without a tensor that trains"),
+        (["untrained.py:silent"], "below no_grad()"),
+        (["untrained.py:base", "--loss", "untrained.py:detached"], "the loss, detach"),
+        (["untrained.py:base", "--loss", "untrained.py:number"], "got float, no tensor; average"),
+        (["untrained.py:base", "--loss", "untrained.py:several"], "got shape (16, 10); average"),
+        (["untrained.py:base", "--lr", "1e38"], "got learning rates up to 1e+38"),
+        (["untrained.py:base", "--lr", "1e39", "--optimizer", "sgd"], "expected numbers that float32 holds"),
+    ],
+)
+def test_what_no_step_can_be_taken_with_is_refused(words: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("untrained.py").write_text(UNTRAINED)
+    assert says in refusal(capsys, "check", *words, *TINY)

@@ -19,6 +19,15 @@ def relu(width):
     return nn.Sequential(nn.Linear(64, width), nn.ReLU(), nn.Linear(width, 1))
 
 
+class Named(nn.Sequential):
+    def forward(self, x):
+        return {"logits": super().forward(x)}
+
+
+def named(width):
+    return Named(*relu(width))
+
+
 def skipping(width):
     from lazyrich.family.zoo import ResidualMLP
     return ResidualMLP(width, outputs=1)
@@ -116,6 +125,7 @@ def test_the_example_of_the_help_runs(capsys: pytest.CaptureFixture[str]) -> Non
         (["net.py:missing"], "missing"),
         (["net.py:skipping", *PAIR], "covers fully connected networks"),
         (["net.py:normed", *PAIR], "covers fully connected networks"),
+        (["net.py:named", *PAIR], "returns dict, expected one tensor"),
         (["net.py:relu"], "10 classes for a network of 1 output;"),
         (["net.py:relu", "--classes", "3", "11"], "no sample of class 11"),
         (["net.py:relu", "--classes", "3"], "two or more different ones"),

@@ -115,7 +115,7 @@ def test_what_cannot_be_trained_with_is_refused():
         ((model, None, lambda step: (x, x), mse), "got optimizer NoneType"),
         ((model, sgd, None, mse), "got batches NoneType and loss function"),
         ((model, sgd, lambda step: x, mse), "gave Tensor, expected a pair"),
-        ((model, sgd, lambda step: (x, x), lambda out, y: None), "must be one number, got NoneType"),
+        ((model, sgd, lambda step: (x, x), lambda out, y: None), "must be one number, got NoneType, no tensor"),
         ((nn.ReLU(), sgd, lambda step: (x, x), mse), "depends on nothing that trains in ReLU"),
     ]:
         with pytest.raises(TrainError, match=words):
