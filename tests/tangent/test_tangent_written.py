@@ -35,6 +35,10 @@ def square(t):
     return drawn(4, 4) + t * drawn(4, 4, seed=1)
 
 
+def waves(t):
+    return torch.complex(square(t), square(2 * t).mT)[:3, :3]
+
+
 def definite(t):
     return square(t) @ square(t).mT + torch.eye(4, **f64)
 
@@ -78,6 +82,8 @@ LINES = {
     "det": lambda t: square(t).det(),
     "slogdet": lambda t: torch.linalg.slogdet(square(t))[1],
     "logdet": lambda t: torch.logdet(definite(t)),
+    "slogdet of complex numbers": lambda t: torch.view_as_real(torch.stack(torch.linalg.slogdet(waves(t)))),
+    "logdet of complex numbers": lambda t: torch.view_as_real(torch.logdet(waves(t))),
     "cholesky_inverse": lambda t: torch.cholesky_inverse(torch.linalg.cholesky(definite(t))),
     "eigh": lambda t: whitened(*torch.linalg.eigh(definite(t))),
     "eigenvectors": lambda t: torch.linalg.eigh(definite(t)).eigenvectors.square(),
