@@ -314,6 +314,7 @@ def test_early_stopping_fits_each_mode_in_its_own_time(model: Linear) -> None:
     torch.testing.assert_close(stop.degrees_of_freedom, stop.filter.sum(1))
     assert stop.rows()[1]["ridge"] == pytest.approx(2 * N)
     assert "ridge" in str(stop)
+    assert float(early_stopping(theta_dd, [1.0], loss="mse", outputs=K).ridge) == pytest.approx(N * K / 2)
     heavy = early_stopping(theta_dd, [1000.0], lr=1e-3, momentum=0.9)  # momentum m trains 1/(1-m) times as fast
     assert float(heavy.ridge) == pytest.approx(0.1)
     plain = early_stopping(theta_dd, [1000.0], lr=1e-2)
