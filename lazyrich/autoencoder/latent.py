@@ -99,7 +99,7 @@ def used(z: Tensor, floor: float = 1e-3) -> int:
     check_samples(z, "z")
     check_sizes(floor=floor)
     values = torch.linalg.svdvals((z - z.mean(0)).double()).square()
-    return 0 if float(values[0]) == 0 else int((values > floor * values[0]).sum())
+    return int((values > floor * values[0]).sum())
 
 
 def _said(z: Any) -> str:

@@ -84,6 +84,10 @@ def cost(regret: float, error: float) -> str:
     Example:
         >>> cost(0.25, 0.18), cost(0.25, 5.0)
         ('that costs 25 ± 18% of what training gains', 'that costs 25% (± more than 100) of what training gains')
+        >>> cost(math.nan, math.nan), cost(1.0, 0.1), cost(math.inf, math.nan)
+        ('training gains nothing at any rate', 'training ends no lower than it began', 'training diverges')
+        >>> cost(0.0, 0.0), cost(2e-4, 0.004)
+        ('that costs nothing that can be seen', 'that costs nothing that can be seen (0 ± 0.4%)')
     """
     if math.isnan(regret):
         return "training gains nothing at any rate"
@@ -103,8 +107,8 @@ def percent(value: float, error: float) -> str:
     """A regret as a cell of a table.
 
     Example:
-        >>> percent(0.3538, 5.2532), percent(0.0571, 0.053), percent(math.inf, math.nan)
-        ('35.38 ± >100%', '5.71 ± 5.30%', 'diverges')
+        >>> percent(0.3538, 5.2532), percent(0.0571, 0.053), percent(math.inf, math.nan), percent(math.nan, math.nan)
+        ('35.38 ± >100%', '5.71 ± 5.30%', 'diverges', 'undefined')
     """
     known = (f" ± {100 * error:.2f}" if error <= 1 else " ± >100") if math.isfinite(error) else ""
     return "diverges" if math.isinf(value) else ("undefined" if math.isnan(value) else f"{100 * value:.2f}{known}%")

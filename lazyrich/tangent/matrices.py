@@ -72,12 +72,16 @@ def _det(A: Tensor) -> Tensor:
 
 def _slogdet(A: Tensor) -> Any:
     sign, diagonal = _signed(A)
-    return PAIRS.linalg_slogdet((sign * diagonal.detach().sgn().prod(-1), diagonal.abs().log().sum(-1)))
+    if not A.is_complex():
+        return PAIRS.linalg_slogdet((sign * diagonal.detach().sgn().prod(-1), diagonal.abs().log().sum(-1)))
+    both = diagonal.log().sum(-1)  # the logarithm of the size, and the phase, which moves too
+    regular = diagonal.detach().abs().sgn().prod(-1)
+    return PAIRS.linalg_slogdet((sign * regular * (1j * both.imag).exp(), both.real))
 
 
 def _logdet(input: Tensor) -> Tensor:
     sign, size = _slogdet(input)
-    return size + 1j * sign.angle() if sign.is_complex() else torch.where(sign < 0, torch.nan, size)
+    return size + sign.log() if sign.is_complex() else torch.where(sign < 0, torch.nan, size)
 
 
 def _reflections(input: Tensor, tau: Tensor) -> Tensor:

@@ -282,6 +282,12 @@ def test_arguments_that_mean_nothing_are_refused_in_words(call, says):
         call()
 
 
+class Twice(nn.Sequential):
+    def forward(self, x):
+        h = super().forward(x)
+        return h, -h
+
+
 def test_codes_and_stretches():
     net = lzr.zoo.autoencoder(16)
     z = codes(net.encoder, torch.randn(30, 64))
@@ -293,8 +299,12 @@ def test_codes_and_stretches():
     )
     torch.testing.assert_close(found.largest, referee[:, 0])
     torch.testing.assert_close(found.smallest, referee[:, -1])
+    torch.testing.assert_close(found.volume, referee.log().mean(1))
+    both = Twice(net.encoder)  # as one that returns means and log-variances
+    torch.testing.assert_close(codes(both, torch.ones(2, 64)), net.encoder(torch.ones(2, 64)).detach())
     assert used(torch.cat([z, 0 * z], 1)) == used(z)
     assert used(torch.zeros(3, 2)) == 0
+    assert used(torch.diag(torch.tensor([1.0, 0.1, 0.02]))) == 2  # by variances: a thousandth of the largest is the floor
     for bad in (z[0], torch.zeros(0, 3)):
         with pytest.raises(AutoencoderError, match="expected \\(samples, k\\) with at least one"):
             used(bad)

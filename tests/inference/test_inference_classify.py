@@ -28,6 +28,7 @@ def test_targets_of_ten_classes_are_those_of_lee_et_al() -> None:
         (torch.tensor([-1, 0]), None, "whole numbers from 0"),
         (torch.tensor([0.5]), None, "whole numbers from 0"),
         (torch.zeros(2, 2), None, "one class a sample"),
+        (torch.zeros(0), None, "one class a sample"),
     ],
 )
 def test_bad_labels_are_refused_in_words(labels: Tensor, classes: int | None, complaint: str) -> None:

@@ -287,6 +287,7 @@ def test_the_largest_learning_rate_of_an_operator_is_that_of_its_matrix(model: L
         ({"outputs": math.nan}, "got outputs = nan"),
         ({"outputs": "3"}, "got outputs = '3'"),
         ({"momentum": "0"}, "got momentum '0'"),
+        ({"momentum": 1.0}, "got momentum 1.0"),
         ({"loss": ["sum"]}, r"got loss \['sum'\]"),
     ],
 )
@@ -313,6 +314,7 @@ def test_early_stopping_fits_each_mode_in_its_own_time(model: Linear) -> None:
     torch.testing.assert_close(stop.degrees_of_freedom, stop.filter.sum(1))
     assert stop.rows()[1]["ridge"] == pytest.approx(2 * N)
     assert "ridge" in str(stop)
+    assert float(early_stopping(theta_dd, [1.0], loss="mse", outputs=K).ridge) == pytest.approx(N * K / 2)
     heavy = early_stopping(theta_dd, [1000.0], lr=1e-3, momentum=0.9)  # momentum m trains 1/(1-m) times as fast
     assert float(heavy.ridge) == pytest.approx(0.1)
     plain = early_stopping(theta_dd, [1000.0], lr=1e-2)
@@ -345,6 +347,7 @@ def test_the_equivalent_ridge_lets_through_nearly_what_stopping_does() -> None:
         ({"t": [0.0, math.nan]}, "negative or NaN"),
         ({"t": []}, "expected a number or a list"),
         ({"t": 1.5, "discrete": True}, "whole numbers of steps"),
+        ({"t": 2.0**53, "discrete": True}, "whole numbers of steps"),
         ({"lr": 0.0}, "expected a learning rate"),
         ({"momentum": 1.0}, "at least 0 and below 1"),
         ({"lr": "3"}, "got lr '3', expected a learning rate"),

@@ -136,6 +136,7 @@ def test_leave_one_out_is_literally_leaving_one_out(problem: dict[str, Tensor]) 
         assert float(found.log_density[i]) == pytest.approx(float(gaussian.log_prob(y[i]).sum()), abs=1e-8)
     assert found.error == pytest.approx(float((found.mean - y).square().mean()))
     assert leave_one_out(k, y[:, 0], noise=noise).mean.shape == (N,)
+    torch.testing.assert_close(leave_one_out(2 * k, y, noise=noise, relative=True).mean, found.mean)  # of a diagonal of twos
 
 
 def test_a_singular_gram_names_its_eigenvalue_condition_and_duplicates(problem: dict[str, Tensor]) -> None:

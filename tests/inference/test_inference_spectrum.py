@@ -91,6 +91,8 @@ def test_kappa_and_the_conservation_of_learnability(digits: tuple[Tensor, Tensor
     for i, n in enumerate((5, 50)):
         assert float(curve.learnability[i].sum() + 0.1 / curve.kappa[i]) == pytest.approx(n, rel=1e-9)
     assert float(curve.coefficients.sum()) == pytest.approx(float(y[:300].square().mean()))
+    large = learning_curve(torch.eye(4), torch.ones(4), [2], ridge=50.0)  # far above the kernel
+    assert float(large.learnability.sum() + 50 / large.kappa) == pytest.approx(2, rel=1e-9)
     assert list(curve.rows()[0]) == ["n", "test_error", "train_error", "kappa", "overfitting"]
     assert len(str(curve).splitlines()) == 3
 

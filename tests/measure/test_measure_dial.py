@@ -311,6 +311,8 @@ def test_a_loss_that_grew_and_a_tie_are_told():
     assert "generalises alike at every richness that was tried (test loss 1)" in tied.sentence
     better = summed(seeded((0.1, 1.0), [(1.0, 1.05), (0.5, 0.51)]), (0.1, 1.0))
     assert "generalises best at gamma_0 = 1, the largest that was tried (test loss 0.505)" in better.sentence
+    first = summed(seeded((0.1, 1.0), [(0.5, 0.51), (1.0, 1.05)]), (0.1, 1.0))
+    assert "generalises best at gamma_0 = 0.1, the smallest that was tried (test loss 0.505)" in first.sentence
     inside = summed(seeded((0.01, 0.1, 1.0), [(0.9, 0.91), (0.5, 0.51), (0.9, 0.91)]), (0.01, 0.1, 1.0))
     assert "generalises best at gamma_0 = 0.1 (test loss 0.505)" in inside.sentence
 

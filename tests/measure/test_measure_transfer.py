@@ -10,9 +10,11 @@ import torch
 
 import lazyrich as lzr
 from lazyrich.errors import LazyrichError, SweepError, Unfinished, UsageError
+from lazyrich.measure.debt import debts
 from lazyrich.measure.optimum import _stable, loss_at, optimum
 from lazyrich.measure.slope import fit_slope
 from lazyrich.measure.transfer_result import TransferResult, summarise, transferred
+from lazyrich.scaling.obligation import Obligation
 from lazyrich.sweep import Store
 
 LRS = [2.0**k for k in range(-8, 1)]
@@ -659,6 +661,17 @@ def test_unmet_obligations_are_said_with_their_mend_and_a_plan_without_any_says_
     assert [found.settings["obligations met"] for found in (owed, paid)] == ["no", "yes"]
     none = lzr.transfer(lzr.plan(PAIR, lzr.mup(), "adam"), **SMALL | {"seeds": 1, "steps": 1})
     assert none.settings["obligations met"] == "none"
+
+
+def test_a_debt_names_a_few_places_and_counts_the_others():
+    between = [torch.nn.Identity() for _ in range(6)]
+    family = lzr.Family(lambda n: torch.nn.Sequential(torch.nn.Linear(3, n), *between, torch.nn.Linear(n, 2)), base=8)
+    plan = lzr.plan(family, lzr.mup(), "adam")
+    owed = tuple(Obligation("residual branch", str(i), "scale it", -1.0, 2.0) for i in range(1, 7))  # one branch each, not two
+    plan = dataclasses.replace(plan, obligations=owed)
+    (line,) = debts([plan], [8, 16], meet=False)
+    assert line.startswith("unmet: residual branch at 1, 2, 3, 4 and 2 more: scale it; meet it with ")
+    assert debts([plan], [8, 16], meet=True) == ()
 
 
 def test_branches_of_the_tuned_depth_owe_nothing_and_deeper_ones_do():

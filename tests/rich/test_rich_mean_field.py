@@ -142,6 +142,8 @@ def test_what_makes_no_sense_is_refused():
         problem.closure().follow(theta[:, :1], [1.0, 0.5])
     with pytest.raises(RichError, match="coincide"):
         entropy(torch.zeros(9, 2))
+    with pytest.raises(RichError, match="got 4 points, expected more than 4"):
+        entropy(torch.eye(4))
     with pytest.raises(RichError, match="cannot be followed"):
         Closure(lambda r: r, lambda m: -(m[0] ** 4)).follow(torch.ones(2, 1), [0.0, 50.0])
 

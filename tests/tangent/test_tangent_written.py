@@ -35,6 +35,10 @@ def square(t):
     return drawn(4, 4) + t * drawn(4, 4, seed=1)
 
 
+def waves(t):
+    return torch.complex(square(t), square(2 * t).mT)[:3, :3]
+
+
 def definite(t):
     return square(t) @ square(t).mT + torch.eye(4, **f64)
 
@@ -78,6 +82,8 @@ LINES = {
     "det": lambda t: square(t).det(),
     "slogdet": lambda t: torch.linalg.slogdet(square(t))[1],
     "logdet": lambda t: torch.logdet(definite(t)),
+    "slogdet of complex numbers": lambda t: torch.view_as_real(torch.stack(torch.linalg.slogdet(waves(t)))),
+    "logdet of complex numbers": lambda t: torch.view_as_real(torch.logdet(waves(t))),
     "cholesky_inverse": lambda t: torch.cholesky_inverse(torch.linalg.cholesky(definite(t))),
     "eigh": lambda t: whitened(*torch.linalg.eigh(definite(t))),
     "eigenvectors": lambda t: torch.linalg.eigh(definite(t)).eigenvectors.square(),
@@ -183,6 +189,23 @@ def test_bags_of_embeddings_are_torchs_and_have_forward_derivatives(options, giv
     torch.testing.assert_close(ntk_of(net, x).transpose(1, 2).reshape(6, 6), jacobian @ jacobian.T)
 
 
+@pytest.mark.parametrize("mode", ["sum", "mean", "max"])
+@pytest.mark.parametrize("options", [{"padding_idx": -6}, {"scale_grad_by_freq": True}], ids=["from the end", "by frequency"])
+def test_bags_called_as_a_function_have_the_values_and_gradients_of_torch(mode, options):
+    table, x = drawn(7, 5).clone().requires_grad_(), torch.tensor([[0, 1, 2, 5], [1, 1, 1, 1], [6, 5, 1, 4]])
+    if mode == "max" and "scale_grad_by_freq" in options:
+        options = {}  # which torch has not
+    found, plain = (f(x, table, mode=mode, **options) for f in (bags.bag, F.embedding_bag))
+    torch.testing.assert_close(found, plain)
+    one, other = (torch.autograd.grad((f * drawn(3, 5)).sum(), table)[0] for f in (found, plain))
+    torch.testing.assert_close(one, other)
+
+
+def test_weights_of_rows_are_for_sums_as_in_torch():
+    with pytest.raises(NotImplementedError, match="mode='sum'"):
+        bags.bag(torch.zeros(2, 3).long(), drawn(7, 5), mode="mean", per_sample_weights=drawn(2, 3))
+
+
 @pytest.mark.parametrize("part", [torch.abs, torch.angle])
 def test_expansions_to_any_order_take_the_moduli_of_waves(part):
     class Moduli(nn.Module):
@@ -205,6 +228,7 @@ def test_expansions_to_any_order_take_the_moduli_of_waves(part):
     assert all(bool(g.isfinite().all()) for g in torch.autograd.grad(found.sum(), list(expanded.parameters())))
 
 
+@pytest.mark.filterwarnings("ignore:size_average and reduce args")
 def test_written_lengths_keep_the_other_orders_and_shapes():
     x, y = drawn(3, 4, 5), drawn(3, 2, 5, seed=1)
     calls = [
@@ -220,10 +244,29 @@ def test_written_lengths_keep_the_other_orders_and_shapes():
         (torch.renorm, (x, 1, -1, 2.0), {}), (F.pdist, (x[0], 1.0), {}), (F.huber_loss, (x, x**2), {"delta": 0.5}),
         (F.huber_loss, (x, x**2, "sum"), {}), (F.triplet_margin_loss, (x, x**2, 2 * x), {"reduction": "sum", "p": 3.0}),
         (torch.norm, (x[0, 0, 0], 3), {}), (torch.std_mean, (x, -1), {"keepdim": True}),
+        (torch.linalg.norm, (x[0].float(),), {"dtype": torch.float64}),
+        (torch.linalg.matrix_norm, (x.float(),), {"dtype": torch.float64}), (F.cosine_similarity, (0 * x, y[:, :1], -1), {}),
+        (F.normalize, (0 * x,), {}), (F.triplet_margin_loss, (x, x**2, 2 * x), {"size_average": False}),
         (F.pairwise_distance, (x, y[:, :1]), {}), (F.cosine_similarity, (x, y[:, :1], -1), {}),
     ]  # fmt: skip
     for func, args, kwargs in calls:
         torch.testing.assert_close(WRITTEN[func](*args, **kwargs), func(*args, **kwargs))
+
+
+def test_written_matrices_keep_signs_and_shapes():
+    many = drawn(6, 3, 3)  # determinants of both signs
+    lower = torch.linalg.cholesky(many @ many.mT)
+    calls = [
+        (torch.linalg.slogdet, (many,), {}), (torch.logdet, (many,), {}), (torch.linalg.det, (many,), {}),
+        (torch.cholesky_inverse, (lower,), {}), (torch.cholesky_inverse, (lower.mT,), {"upper": True}),
+        (torch.linalg.solve, (many, drawn(6, 3)), {}), (torch.linalg.solve, (many, drawn(3, 2)), {}),
+        (torch.linalg.householder_product, (drawn(5, 3), drawn(2)), {}),
+        (torch.linalg.tensorsolve, (drawn(3, 6, 2), drawn(3, 2)), {"dims": (1,)}),
+    ]  # fmt: skip
+    assert bool(torch.logdet(many).isnan().any())
+    for func, args, kwargs in calls:
+        found = WRITTEN[func](*args, **kwargs)
+        torch.testing.assert_close(found, func(*args, **kwargs), equal_nan=True, msg=lambda m, func=func: f"{func}: {m}")
 
 
 MAPS = {
