@@ -12,7 +12,6 @@ import lazyrich as lzr
 from lazyrich import compiled
 from lazyrich.gaussian import rectifier_loop
 from lazyrich.lazy.rule import affine_loop, convolution
-from lazyrich.lazy.rule.window_loop import Slide, slide
 
 pytestmark = pytest.mark.skipif(not compiled.start(), reason="numba, or torch's OpenMP library, is not here")
 
@@ -107,10 +106,3 @@ def test_without_a_working_compiler_kernels_are_as_before(monkeypatch):
     assert compiled.start()
     torch.testing.assert_close(k.ntk(x), plain, rtol=0, atol=0)
     assert tried
-
-
-def test_long_shifts_against_each_other():
-    rows, shifts = torch.randn(3, 6, dtype=torch.float64), (1, 2, -4, 4)
-    masks = [torch.tensor([float(0 <= j + by < 6) for j in range(6)], dtype=torch.float64) for by in shifts]
-    expected = [[sum(float(row[j + by]) for by in (0, *shifts) if 0 <= j + by < 6) for j in range(6)] for row in rows]
-    torch.testing.assert_close(slide(rows, Slide.of([list(zip(shifts, masks, strict=True))])).tolist(), expected)

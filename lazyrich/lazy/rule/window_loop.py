@@ -71,8 +71,7 @@ def loop(dtype: torch.dtype) -> Callable[[Sequence[Tensor | np.ndarray], int], N
     @njit
     def pair(out, below, row, by1, mask1, by2, mask2):
         n = len(row)
-        low = max(0, -by1, -by2)
-        high = max(low, n - max(0, by1, by2))  # two long shifts against each other leave no inside
+        low, high = max(0, -by1, -by2), n - max(0, by1, by2)
         border(out, below, row, by1, mask1, by2, mask2, 0, low)
         here = slice(low, high)
         first, second = row[low + by1 : high + by1], row[low + by2 : high + by2]
