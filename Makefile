@@ -16,7 +16,7 @@ $(VENV)/.ok: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "lazyrich needs Python 3.10 or newer: make PYTHON=python3.11 ..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --disable-pip-version-check uv
-	UV_FIND_LINKS="$${PIP_FIND_LINKS:-}" VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install -q $(PIP_ARGS) -e '.[dev]'
+	UV_FIND_LINKS="$${PIP_FIND_LINKS:-}" VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install -q --compile-bytecode $(PIP_ARGS) -e '.[dev]'
 	touch $@
 
 demo: $(VENV)/.ok ## check a classifier and an autoencoder of real images; ends with the page to open

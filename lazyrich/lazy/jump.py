@@ -32,7 +32,7 @@ def tell(call: Call, curve: Curve, known: Dual) -> None:
             "kernel is right, k.nngp(x)",
             stacklevel=2,
         )
-    elif endless and jumps(curve.function, REACH * float(q) ** 0.5):
+    elif endless and bool(known.variance(q).isfinite()) and jumps(curve.function, REACH * float(q) ** 0.5):
         raise call.refuse(
             "it jumps, or is as steep as a root, so its derivative has no finite second moment and the tangent kernel of an input "
             "with itself is infinite",
