@@ -45,8 +45,8 @@ def vectors(call: Call, learned: Weight, weight: Weight, axis: int, full: bool) 
     if [size for size in shape if isinstance(size, Batch)] != [Batch()] or isinstance(shape[axis], Batch):
         raise call.refuse(
             f"it multiplies two parameters, '{learned.name}' and '{weight.name}', and no sample",
-            f"multiply a branch by one after the other, or, of learned vectors, repeat '{learned.name}' for every sample before, as by "
-            ".expand(x.shape[0], -1, -1)",
+            f"multiply a branch by one after the other, or, of learned vectors, repeat '{learned.name}' for every sample before, "
+            "as by .expand(x.shape[0], -1, -1)",
         )
     layout = plain(shape, axis % len(shape))
     sizes, inputs = [a.size for a in layout.positions], call.run.inputs
