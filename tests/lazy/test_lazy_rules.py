@@ -74,11 +74,29 @@ def assert_agree(estimate: Estimate, nngp: Tensor, ntk: Tensor, slack: float) ->
 
 
 @pytest.mark.parametrize("name", marked(CASES, ROUGH_CASES))
-def test_agrees_with_finite_networks(name):
-    case = CASES[name]
-    kernel = of(name)
+def test_agrees_with_finite_networks_and_parts_are_parts_of_the_whole(name):
+    case, kernel = CASES[name], of(name)  # traced once for both claims
     estimate = monte_carlo(kernel, case.factory, case.width, case.x, case.draws, case.forward_draws)
     assert_agree(estimate, *kernel(case.x), slack=case.slack / case.width)
+    if not case.train:  # dropout in training knows which samples are the same only within one call
+        assert_parts(kernel, case)
+
+
+def assert_parts(kernel, case):
+    """Two equal batches, rectangles, single samples and the diagonal, each computed by itself; and positive definiteness."""
+    near = case.rough if case.x.is_floating_point() else 1e-5  # tokens give kernels in float32
+    nngp, ntk = kernel(case.x)
+    twice = kernel(case.x, case.x.clone())
+    oblong = kernel(case.x[:2], case.x[1:])
+    torch.testing.assert_close(kernel.nngp(case.x), nngp, rtol=near, atol=near)  # by itself, without the tangent kernel
+    single = kernel(case.x[1:2], case.x[:2])
+    for whole, two, part, one, get in zip((nngp, ntk), twice, oblong, single, ("nngp", "ntk"), strict=True):
+        for got, expected in ((two, whole), (part, whole[:2, 1:]), (one, whole[1:2, :2])):
+            assert float((got - expected).abs().max() / whole.abs().max()) < near
+        diagonal = whole.diagonal(dim1=0, dim2=1).movedim(-1, 0)
+        torch.testing.assert_close(kernel.diagonal(case.x, get), diagonal, rtol=near / 10, atol=near / 10)
+        eigenvalues = torch.linalg.eigvalsh(whole.flatten(2).movedim(-1, 0) if whole.dim() > 2 else whole)
+        assert float(eigenvalues.min()) > -near * float(eigenvalues.max())
 
 
 @pytest.mark.parametrize("wrap", [lambda y: {"y": y}, lambda y: [y], lambda y: (y, None)], ids=["dict", "list", "tuple"])
@@ -113,28 +131,6 @@ def test_agrees_with_wide_networks(name):
     width = 4 * case.width
     estimate = monte_carlo(kernel, case.factory, width, case.x, 2 * case.draws, 4 * case.forward_draws, outputs=8, seed=1)
     assert_agree(estimate, *kernel(case.x), slack=case.slack / width)
-
-
-@pytest.mark.parametrize("name", marked([name for name, case in CASES.items() if not case.train], ROUGH_CASES))
-def test_parts_are_parts_of_the_whole(name):
-    """Two equal batches, rectangles, single samples and the diagonal, each computed by itself; and positive definiteness.
-
-    Dropout in training is left out: it knows which samples are the same only within one call.
-    """
-    case, kernel = CASES[name], of(name)
-    near = case.rough if case.x.is_floating_point() else 1e-5  # tokens give kernels in float32
-    nngp, ntk = kernel(case.x)
-    twice = kernel(case.x, case.x.clone())
-    oblong = kernel(case.x[:2], case.x[1:])
-    torch.testing.assert_close(kernel.nngp(case.x), nngp, rtol=near, atol=near)  # by itself, without the tangent kernel
-    single = kernel(case.x[1:2], case.x[:2])
-    for whole, two, part, one, get in zip((nngp, ntk), twice, oblong, single, ("nngp", "ntk"), strict=True):
-        for got, expected in ((two, whole), (part, whole[:2, 1:]), (one, whole[1:2, :2])):
-            assert float((got - expected).abs().max() / whole.abs().max()) < near
-        diagonal = whole.diagonal(dim1=0, dim2=1).movedim(-1, 0)
-        torch.testing.assert_close(kernel.diagonal(case.x, get), diagonal, rtol=near / 10, atol=near / 10)
-        eigenvalues = torch.linalg.eigvalsh(whole.flatten(2).movedim(-1, 0) if whole.dim() > 2 else whole)
-        assert float(eigenvalues.min()) > -near * float(eigenvalues.max())
 
 
 @pytest.fixture
