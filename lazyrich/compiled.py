@@ -4,7 +4,7 @@ A formula of twenty operations in torch reads and writes its arrays twenty times
 wait for torch's, which keep turning on their cores between two operations, so loops are given to torch's team, by the library
 of OpenMP that torch was linked with (GNU's; elsewhere than on Linux there are no loops).
 
-Compiling takes about two seconds. It begins when what could have gone by loops has taken about as long without them, so nobody
+Compiling takes two to five seconds. It begins when what could have gone by loops has taken about as long without them, so nobody
 waits more than twice as long as with the better choice, and small work never waits.
 """
 
