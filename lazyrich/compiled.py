@@ -63,6 +63,16 @@ def start() -> bool:
     return _possible()
 
 
+def real(dtype: torch.dtype) -> type[np.floating]:
+    """NumPy's name of a precision that loops know.
+
+    Example:
+        >>> real(torch.float32).__name__
+        'float32'
+    """
+    return np.float32 if dtype == torch.float32 else np.float64
+
+
 @functools.cache
 def _possible() -> bool:
     return importlib.util.find_spec("numba") is not None and team() is not None

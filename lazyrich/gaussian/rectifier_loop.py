@@ -31,7 +31,7 @@ def rectify(c: Tensor, scales: Sequence[Tensor], weights: tuple[float, float], k
     walk = _walk(tuple(t.expand(kernel.shape).stride() for t in arrays), tuple(kernel.shape))
     if walk is None or not compiled.due(_loop, kernel, c, *scales):
         return False
-    numbers = np.array(weights, dtype=np.float32 if kernel.dtype == torch.float32 else np.float64)
+    numbers = np.array(weights, compiled.real(kernel.dtype))
     _loop(kernel.dtype)((*arrays, walk, numbers), kernel.numel())
     return True
 
@@ -68,8 +68,8 @@ def _loop(dtype: torch.dtype) -> Callable[[Sequence[Tensor | np.ndarray], int], 
     """For one precision: row by row, the first root being one number a row or one an entry."""
     from numba import carray, njit
 
-    real = np.float32 if dtype == torch.float32 else np.float64
-    share, entry = compiled.share(), _entry(real)
+    real, share = compiled.real(dtype), compiled.share()
+    entry = _entry(real)
 
     @njit(error_model="numpy", fastmath=CONTRACT)
     def row(c, high1, low1, high2, low2, root2, half, bend, kernel, slope):

@@ -106,3 +106,12 @@ def test_without_a_working_compiler_kernels_are_as_before(monkeypatch):
     assert compiled.start()
     torch.testing.assert_close(k.ntk(x), plain, rtol=0, atol=0)
     assert tried
+
+
+def test_windows_that_no_loop_takes_are_not_counted_for_one(monkeypatch):
+    asked, due = [], compiled.due
+    monkeypatch.setattr(compiled, "due", lambda loop, *arrays: asked.append(loop) or due(loop, *arrays))
+    net = nn.Sequential(nn.Conv2d(2, 8, 1), nn.ReLU(), nn.Conv2d(8, 8, 1), nn.Flatten(), nn.Linear(8 * 6, 1))
+    lzr.kernel(net).ntk(torch.randn(3, 2, 2, 3, dtype=torch.float64))
+    assert asked
+    assert convolution.loop not in asked

@@ -28,8 +28,7 @@ def combine(nngp: Tensor, ntk: Tensor, numbers: tuple[float, float, float, float
     fits = nngp.shape == ntk.shape and nngp.is_contiguous() and ntk.is_contiguous()
     if not fits or not compiled.due(_loop, ntk, nngp):
         return False
-    real = np.float32 if nngp.dtype == torch.float32 else np.float64
-    _loop(nngp.dtype)((nngp, ntk, np.array(numbers, real), np.array([nngp.numel()])), nngp.numel())
+    _loop(nngp.dtype)((nngp, ntk, np.array(numbers, compiled.real(nngp.dtype)), np.array([nngp.numel()])), nngp.numel())
     return True
 
 
@@ -38,8 +37,7 @@ def _loop(dtype: torch.dtype) -> Callable[[Sequence[Tensor | np.ndarray], int], 
     """For one precision."""
     from numba import carray, njit
 
-    real = np.float32 if dtype == torch.float32 else np.float64
-    share = compiled.share()
+    real, share = compiled.real(dtype), compiled.share()
 
     @njit(fastmath={"contract"})
     def layer(nngp, ntk, w, b, rate, offset):

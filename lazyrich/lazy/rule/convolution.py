@@ -125,13 +125,13 @@ def _windows(
     sizes = [field.layout.axes[at + i][0].size for i in dims]
     stay = all(s == 1 and sum(p) == d * (k - 1) for s, p, d, k in zip(stride, padding, dilation, kernel, strict=True))
     n = math.prod(a.size for a in field.order) ** (2 if field.full else 1)
+    shifts = tuple(tuple(t * d - p[0] for t in range(k)) for k, d, p in zip(kernel, dilation, padding, strict=True))
+    meet = all(0 in one and len(one) > 1 and max(map(abs, one)) < size for one, size in zip(shifts, sizes, strict=True))
     arrays = [k for k in (field.nngp, field.ntk) if k is not None]
-    if stay and n <= MASKED and compiled.due(loop, *arrays):
-        shifts = [tuple(t * d - p[0] for t in range(k)) for k, d, p in zip(kernel, dilation, padding, strict=True)]
-        if all(0 in one and len(one) > 1 and max(map(abs, one)) < size for one, size in zip(shifts, sizes, strict=True)):
-            places = tuple(field.order.index(field.layout.axes[at + i][0]) for i in dims)
-            moves = _moves(tuple(field.nngp.shape[field.lead :]), places, field.full, tuple(shifts), field.nngp.dtype)
-            return field.mapped(lambda k: slide(k.reshape(-1, n), moves).view(k.shape), None)
+    if stay and meet and n <= MASKED and compiled.due(loop, *arrays):  # asked last: it counts what a loop could have done
+        places = tuple(field.order.index(field.layout.axes[at + i][0]) for i in dims)
+        moves = _moves(tuple(field.nngp.shape[field.lead :]), places, field.full, shifts, field.nngp.dtype)
+        return field.mapped(lambda k: slide(k.reshape(-1, n), moves).view(k.shape), None)
     for i in dims:
         field = _window(field, at + i, kernel[i], stride[i], padding[i], dilation[i])
     return field

@@ -51,8 +51,7 @@ def loop(dtype: torch.dtype) -> Callable[[Sequence[Tensor | np.ndarray], int], N
     """For one precision: a row stays in the cache for all of its axes and shifts, which go two by two."""
     from numba import carray, njit
 
-    real = np.float32 if dtype == torch.float32 else np.float64
-    share = compiled.share()
+    real, share = compiled.real(dtype), compiled.share()
 
     @njit(inline="always")
     def border(out, below, row, by1, mask1, by2, mask2, low, high):
