@@ -62,10 +62,18 @@ class Dual:
         """What kernels need of one batch's variances, made once for all other batches: q first, then what ``between`` takes."""
         return (q,)
 
-    def between(self, c: Tensor, first: Sequence[Tensor], second: Sequence[Tensor], tangent: bool) -> Pair:
-        """Kernel, and slope if asked for, from what is ``prepared`` of two batches: all behind q where both have more, else q."""
+    def between(
+        self, c: Tensor, first: Sequence[Tensor], second: Sequence[Tensor], tangent: bool, below: Tensor | None = None
+    ) -> Pair:
+        """Kernel, and slope if asked for, from what is ``prepared`` of two batches: all behind q where both have more, else q.
+
+        The slope comes times ``below``, the tangent kernel below the nonlinearity, where that is given.
+        """
         (q1,), (q2,) = first, second
-        return self.both(c, q1, q2) if tangent else (self.kernel(c, q1, q2), None)
+        if not tangent:
+            return self.kernel(c, q1, q2), None
+        kernel, slope = self.both(c, q1, q2)
+        return kernel, product(slope, below)
 
     def variance(self, q: Tensor) -> Tensor:
         """E[phi(sqrt(q) z)^2], z standard normal."""
@@ -149,6 +157,20 @@ def common_dtype(*tensors: Tensor) -> torch.dtype:
         if tensor.dtype not in (torch.float32, torch.float64):
             raise KernelError(f"got variances or covariances in {tensor.dtype}, expected float32 or float64; cast them first")
     return torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
+
+
+def product(slope: Tensor, below: Tensor | None) -> Tensor:
+    """Slope times tangent kernel, written over the slope, which nobody else reads.
+
+    Example:
+        >>> product(torch.tensor([0.5]), torch.tensor([4.0]))
+        tensor([2.])
+    """
+    if below is None:
+        return slope
+    if slope.shape != below.shape or slope.requires_grad or below.requires_grad or not slope.is_contiguous():
+        return slope * below
+    return slope.mul_(below)
 
 
 def correlation(c: Tensor, q1: Tensor, q2: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from lazyrich.gaussian.arctangent import arctangent_
-from lazyrich.gaussian.dual import Dual, Pair, common_dtype
+from lazyrich.gaussian.dual import Dual, Pair, common_dtype, product
 from lazyrich.gaussian.rectifier_loop import rectify
 
 CHUNK = 1 << 18  # entries a thread that are worked on at a time: they stay in its cache
@@ -77,11 +77,13 @@ class Rectifier(Dual):
         exact = q.requires_grad or not _fits(q, zeros=False) or self.bend == 0
         return (q,) if exact else (q, *_root(q))
 
-    def between(self, c: Tensor, first: Sequence[Tensor], second: Sequence[Tensor], tangent: bool) -> Pair:
+    def between(
+        self, c: Tensor, first: Sequence[Tensor], second: Sequence[Tensor], tangent: bool, below: Tensor | None = None
+    ) -> Pair:
         """From roots in two parts, if both batches have them."""
         if len(first) == len(second) == 2 and not c.requires_grad:
-            return self._fresh(c, *first, *second)
-        return super().between(c, first, second, tangent)
+            return self._fresh(c, *first, *second, below=below)
+        return super().between(c, first, second, tangent, below)
 
     def _smooth(self, c: Tensor, q1: Tensor, q2: Tensor) -> tuple[Tensor, Tensor]:
         """With gradients; on the diagonal that of the angle, which is infinite, counts as zero."""
@@ -94,15 +96,16 @@ class Rectifier(Dual):
         slope = self.half - self.bend * angle
         return self.bend * root + c * slope, slope
 
-    def _fresh(self, c: Tensor, *scales: Tensor) -> tuple[Tensor, Tensor]:
+    def _fresh(self, c: Tensor, *scales: Tensor, below: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Without gradients, in place on two fresh buffers, from q1 and q2 or from both parts of both roots."""
         shape = np.broadcast_shapes(c.shape, scales[0].shape, scales[-1].shape)
         kernel, slope = (torch.empty(shape, dtype=c.dtype, device=c.device) for _ in range(2))
         with torch.no_grad():
             scales = (*scales, scales[2] + scales[3]) if len(scales) == 4 else scales
-            if len(scales) != 5 or not rectify(c, scales, (self.half, self.bend), kernel, slope):
-                self._walk((c, *scales), kernel, slope)
-        return kernel, slope
+            if len(scales) == 5 and rectify(c, scales, below, (self.half, self.bend), kernel, slope):
+                return kernel, slope
+            self._walk((c, *scales), kernel, slope)
+        return kernel, product(slope, below)
 
     def _walk(self, given: Sequence[Tensor], kernel: Tensor, slope: Tensor) -> None:
         """In chunks along the first axes."""

@@ -17,19 +17,22 @@ DEGREE = {np.float32: 9, np.float64: 20}  # of the arc tangent's polynomial: err
 CONTRACT = {"contract", "nsz"}
 
 
-def rectify(c: Tensor, scales: Sequence[Tensor], weights: tuple[float, float], kernel: Tensor, slope: Tensor) -> bool:
+def rectify(
+    c: Tensor, scales: Sequence[Tensor], below: Tensor | None, weights: tuple[float, float], kernel: Tensor, slope: Tensor
+) -> bool:
     """Fill kernel and slope as ``Rectifier._fill`` does; False, with nothing done, where no loop is due or none walks them.
 
     Args:
         c: covariances, which broadcast to ``kernel``.
         scales: high and low part of the first root, of the second, and the whole second.
+        below: what the slope is multiplied by, if anything, laid out as c is.
         weights: the slope on the diagonal, and the weight of the angle.
         kernel: to be filled.
         slope: to be filled.
     """
-    arrays = (c, *scales, kernel, slope)
-    walk = _walk(tuple(t.expand(kernel.shape).stride() for t in arrays), tuple(kernel.shape))
-    if walk is None or not compiled.due(_loop, kernel, c, *scales):
+    arrays = (c, *scales, kernel, slope, c if below is None else below)
+    walk = _walk(tuple(t.expand(kernel.shape).stride() for t in arrays), tuple(kernel.shape), below is not None)
+    if walk is None or not compiled.due(_loop, kernel, c, *scales, arrays[-1]):
         return False
     numbers = np.array(weights, compiled.real(kernel.dtype))
     _loop(kernel.dtype)((*arrays, walk, numbers), kernel.numel())
@@ -37,10 +40,10 @@ def rectify(c: Tensor, scales: Sequence[Tensor], weights: tuple[float, float], k
 
 
 @functools.lru_cache(maxsize=256)
-def _walk(steps: tuple[tuple[int, ...], ...], shape: tuple[int, ...]) -> np.ndarray | None:
-    """Sizes, then steps of c, first root, second root and results along each axis, innermost last, then their extents."""
-    c, first, low1, second, low2, root2, kernel, slope = steps
-    if first != low1 or not second == low2 == root2 or kernel != slope:
+def _walk(steps: tuple[tuple[int, ...], ...], shape: tuple[int, ...], times: bool) -> np.ndarray | None:
+    """Sizes, then steps of c, first root, second root and results along each axis, innermost last, their extents, and ``times``."""
+    c, first, low1, second, low2, root2, kernel, slope, below = steps
+    if first != low1 or not second == low2 == root2 or kernel != slope or c != below:
         return None
     sizes: list[int] = []
     walked: list[list[int]] = [[], [], [], []]
@@ -60,7 +63,7 @@ def _walk(steps: tuple[tuple[int, ...], ...], shape: tuple[int, ...]) -> np.ndar
         return None
     missing = AXES - len(sizes)
     extents = [1 + sum((n - 1) * step for n, step in zip(sizes, w, strict=True)) for w in walked]
-    return np.array([1] * missing + sizes + [n for w in walked for n in [0] * missing + w] + extents, dtype=np.int64)
+    return np.array([1] * missing + sizes + [n for w in walked for n in [0] * missing + w] + extents + [times], dtype=np.int64)
 
 
 @functools.cache
@@ -72,18 +75,20 @@ def _loop(dtype: torch.dtype) -> Callable[[Sequence[Tensor | np.ndarray], int], 
     entry = _entry(real)
 
     @njit(error_model="numpy", fastmath=CONTRACT)
-    def row(c, high1, low1, high2, low2, root2, half, bend, kernel, slope):
+    def row(c, high1, low1, high2, low2, root2, half, bend, below, times, kernel, slope):
         for j in range(len(c)):
-            kernel[j], slope[j] = entry(c[j], high1, low1, high2[j], low2[j], root2[j], half, bend)
+            kernel[j], tilt = entry(c[j], high1, low1, high2[j], low2[j], root2[j], half, bend)
+            slope[j] = tilt * below[j] if times else tilt
 
     @njit(error_model="numpy", fastmath=CONTRACT)
-    def even(c, high1, low1, high2, low2, root2, half, bend, kernel, slope):
+    def even(c, high1, low1, high2, low2, root2, half, bend, below, times, kernel, slope):
         for j in range(len(c)):
-            kernel[j], slope[j] = entry(c[j], high1[j], low1[j], high2[j], low2[j], root2[j], half, bend)
+            kernel[j], tilt = entry(c[j], high1[j], low1[j], high2[j], low2[j], root2[j], half, bend)
+            slope[j] = tilt * below[j] if times else tilt
 
     def walk(data):
-        at, numbers = carray(data[8], 24, np.int64), carray(data[9], 2, real)
-        c = carray(data[0], at[20], real)
+        at, numbers = carray(data[9], 25, np.int64), carray(data[10], 2, real)
+        c, below, times = carray(data[0], at[20], real), carray(data[8], at[20], real), at[24] != 0
         high1, low1 = carray(data[1], at[21], real), carray(data[2], at[21], real)
         high2, low2, root2 = carray(data[3], at[22], real), carray(data[4], at[22], real), carray(data[5], at[22], real)
         kernel, slope = carray(data[6], at[23], real), carray(data[7], at[23], real)
@@ -95,13 +100,14 @@ def _loop(dtype: torch.dtype) -> Callable[[Sequence[Tensor | np.ndarray], int], 
             b = x * at[8] + y * at[9] + z * at[10]
             d = x * at[12] + y * at[13] + z * at[14]
             e = x * at[16] + y * at[17] + z * at[18]
-            given, second = c[a : a + n], slice(d, d + n)
+            given, lower, second = c[a : a + n], below[a : a + n], slice(d, d + n)
+            high2_, low2_, whole = high2[second], low2[second], root2[second]
             out, tilt = kernel[e : e + n], slope[e : e + n]
             if at[11]:
                 low, high = low1[b : b + n], high1[b : b + n]
-                even(given, high, low, high2[second], low2[second], root2[second], numbers[0], numbers[1], out, tilt)
+                even(given, high, low, high2_, low2_, whole, numbers[0], numbers[1], lower, times, out, tilt)
             else:
-                row(given, high1[b], low1[b], high2[second], low2[second], root2[second], numbers[0], numbers[1], out, tilt)
+                row(given, high1[b], low1[b], high2_, low2_, whole, numbers[0], numbers[1], lower, times, out, tilt)
 
     return compiled.loop(walk)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
@@ -296,8 +296,10 @@ def exact(value: Field, q: Tensor) -> Field:
     return replace(value, nngp=with_diagonal(value, value.nngp, q))
 
 
-def with_diagonal(like: Field, k: Tensor, q: Tensor) -> Tensor:
+def with_diagonal(like: Field, k: Tensor, q: Tensor, times: Tensor | None = None) -> Tensor:
     """An array of a batch with itself, with these numbers (N, positions) for equal samples at equal positions.
+
+    Times those of another array there, where one is given.
 
     Example:
         >>> import torch
@@ -306,11 +308,16 @@ def with_diagonal(like: Field, k: Tensor, q: Tensor) -> Tensor:
         [[0.0, 1.0], [1.0, 0.0]]
     """
     k = k.clone() if k.requires_grad or 0 in k.stride() else k
+    _diagonal(like, k, q.shape).copy_(q if times is None else q * _diagonal(like, times, q.shape))
+    return k
+
+
+def _diagonal(like: Field, k: Tensor, shape: Sequence[int]) -> Tensor:
+    """The part of an array that is of equal samples at equal positions, (N, positions), as a view."""
     n, lead, step = len(like.order), like.lead, k.stride()
     sample = step[0] + step[1] if lead == 2 else step[0]
     positions = [step[lead + i] + (step[lead + n + i] if like.full else 0) for i in range(n)]
-    k.as_strided(q.shape, (sample, *positions), k.storage_offset()).copy_(q)
-    return k
+    return k.as_strided(shape, (sample, *positions), k.storage_offset())
 
 
 def dual_of(curve: Curve, nodes: Iterable[Node], reader: Node) -> Dual:

@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_map_only
 from lazyrich.errors import KernelError, LazyrichError
 from lazyrich.family import Role
 from lazyrich.gaussian import Dual
+from lazyrich.gaussian.dual import product
 from lazyrich.graph import Graph, Node, Ref
 from lazyrich.graph.node import Batch
 from lazyrich.lazy import few, jump
@@ -236,21 +237,23 @@ class Run:
             few.tell(call, curve)
         base, first, second = self._variances(curve.key, known, base)
         mean = known.mean(base.own_diagonal()) if self.alone else None
+        below = None if base.own else base.ntk  # gains below need the slope itself
         if self.alone and not base.full:
             nngp = known.variance(base.nngp)
-            slope = known.slope_variance(base.nngp) if self.tangent else None
+            slope = product(known.slope_variance(base.nngp), below) if self.tangent else None
         else:
-            nngp, slope = known.between(base.nngp, first, second, self.tangent)
+            nngp, slope = known.between(base.nngp, first, second, self.tangent, below)
         if self.mirrored or (self.alone and base.full):
             q = self.first[curve.key][0]
             nngp = with_diagonal(base, nngp, known.variance(q))
-            slope = None if slope is None else with_diagonal(base, slope, known.slope_variance(q))
+            if slope is not None:
+                slope = with_diagonal(base, slope, known.slope_variance(q), below)
         ntk = None if slope is None else self._tangent(curve, known, base, slope, call)
         result = Field(base.layout, base.order, nngp, ntk, base.full, base.sources, False, base.centred and curve.odd, mean)
         return result.scaled(curve.scale) if curve.scale != 1.0 else result
 
     def _tangent(self, curve: Curve, known: Dual, base: Field, slope: Tensor, call: Call) -> Tensor | None:
-        """Theta E[phi'(u) phi'(v)]; gains below, whose part of Theta is own u v, give own E[u phi'(u) v phi'(v)]."""
+        """Theta E[phi'(u) phi'(v)], the ``slope`` found; gains below, whose part is own u v, give own E[u phi'(u) v phi'(v)]."""
         if base.ntk is None:
             return None
         jump.tell(call, curve, known)
@@ -261,7 +264,7 @@ class Run:
                 "put a linear layer before it, or freeze the gains (requires_grad_(False), of a norm elementwise_affine=False)",
             )
         if not base.own:
-            return _product(slope, base.ntk)
+            return slope
         return slope * (base.ntk - base.own * base.nngp) + base.own * self._stretched(curve, known, base, call)
 
     def _stretched(self, curve: Curve, known: Dual, base: Field, call: Call) -> Tensor:
@@ -402,13 +405,6 @@ def _widened(wide: Axis, own: Axis) -> Axis:
     if not any(a.kind is Kind.FEATURE for a in wide):
         return own
     return tuple(a if a.kind is not Kind.POSITION else next(places) for a in wide)
-
-
-def _product(slope: Tensor, ntk: Tensor) -> Tensor:
-    """Slope times tangent kernel, written over the slope, which nobody else reads."""
-    if slope.shape != ntk.shape or slope.requires_grad or ntk.requires_grad or not slope.is_contiguous():
-        return slope * ntk
-    return slope.mul_(ntk)
 
 
 def _draws(node: Node, kwargs: Mapping[str, Any]) -> bool:

@@ -60,8 +60,18 @@ def place(whole: Tensor, rows: slice, columns: slice, values: Tensor, symmetric:
         at = slice(rows.stop if rows.start == columns.start else columns.start, columns.stop)
         whole[at, rows] = values[:, at.start - columns.start :].transpose(0, 1)
         if rows.start == columns.start and values.dim() == 2 and not values.requires_grad:
-            square = whole[rows, rows]
-            square.triu_().add_(square.triu(1).T)  # products round differently on either side of the diagonal
+            _mirror(whole[rows, rows])  # products round differently on either side of the diagonal
+
+
+def _mirror(square: Tensor) -> None:
+    """The half below the diagonal from the half above it, quarter by quarter."""
+    half = len(square) // 2
+    if half < 64:
+        square.triu_().add_(square.triu(1).T)
+        return
+    square[half:, :half] = square[:half, half:].T
+    _mirror(square[:half, :half])
+    _mirror(square[half:, half:])
 
 
 def gram(first: Tensor, second: Tensor, alone: bool, full: bool) -> Tensor:
@@ -83,5 +93,5 @@ def gram(first: Tensor, second: Tensor, alone: bool, full: bool) -> Tensor:
 
 
 def _over(k: Tensor, c: int) -> Tensor:
-    """Fresh sums over c features as means."""
+    """Fresh sums over c features as means: divided, as those of samples with themselves are, to the same last digit."""
     return k / c if k.requires_grad or not k.is_floating_point() else k.div_(c)

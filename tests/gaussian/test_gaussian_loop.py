@@ -32,13 +32,13 @@ def drawn(shapes, dtype, scale=1.0):
     return (rho * (q1 * q2).sqrt()).to(dtype), q1.to(dtype), q2.to(dtype)
 
 
-def both(dual, c, q1, q2):
+def both(dual, c, q1, q2, below=None):
     """Without loops and with them."""
     first, second = dual.prepared(q1)[1:], dual.prepared(q2)[1:]
     compiled._done = 0
-    plain = dual.between(c, first, second, True)
+    plain = dual.between(c, first, second, True, below)
     assert compiled.start()
-    return plain, dual.between(c, first, second, True)
+    return plain, dual.between(c, first, second, True, below)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
@@ -53,6 +53,19 @@ def test_loop_gives_what_torch_gives(kind, dtype, scale):
     torch.testing.assert_close(tilt, slope, rtol=digits, atol=digits)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("kind", [*SHAPES])
+def test_slope_comes_times_what_is_below(kind, dtype):
+    dual = Rectifier("leaky", 0.2, 1.0)
+    c, q1, q2 = drawn(SHAPES[kind], dtype)
+    below = torch.randn(c.shape, dtype=torch.float64).to(dtype)
+    (_, slope), _ = both(dual, c, q1, q2)
+    for given in (below, below.new_tensor([3.0]).expand(c.shape)):  # the second has no entries of its own to walk
+        for _, found in both(dual, c, q1, q2, given):
+            digits = 2e-6 if dtype == torch.float32 else 4e-15
+            torch.testing.assert_close(found, slope * given, rtol=digits, atol=4 * digits)
+
+
 def test_loop_is_taken(monkeypatch):
     def never(*arrays):
         raise AssertionError("torch's operations were taken")
@@ -61,7 +74,8 @@ def test_loop_is_taken(monkeypatch):
     assert compiled.start()
     c, q1, q2 = drawn(SHAPES["positions, all pairs"], torch.float64)
     dual = Rectifier("relu")
-    dual.between(c, dual.prepared(q1)[1:], dual.prepared(q2)[1:], True)
+    for below in (None, torch.ones_like(c)):
+        dual.between(c, dual.prepared(q1)[1:], dual.prepared(q2)[1:], True, below)
 
 
 def test_float32_keeps_its_digits_near_equal_and_opposite_inputs():
@@ -87,7 +101,7 @@ def test_arrays_that_no_loop_walks_are_left_alone():
     c = torch.ones(4, 6, dtype=torch.float64).T  # rows do not lie in one piece
     roots = [torch.ones(6, 1), torch.zeros(6, 1), torch.ones(1, 4), torch.zeros(1, 4), torch.ones(1, 4)]
     kernel, slope = torch.zeros(6, 4, dtype=torch.float64), torch.zeros(6, 4, dtype=torch.float64)
-    assert not rectify(c, [r.double() for r in roots], (0.5, 0.1), kernel, slope)
+    assert not rectify(c, [r.double() for r in roots], None, (0.5, 0.1), kernel, slope)
     assert not kernel.any()
     c, q1, q2 = drawn(((6, 1), (1, 4)), torch.float64)
     (kernel, slope), (made, tilt) = both(Rectifier("relu"), c.T.contiguous().T, q1, q2)

@@ -11,7 +11,7 @@ from torch import nn
 import lazyrich as lzr
 from lazyrich import compiled
 from lazyrich.gaussian import rectifier_loop
-from lazyrich.lazy.rule import affine_loop, convolution
+from lazyrich.lazy.rule import affine_loop, convolution, linear
 
 pytestmark = pytest.mark.skipif(not compiled.start(), reason="numba, or torch's OpenMP library, is not here")
 
@@ -79,6 +79,28 @@ def test_dense_layers(activation, dtype):
     assert compiled.start()
     digits = 2e-6 if dtype == torch.float32 else 1e-13
     torch.testing.assert_close([k.ntk(x), k.nngp(x)], plain, rtol=digits, atol=digits)
+
+
+class Branches(nn.Module):
+    """One nonlinearity that two layers read, and their sum."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.left, self.right, self.last = nn.Linear(6, 8), nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 1)
+
+    def forward(self, x):
+        """The sum's own nonlinearity below the last layer."""
+        h = torch.relu(self.first(x))
+        return self.last(torch.relu(self.left(h) + self.right(torch.relu(self.left(h)))))
+
+
+def test_arrays_that_two_layers_read_are_not_written_over(monkeypatch):
+    k, x, over = lzr.kernel(Branches(), init=lzr.init.variance(2.0, 0.1)), torch.randn(9, 6, dtype=torch.float64), []
+    plain, combine = [k.ntk(x), k.nngp(x), k.ntk(x, -x)], linear.combine
+    monkeypatch.setattr(linear, "combine", lambda *a, **words: over.append(words["over"]) or combine(*a, **words))
+    assert compiled.start()
+    torch.testing.assert_close([k.ntk(x), k.nngp(x), k.ntk(x, -x)], plain, rtol=1e-13, atol=1e-13)
+    assert {*over} == {True, False}
 
 
 def test_gradients_flow_as_before():

@@ -12,24 +12,29 @@ from torch import Tensor
 from lazyrich import compiled
 
 
-def combine(nngp: Tensor, ntk: Tensor, numbers: tuple[float, float, float, float]) -> bool:
-    """K -> w K + b and Theta -> w Theta + rate K + b', written over both; False, with nothing done, where no loop is due.
+def combine(
+    nngp: Tensor, ntk: Tensor | None, numbers: tuple[float, float, float, float], over: bool
+) -> tuple[Tensor, Tensor] | None:
+    """K -> w K + b and Theta -> w Theta + rate K + b'; None, with nothing done, where no loop is due.
 
     Args:
         nngp: K.
-        ntk: Theta, of the same shape.
+        ntk: Theta, of the same shape; None for zero.
         numbers: w, b, rate and b'.
+        over: whether to write over the arrays.
 
     Example:
-        >>> k, theta = torch.ones(2), torch.ones(2)
-        >>> combine(k, theta, (2.0, 0.5, 1.0, 0.0))  # two numbers wait for no compiler
-        False
+        >>> combine(torch.ones(2), torch.ones(2), (2.0, 0.5, 1.0, 0.0), over=True)  # two numbers wait for no compiler
     """
-    fits = nngp.shape == ntk.shape and nngp.is_contiguous() and ntk.is_contiguous()
-    if not fits or not compiled.due(_loop, ntk, nngp):
-        return False
-    _loop(nngp.dtype)((nngp, ntk, np.array(numbers, compiled.real(nngp.dtype)), np.array([nngp.numel()])), nngp.numel())
-    return True
+    given = (nngp, nngp if ntk is None else ntk)
+    fits = given[0].shape == given[1].shape and all(k.is_contiguous() for k in given)
+    if not fits or not compiled.due(_loop, *given):
+        return None
+    k = nngp if over else torch.empty_like(nngp)
+    theta = ntk if over and ntk is not None else torch.empty_like(nngp)
+    walk = np.array([nngp.numel(), over, ntk is not None])
+    _loop(nngp.dtype)((*given, k, theta, np.array(numbers, compiled.real(nngp.dtype)), walk), nngp.numel())
+    return k, theta
 
 
 @functools.cache
@@ -40,16 +45,25 @@ def _loop(dtype: torch.dtype) -> Callable[[Sequence[Tensor | np.ndarray], int], 
     real, share = compiled.real(dtype), compiled.share()
 
     @njit(fastmath={"contract"})
-    def layer(nngp, ntk, w, b, rate, offset):
+    def apart(k, theta, trained, w, b, rate, offset, nngp, ntk):
+        for i in range(len(k)):
+            ntk[i] = (w * theta[i] if trained else 0) + (rate * k[i] + offset)
+            nngp[i] = w * k[i] + b
+
+    @njit(fastmath={"contract"})
+    def over(nngp, ntk, trained, w, b, rate, offset):  # the same, which LLVM takes number by number where arrays are one
         for i in range(len(nngp)):
-            k = nngp[i]
-            ntk[i] = w * ntk[i] + (rate * k + offset)
-            nngp[i] = w * k + b
+            ntk[i] = (w * ntk[i] if trained else 0) + (rate * nngp[i] + offset)
+            nngp[i] = w * nngp[i] + b
 
     def walk(data):
-        n = carray(data[3], 1, np.int64)[0]
-        nngp, ntk, numbers = carray(data[0], n, real), carray(data[1], n, real), carray(data[2], 4, real)
-        start, stop = share(n)
-        layer(nngp[start:stop], ntk[start:stop], numbers[0], numbers[1], numbers[2], numbers[3])
+        sizes, numbers = carray(data[5], 3, np.int64), carray(data[4], 4, real)
+        start, stop = share(sizes[0])
+        k, theta = carray(data[0], stop, real)[start:], carray(data[1], stop, real)[start:]
+        nngp, ntk = carray(data[2], stop, real)[start:], carray(data[3], stop, real)[start:]
+        if sizes[1]:
+            over(nngp, ntk, sizes[2] != 0, numbers[0], numbers[1], numbers[2], numbers[3])
+        else:
+            apart(k, theta, sizes[2] != 0, numbers[0], numbers[1], numbers[2], numbers[3], nngp, ntk)
 
     return compiled.loop(walk)

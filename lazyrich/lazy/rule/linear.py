@@ -84,16 +84,17 @@ def affine(
     mixed = not gaussian and (field.mixed or field.sources == DATA)  # every feature goes on by itself
     behind = frozenset[Source]() if gaussian else _behind(call, name, field)
     fresh = fresh and not nngp.requires_grad
-    done = fresh and ntk is not None and field.sources != DATA and combine(nngp, ntk, (variance, b.variance, rate, b.rate))
+    theta = None if field.sources == DATA else ntk  # nothing was trained below
+    done = combine(nngp, theta, (variance, b.variance, rate, b.rate), over=fresh) if call.run.tangent else None
     if call.run.tangent and not done:
-        if ntk is None or field.sources == DATA:
+        if theta is None:
             ntk = _scaled(nngp, rate, b.rate, over=False)
         elif rate == variance:
-            ntk = _scaled(ntk.add_(nngp) if fresh else ntk + nngp, variance, b.rate, over=fresh)
+            ntk = _scaled(theta.add_(nngp) if fresh else theta + nngp, variance, b.rate, over=fresh)
         else:
-            ntk = _scaled(ntk, variance, b.rate, over=fresh)
+            ntk = _scaled(theta, variance, b.rate, over=fresh)
             ntk = ntk + rate * nngp if ntk.requires_grad else ntk.add_(nngp, alpha=rate)
-    nngp = nngp if done else _scaled(nngp, variance, b.variance, over=fresh)
+    nngp, ntk = done or (_scaled(nngp, variance, b.variance, over=fresh), ntk)
     made = replace(
         field, layout=layout, nngp=nngp, ntk=ntk, sources=frozenset({Source(n) for n in (name, *added)}), gaussian=gaussian,
         centred=True, mixed=mixed, mean=None, origin=(call.node.op, *call.node.inputs), own=0.0, uneven=False,
