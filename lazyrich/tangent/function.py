@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from lazyrich.errors import TangentError
+from lazyrich.family.law import refuse_complex
 from lazyrich.functional import as_they_were, functional_call
 from lazyrich.tangent.plain import is_plain
 from lazyrich.tangent.refusals import refuse_lazy, refuse_mixing, refuse_sharded, refuse_wrapped
@@ -151,12 +152,7 @@ class NetworkFunction:
 
     def real(self) -> None:
         """Refuse complex parameters, whose gradients would make complex kernels."""
-        for name, p in self.parameters.items():
-            if p.is_complex():
-                raise TangentError(
-                    f"'{name}' is {p.dtype}, expected real parameters; hold its parts, torch.view_as_real(w), as the parameter, "
-                    "and let the forward pass make torch.view_as_complex of them"
-                )
+        refuse_complex(self.parameters.items(), TangentError)
 
     def check(self, x: Tensor, name: str = "x") -> None:
         """Refuse inputs that the network does not take, that are not finite, or that it mixes with one another."""
