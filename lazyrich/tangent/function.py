@@ -72,6 +72,14 @@ UNDIFFERENTIABLE = {
     "functorch transforms": f"switch torch.utils.checkpoint off, if that is it, or {WRITE_OUT}",
 }
 
+# torch's words where a change in place is in the way
+IN_PLACE = (
+    "ZeroTensors are immutable",
+    "vmap: inplace arithmetic",
+    "modified by an inplace operation",
+    "is being modified inplace",
+)
+
 
 class NetworkFunction:
     """f(theta, x): outputs of a module, (N, K), as a function of its trainable parameters by name.
@@ -416,10 +424,15 @@ def unhooked() -> Iterator[None]:
 
 @contextmanager
 def differentiable(model: nn.Module) -> Iterator[None]:
-    """Within it, torch's complaint of a missing derivative is one of the network."""
+    """Within it, torch's complaint of a missing derivative, or of a change in place, is one of the network."""
     try:
         yield
     except (RuntimeError, AssertionError) as error:  # NotImplementedError is one
+        if any(words in str(error) for words in IN_PLACE):
+            raise TangentError(
+                f"{type(model).__name__} changes a tensor in place where derivatives need it as it was ({_sentence(error)}); make a "
+                "new one, torch.cat([h[:, :3].exp(), h[:, 3:]], 1) in place of h[:, :3].exp_()"
+            ) from error
         mend = next((mend for words, mend in UNDIFFERENTIABLE.items() if words in str(error)), None)
         if mend is None:
             raise
