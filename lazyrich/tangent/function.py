@@ -430,8 +430,8 @@ def differentiable(model: nn.Module) -> Iterator[None]:
     except (RuntimeError, AssertionError) as error:  # NotImplementedError is one
         if any(words in str(error) for words in IN_PLACE):
             raise TangentError(
-                f"{type(model).__name__} changes a tensor in place where derivatives need it as it was ({_sentence(error)}); make a "
-                "new one, torch.cat([h[:, :3].exp(), h[:, 3:]], 1) in place of h[:, :3].exp_()"
+                f"{type(model).__name__} changes a tensor in place where derivatives need it as it was ({_sentence(error)}); make "
+                "a new one, torch.cat([h[:, :3].exp(), h[:, 3:]], 1) in place of h[:, :3].exp_()"
             ) from error
         mend = next((mend for words, mend in UNDIFFERENTIABLE.items() if words in str(error)), None)
         if mend is None:
