@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 import math
 import platform
@@ -38,6 +37,7 @@ from lazyrich.scaling import Scheme
 from lazyrich.scaling import parse as parse_scheme
 from lazyrich.scaling import plan as make_plan
 from lazyrich.sweep import Executor, Outcome, fingerprint
+from lazyrich.tangent.function import copied
 from lazyrich.train import Loss, Member, Run, loss_for, rehearse, train, train_all
 
 SHOWN, SCATTERED, CURVE = 8, 200, 60  # pictures, points of the scatter, points of the loss curve
@@ -252,7 +252,7 @@ def cell(lab: Laboratory, start: str, scheme: str, optimizer: str, width: int, c
         begin(start, lab.starts[start], model, lab.train.x, seed)
         early.append(_Early(max(1, lab.steps // 10)))
         members.append(Member(model, plan.optimizer(model, lr), _batches(lab, seed), probes=[early[-1]], seed=seed))
-    first = [copy.deepcopy(member.model) for member in members[: lab.seeds]]
+    first = [copied(member.model) for member in members[: lab.seeds]]
     runs = _trained(lab, members)
     ends = [_end(runs[i * lab.seeds : (i + 1) * lab.seeds]) for i in range(len(rates))]
     best = min(range(len(ends)), key=lambda i: ends[i])
@@ -332,7 +332,7 @@ class _Early:
 
     def after(self, run: Run) -> None:
         if run.step == self.step:
-            self.model = copy.deepcopy(run.model)
+            self.model = copied(run.model)
 
 
 def _batches(lab: Laboratory, seed: int) -> Callable[[int], tuple[Tensor, Tensor]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -132,7 +133,7 @@ def run(words: Sequence[str]) -> None:
         for made in plans:
             depth = [f"depth{made.family.depth}"] if len(families) > 1 and made.family else []
             files.append(made.save(folder / f"{slug(made.scheme.name, optimizer, *depth)}.json"))
-        result = replace(result, reproduce={**result.reproduce, "use": _use(result, plans, files, known, meet)})
+        result = replace(result, reproduce={**result.reproduce, "use": _use(result, plans, files, factory, known, meet)})
         print(result, end="\n\n")
         if result.wider_lrs:
             wider = command_line("transfer", [*_without("--lrs", words), "--lrs", *map(str, result.wider_lrs)])
@@ -145,7 +146,7 @@ def run(words: Sequence[str]) -> None:
 
 
 def _use(
-    result: TransferResult, plans: Sequence[Plan], files: Sequence[Path], roles: Mapping[str, str], meet: bool
+    result: TransferResult, plans: Sequence[Plan], files: Sequence[Path], factory: str, roles: Mapping[str, str], meet: bool
 ) -> list[str]:
     """Lines of Python that train by the plan that costs least to keep, at the widest width."""
     last = result.widths[-1]
@@ -156,16 +157,31 @@ def _use(
     found, family = result.schemes[at], plans[at].family
     assert family is not None
     depth = "" if family.depth is None else f", depth={family.depth}"
-    made = f"lazyrich.Family({family.name}, base={family.base}{depth}{f', roles={roles}' if roles else ''})"
+    made = f"lazyrich.Family({factory.rpartition(':')[2]}, base={family.base}{depth}{f', roles={roles}' if roles else ''})"
     rate = found.best[result.widths[0] if found.transfers else last].lr
     hooks = ", meet=True" if meet and plans[at].obligations else ""
     mine = "plan.meet_(plan.apply_(model))" if hooks else "plan.apply_(model)"
     return [
-        f'plan = lazyrich.Plan.load("{files[at]}", family={made})',
+        "import lazyrich",
+        *_imported(factory),
+        f"plan = lazyrich.Plan.load({_quoted(str(files[at]))}, family={made})",
         f"model = plan.build({last}{hooks})  # or {mine}, a network that you built",
         f"optimizer = plan.optimizer(model, lr={rate:.3g})  # the best at width "
         + (f"{result.widths[0]}, kept" if found.transfers else str(last)),
     ]
+
+
+def _imported(factory: str) -> list[str]:
+    """Lines of Python after which the factory has its own name."""
+    place, _, name = factory.rpartition(":")
+    if place.endswith(".py"):
+        return ["from lazyrich.reference import resolve", f"{name} = resolve({_quoted(factory)})"]
+    return [f"from {place} import {name}"]
+
+
+def _quoted(text: str) -> str:
+    """As Python reads it, in the quotes of this house."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _without(option: str, words: Sequence[str]) -> list[str]:

@@ -27,7 +27,7 @@ from torch.nn.parameter import UninitializedParameter
 from lazyrich.amount import counted
 from lazyrich.errors import FamilyError, LazyrichError
 from lazyrich.family.base_shapes import candidates, read_base_shapes, width_of
-from lazyrich.family.law import Law, LawRecorder, measure_laws
+from lazyrich.family.law import Law, LawRecorder, measure_laws, refuse_complex
 from lazyrich.family.parametrized import layer_kind, norms, place, refuse_parametrized
 from lazyrich.family.reading import reading
 from lazyrich.family.role import Axes, Role, giving, grown
@@ -359,6 +359,7 @@ def _describe(
     own = dict(small.named_parameters())
     if not own:
         raise FamilyError("the network has no parameters, so there is nothing to scale")
+    refuse_complex(own.items())
     if set(own) != set(shapes):
         odd = sorted(set(own) ^ set(shapes))[:3]
         raise FamilyError(

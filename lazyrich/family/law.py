@@ -8,12 +8,15 @@ orthogonalisation, slices), the law is measured from real builds instead.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from lazyrich.errors import FamilyError, LazyrichError
 
 UNIFORM = -1.2  # the kurtosis of a uniform law beyond a normal one's
 FIVE_SIGMA = 1 - 2.87e-7  # of a normal variable to stay below
@@ -174,6 +177,16 @@ def measure_laws(models: list[nn.Module], names: list[str]) -> dict[str, Law]:
     """Laws of the named tensors, pooled over several real builds."""
     drawn = [dict(model.named_parameters()) for model in models]
     return {name: measured_law(torch.cat([without_padding(p[name]).flatten() for p in drawn])) for name in names}
+
+
+def refuse_complex(named: Iterable[tuple[str, Tensor]], refusal: type[LazyrichError] = FamilyError) -> None:
+    """Raise for complex parameters: laws are those of real entries, and gradients of complex ones would make complex kernels."""
+    for name, tensor in named:
+        if tensor.is_complex():
+            raise refusal(
+                f"'{name}' is {tensor.dtype}, expected real parameters; hold its parts, torch.view_as_real(w), as the parameter, "
+                "and let the forward pass make torch.view_as_complex of them"
+            )
 
 
 def without_padding(tensor: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lazyrich.errors import KernelError
 from lazyrich.family import Law, Role
-from lazyrich.family.law import UNIFORM, LawRecorder, measure_laws
+from lazyrich.family.law import UNIFORM, LawRecorder, measure_laws, refuse_complex
 from lazyrich.init import Initialiser
 from lazyrich.scaling import Plan, Scheme
 from lazyrich.scaling.optimizer import GRADIENT
@@ -149,6 +149,7 @@ def weights_of(module: nn.Module, scheme: Scheme, init: Init) -> Weights:
         KernelError: for a scheme whose limit is no kernel method.
     """
     _refuse_unlazy(scheme)
+    refuse_complex(module.named_parameters(), KernelError)
     names = [name for name, _ in module.named_parameters(remove_duplicate=False)]
     rules = {"*": init} if isinstance(init, Initialiser) else dict(init or {})
     for pattern, rule in rules.items():

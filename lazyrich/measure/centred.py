@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import copy
-
 from torch import Tensor, nn
+
+from lazyrich.tangent.function import copied
 
 
 class Centred(nn.Module):
     """f - f_0: a network minus itself at initialisation, which a small richness would blow up.
+
+    Raises:
+        TangentError: for a network that cannot be copied.
 
     Example:
         >>> import torch
@@ -20,7 +23,7 @@ class Centred(nn.Module):
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
-        self.start = copy.deepcopy(network).requires_grad_(False)
+        self.start = copied(network).requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
         """The change of the output since initialisation."""

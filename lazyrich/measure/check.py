@@ -219,8 +219,8 @@ def summarise(setup: Setup, trials: Sequence[Trial], command: str = "") -> Check
     theory = setup.plan.scheme.classify(setup.plan.optimizer_name)
     scheme = setup.plan.scheme.name
     verdict = overall(
-        lines, diverged=diverged, moved=moved, lr=setup.lr, regime=theory.regime, scheme=scheme, lost=lost,
-        still=[spoken(key) for key in kept_still], departures=[str(d) for d in departures(setup.plan)],
+        lines, diverged=diverged, moved=moved, lr=setup.lr, regime=theory.regime, scheme=scheme, decay=setup.weight_decay,
+        lost=lost, still=[spoken(key) for key in kept_still], departures=[str(d) for d in departures(setup.plan)],
     )  # fmt: skip
     family = setup.plan.family.name if setup.plan.family else "network"
     return CheckResult(
@@ -408,7 +408,7 @@ def _judge(
         through = by.get((key, "passthrough"), Line(key, (), "", "passthrough", setup.steps, NOTHING, None))
         moved = "update" if key == FUNCTION else "layer"
         trains = key in still or any(
-            _value(trials, w, s, setup.steps, key, moved) > 0 for w in setup.widths for s in range(setup.seeds)
+            _value(trials, w, s, setup.steps, key, moved) != 0 for w in setup.widths for s in range(setup.seeds)
         )
         start = first.get(key, update)
         word = word_for(update.slope, layer.slope, unit.wide, trains, start.slope, strict)

@@ -269,6 +269,7 @@ def overall(
     lr: float,
     regime: str,
     scheme: str,
+    decay: float = 0.0,
     lost: Sequence[int] = (),
     still: Sequence[str] = (),
     departures: Sequence[str] = (),
@@ -282,6 +283,7 @@ def overall(
         lr: the base learning rate, for the mend.
         regime: what the theory says of the scheme.
         scheme: its name.
+        decay: the base weight decay, which is the one to lower where a step takes more off a weight than it has.
         lost: widths at which some update is not finite.
         still: layers that the network itself keeps from training.
         departures: where the plan's numbers are not the scheme's; told where not all is well.
@@ -289,7 +291,7 @@ def overall(
     judged = [line for line in lines if line.verdict]
     faulty = [line for line in judged if line.verdict in SEVERITY[:3] and line.mend]
     mends = tuple(line.mend for line in sorted(faulty, key=lambda line: SEVERITY.index(line.verdict)))
-    lower = f"lower the learning rate (now {lr:g}) and check again"
+    lower, mends = _lower(lr, decay), () if _decays(lr, decay) else mends
     if diverged or lost:
         what, where = ("The loss", diverged) if diverged else ("Updates", lost)
         return Overall("exploding", f"{what} stopped being finite at width {', '.join(map(str, where))}.", mends or (lower,))
@@ -314,6 +316,21 @@ def overall(
     hints = tuple(line.mend for line in judged if line.verdict == word and line.mend)
     notes = () if word == "well-behaved" or EXPECTED.get(word) == regime else tuple(departures[:4])
     return Overall(word, sentence, (*notes, *(mends or hints[:3])))
+
+
+def _lower(lr: float, decay: float) -> str:
+    """What to lower where training blows up."""
+    if not _decays(lr, decay):
+        return f"lower the learning rate (now {lr:g}) and check again"
+    return (
+        f"lower the weight decay (now {decay:g}): with the learning rate {lr:g} a step takes {lr * decay:.3g} times its own size "
+        "off every weight, expected less than once"
+    )
+
+
+def _decays(lr: float, decay: float) -> bool:
+    """Whether it is the weight decay that is out of all proportion, and no gradient."""
+    return lr * decay > 1 and decay > lr
 
 
 def _beside(judged: Sequence[Line], scheme: str) -> str:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from lazyrich.errors import TangentError
+from lazyrich.family.law import refuse_complex
 from lazyrich.functional import as_they_were, functional_call
 from lazyrich.tangent.plain import is_plain
 from lazyrich.tangent.refusals import refuse_lazy, refuse_mixing, refuse_sharded, refuse_wrapped
@@ -70,6 +71,14 @@ UNDIFFERENTIABLE = {
     "Tensor.requires_grad_()": INPUTS,
     "functorch transforms": f"switch torch.utils.checkpoint off, if that is it, or {WRITE_OUT}",
 }
+
+# torch's words where a change in place is in the way
+IN_PLACE = (
+    "ZeroTensors are immutable",
+    "vmap: inplace arithmetic",
+    "modified by an inplace operation",
+    "is being modified inplace",
+)
 
 
 class NetworkFunction:
@@ -151,12 +160,7 @@ class NetworkFunction:
 
     def real(self) -> None:
         """Refuse complex parameters, whose gradients would make complex kernels."""
-        for name, p in self.parameters.items():
-            if p.is_complex():
-                raise TangentError(
-                    f"'{name}' is {p.dtype}, expected real parameters; hold its parts, torch.view_as_real(w), as the parameter, "
-                    "and let the forward pass make torch.view_as_complex of them"
-                )
+        refuse_complex(self.parameters.items(), TangentError)
 
     def check(self, x: Tensor, name: str = "x") -> None:
         """Refuse inputs that the network does not take, that are not finite, or that it mixes with one another."""
@@ -420,10 +424,15 @@ def unhooked() -> Iterator[None]:
 
 @contextmanager
 def differentiable(model: nn.Module) -> Iterator[None]:
-    """Within it, torch's complaint of a missing derivative is one of the network."""
+    """Within it, torch's complaint of a missing derivative, or of a change in place, is one of the network."""
     try:
         yield
     except (RuntimeError, AssertionError) as error:  # NotImplementedError is one
+        if any(words in str(error) for words in IN_PLACE):
+            raise TangentError(
+                f"{type(model).__name__} changes a tensor in place where derivatives need it as it was ({_sentence(error)}); make "
+                "a new one, torch.cat([h[:, :3].exp(), h[:, 3:]], 1) in place of h[:, :3].exp_()"
+            ) from error
         mend = next((mend for words, mend in UNDIFFERENTIABLE.items() if words in str(error)), None)
         if mend is None:
             raise

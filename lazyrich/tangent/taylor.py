@@ -156,7 +156,7 @@ class TaylorModel(nn.Module):
 
     def _refuse_infinite(self, x: Tensor, like: Parameters) -> None:
         """Derivatives that do not exist where the outputs do: of a root of zero, of eigenvalues that meet."""
-        with torch.enable_grad():
+        with torch.enable_grad(), differentiable(self._network[0]):
             here = {n: p.to(like[n].device, like[n].dtype).clone().requires_grad_() for n, p in self._point.items()}
             out = self._expanded(x, here)
             found = torch.autograd.grad(out.sum(), list(here.values()), allow_unused=True) if out.requires_grad else ()

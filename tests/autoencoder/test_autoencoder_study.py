@@ -54,6 +54,25 @@ def test_the_cascade_fills_the_code_and_tells_a_delay_from_none():
     assert 0.7 < sizes["cascading", 1024] / sizes["cascading", 64] < 1.4
 
 
+class Keeping(nn.Module):
+    """It holds the code of its last forward pass, which copy.deepcopy refuses."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.encoder, self.decoder = nn.Linear(64, width), nn.Linear(width, 64)
+
+    def forward(self, x):
+        self.code = self.encoder(x)
+        return self.decoder(self.code)
+
+
+def test_a_network_that_holds_its_last_code_is_studied():
+    few = {"starts": ["default"], "schemes": ["mup"], "widths": [8, 16], "seeds": 1, "steps": 2, "samples": 60, "test": 30}
+    found = study(Keeping, "digits", **few, lrs=[0.01])
+    assert all(math.isfinite(row["unexplained"]) for row in found.rows())
+    assert len(found.rows()) == 2
+
+
 class Shaky(nn.Module):
     """Dropout and batch normalisation in both halves."""
 

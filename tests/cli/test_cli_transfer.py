@@ -7,7 +7,6 @@ import shlex
 import pytest
 import torch
 
-import lazyrich
 from lazyrich.cli import main
 from lazyrich.cli.command import Live
 from lazyrich.cli.report import refresh_sweep
@@ -173,10 +172,10 @@ def test_residual_branches_are_scaled_with_the_depth(tmp_path, capsys):
 def test_the_output_ends_with_lines_that_run_and_a_command_for_a_wider_grid(tmp_path, monkeypatch, capsys):
     out = tmp_path / "run"
     assert main([*WORDS, "--scheme", "mup", "--out", str(out)]) == 0
-    *_, wider, plans, load, build, step, page = capsys.readouterr().out.splitlines()
+    *_, wider, plans, lazy, factory, load, build, step, page = capsys.readouterr().out.splitlines()
     assert plans.startswith("plans: ") and page.startswith("page: ")
-    scope = {"lazyrich": lazyrich, "mlp": lazyrich.zoo.mlp}
-    exec("\n".join([load, build, step]), scope)
+    scope: dict = {}
+    exec("\n".join([lazy, factory, load, build, step]), scope)
     assert scope["model"](torch.zeros(2, 64)).shape == (2, 10)
     assert isinstance(scope["optimizer"], torch.optim.Adam)
     html = (out / "report.html").read_text()
@@ -186,6 +185,17 @@ def test_the_output_ends_with_lines_that_run_and_a_command_for_a_wider_grid(tmp_
     assert main(command[1:]) == 0
     stored = capsys.readouterr().out
     assert "of other settings" not in stored
+
+
+def test_lines_that_run_are_given_for_a_factory_in_a_file_whatever_it_calls_itself(tmp_path, capsys):
+    file = tmp_path / "net.py"
+    file.write_text("import lazyrich\nmine = lambda width: lazyrich.zoo.mlp(width)\n")
+    words = ["transfer", f"{file}:mine", *WORDS[2:], "--scheme", "mup", "--seeds", "1", "--out", str(tmp_path / "run")]
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    scope: dict = {}
+    exec(said[said.index("\nimport lazyrich") : said.index("\npage: ")], scope)
+    assert scope["model"](torch.zeros(2, 64)).shape == (2, 10)
 
 
 def test_an_option_is_taken_out_of_a_command_with_its_values():

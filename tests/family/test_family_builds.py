@@ -48,6 +48,11 @@ BAD = [
     ("returns a class", lambda n: nn.Linear, r"returned type"),
     ("ignores its width", lambda n: nn.Linear(3, 4), r"the factory ignores its width"),
     ("lazy module", lambda n: nn.LazyLinear(n), r"'weight' belongs to a lazy module"),
+    (
+        "complex weights",
+        lambda n: nn.Linear(3, n, dtype=torch.cfloat),
+        r"'weight' is torch\.complex64, expected real .*view_as_real",
+    ),
     ("no parameters", lambda n: nn.ReLU(), r"no parameters"),
     ("depth grows", growing_depth, r"builds at widths 8 and 16 hold different tensors"),
     ("rank grows", growing_rank, r"'extra' has 1 axes at width 8, 2 at 16"),

@@ -941,5 +941,10 @@ REFUSED: dict[str, Refusal] = {
     "a trained gain on outputs": Refusal(
         of_dense(lambda s, x: s.o(F.relu(s.i(x))) * s.g, g=lambda n: nn.Parameter(torch.ones(OUT))), VEC, ("mul at", "random")
     ),
+    "complex weights": Refusal(
+        lambda n: S(L(5, n), nn.Linear(n, n, dtype=torch.cfloat), L(n, OUT)),
+        VEC,
+        ("'1.weight' is torch.complex64", "view_as_real"),
+    ),
     "subtraction from data": Refusal(of_dense(lambda s, x: s.o(torch.rsub(s.i(x), x[:, :1]))), VEC, ("rsub at",)),
 }

@@ -222,6 +222,18 @@ def test_a_rate_that_is_far_too_large_asks_for_a_smaller_one(lr, word, says):
     assert "nan" not in str(result)
 
 
+@pytest.mark.parametrize(("optimizer", "decay"), [("adamw", 1e38), ("sgd", 1e4)])
+def test_a_weight_decay_that_is_far_too_large_asks_for_a_smaller_one(optimizer, decay):
+    """Updates that are not finite are no layers that do not train, and no learning rate is to blame."""
+    plan = lzr.plan(lzr.Family(lzr.zoo.mlp, base=64), lzr.mup(), optimizer)
+    result = lzr.check(plan, "digits", (64, 128), steps=2, seeds=1, lr=0.01, weight_decay=decay)
+    assert result.verdict.mends == (
+        f"lower the weight decay (now {decay:g}): with the learning rate 0.01 a step takes {0.01 * decay:.3g} times its own size "
+        "off every weight, expected less than once",
+    )
+    assert "frozen" not in str(result)
+
+
 def test_exponents_that_differ_from_theory_are_named_beside_its_word():
     result = check(lzr.standard())
     sentence, off = result.verdict.sentence, line(result, "hidden.1")

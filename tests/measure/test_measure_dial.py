@@ -59,6 +59,14 @@ def test_far_in_the_lazy_end_movement_is_proportional_to_richness():
         assert math.log10(large[name] / small[name]) == pytest.approx(power, abs=0.05)
 
 
+def test_a_network_that_holds_results_of_its_last_pass_is_centred():
+    """copy.deepcopy refuses them."""
+    net, x = nn.Linear(3, 2), torch.ones(1, 3)
+    net.last = net(x)
+    assert Centred(net)(x).abs().max() == 0
+    assert net.last.requires_grad
+
+
 @pytest.mark.parametrize("init", [None, {"*.weight": "orthogonal", "4.weight": 0.3}])
 def test_the_plain_point_is_the_plain_network_with_its_start_taken_off(init):
     torch.manual_seed(0)

@@ -7,7 +7,7 @@ from torch.func import functional_call, jacfwd, jacrev
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lazyrich.errors import TangentError
-from lazyrich.tangent import contracted, contraction, hierarchy, higher, higher_kernels, ntk_of, ntk_velocity
+from lazyrich.tangent import contracted, contraction, hierarchy, higher, higher_kernels, ntk_of, ntk_velocity, taylor
 from lazyrich.tangent.once import once
 from lazyrich.tangent.outputs import Outputs, along, following
 from lazyrich.tangent.written import smooth
@@ -315,6 +315,54 @@ def test_an_operation_without_a_forward_derivative_is_named():
     with pytest.raises(TangentError, match="without a forward derivative"):
         contracted(model, x, torch.randn(3, 2), 3)
     assert ntk_of(model, x).shape == (3, 3, 2, 2)
+
+
+class Slices(nn.Module):
+    """Half of its hidden layer is exponentiated, in place or not."""
+
+    def __init__(self, change, sizes=(3, 4, 1)):
+        super().__init__()
+        self.first, self.last, self.change = nn.Linear(*sizes[:2]), nn.Linear(*sizes[1:]), change
+
+    def forward(self, x):
+        return self.last(self.change(self.first(x)))
+
+
+def exponentiated(h):
+    h[:, :2].exp_()
+    return h
+
+
+def anew(h):
+    return torch.cat([h[:, :2].exp(), h[:, 2:]], 1)
+
+
+def assigned(h):
+    h[:, :2] = h[:, :2].exp()
+    return h
+
+
+def gated(h):
+    h[:, :2].mul_(h[:, 2:])
+    return h
+
+
+def test_changes_in_place_are_followed_or_refused_with_their_mend():
+    """torch raises on the last three, each in its own words, which name neither network nor mend."""
+    torch.manual_seed(0)
+    plain = Slices(exponentiated)
+    plain_anew, x = Slices(anew), torch.randn(2, 3)
+    plain_anew.load_state_dict(plain.state_dict())
+    torch.testing.assert_close(higher_kernels(plain, x).k4, higher_kernels(plain_anew, x).k4)
+    constant = Slices(lambda h: exponentiated(h * 0))  # the derivative along a frozen weight is torch's immutable zero
+    constant.first.weight.requires_grad_(False)
+    mend = r"Slices changes a tensor in place .*; make a new one, torch\.cat"
+    with pytest.raises(TangentError, match=mend):
+        higher_kernels(constant, x)
+    with pytest.raises(TangentError, match=mend):
+        ntk_of(Slices(gated), x)
+    with pytest.raises(TangentError, match=mend):
+        taylor(Slices(assigned), 2)(x)
 
 
 @pytest.mark.parametrize("norm", [nn.InstanceNorm1d(2), nn.InstanceNorm1d(2, affine=True), nn.LayerNorm(3), nn.PReLU(2)])
