@@ -7,6 +7,7 @@ import inspect
 import io
 import re
 import shlex
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, suppress
 from pathlib import Path
@@ -30,7 +31,7 @@ def parse(function: Callable[..., Any], verb: str, words: Sequence[str]) -> Any:
 
     Raises:
         UsageError: for words that the signature does not take, and for an empty word, such as a variable of the shell that is not
-            set; ``--out ""`` would be the folder here.
+            set; ``--out ""`` would be the folder here. Also where the user's own code ends the program.
     """
     for i, word in enumerate(words):
         if not word or (word.startswith("--") and word.endswith("=")):
@@ -44,7 +45,14 @@ def parse(function: Callable[..., Any], verb: str, words: Sequence[str]) -> Any:
         after = [words[i + 1 : i + 2] for i, word in enumerate(words) if word.replace("_", "-") == option]
         if value == () and any(not following or following[0].startswith("--") for following in after):
             raise UsageError(f"got nothing after {option}, expected one or more values; lazyrich {verb} --help tells which")
-    return function(**given)
+    try:
+        return function(**given)
+    except SystemExit as stop:  # of a factory, a forward or a metric: status 0 would say that all went well
+        where = traceback.extract_tb(stop.__traceback__)[-1]
+        raise UsageError(
+            f"the code that lazyrich {verb} called ended the program by sys.exit({'' if stop.code is None else repr(stop.code)}) at "
+            f"{where.filename}:{where.lineno}; let it raise an error, or return"
+        ) from stop
 
 
 def _read(function: Callable[..., Any], verb: str, words: Sequence[str], text: str) -> dict[str, Any]:

@@ -264,7 +264,7 @@ class Family:
                     model = self.factory(*arguments)
         except LazyrichError:
             raise
-        except Exception as error:  # the user's code may raise anything; its first line is what they need to see
+        except (Exception, SystemExit) as error:  # the user's code may raise anything; its first line is what they need to see
             first = (str(error).splitlines() or [""])[0]
             raise FamilyError(
                 f"the factory '{self.name}' failed at {_call_text(arguments)}: {type(error).__name__}: {first}. "

@@ -23,6 +23,18 @@ def crash(width):
     raise RuntimeError("no such luck")
 
 
+def leaves(width):
+    raise SystemExit(0)
+
+
+class Leaver(nn.Linear):
+    def __init__(self, width):
+        super().__init__(64, width)
+
+    def forward(self, x):
+        raise SystemExit(0)
+
+
 def stubborn(width):
     return nn.Linear(64, 10)
 
@@ -137,6 +149,8 @@ def refusal(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         ("justaword", ["justaword", "module:"]),
         ("net.py:number", ["number"]),
         ("net.py:crash", ["no such luck", "RuntimeError"]),
+        ("net.py:leaves", ["the factory 'leaves' failed at width 8: SystemExit: 0"]),
+        ("net.py:Leaver", ["ended the program by sys.exit(0) at", "net.py:19", "let it raise an error"]),
         ("net.py:stubborn", ["width"]),
         ("net.py:lazy", ["azy"]),
         ("net.py:nothing", ["NoneType", "Module"]),
