@@ -57,6 +57,7 @@ BAD = [
     ("depth grows", growing_depth, r"builds at widths 8 and 16 hold different tensors"),
     ("rank grows", growing_rank, r"'extra' has 1 axes at width 8, 2 at 16"),
     ("rows grow", lambda n: nn.Embedding(n, 4), r"'weight' grows in rows \(8 -> 16\)"),
+    ("rows of a bag grow", lambda n: nn.EmbeddingBag(n, 4), r"'weight' grows in rows \(8 -> 16\)"),
     ("rows and columns grow", lambda n: nn.Embedding(n, n), r"'weight' grows in rows"),
 ]
 

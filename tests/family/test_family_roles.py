@@ -196,6 +196,7 @@ def test_a_gain_is_no_matrix():
     with pytest.raises(FamilyError, match="'part.weight' the role hidden.*axis 0 grows alone"):
         one(nn.LayerNorm, roles={"part.weight": "hidden"})
     assert one(lambda n: nn.Linear(3, n), "weight", roles={"part.weight": "fixed"}) == "fixed"
+    assert one(lambda n: nn.Linear(3, 4), "weight", roles={"part.weight": "input"}) == "input"  # nothing grows
 
 
 def test_an_override_gives_the_axes_that_its_role_speaks_of():

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from lazyrich.errors import KernelError
 from lazyrich.gaussian import Dual, dual, known
-from lazyrich.gaussian.dual import correlation
+from lazyrich.gaussian.dual import correlation, product
 from lazyrich.gaussian.rectifier import _root
 
 DOUBLE = torch.float64
@@ -346,3 +346,15 @@ def test_rounding_beyond_the_ends_is_taken_for_the_ends(dtype) -> None:
 def test_correlations_where_products_of_variances_leave_the_range_of_float64() -> None:
     q = torch.tensor([1e-200, 1e200], dtype=DOUBLE)
     assert correlation(q / 2, q, q).tolist() == pytest.approx([0.5, 0.5])
+
+
+def test_a_slope_that_somebody_follows_or_that_repeats_one_number_is_not_written_over() -> None:
+    x = torch.tensor([0.3, 0.7], dtype=torch.float64, requires_grad=True)
+    product(
+        x.exp(), torch.tensor([2.0, 3.0], dtype=torch.float64)
+    ).sum().backward()  # an exponential's gradient reads its value
+    torch.testing.assert_close(x.grad, x.detach().exp() * torch.tensor([2.0, 3.0]))
+    one = torch.tensor([0.5])
+    assert product(one.expand(2), torch.tensor([2.0, 4.0])).tolist() == [1.0, 2.0]
+    assert product(one, torch.tensor([[2.0], [4.0]])).tolist() == [[1.0], [2.0]]
+    assert one.tolist() == [0.5]

@@ -18,6 +18,7 @@ SHAPES = {
     "positions, all pairs": ((4, 1, 5, 3, 1, 1), (1, 6, 1, 1, 5, 3)),
     "one sample with itself, all pairs of positions": ((4, 5, 1), (4, 1, 5)),
     "one sample": ((1, 1), (1, 9)),
+    "more axes than a loop has": ((4, 1, 5, 1, 3), (1, 6, 1, 2, 3)),
 }
 
 
@@ -106,6 +107,22 @@ def test_arrays_that_no_loop_walks_are_left_alone():
     c, q1, q2 = drawn(((6, 1), (1, 4)), torch.float64)
     (kernel, slope), (made, tilt) = both(Rectifier("relu"), c.T.contiguous().T, q1, q2)
     torch.testing.assert_close((made, tilt), (kernel, slope), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("which", ["first", "second"])
+def test_variances_that_lie_in_no_one_piece_are_read_where_they_lie(which):
+    shapes = {"first": ((7, 18), (1, 9)), "second": ((1, 5, 3), (8, 1, 3))}[which]
+    q1, q2 = (0.5 + torch.rand(s, dtype=torch.float64) for s in shapes)
+    dual = Rectifier("relu")
+    first, second = dual.prepared(q1)[1:], dual.prepared(q2)[1:]
+    if which == "first":
+        q1, first = q1[:, ::2], [part[:, ::2] for part in first]
+    else:
+        q2, second = q2[::2], [part[::2] for part in second]
+    c = 0.3 * (q1 * q2).sqrt()
+    assert compiled.start()
+    found = dual.between(c, first, second, True)
+    torch.testing.assert_close(found, dual.both(c, q1, q2), rtol=1e-14, atol=1e-14)
 
 
 @pytest.mark.parametrize(("degree", "error"), [(9, 4e-9), (20, 1e-15)])

@@ -169,3 +169,14 @@ def test_eigenvalues_within_the_rounding_of_as_many_samples_are_zero():
     found = modes_of(torch.diag(torch.tensor([0.015, 1.0], dtype=torch.float64)), "k", eps=0.01)
     assert found.values.tolist() == [0.0, 1.0]
     assert modes_of(torch.diag(torch.tensor([0.025, 1.0], dtype=torch.float64)), "k", eps=0.01).rank == 2
+
+
+def test_a_small_eigenvalue_below_zero_counts_by_its_size_and_a_larger_one_is_refused():
+    gram = torch.diag(torch.tensor([1.0, 1e-4, -5e-4], dtype=torch.float64))
+    assert spectrum(gram).condition == pytest.approx(1e4)
+    with pytest.raises(KernelError, match="indefinite"):
+        spectrum(gram - torch.diag(torch.tensor([0.0, 0.0, 5e-3], dtype=torch.float64)))
+
+
+def test_the_first_eight_modes_are_said():
+    assert str(spectrum(torch.eye(10))).splitlines()[-1].startswith("mode 8")

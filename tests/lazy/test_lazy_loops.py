@@ -137,3 +137,12 @@ def test_windows_that_no_loop_takes_are_not_counted_for_one(monkeypatch):
     lzr.kernel(net).ntk(torch.randn(3, 2, 2, 3, dtype=torch.float64))
     assert asked
     assert convolution.loop not in asked
+
+
+@pytest.mark.parametrize("over", [True, False])
+def test_a_layers_numbers_go_to_their_places_and_arrays_of_two_layouts_are_left_alone(over):
+    k, theta = torch.rand(6, 5, dtype=torch.float64), torch.rand(6, 5, dtype=torch.float64)
+    right = 2.0 * k + 0.5, 2.0 * theta + 3.0 * k + 0.25
+    assert compiled.start()
+    assert affine_loop.combine(k, theta.T.contiguous().T, (2.0, 0.5, 3.0, 0.25), over) is None
+    torch.testing.assert_close(affine_loop.combine(k, theta, (2.0, 0.5, 3.0, 0.25), over), right)

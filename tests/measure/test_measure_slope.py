@@ -7,6 +7,8 @@ import pytest
 
 from lazyrich.errors import LazyrichError
 from lazyrich.measure import fit_slope
+from lazyrich.measure.scatter import Scatter
+from lazyrich.measure.slope import Slope
 
 WIDTHS = [64, 128, 256, 512]
 
@@ -82,3 +84,18 @@ def test_one_seed_at_two_widths_gives_the_rounded_slope_too():
 def test_what_is_no_table_of_numbers_is_refused(widths, values):
     with pytest.raises(LazyrichError, match="got .*expected"):
         fit_slope(widths, values)
+
+
+def test_a_slope_that_rounds_to_zero_has_no_minus():
+    assert str(Slope(-0.001, -0.1, 0.098, 12)) == "+0.00 ± 0.10"
+
+
+def test_values_that_are_not_finite_are_no_part_of_the_scatter():
+    full, short = [1.0, 1.2, 1.1, 1.3], [1.1, 0.9, 1.0]
+    reach = Scatter([full, short]).reach(0, 1)
+    for missing in (math.nan, math.inf):
+        assert Scatter([full, [*short, missing]]).reach(0, 1) == reach > 0
+
+
+def test_one_seed_beside_groups_of_several_may_differ_by_anything():
+    assert Scatter([[1.0], [1.0, 1.1]]).reach(0, 1) == math.inf

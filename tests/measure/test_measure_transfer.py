@@ -11,7 +11,8 @@ import torch
 import lazyrich as lzr
 from lazyrich.errors import LazyrichError, SweepError, Unfinished, UsageError
 from lazyrich.measure.debt import debts
-from lazyrich.measure.optimum import _stable, loss_at, optimum
+from lazyrich.measure.ends import ends_of
+from lazyrich.measure.optimum import Optimum, _stable, loss_at, optimum
 from lazyrich.measure.slope import fit_slope
 from lazyrich.measure.transfer_result import TransferResult, summarise, transferred
 from lazyrich.scaling.obligation import Obligation
@@ -759,6 +760,13 @@ def test_the_end_of_a_grid_is_named_with_the_next_rates():
     said = transferred("s", LRS, curves, dict.fromkeys(curves, 900.0)).sentence
     assert "at width 64 is an end of the grid, its smallest rate" in said
     assert "at width 256 is an end of the grid, its largest rate; --lrs with 0.000977, 0.00195, 2, 4 too" in said
+
+
+@pytest.mark.parametrize(("lr", "place"), [(0.1, "low"), (0.4, "high")])
+def test_a_mean_at_an_end_of_the_grid_counts_where_no_seed_is_at_it(lr, place):
+    inner = Optimum(0.2, 1.0, False)
+    found = ends_of((0.1, 0.2, 0.4), {8: Optimum(lr, 1.0, True)}, {8: [inner, inner]})
+    assert getattr(found, place) == found.places == found.whole == (8,)
 
 
 @pytest.mark.parametrize(("far", "word"), [(False, True), (True, None)])

@@ -11,6 +11,7 @@ from torch import nn
 
 import lazyrich as lzr
 from lazyrich.errors import PlanError
+from lazyrich.scaling.readout import readouts, unfollowed
 
 WIDTH, INPUTS, BATCH, STEPS = 23, 5, 7, 10
 EXACT, CLEARLY_DIFFERENT = 1e-10, 1e-3
@@ -284,6 +285,40 @@ def test_what_a_network_is_read_out_with_is_asked_where_it_does_not_tell():
         lzr.plan(family, lzr.richness(0.5, gamma=2.0), "sgd")
     with pytest.raises(PlanError, match="nothing that tells what it is read out with, of 'code.weight'.*Expected a layer"):
         lzr.plan(lzr.Family(Mirror, base=16), lzr.richness(0.5, gamma=2.0), "sgd")
+
+
+class Ways(nn.Module):
+    """Hands its output on in some way; ``numbers`` cannot run without any."""
+
+    def __init__(self, way):
+        super().__init__()
+        self.way, self.first, self.last = way, nn.Linear(5, 4), nn.Linear(4, 2)
+
+    def forward(self, x):
+        y = self.last(torch.tanh(self.first(x)))
+        out = torch.zeros(y.shape, device=y.device)
+        if self.way == "numbers":
+            return y * float(y.detach().abs().max() > 0)
+        if self.way == "written":
+            out[:, :] = y
+        return {"dict": {"logits": y}, "written": out}.get(self.way) if self.way != "added" else out.add_(y)
+
+
+@pytest.mark.parametrize("way", ["written", "added", "dict", "numbers"])
+def test_the_last_weight_is_found_however_the_output_is_handed_on(way):
+    assert unfollowed(Ways(way), {"first.weight", "last.weight"}) == {"last.weight"}
+
+
+def test_a_fixed_matrix_of_ones_own_is_the_readout_behind_a_bottleneck():
+    class Own(nn.Module):
+        def __init__(self, n):
+            super().__init__()
+            self.first, self.down, self.last = nn.Linear(5, n), nn.Linear(n, 4), nn.Parameter(torch.randn(4, 2))
+
+        def forward(self, x):
+            return torch.tanh(self.down(torch.tanh(self.first(x)))) @ self.last
+
+    assert readouts(lzr.Family(Own, base=16)) == {"last"}
 
 
 def test_a_tied_readout_is_one_beside_a_bottleneck():
