@@ -48,9 +48,9 @@ def parse(function: Callable[..., Any], verb: str, words: Sequence[str]) -> Any:
     try:
         return function(**given)
     except SystemExit as stop:  # of a factory, a forward or a metric: status 0 would say that all went well
-        where = traceback.extract_tb(stop.__traceback__)[-1]
+        where, code = traceback.extract_tb(stop.__traceback__)[-1], "" if stop.code is None else repr(stop.code)
         raise UsageError(
-            f"the code that lazyrich {verb} called ended the program by sys.exit({'' if stop.code is None else repr(stop.code)}) at "
+            f"the code that lazyrich {verb} called ended the program by sys.exit({code}) at "
             f"{where.filename}:{where.lineno}; let it raise an error, or return"
         ) from stop
 

@@ -238,7 +238,7 @@ def test_words_that_a_verb_does_not_take_are_refused_in_one_line(
         ("plan net.py:deep", "It takes a second argument: give a depth (depth=3, on the command line --depth 3)"),
         ("plan net.py:pair --depth 3", "It takes the width alone: leave out the depth"),
         ("plan net.py:stuborn", "'net.py' has no 'stuborn'; did you mean stubborn?"),
-        ("plan net.py:zzz", "'net.py' has no 'zzz'; its callables are Nan, Two, crash, data, deep"),
+        ("plan net.py:zzz", "'net.py' has no 'zzz'; its callables are Leaver, Nan, Two, crash, data, deep"),
         ("plan net.py:good --roles x*=hidden", "the tensors are 0.weight, 0.bias, 2.weight, 2.bias"),
         ("plan net.py:good --branches x*", "matches no module of the model; its modules are 0, 1, 2"),
         ("kernel net.py:pair --train 8 --test 8", "the network returns tuple, expected one tensor (N, ...)"),
