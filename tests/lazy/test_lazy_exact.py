@@ -20,7 +20,7 @@ from lazyrich.lazy import few
 from lazyrich.lazy import kernel as room
 from lazyrich.lazy.field import Curve, Field
 from lazyrich.lazy.layout import Layout
-from lazyrich.lazy.tile import strips
+from lazyrich.lazy.tile import place, strips
 from lazyrich.lazy.weights import Drawn
 
 S, L = nn.Sequential, nn.Linear
@@ -990,3 +990,10 @@ def test_a_pass_lets_go_of_the_layers_behind_it():
     k._run(traced, (x, x), tangent=True, first=moments, second=moments, watch=watch).output()
     assert len(made) >= 2 * 13
     assert most <= 6, "arrays of every layer are held to the end"
+
+
+@pytest.mark.parametrize("n", [1, 100, 301])  # the last is mirrored quarter by quarter
+def test_the_half_below_the_diagonal_is_the_half_above_it(n):
+    tile, whole = torch.randn(n, n, dtype=torch.float64), torch.zeros(n, n, dtype=torch.float64)
+    place(whole, slice(0, n), slice(0, n), tile, symmetric=True)
+    close(whole, tile.triu() + tile.triu(1).T, 0.0)
