@@ -50,8 +50,8 @@ def parse(function: Callable[..., Any], verb: str, words: Sequence[str]) -> Any:
     except SystemExit as stop:  # of a factory, a forward or a metric: status 0 would say that all went well
         where = traceback.extract_tb(stop.__traceback__)[-1]
         raise UsageError(
-            f"the code that lazyrich {verb} called ended the program by sys.exit({'' if stop.code is None else repr(stop.code)}) at "
-            f"{where.filename}:{where.lineno}; let it raise an error, or return"
+            f"the code that lazyrich {verb} called ended the program by sys.exit({'' if stop.code is None else repr(stop.code)}) "
+            f"at {where.filename}:{where.lineno}; let it raise an error, or return"
         ) from stop
 
 
