@@ -214,6 +214,7 @@ def study(
                 f"got beta, free_bits or warm_up for a {type(model).__name__}, which has no objective that they are of; leave "
                 "them out, or give a lazyrich.autoencoder.Vae"
             )
+        _rehearse_metrics(lab, model, more_metrics or {})
         for name, start in chosen.items():
             begin(name, start, lab.family(code).build(lab.base, 0), lab.train.x, 0)  # refuses halves that it cannot relate
     for text in schemes:
@@ -273,6 +274,16 @@ def _seen(lab: Laboratory, before: nn.Module, early: nn.Module | None, after: nn
     """A network as metrics look at it."""
     one, two, three = plain(before), plain(early or after), plain(after)
     return Trained(one, two, three, tuple(run.losses), lab.test.x, lab.labels, lab.train.x, after)
+
+
+def _rehearse_metrics(lab: Laboratory, model: nn.Module, own: dict[str, Metric]) -> None:
+    """One's own metrics of a network that was not trained: one that returns no number is refused before all trainings fail of it.
+
+    What fails on such a network may do on a trained one, and is a metric that is undefined there.
+    """
+    before, early, after = (copy.deepcopy(model) for _ in range(3))
+    with torch.random.fork_rng(devices=[]):
+        measured(_seen(lab, before, early, after, Run(after, lab.steps, [1.0] * lab.steps)), own)
 
 
 def _trained(lab: Laboratory, members: Sequence[Member]) -> list[Run]:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
-from lazyrich.errors import StoreError, SweepError
+from lazyrich.errors import SweepError
 from lazyrich.fingerprint import fingerprint
 from lazyrich.sweep.executor import Executor, Inline, executor_for
 from lazyrich.sweep.grid import grid, part_of, shard_of, varied_in
+from lazyrich.sweep.misfit import refuse_misfit
+from lazyrich.sweep.promised import Promised
 from lazyrich.sweep.results import Results
-from lazyrich.sweep.store import Store
 from lazyrich.sweep.tracker import trackers_of
 from lazyrich.sweep.trial import Outcome, Trial, name_of, trial_of
 
@@ -23,7 +23,6 @@ Callback = Callable[[Outcome], None]
 Proposer = Callable[[Sequence[Outcome]], Sequence[Mapping[str, Any]]]
 EVERY = 5.0  # seconds between results so far
 SHARE = 10.0  # and as many times what showing them takes
-BEAT = 20.0  # seconds between signs of life
 POLL = 0.2  # seconds between looks at trials that another process is running
 
 
@@ -69,7 +68,8 @@ def sweep(
         The outcomes in the order of the trials.
 
     Raises:
-        SweepError: for an empty grid, settings that are no plain values, or a function that cannot travel.
+        SweepError: for an empty grid, settings that are no plain values or not those that the function takes, or a function
+            that cannot travel. What is refused before any trial leaves no folder.
         StoreError: for a folder that cannot be used, or a full disk; what is finished stays.
 
     Example:
@@ -86,13 +86,12 @@ def sweep(
         shard = shard_of(shard)
     told = _Told(progress, trackers_of(callbacks), so_far)
     job = _Job(function, name or name_of(function), code or fingerprint(function), executor or Inline(), retry_failed, told)
-    with Store(store) as kept, _beating(kept):
-        if callable(trials) and shard is not None:
-            raise SweepError(
-                "got shard= with a function that proposes trials, which sees the outcomes of all; give a grid or a list"
-            )
-        wanted = {} if callable(trials) else _by_key(_part(job.trials(_settings(trials)), shard, together))
-        kept.ask(job.name, job.code)
+    if callable(trials) and shard is not None:
+        raise SweepError(
+            "got shard= with a function that proposes trials, which sees the outcomes of all; give a grid or a list"
+        )
+    wanted = {} if callable(trials) else _by_key(_part(job.trials(_settings(trials)), shard, together))
+    with Promised(store, job.name, job.code) as kept:
         try:
             if callable(trials):
                 _proposed(job, kept, trials, wanted)
@@ -101,6 +100,7 @@ def sweep(
         except BaseException:  # interrupted, or refused: what is finished is shown all the same
             told.last(lambda: job.results(kept, list(wanted.values())))
             raise
+        kept.store()  # a shard without trials has a store to be merged all the same
         return job.results(kept, list(wanted.values()))
 
 
@@ -178,6 +178,7 @@ class _Job:
                 f"got {odd!r} among the trials, expected settings by name as {{'lr': 0.1}}, or axes {{'lr': [0.1]}}"
             )
         made = [trial_of(s, self.name, self.code) for s in settings]
+        refuse_misfit(self.function, self.name, [trial.settings for trial in made])
         if not made:
             raise SweepError("got an empty list of settings, expected at least one, for example [{'lr': 0.1}]")
         if not twice and len({trial.key for trial in made}) < len(made):
@@ -186,7 +187,7 @@ class _Job:
             raise SweepError(f"the settings {again.settings} are there twice; give every one once")
         return made
 
-    def fill(self, store: Store, wanted: Sequence[Trial]) -> None:
+    def fill(self, store: Promised, wanted: Sequence[Trial]) -> None:
         """Run what is not finished and not claimed by others, and wait for what others have claimed."""
         tried: set[str] = set()
         while True:
@@ -203,13 +204,13 @@ class _Job:
     def _over(self, status: str | None) -> bool:
         return status == "done" or (status is not None and not self.again)
 
-    def _run(self, store: Store, missing: Sequence[Trial], wanted: Sequence[Trial]) -> set[str]:
+    def _run(self, store: Promised, missing: Sequence[Trial], wanted: Sequence[Trial]) -> set[str]:
         before, total = len(wanted) - len(missing), len(wanted)
         claimed = (trial for trial in missing if store.claim(trial, self.again))
         ran: set[str] = set()
         with closing(self.executor.run(self.function, claimed)) as outcomes:
             for outcome in outcomes:
-                store.put(outcome, self.name, self.code)
+                store.put(outcome)
                 ran.add(outcome.key)
                 self.told.of_outcome(outcome)
                 last = ", ".join(f"{k}={v}" for k, v in outcome.settings.items())
@@ -217,14 +218,14 @@ class _Job:
                 self.told.of_results(lambda: self.results(store, wanted))
         return ran
 
-    def results(self, store: Store, wanted: Sequence[Trial]) -> Results:
+    def results(self, store: Promised, wanted: Sequence[Trial]) -> Results:
         """What is finished, in the order of the trials."""
         found = store.get([trial.key for trial in wanted])
         outcomes = tuple(found[trial.key] for trial in wanted if trial.key in found)
         varied = varied_in([trial.settings for trial in wanted])
         return Results(outcomes, len(wanted), store.path, (*self._notes(store), *self.told.notes), varied)
 
-    def _notes(self, store: Store) -> tuple[str, ...]:
+    def _notes(self, store: Promised) -> tuple[str, ...]:
         older = sum(n for (name, code), n in store.functions().items() if name == self.name and code != self.code)
         if not older:
             return ()
@@ -232,7 +233,7 @@ class _Job:
         return (f"The code of {self.name} has changed: {said} in {store.path} and not used.",)
 
 
-def _proposed(job: _Job, store: Store, propose: Proposer, everything: dict[str, Trial]) -> None:
+def _proposed(job: _Job, store: Promised, propose: Proposer, everything: dict[str, Trial]) -> None:
     """Run what is proposed, which is entered in ``everything``, until nothing is."""
     last: list[Trial] = []
     try:
@@ -251,7 +252,7 @@ def _proposed(job: _Job, store: Store, propose: Proposer, everything: dict[str, 
         raise
 
 
-def _stopped(store: Store, propose: Proposer, last: Sequence[Trial]) -> None:
+def _stopped(store: Promised, propose: Proposer, last: Sequence[Trial]) -> None:
     """Tell a proposer that wants to know what is known of its last proposals."""
     if hasattr(propose, "stop"):
         found = store.get([trial.key for trial in last])
@@ -261,22 +262,3 @@ def _stopped(store: Store, propose: Proposer, last: Sequence[Trial]) -> None:
 def _part(trials: list[Trial], shard: tuple[int, int] | None, together: Sequence[str]) -> list[Trial]:
     parts = part_of([trial.settings for trial in trials], shard, together)
     return [trial for trial, (mine, _) in zip(trials, parts, strict=True) if mine]
-
-
-@contextmanager
-def _beating(store: Store) -> Iterator[None]:
-    """Signs of life while trials run."""
-    over = threading.Event()
-
-    def beat() -> None:
-        while not over.wait(BEAT):
-            with suppress(StoreError):  # a full disk is met, and told, where outcomes are kept
-                store.beat()
-
-    thread = threading.Thread(target=beat, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()

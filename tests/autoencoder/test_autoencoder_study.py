@@ -498,10 +498,11 @@ def test_the_help_names_every_optimizer_that_trains(capsys, verb):
         ({"more_metrics": {"mine": lambda trained: trained.x}}, r"metric 'mine' returned tensor\(.* of type Tensor"),
     ],
 )
-def test_what_is_no_study_is_refused_before_anything_is_trained(changes, says):
+def test_what_is_no_study_is_refused_before_anything_is_trained(changes, says, tmp_path):
     words = {"factory": lzr.zoo.autoencoder, "data": "digits", **SMALL, **changes}
     with pytest.raises(LazyrichError, match=says):
-        study(words.pop("factory"), words.pop("data"), **words)
+        study(words.pop("factory"), words.pop("data"), folder=tmp_path / "s", **words)
+    assert not (tmp_path / "s").exists()
 
 
 def test_one_width_rate_start_or_scheme_is_a_list_of_one():

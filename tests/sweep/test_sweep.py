@@ -9,6 +9,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -731,3 +732,49 @@ def test_a_tidy_table_has_a_row_an_entry_of_a_list(tmp_path):
 def test_the_name_that_is_there_twice_is_said():
     with pytest.raises(SweepError, match="among the names of settings is 1 twice, as text and as another kind"):
         _by_text({"lr": 0, 1: 1, "1": 2}, "settings")
+
+
+def needy(lr, width, *, depth=2):
+    raise AssertionError("no trial runs")
+
+
+@pytest.mark.parametrize(
+    ("function", "trials", "says"),
+    [
+        (
+            needy,
+            {"lr": [1, 2]},
+            r"needy needs 'width', which the settings {'lr': 1} lack, .*; add an axis .*--axis width=\.\.\.",
+        ),
+        (needy, [{"lr": 1, "width": 2}, {"depth": 1}], r"needs 'lr' and 'width', .*; add axes of .*--axis lr=\.\.\. width="),
+        (needy, {"lr": [1], "width": [2], "wdth": [3]}, "takes no 'wdth', .*; it takes lr, width, depth: leave out that axis"),
+        (math.sqrt, {"x": [1.0]}, "math.sqrt takes 'x' by position alone, .*; wrap it"),
+    ],
+)
+def test_settings_that_the_function_does_not_take_are_refused_before_any_trial(function, trials, says, tmp_path):
+    with pytest.raises(SweepError, match=says):
+        sweep(function, trials, tmp_path / "s")
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_decorator_may_give_arguments_itself(tmp_path):
+    @functools.wraps(needy)
+    def seeded(**settings):
+        return {"loss": settings["lr"]}
+
+    assert sweep(seeded, {"lr": [1]}, tmp_path / "s").outcomes[0].status == "done"
+
+
+@pytest.mark.parametrize("where", ["folder that is not there", "folder of a store"])
+def test_a_function_that_cannot_travel_leaves_no_store(where, tmp_path):
+    if there := where == "folder of a store":
+        Store(tmp_path / "s").close()
+    lock = threading.Lock()
+    with pytest.raises(SweepError, match="cannot be sent to another process: .*lock"):
+        sweep(lambda lr: lock, {"lr": [1]}, tmp_path / "s", executor="processes")
+    assert (tmp_path / "s").exists() == there
+
+
+def test_a_shard_without_trials_has_a_store(tmp_path):
+    assert sweep(lambda lr: lr, {"lr": [1]}, tmp_path / "s", shard="2/2").total == 0
+    assert Store(tmp_path / "s").merge(tmp_path / "s") == 0

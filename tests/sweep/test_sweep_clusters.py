@@ -201,7 +201,7 @@ def test_a_script_without_a_guard_is_told_of_it(tmp_path):
     pytest.importorskip("distributed")
     (tmp_path / "script.py").write_text(
         "import sys\nfrom lazyrich.sweep import executor_for, sweep\n"
-        "sweep(abs, [{}], sys.argv[1], name='abs', code='1', executor=executor_for('dask', workers=1))\n"
+        "sweep(dict, [{}], sys.argv[1], name='dict', code='1', executor=executor_for('dask', workers=1))\n"
     )
     words = [sys.executable, str(tmp_path / "script.py"), str(tmp_path / "s")]
     said = subprocess.run(words, check=False, capture_output=True, text=True).stderr
