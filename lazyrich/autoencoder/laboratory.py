@@ -281,7 +281,7 @@ def _rehearse_metrics(lab: Laboratory, model: nn.Module, own: dict[str, Metric])
 
     What fails on such a network may do on a trained one, and is a metric that is undefined there.
     """
-    before, early, after = (copy.deepcopy(model) for _ in range(3))
+    before, early, after = (copied(model) for _ in range(3))
     with torch.random.fork_rng(devices=[]):
         measured(_seen(lab, before, early, after, Run(after, lab.steps, [1.0] * lab.steps)), own)
 
