@@ -210,7 +210,7 @@ class NetworkFunction:
             with torch.no_grad():
                 out = self._run({**self._constants, **self.parameters}, some)
             return [out, out]
-        return self.tried([some, *some[:2].split(1), *([some[2:]] if len(some) > 2 else [])], name)
+        return self.tried([some, some[:1], *([some[1:]] if len(some) > 1 else [])], name)
 
     def refuse_still(self, x: Tensor) -> None:
         """Refuse outputs that move in jumps or not at all: gradients are zero, here and nearby, by an operation without slope.

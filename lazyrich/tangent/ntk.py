@@ -81,11 +81,12 @@ def ntk_of(
         if x2.shape[1:] != x1.shape[1:]:
             raise TangentError(f"got x1 of shape {tuple(x1.shape)} and x2 of shape {tuple(x2.shape)}, expected equal samples")
     x1, x2 = x1.detach(), None if x2 is None else x2.detach()
-    function.refuse_padding(x1)
     factors = function.rates(rates)
     keys = {name: _key(name, per) for name in factors}
     keep_freed_memory()
     found = probe(function, x1)
+    if found.looks_up:
+        function.refuse_padding(x1)
     for x, name in ((x1, "x1"), (x2, "x2")):
         if block and x is not None and block < min(len(x), TOGETHER):  # else a tape tries it
             refuse_mixed(function, x, name, block)

@@ -15,7 +15,8 @@ from torch import Tensor
 from lazyrich.tangent.gradient import positions
 from lazyrich.tangent.tape import Use
 
-MET = 3 * 2**20  # entries of what is worked on at a time: it stays in the caches
+MET = 2**22  # entries of what is worked on at a time: it stays in the caches
+FLAT = 4  # rows of a tile at most, as products of one matrix by many are the faster ones, measured
 SLOW = 2  # of products of many small matrices, against one large product, measured
 WRITTEN = 20  # small products that take as long as one number to memory and back, measured
 
@@ -40,18 +41,27 @@ def paired(
     first: list[Use], second: list[Use], outputs: str, strips: Iterator[tuple[slice, slice]]
 ) -> Iterator[tuple[slice, slice, Tensor]]:
     """The part of the samples ``rows`` with ``columns``, tile by tile: (rows K, columns K), or (rows, columns[, K])."""
-    a1, d1 = (t.contiguous() for t in positions(first))
-    a2, d2 = (a1, d1) if first[0] is second[0] else (t.contiguous() for t in positions(second))
+    meets = outputs == "full" and first[0].delta.shape[0] > 1
+    a1, d1 = _laid(first, meets)
+    a2, d2 = (a1, d1) if first[0] is second[0] else _laid(second, meets)
     (k, p, o), q = d1.shape[1:], d2.shape[2]  # a network may trim each block to its longest sample
-    meets = outputs == "full" and k > 1
     entries = k * q * o if meets else p * q * (k if outputs == "diagonal" else 1)  # a pair of samples
-    size = _even(math.isqrt(MET // entries))
-    space = d1.new_empty(size**2 * k * q * o if meets else 0)
+    tall = wide = _even(math.isqrt(MET // entries))
+    if meets:
+        tall = min(tall, FLAT)
+        wide = _even(MET // (entries * tall))
+    space = d1.new_empty(tall * wide * k * q * o if meets else 0)
     for rows, columns in strips:
-        for i in _steps(rows, size):
-            for j in _steps(columns, size):
+        for i in _steps(rows, tall):
+            for j in _steps(columns, wide):
                 some = a1[i], d1[i], a2[j], d2[j]
                 yield i, j, _meet(*some, space) if meets else _multiply(*some, outputs)
+
+
+def _laid(uses: list[Use], meets: bool) -> tuple[Tensor, Tensor]:
+    """Activations and signals, in memory as ``_meet`` or ``_multiply`` reads them; dense layers that meet have them so."""
+    a, delta = positions(uses)
+    return a.contiguous(), delta.transpose(0, 1).contiguous().transpose(0, 1) if meets else delta.contiguous()
 
 
 def _even(size: int) -> int:
@@ -81,7 +91,9 @@ def _meet(a1: Tensor, d1: Tensor, a2: Tensor, d2: Tensor, space: Tensor) -> Tens
     What comes out has a place in memory of its own, as fresh arrays of this size cost as much as the products.
     """
     (n, k, p, o), (m, _, q) = d1.shape, d2.shape[:3]
-    gram = (a1.flatten(0, 1) @ a2.flatten(0, 1).T).view(n, 1, p, m * q).mT
-    met = space[: n * k * m * q * o].view(n * k, m * q, o)
-    torch.bmm(gram.expand(n, k, m * q, p).reshape(n * k, m * q, p), d1.view(n * k, p, o), out=met)
-    return (d2.flatten(2) @ met.view(n * k, m, q * o).permute(1, 2, 0)).view(m * k, n * k).T
+    gram = (a1.flatten(0, 1) @ a2.flatten(0, 1).T).view(n, p, m * q)
+    met = space[: n * k * m * q * o].view(n, k, m * q, o)
+    for a, delta, out in zip(gram, d1, met, strict=True):
+        torch.bmm(a.T.expand(k, m * q, p), delta, out=out)
+    there = d2.transpose(0, 1).flatten(1, 2).transpose(0, 1)  # (m q, k, o)
+    return torch.bmm(there, met.view(n * k, m * q, o).permute(1, 2, 0)).view(m, q, k, n * k).sum(1).view(m * k, n * k).T

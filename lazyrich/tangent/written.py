@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -50,12 +52,18 @@ def _untracked(function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     return tree_map_only(Tensor, lambda t: own.get(id(t), t), out)
 
 
+def _mean(input: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """As a sum, whose gradient is one number for all of its terms, which torch's own mean divides one by one."""
+    return input.sum(axes, keepdim=True) / math.prod(input.shape[i] for i in axes)
+
+
 def _layer_norm(
     input: Tensor, normalized_shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5, *_: Any
 ) -> Tensor:
     axes = tuple(range(-len(tuple(normalized_shape)), 0))
-    centred = input - input.mean(axes, keepdim=True)
-    out = centred * (centred.square().mean(axes, keepdim=True) + eps).rsqrt()
+    mean = partial(_mean, axes=axes)
+    centred = input + -mean(input)  # the gradient's sum is negated, not each of its entries
+    out = centred * (mean(centred.square()) + eps).rsqrt()
     out = out * weight if weight is not None else out
     return out + bias if bias is not None else out
 
