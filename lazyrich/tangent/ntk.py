@@ -149,13 +149,15 @@ def _add(
                     rates.setdefault(keys[name], [0.0, 0.0])[i] = factors[name]
             if rates:
                 _add_product(parts, first, second, rates, outputs)
+    paying = [name for name in factors if name not in products and pairs_pay(name, _read(rows, name), outputs)]
+    biases = {name: bias for name in paying if factors[name] and (bias := _bias_of(rows, name, keys))}
     for name, factor in factors.items():
-        if name in products or factor == 0:
+        if name in products or name in biases.values() or factor == 0:
             continue
         first, second = _read(rows, name), _read(columns, name)
         strips = _strips(n, m, same)
-        if pairs_pay(name, first, outputs):
-            found = paired(first, second, outputs, strips)
+        if name in paying:
+            found = paired(first, second, outputs, strips, factors[biases[name]] / factor if name in biases else 0.0)
         else:
             given = [(rows.rest[name], columns.rest[name])] if name in rows.rest else slices(name, first, second)
             found = _grams(given, outputs, list(strips))
@@ -166,6 +168,14 @@ def _add(
 
 def _read(record: Tape, name: str) -> list[Use]:
     return [use for use in record.uses if name in use.names]
+
+
+def _bias_of(record: Tape, weight: str, keys: Mapping[str, str]) -> str | None:
+    """The bias that is added wherever the weight is read and nowhere else, and goes to the same key."""
+    uses = _read(record, weight)
+    bias = uses[0].bias
+    alike = bias is not None and all(use.bias == bias for use in uses) and len(_read(record, bias)) == len(uses)
+    return bias if alike and keys[bias] == keys[weight] else None
 
 
 def _add_product(

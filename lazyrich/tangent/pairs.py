@@ -38,9 +38,12 @@ def pairs_pay(name: str, uses: list[Use], outputs: str) -> bool:
 
 
 def paired(
-    first: list[Use], second: list[Use], outputs: str, strips: Iterator[tuple[slice, slice]]
+    first: list[Use], second: list[Use], outputs: str, strips: Iterator[tuple[slice, slice]], bias: float = 0.0
 ) -> Iterator[tuple[slice, slice, Tensor]]:
-    """The part of the samples ``rows`` with ``columns``, tile by tile: (rows K, columns K), or (rows, columns[, K])."""
+    """The part of the samples ``rows`` with ``columns``, tile by tile: (rows K, columns K), or (rows, columns[, K]).
+
+    A bias is one more activation, which is its rate's root everywhere: ``bias`` times the part of its own is added.
+    """
     meets = outputs == "full" and first[0].delta.shape[0] > 1
     a1, d1 = _laid(first, meets)
     a2, d2 = (a1, d1) if first[0] is second[0] else _laid(second, meets)
@@ -55,7 +58,7 @@ def paired(
         for i in _steps(rows, tall):
             for j in _steps(columns, wide):
                 some = a1[i], d1[i], a2[j], d2[j]
-                yield i, j, _meet(*some, space) if meets else _multiply(*some, outputs)
+                yield i, j, _meet(*some, bias, space) if meets else _multiply(*some, bias, outputs)
 
 
 def _laid(uses: list[Use], meets: bool) -> tuple[Tensor, Tensor]:
@@ -74,10 +77,10 @@ def _steps(of: slice, size: int) -> Iterator[slice]:
         yield slice(low, min(low + size, of.stop))
 
 
-def _multiply(a1: Tensor, d1: Tensor, a2: Tensor, d2: Tensor, outputs: str) -> Tensor:
+def _multiply(a1: Tensor, d1: Tensor, a2: Tensor, d2: Tensor, bias: float, outputs: str) -> Tensor:
     """Gram of the activations times Gram of the signals, entry by entry, summed over places: (n, m), or (n, m, K)."""
     (n, k, p), (m, _, q) = d1.shape[:3], d2.shape[:3]
-    met = (a1.flatten(0, 1) @ a2.flatten(0, 1).T).view(n, p, m, q)
+    met = (a1.flatten(0, 1) @ a2.flatten(0, 1).T).add_(bias).view(n, p, m, q)
     if outputs == "diagonal":
         signals = d1.transpose(0, 1).flatten(1, 2) @ d2.transpose(0, 1).flatten(1, 2).mT
         return (signals.view(k, n, p, m, q) * met).sum((2, 4)).movedim(0, -1)
@@ -85,13 +88,13 @@ def _multiply(a1: Tensor, d1: Tensor, a2: Tensor, d2: Tensor, outputs: str) -> T
     return (signals.view(n, p, m, q) * met).sum((1, 3))
 
 
-def _meet(a1: Tensor, d1: Tensor, a2: Tensor, d2: Tensor, space: Tensor) -> Tensor:
+def _meet(a1: Tensor, d1: Tensor, a2: Tensor, d2: Tensor, bias: float, space: Tensor) -> Tensor:
     """The activations' Gram acts on the first signals, a matrix a pair of samples, and what comes out meets the second ones.
 
     What comes out has a place in memory of its own, as fresh arrays of this size cost as much as the products.
     """
     (n, k, p, o), (m, _, q) = d1.shape, d2.shape[:3]
-    gram = (a1.flatten(0, 1) @ a2.flatten(0, 1).T).view(n, p, m * q)
+    gram = (a1.flatten(0, 1) @ a2.flatten(0, 1).T).add_(bias).view(n, p, m * q)
     met = space[: n * k * m * q * o].view(n, k, m * q, o)
     for a, delta, out in zip(gram, d1, met, strict=True):
         torch.bmm(a.T.expand(k, m * q, p), delta, out=out)

@@ -41,6 +41,19 @@ class TiedTwice(nn.Module):
         return self.dense(torch.tanh(self.dense(h))).sum(1)[:, :2]
 
 
+class OneBias(nn.Module):
+    """Two matrices with one bias; the first is read without it, too."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.second.bias = self.first.bias
+
+    def forward(self, x):
+        h = torch.tanh(self.second(torch.tanh(self.first(x))))
+        return (h + F.linear(x, self.first.weight)).sum(1)[:, :2]
+
+
 class Unrolled(nn.Module):
     """A recurrent cell of dense layers that read vectors, once for each step."""
 
@@ -274,6 +287,7 @@ CASES = {
         numbers(2, 7, 6),
     ),
     "tied convolution": (TiedTwice, numbers(2, 6)),
+    "one bias": (OneBias, numbers(3, 4)),
     "custom": (Custom, numbers(4)),
     "waves": (Waves, numbers(4)),
     "positions first": (PositionsFirst, numbers(5, 5)),
@@ -368,7 +382,8 @@ def test_every_tensor_agrees_with_explicit_jacobians(name):
 
 @pytest.mark.parametrize("pay", [True, False])
 @pytest.mark.parametrize(
-    "name", ["dense of positions", "conv1d", "convolution of one group", "tied convolution", "unrolled", "attention"]
+    "name",
+    ["dense of positions", "conv1d", "convolution of one group", "tied convolution", "one bias", "unrolled", "attention"],
 )
 def test_pairs_of_positions_and_gradients_agree(name, pay, monkeypatch):
     """Either way of shared weights, whatever the rule would choose, all outputs at once and one by one, in tiles of every size."""
@@ -384,6 +399,7 @@ def test_pairs_of_positions_and_gradients_agree(name, pay, monkeypatch):
     x = torch.cat([x, x.flip(0), x.roll(1, 0)])[:11] if x.is_floating_point() else x
     want = explicit(model, x, x)
     total = sum(want.values())
+    rates = {tensor: i % 4 / 2 for i, tensor in enumerate(want)}  # a bias goes with its weight, by the ratio of the two
     for choose, met in ((forced, 1), (forced, 2**9), (rule, pairs.MET)):
         monkeypatch.setattr(room, "pairs_pay", choose)
         monkeypatch.setattr(pairs, "MET", met)
@@ -394,6 +410,7 @@ def test_pairs_of_positions_and_gradients_agree(name, pay, monkeypatch):
             for tensor in want:
                 close(got[tensor], want[tensor])
         close(ntk_of(model, x, outputs="trace"), torch.einsum("nmkk->nm", total))
+        close(ntk_of(model, x, rates=rates), sum(rates[tensor] * part for tensor, part in want.items()))
         close(ntk_of(model, x[:2], x[1:]), total[:2, 1:])
         close(ntk_of(model, x[:2], x[1:], outputs="trace"), torch.einsum("nmkk->nm", total[:2, 1:]))
         close(ntk_of(model, x[:2], x[1:], outputs="diagonal"), torch.einsum("nmkk->nmk", total[:2, 1:]))
