@@ -22,7 +22,7 @@ from lazyrich.tangent.tape import Misfit, Probe, Tape, Use, probe, tape
 
 Outputs = Literal["full", "trace", "diagonal"]
 BUDGET = 2**26  # entries of the largest temporary array of a block
-STRIPS = 8  # of a diagonal block, of which only what lies right of the diagonal is multiplied
+STRIPS = 5  # of a diagonal block, of which only what lies right of the diagonal is multiplied
 MOST = 2**32  # bytes of a result beyond which it is refused
 
 
@@ -193,11 +193,12 @@ def _add_product(
     d2 = d1 if first is second else second.delta.transpose(0, 1).flatten(1)
     k = first.delta.shape[0] if outputs == "full" else 1
     d1, d2 = d1.reshape(len(d1) * k, -1), d2.reshape(len(d2) * k, -1)
+    factor = {key: by.repeat_interleave(k, 1)[:, None] for key, by in factor.items()}
     for i, j in _strips(*gram.shape[:2], same=first is second):
         signals = inner(d1[_wide(i, k)], d2[_wide(j, k)])
         for key, by in factor.items():
             part = parts[key][_wide(i, k), _wide(j, k)]
-            part.unflatten(0, (-1, k)).addcmul_(signals.unflatten(0, (-1, k)), by[i, j].repeat_interleave(k, 1)[:, None])
+            part.unflatten(0, (-1, k)).addcmul_(signals.unflatten(0, (-1, k)), by[i, :, _wide(j, k)])
 
 
 def _strips(n: int, m: int, same: bool) -> Iterator[tuple[slice, slice]]:
