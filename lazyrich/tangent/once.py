@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_map
 
 Found = TypeVar("Found")
 PRODUCTS = (torch.ops.aten.mm.default, torch.ops.aten.bmm.default)
+LOOKS = (torch.ops.aten.is_same_size.default, torch.ops.aten._has_same_storage_numel.default)
 SCALAR = (
     torch.ops.aten.mul.Scalar,
     torch.ops.aten.add.Scalar,
@@ -42,15 +43,23 @@ class _Once(TorchDispatchMode):
         super().__init__()
         self.changed = False
         self._known: dict[Hashable, tuple[Any, Any]] = {}
+        self._kinds: dict[int, str] = {}  # by identity, as an operation's own hash costs as much as a small one itself
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Torch would wrap each of a thousand calls, so that nothing is compiled in them; nothing is."""
+        return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kind = _kind(func)
-        self.changed |= kind == "change"  # two results may share the memory that now has other values
+        kind = self._kinds.get(id(func)) or self._kinds.setdefault(id(func), _kind(func))
+        if kind == "change":
+            self.changed = True  # two results may share the memory that now has other values
         if self.changed or kind == "view":
             return func(*args, **(kwargs or {}))
-        key = (func, _name(args), _name(tuple(kwargs.items())) if kwargs else None)
+        key = (id(func), _name(args), _name(tuple(kwargs.items())) if kwargs else None)
         if key in self._known:
-            return tree_map(_fresh, self._known[key][0])
+            known = self._known[key][0]
+            return known.detach() if isinstance(known, Tensor) else tree_map(_fresh, known)
         found = _nothing(args) if func in PRODUCTS and not kwargs else None
         given = tuple(map(_filled, args)) if func in SCALAR else args
         found = func(*given, **(kwargs or {})) if found is None else found
@@ -75,8 +84,8 @@ def _filled(value: Any) -> Any:
 
 @cache
 def _kind(func: Any) -> str:
-    """A view costs nothing, nor does a profiler's mark; a change makes names worthless; the rest are values."""
-    if func.namespace == "profiler":
+    """A view costs nothing, nor does a profiler's mark or a look; a change makes names worthless; the rest are values."""
+    if func.namespace == "profiler" or func in LOOKS:
         return "view"
     if func._schema.is_mutable or torch.Tag.nondeterministic_seeded in func.tags:
         return "change"
