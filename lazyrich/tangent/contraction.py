@@ -12,6 +12,7 @@ from torch.func import jacrev, jvp, vmap
 
 from lazyrich.errors import TangentError, out_of_memory
 from lazyrich.inference.normalisation import loss_scale
+from lazyrich.memory import keep_freed_memory
 from lazyrich.tangent.function import differentiable
 from lazyrich.tangent.higher import ORDERS
 from lazyrich.tangent.inner import inner
@@ -58,6 +59,7 @@ def contracted(
     """
     if not isinstance(order, Integral) or order not in ORDERS or keep not in (1, 2):
         raise TangentError(f"got order {order!r} and keep {keep!r}, expected order 2, 3 or 4 and keep 1 or 2")
+    keep_freed_memory()
     outputs = Outputs(model, x, rates)
     weights = outputs.cotangent(r)
     if keep == 2:
