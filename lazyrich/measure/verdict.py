@@ -50,15 +50,15 @@ class Line:
         """Whether the measured slope lies within the tolerance of the predicted one; None where there is none, or none can tell.
 
         Example:
-            >>> [Line("a", (), "hidden", "update", 1, Slope(0.22, 0.22 - h, 0.22 + h, 9), 0.0).agrees for h in (0.54, 0.05)]
-            [None, False]
+            >>> [Line("a", (), "hidden", "uuc", 1, Slope(v, v - h, v + h, 9), 0.0).agrees for v in (0.22, 0) for h in (0.54, 0.05)]
+            [None, False, None, True]
         """
         if self.predicted is None or not math.isfinite(self.predicted) or math.isnan(self.slope.value):
             return None
         if self.verdict == "inconclusive":
             return None
         if abs(self.slope.value - self.predicted) <= TOLERANCE:
-            return True
+            return None if self.slope.half_width > WIDEST else True
         return None if self.slope.low <= self.predicted + TOLERANCE and self.slope.high >= self.predicted - TOLERANCE else False
 
 
