@@ -158,8 +158,10 @@ class Kernel:
         """Of every input with itself, (N,): without the rest of the matrix."""
         if get not in ("nngp", "ntk"):
             raise KernelError(f"got get='{get}', expected 'nngp' or 'ntk'")
-        fields = [_settled(run) for run in self._blocks(x, get == "ntk")]
-        return torch.cat([own.nngp if get == "nngp" else own.ntk for own in fields])  # type: ignore[misc]
+        found = torch.cat([getattr(_settled(run), get) for run in self._blocks(x, get == "ntk")])
+        if not bool(found.isfinite().all()):
+            raise KernelError(self._culprit(x, None, get == "ntk"))
+        return found
 
     def _blocks(self, x: Tensor, tangent: bool, averaged: bool = False) -> Iterator[Run]:
         """Passes of blocks of samples, each sample with itself."""

@@ -997,3 +997,17 @@ def test_the_half_below_the_diagonal_is_the_half_above_it(n):
     tile, whole = torch.randn(n, n, dtype=torch.float64), torch.zeros(n, n, dtype=torch.float64)
     place(whole, slice(0, n), slice(0, n), tile, symmetric=True)
     close(whole, tile.triu() + tile.triu(1).T, 0.0)
+
+
+@pytest.mark.parametrize("get", ["nngp", "ntk"])
+def test_a_diagonal_that_is_not_finite_is_refused(get):
+    class Inverse(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.i, self.o = L(128, 8), L(8, 1)
+
+        def forward(self, x):
+            return self.o(self.i(x) ** -1)
+
+    with pytest.raises(KernelError, match="not finite, first behind linear at module 'o'"):
+        lzr.kernel(Inverse()).diagonal(torch.randn(3, 128, dtype=torch.float64), get)
