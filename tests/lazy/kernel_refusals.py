@@ -231,7 +231,9 @@ REFUSED: dict[str, Refusal] = {
     "means without cross term": Refusal(
         of_dense(lambda s, x: s.o(F.relu(s.a(h := s.i(x))) + F.relu(s.b(h)))), VEC, ("both not centred", "linear layer")
     ),
-    "batch_norm": Refusal(lambda n: S(L(5, n), nn.BatchNorm1d(n), nn.ReLU(), L(n, OUT)), VEC, ("over samples", "layer_norm")),
+    "batch_norm": Refusal(
+        lambda n: S(L(5, n), nn.BatchNorm1d(n), nn.ReLU(), L(n, OUT)), VEC, ("running statistics", "layer_norm")
+    ),
     "batch_norm in training": Refusal(
         lambda n: S(L(5, n), nn.BatchNorm1d(n), nn.ReLU(), L(n, OUT)), VEC, ("over samples", "layer_norm"), train=True
     ),

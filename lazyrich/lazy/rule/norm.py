@@ -71,10 +71,11 @@ def batch_norm(call: Call) -> Field:
             "it divides by statistics over the positions of one channel, which fluctuate, so no kernel in closed form is known",
             "use group_norm of few groups, layer_norm or rms_norm",
         )
-    raise call.refuse(
-        "it normalises by statistics over samples, so there is no kernel between two samples alone",
-        "use layer_norm, group_norm or rms_norm",
-    )
+    if call.node.op == "batch_norm" and call.get(5, "training") is False:
+        why = "in evaluation mode it divides by running statistics, numbers of single features that have no law at other widths"
+    else:
+        why = "it normalises by statistics over samples, so there is no kernel between two samples alone"
+    raise call.refuse(why, "use layer_norm, group_norm or rms_norm")
 
 
 def _refuse_partial(call: Call, field: Field, first: int) -> None:
