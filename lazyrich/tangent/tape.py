@@ -136,8 +136,13 @@ def tape(function: NetworkFunction, x: Tensor, unknown: frozenset[str] | None = 
 
 
 def _again(n: int, moves: bool) -> list[list[int]]:
-    """Which samples are run again: some without the others, and all in reverse where places are looked up; one goes twice."""
-    return [[0, 0]] if n == 1 else [spread(n), list(range(n))[::-1]] if moves else [spread(n)]
+    """Which samples are run again: some without the others, and all in reverse where places are looked up.
+
+    The first goes more than once behind some, which a network that turns or shifts its samples would not leave there; never as
+    many as before go together, so that nothing else is taken for samples.
+    """
+    some = [*spread(n), *[0] * (n if n < 6 else 2)]
+    return [some, list(range(n))[::-1]] if moves and n > 1 else [some]
 
 
 def _elsewhere(
@@ -278,6 +283,8 @@ class _Recorder(TorchFunctionMode):
         name = self.names.get(id(weight))
         if id(a) in self.names or (bias is not None and id(bias) not in self.names and bias.requires_grad):
             return None
+        if func is F.linear and (weight.dim() < 2 or (bias is not None and bias.shape != weight.shape[:1])):
+            return None  # torch takes a vector for a weight, and spreads a bias of other shapes over outputs and places
 
         def call(a: Tensor, weight: Tensor) -> Tensor:
             return func(a, weight, None, *rest, **more)
