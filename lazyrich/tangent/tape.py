@@ -78,6 +78,11 @@ class Use:
         return self.linear or (self.window is not None and self.window[3] == 1)
 
     @property
+    def vectors(self) -> bool:
+        """Whether it is a dense layer that reads one vector a sample."""
+        return self.linear and self.a.dim() == 2
+
+    @property
     def names(self) -> frozenset[str]:
         """Of its parameters."""
         return frozenset(name for name in (self.weight, self.bias) if name is not None)

@@ -469,6 +469,40 @@ def test_blocks_that_are_trimmed_to_other_lengths_meet(signal, outputs, pay, mon
     close(ntk_of(model, x, block=3), total)
 
 
+class Either(nn.Module):
+    """One matrix, read in one way where all samples start with a positive number, else in another way."""
+
+    def __init__(self, one, other, *shape):
+        super().__init__()
+        self.weight, self.ways = nn.Parameter(torch.randn(shape)), (one, other)
+
+    def forward(self, x):
+        up = x.flatten(1)[:, 0] > 0
+        kinds = [(way, where) for way, where in zip(self.ways, (up, ~up), strict=True) if where.any()]
+        found = [torch.tanh(way(x, self.weight)).flatten(2).sum(2) * where[:, None] for way, where in kinds]
+        return torch.stack(found).sum(0)
+
+
+WAYS = {
+    "a vector and positions": (lambda x, w: F.linear(x[:, 0], w)[..., None], lambda x, w: F.linear(x, w).mT, 3, 3),
+    "back and forth": (F.conv1d, F.conv_transpose1d, 3, 3, 2),
+    "groups": (lambda x, w: F.conv1d(x, w, groups=3), lambda x, w: F.conv1d(x[:, :1], w), 3, 1, 2),
+    "a product and gains": (lambda x, w: F.linear(x, w).mT, lambda x, w: x * w, 3, 3),
+}
+
+
+@pytest.mark.parametrize("pay", [False, True])
+@pytest.mark.parametrize("way", WAYS)
+def test_blocks_that_read_one_matrix_in_other_ways_meet(way, pay, monkeypatch):
+    can = sys.modules["lazyrich.tangent.gradient"].summed
+    monkeypatch.setattr(sys.modules["lazyrich.tangent.ntk"], "pairs_pay", lambda name, uses, _: pay and can(name, uses))
+    model, low, high = Either(*WAYS[way]).double(), numbers(3, 3), numbers(3, 3).flip(0)
+    low[:, 0, 0], high[:, 0, 0] = -1.0, 1.0
+    want = explicit(model, low, high)["weight"]
+    close(ntk_of(model, low, high), want)
+    close(ntk_of(model, high, low), want.permute(1, 0, 3, 2))
+
+
 @pytest.mark.parametrize(("positions", "pays"), [(4, True), (400, False)])
 def test_few_positions_are_paired_and_many_are_not(positions, pays):
     use = next(u for u in tape(NetworkFunction(S(L(256, 256), nn.Flatten(), L(256 * positions, 10))),
