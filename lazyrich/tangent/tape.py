@@ -144,9 +144,9 @@ def _again(n: int, moves: bool) -> list[list[int]]:
     """Which samples are run again: some without the others, and all in reverse where places are looked up.
 
     The first goes more than once behind some, which a network that turns or shifts its samples would not leave there; never as
-    many as before go together, so that nothing else is taken for samples.
+    many as before go together, so that nothing else is taken for samples, and fewer beyond what has been checked.
     """
-    some = [*spread(n), *[0] * (n if n < 6 else 2)]
+    some = [*spread(n), *[0] * (n if n < 5 else 1 if n == 5 else 2)]
     return [some, list(range(n))[::-1]] if moves and n > 1 else [some]
 
 
