@@ -18,7 +18,7 @@ from lazyrich.errors import TangentError
 from lazyrich.family.law import refuse_complex
 from lazyrich.functional import as_they_were, functional_call
 from lazyrich.tangent.plain import is_plain
-from lazyrich.tangent.refusals import refuse_lazy, refuse_mixing, refuse_sharded, refuse_wrapped
+from lazyrich.tangent.refusals import refuse_lazy, refuse_mixing, refuse_rows, refuse_sharded, refuse_wrapped
 from lazyrich.tangent.written import smooth
 
 Parameters = Mapping[str, Tensor]
@@ -177,7 +177,8 @@ class NetworkFunction:
         some = _some(x.detach())
         try:
             both, *each = self._few(some, name)
-            alone = torch.cat(each)
+            refuse_rows(type(self.model).__name__, both, len(some))
+            alone = torch.cat(each) if all(part.shape[1:] == both.shape[1:] for part in each) else each[0]
         except (RuntimeError, ValueError, IndexError, TypeError, AssertionError, KeyError, AttributeError) as error:
             line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             if "more than 1 value per channel" in line:  # torch.nn.functional.batch_norm, of a single sample

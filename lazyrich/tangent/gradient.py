@@ -18,7 +18,7 @@ def slices(name: str, first: list[Use], second: list[Use]) -> Iterator[tuple[Ten
     if not first:
         return
     same = first[0] is second[0]
-    if all(use.sums and use.weight == name for use in first):
+    if summed(name, first) and summed(name, second):  # blocks may go other ways
         a1, d1 = positions(first)
         a2, d2 = (a1, d1) if same else positions(second)
         step = max(1, SLICE // (d1.shape[1] * max(len(a1), len(a2)) * a1.shape[-1]))
@@ -28,6 +28,11 @@ def slices(name: str, first: list[Use], second: list[Use]) -> Iterator[tuple[Ten
     else:
         one = _whole(first, name)
         yield one, one if same else _whole(second, name)
+
+
+def summed(name: str, uses: list[Use]) -> bool:
+    """Whether all uses of a matrix give sums over places of signal times activation."""
+    return all(use.sums and use.weight == name for use in uses)
 
 
 def _whole(uses: list[Use], name: str) -> Tensor:

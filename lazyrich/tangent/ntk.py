@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from lazyrich.errors import TangentError
 from lazyrich.memory import keep_freed_memory
 from lazyrich.tangent.function import NetworkFunction
-from lazyrich.tangent.gradient import slices
+from lazyrich.tangent.gradient import slices, summed
 from lazyrich.tangent.inner import inner
 from lazyrich.tangent.mixing import TOGETHER, refuse_mixed
 from lazyrich.tangent.pairs import paired, pairs_pay
@@ -141,7 +141,7 @@ def _add(
     n, m, same = rows.shape[0], columns.shape[0], rows is columns
     products = set()
     for first, second in zip(rows.uses, columns.uses, strict=True):
-        if first.linear and first.a.dim() == 2 and all(reads[name] == 1 for name in first.names):
+        if first.vectors and second.vectors and all(reads[name] == 1 for name in first.names):
             products |= first.names
             rates: dict[str, list[float]] = {}  # by key, of the weight and of the bias, which share the signals' Gram
             for i, name in enumerate((first.weight, first.bias)):
@@ -149,7 +149,8 @@ def _add(
                     rates.setdefault(keys[name], [0.0, 0.0])[i] = factors[name]
             if rates:
                 _add_product(parts, first, second, rates, outputs)
-    paying = [name for name in factors if name not in products and pairs_pay(name, _read(rows, name), outputs)]
+    left = [name for name in factors if name not in products and summed(name, _read(columns, name))]
+    paying = [name for name in left if pairs_pay(name, _read(rows, name), outputs)]
     biases = {name: bias for name in paying if factors[name] and (bias := _bias_of(rows, name, keys))}
     for name, factor in factors.items():
         if name in products or name in biases.values() or factor == 0:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from lazyrich.tangent.gradient import positions
+from lazyrich.tangent.gradient import positions, summed
 from lazyrich.tangent.tape import Use
 
 MET = 2**22  # entries of what is worked on at a time: it stays in the caches
@@ -27,7 +27,7 @@ def pairs_pay(name: str, uses: list[Use], outputs: str) -> bool:
     In products a pair of n samples, for a matrix O x I read at P places: for all pairs of outputs P K O (P + K), of small
     matrices, and P^2 I; else P^2 (K O + I); against K^2 O I, or K O I, and K O I / n numbers made of P products each.
     """
-    if not uses or not all(use.sums and use.weight == name for use in uses):
+    if not uses or not summed(name, uses):
         return False
     (k, n), o = uses[0].delta.shape[:2], uses[0].shape_of_weight[0]
     i, p = math.prod(uses[0].shape_of_weight[1:]), sum(use.delta[0, 0].numel() for use in uses) // o

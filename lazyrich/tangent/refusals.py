@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
@@ -85,3 +85,16 @@ def refuse_mixing(model: nn.Module) -> None:
             raise TangentError(
                 f"{place} drops at random in training mode, so the network is no fixed function; call model.eval()"
             )
+
+
+def refuse_rows(kind: str, out: Tensor, samples: int) -> None:
+    """Refuse outputs of other rows than one a sample, and rows of none."""
+    if len(out) != samples:
+        raise TangentError(
+            f"{kind} returns {len(out)} rows of outputs for {samples} sample{'s' * (samples > 1)}, expected outputs (N, ...), one "
+            "row a sample; keep samples on axis 0 (batch_first=True where it would hold positions), and sum over other axes alone"
+        )
+    if not out.numel():
+        raise TangentError(
+            f"{kind} returns rows of no outputs, expected (N, ...) with at least one a sample; return what it computes"
+        )

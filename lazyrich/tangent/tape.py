@@ -78,6 +78,11 @@ class Use:
         return self.linear or (self.window is not None and self.window[3] == 1)
 
     @property
+    def vectors(self) -> bool:
+        """Whether it is a dense layer that reads one vector a sample."""
+        return self.linear and self.a.dim() == 2
+
+    @property
     def names(self) -> frozenset[str]:
         """Of its parameters."""
         return frozenset(name for name in (self.weight, self.bias) if name is not None)
@@ -136,8 +141,13 @@ def tape(function: NetworkFunction, x: Tensor, unknown: frozenset[str] | None = 
 
 
 def _again(n: int, moves: bool) -> list[list[int]]:
-    """Which samples are run again: some without the others, and all in reverse where places are looked up; one goes twice."""
-    return [[0, 0]] if n == 1 else [spread(n), list(range(n))[::-1]] if moves else [spread(n)]
+    """Which samples are run again: some without the others, and all in reverse where places are looked up.
+
+    The first goes more than once behind some, which a network that turns or shifts its samples would not leave there; never as
+    many as before go together, so that nothing else is taken for samples, and fewer beyond what has been checked.
+    """
+    some = [*spread(n), *[0] * (n if n < 5 else 1 if n == 5 else 2)]
+    return [some, list(range(n))[::-1]] if moves and n > 1 else [some]
 
 
 def _elsewhere(
@@ -278,6 +288,8 @@ class _Recorder(TorchFunctionMode):
         name = self.names.get(id(weight))
         if id(a) in self.names or (bias is not None and id(bias) not in self.names and bias.requires_grad):
             return None
+        if func is F.linear and (weight.dim() < 2 or (bias is not None and bias.shape != weight.shape[:1])):
+            return None  # torch takes a vector for a weight, and spreads a bias of other shapes over outputs and places
 
         def call(a: Tensor, weight: Tensor) -> Tensor:
             return func(a, weight, None, *rest, **more)

@@ -128,6 +128,34 @@ def test_a_network_that_centres_its_batch_is_refused():
         NetworkFunction(Centred()).check(torch.randn(4, 3))
 
 
+class Shaped(nn.Linear):
+    """Outputs in another shape than that of rows, one a sample."""
+
+    def forward(self, x):
+        return self.shape(super().forward(x))
+
+
+@pytest.mark.parametrize(
+    ("shape", "says", "sizes"),
+    [
+        (lambda y: y.sum(0), "Shaped returns 3 rows of outputs for . sample.* sum over other axes alone", (1, 2, 5)),
+        (
+            lambda y: torch.cat([y, y]),
+            "Shaped returns . rows of outputs for . sample.*, expected .*one row a sample",
+            (1, 2, 5),
+        ),
+        (lambda y: y[:, :0], "Shaped returns rows of no outputs, expected .* at least one a sample", (1, 2, 5)),
+        (lambda y: y @ y.T, "Shaped mixes samples", (2, 5)),  # as many outputs as samples
+    ],
+)
+def test_outputs_without_one_row_a_sample_are_refused_as_such(shape, says, sizes):
+    model = Shaped(4, 3)
+    model.shape = shape
+    for n in sizes:
+        with pytest.raises(TangentError, match=says):
+            NetworkFunction(model).check(torch.randn(n, 4))
+
+
 def test_mixing_shows_although_the_first_samples_are_equal():
     class Centred(nn.Linear):
         def forward(self, x):

@@ -95,6 +95,18 @@ class Heads(nn.Module):
         return self.out(h).mean(1 if self.batch_first else 0)
 
 
+class Spread(nn.Module):
+    """Dense layers of a vector for a weight, and with biases of other shapes than their outputs, which torch spreads."""
+
+    def __init__(self, bias, vector=False):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(4) if vector else torch.randn(3, 4))
+        self.bias = None if bias is None else nn.Parameter(torch.randn(bias))
+
+    def forward(self, x):
+        return F.linear(torch.tanh(x), self.weight, self.bias)
+
+
 class Custom(nn.Module):
     """Parameters that no layer knows."""
 
@@ -288,6 +300,11 @@ CASES = {
     ),
     "tied convolution": (TiedTwice, numbers(2, 6)),
     "one bias": (OneBias, numbers(3, 4)),
+    "vector for a weight": (lambda: Spread(None, vector=True), numbers(4)),
+    "vector for a weight, of positions": (lambda: Spread((), vector=True), numbers(3, 4)),
+    "bias of one entry": (lambda: Spread(1), numbers(4)),
+    "bias without axes": (lambda: Spread(()), numbers(3, 4)),
+    "bias of positions": (lambda: Spread((2, 3)), numbers(2, 4)),
     "custom": (Custom, numbers(4)),
     "waves": (Waves, numbers(4)),
     "positions first": (PositionsFirst, numbers(5, 5)),
@@ -452,6 +469,40 @@ def test_blocks_that_are_trimmed_to_other_lengths_meet(signal, outputs, pay, mon
     close(ntk_of(model, x, block=3), total)
 
 
+class Either(nn.Module):
+    """One matrix, read in one way where all samples start with a positive number, else in another way."""
+
+    def __init__(self, one, other, *shape):
+        super().__init__()
+        self.weight, self.ways = nn.Parameter(torch.randn(shape)), (one, other)
+
+    def forward(self, x):
+        up = x.flatten(1)[:, 0] > 0
+        kinds = [(way, where) for way, where in zip(self.ways, (up, ~up), strict=True) if where.any()]
+        found = [torch.tanh(way(x, self.weight)).flatten(2).sum(2) * where[:, None] for way, where in kinds]
+        return torch.stack(found).sum(0)
+
+
+WAYS = {
+    "a vector and positions": (lambda x, w: F.linear(x[:, 0], w)[..., None], lambda x, w: F.linear(x, w).mT, 3, 3),
+    "back and forth": (F.conv1d, F.conv_transpose1d, 3, 3, 2),
+    "groups": (lambda x, w: F.conv1d(x, w, groups=3), lambda x, w: F.conv1d(x[:, :1], w), 3, 1, 2),
+    "a product and gains": (lambda x, w: F.linear(x, w).mT, lambda x, w: x * w, 3, 3),
+}
+
+
+@pytest.mark.parametrize("pay", [False, True])
+@pytest.mark.parametrize("way", WAYS)
+def test_blocks_that_read_one_matrix_in_other_ways_meet(way, pay, monkeypatch):
+    can = sys.modules["lazyrich.tangent.gradient"].summed
+    monkeypatch.setattr(sys.modules["lazyrich.tangent.ntk"], "pairs_pay", lambda name, uses, _: pay and can(name, uses))
+    model, low, high = Either(*WAYS[way]).double(), numbers(3, 3), numbers(3, 3).flip(0)
+    low[:, 0, 0], high[:, 0, 0] = -1.0, 1.0
+    want = explicit(model, low, high)["weight"]
+    close(ntk_of(model, low, high), want)
+    close(ntk_of(model, high, low), want.permute(1, 0, 3, 2))
+
+
 @pytest.mark.parametrize(("positions", "pays"), [(4, True), (400, False)])
 def test_few_positions_are_paired_and_many_are_not(positions, pays):
     use = next(u for u in tape(NetworkFunction(S(L(256, 256), nn.Flatten(), L(256 * positions, 10))),
@@ -514,19 +565,46 @@ class Sorted(nn.Module):
         return self.b(torch.tanh(self.a(x[order]))[order.argsort()])
 
 
-class Rolled(Sorted):
-    """Samples go through it one place further on, and are put back."""
+class Moved(Sorted):
+    """Samples go through it at other places, and are put back."""
+
+    def __init__(self, there, back):
+        super().__init__()
+        self.there, self.back = there, back
 
     def forward(self, x):
-        return self.b(torch.tanh(self.a(x.roll(1, 0))).roll(-1, 0))
+        return self.b(self.back(torch.tanh(self.a(self.there(x)))))
 
 
-@pytest.mark.parametrize("n", [1, 2, 3, 6])
-def test_a_network_that_rolls_its_samples_is_not_taken_for_one_that_does_not(n):
-    model, x = Rolled().double(), torch.randn(n, 3, dtype=torch.float64)
+MOVES = {
+    "rolled": (lambda x: x.roll(1, 0), lambda x: x.roll(-1, 0)),
+    "turned": (lambda x: x.flip(0), lambda x: x.flip(0)),
+    "turned by places": (lambda x: x[torch.arange(len(x) - 1, -1, -1)], lambda x: x.flip(0)),
+    "shifted by half": (lambda x: torch.fft.fftshift(x, 0), lambda x: torch.fft.ifftshift(x, 0)),
+}
+
+
+@pytest.mark.parametrize("move", MOVES)
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 6, 8])
+def test_a_network_that_moves_its_samples_is_not_taken_for_one_that_does_not(n, move):
+    model, x = Moved(*MOVES[move]).double(), torch.randn(n, 3, dtype=torch.float64)
     want = sum(explicit(model, x, x).values())
     close(ntk_of(model, x), want)
     close(ntk_of(model, x, block=2), want)
+
+
+class Filled(nn.Linear):
+    """As many equal rows go through it as there are samples, and come out as the weight of another layer."""
+
+    def forward(self, x):
+        return torch.tanh(x) @ F.linear(torch.ones(self.rows, 3).to(x), self.weight)[: x.shape[1]]
+
+
+@pytest.mark.parametrize("n", range(1, 9))
+def test_rows_that_are_no_samples_are_not_taken_for_them(n):
+    model, x = Filled(3, 2, bias=False).double(), torch.randn(n, min(n, 3), dtype=torch.float64)
+    model.rows = n
+    close(ntk_of(model, x), sum(explicit(model, x, x).values()))
 
 
 @pytest.mark.parametrize("first", [[1.0, 1, 1, 3, 0, 2], [0.0] * 14 + [-1.0] + [0.0] * 25])
