@@ -781,6 +781,13 @@ def test_settings_that_the_function_does_not_take_are_refused_before_any_trial(f
     assert not (tmp_path / "s").exists()
 
 
+def test_a_misspelt_axis_is_named_beside_what_is_missing(tmp_path):
+    with pytest.raises(SweepError, match=r"needs 'width', .*; it takes no 'widht', if that was meant$"):
+        sweep(lambda lr, width: lr / width, {"lr": [1], "widht": [2]}, tmp_path / "s")
+    with pytest.raises(SweepError, match=r"needs 'width', .*\(--axis width=\.\.\.\)$"):
+        sweep(lambda width, **rest: width, {"lr": [1]}, tmp_path / "s")
+
+
 def test_a_decorator_may_give_arguments_itself(tmp_path):
     @functools.wraps(needy)
     def seeded(**settings):
