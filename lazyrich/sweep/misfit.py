@@ -43,9 +43,13 @@ def _why(signature: inspect.Signature, given: Mapping[str, Any], error: TypeErro
     named = [p for p in takes if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     if missing := [p.name for p in named if p.default is p.empty and p.name not in given]:
         lacks = " and ".join(f"'{name}'" for name in missing)
+        open_ended = any(p.kind is p.VAR_KEYWORD for p in takes)
+        odd = [] if open_ended else [name for name in given if name not in [p.name for p in named]]
+        misspelt = f"; it takes no '{odd[0]}', if that was meant" if odd else ""
         return (
             f"needs {lacks}, which the settings {dict(given)} lack, expected a value for every argument without a default; add "
             f"{'an axis' if len(missing) == 1 else 'axes'} of that name (--axis {' '.join(f'{name}=...' for name in missing)})"
+            f"{misspelt}"
         )
     if surplus := [name for name in given if name not in [p.name for p in named]]:
         takes_what = ", ".join(p.name for p in named) or "no arguments"

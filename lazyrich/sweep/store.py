@@ -64,7 +64,8 @@ class Store:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.file = self.path / FILE
-        if self.path.exists() and not self.file.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+        taken = self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir()))
+        if taken and not self.file.exists():  # looked for last: another process may have made the store just now
             raise StoreError(f"{self.path} exists and is no store of trials; give a new folder, or remove this one")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -376,9 +377,9 @@ class Store:
     def _said(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.OperationalError as error:
-            raise StoreError(_full(self.path, error)) from error
         except sqlite3.DatabaseError as error:
+            if isinstance(error, sqlite3.OperationalError) and not ("no such" in str(error) or " columns but" in str(error)):
+                raise StoreError(_full(self.path, error)) from error
             raise StoreError(f"{self.file} is no store of trials ({error}); give a new folder, or restore this file") from error
 
 

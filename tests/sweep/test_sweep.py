@@ -326,6 +326,30 @@ def test_a_folder_of_something_else_or_of_another_version_is_refused(tmp_path):
         Store(tmp_path / "t")
 
 
+def test_a_store_that_another_process_makes_just_now_is_opened(tmp_path, monkeypatch):
+    def made_meanwhile(folder):
+        (folder / "trials.sqlite").touch()
+        return iter([folder / "trials.sqlite"])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "iterdir", made_meanwhile)
+        with Store(tmp_path) as store:
+            assert store.claim(trial_of({"lr": 1}, "f", "1"))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes.txt").touch()
+    with pytest.raises(StoreError, match="is no store"):
+        Store(tmp_path / "other")
+
+
+@pytest.mark.parametrize("tables", ["DROP TABLE trials", "ALTER TABLE trials ADD COLUMN more TEXT"])
+def test_tables_of_something_else_are_no_full_disk(tables, tmp_path):
+    Store(tmp_path / "s").close()
+    with sqlite3.connect(tmp_path / "s" / "trials.sqlite") as db:
+        db.execute(tables)
+    with pytest.raises(StoreError, match=r"is no store of trials \((no such table|table trials has 12 columns)"):
+        sweep(loss, {"lr": [1]}, tmp_path / "s")
+
+
 def test_the_first_outcome_of_a_trial_stays(tmp_path):
     with Store(tmp_path / "s") as store:
         assert store.put(Outcome("k", {}, "failed", error="x"), "f", "c")
@@ -755,6 +779,13 @@ def test_settings_that_the_function_does_not_take_are_refused_before_any_trial(f
     with pytest.raises(SweepError, match=says):
         sweep(function, trials, tmp_path / "s")
     assert not (tmp_path / "s").exists()
+
+
+def test_a_misspelt_axis_is_named_beside_what_is_missing(tmp_path):
+    with pytest.raises(SweepError, match=r"needs 'width', .*; it takes no 'widht', if that was meant$"):
+        sweep(lambda lr, width: lr / width, {"lr": [1], "widht": [2]}, tmp_path / "s")
+    with pytest.raises(SweepError, match=r"needs 'width', .*\(--axis width=\.\.\.\)$"):
+        sweep(lambda width, **rest: width, {"lr": [1]}, tmp_path / "s")
 
 
 def test_a_decorator_may_give_arguments_itself(tmp_path):
