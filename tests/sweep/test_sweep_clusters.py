@@ -184,7 +184,7 @@ def test_a_dask_cluster_that_is_not_there_is_said(tmp_path, monkeypatch):
     impatient = lambda *args, timeout, whole=distributed.Client, **named: whole(*args, timeout=timeout / 10, **named)  # noqa: E731
     monkeypatch.setattr(distributed, "Client", impatient)
     with pytest.raises(SweepError, match="'127.0.0.1:9' does not answer"):
-        sweep(once_dead, {"a": [1]}, tmp_path / "s", executor=executor_for("dask://127.0.0.1:9"))
+        sweep(same, {"a": [1]}, tmp_path / "s", executor=executor_for("dask://127.0.0.1:9"))
 
 
 @pytest.mark.ray
@@ -192,7 +192,7 @@ def test_a_dask_cluster_that_is_not_there_is_said(tmp_path, monkeypatch):
 def test_a_ray_cluster_that_is_not_there_is_said(tmp_path):
     pytest.importorskip("ray")
     with pytest.raises(SweepError, match="does not answer"):
-        sweep(once_dead, {"a": [1]}, tmp_path / "s", executor=executor_for("ray://auto"))
+        sweep(same, {"a": [1]}, tmp_path / "s", executor=executor_for("ray://auto"))
 
 
 @pytest.mark.filterwarnings("ignore")
