@@ -16,6 +16,7 @@ import numpy as np
 
 from lazyrich.errors import SweepError
 from lazyrich.files import write_bytes, write_json, write_text
+from lazyrich.memory import uncollected
 from lazyrich.sweep.store import Store
 from lazyrich.sweep.tidy import tidied
 from lazyrich.sweep.trial import Outcome, Settings, plain_settings
@@ -77,6 +78,7 @@ class Results:
         with Store(self.folder) as store:
             return store.array_names([o.key for o in self.outcomes])
 
+    @uncollected()
     def mean(self, value: str, over: str | Sequence[str] = "seed") -> list[dict[str, Any]]:
         """Mean, standard deviation and count of a returned value over some axes, one record a combination of the others.
 

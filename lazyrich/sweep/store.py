@@ -21,6 +21,7 @@ import numpy as np
 
 from lazyrich.errors import StoreError
 from lazyrich.sweep.process import start_of
+from lazyrich.sweep.row import COLUMNS, outcomes_of
 from lazyrich.sweep.trial import Outcome, Trial
 
 VERSION = "1"
@@ -36,7 +37,6 @@ TABLES = (
 )
 ASKED = "CREATE TABLE IF NOT EXISTS asked (function TEXT PRIMARY KEY, code TEXT, at REAL) WITHOUT ROWID"  # not in old stores
 PATIENCE = 60.0  # seconds to wait for another process's lock
-COLUMNS = "key, settings, status, value, arrays, error, seconds, attempts, function, code"
 
 
 class Store:
@@ -219,13 +219,13 @@ class Store:
 
     def get(self, keys: Sequence[str]) -> dict[str, Outcome]:
         """Outcomes by key, of those that are finished. Arrays are read from disk when they are asked for by ``array``."""
-        return {o.key: o for chunk in _chunks(keys) for o in _outcomes(self._select(COLUMNS, chunk))}
+        return {o.key: o for chunk in _chunks(keys) for o in outcomes_of(self._select(COLUMNS, chunk))}
 
     def all(self, function: str | None = None) -> list[Outcome]:
         """All outcomes, of one function where it is named, in the order in which they finished."""
         where, words = ("WHERE function=?", (function,)) if function else ("", ())
         with self._said():
-            return _outcomes(self._db.execute(f"SELECT {COLUMNS} FROM trials {where} ORDER BY finished", words).fetchall())
+            return outcomes_of(self._db.execute(f"SELECT {COLUMNS} FROM trials {where} ORDER BY finished", words).fetchall())
 
     def latest(self, function: str | None = None) -> list[Outcome]:
         """All outcomes of the function and code that were asked for last, or of one function's code that was."""
@@ -322,7 +322,7 @@ class Store:
                 self._ask(*row)
             rows = other._db.execute(f"SELECT {COLUMNS} FROM trials ORDER BY finished").fetchall()
             done = {key for key, status in self.status([row[0] for row in rows]).items() if status == "done"}
-            for row, outcome in zip(rows, _outcomes(rows), strict=True):
+            for row, outcome in zip(rows, outcomes_of(rows), strict=True):
                 if outcome.key in done:
                     continue
                 try:
@@ -428,22 +428,6 @@ def _write_ahead(db: sqlite3.Connection) -> None:
             if "locked" not in str(error) or time.monotonic() > deadline:
                 raise
             time.sleep(0.01)
-
-
-def _outcomes(rows: Sequence[Sequence[Any]]) -> list[Outcome]:
-    settings, values = (_loaded([row[i] for row in rows]) for i in (1, 3))
-    return [
-        Outcome(key, given, status, value, {}, *rest)
-        for (key, _, status, _, _, *rest), given, value in zip(rows, settings, values, strict=True)
-    ]
-
-
-def _loaded(texts: Sequence[str]) -> list[Any]:
-    """Many JSON texts in one call, which is a third of the time."""
-    try:
-        return json.loads(f"[{','.join(texts)}]")
-    except json.JSONDecodeError as error:
-        raise StoreError(f"a row of the store is damaged ({error}); run its trials into a new folder") from error
 
 
 def _chunks(keys: Sequence[str], size: int = 30_000) -> Iterable[Sequence[str]]:
