@@ -1,4 +1,4 @@
-"""Memory of large arrays, whose paging in takes as long as what is done with them."""
+"""Memory of large arrays, whose paging in takes as long as what is done with them, and of many objects."""
 
 from __future__ import annotations
 
