@@ -214,7 +214,8 @@ def study(
                 f"got beta, free_bits or warm_up for a {type(model).__name__}, which has no objective that they are of; leave "
                 "them out, or give a lazyrich.autoencoder.Vae"
             )
-        _rehearse_metrics(lab, model, more_metrics or {})
+        if more_metrics:
+            _rehearse_metrics(lab, model, more_metrics)
         for name, start in chosen.items():
             begin(name, start, lab.family(code).build(lab.base, 0), lab.train.x, 0)  # refuses halves that it cannot relate
     for text in schemes:

@@ -59,7 +59,7 @@ class _Once(TorchDispatchMode):
         key = (id(func), _name(args), _name(tuple(kwargs.items())) if kwargs else None)
         if key in self._known:
             known = self._known[key][0]
-            return known.detach() if isinstance(known, Tensor) else tree_map(_fresh, known)
+            return _fresh(known) if isinstance(known, Tensor) else tree_map(_fresh, known)
         found = _nothing(args) if func in PRODUCTS and not kwargs else None
         given = tuple(map(_filled, args)) if func in SCALAR else args
         found = func(*given, **(kwargs or {})) if found is None else found

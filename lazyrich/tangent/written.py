@@ -72,11 +72,9 @@ def _instance_norm(
     input: Tensor, running_mean: Any = None, running_var: Any = None, weight: Any = None, bias: Any = None,
     use_input_stats: bool = True, momentum: float = 0.1, eps: float = 1e-5, *_: Any,
 ) -> Tensor:  # fmt: skip
-    shape, axes = (1, -1, *(1 for _ in input.shape[2:])), tuple(range(2, input.dim()))
-    centred = input - (input.mean(axes, keepdim=True) if use_input_stats else running_mean.reshape(shape))
-    out = (
-        centred * ((centred.square().mean(axes, keepdim=True) if use_input_stats else running_var.reshape(shape)) + eps).rsqrt()
-    )
+    shape, mean = (1, -1, *(1 for _ in input.shape[2:])), partial(_mean, axes=tuple(range(2, input.dim())))
+    centred = input + -(mean(input) if use_input_stats else running_mean.reshape(shape))
+    out = centred * ((mean(centred.square()) if use_input_stats else running_var.reshape(shape)) + eps).rsqrt()
     out = out * weight.reshape(shape) if weight is not None else out
     return out + bias.reshape(shape) if bias is not None else out
 
