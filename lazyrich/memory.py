@@ -1,10 +1,8 @@
-"""Memory of large arrays, whose paging in takes as long as what is done with them, and of many objects."""
+"""Memory of large arrays, whose paging in takes as long as what is done with them."""
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -19,27 +17,6 @@ def keep_freed_memory() -> None:
     of those of finite networks.
     """
     torch.empty(31 << 20, dtype=torch.uint8)
-
-
-@contextmanager
-def uncollected() -> Iterator[None]:
-    """Without looks for garbage, while many objects are made that are none: a quarter of the time of a hundred thousand outcomes.
-
-    Example:
-        >>> import gc
-        >>> with uncollected():
-        ...     gc.isenabled()
-        False
-        >>> gc.isenabled()
-        True
-    """
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.enable()
 
 
 def large_pages(like: Tensor, shape: Sequence[int]) -> Tensor:

@@ -16,7 +16,7 @@ import numpy as np
 
 from lazyrich.errors import SweepError
 from lazyrich.files import write_bytes, write_json, write_text
-from lazyrich.memory import uncollected
+from lazyrich.sweep.row import uncollected
 from lazyrich.sweep.store import Store
 from lazyrich.sweep.tidy import tidied
 from lazyrich.sweep.trial import Outcome, Settings, plain_settings

@@ -809,3 +809,9 @@ def test_a_function_that_cannot_travel_leaves_no_store(where, tmp_path):
 def test_a_shard_without_trials_has_a_store(tmp_path):
     assert sweep(lambda lr: lr, {"lr": [1]}, tmp_path / "s", shard="2/2").total == 0
     assert Store(tmp_path / "s").merge(tmp_path / "s") == 0
+
+
+def test_a_worker_starts_without_torch():
+    """Which takes a second to load; a killed worker costs that time at each start."""
+    code = "import sys, lazyrich.sweep.worker; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "False"
