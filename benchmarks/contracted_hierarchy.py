@@ -22,8 +22,6 @@ from torch import nn
 import lazyrich as lzr
 from lazyrich.family.zoo import MLP
 from lazyrich.tangent import contracted
-from lazyrich.tangent.once import once
-from lazyrich.tangent.outputs import Outputs, along
 
 
 def step(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> Callable[[], None]:
@@ -35,16 +33,6 @@ def step(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> Callable[[], Non
         optimizer.step()
 
     return once
-
-
-def twice_along_gradient(model: nn.Module, x: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
-    outputs = Outputs(model, x)
-
-    def twice() -> torch.Tensor:
-        v = outputs.pull(outputs.point, r.flatten())
-        return along(outputs, outputs.point, v, v)
-
-    return once(twice)
 
 
 def seconds(function: Callable[[], object], device: str) -> float:
@@ -61,7 +49,7 @@ def ratios(model: nn.Module, x: torch.Tensor, outputs: int, rounds: int, device:
     r = ((model(x) - y) / len(x)).detach()
     cases: dict[str, Callable[[], object]] = {
         "K2 r": lambda: contracted(model, x, r, order=2),
-        "dNTK r r": lambda: twice_along_gradient(model, x, r),
+        "dNTK r r": lambda: contracted(model, x, r, order=3, straight=True),
         "K3 r r": lambda: contracted(model, x, r, order=3),
         "K4 r r r": lambda: contracted(model, x, r, order=4),
     }

@@ -16,15 +16,22 @@ from lazyrich.memory import keep_freed_memory
 from lazyrich.tangent.function import differentiable
 from lazyrich.tangent.higher import ORDERS
 from lazyrich.tangent.inner import inner
+from lazyrich.tangent.motion import motion
 from lazyrich.tangent.ntk import refuse_large
 from lazyrich.tangent.once import once
-from lazyrich.tangent.outputs import Outputs, Point, following
+from lazyrich.tangent.outputs import Outputs, Point, along, following
 
 ROWS = 2.5e8  # bytes of gradients held at a time for a contracted matrix
 
 
 def contracted(
-    model: nn.Module, x: Tensor, r: Tensor, order: int = 3, keep: int = 1, rates: Mapping[str, float] | None = None
+    model: nn.Module,
+    x: Tensor,
+    r: Tensor,
+    order: int = 3,
+    keep: int = 1,
+    rates: Mapping[str, float] | None = None,
+    straight: bool = False,
 ) -> Tensor:
     """K_order with all but its first ``keep`` indices contracted with r.
 
@@ -34,7 +41,11 @@ def contracted(
     theta' = V; for order 3 it is v^T H_a v + <u_a, H_r v>, H_r = sum_b r_b H_b: the second derivative along the gradient.
     keep=2: sum K_order(a, b, c, ..) r_c .. = L_V^(order-2) K2(a, b), the same of the tangent kernel.
 
-    A vector is ``order - 1`` nested forward passes through outputs and gradient: about 2, 5 and 10 training steps, holding what
+    With ``straight`` the first gradient v is kept: D^(order-1) f_a [v, v, ..], the dNTK for order 3, sum_bc dNTK(a; b, c) r_b r_c,
+    and the first part of the ddNTK for order 4.
+
+    A vector is about 2, 4 and 7 training steps where every operation's derivatives are known (dense layers, convolutions, curves),
+    else ``order - 1`` nested forward passes through outputs and gradient, about 4, 9 and 17, holding what
     they compute until the end as a backward pass does. A matrix takes per-sample gradients, in blocks of 250 MB.
 
     Args:
@@ -44,6 +55,7 @@ def contracted(
         order: 2, 3 or 4.
         keep: free indices, 1 or 2.
         rates: learning-rate factor by tensor name, 1 where it is not given.
+        straight: derivatives along the gradient here, instead of along the gradient wherever the path leads; for ``keep=1``.
 
     Returns:
         (N, K) for ``keep=1``; (N K, N K) for ``keep=2``, output k of sample n at n K + k; in the outputs' dtype.
@@ -59,12 +71,17 @@ def contracted(
     """
     if not isinstance(order, Integral) or order not in ORDERS or keep not in (1, 2):
         raise TangentError(f"got order {order!r} and keep {keep!r}, expected order 2, 3 or 4 and keep 1 or 2")
+    if straight and keep == 2:
+        raise TangentError("got straight=True with keep=2, expected it with keep=1; higher_kernels has the dNTK whole")
     keep_freed_memory()
     outputs = Outputs(model, x, rates)
     weights = outputs.cotangent(r)
     if keep == 2:
         return _finite(outputs, ntk_derivatives(outputs, weights, order - 2, "fewer samples, or keep=1")[-1])
-    return _finite(outputs, _vector(outputs, weights, order).reshape(outputs.shape).detach())
+    found = motion(outputs.function, outputs.x, weights.view(outputs.shape), order - 1, outputs.function.rates(rates), straight)
+    if found is None:
+        found = _vector(outputs, weights, order, straight).reshape(outputs.shape).detach()
+    return _finite(outputs, found)
 
 
 def ntk_velocity(
@@ -111,17 +128,22 @@ def _finite(outputs: Outputs, found: Tensor) -> Tensor:
     return found
 
 
-def _vector(outputs: Outputs, r: Tensor, order: int) -> Tensor:
-    """L_V^(order-1) F."""
+def _vector(outputs: Outputs, r: Tensor, order: int, straight: bool) -> Tensor:
+    """L_V^(order-1) F, of any operations: nested forward passes, or along one direction."""
 
     def field(point: Point) -> Point:
         return outputs.pull(point, r)
 
-    moving: Callable[[Point], Tensor] = outputs
-    for _ in range(order - 1):
-        moving = following(moving, field)
+    def compute() -> Tensor:
+        if straight:
+            return along(outputs, outputs.point, *[field(outputs.point)] * (order - 1))
+        moving: Callable[[Point], Tensor] = outputs
+        for _ in range(order - 1):
+            moving = following(moving, field)
+        return moving(outputs.point)
+
     with differentiable(outputs.function.model):
-        return once(lambda: moving(outputs.point))
+        return once(compute)
 
 
 def ntk_derivatives(outputs: Outputs, r: Tensor, times: int, instead: str = "fewer samples") -> list[Tensor]:

@@ -1,0 +1,84 @@
+"""Derivatives in time of a network's outputs along gradients: every operation's own derivatives, order by order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from lazyrich.tangent.function import NetworkFunction, differentiable
+from lazyrich.tangent.known import known_operations
+from lazyrich.tangent.operation import Operation, Place
+
+Jets = dict[Place, list[Tensor | None]]
+
+
+def motion(
+    function: NetworkFunction, x: Tensor, r: Tensor, order: int, rates: Mapping[str, float], straight: bool = False
+) -> Tensor | None:
+    """The (order)th time derivative of the outputs under theta' = rate sum_b r_b grad f_b, r held fixed.
+
+    Each order is a backward pass, which takes the derivative of every gradient one order further and so the parameters', and a
+    forward pass, which does so with the outputs of every operation: products by Leibniz, curves by the chain rule. Nested
+    derivatives of the network as a whole repeat all lower orders for the next one.
+
+    Args:
+        function: the network.
+        x: samples (N, ...).
+        r: weights of the outputs, (N, K).
+        order: 1 or more.
+        rates: learning-rate factor by tensor name.
+        straight: keep the first gradient as theta', so that theta'' = 0.
+
+    Returns:
+        (N, K); None where the network has operations whose derivatives are not known here.
+
+    Example:
+        >>> net, x, r = torch.nn.Linear(3, 2), torch.ones(5, 3), torch.ones(5, 2)
+        >>> motion(NetworkFunction(net), x, r, 1, {"weight": 1.0, "bias": 1.0})[0]  # K2 r
+        tensor([20., 20.])
+    """
+    live = {name: p.detach().requires_grad_() for name, p in function.parameters.items() if rates[name]}
+    with torch.enable_grad(), _Watch() as watch:
+        out = function(live, x)
+    operations = None if watch.hooked else known_operations(out, {id(p): name for name, p in live.items()})
+    if operations is None:
+        return None
+    jets: Jets = {at: [None] for at in (*live, *(operation.node for operation in operations))}  # values are in the graph
+    deltas: Jets = {at: [] for at in jets}
+    with torch.no_grad(), differentiable(function.model):
+        for k in range(order):
+            still = straight and k > 0
+            if not still:
+                _backward(operations, k, deltas, jets, r if k == 0 else None)
+            for name in live:
+                gradient = None if still else deltas[name][k]
+                jets[name].append(gradient if gradient is None or rates[name] == 1 else rates[name] * gradient)
+            for operation in operations:
+                jets[operation.node].append(operation.forward(k + 1, jets))
+    found = jets[out.grad_fn][order]
+    return torch.zeros_like(out) if found is None else found
+
+
+def _backward(operations: Sequence[Operation], k: int, deltas: Jets, jets: Jets, seed: Tensor | None) -> None:
+    """The kth derivative of the gradient of what every operation gives, and of every parameter."""
+    for delta in deltas.values():
+        delta.append(None)
+    deltas[operations[-1].node][k] = seed
+    for operation in reversed(operations):
+        for at, part in operation.backward(k, deltas[operation.node], jets):
+            before = deltas[at][k]
+            deltas[at][k] = part if before is None else before + part
+
+
+class _Watch(TorchFunctionMode):
+    """Whether a hook is put on a tensor, which may change its gradient: nothing tells of it in the graph."""
+
+    hooked = False
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.hooked = self.hooked or func in (Tensor.register_hook, Tensor.register_post_accumulate_grad_hook)
+        return func(*args, **(kwargs or {}))

@@ -1,0 +1,161 @@
+"""Operations of autograd's graph all of whose derivatives are known: linear maps, products, and curves entry by entry."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Place = Any  # a node of the graph, or a parameter's name
+Jet = Sequence[Tensor | None]  # a value and its derivatives in time; None where there is none, or it is zero
+Term = Callable[..., Tensor]  # a product of two, or one that is added: term(x, y, into, times)
+
+
+@dataclass
+class Operation:
+    """One node of the graph.
+
+    Attributes:
+        node: of autograd; what the forward pass computed is read from it.
+        reads: the nodes and parameters that it takes; None for what is constant.
+    """
+
+    node: Any
+    reads: tuple[Place | None, ...]
+
+    def forward(self, k: int, jets: Mapping[Place, Jet]) -> Tensor | None:
+        """The kth derivative of what it gives, k >= 1, from the derivatives of what it takes."""
+        raise NotImplementedError
+
+    def backward(self, k: int, delta: Jet, jets: Mapping[Place, Jet]) -> Iterator[tuple[Place, Tensor]]:
+        """The kth derivative of the gradients of what it takes, from the derivatives of the gradient of what it gives."""
+        raise NotImplementedError
+
+
+@dataclass
+class Map(Operation):
+    """A linear map of all that it takes."""
+
+    ahead: Callable[..., Tensor | None]
+    back: Sequence[Callable[[Tensor], Tensor]]
+
+    def forward(self, k: int, jets: Mapping[Place, Jet]) -> Tensor | None:
+        """The map of the derivatives."""
+        parts = [_of(jets, at, k) for at in self.reads]
+        return None if all(part is None for part in parts) else self.ahead(*parts)
+
+    def backward(self, k: int, delta: Jet, jets: Mapping[Place, Jet]) -> Iterator[tuple[Place, Tensor]]:
+        """The adjoint map of the gradient's derivative."""
+        if (d := delta[k]) is not None:
+            yield from ((at, back(d)) for at, back in zip(self.reads, self.back, strict=True) if at is not None)
+
+
+@dataclass
+class Product(Operation):
+    """a * b + c: linear in a and in b, as products of matrices, of entries, and windows; it reads a, b and c.
+
+    Attributes:
+        a: the value, or None where no derivative needs it.
+        b: the same.
+        term: a * b.
+        to_a: the gradient of a, of the output's and b.
+        to_b: the gradient of b, of a and the output's.
+        spread: c as it is added.
+        gathered: the gradient of c, of the output's.
+    """
+
+    a: Tensor | None
+    b: Tensor | None
+    term: Term
+    to_a: Term
+    to_b: Term
+    spread: Callable[[Tensor], Tensor] = lambda c: c
+    gathered: Callable[[Tensor], Tensor] = lambda delta: delta
+
+    def forward(self, k: int, jets: Mapping[Place, Jet]) -> Tensor | None:
+        """sum_i binom(k, i) a_i * b_(k-i) + c_k."""
+        out = _leibniz(self.term, k, *self._factors(jets))
+        if (c := _of(jets, self.reads[2], k)) is None:
+            return out
+        return self.spread(c).expand(self.node._input_metadata[0].shape) if out is None else out.add_(self.spread(c))
+
+    def backward(self, k: int, delta: Jet, jets: Mapping[Place, Jet]) -> Iterator[tuple[Place, Tensor]]:
+        """The same of the adjoint products."""
+        a, b = self._factors(jets)
+        at_a, at_b, at_c = self.reads
+        if at_a is not None and (found := _leibniz(self.to_a, k, delta, b)) is not None:
+            yield at_a, found
+        if at_b is not None and (found := _leibniz(self.to_b, k, a, delta)) is not None:
+            yield at_b, found
+        if at_c is not None and (d := delta[k]) is not None:
+            yield at_c, self.gathered(d)
+
+    def _factors(self, jets: Mapping[Place, Jet]) -> tuple[Jet, Jet]:
+        a, b = ([own, *jets.get(at, ())[1:]] for own, at in zip((self.a, self.b), self.reads, strict=False))
+        return a, b
+
+
+@dataclass
+class Curve(Operation):
+    """phi(h), entry by entry.
+
+    Attributes:
+        slope: m -> the mth derivative of phi at h; None where it is zero everywhere.
+    """
+
+    slope: Callable[[int], Tensor | None]
+    _known: dict[tuple[int, int], Tensor | None] = field(default_factory=dict)
+
+    def forward(self, k: int, jets: Mapping[Place, Jet]) -> Tensor | None:
+        """The kth derivative of phi(h)."""
+        return self._moving(0, k, jets[self.reads[0]])
+
+    def backward(self, k: int, delta: Jet, jets: Mapping[Place, Jet]) -> Iterator[tuple[Place, Tensor]]:
+        """sum_i binom(k, i) (d/dt)^i phi'(h) delta_(k-i)."""
+        h = jets[self.reads[0]]
+        slopes = [self._moving(1, i, h) for i in range(k + 1)]
+        if (found := _leibniz(entries, k, slopes, delta)) is not None:
+            yield self.reads[0], found
+
+    def _moving(self, m: int, k: int, h: Jet) -> Tensor | None:
+        """The kth derivative in time of phi^(m)(h): (k-1) more of phi^(m+1)(h) h', by Leibniz."""
+        if (m, k) not in self._known:
+            above = [self._moving(m + 1, i, h) for i in range(k)]
+            self._known[m, k] = _leibniz(entries, k - 1, above, h[1:]) if k else self.slope(m)
+        return self._known[m, k]
+
+
+def matrices(x: Tensor, y: Tensor, into: Tensor | None = None, times: float = 1) -> Tensor:
+    """X y of two matrices, added up."""
+    return torch.mm(x, y) if into is None else into.addmm_(x, y, alpha=times)
+
+
+def entries(x: Tensor, y: Tensor, into: Tensor | None = None, times: float = 1) -> Tensor:
+    """X y entry by entry, added up."""
+    return x * y if into is None else into.addcmul_(x, y, value=times)
+
+
+def _of(jets: Mapping[Place, Jet], at: Place | None, k: int) -> Tensor | None:
+    return None if at is None else _at(jets[at], k)
+
+
+def _at(jet: Jet, k: int) -> Tensor | None:
+    return jet[k] if k < len(jet) else None
+
+
+def _leibniz(term: Term, k: int, x: Jet, y: Jet) -> Tensor | None:
+    """sum_i binom(k, i) x_i y_(k-i)."""
+    found = None
+    for i in range(k + 1):
+        if (a := _at(x, i)) is None or (b := _at(y, k - i)) is None:
+            continue
+        times = math.comb(k, i)
+        if found is None and times == 1:
+            found = term(a, b)
+        else:
+            found = term(a, b).mul_(times) if found is None else term(a, b, found, times)
+    return found

@@ -1,0 +1,249 @@
+"""Derivatives along gradients, operation by operation, against nested derivatives of the network as a whole."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from lazyrich.errors import TangentError
+from lazyrich.family.zoo import MLP, convnet
+from lazyrich.tangent import contracted, contraction, higher_kernels
+from lazyrich.tangent.function import NetworkFunction
+from lazyrich.tangent.known import READ, known_operations
+from lazyrich.tangent.motion import motion
+from lazyrich.tangent.outputs import Outputs
+
+EXACT = {"rtol": 1e-10, "atol": 1e-12}
+
+
+class Row(nn.Module):
+    """A dense network of two hidden layers with any function between them."""
+
+    def __init__(self, phi):
+        super().__init__()
+        self.first, self.second, self.last = nn.Linear(3, 5), nn.Linear(5, 4), nn.Linear(4, 2)
+        self.phi = phi
+
+    def forward(self, x):
+        return self.last(self.phi(self.second(self.phi(self.first(x)))))
+
+
+class Tied(nn.Module):
+    """One weight read twice, its transpose once, a skip and a gate of two that vary."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.gate, self.bias = nn.Linear(3, 3), nn.Linear(3, 3), nn.Parameter(torch.randn(3))
+
+    def forward(self, x):
+        h = torch.tanh(self.inner(x))
+        h = h + self.inner(h) * torch.sigmoid(self.gate(h))
+        return torch.addmm(self.bias, h.sin(), self.inner.weight)
+
+
+class Positions(nn.Module):
+    """Dense layers over positions, without and with biases, and their mean."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(3, 4, bias=False), nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.last(torch.tanh(self.first(x))).mean(-2)
+
+
+def pooled():
+    layers = (nn.Conv2d(1, 4, 3, stride=2, padding=1, bias=False), nn.Tanh(), nn.AvgPool2d(2), nn.Conv2d(4, 4, 2, groups=2))
+    return nn.Sequential(*layers, nn.Sigmoid(), nn.Flatten(), nn.Linear(4, 2, bias=False))
+
+
+CURVES = {
+    "tanh": torch.tanh, "relu": torch.relu, "sigmoid": torch.sigmoid, "erf": torch.erf, "gelu": F.gelu, "silu": F.silu,
+    "gelu by tanh": lambda h: F.gelu(h, approximate="tanh"), "softplus": lambda h: F.softplus(h, 2.0, 1.0), "elu": F.elu,
+    "selu": F.selu, "leaky": lambda h: F.leaky_relu(h, 0.2), "sine": torch.sin, "cosine": torch.cos, "relu in place": torch.relu_,
+    "clone": lambda h: h.clone().tanh(),
+}  # fmt: skip
+NETWORKS = {
+    **{name: (lambda phi=phi: Row(phi), (3,)) for name, phi in CURVES.items()},
+    "tied, gated, a skip": (Tied, (3,)),
+    "positions": (Positions, (4, 3)),
+    "windows": (pooled, (1, 8, 8)),
+    "zoo's conv net": (lambda: convnet(3), (1, 4, 4)),
+    "zoo's MLP": (lambda: MLP(5, 3, inputs=4, outputs=2), (2, 2)),
+}
+
+
+def case(name, samples=3):
+    torch.manual_seed(0)
+    make, shape = NETWORKS[name]
+    return make().double(), torch.randn(samples, *shape, dtype=torch.float64)
+
+
+def nested(model, x, r, order, straight=False, rates=None):
+    outputs = Outputs(model, x, rates)
+    return contraction._vector(outputs, outputs.cotangent(r), order, straight).reshape(outputs.shape)
+
+
+@pytest.mark.parametrize("straight", [False, True])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_order_equals_nested_derivatives(name, straight):
+    model, x = case(name)
+    r = torch.randn_like(model(x))
+    function = NetworkFunction(model)
+    rates = {name: 0.5 + i for i, name in enumerate(function.parameters)} | {list(function.parameters)[-1]: 0.0}
+    for order in (2, 3, 4):
+        got, want = motion(function, x, r, order - 1, rates, straight), nested(model, x, r, order, straight, rates)
+        scale = float(want.abs().max())
+        assert got is not None and scale > 1e-6
+        torch.testing.assert_close(got / scale, want / scale, **EXACT)
+        torch.testing.assert_close(contracted(model, x, r, order, straight=straight, rates=rates), got)
+
+
+def test_frozen_tensors_are_constant():
+    model, x = case("tanh")
+    model.second.weight.requires_grad_(False)
+    model.first.bias.requires_grad_(False)
+    r = torch.randn(3, 2, dtype=torch.float64)
+    rates = dict.fromkeys(NetworkFunction(model).parameters, 1.0)
+    torch.testing.assert_close(motion(NetworkFunction(model), x, r, 3, rates), nested(model, x, r, 4), **EXACT)
+    model.second.bias.requires_grad_(False)
+    for p in model.last.parameters():
+        p.requires_grad_(False)
+    rates = {"first.weight": 1.0}
+    torch.testing.assert_close(motion(NetworkFunction(model), x, r, 2, rates), nested(model, x, r, 3), **EXACT)
+
+
+def test_only_biases_or_only_a_readout_train():
+    model, x = case("tanh")
+    r = torch.randn(3, 2, dtype=torch.float64)
+    for trained in (("first.bias",), ("last.weight",), ("last.bias",), ("first.bias", "last.weight")):
+        for name, p in model.named_parameters():
+            p.requires_grad_(name in trained)
+        for order in (2, 3, 4):
+            want = nested(model, x, r, order)
+            got = motion(NetworkFunction(model), x, r, order - 1, dict.fromkeys(trained, 1.0))
+            torch.testing.assert_close(got, want, **EXACT)
+    assert float(want.abs().max()) > 1e-6
+
+
+class Hooked(Row):
+    """A gradient that a hook doubles."""
+
+    def forward(self, x):
+        h = self.first(x).tanh()
+        if h.requires_grad:
+            h.register_hook(lambda g: 2 * g)
+        return self.last(self.second(h))
+
+
+class Doubled(torch.autograd.Function):
+    """The identity, with twice its gradient."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(h):
+        return h.clone()
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        pass
+
+    @staticmethod
+    def backward(ctx, g):
+        return 2 * g
+
+
+class Shifted(Row):
+    """A sum that spreads over samples, and one with a multiple."""
+
+    def forward(self, x):
+        return self.last(torch.add(self.first(x).tanh() @ self.second.weight.T, self.second.bias, alpha=2))
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        Hooked(torch.tanh), Row(lambda h: h.cumsum(1)), Row(Doubled.apply), Row(F.layer_norm), Shifted(torch.tanh),
+        Row(lambda h: h * 2), Row(lambda h: h + 1), Row(lambda h: h / (1 + h * h)), Row(lambda h: h.to(torch.float32).double()),
+        nn.ConvTranspose1d(1, 2, 2),
+    ],
+)  # fmt: skip
+def test_what_is_not_known_is_left_to_nested_derivatives(model):
+    if isinstance(model, Row) and model.phi is F.layer_norm:
+        model.phi = lambda h: F.layer_norm(h, h.shape[1:])
+    model = model.double()
+    x = torch.randn(3, 1, 4, dtype=torch.float64) if isinstance(model, nn.ConvTranspose1d) else torch.randn(3, 3).double()
+    function = NetworkFunction(model)
+    with torch.no_grad():
+        out = function(function.parameters, x)
+    assert motion(function, x, torch.ones_like(out), 2, dict.fromkeys(function.parameters, 1.0)) is None
+
+
+def test_a_leaf_that_is_no_parameter_is_not_known():
+    weight, own = torch.ones(2, 2, requires_grad=True), torch.ones(2, 2, requires_grad=True)
+    assert known_operations(torch.ones(3, 2) @ weight, {id(weight): "w"}) is not None
+    assert known_operations(torch.ones(3, 2) @ weight @ own, {id(weight): "w"}) is None
+    assert known_operations(torch.ones(3, 2), {}) is None
+
+
+def test_a_value_changed_behind_it_is_not_known():
+    weight = torch.ones(2, 2, requires_grad=True)
+    h = (torch.ones(3, 2) @ weight).tanh()
+    out = h.clone() @ weight
+    h.detach().zero_()  # autograd's own backward pass refuses it
+    assert known_operations(out, {id(weight): "w"}) is None
+
+
+def test_the_dntk_contracts_as_the_whole_one_does():
+    model, x = case("zoo's MLP")
+    kernels, r = higher_kernels(model, x, order=4), torch.randn(3, 2, dtype=torch.float64)
+    v = r.flatten()
+    torch.testing.assert_close(contracted(model, x, r, straight=True).flatten(), kernels.dntk @ v @ v, **EXACT)
+    torch.testing.assert_close(contracted(model, x, r, 4, straight=True).flatten(), kernels.ddntk_one @ v @ v @ v, **EXACT)
+
+
+def test_the_dntk_of_other_networks_comes_by_nested_derivatives():
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.Tanh(), nn.Linear(4, 2)).double(), torch.randn(3, 3).double()
+    kernels, r = higher_kernels(model, x, order=3), torch.randn(3, 2, dtype=torch.float64)
+    torch.testing.assert_close(
+        contracted(model, x, r, straight=True).flatten(), kernels.dntk @ r.flatten() @ r.flatten(), **EXACT
+    )
+
+
+def test_a_straight_matrix_is_refused():
+    model, x = case("tanh")
+    with pytest.raises(TangentError, match=r"straight=True with keep=2.*higher_kernels"):
+        contracted(model, x, torch.ones(3, 2).double(), keep=2, straight=True)
+
+
+class Products(TorchDispatchMode):
+    """How many products of matrices there are."""
+
+    made = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.made += func.overloadpacket in (torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.addmm_)
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_second_order_repeats_no_product():
+    model, x = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 2)), torch.randn(8, 3)
+    with Products() as products:
+        motion(NetworkFunction(model), x, torch.ones(8, 2), 2, dict.fromkeys(NetworkFunction(model).parameters, 1.0))
+    # values 3; gradients of layers 2, of weights 3; derivatives of values 1 + 2 + 2; of gradients of layers 1 + 2, as the
+    # output's own is constant, and of weights 1 + 2 + 1; second ones of values 1 + 3 + 3
+    assert products.made == 3 + 5 + 5 + 7 + 7
+
+
+def test_every_reader_is_tried():
+    seen = set()
+    for name in NETWORKS:
+        model, x = case(name)
+        function = NetworkFunction(model)
+        live = {name: p.detach().requires_grad_() for name, p in function.parameters.items()}
+        operations = known_operations(function(live, x), {id(p): name for name, p in live.items()})
+        seen |= {operation.node.name() for operation in operations}
+    assert seen == set(READ)
