@@ -74,11 +74,13 @@ def contracted(
     if straight and keep == 2:
         raise TangentError("got straight=True with keep=2, expected it with keep=1; higher_kernels has the dNTK whole")
     keep_freed_memory()
-    outputs = Outputs(model, x, rates)
+    outputs = Outputs(model, x, rates, nested=keep == 2)
     weights = outputs.cotangent(r)
     if keep == 2:
         return _finite(outputs, ntk_derivatives(outputs, weights, order - 2, "fewer samples, or keep=1")[-1])
     found = motion(outputs.function, outputs.x, weights.view(outputs.shape), order - 1, outputs.function.rates(rates), straight)
+    if found is None or not found.any():
+        outputs.refuse_nested()
     if found is None:
         found = _vector(outputs, weights, order, straight).reshape(outputs.shape).detach()
     return _finite(outputs, found)

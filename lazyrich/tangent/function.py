@@ -162,8 +162,8 @@ class NetworkFunction:
         """Refuse complex parameters, whose gradients would make complex kernels."""
         refuse_complex(self.parameters.items(), TangentError)
 
-    def check(self, x: Tensor, name: str = "x") -> None:
-        """Refuse inputs that the network does not take, that are not finite, or that it mixes with one another."""
+    def check(self, x: Tensor, name: str = "x") -> Tensor:
+        """The outputs of a few samples; refuse inputs that are not taken, that are not finite, or that mix with one another."""
         refuse_untensored(x, name)
         if x.dim() < 1 or len(x) == 0:
             raise TangentError(f"{name}: got {tuple(x.shape)}, expected a tensor (N, ...) with at least one sample")
@@ -200,6 +200,7 @@ class NetworkFunction:
                 f"{type(self.model).__name__} mixes samples: its outputs on some of {name} are others together than on each alone, "
                 f"{MIXES}, and batch_first=True where axis 0 would hold positions"
             )
+        return both
 
     def plain(self, x: Tensor) -> bool:
         """Whether it is known without a trial that the network treats samples one by one, and draws and changes nothing."""

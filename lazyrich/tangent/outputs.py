@@ -31,6 +31,7 @@ class Outputs:
         x: inputs (N, ...).
         rates: learning-rate factor by tensor name, 1 where it is not given; a tensor of rate 0 is frozen.
         exact: a copy of the model in float64 instead of the model itself.
+        nested: whether derivatives will be nested; else ``refuse_nested`` is left to whoever nests them.
 
     Raises:
         TangentError: for a network or inputs that ``NetworkFunction`` refuses, and rates that are no rates of it.
@@ -41,7 +42,14 @@ class Outputs:
         (torch.Size([10]), (5, 2))
     """
 
-    def __init__(self, model: nn.Module, x: Tensor, rates: Mapping[str, float] | None = None, exact: bool = False) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        rates: Mapping[str, float] | None = None,
+        exact: bool = False,
+        nested: bool = True,
+    ) -> None:
         fixed = (
             in_float64(model, x, ", or take contracted or ntk_of, which run the network as it is") if exact else nullcontext()
         )
@@ -52,19 +60,22 @@ class Outputs:
         refuse_frequency(model)
         refuse_hooks(model)
         with fixed:
-            self.function.check(x)
-        x = x.detach()
-        refuse_mixed(self.function, x)
-        self.function.refuse_still(x)
-        self.function.refuse_own(x)
-        self.function.refuse_padding(x)
-        self.x = x
+            self._like = self.function.check(x)
+        self.x = x.detach()
+        refuse_mixed(self.function, self.x)
+        if nested:
+            self.refuse_nested()
         self._roots = _roots(self.function.rates(rates))
         self.point: Point = {
             n: self.function.parameters[n] / r if r != 1 else self.function.parameters[n] for n, r in self._roots.items()
         }
-        self._like = self.function(self.function.parameters, x[:1]).detach()
         self.shape = (len(x), self._like.shape[1])
+
+    def refuse_nested(self) -> None:
+        """Refuse outputs that no derivative moves, and operations whose derivatives come out wrong where they are nested."""
+        self.function.refuse_still(self.x)
+        self.function.refuse_own(self.x)
+        self.function.refuse_padding(self.x)
 
     @cached_property
     def start(self) -> Tensor:
