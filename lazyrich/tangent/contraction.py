@@ -17,7 +17,8 @@ from lazyrich.tangent.function import differentiable
 from lazyrich.tangent.higher import ORDERS
 from lazyrich.tangent.inner import inner
 from lazyrich.tangent.motion import motion
-from lazyrich.tangent.ntk import refuse_large
+from lazyrich.tangent.moving import moving_kernel
+from lazyrich.tangent.ntk import ntk_of, refuse_large
 from lazyrich.tangent.once import once
 from lazyrich.tangent.outputs import Outputs, Point, along, following
 
@@ -78,12 +79,12 @@ def contracted(
     weights = outputs.cotangent(r)
     if keep == 2:
         return _finite(outputs, ntk_derivatives(outputs, weights, order - 2, "fewer samples, or keep=1")[-1])
-    found = motion(outputs.function, outputs.x, weights.view(outputs.shape), order - 1, outputs.function.rates(rates), straight)
-    if found is None or not found.any():
+    moved = motion(outputs.function, outputs.x, weights.view(outputs.shape), order - 1, outputs.rates, straight)
+    if moved is None or not moved.outputs.any():
         outputs.refuse_nested()
-    if found is None:
-        found = _vector(outputs, weights, order, straight).reshape(outputs.shape).detach()
-    return _finite(outputs, found)
+    if moved is None:
+        return _finite(outputs, _vector(outputs, weights, order, straight).reshape(outputs.shape).detach())
+    return _finite(outputs, moved.outputs)
 
 
 def ntk_velocity(
@@ -149,11 +150,19 @@ def _vector(outputs: Outputs, r: Tensor, order: int, straight: bool) -> Tensor:
 
 
 def ntk_derivatives(outputs: Outputs, r: Tensor, times: int, instead: str = "fewer samples") -> list[Tensor]:
-    """J J^T and its first ``times`` derivatives along V = sum_b r_b grad f_b, each (m, m), in blocks of samples.
+    """J J^T and its first ``times`` derivatives along V = sum_b r_b grad f_b, each (m, m).
 
+    Of other networks than dense ones by Jacobians, in blocks of samples:
     L_V^k (J J^T) = sum_i binom(k, i) (L_V^i J)(L_V^(k-i) J)^T.
     """
     refuse_large((times + 1) * len(r) ** 2 * r.element_size(), f"kernels of {len(r)} outputs a side", instead)
+    if times == 0:
+        kernel = ntk_of(outputs.function.model, outputs.x, rates=outputs.rates)
+        return [kernel.transpose(1, 2).reshape(len(r), len(r))]
+    moved = motion(outputs.function, outputs.x, r.view(outputs.shape), times, outputs.rates)
+    found = None if moved is None else moving_kernel(moved, outputs.rates, times)
+    if found is not None:
+        return found
     with differentiable(outputs.function.model):
         return _ntk_derivatives(outputs, r, times)
 

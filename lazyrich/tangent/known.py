@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lazyrich.tangent.operation import Curve, Map, Operation, Place, Product, entries, matrices
+from lazyrich.tangent.operation import Curve, Map, Operation, Place, Product, entries, matrices, same
 
 Read = Callable[[Any, tuple[Place | None, ...]], Operation | None]
 
@@ -30,7 +30,7 @@ def known_operations(out: Tensor, names: Mapping[int, str]) -> list[Operation] |
         >>> net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 2))
         >>> names = {id(p): name for name, p in net.named_parameters()}
         >>> [type(operation).__name__ for operation in known_operations(net(torch.ones(5, 3)), names)]
-        ['Map', 'Product', 'Curve', 'Map', 'Product']
+        ['Map', 'Map', 'Product', 'Curve', 'Product']
     """
     if out.grad_fn is None:
         return None
@@ -117,15 +117,11 @@ def _sum(node: Any, reads: tuple[Place | None, ...]) -> Operation | None:
     def ahead(a: Tensor | None, b: Tensor | None) -> Tensor | None:
         return b if a is None else a if b is None else a + b
 
-    return Map(node, reads, ahead, (_same, _same))
-
-
-def _same(d: Tensor) -> Tensor:
-    return d
+    return Map(node, reads, ahead, (same, same))
 
 
 def _copied(node: Any, reads: tuple[Place | None, ...]) -> Operation:
-    return Map(node, reads, _same, (_same,))
+    return Map(node, reads, same, (same,))
 
 
 def _affine(node: Any, reads: tuple[Place | None, ...]) -> Operation | None:

@@ -1,8 +1,9 @@
-"""Derivatives in time of a network's outputs along gradients: every operation's own derivatives, order by order."""
+"""A network moving along gradients: the time derivatives of all that it computes, operation by operation, order by order."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,38 +17,62 @@ from lazyrich.tangent.operation import Operation, Place
 Jets = dict[Place, list[Tensor | None]]
 
 
+@dataclass(frozen=True)
+class Motion:
+    """Derivatives in time of a forward pass and of its parameters.
+
+    Attributes:
+        operations: of the pass, each behind what it reads.
+        out: the outputs (N, K), in the graph.
+        jets: of the parameters by name and of what operations give by their nodes: derivatives of order 1, 2, .. at these places,
+            None where one is zero. Values, at place 0, are in the operations.
+        order: the highest.
+    """
+
+    operations: Sequence[Operation]
+    out: Tensor
+    jets: Mapping[Place, Sequence[Tensor | None]]
+    order: int
+
+    @property
+    def outputs(self) -> Tensor:
+        """The highest derivative of the outputs, (N, K)."""
+        found = self.jets[self.out.grad_fn][self.order]
+        return torch.zeros_like(self.out) if found is None else found
+
+
 def motion(
     function: NetworkFunction, x: Tensor, r: Tensor, order: int, rates: Mapping[str, float], straight: bool = False
-) -> Tensor | None:
-    """The (order)th time derivative of the outputs under theta' = rate sum_b r_b grad f_b, r held fixed.
+) -> Motion | None:
+    """A network's motion under theta' = rate sum_b r_b grad f_b, r held fixed.
 
     Each order is a backward pass, which takes the derivative of every gradient one order further and so the parameters', and a
-    forward pass, which does so with the outputs of every operation: products by Leibniz, curves by the chain rule. Nested
+    forward pass, which does so with what every operation gives: products by Leibniz, curves by the chain rule. Nested
     derivatives of the network as a whole repeat all lower orders for the next one.
 
     Args:
         function: the network.
         x: samples (N, ...).
         r: weights of the outputs, (N, K).
-        order: 1 or more.
-        rates: learning-rate factor by tensor name.
+        order: of the highest derivative, 1 or more.
+        rates: learning-rate factor by tensor name; what has none, or 0, is constant.
         straight: keep the first gradient as theta', so that theta'' = 0.
 
     Returns:
-        (N, K); None where the network has operations whose derivatives are not known here.
+        The motion; None where the network has operations whose derivatives are not known here.
 
     Example:
         >>> net, x, r = torch.nn.Linear(3, 2), torch.ones(5, 3), torch.ones(5, 2)
-        >>> motion(NetworkFunction(net), x, r, 1, {"weight": 1.0, "bias": 1.0})[0]  # K2 r
+        >>> motion(NetworkFunction(net), x, r, 1, {"weight": 1.0, "bias": 1.0}).outputs[0]  # K2 r
         tensor([20., 20.])
     """
-    live = {name: p.detach().requires_grad_() for name, p in function.parameters.items() if rates[name]}
+    live = {name: p.detach().requires_grad_() for name, p in function.parameters.items() if rates.get(name)}
     with torch.enable_grad(), _Watch() as watch:
         out = function(live, x)
     operations = None if watch.hooked else known_operations(out, {id(p): name for name, p in live.items()})
     if operations is None:
         return None
-    jets: Jets = {at: [None] for at in (*live, *(operation.node for operation in operations))}  # values are in the graph
+    jets: Jets = {at: [None] for at in (*live, *(operation.node for operation in operations))}
     deltas: Jets = {at: [] for at in jets}
     with torch.no_grad(), differentiable(function.model):
         for k in range(order):
@@ -59,8 +84,7 @@ def motion(
                 jets[name].append(gradient if gradient is None or rates[name] == 1 else rates[name] * gradient)
             for operation in operations:
                 jets[operation.node].append(operation.forward(k + 1, jets))
-    found = jets[out.grad_fn][order]
-    return torch.zeros_like(out) if found is None else found
+    return Motion(operations, out, jets, order)
 
 
 def _backward(operations: Sequence[Operation], k: int, deltas: Jets, jets: Jets, seed: Tensor | None) -> None:

@@ -78,23 +78,24 @@ class Product(Operation):
 
     def forward(self, k: int, jets: Mapping[Place, Jet]) -> Tensor | None:
         """sum_i binom(k, i) a_i * b_(k-i) + c_k."""
-        out = _leibniz(self.term, k, *self._factors(jets))
+        out = leibniz(self.term, k, *self.factors(jets))
         if (c := _of(jets, self.reads[2], k)) is None:
             return out
         return self.spread(c).expand(self.node._input_metadata[0].shape) if out is None else out.add_(self.spread(c))
 
     def backward(self, k: int, delta: Jet, jets: Mapping[Place, Jet]) -> Iterator[tuple[Place, Tensor]]:
         """The same of the adjoint products."""
-        a, b = self._factors(jets)
+        a, b = self.factors(jets)
         at_a, at_b, at_c = self.reads
-        if at_a is not None and (found := _leibniz(self.to_a, k, delta, b)) is not None:
+        if at_a is not None and (found := leibniz(self.to_a, k, delta, b)) is not None:
             yield at_a, found
-        if at_b is not None and (found := _leibniz(self.to_b, k, a, delta)) is not None:
+        if at_b is not None and (found := leibniz(self.to_b, k, a, delta)) is not None:
             yield at_b, found
         if at_c is not None and (d := delta[k]) is not None:
             yield at_c, self.gathered(d)
 
-    def _factors(self, jets: Mapping[Place, Jet]) -> tuple[Jet, Jet]:
+    def factors(self, jets: Mapping[Place, Jet]) -> tuple[Jet, Jet]:
+        """A and b with their derivatives."""
         a, b = ([own, *jets.get(at, ())[1:]] for own, at in zip((self.a, self.b), self.reads, strict=False))
         return a, b
 
@@ -112,30 +113,35 @@ class Curve(Operation):
 
     def forward(self, k: int, jets: Mapping[Place, Jet]) -> Tensor | None:
         """The kth derivative of phi(h)."""
-        return self._moving(0, k, jets[self.reads[0]])
+        return self.moving(0, k, jets[self.reads[0]])
 
     def backward(self, k: int, delta: Jet, jets: Mapping[Place, Jet]) -> Iterator[tuple[Place, Tensor]]:
         """sum_i binom(k, i) (d/dt)^i phi'(h) delta_(k-i)."""
         h = jets[self.reads[0]]
-        slopes = [self._moving(1, i, h) for i in range(k + 1)]
-        if (found := _leibniz(entries, k, slopes, delta)) is not None:
+        slopes = [self.moving(1, i, h) for i in range(k + 1)]
+        if (found := leibniz(entries, k, slopes, delta)) is not None:
             yield self.reads[0], found
 
-    def _moving(self, m: int, k: int, h: Jet) -> Tensor | None:
+    def moving(self, m: int, k: int, h: Jet) -> Tensor | None:
         """The kth derivative in time of phi^(m)(h): (k-1) more of phi^(m+1)(h) h', by Leibniz."""
         if (m, k) not in self._known:
-            above = [self._moving(m + 1, i, h) for i in range(k)]
-            self._known[m, k] = _leibniz(entries, k - 1, above, h[1:]) if k else self.slope(m)
+            above = [self.moving(m + 1, i, h) for i in range(k)]
+            self._known[m, k] = leibniz(entries, k - 1, above, h[1:]) if k else self.slope(m)
         return self._known[m, k]
 
 
+def same(t: Tensor) -> Tensor:
+    """What a copy, and a sum, do with a gradient."""
+    return t
+
+
 def matrices(x: Tensor, y: Tensor, into: Tensor | None = None, times: float = 1) -> Tensor:
-    """X y of two matrices, added up."""
+    """The product of two matrices, added up."""
     return torch.mm(x, y) if into is None else into.addmm_(x, y, alpha=times)
 
 
 def entries(x: Tensor, y: Tensor, into: Tensor | None = None, times: float = 1) -> Tensor:
-    """X y entry by entry, added up."""
+    """The product entry by entry, added up."""
     return x * y if into is None else into.addcmul_(x, y, value=times)
 
 
@@ -147,7 +153,7 @@ def _at(jet: Jet, k: int) -> Tensor | None:
     return jet[k] if k < len(jet) else None
 
 
-def _leibniz(term: Term, k: int, x: Jet, y: Jet) -> Tensor | None:
+def leibniz(term: Term, k: int, x: Jet, y: Jet) -> Tensor | None:
     """sum_i binom(k, i) x_i y_(k-i)."""
     found = None
     for i in range(k + 1):

@@ -65,7 +65,8 @@ class Outputs:
         refuse_mixed(self.function, self.x)
         if nested:
             self.refuse_nested()
-        self._roots = _roots(self.function.rates(rates))
+        self.rates = self.function.rates(rates)
+        self._roots = _roots(self.rates)
         self.point: Point = {
             n: self.function.parameters[n] / r if r != 1 else self.function.parameters[n] for n, r in self._roots.items()
         }
@@ -115,7 +116,7 @@ def in_float64(model: nn.Module, x: Tensor, instead: str = "") -> Iterator[None]
 
     Example:
         >>> with in_float64(nn.Linear(3, 2), torch.ones(5, 3)):
-        ...     NetworkFunction(nn.Linear(3, 2).double()).check(torch.ones(5, 3).double())
+        ...     few = NetworkFunction(nn.Linear(3, 2).double()).check(torch.ones(5, 3).double())
     """
     try:
         yield

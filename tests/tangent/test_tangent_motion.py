@@ -12,6 +12,7 @@ from lazyrich.tangent import contracted, contraction, higher_kernels
 from lazyrich.tangent.function import NetworkFunction
 from lazyrich.tangent.known import READ, known_operations
 from lazyrich.tangent.motion import motion
+from lazyrich.tangent.moving import moving_kernel
 from lazyrich.tangent.outputs import Outputs
 
 EXACT = {"rtol": 1e-10, "atol": 1e-12}
@@ -93,9 +94,9 @@ def test_every_order_equals_nested_derivatives(name, straight):
     function = NetworkFunction(model)
     rates = {name: 0.5 + i for i, name in enumerate(function.parameters)} | {list(function.parameters)[-1]: 0.0}
     for order in (2, 3, 4):
-        got, want = motion(function, x, r, order - 1, rates, straight), nested(model, x, r, order, straight, rates)
+        got, want = motion(function, x, r, order - 1, rates, straight).outputs, nested(model, x, r, order, straight, rates)
         scale = float(want.abs().max())
-        assert got is not None and scale > 1e-6
+        assert scale > 1e-6
         torch.testing.assert_close(got / scale, want / scale, **EXACT)
         torch.testing.assert_close(contracted(model, x, r, order, straight=straight, rates=rates), got)
 
@@ -106,12 +107,12 @@ def test_frozen_tensors_are_constant():
     model.first.bias.requires_grad_(False)
     r = torch.randn(3, 2, dtype=torch.float64)
     rates = dict.fromkeys(NetworkFunction(model).parameters, 1.0)
-    torch.testing.assert_close(motion(NetworkFunction(model), x, r, 3, rates), nested(model, x, r, 4), **EXACT)
+    torch.testing.assert_close(motion(NetworkFunction(model), x, r, 3, rates).outputs, nested(model, x, r, 4), **EXACT)
     model.second.bias.requires_grad_(False)
     for p in model.last.parameters():
         p.requires_grad_(False)
     rates = {"first.weight": 1.0}
-    torch.testing.assert_close(motion(NetworkFunction(model), x, r, 2, rates), nested(model, x, r, 3), **EXACT)
+    torch.testing.assert_close(motion(NetworkFunction(model), x, r, 2, rates).outputs, nested(model, x, r, 3), **EXACT)
 
 
 def test_only_biases_or_only_a_readout_train():
@@ -122,9 +123,101 @@ def test_only_biases_or_only_a_readout_train():
             p.requires_grad_(name in trained)
         for order in (2, 3, 4):
             want = nested(model, x, r, order)
-            got = motion(NetworkFunction(model), x, r, order - 1, dict.fromkeys(trained, 1.0))
+            got = motion(NetworkFunction(model), x, r, order - 1, dict.fromkeys(trained, 1.0)).outputs
             torch.testing.assert_close(got, want, **EXACT)
     assert float(want.abs().max()) > 1e-6
+
+
+KERNELS = [name for name in NETWORKS if name not in ("positions", "windows", "zoo's conv net", "tied, gated, a skip")]
+
+
+class Shared(nn.Module):
+    """A weight that is read twice, with its bias, a skip and a gate."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.inner, self.gate, self.last = (
+            nn.Linear(3, 4),
+            nn.Linear(4, 4),
+            nn.Linear(4, 4),
+            nn.Linear(4, 2, bias=False),
+        )
+
+    def forward(self, x):
+        h = torch.tanh(self.first(x))
+        h = torch.tanh(self.inner(h)) + torch.sigmoid(self.gate(h)) * self.inner(h.sin())
+        return self.last(h + F.gelu(h))
+
+
+NETWORKS["shared"] = (Shared, (3,))
+KERNELS.append("shared")
+
+
+def jacobians(model, x, r, times, rates=None):
+    outputs = Outputs(model, x, rates)
+    return contraction._ntk_derivatives(outputs, outputs.cotangent(r), times)
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_every_derivative_of_the_kernel_equals_that_by_jacobians(name):
+    model, x = case(name)
+    r = torch.randn_like(model(x))
+    function = NetworkFunction(model)
+    rates = {name: 0.5 + i for i, name in enumerate(function.parameters)} | {list(function.parameters)[-1]: 0.0}
+    for chosen in (rates, dict.fromkeys(rates, 1.0)):
+        got = moving_kernel(motion(function, x, r, 2, chosen), chosen, 2)
+        for order, (one, other) in enumerate(zip(got, jacobians(model, x, r, 2, chosen), strict=True)):
+            scale = float(other.abs().max())
+            assert scale > 1e-6
+            torch.testing.assert_close(one / scale, other / scale, **EXACT)
+            torch.testing.assert_close(contracted(model, x, r, order + 2, keep=2, rates=chosen), one)
+
+
+@pytest.mark.parametrize("name", ["tied, gated, a skip", "positions", "windows"])
+def test_kernels_of_other_reads_are_left_to_jacobians(name):
+    model, x = case(name)
+    r = torch.randn_like(model(x))
+    rates = dict.fromkeys(NetworkFunction(model).parameters, 1.0)
+    assert moving_kernel(motion(NetworkFunction(model), x, r, 1, rates), rates, 1) is None
+    torch.testing.assert_close(contracted(model, x, r, 3, keep=2), jacobians(model, x, r, 1)[-1], **EXACT)
+
+
+def test_frozen_tensors_have_no_part_in_a_moving_kernel():
+    model, x = case("shared")
+    model.inner.weight.requires_grad_(False)
+    model.first.bias.requires_grad_(False)
+    r = torch.randn_like(model(x))
+    rates = dict.fromkeys(NetworkFunction(model).parameters, 1.0)
+    got = moving_kernel(motion(NetworkFunction(model), x, r, 2, rates), rates, 2)
+    for one, other in zip(got, jacobians(model, x, r, 2), strict=True):
+        torch.testing.assert_close(one, other, **EXACT)
+
+
+class Generated(nn.Module):
+    """A weight that is made of others, by a curve, a sum, a reshape, or a product."""
+
+    def __init__(self, make):
+        super().__init__()
+        self.first, self.weight, self.make = nn.Linear(3, 4), nn.Parameter(torch.randn(2, 4)), make
+
+    def forward(self, x):
+        return torch.tanh(self.first(x)) @ self.make(self.weight)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda w: torch.tanh(w).T, lambda w: torch.tanh(w.T), lambda w: w.reshape(4, 2), lambda w: (w + w.tanh()).T,
+        lambda w: (w @ w.T @ w).T, lambda w: w.T.clone(),
+    ],
+)  # fmt: skip
+def test_generated_weights_are_right_or_left_to_jacobians(make):
+    torch.manual_seed(0)
+    model, x = Generated(make).double(), torch.randn(3, 3).double()
+    r = torch.randn(3, 2).double()
+    for order in (2, 3, 4):
+        torch.testing.assert_close(contracted(model, x, r, order), nested(model, x, r, order), **EXACT)
+        torch.testing.assert_close(contracted(model, x, r, order, keep=2), jacobians(model, x, r, order - 2)[-1], **EXACT)
 
 
 class Hooked(Row):

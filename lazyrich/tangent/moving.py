@@ -1,0 +1,158 @@
+"""Time derivatives of a tangent kernel, from those of activations and of backward signals instead of Jacobians."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lazyrich.tangent.inner import inner
+from lazyrich.tangent.motion import Motion
+from lazyrich.tangent.operation import Curve, Jet, Map, Operation, Place, Product, entries, leibniz, matrices, same
+
+
+class OtherOperation(Exception):
+    """One whose gradients, sample by sample, are no products of an activation and a signal."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What meets one reading of a dense layer's weight or bias: the derivatives of a (N, I), and of signals (N, K, O)."""
+
+    a: Jet
+    delta: Jet
+
+
+@torch.no_grad()
+def moving_kernel(moved: Motion, rates: Mapping[str, float], times: int) -> list[Tensor] | None:
+    """The tangent kernel and its derivatives in time along a motion.
+
+    A dense layer's part of the kernel is, entry by entry, the product of its activations' and its signals' Gram matrices (see
+    ``ntk_of``), so the part's derivatives are those of the two matrices by Leibniz, and theirs those of activations and signals.
+
+    Args:
+        moved: the network's motion, of order ``times`` or higher.
+        rates: learning-rate factor by tensor name, which the kernel counts.
+        times: the highest derivative.
+
+    Returns:
+        The kernel and its derivatives, (N K, N K) each; None where something else than dense layers of vectors reads parameters.
+
+    Example:
+        >>> from lazyrich.tangent.motion import NetworkFunction, motion
+        >>> net, x, rates = torch.nn.Linear(3, 2), torch.ones(5, 3), {"weight": 1.0, "bias": 1.0}
+        >>> kernel, speed = moving_kernel(motion(NetworkFunction(net), x, torch.ones(5, 2), 1, rates), rates, 1)
+        >>> kernel[0, :2].tolist(), bool(speed.any())
+        ([4.0, 0.0], False)
+    """
+    n, k = moved.out.shape
+    found = moved.out.new_zeros(times + 1, n, k, n, k)
+    try:
+        readings = _readings(moved, times)
+    except OtherOperation:
+        return None
+    for (name, _), reads in readings.items():
+        for one in reads:
+            for other in reads:  # of a weight that is read twice, each with each
+                _add(found, one, other, rates[name])
+    return list(found.view(times + 1, n * k, n * k))
+
+
+def _add(found: Tensor, one: Reading, other: Reading, rate: float) -> None:
+    """Add the part of two readings, of every order."""
+    orders, (n, k) = range(len(found)), found.shape[1:3]
+    a = [leibniz(_gram, i, one.a, other.a) for i in orders]
+    delta = [leibniz(_gram, i, one.delta, other.delta) for i in orders]
+    for order in orders:
+        for i in range(order + 1):
+            if (first := a[i]) is not None and (second := delta[order - i]) is not None:
+                times = rate * math.comb(order, i)
+                found[order].addcmul_(first[:, None, :, None], second.view(n, k, n, k), value=times)
+
+
+def _gram(x: Tensor, y: Tensor, into: Tensor | None = None, times: float = 1) -> Tensor:
+    """Inner products of all rows, added up."""
+    found = inner(x.flatten(0, -2), y.flatten(0, -2))
+    return found if into is None else into.add_(found, alpha=times)
+
+
+def _readings(moved: Motion, times: int) -> dict[tuple[str, bool], list[Reading]]:
+    """By name of the tensor, and whether it is transposed."""
+    n, k = moved.out.shape
+    seed = torch.eye(k, dtype=moved.out.dtype, device=moved.out.device).expand(n, k, k)
+    deltas: dict[Place, list[Tensor | None]] = {moved.out.grad_fn: [seed, *[None] * times]}
+    found: dict[tuple[str, bool], list[Reading]] = {}
+    for operation in reversed(moved.operations):
+        if (delta := deltas.pop(operation.node, None)) is None:  # no row of samples, as a weight's transpose
+            continue
+        if isinstance(operation, Product) and operation.term is matrices:
+            for key, a in _weights(operation, moved, n):
+                found.setdefault(key, []).append(Reading(a, delta))
+        for place, part in _back(operation, delta, moved):
+            if isinstance(place, str):
+                raise OtherOperation
+            deltas[place] = part if place not in deltas else list(map(_sum, deltas[place], part))
+    named = {name for name, _ in found}
+    if len(named) < len(found) or named != {
+        at for operation in moved.operations for at in operation.reads if isinstance(at, str)
+    }:
+        raise OtherOperation  # read in another way as well
+    return found
+
+
+def _weights(operation: Product, moved: Motion, n: int) -> Iterator[tuple[tuple[str, bool], Jet]]:
+    """The parameters that a product reads, and the activations that they meet."""
+    a, _ = operation.factors(moved.jets)
+    _, at, bias = operation.reads
+    if at is not None:
+        name = at if isinstance(at, str) else _transposed(at, moved)
+        if a[0] is None or len(a[0]) != n or name is None:
+            raise OtherOperation
+        yield (name, at is not name), a
+    if bias is not None:
+        yield (bias, False), [moved.out.new_ones(n, 1)]
+
+
+def _transposed(node: Place, moved: Motion) -> str | None:
+    """The parameter whose transpose it is."""
+    before = node.next_functions[0][0]
+    names = [at for operation in moved.operations if operation.node is node for at in operation.reads]
+    return names[0] if node.name() == "TBackward0" and not before.next_functions else None
+
+
+def _back(operation: Operation, delta: Jet, moved: Motion) -> Iterator[tuple[Place, list[Tensor | None]]]:
+    """The derivatives of the gradients (N, K, O) of the rows that an operation takes."""
+    orders, first = range(len(delta)), operation.reads[0]
+    if isinstance(operation, Curve):
+        slopes = _wide([operation.moving(1, i, moved.jets[first]) for i in orders])
+        yield first, [leibniz(entries, i, slopes, delta) for i in orders]
+    elif isinstance(operation, Product) and operation.term is entries:
+        a, b = map(_wide, operation.factors(moved.jets))
+        yield first, [leibniz(entries, i, b, delta) for i in orders]
+        yield operation.reads[1], [leibniz(entries, i, a, delta) for i in orders]
+    elif isinstance(operation, Product) and operation.term is matrices:
+        if first is not None:
+            _, b = operation.factors(moved.jets)
+            yield first, [leibniz(_behind, i, delta, b) for i in orders]
+    elif isinstance(operation, Map) and all(back is same for back in operation.back):
+        yield from ((place, list(delta)) for place in operation.reads)
+    else:
+        raise OtherOperation
+
+
+def _wide(jet: Jet) -> list[Tensor | None]:
+    """(N, 1, O), for all outputs."""
+    return [None if t is None else t[:, None] for t in jet]
+
+
+def _behind(delta: Tensor, matrix: Tensor, into: Tensor | None = None, times: float = 1) -> Tensor:
+    """Signals (N, K, O) before a matrix, added up."""
+    found = matrices(delta.flatten(0, 1), matrix.t(), None if into is None else into.flatten(0, 1), times)
+    return found.unflatten(0, delta.shape[:2])
+
+
+def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    return b if a is None else a if b is None else a + b
