@@ -178,7 +178,7 @@ def _window(node: Any, reads: tuple[Place | None, ...]) -> Operation | None:
         return c.view(-1, *(1 for _ in _shape(node)[2:]))
 
     def gathered(delta: Tensor) -> Tensor:
-        return delta.transpose(0, 1).flatten(1).sum(1)
+        return delta.sum((0, *range(2, delta.dim())))
 
     return Product(node, reads, a, b, term, to_a, to_b, spread, gathered)
 
@@ -189,7 +189,7 @@ def _added(found: Tensor, into: Tensor | None = None, times: float = 1) -> Tenso
 
 def _relu(node: Any, reads: tuple[Place | None, ...]) -> Operation:
     y = node._saved_result
-    return Curve(node, reads, lambda m: (y > 0).to(y.dtype) if m == 1 else None)
+    return Curve(node, reads, lambda m: y.sign() if m == 1 else None)
 
 
 def _tanh(node: Any, reads: tuple[Place | None, ...]) -> Operation:
