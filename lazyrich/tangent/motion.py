@@ -24,7 +24,7 @@ class Motion:
     Attributes:
         operations: of the pass, each behind what it reads.
         out: the outputs (N, K), in the graph.
-        jets: of the parameters by name and of what operations give by their nodes: derivatives of order 1, 2, .. at these places,
+        jets: of the parameters by name and of what operations give by their places: derivatives of order 1, 2, .. at these places,
             None where one is zero. Values, at place 0, are in the operations.
         order: the highest.
     """
@@ -37,7 +37,7 @@ class Motion:
     @property
     def outputs(self) -> Tensor:
         """The highest derivative of the outputs, (N, K)."""
-        found = self.jets[self.out.grad_fn][self.order]
+        found = self.jets[self.operations[-1].place][self.order]
         return torch.zeros_like(self.out) if found is None else found
 
 
@@ -72,7 +72,7 @@ def motion(
     operations = None if watch.hooked else known_operations(out, {id(p): name for name, p in live.items()})
     if operations is None:
         return None
-    jets: Jets = {at: [None] for at in (*live, *(operation.node for operation in operations))}
+    jets: Jets = {at: [None] for at in (*live, *(operation.place for operation in operations))}
     deltas: Jets = {at: [] for at in jets}
     with torch.no_grad(), differentiable(function.model):
         for k in range(order):
@@ -83,7 +83,7 @@ def motion(
                 gradient = None if still else deltas[name][k]
                 jets[name].append(gradient if gradient is None or rates[name] == 1 else rates[name] * gradient)
             for operation in operations:
-                jets[operation.node].append(operation.forward(k + 1, jets))
+                jets[operation.place].append(operation.forward(k + 1, jets))
     return Motion(operations, out, jets, order)
 
 
@@ -91,9 +91,9 @@ def _backward(operations: Sequence[Operation], k: int, deltas: Jets, jets: Jets,
     """The kth derivative of the gradient of what every operation gives, and of every parameter."""
     for delta in deltas.values():
         delta.append(None)
-    deltas[operations[-1].node][k] = seed
+    deltas[operations[-1].place][k] = seed
     for operation in reversed(operations):
-        for at, part in operation.backward(k, deltas[operation.node], jets):
+        for at, part in operation.backward(k, deltas[operation.place], jets):
             before = deltas[at][k]
             deltas[at][k] = part if before is None else before + part
 

@@ -83,10 +83,10 @@ def _readings(moved: Motion, times: int) -> dict[tuple[str, bool], list[Reading]
     """By name of the tensor, and whether it is transposed."""
     n, k = moved.out.shape
     seed = torch.eye(k, dtype=moved.out.dtype, device=moved.out.device).expand(n, k, k)
-    deltas: dict[Place, list[Tensor | None]] = {moved.out.grad_fn: [seed, *[None] * times]}
+    deltas: dict[Place, list[Tensor | None]] = {moved.operations[-1].place: [seed, *[None] * times]}
     found: dict[tuple[str, bool], list[Reading]] = {}
     for operation in reversed(moved.operations):
-        if (delta := deltas.pop(operation.node, None)) is None:  # no row of samples, as a weight's transpose
+        if (delta := deltas.pop(operation.place, None)) is None:  # no row of samples, as a weight's transpose
             continue
         if isinstance(operation, Product) and operation.term is matrices:
             for key, a in _weights(operation, moved, n):
@@ -118,9 +118,9 @@ def _weights(operation: Product, moved: Motion, n: int) -> Iterator[tuple[tuple[
 
 def _transposed(node: Place, moved: Motion) -> str | None:
     """The parameter whose transpose it is."""
-    before = node.next_functions[0][0]
-    names = [at for operation in moved.operations if operation.node is node for at in operation.reads]
-    return names[0] if node.name() == "TBackward0" and not before.next_functions else None
+    (reads,) = (operation.reads for operation in moved.operations if operation.place == node)
+    known = not isinstance(node, tuple) and node.name() == "TBackward0" and isinstance(reads[0], str)
+    return reads[0] if known else None
 
 
 def _back(operation: Operation, delta: Jet, moved: Motion) -> Iterator[tuple[Place, list[Tensor | None]]]:
@@ -129,23 +129,24 @@ def _back(operation: Operation, delta: Jet, moved: Motion) -> Iterator[tuple[Pla
     if isinstance(operation, Curve):
         slopes = _wide([operation.moving(1, i, moved.jets[first]) for i in orders])
         yield first, [leibniz(entries, i, slopes, delta) for i in orders]
-    elif isinstance(operation, Product) and operation.term is entries:
+    elif isinstance(operation, Product) and operation.term is entries and operation.to_a is operation.to_b is entries:
         a, b = map(_wide, operation.factors(moved.jets))
-        yield first, [leibniz(entries, i, b, delta) for i in orders]
-        yield operation.reads[1], [leibniz(entries, i, a, delta) for i in orders]
+        for place, other in ((first, b), (operation.reads[1], a)):
+            if place is not None:
+                yield place, [leibniz(entries, i, other, delta) for i in orders]
     elif isinstance(operation, Product) and operation.term is matrices:
         if first is not None:
             _, b = operation.factors(moved.jets)
             yield first, [leibniz(_behind, i, delta, b) for i in orders]
     elif isinstance(operation, Map) and all(back is same for back in operation.back):
-        yield from ((place, list(delta)) for place in operation.reads)
+        yield from ((place, list(delta)) for place in operation.reads if place is not None)
     else:
         raise OtherOperation
 
 
 def _wide(jet: Jet) -> list[Tensor | None]:
-    """(N, 1, O), for all outputs."""
-    return [None if t is None else t[:, None] for t in jet]
+    """(N, 1, O), for all outputs; what is constant may have fewer axes."""
+    return [t if t is None or t.dim() < 2 else t[:, None] for t in jet]
 
 
 def _behind(delta: Tensor, matrix: Tensor, into: Tensor | None = None, times: float = 1) -> Tensor:

@@ -1,4 +1,4 @@
-"""Operations of autograd's graph all of whose derivatives are known: linear maps, products, and curves entry by entry."""
+"""Operations of a graph all of whose derivatives are known: linear maps, products, curves entry by entry, softmax."""
 
 from __future__ import annotations
 
@@ -10,22 +10,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-Place = Any  # a node of the graph, or a parameter's name
+Place = Any  # what names a value: a node of autograd's graph (with the number of its output, beyond the first), or a parameter
 Jet = Sequence[Tensor | None]  # a value and its derivatives in time; None where there is none, or it is zero
 Term = Callable[..., Tensor]  # a product of two, or one that is added: term(x, y, into, times)
 
 
 @dataclass
 class Operation:
-    """One node of the graph.
+    """What makes one value from others.
 
     Attributes:
-        node: of autograd; what the forward pass computed is read from it.
-        reads: the nodes and parameters that it takes; None for what is constant.
+        place: of the value.
+        reads: the places of what it takes; None for what is constant.
+        shape: of the value.
     """
 
-    node: Any
+    place: Place
     reads: tuple[Place | None, ...]
+    shape: torch.Size
 
     def forward(self, k: int, jets: Mapping[Place, Jet]) -> Tensor | None:
         """The kth derivative of what it gives, k >= 1, from the derivatives of what it takes."""
@@ -81,7 +83,7 @@ class Product(Operation):
         out = leibniz(self.term, k, *self.factors(jets))
         if (c := _of(jets, self.reads[2], k)) is None:
             return out
-        return self.spread(c).expand(self.node._input_metadata[0].shape) if out is None else out.add_(self.spread(c))
+        return self.spread(c).expand(self.shape) if out is None else out.add_(self.spread(c))
 
     def backward(self, k: int, delta: Jet, jets: Mapping[Place, Jet]) -> Iterator[tuple[Place, Tensor]]:
         """The same of the adjoint products."""
@@ -128,6 +130,40 @@ class Curve(Operation):
             above = [self.moving(m + 1, i, h) for i in range(k)]
             self._known[m, k] = leibniz(entries, k - 1, above, h[1:]) if k else self.slope(m)
         return self._known[m, k]
+
+
+@dataclass
+class Softmax(Operation):
+    """s = softmax(z) along an axis.
+
+    s' = J(s) z' and the gradient of z is J(s) delta, J(s) v = s v - s sum(s v).
+
+    Attributes:
+        value: s.
+        axis: along which it sums to one.
+    """
+
+    value: Tensor
+    axis: int
+
+    def forward(self, k: int, jets: Mapping[Place, Jet]) -> Tensor | None:
+        """The (k-1)th derivative of J(s) z'."""
+        return self._turned(k - 1, jets[self.reads[0]][1:], jets)
+
+    def backward(self, k: int, delta: Jet, jets: Mapping[Place, Jet]) -> Iterator[tuple[Place, Tensor]]:
+        """The kth derivative of J(s) delta."""
+        if (found := self._turned(k, delta, jets)) is not None:
+            yield self.reads[0], found
+
+    def _turned(self, k: int, v: Jet, jets: Mapping[Place, Jet]) -> Tensor | None:
+        """The kth derivative of J(s) v."""
+        s = [self.value, *jets[self.place][1:]]
+        weighed = [leibniz(entries, i, s, v) for i in range(k + 1)]
+        sums = [None if t is None else -t.sum(self.axis, keepdim=True) for t in weighed]
+        rest = leibniz(entries, k, s, sums)
+        if (first := weighed[k]) is None or rest is None:
+            return first if rest is None else rest
+        return rest.add_(first)
 
 
 def same(t: Tensor) -> Tensor:
