@@ -294,6 +294,20 @@ def test_another_runs_folder_is_refused_and_left_as_it_was(capsys: pytest.Captur
     assert {p: p.read_bytes() for p in Path("run").rglob("*.json")} == before
 
 
+@pytest.mark.parametrize(
+    "words", ["check net.py:good --base 8 --widths 8 16", "demo", "sweep net.py:fails --axis lr=1", "dial net.py:good --base 8"]
+)
+@pytest.mark.parametrize("name", ["report.html", "result.json"])
+def test_a_page_and_a_result_of_something_else_are_not_written_over(
+    words: str, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("mine").mkdir()
+    Path("mine", name).write_text("mine")
+    line = refusal(capsys, *words.split(), "--out", "mine")
+    assert f"mine holds a {name} of something else" in line and "give a new folder" in line
+    assert [(item.name, item.read_text()) for item in Path("mine").iterdir()] == [(name, "mine")]
+
+
 def test_a_folder_that_is_a_file_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     Path("run").write_text("mine")
     assert "run" in refusal(capsys, "check", "net.py:good", *TINY, "--out", "run")
