@@ -46,13 +46,13 @@ def reading(
         if fnmatch.fnmatch(name, pattern):
             known = alone and isinstance(module, (*SUMMING, *NORMS)) and leaf in ("weight", "bias") and grown(base, probe)
             try:
-                own, axes = reading(small, model, name, base, probe, {}) if known else (None, Axes())
+                own = reading(small, model, name, base, probe, {}) if known else None
             except FamilyError:  # what the layer does has no role of its own
                 own = None
             if own is None:
                 return role, axes_for(name, role, base, probe)
-            refuse_contradiction(name, role, own, base, probe)
-            return role, axes
+            refuse_contradiction(name, role, own[0], base, probe)
+            return role, own[1]
     axes = Axes(produced=(0,)) if name in norms(model) else read_axes(module, leaf, base)
     axes = regrouped(axes, small.get_submodule(owner), module)
     if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and 0 in grown(base, probe):
