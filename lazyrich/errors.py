@@ -85,6 +85,21 @@ class DivergedError(RichError):
     """A limit whose training diverges at this learning rate."""
 
 
+RAISED = (  # what a person's own network, loss or metric raises where it is wrong or does not fit
+    RuntimeError, ValueError, TypeError, LookupError, AttributeError, NameError, AssertionError, ArithmeticError, ImportError,
+)  # fmt: skip
+
+
+def first_line(error: BaseException) -> str:
+    r"""What an error says first, or what it is called where it says nothing.
+
+    Example:
+        >>> first_line(ValueError("too wide\nby 2")), first_line(AssertionError())
+        ('too wide', 'AssertionError')
+    """
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def out_of_memory(error: BaseException | None) -> bool:
     """Whether an error, or what it came from, says that there is no memory: then nobody should try another way in silence.
 

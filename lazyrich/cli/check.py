@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from lazyrich.cli.command import Factory, Optimizer, command_line, pairs, parse, progress, rules, slug
+from lazyrich.cli.command import Factory, Optimizer, command_line, pairs, parse, progress, rules, slug, unshared
 
 
 def run(words: Sequence[str]) -> None:
@@ -82,6 +82,7 @@ def run(words: Sequence[str]) -> None:
         arrays = load(data, root=data_root, target=target, flatten=not images)
         folder = out or Path("runs") / slug("check", family.name, *scheme, optimizer, data)
         results = []
+        unshared(folder)
         for made in plans:
             part = folder / slug(made.scheme.name, optimizer)
             with progress(made.scheme.name) as show:

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lazyrich.cli.box import unboxed
-from lazyrich.errors import UsageError
+from lazyrich.errors import StoreError, UsageError
 
 REFRESH = 5  # seconds after which the page of a run that is under way loads itself again
 OPTIMIZERS = "sgd, momentum, adam, adamw, signsgd, lion, adafactor, muon or muon_rms"  # that train here; a plan knows more
@@ -121,6 +121,26 @@ def pairs(
     return found
 
 
+def unshared(folder: Path) -> Path:
+    """A run's folder, where no result and no page of something else would be written over.
+
+    Raises:
+        StoreError: for one that holds either and no trials of such a run.
+
+    Example:
+        >>> unshared(Path("runs/new"))
+        PosixPath('runs/new')
+    """
+    from lazyrich.sweep.store import FILE
+
+    there = [name for name in ("result.json", "report.html") if (folder / name).exists()]
+    if there and not (folder / "trials" / FILE).is_file() and not any(folder.glob("*/settings.json")):
+        raise StoreError(
+            f"{folder} holds a {there[0]} of something else, which this run would write over; give a new folder, or move it away"
+        )
+    return folder
+
+
 class Live:
     """A run folder whose result and page are looked at while trials run; both are written whole, again and again.
 
@@ -135,6 +155,7 @@ class Live:
         self._last: Any = None
 
     def __enter__(self) -> Live:
+        unshared(self.folder)
         return self
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from lazyrich.cli.command import command_line, parse, progress, slug
+from lazyrich.cli.command import command_line, parse, progress, slug, unshared
 
 CASES = (
     ("mlp", "labels", "adam", 0.003),
@@ -37,6 +37,7 @@ def run(words: Sequence[str]) -> None:
         from lazyrich.scaling import parse as parse_scheme
         from lazyrich.scaling import plan
 
+        unshared(out)
         results = []
         for network, target, optimizer, lr in CASES:
             family, data = Family(getattr(zoo, network), base=64), load("digits", target=target)

@@ -15,7 +15,7 @@ import tyro
 
 from lazyrich.cli.command import Factory, command_line, pairs, parse, progress, rules, slug
 from lazyrich.cli.split import Split, few_of, split_of
-from lazyrich.errors import StoreError, UsageError
+from lazyrich.errors import RAISED, StoreError, UsageError, first_line
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -173,10 +173,10 @@ def _fits(plan: Plan, x: Tensor, images: bool, classes: int | None = None) -> No
     model, shape = plan.build(plan.base).double(), tuple(x.shape[1:])
     try:
         outputs = _outputs(model, x)
-    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+    except RAISED as error:
         mend = "" if images or len(shape) != 1 else ", --images gives the network images"
         raise UsageError(
-            f"the network does not take inputs of shape {shape}: {str(error).splitlines()[0]}; give data of the shape that it "
+            f"the network does not take inputs of shape {shape}: {first_line(error)}; give data of the shape that it "
             f"reads{mend}"
         ) from error
     if classes is not None and tuple(outputs.shape[1:]) != (classes,):

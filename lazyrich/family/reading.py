@@ -10,7 +10,7 @@ from torch import nn
 from lazyrich.errors import FamilyError
 from lazyrich.family.parametrized import norms, place
 from lazyrich.family.role import Axes, Role, axes_for, grown, refuse_contradiction, role_of
-from lazyrich.family.semantics import SUMMING, read_axes, regrouped
+from lazyrich.family.semantics import NORMS, SUMMING, read_axes, regrouped
 
 
 def reading(
@@ -44,15 +44,15 @@ def reading(
     module = model.get_submodule(owner)
     for pattern, role in overrides.items():
         if fnmatch.fnmatch(name, pattern):
-            given = axes_for(name, role, base, probe)
-            if not alone or not isinstance(module, SUMMING) or leaf != "weight" or not grown(base, probe):
-                return role, given
+            known = alone and isinstance(module, (*SUMMING, *NORMS)) and leaf in ("weight", "bias") and grown(base, probe)
             try:
-                own, axes = reading(small, model, name, base, probe, {})
+                own = reading(small, model, name, base, probe, {}) if known else None
             except FamilyError:  # what the layer does has no role of its own
-                return role, given
-            refuse_contradiction(name, role, own, base, probe)
-            return role, axes
+                own = None
+            if own is None:
+                return role, axes_for(name, role, base, probe)
+            refuse_contradiction(name, role, own[0], base, probe)
+            return role, own[1]
     axes = Axes(produced=(0,)) if name in norms(model) else read_axes(module, leaf, base)
     axes = regrouped(axes, small.get_submodule(owner), module)
     if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and 0 in grown(base, probe):

@@ -154,7 +154,7 @@ def giving_all(roles: Mapping[str, Role]) -> str:
 
 
 def refuse_contradiction(name: str, given: Role, own: Role, base: tuple[int, ...], probe: tuple[int, ...]) -> None:
-    """Raise a FamilyError for a role that is not what the layer itself does with its weight.
+    """Raise a FamilyError for a role that is not what the layer itself does with its weight or bias.
 
     Example:
         >>> refuse_contradiction("0.weight", Role.VECTOR, Role.INPUT, (8, 1), (16, 1))  # these two are scaled alike
@@ -163,9 +163,10 @@ def refuse_contradiction(name: str, given: Role, own: Role, base: tuple[int, ...
     if given in (own, Role.FIXED) or {given, own} <= alike:
         return
     fitting = f"{own} (what it has without roles=) or fixed"
+    leaf = name.rpartition(".")[2]
     raise FamilyError(
-        f"roles= gives '{name}' the role {given}, but its layer's weight goes from shape {base} at the base width to {probe} at "
-        f"the probe width, where axes {grown(base, probe)} grow; expected {fitting}. If the code multiplies with it in another way "
+        f"roles= gives '{name}' the role {given}, but its layer's {leaf} goes from shape {base} at the base width to {probe} at "
+        f"the probe width, where axes {grown(base, probe)} grow; expected {fitting}. If the code uses it in another way "
         "than the layer does, hold it as an nn.Parameter of your own module"
     )
 

@@ -20,6 +20,7 @@ from lazyrich.family.role import Axes
 Reader = Callable[[nn.Module, str, tuple[int, ...]], "Axes | None"]
 
 SUMMING = (nn.Linear, nn.Bilinear, _ConvNd)  # whose weights do what their shapes say
+NORMS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, _NormBase)  # whose gains and biases are no matrices
 ELEMENTWISE = Axes(produced=(0,))
 _READERS: dict[type[nn.Module], Reader] = {}
 
@@ -141,7 +142,7 @@ for _types, _reader in (
     ((_ConvNd,), _conv),
     ((nn.MultiheadAttention,), _attention),
     ((nn.RNNBase, nn.RNNCellBase), _recurrent),
-    ((nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, _NormBase), _norm),
+    (NORMS, _norm),
 ):
     for _type in _types:
         register(_type, _reader)

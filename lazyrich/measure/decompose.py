@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.func import jvp
 
-from lazyrich.errors import UsageError
+from lazyrich.errors import RAISED, UsageError
 from lazyrich.family.family import seeded
 from lazyrich.functional import functional_call
 from lazyrich.measure.movement import relative
 from lazyrich.measure.watch import first_float, fresh_buffers, moved_inputs
-from lazyrich.train.refusal import RAISED, refusal
+from lazyrich.train.refusal import refusal
 
 
 @dataclass(frozen=True)

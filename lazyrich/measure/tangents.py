@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lazyrich import __version__
 from lazyrich.amount import counted, positive
 from lazyrich.data import ArrayData, load
-from lazyrich.errors import KernelError, TangentError, UsageError
+from lazyrich.errors import RAISED, KernelError, TangentError, UsageError, first_line
 from lazyrich.inference import gradient_flow, max_learning_rate, one_hot_targets, spectrum
 from lazyrich.lazy import kernel
 from lazyrich.measure.few import few_predictions
@@ -330,9 +330,10 @@ def _outputs(plan: Plan, width: int, seed: int, x: Tensor) -> tuple[int, ...]:
     with torch.no_grad():
         try:
             out = model(x[:2])
-        except (RuntimeError, ValueError, IndexError, TypeError, AttributeError) as error:
-            first = (str(error).splitlines() or [""])[0]
-            raise TangentError(f"the network does not take inputs of shape {tuple(x.shape[1:])}: {first}") from error
+        except RAISED as error:
+            raise TangentError(
+                f"the network does not take inputs of shape {tuple(x.shape[1:])}: {first_line(error)}"
+            ) from error
     if not isinstance(out, torch.Tensor):
         raise TangentError(
             f"the network returns {type(out).__name__}, expected one tensor (N, ...); let the factory wrap it in a module that "

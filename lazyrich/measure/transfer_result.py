@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import Any
 
 import numpy as np
@@ -76,6 +76,20 @@ class Transferred:
         """Whether the grid's step alone keeps from telling whether wider is better."""
         several = all(len(curve) > 1 for curve in self.curves.values())
         return self.wider_is_better is None and several and all(math.isfinite(found.loss) for found in self.best.values())
+
+    @property
+    def wider(self) -> str:
+        """Whether wider is better, in words; a loss that rises by no more than the scatter is told, as neither better nor worse."""
+        rises = [
+            f"{low} to {high} at width {b}"
+            for a, b in pairwise(sorted(self.best))
+            if float(low := f"{self.best[a].loss:.3g}") < float(high := f"{self.best[b].loss:.3g}")
+        ]
+        if self.wider_is_better and rises:
+            return (
+                f"the loss rises ({', '.join(rises)}), but within the seeds' scatter: add seeds to tell whether wider is worse"
+            )
+        return HIDDEN if self.hidden else WIDER[self.wider_is_better]
 
     @property
     def said(self) -> Said:
@@ -245,7 +259,7 @@ class TransferResult:
         ]  # fmt: skip
         sizes = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
         table = ["  ".join(c.ljust(n) for c, n in zip(row, sizes, strict=True)).rstrip() for row in [header, *rows]]
-        better = together([Said(s.name, HIDDEN if s.hidden else WIDER[s.wider_is_better]) for s in self.schemes])
+        better = together([Said(s.name, s.wider) for s in self.schemes])
         rule = "-" * max(map(len, table))
         return "\n".join([self.title, *self.sentences, rule, *table, rule, *better, *self.reproduce.get("notes", ())])
 

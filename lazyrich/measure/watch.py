@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
-from lazyrich.errors import TrainError
+from lazyrich.errors import RAISED, TrainError
 from lazyrich.family.family import seeded
 from lazyrich.functional import functional_call
-from lazyrich.train.refusal import RAISED, refusal
+from lazyrich.train.refusal import refusal
 
 ATOMIC = (nn.MultiheadAttention, nn.RNNBase)
 

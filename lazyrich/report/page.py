@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from lazyrich.report.source import Result
 
 _POWER = re.compile(r"(?<=\w)\^(?:\(([^()]+)\)|([+-]?\d+(?:\.\d+)?))")
+_MINUS = re.compile(r"(\w\([^()]*\))|(?<![^\s(])-(?=\.?\d)")  # of a number, but not in a call
+_GAMMA = re.compile(r"\bgamma_0(?![A-Za-z0-9_])")
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -117,20 +119,26 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["raised"] = raised
+    environment.filters["typeset"] = typeset
     return environment
 
 
-def raised(text: str) -> Markup:
-    """Text of a page with its powers raised, ``width^+0.69`` among them; everything else is escaped.
+def typeset(text: str) -> Markup:
+    """A sentence as the tables of its page set it: powers raised, true minus signs, γ₀ for gamma_0; all else is escaped.
+
+    Results say it in letters that every terminal has. What stands in a call, as in the name of a scheme, stays to be copied.
 
     Example:
-        >>> raised("<b> as width^-0.5 or width^(-1/2)")
+        >>> typeset("<b> as width^-0.5 or width^(-1/2)")
         Markup('&lt;b&gt; as width<sup>−0.5</sup> or width<sup>−1/2</sup>')
+        >>> print(typeset("-0.38 at gamma_0 = 1e-05 (-0.08 to 0.2), abc(-1, -0.5)"))
+        −0.38 at γ₀ = 1e-05 (−0.08 to 0.2), abc(-1, -0.5)
     """
     from markupsafe import Markup, escape
 
-    return Markup(_POWER.sub(lambda hit: f"<sup>{(hit[1] or hit[2]).replace('-', MINUS)}</sup>", str(escape(text))))  # noqa: S704
+    signed = _MINUS.sub(lambda hit: hit[1] or MINUS, str(escape(text)))
+    raised = _POWER.sub(lambda hit: f"<sup>{(hit[1] or hit[2]).replace('-', MINUS)}</sup>", signed)
+    return Markup(_GAMMA.sub("γ₀", raised))  # noqa: S704
 
 
 def _write(text: str, path: Path) -> Path:

@@ -71,10 +71,10 @@ def _scheme(scheme: SchemePart, svg: str, octaves: float) -> dict[str, Any]:
 
 
 def _wider(scheme: SchemePart) -> str:
-    """No width may be worse beyond the seeds' errors, and yet a wider one have the larger loss."""
+    """No width may be worse beyond the seeds' scatter, and yet a wider one have the larger loss: seeds do not tell them apart."""
     losses = [c.loss for c in scheme.curves if c.loss is not None]
     if scheme.wider_is_better and any(b > a for a, b in itertools.pairwise(losses)):
-        return "as good"
+        return "within the scatter"
     unknown = "hidden by the grid's step" if scheme.hidden else "not measured"
     return {True: "yes", False: "no", None: unknown}[scheme.wider_is_better]
 

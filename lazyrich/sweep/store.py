@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from lazyrich.errors import StoreError
+from lazyrich.sweep.blank import PATIENCE, blank, is_draft, write_ahead
 from lazyrich.sweep.process import start_of
 from lazyrich.sweep.row import COLUMNS, outcomes_of
 from lazyrich.sweep.trial import Outcome, Trial
@@ -36,7 +37,6 @@ TABLES = (
     "CREATE TABLE claims (key TEXT PRIMARY KEY, owner TEXT) WITHOUT ROWID",
 )
 ASKED = "CREATE TABLE IF NOT EXISTS asked (function TEXT PRIMARY KEY, code TEXT, at REAL) WITHOUT ROWID"  # not in old stores
-PATIENCE = 60.0  # seconds to wait for another process's lock
 
 
 class Store:
@@ -64,7 +64,7 @@ class Store:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.file = self.path / FILE
-        taken = self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir()))
+        taken = self.path.exists() and (not self.path.is_dir() or any(not is_draft(item, FILE) for item in self.path.iterdir()))
         if taken and not self.file.exists():  # looked for last: another process may have made the store just now
             raise StoreError(f"{self.path} exists and is no store of trials; give a new folder, or remove this one")
         try:
@@ -106,9 +106,10 @@ class Store:
 
     def _begin(self) -> None:
         """Open and sign in, or close again."""
+        blank(self.path / FILE)
         self._db = sqlite3.connect(self.file, timeout=PATIENCE, isolation_level=None)
         try:
-            _write_ahead(self._db)
+            write_ahead(self._db)
             self._db.execute("PRAGMA synchronous=FULL")  # an outcome outlives a power cut, not only a kill
             self._enter()
         except BaseException:
@@ -415,19 +416,6 @@ def _full(path: Path, error: BaseException) -> str:
     mends = {"locked": "end the process that holds it", "readonly": "make the folder and its files writable"}
     mend = next((mend for word, mend in mends.items() if word in str(error)), "make room")
     return f"cannot write in {path}: {error}; finished trials are kept: {mend}, then repeat the same command"
-
-
-def _write_ahead(db: sqlite3.Connection) -> None:
-    """Switch to WAL. SQLite does not wait for other processes here, so this does."""
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        try:
-            db.execute("PRAGMA journal_mode=WAL")
-            return
-        except sqlite3.OperationalError as error:
-            if "locked" not in str(error) or time.monotonic() > deadline:
-                raise
-            time.sleep(0.01)
 
 
 def _chunks(keys: Sequence[str], size: int = 30_000) -> Iterable[Sequence[str]]:

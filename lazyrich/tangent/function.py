@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lazyrich.errors import TangentError
+from lazyrich.errors import RAISED, TangentError, first_line
 from lazyrich.family.law import refuse_complex
 from lazyrich.functional import as_they_were, functional_call
 from lazyrich.tangent.plain import is_plain
@@ -179,8 +179,8 @@ class NetworkFunction:
             both, *each = self._few(some, name)
             refuse_rows(type(self.model).__name__, both, len(some))
             alone = torch.cat(each) if all(part.shape[1:] == both.shape[1:] for part in each) else each[0]
-        except (RuntimeError, ValueError, IndexError, TypeError, AssertionError, KeyError, AttributeError) as error:
-            line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        except RAISED as error:
+            line = first_line(error)
             if "more than 1 value per channel" in line:  # torch.nn.functional.batch_norm, of a single sample
                 raise TangentError(
                     f"{type(self.model).__name__} mixes samples: it runs a batch norm in training mode; call it with "

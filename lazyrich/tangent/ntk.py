@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from lazyrich.amount import counted
 from lazyrich.errors import TangentError
 from lazyrich.memory import keep_freed_memory
 from lazyrich.tangent.function import NetworkFunction
@@ -71,8 +72,8 @@ def ntk_of(
     for name, got, known in (("outputs", outputs, get_args(Outputs)), ("per", per, (None, "tensor", "layer"))):
         if got not in known:
             raise TangentError(f"got {name}={got!r}, expected {' or '.join(map(repr, known))}; leave it out for {known[0]!r}")
-    if block is not None and (not isinstance(block, int) or isinstance(block, bool) or block < 1):
-        raise TangentError(f"got block={block!r}, expected a number of samples, at least 1")
+    if block is not None:
+        block = counted("block", block, refusal=TangentError)
     function = NetworkFunction(model)
     function.real()
     function.check(x1, "x1")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import jvp, vjp, vmap
 
+from lazyrich.amount import counted
 from lazyrich.errors import TangentError
 from lazyrich.tangent.function import NetworkFunction, Parameters, differentiable
 from lazyrich.tangent.mixing import refuse_mixed
@@ -45,8 +46,7 @@ class NtkOperator:
     """
 
     def __init__(self, model: nn.Module, x: Tensor, rates: Mapping[str, float] | None = None, block: int = 256) -> None:
-        if not isinstance(block, int) or isinstance(block, bool) or block < 1:
-            raise TangentError(f"got block={block}, expected at least one sample a pass")
+        block = counted("block", block, refusal=TangentError)
         self._function = NetworkFunction(model)
         self._function.real()
         refuse_frequency(model)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import ExitStack
+from numbers import Integral
 
 import torch
 from torch import Tensor, nn
@@ -65,11 +66,11 @@ def taylor(model: nn.Module, order: int) -> TaylorModel:
         >>> sorted(quadratic.state_dict()) == sorted(net.state_dict())
         True
     """
-    if not isinstance(order, int) or isinstance(order, bool) or not 0 <= order <= HIGHEST:
+    if not isinstance(order, Integral) or isinstance(order, bool) or not 0 <= order <= HIGHEST:
         raise TangentError(
             f"got order={order!r}, expected a whole number from 0 to {HIGHEST}; the cost doubles with every order"
         )
-    return TaylorModel(model, order)
+    return TaylorModel(model, int(order))
 
 
 class TaylorModel(nn.Module):

@@ -22,14 +22,14 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.overrides import TorchFunctionMode
 
 from lazyrich.amount import counted
-from lazyrich.errors import TangentError, TrainError
+from lazyrich.errors import RAISED, TangentError, TrainError
 from lazyrich.functional import functional_call
 from lazyrich.train.likeness import changed, likeness
 from lazyrich.train.loop import Batches, pair_of, train
 from lazyrich.train.loss import Loss
 from lazyrich.train.optimizers import StackedOptimizer, key_of, settings_of
 from lazyrich.train.probe import Probe, Run
-from lazyrich.train.refusal import RAISED, refusal
+from lazyrich.train.refusal import refusal
 
 WIDE = 2**18  # entries of a weight from which on a member alone keeps a CPU's cores busy
 STATE = 2**25  # entries of parameters in a chunk: with gradients and Adam's moments they still fit in memory many times

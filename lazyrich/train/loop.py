@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from lazyrich.amount import counted
-from lazyrich.errors import TrainError
+from lazyrich.errors import RAISED, TrainError
 from lazyrich.family.family import seeded
 from lazyrich.train.loss import Loss, cross_entropy, refuse_labels
 from lazyrich.train.probe import Probe, Run
-from lazyrich.train.refusal import RAISED, refusal, take_step
+from lazyrich.train.refusal import refusal, take_step
 
 Batches = Callable[[int], tuple[Tensor, Tensor]]
 

@@ -11,8 +11,6 @@ from torch.utils._pytree import tree_leaves
 
 from lazyrich.errors import TrainError
 
-RAISED = (RuntimeError, ValueError, TypeError, IndexError, AttributeError, KeyError, AssertionError, NotImplementedError)
-
 
 def refusal(what: str, error: Exception, **given: Any) -> TrainError:
     """The error to raise from another one: what failed, why in its first line, and the shapes that were given.

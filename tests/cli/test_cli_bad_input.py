@@ -112,6 +112,14 @@ def fails(lr):
     raise ValueError("too large")
 
 
+def stumbling(error):
+    class Net(nn.Linear):
+        def forward(self, x):
+            raise error
+    return lambda width: nn.Sequential(Net(64, width), nn.Linear(width, 10))
+
+
+key, name, division, silent = map(stumbling, (KeyError("k"), NameError("no F"), ZeroDivisionError("by 0"), ValueError()))
 good = lambda width: nn.Sequential(nn.Linear(64, width), nn.Tanh(), nn.Linear(width, 10))
 number = 3
 
@@ -163,6 +171,18 @@ def refusal(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 def test_a_factory_that_cannot_serve_is_refused(factory: str, says: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     line = refusal(capsys, "check", factory, *TINY)
     assert [word for word in says if word not in line] == [], line
+
+
+@pytest.mark.parametrize(
+    "verb", ["check --widths 8 16", "kernel --train 8 --test 4 --no-finite", "tangent --samples 4 --few 2"]
+)
+@pytest.mark.parametrize(("net", "says"), [("key", "'k'"), ("name", "no F"), ("division", "by 0"), ("silent", "ValueError")])
+def test_whatever_a_forward_raises_is_told_in_one_line(
+    verb: str, net: str, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    verb, *options = verb.split()
+    line = refusal(capsys, verb, f"net.py:{net}", "--base", "8", *options)
+    assert says in line and "does not take" in line
 
 
 @pytest.mark.parametrize(
@@ -292,6 +312,20 @@ def test_another_runs_folder_is_refused_and_left_as_it_was(capsys: pytest.Captur
     assert "run" in line
     assert "lr" in line
     assert {p: p.read_bytes() for p in Path("run").rglob("*.json")} == before
+
+
+@pytest.mark.parametrize(
+    "words", ["check net.py:good --base 8 --widths 8 16", "demo", "sweep net.py:fails --axis lr=1", "dial net.py:good --base 8"]
+)
+@pytest.mark.parametrize("name", ["report.html", "result.json"])
+def test_a_page_and_a_result_of_something_else_are_not_written_over(
+    words: str, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("mine").mkdir()
+    Path("mine", name).write_text("mine")
+    line = refusal(capsys, *words.split(), "--out", "mine")
+    assert f"mine holds a {name} of something else" in line and "give a new folder" in line
+    assert [(item.name, item.read_text()) for item in Path("mine").iterdir()] == [(name, "mine")]
 
 
 def test_a_folder_that_is_a_file_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

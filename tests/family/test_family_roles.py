@@ -192,9 +192,23 @@ def test_a_role_that_the_layer_contradicts_is_refused(make, given, own):
     assert family.tensors["part.weight"].axes == plain.tensors["part.weight"].axes  # a kernel's axes are summed over too
 
 
-def test_a_gain_is_no_matrix():
-    with pytest.raises(FamilyError, match="'part.weight' the role hidden.*axis 0 grows alone"):
-        one(nn.LayerNorm, roles={"part.weight": "hidden"})
+@pytest.mark.parametrize("role", ["hidden", "output"])
+@pytest.mark.parametrize(
+    ("make", "leaf"),
+    [
+        (lambda n: nn.Linear(3, n), "bias"),
+        (lambda n: nn.Conv1d(3, n, 2), "bias"),
+        (nn.LayerNorm, "weight"),
+        (lambda n: nn.GroupNorm(2, n), "bias"),
+    ],
+)
+def test_biases_and_gains_are_no_matrices(make, leaf, role):
+    with pytest.raises(FamilyError, match=rf"'part.{leaf}' the role {role}, but its layer's {leaf} .*expected vector"):
+        one(make, leaf, roles={f"part.{leaf}": role})
+    assert one(make, leaf, roles={f"part.{leaf}": "input"}) == "input"  # these two are scaled alike
+
+
+def test_a_role_that_decides_nothing_is_taken():
     assert one(lambda n: nn.Linear(3, n), "weight", roles={"part.weight": "fixed"}) == "fixed"
     assert one(lambda n: nn.Linear(3, 4), "weight", roles={"part.weight": "input"}) == "input"  # nothing grows
 

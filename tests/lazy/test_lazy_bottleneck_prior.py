@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -117,7 +118,7 @@ def test_a_nonlinear_bottleneck_is_read_by_the_decoder():
 
 def test_draws_are_reproducible_and_differ_between_seeds():
     prior = BottleneckPrior(Linear(), Linear(), 2)
-    a, b, c = (prior.sample(X, 3, draws=2, seed=s).outputs for s in (1, 1, 2))
+    a, b, c = (prior.sample(X, 3, draws=np.int64(2), seed=s).outputs for s in (1, 1, 2))
     assert torch.equal(a, b)
     assert not torch.equal(a, c)
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 import sys
 
 import numpy as np
@@ -273,8 +274,8 @@ def test_the_best_loss_is_not_far_above_one_that_was_measured():
     assert optimum([2 ** (k / 2) for k in range(-4, 5)], wedge).loss <= 1.05
 
 
-def test_the_page_says_as_good_where_a_wider_loss_is_larger_within_errors(tmp_path):
-    def page(*factors):
+def test_a_wider_loss_that_is_larger_within_the_scatter_is_told_as_that(tmp_path):
+    def told(*factors):
         scattered = {
             8 * 2**i: [bowl(-3.0, 0.1 * f * noise) for noise in ((0.9, 1.0, 1.1) if i else (1.1, 0.9, 1.0))]
             for i, f in enumerate(factors)
@@ -289,10 +290,13 @@ def test_the_page_says_as_good_where_a_wider_loss_is_larger_within_errors(tmp_pa
             {"command": "", "versions": {}, "date": "", "notes": []},
         )
         assert found.schemes[0].wider_is_better
-        return lzr.render(found, tmp_path / "page.html").read_text()
+        return str(found), lzr.render(found, tmp_path / "page.html").read_text()
 
-    assert "<td>as good</td>" in page(1.0, 1.02)
-    assert "<td>yes</td>" in page(1.0, 0.9)
+    said, page = told(1.0, 1.02, 0.9)
+    assert re.search(r"adam: the loss rises \(0.0\d+ to 0.1\d+ at width 16\), but within the seeds' scatter: add seeds", said)
+    assert "no width is worse" not in said and "<td>within the scatter</td>" in page
+    said, page = told(1.0, 0.9)
+    assert "no width is worse than a narrower one" in said and "<td>yes</td>" in page
 
 
 def test_a_width_with_a_loss_that_rises_a_little_at_every_doubling_is_worse_than_the_first():

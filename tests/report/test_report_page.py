@@ -125,6 +125,13 @@ def test_powers_are_raised_and_a_mend_is_told_once(tmp_path):
     assert "width^+" not in text
 
 
+def test_sentences_are_set_as_tables_are(tmp_path):
+    result = sample("exploding")
+    result["verdict"]["sentence"] = "abc(0, -0.5): -0.38 octaves (-0.40 to +1e-05) from gamma_0 = 0.1 on, as gamma_0^-1; --lr 3"
+    text = render(result, tmp_path / "p.html").read_text(encoding="utf-8")
+    assert "abc(0, -0.5): −0.38 octaves (−0.40 to +1e-05) from γ₀ = 0.1 on, as γ₀<sup>−1</sup>; --lr 3" in text
+
+
 def test_tables_have_captions_and_scopes(page):
     reader = _Reader(page)
     assert reader.tags.count("table") == reader.tags.count("caption")

@@ -21,8 +21,16 @@ import torch
 from lazyrich.errors import StoreError, SweepError
 from lazyrich.fingerprint import fingerprint
 from lazyrich.sweep import Futures, Inline, Outcome, Processes, Proposals, Results, Store, executor_for, grid, shard_of, sweep
+from lazyrich.sweep.blank import blank
 from lazyrich.sweep.tidy import tidied
 from lazyrich.sweep.trial import _by_text, name_of, trial_of
+
+
+def raised(error):
+    def raising(*_):
+        raise error
+
+    return raising
 
 
 def loss(lr, seed=0):
@@ -328,7 +336,7 @@ def test_a_folder_of_something_else_or_of_another_version_is_refused(tmp_path):
 
 def test_a_store_that_another_process_makes_just_now_is_opened(tmp_path, monkeypatch):
     def made_meanwhile(folder):
-        (folder / "trials.sqlite").touch()
+        blank(folder / "trials.sqlite")
         return iter([folder / "trials.sqlite"])
 
     with monkeypatch.context() as patch:
@@ -339,6 +347,37 @@ def test_a_store_that_another_process_makes_just_now_is_opened(tmp_path, monkeyp
     (tmp_path / "other" / "notes.txt").touch()
     with pytest.raises(StoreError, match="is no store"):
         Store(tmp_path / "other")
+
+
+def test_an_empty_file_of_trials_is_a_lost_one(tmp_path):
+    file = tmp_path / "s" / "trials.sqlite"
+    sweep(loss, {"lr": [1]}, tmp_path / "s")
+    file.write_bytes(b"")
+    for opens in (lambda: Store(tmp_path / "s"), lambda: Store(tmp_path / "t").merge(tmp_path / "s")):
+        with pytest.raises(StoreError, match=r"trials.sqlite is empty \(0 bytes\).* restore it .* or remove it"):
+            opens()
+    assert not file.stat().st_size
+    file.unlink()
+    file.mkdir()
+    with pytest.raises(StoreError, match="trials.sqlite is a folder, expected a file of trials; move it away"):
+        Store(tmp_path / "s")
+
+
+def test_a_store_cut_off_as_it_is_made_is_made_again(tmp_path, monkeypatch):
+    """What a kill leaves before the store has its name: no empty file of trials, and nothing that takes the folder."""
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "link", raised(KeyboardInterrupt()))
+        patch.setattr(os, "unlink", lambda *_: None)
+        with pytest.raises(KeyboardInterrupt):
+            Store(tmp_path / "s")
+    (left,) = (tmp_path / "s").iterdir()
+    assert left.name.startswith(".trials.sqlite.")
+    assert sweep(loss, {"lr": [1]}, tmp_path / "s").rows()[0]["loss"] == 1
+
+
+def test_a_store_is_made_on_disks_without_links(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "link", raised(PermissionError(1, "Operation not permitted")))
+    assert sweep(loss, {"lr": [1]}, tmp_path / "s").rows()[0]["loss"] == 1
 
 
 @pytest.mark.parametrize("tables", ["DROP TABLE trials", "ALTER TABLE trials ADD COLUMN more TEXT"])

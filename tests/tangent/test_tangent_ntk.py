@@ -3,6 +3,7 @@
 import copy
 import sys
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -613,7 +614,7 @@ def test_a_network_that_sorts_its_samples_is_not_taken_for_one_that_does_not(fir
     x[:, 0] = torch.tensor(first) / len(first)  # the first ones tie, or all but one of many
     want = sum(explicit(model, x, x).values())
     close(ntk_of(model, x), want)
-    close(ntk_of(model, x, block=5), want)
+    close(ntk_of(model, x, block=np.int64(5)), want)
 
 
 def test_layers_hold_their_tensors_and_rates_weigh_them():
@@ -704,7 +705,7 @@ def test_float32_agrees_with_float64():
             "got outputs='all', expected 'full' or 'trace' or 'diagonal'; leave it out for 'full'",
         ),
         (lambda m, x: ntk_of(m, x, per="head"), "got per='head', expected None or 'tensor' or 'layer'; leave it out for None"),
-        (lambda m, x: ntk_of(m, x, block=-1), "block=-1"),
+        (lambda m, x: ntk_of(m, x, block=-1), "block = -1"),
         (lambda m, x: ntk_of(m, x, rates=1.0), "rates float"),
         (lambda m, x: ntk_of(m, x, rates={"0.weight": "big"}), "rate 'big'"),
         (lambda m, x: ntk_of(lambda x: x, x), "expected an nn.Module"),

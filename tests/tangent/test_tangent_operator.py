@@ -2,6 +2,7 @@
 
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -72,7 +73,7 @@ def test_a_tensor_that_is_not_used_counts_nothing_in_any_block():
     model, x, v = nn.Linear(4, 3).to(DOUBLE), torch.randn(7, 4, dtype=DOUBLE), torch.randn(21, 2, dtype=DOUBLE)
     want = NtkOperator(model, x).matvec(v)
     model.unused = nn.Parameter(torch.ones(5, dtype=DOUBLE))
-    assert torch.allclose(NtkOperator(model, x, block=2).matvec(v), want, rtol=1e-10)
+    assert torch.allclose(NtkOperator(model, x, block=np.int64(2)).matvec(v), want, rtol=1e-10)
 
 
 def test_rates_weigh_the_tensors():
@@ -164,7 +165,7 @@ def test_what_does_not_fit_is_refused():
         feature_kernel(model, x, x[:, :2])
     with pytest.raises(TangentError, match="'4.weight'"):
         NtkOperator(model, x, rates={"4.weight": 1.0})
-    with pytest.raises(TangentError, match="block"):
+    with pytest.raises(TangentError, match="got block = 0, expected a whole number of at least 1"):
         NtkOperator(model, x, block=0)
     with pytest.raises(TangentError, match="mixes"):
         NtkOperator(nn.BatchNorm1d(4), x)

@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -68,7 +69,7 @@ def test_the_quadratic_expansion_is_that_of_explicit_jacobians_and_hessians(name
     first = jacrev(f)(flat) @ d
     second = torch.einsum("kij,i,j->k", hessian(f)(flat), d, d)
     for order, wanted in enumerate((f(flat), f(flat) + first, f(flat) + first + second / 2)):
-        found = moved(taylor(model, order), 0.3)(x)
+        found = moved(taylor(model, np.int64(order)), 0.3)(x)
         assert torch.allclose(found.flatten(), wanted, rtol=1e-10, atol=1e-10)
         assert found.shape == model(x).shape
 

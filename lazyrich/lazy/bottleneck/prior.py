@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -138,7 +139,7 @@ class BottleneckPrior:
             raise KernelError(
                 f"got noise={noise!r}, expected a positive variance: the Gram matrix of k < N latents can be singular"
             )
-        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
+        if isinstance(steps, bool) or not isinstance(steps, Integral) or steps < 0:
             raise KernelError(f"got steps={steps!r}, expected a whole number, 0 for plain draws")
         posterior, rng = Posterior(self.given, targets_of(y, len(x)), noise), generator(seed)
         half, weights = self._root(x), []

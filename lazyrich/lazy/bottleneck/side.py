@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from numbers import Integral
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -120,15 +121,15 @@ def within(kernel: Callable[[Tensor], Tensor], u: Tensor, name: str) -> Tensor:
     return torch.cat(found)
 
 
-def counted(value: int, name: str) -> int:
+def counted(value: Any, name: str) -> int:
     """A number of something, at least one.
 
     Raises:
         KernelError: for anything else.
     """
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
         raise KernelError(f"got {name}={value!r}, expected a whole number of at least 1")
-    return value
+    return int(value)
 
 
 def inputs(x: Tensor) -> Tensor:

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import jacrev, vmap
 
-from lazyrich.errors import MetricError
+from lazyrich.errors import RAISED, MetricError
 from lazyrich.functional import functional_call
-from lazyrich.train.refusal import RAISED, refusal
+from lazyrich.train.refusal import refusal
 
 CHUNK = 32
 
