@@ -310,7 +310,7 @@ def overall(
     if EXPECTED.get(word) == regime:
         sentence += f" {_beside(judged, scheme)}"
     if unsure:
-        sentence += f" (Too uncertain to judge: {', '.join(unsure[:3])}.)"
+        sentence += f" (Too uncertain to judge: {_names(unsure)}.)"
     if still:
         sentence += f" (Kept from training by the network itself, requires_grad=False: {_names(still)}.)"
     hints = tuple(line.mend for line in judged if line.verdict == word and line.mend)
@@ -342,8 +342,7 @@ def _beside(judged: Sequence[Line], scheme: str) -> str:
     ]
     if not off:
         return f"This is what theory says of {scheme}."
-    more = f" and {len(off) - 4} more" if len(off) > 4 else ""
-    return f"So says theory of {scheme}, but with other exponents for the updates of {', '.join(off[:4])}{more}."
+    return f"So says theory of {scheme}, but with other exponents for the updates of {_names(off)}."
 
 
 EXPECTED = {"well-behaved": "feature learning", "lazy": "kernel", "exploding": "unstable", "vanishing": "trivial"}

@@ -13,7 +13,7 @@ from torch.func import jacrev, jvp, vmap
 from lazyrich.errors import TangentError, out_of_memory
 from lazyrich.inference.normalisation import loss_scale
 from lazyrich.memory import keep_freed_memory
-from lazyrich.tangent.function import differentiable
+from lazyrich.tangent.function import differentiable, unremarked
 from lazyrich.tangent.higher import ORDERS
 from lazyrich.tangent.inner import inner
 from lazyrich.tangent.motion import motion
@@ -191,6 +191,7 @@ def _jet(outputs: Outputs, samples: slice, times: int, v: Point, bend: Point) ->
     v is the path's first derivative, ``bend`` its second, V'v.
     """
 
+    @unremarked()
     def jacobian(point: Point) -> list[Tensor]:
         each = jacrev(lambda p, x: outputs.function.one(outputs.theta(p), x))
         xs = outputs.x[samples]

@@ -239,7 +239,7 @@ class NetworkFunction:
         """Whether any gradient of any output is not zero."""
         live = {name: p.detach().requires_grad_() for name, p in parameters.items()}
         for some in x.split(TRIED):
-            with torch.enable_grad(), differentiable(self.model), unhooked():
+            with torch.enable_grad(), differentiable(self.model), unremarked():
                 out = self(live, some)
                 weights = torch.rand(out.shape, generator=torch.Generator().manual_seed(0)).to(out)
                 found = torch.autograd.grad(out, list(live.values()), weights, allow_unused=True) if out.requires_grad else ()
@@ -417,10 +417,14 @@ def _sentence(error: BaseException) -> str:
 
 
 @contextmanager
-def unhooked() -> Iterator[None]:
-    """Within it, torch does not warn that backward hooks of somebody's run: inputs are constants here."""
+def unremarked() -> Iterator[None]:
+    """Within it, torch does not remark on what asks for nothing of a user.
+
+    That backward hooks of somebody's run, as inputs are constants here, and that vectorised passes take some operations one by one.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Full backward hook is firing")
+        warnings.filterwarnings("ignore", message="There is a performance drop because we have not yet implemented the batch")
         yield
 
 

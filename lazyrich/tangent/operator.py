@@ -11,7 +11,7 @@ from torch.func import jvp, vjp, vmap
 
 from lazyrich.amount import counted
 from lazyrich.errors import TangentError
-from lazyrich.tangent.function import NetworkFunction, Parameters, differentiable
+from lazyrich.tangent.function import NetworkFunction, Parameters, differentiable, unremarked
 from lazyrich.tangent.mixing import refuse_mixed
 from lazyrich.tangent.refusals import refuse_frequency, refuse_hooks
 
@@ -79,6 +79,7 @@ class NtkOperator:
             step = {name: g * self._factors[name] for name, g in self.pull(v).items()}
             return self.push(step).to(v.dtype).to(v.device)
 
+    @unremarked()
     def pull(self, v: Tensor) -> dict[str, Tensor]:
         """J^T v by tensor name, each (R, ...)."""
         total: dict[str, Tensor] = {}
@@ -89,6 +90,7 @@ class NtkOperator:
                 total[name] = total[name] + g if name in total else g  # not in place: of unused tensors it is one zero
         return total
 
+    @unremarked()
     def push(self, step: Parameters) -> Tensor:
         """J s of R directions by tensor name, each (R, ...), as (N K, R)."""
         rows = []

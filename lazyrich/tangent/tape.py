@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from lazyrich.errors import TangentError, out_of_memory
-from lazyrich.tangent.function import STILL, NetworkFunction, differentiable, unhooked
+from lazyrich.tangent.function import STILL, NetworkFunction, differentiable, unremarked
 from lazyrich.tangent.mixing import differ, refuse_other, spread
 from lazyrich.tangent.path import Owner, inside, past
 
@@ -129,7 +129,7 @@ def tape(function: NetworkFunction, x: Tensor, unknown: frozenset[str] | None = 
     for at in () if function.plain(x) else _again(len(x), did.moves):
         if odd := _elsewhere(function, x, at, uses, unknown, out.detach()):
             raise Misfit(odd)
-    with differentiable(function.model), unhooked():
+    with differentiable(function.model), unremarked():
         deltas = _backward(out, [use.out for use in uses])
     for use, delta in zip(uses, deltas, strict=True):
         use.delta = delta
@@ -361,6 +361,7 @@ def _gradients(out: Tensor, at: list[Tensor], seeds: Tensor) -> tuple[Tensor | N
     return tuple(None if g[0] is None else torch.stack(g) for g in zip(*single, strict=True))
 
 
+@unremarked()
 def _rest(function: NetworkFunction, x: Tensor, names: list[str]) -> dict[str, Tensor]:
     """Per-sample gradients (N, K, entries) of some tensors."""
     if not names:

@@ -111,6 +111,12 @@ def _rrelu(input: Tensor, lower: float = 1 / 8, upper: float = 1 / 3, training: 
     return F.leaky_relu(input, (lower + upper) / 2, inplace)
 
 
+def _bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Any = None) -> Tensor:
+    """As two products: torch's own operation has no batched form, so that vectorised passes take it sample by sample."""
+    out = (torch.einsum("...i,oij->...oj", input1, weight) * input2.unsqueeze(-2)).sum(-1)
+    return out + bias if bias is not None else out
+
+
 def _weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
     axes = [i for i in range(v.dim()) if i != dim % v.dim() or dim == -1]  # -1: all of them
     return v * (g / v.square().sum(axes, keepdim=True).sqrt())
@@ -154,6 +160,8 @@ WRITTEN: dict[Any, Any] = {
     F.prelu: _prelu,
     torch.prelu: _prelu,
     F.glu: _glu,
+    F.bilinear: _bilinear,
+    torch.bilinear: _bilinear,
     F.silu: _curve(lambda h: h * torch.sigmoid(h)),
     F.mish: _curve(lambda h: h * torch.tanh(F.softplus(h))),
     F.hardsigmoid: _curve(lambda h: F.relu6(h + 3) / 6),

@@ -26,16 +26,20 @@ def mse(output: Tensor, target: Tensor) -> Tensor:
 
 
 def _shaped(target: Tensor, output: Tensor) -> Tensor:
-    """The target in the output's shape: (N,) and (N, 1) are one, any other difference is a mistake."""
+    """The target in the output's shape: (N,) and (N, 1) are one, rows are images one after the other, else it is a mistake."""
     if target.shape == output.shape[:-1] and output.shape[-1] > 1 and not target.is_floating_point():
         raise TrainError(
             f"got labels for a squared error, expected numbers in the shape of the outputs {tuple(output.shape)}; make them "
             f"one-hot rows: (x, lazyrich.inference.one_hot_targets(y, {output.shape[-1]}).float()), or take loss='cross_entropy'"
         )
-    if target.shape != output.shape and {target.shape, output.shape} != {output.shape[:1], (*output.shape[:1], 1)}:
+    alike = {target.shape, output.shape} == {output.shape[:1], (*output.shape[:1], 1)}
+    rows = (
+        target.dim() == 2 and output.dim() > 2 and target.shape == output.flatten(1).shape
+    )  # an autoencoder that returns images
+    if target.shape != output.shape and not alike and not rows:
         raise TrainError(
             f"got targets {tuple(target.shape)} for outputs {tuple(output.shape)}, expected equal shapes; (N,) and (N, 1) are "
-            "equal, reshape any others"
+            "equal, and rows (N, D) are outputs of as many entries, reshape any others"
         )
     return target.reshape(output.shape)
 

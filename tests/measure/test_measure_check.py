@@ -326,6 +326,15 @@ def test_layers_that_are_bare_numbers_are_spoken_of_as_layers():
         assert said in found.sentence and line.mend.startswith("layer 2: ")
 
 
+def test_layers_beyond_those_that_are_named_are_counted():
+    def judged(layer, word):
+        return Line(layer, (f"{layer}.weight",), "hidden", "update", 5, Slope(0.5, 0.2, 0.8, 12), 0.0, word)
+
+    lines = [judged("worst", "exploding"), *(judged(f"layer{i}", "inconclusive") for i in range(6))]
+    found = overall(lines, diverged=[], moved=0.5, lr=0.1, regime="feature learning", scheme="mup()")
+    assert "(Too uncertain to judge: layer0, layer1, layer2, layer3 and 2 more.)" in found.sentence
+
+
 def test_a_layer_of_a_fixed_number_of_features_is_not_told_to_look_before_it():
     slope = Slope(-0.5, -0.52, -0.48, 12)
     fading = Line("k", ("k.weight",), "output", "update", 5, slope, 0.0, "vanishing")

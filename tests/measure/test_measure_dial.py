@@ -245,6 +245,23 @@ def test_a_network_that_does_not_end_in_its_readout_is_refused():
         lzr.dial(lzr.Family(normed, base=16), "digits", [0.01, 1.0], widths=[16], **FEW)
 
 
+class Shifted(nn.Module):
+    """A norm takes its shift away, whose tangent kernel is rounding."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.inner, self.shift = nn.Linear(64, width), nn.Parameter(torch.ones(1))
+        self.norm, self.outer = nn.LayerNorm(width), nn.Linear(width, 10)
+
+    def forward(self, x):
+        return self.outer(self.norm(torch.tanh(self.inner(x)) + self.shift))
+
+
+def test_a_shift_that_a_norm_takes_away_does_not_see_the_richness():
+    found = lzr.dial(lzr.Family(Shifted, base=16), "digits", [0.03, 1.0], widths=[16], **FEW)
+    assert found.points[0]["linearisation"] < found.points[1]["linearisation"]
+
+
 class Words(nn.Module):
     """As many positions as it knows words."""
 

@@ -400,3 +400,35 @@ def test_gradients_through_an_expansion_stop_where_those_of_the_network_do():
                 p += 0.1
         found.append(torch.autograd.grad(expanded(x).sum(), list(expanded.parameters())))
     torch.testing.assert_close(*found)
+
+
+class Upsampled(nn.Module):
+    """By an operation that torch takes sample by sample where a pass is vectorised."""
+
+    def __init__(self):
+        super().__init__()
+        self.gain = nn.Parameter(torch.tensor([2.0]))
+
+    def forward(self, x):
+        return F.interpolate(torch.tanh(self.gain.square() * x), scale_factor=2, mode="nearest-exact").flatten(1)
+
+
+@pytest.mark.filterwarnings("error::UserWarning")
+@pytest.mark.parametrize(
+    "asked",
+    [
+        ntk_of,
+        lambda net, x: contracted(net, x, torch.ones(3, 16, **f64), keep=2),
+        lambda net, x: NtkOperator(net, x).matvec(torch.ones(48, 1, **f64)),
+    ],
+)
+def test_operations_without_a_batched_form_are_taken_one_by_one_in_silence(asked):
+    assert asked(Upsampled().double(), drawn(3, 1, 2, 2)).any()
+
+
+def test_bilinear_layers_are_torchs_and_have_a_batched_form():
+    layer = nn.Bilinear(3, 4, 2).double()
+    given = (drawn(5, 2, 3), drawn(5, 2, 4), layer.weight)
+    for options in ((), (layer.bias,), (None,)):
+        torch.testing.assert_close(WRITTEN[F.bilinear](*given, *options), F.bilinear(*given, *options))
+    assert vmap(WRITTEN[torch.bilinear], (0, 0, None))(*given).shape == (5, 2, 2)

@@ -101,6 +101,16 @@ def test_a_squared_loss_refuses_targets_of_another_shape(name):
         loss(torch.ones(5, 2), torch.zeros(2, 5))
 
 
+@pytest.mark.parametrize("name", ["mse", "half_mse"])
+def test_rows_are_targets_of_images(name):
+    """As an autoencoder of images has with ``target="input"``, whose targets are flat."""
+    loss, images = loss_for(name, torch.zeros(2))[1], torch.randn(3, 2, 4, 5)
+    assert loss(images, images.flatten(1)) == 0
+    assert loss(images, torch.zeros(3, 40)) == loss(images.flatten(1), torch.zeros(3, 40))
+    with pytest.raises(TrainError, match=r"targets \(3, 20\) for outputs \(3, 2, 4, 5\)"):
+        loss(images, torch.zeros(3, 20))
+
+
 @pytest.mark.parametrize("steps", [-1, 1.5, None])
 def test_steps_that_are_none_are_refused(steps):
     model = nn.Linear(2, 1)
