@@ -16,8 +16,7 @@ from lazyrich.memory import keep_freed_memory
 from lazyrich.tangent.function import differentiable, unremarked
 from lazyrich.tangent.higher import ORDERS
 from lazyrich.tangent.inner import inner
-from lazyrich.tangent.motion import motion
-from lazyrich.tangent.moving import moving_kernel
+from lazyrich.tangent.motion import motion, moving_kernel
 from lazyrich.tangent.ntk import ntk_of, refuse_large
 from lazyrich.tangent.once import once
 from lazyrich.tangent.outputs import Outputs, Point, along, following

@@ -54,14 +54,14 @@ class _Once(TorchDispatchMode):
         kind = self._kinds.get(id(func)) or self._kinds.setdefault(id(func), _kind(func))
         if kind == "change":
             self.changed = True  # two results may share the memory that now has other values
+        given = tuple(map(_filled, args)) if func in SCALAR else args
         if self.changed or kind == "view":
-            return func(*args, **(kwargs or {}))
+            return func(*given, **(kwargs or {}))
         key = (id(func), _name(args), _name(tuple(kwargs.items())) if kwargs else None)
         if key in self._known:
             known = self._known[key][0]
             return _fresh(known) if isinstance(known, Tensor) else tree_map(_fresh, known)
         found = _nothing(args) if func in PRODUCTS and not kwargs else None
-        given = tuple(map(_filled, args)) if func in SCALAR else args
         found = func(*given, **(kwargs or {})) if found is None else found
         self._known[key] = found, args  # the arguments are held, so that their memory names them alone
         return found

@@ -10,10 +10,9 @@ from lazyrich.errors import TangentError
 from lazyrich.family.zoo import MLP, convnet
 from lazyrich.tangent import contracted, contraction, higher_kernels
 from lazyrich.tangent.function import NetworkFunction
-from lazyrich.tangent.known import READ, known_operations
-from lazyrich.tangent.motion import motion
-from lazyrich.tangent.moving import moving_kernel
-from lazyrich.tangent.norms import NORMS
+from lazyrich.tangent.motion import motion, moving_kernel
+from lazyrich.tangent.motion.graph import READ, known_operations
+from lazyrich.tangent.motion.norm import NORMS
 from lazyrich.tangent.outputs import Outputs
 
 EXACT = {"rtol": 1e-9, "atol": 1e-10}
@@ -260,6 +259,12 @@ def jacobians(model, x, r, times, rates=None):
     return contraction._ntk_derivatives(outputs, outputs.cotangent(r), times)
 
 
+def test_rows_are_their_own_memory():
+    found = contracted(nn.Linear(3, 2), torch.zeros(4, 3), torch.ones(4, 2), 2, rates={"weight": 0.0})
+    found[0] = 0
+    assert found.tolist() == [[0, 0], [4, 4], [4, 4], [4, 4]]
+
+
 @pytest.mark.parametrize("name", KERNELS)
 def test_every_derivative_of_the_kernel_equals_that_by_jacobians(name):
     model, x = case(name)
@@ -320,50 +325,6 @@ def test_generated_weights_are_right_or_left_to_jacobians(make):
     for order in (2, 3, 4):
         torch.testing.assert_close(contracted(model, x, r, order), nested(model, x, r, order), **EXACT)
         torch.testing.assert_close(contracted(model, x, r, order, keep=2), jacobians(model, x, r, order - 2)[-1], **EXACT)
-
-
-class Hooked(Row):
-    """A gradient that a hook doubles."""
-
-    def forward(self, x):
-        h = self.first(x).tanh()
-        if h.requires_grad:
-            h.register_hook(lambda g: 2 * g)
-        return self.last(self.second(h))
-
-
-class Doubled(torch.autograd.Function):
-    """The identity, with twice its gradient."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(h):
-        return h.clone()
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        pass
-
-    @staticmethod
-    def backward(ctx, g):
-        return 2 * g
-
-
-@pytest.mark.parametrize(
-    "model",
-    [
-        Hooked(torch.tanh), Row(lambda h: h.cumsum(1)), Row(Doubled.apply), Row(lambda h: h.to(torch.float32).double()),
-        nn.ConvTranspose1d(1, 2, 2),
-    ],
-)  # fmt: skip
-def test_what_is_not_known_is_left_to_nested_derivatives(model):
-    model = model.double()
-    x = torch.randn(3, 1, 4, dtype=torch.float64) if isinstance(model, nn.ConvTranspose1d) else torch.randn(3, 3).double()
-    function = NetworkFunction(model)
-    with torch.no_grad():
-        out = function(function.parameters, x)
-    assert motion(function, x, torch.ones_like(out), 2, dict.fromkeys(function.parameters, 1.0)) is None
 
 
 def test_a_leaf_that_is_no_parameter_is_not_known():

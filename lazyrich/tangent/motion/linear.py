@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lazyrich.tangent.node import Node, Read, UnknownOperation, place_of
-from lazyrich.tangent.operation import Map, same
+from lazyrich.tangent.motion.node import Node, Read, UnknownOperation, place_of
+from lazyrich.tangent.motion.operation import Map, same
 
 NO_ROW = 2**64 - 1  # torch's word for the row of an embedding without padding
 

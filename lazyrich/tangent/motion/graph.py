@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lazyrich.tangent.curves import CURVES
-from lazyrich.tangent.linear import LINEAR
-from lazyrich.tangent.multiplied import MULTIPLIED
-from lazyrich.tangent.node import Node, Read, UnknownOperation
-from lazyrich.tangent.norms import NORMS, written_out
-from lazyrich.tangent.operation import Operation, Place
+from lazyrich.tangent.motion.curve import CURVES
+from lazyrich.tangent.motion.linear import LINEAR
+from lazyrich.tangent.motion.node import Node, Read, UnknownOperation
+from lazyrich.tangent.motion.norm import NORMS, written_out
+from lazyrich.tangent.motion.operation import Operation, Place
+from lazyrich.tangent.motion.product import MULTIPLIED
 
 READ: Mapping[str, Read] = {**LINEAR, **MULTIPLIED, **CURVES}
 
@@ -63,7 +63,7 @@ def _place(node: Any, output: int, names: Mapping[int, Place]) -> Place | None:
 def _operations(node: Node, out: Tensor) -> tuple[Operation, ...]:
     """What a node does; it may be several operations."""
     name, made = node.node.name(), node.node._input_metadata[node.output]
-    if made.dtype != out.dtype or made.device != out.device:
+    if node.casts or made.dtype != out.dtype or made.device != out.device:
         raise UnknownOperation
     if name in NORMS:
         found = tuple(known_operations(*written_out(node)) or ())

@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lazyrich.tangent.node import Node, Read, UnknownOperation
-from lazyrich.tangent.operation import Curve, Operation, Product, Term, entries, matrices
+from lazyrich.tangent.motion.node import Node, Read, UnknownOperation
+from lazyrich.tangent.motion.operation import Curve, Operation, Product, Term, entries, matrices
 
 
 def _affine(node: Node) -> Product:
     bias, a, b = node.reads
-    if node.saved("alpha") != 1 or node.saved("beta") != 1 or not node.is_vector(0):
+    if node.saved("alpha") != 1 or node.saved("beta") != 1 or not node.has_bias(0):
         raise UnknownOperation
     return _matrix(node, (a, b, bias), node.saved("mat1"), node.saved("mat2"))
 
@@ -85,7 +85,7 @@ def _divided(node: Node) -> Operation | tuple[Operation, ...]:
 
 def _window(node: Node) -> Product:
     a, b = node.saved("input"), node.saved("weight")
-    if node.saved("transposed") or not node.is_vector(2):
+    if node.saved("transposed") or not node.has_bias(2):
         raise UnknownOperation
     names = ("stride", "padding", "dilation", "output_padding", "groups")
     stride, padding, dilation, more_padding, groups = (node.saved(name) for name in names)

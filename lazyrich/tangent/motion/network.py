@@ -8,13 +8,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import disable_saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
 
 from lazyrich.tangent.function import NetworkFunction, differentiable
-from lazyrich.tangent.known import known_operations
-from lazyrich.tangent.operation import Operation, Place
+from lazyrich.tangent.motion.graph import known_operations
+from lazyrich.tangent.motion.operation import Operation, Place
 
 Jets = dict[Place, list[Tensor | None]]
+SAVED = "a forward pass whose nodes are read has no saved tensor hooks"  # they may keep other values than it computed
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,9 @@ class Motion:
     def outputs(self) -> Tensor:
         """The highest derivative of the outputs, (N, K)."""
         found = self.jets[self.operations[-1].place][self.order]
-        return torch.zeros_like(self.out) if found is None else found
+        return (
+            torch.zeros_like(self.out) if found is None else found.contiguous()
+        )  # a last bias moves all rows as one in memory
 
 
 def motion(
@@ -67,14 +71,14 @@ def motion(
         tensor([20., 20.])
     """
     live = {name: p.detach().requires_grad_() for name, p in function.parameters.items() if rates.get(name)}
-    with torch.enable_grad(), _Watch() as watch:
+    with torch.enable_grad(), differentiable(function.model), disable_saved_tensors_hooks(SAVED), _Watch() as watch:
         out = function(live, x)
     operations = None if watch.hooked else known_operations(out, {id(p): name for name, p in live.items()})
     if operations is None:
         return None
     jets: Jets = {at: [None] for at in (*live, *(operation.place for operation in operations))}
     deltas: Jets = {at: [] for at in jets}
-    with torch.no_grad(), differentiable(function.model):
+    with torch.no_grad(), as_computed(out), differentiable(function.model):
         for k in range(order):
             still = straight and k > 0
             if not still:
@@ -85,6 +89,11 @@ def motion(
             for operation in operations:
                 jets[operation.place].append(operation.forward(k + 1, jets))
     return Motion(operations, out, jets, order)
+
+
+def as_computed(out: Tensor) -> torch.autocast:
+    """Within it nothing is cast, as what an operation computed has one precision: autocast may be off in the network alone."""
+    return torch.autocast(out.device.type, enabled=False)
 
 
 def _backward(operations: Sequence[Operation], k: int, deltas: Jets, jets: Jets, seed: Tensor | None) -> None:
@@ -99,10 +108,11 @@ def _backward(operations: Sequence[Operation], k: int, deltas: Jets, jets: Jets,
 
 
 class _Watch(TorchFunctionMode):
-    """Whether a hook is put on a tensor, which may change its gradient: nothing tells of it in the graph."""
+    """Whether a hook is put on a tensor or on its node, which may change its gradient: nothing tells of it in the graph."""
 
     hooked = False
+    hooks = (Tensor.register_hook, Tensor.register_post_accumulate_grad_hook, vars(torch._C.TensorBase)["grad_fn"].__get__)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.hooked = self.hooked or func in (Tensor.register_hook, Tensor.register_post_accumulate_grad_hook)
+        self.hooked = self.hooked or func in self.hooks
         return func(*args, **(kwargs or {}))

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lazyrich.tangent.node import Node, Read
-from lazyrich.tangent.operation import Curve, Softmax
+from lazyrich.tangent.motion.node import Node, Read
+from lazyrich.tangent.motion.operation import Curve, Softmax
 
 
 def _rectified(node: Node) -> Curve:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lazyrich.tangent.node import Node, UnknownOperation
+from lazyrich.tangent.motion.node import Node, UnknownOperation
 
 Formula = Callable[[Node, Tensor, Any, Any], Tensor]
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from lazyrich.tangent.inner import inner
-from lazyrich.tangent.motion import Motion
-from lazyrich.tangent.operation import Curve, Jet, Map, Operation, Place, Product, entries, leibniz, matrices, same
+from lazyrich.tangent.motion.network import Motion, as_computed
+from lazyrich.tangent.motion.operation import Curve, Jet, Map, Operation, Place, Product, entries, leibniz, matrices, same
 
 
 class OtherOperation(Exception):
@@ -42,7 +42,7 @@ def moving_kernel(moved: Motion, rates: Mapping[str, float], times: int) -> list
         The kernel and its derivatives, (N K, N K) each; None where something else than dense layers of vectors reads parameters.
 
     Example:
-        >>> from lazyrich.tangent.motion import NetworkFunction, motion
+        >>> from lazyrich.tangent.motion.network import NetworkFunction, motion
         >>> net, x, rates = torch.nn.Linear(3, 2), torch.ones(5, 3), {"weight": 1.0, "bias": 1.0}
         >>> kernel, speed = moving_kernel(motion(NetworkFunction(net), x, torch.ones(5, 2), 1, rates), rates, 1)
         >>> kernel[0, :2].tolist(), bool(speed.any())
@@ -50,14 +50,15 @@ def moving_kernel(moved: Motion, rates: Mapping[str, float], times: int) -> list
     """
     n, k = moved.out.shape
     found = moved.out.new_zeros(times + 1, n, k, n, k)
-    try:
-        readings = _readings(moved, times)
-    except OtherOperation:
-        return None
-    for (name, _), reads in readings.items():
-        for one in reads:
-            for other in reads:  # of a weight that is read twice, each with each
-                _add(found, one, other, rates[name])
+    with as_computed(moved.out):
+        try:
+            readings = _readings(moved, times)
+        except OtherOperation:
+            return None
+        for (name, _), reads in readings.items():
+            for one in reads:
+                for other in reads:  # of a weight that is read twice, each with each
+                    _add(found, one, other, rates[name])
     return list(found.view(times + 1, n * k, n * k))
 
 

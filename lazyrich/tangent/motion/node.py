@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from lazyrich.tangent.operation import Operation, Place
+from lazyrich.tangent.motion.operation import Operation, Place
 
 
 class UnknownOperation(Exception):
@@ -37,7 +37,7 @@ class Node:
     @property
     def shape(self) -> torch.Size:
         """Of the output."""
-        return self.node._input_metadata[self.output].shape
+        return torch.Size(self.node._input_metadata[self.output].shape)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -49,7 +49,7 @@ class Node:
         before, output = self.node.next_functions[i]
         if before is None:
             raise UnknownOperation
-        return before._input_metadata[output].shape if before.next_functions else before.variable.shape
+        return torch.Size(before._input_metadata[output].shape) if before.next_functions else before.variable.shape
 
     def saved(self, name: str) -> Any:
         """What the forward pass kept for it."""
@@ -59,10 +59,16 @@ class Node:
         """A saved axis, counted from the first; negative ones are kept without a sign."""
         return place_of(self.saved(name), axes)
 
-    def is_vector(self, i: int) -> bool:
-        """Whether what it takes is constant, or a parameter that is a vector."""
+    def has_bias(self, i: int) -> bool:
+        """Whether what it adds is constant, or has one entry an output; a single one would spread over them."""
         before, _ = self.node.next_functions[i]
-        return before is None or (not before.next_functions and before.variable.dim() == 1)
+        return before is None or (not before.next_functions and before.variable.shape == self.shape[1:2])
+
+    @property
+    def casts(self) -> bool:
+        """Whether it takes other precisions than it gives, as a sum of two does without a node for it."""
+        dtypes = [before._input_metadata[output].dtype for before, output in self.node.next_functions if before is not None]
+        return any(dtype != self.dtype for dtype in dtypes)
 
 
 Read = Callable[[Node], Operation | tuple[Operation, ...]]
