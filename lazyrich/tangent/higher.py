@@ -14,6 +14,7 @@ from torch.func import jvp, vmap
 
 from lazyrich.errors import TangentError
 from lazyrich.tangent.function import differentiable, refuse_untensored
+from lazyrich.tangent.motion import moving_entries
 from lazyrich.tangent.outputs import Outputs, Point, along
 
 LIMIT = 2e9  # bytes that the tensors of one call may take
@@ -103,7 +104,7 @@ def higher_kernels(
     outputs = Outputs(model, everything, rates, exact=True)
     total, train = math.prod(outputs.shape), len(x) * outputs.shape[1]
     _check_size(total, train, order)
-    entry = _Entry(outputs)
+    entry = moving_entries(outputs.function, outputs.x, outputs.rates) or _Entry(outputs)
     with differentiable(model):
         second = entry.second(train)
         third = entry.third(total, train) if order > 2 else None

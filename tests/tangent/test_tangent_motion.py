@@ -8,9 +8,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lazyrich.errors import TangentError
 from lazyrich.family.zoo import MLP, convnet
-from lazyrich.tangent import contracted, contraction, higher_kernels
+from lazyrich.tangent import contracted, contraction, higher, higher_kernels
 from lazyrich.tangent.function import NetworkFunction
-from lazyrich.tangent.motion import motion, moving_kernel
+from lazyrich.tangent.motion import motion, moving_entries, moving_kernel
 from lazyrich.tangent.motion.graph import READ, known_operations
 from lazyrich.tangent.motion.norm import NORMS
 from lazyrich.tangent.outputs import Outputs
@@ -298,6 +298,26 @@ def test_frozen_tensors_have_no_part_in_a_moving_kernel():
     got = moving_kernel(motion(NetworkFunction(model), x, r, 2, rates), rates, 2)
     for one, other in zip(got, jacobians(model, x, r, 2), strict=True):
         torch.testing.assert_close(one, other, **EXACT)
+
+
+@pytest.mark.parametrize("name", ["tanh", "softplus", "gate", "shared"])
+def test_whole_tensors_equal_those_entry_by_entry(name):
+    model, x = case(name, samples=2)
+    model.first.bias.requires_grad_(False)
+    rates = {name: 0.5 + i for i, (name, p) in enumerate(model.named_parameters()) if p.requires_grad} | {"last.weight": 0.0}
+    outputs = Outputs(model, x, rates)
+    moving, slow = moving_entries(outputs.function, x, outputs.rates), higher._Entry(outputs)
+    found = (moving.second(3), moving.third(4, 3), *moving.fourth(4, 3))
+    want = (slow.second(3), slow.third(4, 3), *slow.fourth(4, 3))
+    assert all(float(t.abs().max()) > 1e-6 for t in want)
+    for one, other in zip(found, want, strict=True):
+        torch.testing.assert_close(one, other.detach(), **EXACT)
+
+
+@pytest.mark.parametrize("name", ["positions", "windows", "layer norm"])
+def test_whole_tensors_of_other_networks_are_left_to_entries_one_by_one(name):
+    model, x = case(name, samples=2)
+    assert moving_entries(NetworkFunction(model), x, dict.fromkeys(NetworkFunction(model).parameters, 1.0)) is None
 
 
 class Generated(nn.Module):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lazyrich.tangent.inner import inner
-from lazyrich.tangent.motion.network import Motion, as_computed
+from lazyrich.tangent.motion.network import Jets, Motion, Pass, as_computed
 from lazyrich.tangent.motion.operation import Curve, Jet, Map, Operation, Place, Product, entries, leibniz, matrices, same
 
 
@@ -24,6 +24,9 @@ class Reading:
 
     a: Jet
     delta: Jet
+
+
+Readings = dict[tuple[str, bool], list[Reading]]  # by the tensor's name, and whether its transpose is read
 
 
 @torch.no_grad()
@@ -48,17 +51,23 @@ def moving_kernel(moved: Motion, rates: Mapping[str, float], times: int) -> list
         >>> kernel[0, :2].tolist(), bool(speed.any())
         ([4.0, 0.0], False)
     """
-    n, k = moved.out.shape
-    found = moved.out.new_zeros(times + 1, n, k, n, k)
-    with as_computed(moved.out):
+    with as_computed(moved.passed.out):
         try:
-            readings = _readings(moved, times)
+            read = readings(moved.passed, moved.jets, times)
         except OtherOperation:
             return None
-        for (name, _), reads in readings.items():
-            for one in reads:
-                for other in reads:  # of a weight that is read twice, each with each
-                    _add(found, one, other, rates[name])
+        return gram(moved.passed.out, read, read, rates, times)
+
+
+@torch.no_grad()
+def gram(out: Tensor, rows: Readings, columns: Readings, rates: Mapping[str, float], times: int) -> list[Tensor]:
+    """The Gram matrix of gradients, by their rates, of one motion with those of another, and its derivatives: (N K, N K) each."""
+    n, k = out.shape
+    found = out.new_zeros(times + 1, n, k, n, k)
+    for (name, side), reads in rows.items():
+        for one in reads:
+            for other in columns[name, side]:  # of a weight that is read twice, each with each
+                _add(found, one, other, rates[name])
     return list(found.view(times + 1, n * k, n * k))
 
 
@@ -80,64 +89,68 @@ def _gram(x: Tensor, y: Tensor, into: Tensor | None = None, times: float = 1) ->
     return found if into is None else into.add_(found, alpha=times)
 
 
-def _readings(moved: Motion, times: int) -> dict[tuple[str, bool], list[Reading]]:
-    """By name of the tensor, and whether it is transposed."""
-    n, k = moved.out.shape
-    seed = torch.eye(k, dtype=moved.out.dtype, device=moved.out.device).expand(n, k, k)
-    deltas: dict[Place, list[Tensor | None]] = {moved.operations[-1].place: [seed, *[None] * times]}
-    found: dict[tuple[str, bool], list[Reading]] = {}
-    for operation in reversed(moved.operations):
+def readings(passed: Pass, jets: Jets, times: int) -> Readings:
+    """What meets every reading of every parameter along a motion.
+
+    Raises:
+        OtherOperation: where something else than dense layers of vectors reads parameters.
+    """
+    n, k = passed.out.shape
+    seed = torch.eye(k, dtype=passed.out.dtype, device=passed.out.device).expand(n, k, k)
+    deltas: dict[Place, list[Tensor | None]] = {passed.operations[-1].place: [seed, *[None] * times]}
+    found: Readings = {}
+    for operation in reversed(passed.operations):
         if (delta := deltas.pop(operation.place, None)) is None:  # no row of samples, as a weight's transpose
             continue
         if isinstance(operation, Product) and operation.term is matrices:
-            for key, a in _weights(operation, moved, n):
+            for key, a in _weights(operation, passed, jets):
                 found.setdefault(key, []).append(Reading(a, delta))
-        for place, part in _back(operation, delta, moved):
+        for place, part in _back(operation, delta, jets):
             if isinstance(place, str):
                 raise OtherOperation
             deltas[place] = part if place not in deltas else list(map(_sum, deltas[place], part))
     named = {name for name, _ in found}
     if len(named) < len(found) or named != {
-        at for operation in moved.operations for at in operation.reads if isinstance(at, str)
+        at for operation in passed.operations for at in operation.reads if isinstance(at, str)
     }:
         raise OtherOperation  # read in another way as well
     return found
 
 
-def _weights(operation: Product, moved: Motion, n: int) -> Iterator[tuple[tuple[str, bool], Jet]]:
+def _weights(operation: Product, passed: Pass, jets: Jets) -> Iterator[tuple[tuple[str, bool], Jet]]:
     """The parameters that a product reads, and the activations that they meet."""
-    a, _ = operation.factors(moved.jets)
+    n, (a, _) = len(passed.out), operation.factors(jets)
     _, at, bias = operation.reads
     if at is not None:
-        name = at if isinstance(at, str) else _transposed(at, moved)
+        name = at if isinstance(at, str) else _transposed(at, passed)
         if a[0] is None or len(a[0]) != n or name is None:
             raise OtherOperation
         yield (name, at is not name), a
     if bias is not None:
-        yield (bias, False), [moved.out.new_ones(n, 1)]
+        yield (bias, False), [passed.out.new_ones(n, 1)]
 
 
-def _transposed(node: Place, moved: Motion) -> str | None:
+def _transposed(node: Place, passed: Pass) -> str | None:
     """The parameter whose transpose it is."""
-    (reads,) = (operation.reads for operation in moved.operations if operation.place == node)
+    (reads,) = (operation.reads for operation in passed.operations if operation.place == node)
     known = not isinstance(node, tuple) and node.name() == "TBackward0" and isinstance(reads[0], str)
     return reads[0] if known else None
 
 
-def _back(operation: Operation, delta: Jet, moved: Motion) -> Iterator[tuple[Place, list[Tensor | None]]]:
+def _back(operation: Operation, delta: Jet, jets: Jets) -> Iterator[tuple[Place, list[Tensor | None]]]:
     """The derivatives of the gradients (N, K, O) of the rows that an operation takes."""
     orders, first = range(len(delta)), operation.reads[0]
     if isinstance(operation, Curve):
-        slopes = _wide([operation.moving(1, i, moved.jets[first]) for i in orders])
+        slopes = _wide([operation.moving(1, i, jets[first]) for i in orders])
         yield first, [leibniz(entries, i, slopes, delta) for i in orders]
     elif isinstance(operation, Product) and operation.term is entries and operation.to_a is operation.to_b is entries:
-        a, b = map(_wide, operation.factors(moved.jets))
+        a, b = map(_wide, operation.factors(jets))
         for place, other in ((first, b), (operation.reads[1], a)):
             if place is not None:
                 yield place, [leibniz(entries, i, other, delta) for i in orders]
     elif isinstance(operation, Product) and operation.term is matrices:
         if first is not None:
-            _, b = operation.factors(moved.jets)
+            _, b = operation.factors(jets)
             yield first, [leibniz(_behind, i, delta, b) for i in orders]
     elif isinstance(operation, Map) and all(back is same for back in operation.back):
         yield from ((place, list(delta)) for place in operation.reads if place is not None)

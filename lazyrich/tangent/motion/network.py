@@ -20,29 +20,76 @@ SAVED = "a forward pass whose nodes are read has no saved tensor hooks"  # they 
 
 
 @dataclass(frozen=True)
-class Motion:
-    """Derivatives in time of a forward pass and of its parameters.
+class Pass:
+    """A forward pass whose operations are all known.
 
     Attributes:
-        operations: of the pass, each behind what it reads.
+        operations: each behind what it reads.
         out: the outputs (N, K), in the graph.
-        jets: of the parameters by name and of what operations give by their places: derivatives of order 1, 2, .. at these places,
-            None where one is zero. Values, at place 0, are in the operations.
-        order: the highest.
+        names: of the parameters.
     """
 
     operations: Sequence[Operation]
     out: Tensor
-    jets: Mapping[Place, Sequence[Tensor | None]]
+    names: Sequence[str]
+
+    def still(self) -> tuple[Jets, Jets]:
+        """Room for the derivatives of parameters and values, from order 1 on, and for those of their gradients."""
+        for operation in self.operations:
+            operation.forget()
+        places = (*self.names, *(operation.place for operation in self.operations))
+        return {at: [None] for at in places}, {at: [] for at in places}
+
+    def forward(self, k: int, jets: Jets) -> None:
+        """The kth derivative of all values; those of the parameters are there."""
+        for operation in self.operations:
+            jets[operation.place].append(operation.forward(k, jets))
+
+    def backward(self, k: int, deltas: Jets, jets: Jets, seed: Tensor | None) -> None:
+        """The kth derivative of the gradients of all values and parameters, from that of the outputs' gradient."""
+        for delta in deltas.values():
+            delta.append(None)
+        deltas[self.operations[-1].place][k] = seed
+        for operation in reversed(self.operations):
+            for at, part in operation.backward(k, deltas[operation.place], jets):
+                before = deltas[at][k]
+                deltas[at][k] = part if before is None else before + part
+
+
+@dataclass(frozen=True)
+class Motion:
+    """Derivatives in time of a forward pass and of its parameters.
+
+    Attributes:
+        passed: the pass.
+        jets: of the parameters by name and of values by their places: derivatives of order 1, 2, .. at these places of the list,
+            None where one is zero. Values themselves are in the operations.
+        order: the highest.
+    """
+
+    passed: Pass
+    jets: Jets
     order: int
 
     @property
     def outputs(self) -> Tensor:
-        """The highest derivative of the outputs, (N, K)."""
-        found = self.jets[self.operations[-1].place][self.order]
-        return (
-            torch.zeros_like(self.out) if found is None else found.contiguous()
-        )  # a last bias moves all rows as one in memory
+        """The highest derivative of the outputs, (N, K), in memory of its own: a last bias alone moves all rows as one."""
+        found = self.jets[self.passed.operations[-1].place][self.order]
+        return torch.zeros_like(self.passed.out) if found is None else found.contiguous()
+
+
+def known_pass(function: NetworkFunction, x: Tensor, rates: Mapping[str, float]) -> Pass | None:
+    """A forward pass, in which parameters of no rate are constant; None where it has operations that are not known here.
+
+    Example:
+        >>> known_pass(NetworkFunction(torch.nn.Linear(3, 2)), torch.ones(5, 3), {"weight": 1.0}).names
+        ['weight']
+    """
+    live = {name: p.detach().requires_grad_() for name, p in function.parameters.items() if rates.get(name)}
+    with torch.enable_grad(), differentiable(function.model), disable_saved_tensors_hooks(SAVED), _Watch() as watch:
+        out = function(live, x)
+    operations = None if watch.hooked else known_operations(out, {id(p): name for name, p in live.items()})
+    return None if operations is None else Pass(operations, out, list(live))
 
 
 def motion(
@@ -70,41 +117,33 @@ def motion(
         >>> motion(NetworkFunction(net), x, r, 1, {"weight": 1.0, "bias": 1.0}).outputs[0]  # K2 r
         tensor([20., 20.])
     """
-    live = {name: p.detach().requires_grad_() for name, p in function.parameters.items() if rates.get(name)}
-    with torch.enable_grad(), differentiable(function.model), disable_saved_tensors_hooks(SAVED), _Watch() as watch:
-        out = function(live, x)
-    operations = None if watch.hooked else known_operations(out, {id(p): name for name, p in live.items()})
-    if operations is None:
+    if (passed := known_pass(function, x, rates)) is None:
         return None
-    jets: Jets = {at: [None] for at in (*live, *(operation.place for operation in operations))}
-    deltas: Jets = {at: [] for at in jets}
-    with torch.no_grad(), as_computed(out), differentiable(function.model):
+    with torch.no_grad(), as_computed(passed.out), differentiable(function.model):
+        jets, deltas = passed.still()
         for k in range(order):
             still = straight and k > 0
             if not still:
-                _backward(operations, k, deltas, jets, r if k == 0 else None)
-            for name in live:
-                gradient = None if still else deltas[name][k]
-                jets[name].append(gradient if gradient is None or rates[name] == 1 else rates[name] * gradient)
-            for operation in operations:
-                jets[operation.place].append(operation.forward(k + 1, jets))
-    return Motion(operations, out, jets, order)
+                passed.backward(k, deltas, jets, r if k == 0 else None)
+            for name in passed.names:
+                jets[name].append(None if still else rated(deltas[name][k], rates[name]))
+            passed.forward(k + 1, jets)
+    return Motion(passed, jets, order)
+
+
+def rated(gradient: Tensor | None, rate: float) -> Tensor | None:
+    """A gradient times its rate.
+
+    Example:
+        >>> rated(torch.ones(2), 0.5), rated(None, 0.5)
+        (tensor([0.5000, 0.5000]), None)
+    """
+    return gradient if gradient is None or rate == 1 else rate * gradient
 
 
 def as_computed(out: Tensor) -> torch.autocast:
     """Within it nothing is cast, as what an operation computed has one precision: autocast may be off in the network alone."""
     return torch.autocast(out.device.type, enabled=False)
-
-
-def _backward(operations: Sequence[Operation], k: int, deltas: Jets, jets: Jets, seed: Tensor | None) -> None:
-    """The kth derivative of the gradient of what every operation gives, and of every parameter."""
-    for delta in deltas.values():
-        delta.append(None)
-    deltas[operations[-1].place][k] = seed
-    for operation in reversed(operations):
-        for at, part in operation.backward(k, deltas[operation.place], jets):
-            before = deltas[at][k]
-            deltas[at][k] = part if before is None else before + part
 
 
 class _Watch(TorchFunctionMode):

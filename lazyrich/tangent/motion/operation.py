@@ -37,6 +37,9 @@ class Operation:
         """The kth derivative of the gradients of what it takes, from the derivatives of the gradient of what it gives."""
         raise NotImplementedError
 
+    def forget(self) -> None:
+        """What it keeps of one motion, before another."""
+
 
 @dataclass
 class Map(Operation):
@@ -97,7 +100,7 @@ class Product(Operation):
             yield at_c, self.gathered(d)
 
     def factors(self, jets: Mapping[Place, Jet]) -> tuple[Jet, Jet]:
-        """A and b with their derivatives."""
+        """The values of a and b with their derivatives."""
         a, b = ([own, *jets.get(at, ())[1:]] for own, at in zip((self.a, self.b), self.reads, strict=False))
         return a, b
 
@@ -123,6 +126,10 @@ class Curve(Operation):
         slopes = [self.moving(1, i, h) for i in range(k + 1)]
         if (found := leibniz(entries, k, slopes, delta)) is not None:
             yield self.reads[0], found
+
+    def forget(self) -> None:
+        """All but the slopes."""
+        self._known = {(m, k): slope for (m, k), slope in self._known.items() if k == 0}
 
     def moving(self, m: int, k: int, h: Jet) -> Tensor | None:
         """The kth derivative in time of phi^(m)(h): (k-1) more of phi^(m+1)(h) h', by Leibniz."""
