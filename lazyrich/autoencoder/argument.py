@@ -168,13 +168,26 @@ cannot be multiplied (4x5 and 6x2)); pass inputs of its size
             raise
         got = f"inputs of shape {tuple(x.shape)}" if isinstance(x, Tensor) else f"a {type(x).__name__}"
         said = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise AutoencoderError(f"the {name} {_reads(module)}, got {got} ({said}); pass inputs of its size") from error
+        raise AutoencoderError(f"the {name} {_reads(module)}, got {got} ({said}); {_mend(module, x)}") from error
+
+
+def _mend(module: Any, x: Any) -> str:
+    if not isinstance(x, Tensor):
+        return "pass a tensor, torch.as_tensor(...)"
+    weight = getattr(_first(module), "weight", None)
+    if weight is None or weight.dtype == x.dtype or isinstance(_first(module), (nn.Embedding, nn.EmbeddingBag)):
+        return "pass inputs of its size"
+    return f"its weights are of {weight.dtype} and the inputs of {x.dtype}: pass inputs.to({weight.dtype})"
+
+
+def _first(module: Any) -> nn.Module | None:
+    parts = module.modules() if isinstance(module, nn.Module) else ()
+    return next((part for part in parts if getattr(part, "weight", None) is not None), None)
 
 
 def _reads(module: Any) -> str:
     """What the first dense layer takes, where that is the first layer with a weight."""
-    parts = module.modules() if isinstance(module, nn.Module) else ()
-    first = next((part for part in parts if getattr(part, "weight", None) is not None), None)
+    first = _first(module)
     if isinstance(first, nn.Linear):
         return f"reads {first.in_features} numbers a sample"
     return "does not read what it was given" if first is None else f"begins with {first}"

@@ -62,12 +62,13 @@ def principal(x: Tensor) -> Principal:
         tensor([4.0000, 0.0000])
     """
     flat = check_samples(x, "x", 2).flatten(1)
+    if bool((flat == flat[0]).all()):  # of the numbers given: a mean of equal ones may round, and leave a variance
+        raise AutoencoderError("all samples are equal, expected data that varies; pass others")
+    flat = flat.float() if flat.dtype in (torch.float16, torch.bfloat16) else flat  # torch decomposes no half precision
     mean = flat.mean(0)
     _, size, rows = torch.linalg.svd(flat - mean, full_matrices=len(flat) < flat.shape[1])  # all directions, few left vectors
     variances = torch.zeros_like(mean)
     variances[: len(size)] = size**2 / len(flat)
-    if not float(variances[0]) > 0:
-        raise AutoencoderError("all samples are equal, expected data that varies")
     return Principal(mean, variances, rows)
 
 

@@ -40,6 +40,10 @@ def noisy(batches: Batches, gaussian: float = 0.0, masked: float = 0.0, seed: in
 
     def disturbed(step: int) -> tuple[Tensor, Tensor]:
         x, y = batches(step)
+        if not isinstance(x, Tensor):
+            raise AutoencoderError(
+                f"got batches({step}) whose x is of type {type(x).__name__}, expected tensors; pass torch.as_tensor(x)"
+            )
         draw = torch.Generator().manual_seed(1_000_003 * (seed + 1) + step)
         added = gaussian * torch.randn(x.shape, generator=draw).to(x)
         kept = (torch.rand(x.shape, generator=draw) >= masked).to(x)

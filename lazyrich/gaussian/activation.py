@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lazyrich.amount import real
 from lazyrich.errors import KernelError
 from lazyrich.gaussian import closed
 from lazyrich.gaussian.dual import Dual
@@ -50,6 +51,8 @@ def dual(activation: str | Callable[[Tensor], Tensor], kinks: tuple[float, ...] 
         return _module(activation)
     if activation in FUNCTIONS and not kinks:
         return _named(FUNCTIONS[activation], parameters)
+    if not isinstance(kinks, Collection) or not all(math.isfinite(real(kink)) for kink in kinks):
+        raise KernelError(f"got kinks {kinks!r}, expected the places, finite numbers, where the activation bends; pass (0.0,)")
     name = getattr(activation, "__name__", type(activation).__name__)
     return _integrated(name, partial(activation, **parameters) if parameters else activation, tuple(kinks))
 

@@ -147,13 +147,17 @@ def common_dtype(*tensors: Tensor) -> torch.dtype:
     """The floating dtype that the arguments share.
 
     Raises:
-        KernelError: for integers, complex numbers and half precision.
+        KernelError: for what is no tensor, integers, complex numbers and half precision.
 
     Example:
         >>> common_dtype(torch.ones(2), torch.ones(2, dtype=torch.float64))
         torch.float64
     """
     for tensor in tensors:
+        if not isinstance(tensor, Tensor):
+            raise KernelError(
+                f"got variances or covariances of type {type(tensor).__name__}, expected tensors; pass torch.as_tensor(...)"
+            )
         if tensor.dtype not in (torch.float32, torch.float64):
             raise KernelError(f"got variances or covariances in {tensor.dtype}, expected float32 or float64; cast them first")
     return torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32

@@ -159,6 +159,7 @@ def expect(f: Integrand, g: Integrand, c: Tensor, q1: Tensor, q2: Tensor, jumps:
         >>> float(expect(Integrand(torch.sin), Integrand(lambda x: x), 0.5 * one, one, one).round(decimals=6))  # e^-1/2 / 2
         0.303265
     """
+    common_dtype(c, q1, q2)  # refuses what is none
     if not (torch.is_grad_enabled() and any(t.requires_grad for t in (c, q1, q2))):
         return _value(f, g, c.detach(), q1.detach(), q2.detach())
     c, q1, q2 = torch.broadcast_tensors(c.double(), q1.double(), q2.double())

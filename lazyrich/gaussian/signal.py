@@ -14,6 +14,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from lazyrich.amount import real
 from lazyrich.errors import KernelError
 from lazyrich.gaussian.activation import dual
 from lazyrich.gaussian.dual import Dual
@@ -195,14 +196,14 @@ def signal(activation: str | Callable[[Tensor], Tensor] | Dual, weight: float, b
     Poole et al. 2016 (arXiv:1606.05340); Schoenholz et al. 2017 (arXiv:1611.01232).
 
     Raises:
-        KernelError: for negative variances.
+        KernelError: for variances that are no finite numbers, or negative.
 
     Example:
         >>> signal("relu", 2.0).phase(), signal("tanh", 3.0).phase(), signal("tanh", 0.5, 0.1).phase()
         ('critical', 'chaotic', 'ordered')
     """
-    if weight < 0 or bias < 0:
-        raise KernelError(f"got sigma_w^2 = {weight} and sigma_b^2 = {bias}, expected variances of 0 or more")
+    if not (0 <= real(weight) < math.inf and 0 <= real(bias) < math.inf):
+        raise KernelError(f"got sigma_w^2 = {weight!r} and sigma_b^2 = {bias!r}, expected finite variances of 0 or more")
     return Signal(activation if isinstance(activation, Dual) else dual(activation), float(weight), float(bias))
 
 

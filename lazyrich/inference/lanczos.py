@@ -88,6 +88,10 @@ def top_eigenpairs(operator: Operator | Tensor, count: int = 10, seed: int = 0) 
     """
     operator = operator_of(operator, "gram")
     size = operator.shape[0]
+    if size < 2:
+        raise KernelError(
+            f"got a matrix of shape {tuple(operator.shape)}, expected at least two rows; its one number is its eigenvalue"
+        )
     if isinstance(count, bool) or not isinstance(count, Integral) or not 1 <= count < size:
         raise KernelError(
             f"got count={count!r}, expected a whole number from 1 to {size - 1} of {size} eigenvalues; spectrum(gram) gives all of "

@@ -144,7 +144,7 @@ class Streamed:
         return self._rows(i, i + 1)[0]
 
     def _rows(self, start: int, stop: int) -> Tensor:
-        found = self.rows(start, stop)
+        found = torch.as_tensor(self.rows(start, stop))  # a memory map of numpy's gives its own
         if tuple(found.shape) != (stop - start, self.samples):
             raise KernelError(
                 f"got rows({start}, {stop}) of shape {tuple(found.shape)}, expected ({stop - start}, {self.samples})"

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lazyrich.amount import counted
 from lazyrich.errors import InitError
 from lazyrich.gaussian import critical as critical_point
 from lazyrich.gaussian import dual
@@ -182,17 +183,26 @@ def principal(x: Tensor, components: int) -> Initialiser:
         components: directions that are kept.
 
     Raises:
-        InitError: for more components than the data has directions.
+        InitError: for samples that are none, or not finite, and for more components than the data has directions.
 
     Example:
         >>> rule = principal(torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.5, 0.1]]), 1)
         >>> len(rule.form.directions), len(rule.form.directions[0])
         (1, 2)
     """
+    if not isinstance(x, Tensor) or x.is_complex() or x.dim() < 2 or not x.numel() or not bool(torch.isfinite(x).all()):
+        said = f"of shape {tuple(x.shape)} and {x.dtype}" if isinstance(x, Tensor) else f"of type {type(x).__name__}"
+        raise InitError(
+            f"got x {said}, expected samples (N, ...), a tensor of finite real numbers; pass torch.as_tensor(x), and for one "
+            "feature x[:, None]"
+        )
+    components = counted("components", components, 1, InitError)
     flat = x.detach().flatten(1).double()
+    if bool((flat == flat[0]).all()):  # of the numbers given: a mean of equal ones may round, and leave a direction
+        raise InitError(f"got x of {len(x)} samples that are all the same, expected data that varies; pass others")
     _, values, turn = torch.linalg.svd(flat - flat.mean(0), full_matrices=False)
-    rank = int((values > 1e-9 * values.max()).sum()) if float(values.max()) > 0 else 0
-    if not 1 <= components <= rank:
+    rank = int((values > 1e-9 * values.max()).sum())
+    if components > rank:
         raise InitError(f"got components = {components}, expected 1 to {rank}, the directions in which the data varies")
     return Initialiser(form=Form("principal", directions=tuple(map(tuple, turn[:components].tolist()))))
 

@@ -18,6 +18,9 @@ LOSSES: dict[str, Loss] = {
 }
 
 
+WHOLE = (torch.int64, torch.int32)
+
+
 class Objective:
     """A loss, averaged over the samples of a step's batch, and its negative slope Delta = -dLoss/df.
 
@@ -41,6 +44,9 @@ class Objective:
         if loss == "cross_entropy" and not (y.min() >= 0 and torch.allclose(y.sum(1), torch.ones_like(y[:, 0]))):
             raise RichError("got y whose rows are no probabilities for the cross entropy; one-hot rows are")
         for i, batch in enumerate(batches or ()):
+            if not isinstance(batch, Tensor) or batch.ndim != 1 or batch.dtype not in WHOLE:
+                got = f"{batch.dtype} of shape {tuple(batch.shape)}" if isinstance(batch, Tensor) else type(batch).__name__
+                raise RichError(f"got batches[{i}] {got}, expected indices of samples, a tensor such as torch.tensor([0, 1])")
             if not len(batch) or not 0 <= int(batch.min()) <= int(batch.max()) < len(y):
                 raise RichError(f"batches[{i}] is empty or has indices outside 0 to {len(y) - 1}")
         self.loss, self.y, self.rows, self.batches = LOSSES[loss], y, rows, batches

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lazyrich.amount import counted, positive, unsigned
-from lazyrich.errors import RichError
+from lazyrich.errors import RichError, out_of_memory
 from lazyrich.rich.cloud import entropy
 
 Neuron = Callable[[Tensor, Tensor], Tensor]  # (particles (M, D), x (B, d)) -> (B, M)
@@ -129,8 +129,17 @@ def _check(
             f"got {type(watch).__name__} as data or watch, expected two tensors (x, y), or a function that draws them"
         )
     x, y = watch
-    with torch.no_grad():
-        shape = tuple(neuron(start, x).shape)
+    try:
+        with torch.no_grad():
+            shape = tuple(neuron(start, x).shape)
+    except RuntimeError as error:
+        if out_of_memory(error):
+            raise
+        raise RichError(
+            f"the neuron does not take particles of shape {tuple(start.shape)}, {start.dtype}, and inputs of shape "
+            f"{tuple(x.shape)}, {x.dtype} ({(str(error).splitlines() or [''])[0]}); expected a function of both to (B, M), and "
+            "numbers of one type: pass start.to(x.dtype)"
+        ) from error
     if shape != (len(x), len(start)) or y.shape != (len(x),):
         raise RichError(
             f"the neuron gives {shape} and y is {tuple(y.shape)}; expected (samples, particles) = {(len(x), len(start))} "

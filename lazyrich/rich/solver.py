@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lazyrich.amount import counted, positive
-from lazyrich.errors import DivergedError, RichError
+from lazyrich.errors import DivergedError, RichError, out_of_memory
 from lazyrich.rich.curve import Curve, curve_of
 from lazyrich.rich.dynamics import Dynamics, standard_error
 from lazyrich.rich.march import March, Track
@@ -85,7 +85,13 @@ def solve(
     """
     y = y[:, None] if isinstance(y, Tensor) and y.ndim == 1 else y
     _check(network, x, y, x_test, steps, lr, samples, replicates)
-    rows = (x if x_test is None else torch.cat([x, x_test])).double().to(device or x.device)
+    try:
+        rows = (x if x_test is None else torch.cat([x, x_test])).double().to(device or x.device)
+    except (RuntimeError, AssertionError) as error:
+        if out_of_memory(error):
+            raise
+        first = (str(error).splitlines() or [""])[0]
+        raise RichError(f"got device {str(device)!r}, which cannot be used here ({first}); try cpu") from error
     y = y.to(rows.device)
     positive("rise", rise, RichError)
     if batches is not None and len(batches) != steps:

@@ -12,9 +12,12 @@ from lazyrich.autoencoder import (
     LinearVae,
     Pair,
     Vae,
+    codes,
     collapse,
     importance_bound,
+    iterate,
     linear_course,
+    noisy,
     objective,
     principal,
     subspace_angle,
@@ -202,6 +205,7 @@ def test_importance_bounds_rise_with_their_samples():
         (lambda: collapse(Vae(nn.Linear(6, 4), nn.Linear(2, 6)), torch.zeros(1, 6)), "got 1 sample"),
         (lambda: importance_bound(Vae(nn.Linear(6, 4), nn.Linear(2, 6)), torch.zeros(2, 6), 0), "samples = 0"),
         (lambda: principal(torch.ones(5, 3)), "all samples are equal"),
+        (lambda: principal(torch.full((20, 5), 0.1)), "all samples are equal"),  # whose mean rounds
         (lambda: principal(torch.ones(1, 3)), "got 1 sample"),
         (lambda: principal(torch.eye(3)).error(-1), "k = -1, expected a whole number"),
         (lambda: principal(torch.tensor([[math.nan, 1.0], [0.0, 1.0]])), "1 values that are not finite"),
@@ -232,3 +236,23 @@ def test_importance_bounds_rise_with_their_samples():
 def test_what_is_no_vae_is_refused(made, says):
     with pytest.raises(AutoencoderError, match=says):
         made()
+
+
+def test_half_precision_has_principal_directions() -> None:
+    x = torch.tensor([[2.0, 0.0], [-2.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
+    for dtype in (torch.float16, torch.bfloat16):
+        assert torch.equal(principal(x.to(dtype)).variances, principal(x).variances)
+
+
+def test_inputs_of_another_type_are_named_with_the_cast_that_mends_it() -> None:
+    encoder, x = nn.Linear(4, 2), torch.ones(3, 4)
+    with pytest.raises(AutoencoderError, match=r"inputs of torch.float64: pass inputs.to\(torch.float32\)"):
+        codes(encoder, x.double())
+    with pytest.raises(AutoencoderError, match=r"weights are of torch.float64 .*: pass inputs.to\(torch.float64\)"):
+        iterate(nn.Linear(4, 4).double(), x)
+    with pytest.raises(AutoencoderError, match=r"got a list .*pass a tensor, torch.as_tensor"):
+        codes(encoder, x.tolist())
+    with pytest.raises(AutoencoderError, match="pass inputs of its size"):
+        codes(encoder, x[:, :3])
+    with pytest.raises(AutoencoderError, match=r"got batches\(2\) whose x is of type ndarray, .*torch.as_tensor"):
+        noisy(lambda step: (x.numpy(), x), gaussian=0.1)(2)

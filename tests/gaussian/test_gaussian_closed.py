@@ -358,3 +358,9 @@ def test_a_slope_that_somebody_follows_or_that_repeats_one_number_is_not_written
     assert product(one.expand(2), torch.tensor([2.0, 4.0])).tolist() == [1.0, 2.0]
     assert product(one, torch.tensor([[2.0], [4.0]])).tolist() == [[1.0], [2.0]]
     assert one.tolist() == [0.5]
+
+
+def test_numbers_that_are_no_tensors_are_refused() -> None:
+    for name in ("relu", "tanh"):  # a closed form, and an integral
+        with pytest.raises(KernelError, match="of type float, expected tensors"):
+            dual(name).kernel(0.5, 1.0, 1.0)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy import integrate, special
 from torch.nn import functional as F
 
+from lazyrich.errors import KernelError
 from lazyrich.gaussian import dual, plane
 from lazyrich.gaussian.quadrature import Integrand
 
@@ -147,6 +148,9 @@ def test_kinks_matter_and_the_error_says_so() -> None:
     def bent(x: torch.Tensor) -> torch.Tensor:
         return (x - 0.3).abs()
 
+    for odd in (0.3, ("a",), (math.nan,)):
+        with pytest.raises(KernelError, match="got kinks .*expected the places"):
+            dual(bent, kinks=odd)
     told, untold = dual(bent, kinks=(0.3,)), dual(bent)
     assert told.error < 1e-8 < 1e-5 < untold.error
     c, q1, q2 = number(0.6, 1.2, 0.8)

@@ -77,6 +77,9 @@ def test_no_such_point() -> None:
         critical("exp", variance=0.1)
     with pytest.raises(KernelError, match="0 or more"):
         signal("tanh", -1.0)
+    for odd in ("1", math.nan, math.inf, None):
+        with pytest.raises(KernelError, match=r"got sigma_w\^2 = .*expected finite variances"):
+            signal("tanh", odd)
     with pytest.raises(KernelError, match="without bound"):
         signal("relu", 2.5, 0.1).phase()
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lazyrich.errors import KernelError
-from lazyrich.inference import Dense, density, spectrum, top_eigenpairs
+from lazyrich.inference import Dense, Streamed, density, spectrum, top_eigenpairs
 
 
 def falling(size=120, seed=0):
@@ -93,3 +93,11 @@ def test_too_few_starts_and_products_that_are_not_finite_are_refused():
             density(Dense(torch.eye(5)), **wrong)
     with pytest.raises(KernelError, match="not finite|infinite|NaN|nan"):
         density(Dense(torch.full((3, 3), float("nan"))))
+
+
+def test_one_row_has_no_eigenpairs_to_look_for_and_rows_may_be_numpy() -> None:
+    with pytest.raises(KernelError, match=r"got a matrix of shape \(1, 1\), expected at least two rows"):
+        top_eigenpairs(torch.ones(1, 1))
+    gram = torch.diag(torch.arange(1.0, 7.0))
+    streamed = Streamed(lambda start, stop: gram.numpy()[start:stop], samples=6, block=4)
+    assert torch.allclose(top_eigenpairs(streamed, 2)[0], torch.tensor([6.0, 5.0], dtype=torch.float64))

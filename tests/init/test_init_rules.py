@@ -164,6 +164,18 @@ def test_inverse_and_principal_weights_do_what_they_say():
     assert float((net.encoder.hidden[0].weight.detach() @ rest.T).abs().max()) < 1e-5
     with pytest.raises(InitError, match="components = 65"):
         rules.principal(x, 65)
+    equal = torch.full((20, 5), 0.1, dtype=torch.float64)  # whose mean rounds
+    for odd, says in (
+        (x.numpy(), "ndarray"),
+        (x[:0], r"\(0, 64\)"),
+        (x[:, 0], r"x\[:, None\]"),
+        (x / 0, "finite"),
+        (equal, "all the same"),
+    ):
+        with pytest.raises(InitError, match=says):
+            rules.principal(odd, 1)
+    with pytest.raises(InitError, match="components = 1.5"):
+        rules.principal(x, 1.5)
 
 
 RULES = {

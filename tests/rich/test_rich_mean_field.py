@@ -194,3 +194,11 @@ def test_a_flow_of_particles_that_is_none_is_refused(wrong, words):
 def test_a_cloud_that_is_none_is_refused(given):
     with pytest.raises(RichError, match="got (points|neighbour)"):
         entropy(*given)
+
+
+def test_particles_of_another_type_than_the_inputs_are_named() -> None:
+    x, start = torch.ones(5, 2, dtype=torch.float64), torch.ones(3, 2)
+    with pytest.raises(
+        RichError, match=r"shape \(3, 2\), torch.float32, .* \(5, 2\), torch.float64 .*pass start.to\(x.dtype\)"
+    ):
+        mean_field(lambda theta, x: torch.tanh(x @ theta.T), start, (x, x[:, 0]), time=0.1, eps=0.05)
