@@ -81,4 +81,14 @@ def place_of(axis: int, axes: int) -> int:
         >>> place_of(2**64 - 1, 3), place_of(1, 3)
         (2, 1)
     """
-    return (axis - 2**64 if axis >= 2**63 else axis) % axes
+    return signed(axis) % axes
+
+
+def signed(number: int) -> int:
+    """A saved number, of which a negative one is kept without its sign.
+
+    Example:
+        >>> signed(2**64 - 3), signed(2**63 - 1) == 2**63 - 1
+        (-3, True)
+    """
+    return number - 2**64 if number >= 2**63 else number
