@@ -44,13 +44,13 @@ def _permuted_back(d: Tensor, node: Node) -> Tensor:
 
 def _spread(d: Tensor, node: Node) -> Tensor:
     """The gradient of a sum over axes."""
-    for axis in () if node.saved("keepdim") else sorted(_axes(node)):
+    for axis in () if node.saved("keepdim") or not node.given(0) else sorted(_axes(node)):
         d = d.unsqueeze(axis)
     return d.expand(node.given(0))
 
 
 def _count(node: Node) -> int:
-    return math.prod(node.given(0)[axis] for axis in _axes(node))
+    return math.prod(node.given(0)[axis] for axis in _axes(node) if node.given(0))
 
 
 def _selected_back(d: Tensor, node: Node) -> Tensor:
@@ -174,6 +174,8 @@ def _chosen(node: Node) -> Map:
 
 def _joined(node: Node) -> Map:
     sizes = [node.given(i) for i in range(len(node.reads))]  # of constants nobody knows them
+    if any(len(size) != len(node.shape) for size in sizes):  # torch passes over empty vectors
+        raise UnknownOperation
     axis = node.axis("dim", len(node.shape))
     ends = [sum(size[axis] for size in sizes[: i + 1]) for i in range(len(sizes))]
 
