@@ -127,7 +127,7 @@ SHAPES = {
     "constant plus": lambda h: torch.tanh(EVEN[: h.shape[1]] + h),
     "constant minus": lambda h: torch.tanh(EVEN[: h.shape[1]].double() - h),
     "constant times": lambda h: torch.tanh((1.0 + EVEN[: h.shape[1]]) * h), "ratio": lambda h: h / (1 + h * h),
-    "by a number": lambda h: (h / 3).tanh(), "reciprocal": lambda h: (2 + h.sin()).reciprocal(), "power": lambda h: h**3,
+    "by a number": lambda h: (h / 3**0.5).tanh(), "reciprocal": lambda h: (2 + h.sin()).reciprocal(), "power": lambda h: h**3,
     "half power": lambda h: (h * h + 0.5) ** 1.5, "roots": lambda h: (h * h + 0.5).sqrt(),
     "inverse roots": lambda h: (h * h + 1).rsqrt(),
     "exponential": torch.exp, "logarithm": lambda h: (h * h + 1).log(), "absolute": lambda h: h.abs() * h,
