@@ -244,3 +244,28 @@ def test_a_kernel_of_which_motion_gives_no_number_is_left_to_jacobians():
     torch.manual_seed(0)
     model, x, r = Row(lambda h: F.relu(h) ** 1.5).double(), torch.randn(3, 3).double(), torch.randn(3, 2).double()
     torch.testing.assert_close(contracted(model, x, r, 3, keep=2), jacobians(model, x, r, 1)[1], **EXACT)
+
+
+class Fixed(nn.Module):
+    """Weights that are no layer's: one of a sample's shape, and one read as it is and transposed, or turned by a curve."""
+
+    def __init__(self, phi):
+        super().__init__()
+        self.weight, self.row, self.phi = nn.Parameter(torch.randn(4, 4)), nn.Parameter(torch.randn(1, 4)), phi
+
+    def forward(self, x):
+        return self.phi(x @ self.weight.t(), self.weight, self.row)
+
+
+@pytest.mark.parametrize(
+    "phi",
+    [
+        lambda h, w, row: h.tanh() + row, lambda h, w, row: h.tanh() * row, lambda h, w, row: row.tanh() + h.sin(),
+        lambda h, w, row: h.tanh() @ w, lambda h, w, row: h.tanh() @ w.tanh().t(),
+    ],
+)  # fmt: skip
+def test_kernels_of_one_sample_and_other_reads_are_right(phi):
+    torch.manual_seed(0)
+    model, x, r = Fixed(phi).double(), torch.randn(1, 4).double(), torch.randn(1, 4).double()
+    for order in (3, 4):
+        torch.testing.assert_close(contracted(model, x, r, order, keep=2), jacobians(model, x, r, order - 2)[-1], **EXACT)

@@ -90,31 +90,28 @@ def _readings(moved: Motion, times: int) -> dict[tuple[str, bool], list[Reading]
         if (delta := deltas.pop(operation.place, None)) is None:  # no row of samples, as a weight's transpose
             continue
         if isinstance(operation, Product) and operation.term is matrices:
-            for key, a in _weights(operation, moved, n):
+            for key, a in _weights(operation, moved):
                 found.setdefault(key, []).append(Reading(a, delta))
         for place, part in _back(operation, delta, moved):
             if isinstance(place, str):
                 raise OtherOperation
             deltas[place] = part if place not in deltas else list(map(_sum, deltas[place], part))
-    named = {name for name, _ in found}
-    if len(named) < len(found) or named != {
-        at for operation in moved.operations for at in operation.reads if isinstance(at, str)
-    }:
-        raise OtherOperation  # read in another way as well
+    if len({name for name, _ in found}) < len(found):
+        raise OtherOperation  # read as it is and transposed
     return found
 
 
-def _weights(operation: Product, moved: Motion, n: int) -> Iterator[tuple[tuple[str, bool], Jet]]:
+def _weights(operation: Product, moved: Motion) -> Iterator[tuple[tuple[str, bool], Jet]]:
     """The parameters that a product reads, and the activations that they meet."""
     a, _ = operation.factors(moved.jets)
     _, at, bias = operation.reads
     if at is not None:
         name = at if isinstance(at, str) else _transposed(at, moved)
-        if a[0] is None or len(a[0]) != n or name is None:
+        if name is None:
             raise OtherOperation
         yield (name, at is not name), a
     if bias is not None:
-        yield (bias, False), [moved.out.new_ones(n, 1)]
+        yield (bias, False), [moved.out.new_ones(len(moved.out), 1)]
 
 
 def _transposed(node: Place, moved: Motion) -> str | None:
