@@ -262,7 +262,8 @@ class Fixed(nn.Module):
     [
         lambda h, w, row: h.tanh() + row, lambda h, w, row: h.tanh() * row, lambda h, w, row: row.tanh() + h.sin(),
         lambda h, w, row: h.tanh() @ w, lambda h, w, row: h.tanh() @ w.tanh().t(),
-        lambda h, w, row: h.tanh() * (h @ row.t()), lambda h, w, row: (h @ row.t()) * h.tanh(),
+        lambda h, w, row: h.tanh() @ w.tanh(), lambda h, w, row: h.tanh() * (h @ row.t()),
+        lambda h, w, row: (h @ row.t()) * h.tanh(),
     ],
 )  # fmt: skip
 def test_kernels_of_one_sample_and_other_reads_are_right(phi):
