@@ -160,7 +160,7 @@ def ntk_derivatives(outputs: Outputs, r: Tensor, times: int, instead: str = "few
         return [kernel.transpose(1, 2).reshape(len(r), len(r))]
     moved = motion(outputs.function, outputs.x, r.view(outputs.shape), times, outputs.rates)
     found = None if moved is None else moving_kernel(moved, outputs.rates, times)
-    if found is not None:
+    if found is not None and torch.isfinite(found[-1]).all():  # behind a rectifier's zeros a root's slopes do not count
         return found
     with differentiable(outputs.function.model):
         return _ntk_derivatives(outputs, r, times)

@@ -104,11 +104,11 @@ def higher_kernels(
     outputs = Outputs(model, everything, rates, exact=True)
     total, train = math.prod(outputs.shape), len(x) * outputs.shape[1]
     _check_size(total, train, order)
-    entry = moving_entries(outputs.function, outputs.x, outputs.rates) or _Entry(outputs)
+    entries = moving_entries(outputs.function, outputs.x, outputs.rates) or _Entry(outputs)
     with differentiable(model):
-        second = entry.second(train)
-        third = entry.third(total, train) if order > 2 else None
-        one, two = entry.fourth(total, train) if order > 3 else (None, None)
+        second = entries.second(train)
+        third = entries.third(total, train) if order > 2 else None
+        one, two = entries.fourth(total, train) if order > 3 else (None, None)
     return HigherKernels(
         outputs=outputs.start,
         k2=second,

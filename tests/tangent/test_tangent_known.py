@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from lazyrich.errors import TangentError
@@ -138,6 +139,17 @@ class Axes(nn.Module):
         return self.last(self.first(x).tanh().view(-1, 2, 3, 4).mean((-2, 1)))
 
 
+class Number(nn.Module):
+    """A layer times one number, of which sums and the like over its first axis are taken."""
+
+    def __init__(self, of):
+        super().__init__()
+        self.first, self.last, self.number, self.of = nn.Linear(3, 4), nn.Linear(4, 2), nn.Parameter(torch.tensor(0.7)), of
+
+    def forward(self, x):
+        return self.last(torch.tanh(self.of(self.number) * self.first(x)))
+
+
 def joined(join):
     return lambda: Row(lambda h: join(h.tanh(), h.sin().mean(1, keepdim=True)))
 
@@ -146,6 +158,10 @@ MAKES = {
     "lone": Lone, "mean of ()": lambda: Averaged((), False), "mean of None": lambda: Averaged(None, True),
     "multiples": lambda: Row(multiple), "bias twice": lambda: Weighted(beta=2), "product thrice": lambda: Weighted(alpha=3),
     "axes": Axes, "spread sum": joined(torch.add), "spread gate": joined(torch.mul),
+    "sum of a number": lambda: Number(lambda g: g.sum(0)), "mean of a number": lambda: Number(lambda g: g.mean(-1)),
+    "kept mean of a number": lambda: Number(lambda g: g.mean(0, keepdim=True)),
+    "softmax of a number": lambda: Number(lambda g: g + g.softmax(0)), "number turned": lambda: Number(lambda g: g.transpose(0, 0)),
+    "empty vectors": lambda: Row(lambda h: torch.cat([h.flatten()[:0], h.tanh()], 1)),
     "sum with a multiple": lambda: Row(lambda h: torch.add(h.tanh(), h.sin(), alpha=3)),
 }  # fmt: skip
 
@@ -222,3 +238,36 @@ def test_values_that_hooks_keep_are_not_read(keep):
         torch.autograd.graph.saved_tensors_hooks(Tensor.half, Tensor.double),
     ):
         contracted(model, x, torch.ones(3, 2).double(), keep=keep)
+
+
+def test_a_kernel_of_which_motion_gives_no_number_is_left_to_jacobians():
+    torch.manual_seed(0)
+    model, x, r = Row(lambda h: F.relu(h) ** 1.5).double(), torch.randn(3, 3).double(), torch.randn(3, 2).double()
+    torch.testing.assert_close(contracted(model, x, r, 3, keep=2), jacobians(model, x, r, 1)[1], **EXACT)
+
+
+class Fixed(nn.Module):
+    """Weights that are no layer's: one of a sample's shape, and one read as it is and transposed, or turned by a curve."""
+
+    def __init__(self, phi):
+        super().__init__()
+        self.weight, self.row, self.phi = nn.Parameter(torch.randn(4, 4)), nn.Parameter(torch.randn(1, 4)), phi
+
+    def forward(self, x):
+        return self.phi(x @ self.weight.t(), self.weight, self.row)
+
+
+@pytest.mark.parametrize(
+    "phi",
+    [
+        lambda h, w, row: h.tanh() + row, lambda h, w, row: h.tanh() * row, lambda h, w, row: row.tanh() + h.sin(),
+        lambda h, w, row: h.tanh() @ w, lambda h, w, row: h.tanh() @ w.tanh().t(),
+        lambda h, w, row: h.tanh() @ w.tanh(), lambda h, w, row: h.tanh() * (h @ row.t()),
+        lambda h, w, row: (h @ row.t()) * h.tanh(),
+    ],
+)  # fmt: skip
+def test_kernels_of_one_sample_and_other_reads_are_right(phi):
+    torch.manual_seed(0)
+    model, x, r = Fixed(phi).double(), torch.randn(1, 4).double(), torch.randn(1, 4).double()
+    for order in (3, 4):
+        torch.testing.assert_close(contracted(model, x, r, order, keep=2), jacobians(model, x, r, order - 2)[-1], **EXACT)

@@ -123,11 +123,12 @@ CURVES = {
 EVEN = torch.tensor([True, False, True, False, True])
 SHAPES = {
     "times two": lambda h: h * 2, "plus one": lambda h: torch.tanh(h + 1), "two minus": lambda h: (2 - h).sin(),
+    "narrow minus": lambda h: (EVEN[: h.shape[1]].double() - h[:, :1]).sin(),
     "minus": lambda h: torch.sub(h.sin(), h.cos(), alpha=3), "plus": lambda h: torch.add(h.sin(), h.cos(), alpha=-0.5),
     "constant plus": lambda h: torch.tanh(EVEN[: h.shape[1]] + h),
     "constant minus": lambda h: torch.tanh(EVEN[: h.shape[1]].double() - h),
     "constant times": lambda h: torch.tanh((1.0 + EVEN[: h.shape[1]]) * h), "ratio": lambda h: h / (1 + h * h),
-    "by a number": lambda h: (h / 3).tanh(), "reciprocal": lambda h: (2 + h.sin()).reciprocal(), "power": lambda h: h**3,
+    "by a number": lambda h: (h / 3**0.5).tanh(), "reciprocal": lambda h: (2 + h.sin()).reciprocal(), "power": lambda h: h**3,
     "half power": lambda h: (h * h + 0.5) ** 1.5, "roots": lambda h: (h * h + 0.5).sqrt(),
     "inverse roots": lambda h: (h * h + 1).rsqrt(),
     "exponential": torch.exp, "logarithm": lambda h: (h * h + 1).log(), "absolute": lambda h: h.abs() * h,
@@ -137,6 +138,9 @@ SHAPES = {
     "mean": lambda h: h - h.mean(1, keepdim=True).exp(),
     "expand": lambda h: h * h[:, :1].expand(-1, h.shape[1]).sin(), "select": lambda h: h * h[:, -1].sin().unsqueeze(-1),
     "slices": lambda h: torch.cat([h[:, 1:].sin(), h[:, :1]], 1), "steps": lambda h: torch.cat([h[:, ::2].sin(), h[:, 1::2]], -1),
+    "slices from behind": lambda h: h * h[:, -3:-1].sin().sum(1, keepdim=True),
+    "masked rows": lambda h: h[:, :1].masked_fill(EVEN[: h.shape[1]], 0.3) * h.sin(),
+    "two minus thrice": lambda h: torch.rsub(h, 2, alpha=3).sin(),
     "pieces": lambda h: torch.cat([t.sin() if i else t for i, t in enumerate(h.split(2, 1))], 1),
     "chunks": lambda h: torch.cat(h.sin().chunk(2, -1)[::-1], 1),
     "where": lambda h: torch.where(EVEN[: h.shape[1]], h.sin(), 2 * h),
@@ -318,6 +322,28 @@ def test_whole_tensors_equal_those_entry_by_entry(name):
 def test_whole_tensors_of_other_networks_are_left_to_entries_one_by_one(name):
     model, x = case(name, samples=2)
     assert moving_entries(NetworkFunction(model), x, dict.fromkeys(NetworkFunction(model).parameters, 1.0)) is None
+
+
+class Often(nn.Module):
+    """A weight that is read many times."""
+
+    def __init__(self, times):
+        super().__init__()
+        self.inner, self.times = nn.Linear(3, 3), times
+
+    def forward(self, x):
+        for _ in range(self.times):
+            x = self.inner(x).sin()
+        return x
+
+
+@pytest.mark.parametrize("times", [8, 9])
+def test_a_weight_that_is_read_very_often_is_left_to_jacobians(times):
+    torch.manual_seed(0)
+    model, x, r = Often(times).double(), torch.randn(2, 3).double(), torch.randn(2, 3).double()
+    rates = dict.fromkeys(NetworkFunction(model).parameters, 1.0)
+    found = moving_kernel(motion(NetworkFunction(model), x, r, 1, rates), rates, 1)
+    assert (found is None) == (times > 8)
 
 
 class Generated(nn.Module):

@@ -35,7 +35,6 @@ class MovingEntries:
 
     def __init__(self, passed: Pass, rates: Mapping[str, float]) -> None:
         self._passed, self._rates = passed, rates
-        self._total = passed.out.numel()
         self._still = readings(passed, passed.still()[0], 0)
 
     def second(self, train: int) -> Tensor:

@@ -66,7 +66,8 @@ def _operations(node: Node, out: Tensor) -> tuple[Operation, ...]:
     if node.casts or made.dtype != out.dtype or made.device != out.device:
         raise UnknownOperation
     if name in NORMS:
-        found = tuple(known_operations(*written_out(node)) or ())
+        if (found := known_operations(*written_out(node))) is None:
+            raise UnknownOperation
         return (*found[:-1], replace(found[-1], place=node.place))
     read = READ.get(name)
     if read is None:

@@ -13,6 +13,8 @@ from lazyrich.tangent.inner import inner
 from lazyrich.tangent.motion.network import Jets, Motion, Pass, as_computed
 from lazyrich.tangent.motion.operation import Curve, Jet, Map, Operation, Place, Product, entries, leibniz, matrices, same
 
+READS = 8  # of one tensor
+
 
 class OtherOperation(Exception):
     """One whose gradients, sample by sample, are no products of an activation and a signal."""
@@ -109,25 +111,22 @@ def readings(passed: Pass, jets: Jets, times: int) -> Readings:
             if isinstance(place, str):
                 raise OtherOperation
             deltas[place] = part if place not in deltas else list(map(_sum, deltas[place], part))
-    named = {name for name, _ in found}
-    if len(named) < len(found) or named != {
-        at for operation in passed.operations for at in operation.reads if isinstance(at, str)
-    }:
-        raise OtherOperation  # read in another way as well
+    if len({name for name, _ in found}) < len(found) or any(len(reads) > READS for reads in found.values()):
+        raise OtherOperation  # read as it is and transposed, or so often that pairs of readings outgrow it
     return found
 
 
 def _weights(operation: Product, passed: Pass, jets: Jets) -> Iterator[tuple[tuple[str, bool], Jet]]:
     """The parameters that a product reads, and the activations that they meet."""
-    n, (a, _) = len(passed.out), operation.factors(jets)
+    a, _ = operation.factors(jets)
     _, at, bias = operation.reads
     if at is not None:
         name = at if isinstance(at, str) else _transposed(at, passed)
-        if a[0] is None or len(a[0]) != n or name is None:
+        if name is None:
             raise OtherOperation
         yield (name, at is not name), a
     if bias is not None:
-        yield (bias, False), [passed.out.new_ones(n, 1)]
+        yield (bias, False), [passed.out.new_ones(len(passed.out), 1)]
 
 
 def _transposed(node: Place, passed: Pass) -> str | None:

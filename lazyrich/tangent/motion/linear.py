@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lazyrich.tangent.motion.node import Node, Read, UnknownOperation, place_of
+from lazyrich.tangent.motion.node import Node, Read, UnknownOperation, place_of, signed
 from lazyrich.tangent.motion.operation import Map, same
 
 NO_ROW = 2**64 - 1  # torch's word for the row of an embedding without padding
@@ -44,13 +44,13 @@ def _permuted_back(d: Tensor, node: Node) -> Tensor:
 
 def _spread(d: Tensor, node: Node) -> Tensor:
     """The gradient of a sum over axes."""
-    for axis in () if node.saved("keepdim") else sorted(_axes(node)):
+    for axis in () if node.saved("keepdim") or not node.given(0) else sorted(_axes(node)):
         d = d.unsqueeze(axis)
     return d.expand(node.given(0))
 
 
 def _count(node: Node) -> int:
-    return math.prod(node.given(0)[axis] for axis in _axes(node))
+    return math.prod(node.given(0)[axis] for axis in _axes(node) if node.given(0))
 
 
 def _selected_back(d: Tensor, node: Node) -> Tensor:
@@ -64,7 +64,8 @@ def _picked(node: Node) -> tuple[int, int]:
 
 
 def _cut(node: Node) -> tuple[int, int, int, int]:
-    return node.axis("dim", len(node.given(0))), node.saved("start"), node.saved("end"), node.saved("step")
+    start, end = (signed(node.saved(name)) for name in ("start", "end"))
+    return node.axis("dim", len(node.given(0))), start, end, node.saved("step")
 
 
 def _sliced_back(d: Tensor, node: Node) -> Tensor:
@@ -173,6 +174,8 @@ def _chosen(node: Node) -> Map:
 
 def _joined(node: Node) -> Map:
     sizes = [node.given(i) for i in range(len(node.reads))]  # of constants nobody knows them
+    if any(len(size) != len(node.shape) for size in sizes):  # torch passes over empty vectors
+        raise UnknownOperation
     axis = node.axis("dim", len(node.shape))
     ends = [sum(size[axis] for size in sizes[: i + 1]) for i in range(len(sizes))]
 
@@ -188,7 +191,6 @@ def _joined(node: Node) -> Map:
 
 VIEWED = _moved(lambda t, node: t.reshape(node.shape), lambda d, node: d.reshape(node.given(0)))
 SPLIT = _moved(lambda t, node: torch.ops.aten.slice(t, *_piece(node)), _split_back)
-NEGATED = _moved(lambda t, node: -t, lambda d, node: -d)
 LINEAR: dict[str, Read] = {
     "TBackward0": _moved(lambda t, node: t.t(), lambda d, node: d.t()),
     "TransposeBackward0": _moved(_swapped, _swapped),
@@ -203,15 +205,16 @@ LINEAR: dict[str, Read] = {
     "MeanBackward1": _moved(
         lambda t, node: t.mean(_axes(node), node.saved("keepdim")), lambda d, node: _spread(d / _count(node), node)
     ),
-    "NegBackward0": NEGATED,
-    "RsubBackward1": NEGATED,
+    "NegBackward0": _moved(lambda t, node: -t, lambda d, node: -d),
+    "RsubBackward1": _moved(lambda t, node: t * -node.saved("alpha"), lambda d, node: d * -node.saved("alpha")),
     "SelectBackward0": _moved(lambda t, node: t.select(*_picked(node)), _selected_back),
     "SliceBackward0": _moved(lambda t, node: torch.ops.aten.slice(t, *_cut(node)), _sliced_back),
     "SplitBackward0": SPLIT,
     "SplitWithSizesBackward0": SPLIT,
     "UnbindBackward0": _moved(lambda t, node: t.select(*_bound(node)), _unbound_back),
     "MaskedFillBackward0": _moved(
-        lambda t, node: t.masked_fill(node.saved("mask"), 0), lambda d, node: d.masked_fill(node.saved("mask"), 0)
+        lambda t, node: t.masked_fill(node.saved("mask"), 0),
+        lambda d, node: d.masked_fill(node.saved("mask"), 0).sum_to_size(node.given(0)),  # a mask may spread it over more axes
     ),
     "AvgPool2DBackward0": _moved(lambda t, node: F.avg_pool2d(t, *_pooling(node)), _pooled_back),
     "AdaptiveAvgPool2DBackward0": _moved(

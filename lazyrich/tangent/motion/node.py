@@ -75,10 +75,20 @@ Read = Callable[[Node], Operation | tuple[Operation, ...]]
 
 
 def place_of(axis: int, axes: int) -> int:
-    """An axis counted from the first.
+    """An axis counted from the first; a number without axes has its first all the same, as torch counts.
 
     Example:
-        >>> place_of(2**64 - 1, 3), place_of(1, 3)
-        (2, 1)
+        >>> place_of(2**64 - 1, 3), place_of(1, 3), place_of(0, 0)
+        (2, 1, 0)
     """
-    return (axis - 2**64 if axis >= 2**63 else axis) % axes
+    return signed(axis) % max(axes, 1)
+
+
+def signed(number: int) -> int:
+    """A saved number, of which a negative one is kept without its sign.
+
+    Example:
+        >>> signed(2**64 - 3), signed(2**63 - 1) == 2**63 - 1
+        (-3, True)
+    """
+    return number - 2**64 if number >= 2**63 else number

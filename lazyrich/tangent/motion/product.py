@@ -73,8 +73,8 @@ def _scaled(node: Node) -> Product:
 def _divided(node: Node) -> Operation | tuple[Operation, ...]:
     """A / b as a times 1 / b."""
     a, below = node.reads
-    b = node.saved("other")
-    over = 1 / b.to(node.dtype)
+    b = node.saved("other").to(node.dtype)
+    over = b.new_ones(()) / b  # with 1 a number, as torch keeps those, would have the default precision
     if below is None:
         return _entries(node, (a, None, None), None, over)
     inverse = (node.node, "inverse")
