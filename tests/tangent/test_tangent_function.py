@@ -708,8 +708,8 @@ def tokens(**options):
         (lambda x: contracted(Batched(3, 2), x, torch.ones(4, 2), keep=2), "Batched .*write the autograd.Function in plain"),
         (lambda x: ntk_velocity(Batched(3, 2), x, torch.ones(4, 2)), "Batched .*write the autograd.Function in plain"),
         (lambda x: target_alignment(torch.eye(4), torch.tensor([1, -1, 1, -1])), r"-1 among them.*y.float\(\)"),
-        (lambda x: ntk_of(nn.Linear(3, 1), x, block=True), "block=True"),
-        (lambda x: NtkOperator(nn.Linear(3, 1), x, block=True), "block=True"),
+        (lambda x: ntk_of(nn.Linear(3, 1), x, block=True), "block = True"),
+        (lambda x: NtkOperator(nn.Linear(3, 1), x, block=True), "block = True"),
     ],
 )
 def test_what_has_a_plain_mend_is_refused_with_it(call, says):
