@@ -112,14 +112,14 @@ def fails(lr):
     raise ValueError("too large")
 
 
-def stumbling(error):
+def raising(error):
     class Net(nn.Linear):
         def forward(self, x):
             raise error
     return lambda width: nn.Sequential(Net(64, width), nn.Linear(width, 10))
 
 
-key, name, division, silent = map(stumbling, (KeyError("k"), NameError("no F"), ZeroDivisionError("by 0"), ValueError()))
+key, name, division, silent = map(raising, (KeyError("k"), NameError("no F"), ZeroDivisionError("by 0"), ValueError()))
 good = lambda width: nn.Sequential(nn.Linear(64, width), nn.Tanh(), nn.Linear(width, 10))
 number = 3
 

@@ -19,6 +19,7 @@ from lazyrich.measure.dial_result import summarise
 from lazyrich.measure.scatter import Scatter
 from lazyrich.measure.slope import Slope
 from lazyrich.measure.verdict import TOLERANCE
+from lazyrich.report.page import typeset
 
 FEW = {"seeds": 1, "steps": 20, "samples": 100, "test": 60, "batch": 32}
 
@@ -405,7 +406,7 @@ def test_sentence_and_table_round_alike_and_the_page_lists_what_is_said(tmp_path
     found = replace(summed(points, (0.1, 1.0), (1, 20)), reproduce={"command": "c", "versions": {}, "notes": []})
     assert "(test error 11.3%)" in found.sentence and "reaches 11.3%" in found.sentence and " 0.113 " in str(found)
     page = lzr.render(found, tmp_path / "page.html").read_text()
-    assert [f"<li>{text}</li>" in page for text in found.sentences] == [True] * 3
+    assert [f"<li>{typeset(text)}</li>" in page for text in found.sentences] == [True] * 3
     assert ">0.113<" in page and ">lr at A = 1<" in page and "the plan multiplies it by A" in page
     old = found.to_dict()
     old.pop("sentences")
