@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from motion_cases import Row
 from torch import nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -16,18 +17,6 @@ from lazyrich.tangent.motion.norm import NORMS
 from lazyrich.tangent.outputs import Outputs
 
 EXACT = {"rtol": 1e-9, "atol": 1e-10}
-
-
-class Row(nn.Module):
-    """A dense network of two hidden layers with any function between them."""
-
-    def __init__(self, phi):
-        super().__init__()
-        self.first, self.second, self.last = nn.Linear(3, 5), nn.Linear(5, 4), nn.Linear(4, 2)
-        self.phi = phi
-
-    def forward(self, x):
-        return self.last(self.phi(self.second(self.phi(self.first(x)))))
 
 
 class Tied(nn.Module):

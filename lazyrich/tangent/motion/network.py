@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from lazyrich.tangent.function import NetworkFunction, differentiable
 from lazyrich.tangent.motion.graph import known_operations
-from lazyrich.tangent.motion.operation import Operation, Place
+from lazyrich.tangent.motion.operation import Curve, Operation, Place
 
 Jets = dict[Place, list[Tensor | None]]
 SAVED = "a forward pass whose nodes are read has no saved tensor hooks"  # they may keep other values than it computed
@@ -36,7 +36,8 @@ class Pass:
     def still(self) -> tuple[Jets, Jets]:
         """Room for the derivatives of parameters and values, from order 1 on, and for those of their gradients."""
         for operation in self.operations:
-            operation.forget()
+            if isinstance(operation, Curve):
+                operation.forget()
         places = (*self.names, *(operation.place for operation in self.operations))
         return {at: [None] for at in places}, {at: [] for at in places}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +17,7 @@ Term = Callable[..., Tensor]  # a product of two, or one that is added: term(x, 
 
 
 @dataclass
-class Operation:
+class Operation(ABC):
     """What makes one value from others.
 
     Attributes:
@@ -29,16 +30,13 @@ class Operation:
     reads: tuple[Place | None, ...]
     shape: torch.Size
 
+    @abstractmethod
     def forward(self, k: int, jets: Mapping[Place, Jet]) -> Tensor | None:
         """The kth derivative of what it gives, k >= 1, from the derivatives of what it takes."""
-        raise NotImplementedError
 
+    @abstractmethod
     def backward(self, k: int, delta: Jet, jets: Mapping[Place, Jet]) -> Iterator[tuple[Place, Tensor]]:
         """The kth derivative of the gradients of what it takes, from the derivatives of the gradient of what it gives."""
-        raise NotImplementedError
-
-    def forget(self) -> None:
-        """What it keeps of one motion, before another."""
 
 
 @dataclass
@@ -128,7 +126,7 @@ class Curve(Operation):
             yield self.reads[0], found
 
     def forget(self) -> None:
-        """All but the slopes."""
+        """What it keeps of one motion, before another: all but the slopes."""
         self._known = {(m, k): slope for (m, k), slope in self._known.items() if k == 0}
 
     def moving(self, m: int, k: int, h: Jet) -> Tensor | None:
