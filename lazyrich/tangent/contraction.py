@@ -44,9 +44,10 @@ def contracted(
     With ``straight`` the first gradient v is kept: D^(order-1) f_a [v, v, ..], the dNTK for order 3, sum_bc dNTK(a; b, c) r_b r_c,
     and the first part of the ddNTK for order 4.
 
-    A vector is about 2, 4 and 7 training steps where every operation's derivatives are known (dense layers, convolutions, curves),
-    else ``order - 1`` nested forward passes through outputs and gradient, about 4, 9 and 17, holding what
-    they compute until the end as a backward pass does. A matrix takes per-sample gradients, in blocks of 250 MB.
+    A vector is about 3, 5 and 8 training steps for dense and convolutional networks, and more where norms or attention weigh much;
+    a network of operations that are not known to ``motion`` takes ``order - 1`` nested forward passes through outputs and
+    gradient, about 4, 9 and 17 or more. Both hold what they compute until the end, as a backward pass does. A matrix comes from
+    Gram matrices for dense layers of vectors (and for order 2), else from per-sample gradients, in blocks of 250 MB.
 
     Args:
         model: treats samples one by one; computed in its own dtype (K4 wants float64).
@@ -79,11 +80,12 @@ def contracted(
     if keep == 2:
         return _finite(outputs, ntk_derivatives(outputs, weights, order - 2, "fewer samples, or keep=1")[-1])
     moved = motion(outputs.function, outputs.x, weights.view(outputs.shape), order - 1, outputs.rates, straight)
-    if moved is None or not moved.outputs.any():
+    found = None if moved is None else moved.outputs
+    if found is None or not found.any():
         outputs.refuse_nested()
-    if moved is None:
-        return _finite(outputs, _vector(outputs, weights, order, straight).reshape(outputs.shape).detach())
-    return _finite(outputs, moved.outputs)
+    if found is None:
+        found = _vector(outputs, weights, order, straight).reshape(outputs.shape).detach()
+    return _finite(outputs, found)
 
 
 def ntk_velocity(

@@ -84,6 +84,7 @@ class MovingEntries:
         return gram(self._passed.out, readings(self._passed, jets, order), self._still, self._rates, order)[order]
 
 
+@torch.no_grad()
 def moving_entries(function: NetworkFunction, x: Tensor, rates: Mapping[str, float]) -> MovingEntries | None:
     """The entries of a network on some inputs; None where it is no dense network of known operations."""
     passed = known_pass(function, x, rates)
