@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from lazyrich.errors import TangentError
 from lazyrich.layer import shown, spoken
-from lazyrich.tangent.function import NetworkFunction, refuse_untensored
+from lazyrich.tangent.function import NetworkFunction
 from lazyrich.tangent.ntk import ntk_of, refuse_large
+from lazyrich.tangent.refusals import refuse_untensored
 
 KINDS = ("centred", "uncentred", "unbiased")
 

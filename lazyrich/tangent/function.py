@@ -18,7 +18,7 @@ from lazyrich.errors import RAISED, TangentError, first_line
 from lazyrich.family.law import refuse_complex
 from lazyrich.functional import as_they_were, functional_call
 from lazyrich.tangent.plain import is_plain
-from lazyrich.tangent.refusals import refuse_lazy, refuse_mixing, refuse_rows, refuse_sharded, refuse_wrapped
+from lazyrich.tangent.refusals import refuse_lazy, refuse_mixing, refuse_rows, refuse_sharded, refuse_untensored, refuse_wrapped
 from lazyrich.tangent.written import smooth
 
 Parameters = Mapping[str, Tensor]
@@ -164,6 +164,11 @@ class NetworkFunction:
 
     def check(self, x: Tensor, name: str = "x") -> Tensor:
         """The outputs of a few samples; refuse inputs that are not taken, that are not finite, or that mix with one another."""
+        self.check_input(x, name)
+        return self.check_outputs(x, name)
+
+    def check_input(self, x: Tensor, name: str = "x") -> None:
+        """Refuse inputs that are not taken by themselves, before anything runs."""
         refuse_untensored(x, name)
         if x.dim() < 1 or len(x) == 0:
             raise TangentError(f"{name}: got {tuple(x.shape)}, expected a tensor (N, ...) with at least one sample")
@@ -174,6 +179,9 @@ class NetworkFunction:
         if x.is_floating_point() and known and x.dtype not in known:
             dtypes, to = " and ".join(map(str, known)), next(iter(known))
             raise TangentError(f"{name} is {x.dtype} but the parameters are {dtypes}; call x.to({to}) or model.to({x.dtype})")
+
+    def check_outputs(self, x: Tensor, name: str = "x") -> Tensor:
+        """Those of a few samples; refuse what a network does not take, or lets mix."""
         some = _some(x.detach())
         try:
             both, *each = self._few(some, name)
@@ -333,24 +341,6 @@ def is_compiled(model: nn.Module) -> bool:
 def eager(compiled: bool) -> AbstractContextManager[Any]:
     """Within it, compiled parts run as they were written: derivatives would have them compiled again each time."""
     return torch.compiler.set_stance("force_eager") if compiled else nullcontext()
-
-
-def refuse_untensored(x: Any, name: str) -> None:
-    """Inputs that are no dense tensor, with how to give one."""
-    if not isinstance(x, Tensor):
-        mend = f"torch.as_tensor({name}) makes one"
-        if isinstance(x, (Mapping, tuple, list)):
-            mend = "wrap the network in a module that takes all of its inputs side by side in one tensor and splits it"
-        raise TangentError(f"{name}: got {type(x).__name__}, expected a tensor (N, ...); {mend}")
-    if x.is_nested:
-        raise TangentError(
-            f"{name}: got a nested tensor, expected samples of one shape (N, ...); torch.nested.to_padded_tensor({name}, 0.0) "
-            "makes them one, and the network has to know what is padding"
-        )
-    if x.layout != torch.strided:
-        raise TangentError(f"{name}: got a tensor of layout {x.layout}, expected a dense one; call {name}.to_dense()")
-    if x.is_meta:
-        raise TangentError(f"{name}: got a tensor on the device meta, which has no values; make it on a processor")
 
 
 def _some(x: Tensor) -> Tensor:

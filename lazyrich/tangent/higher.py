@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from torch.func import jvp, vmap
 
 from lazyrich.errors import TangentError
-from lazyrich.tangent.function import differentiable, refuse_untensored
+from lazyrich.tangent.function import differentiable
 from lazyrich.tangent.motion import moving_entries
 from lazyrich.tangent.outputs import Outputs, Point, along
+from lazyrich.tangent.refusals import refuse_untensored
 
 LIMIT = 2e9  # bytes that the tensors of one call may take
 CHUNK = 2.5e8  # bytes of directions that are followed at a time

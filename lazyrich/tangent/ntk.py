@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from lazyrich.amount import counted
 from lazyrich.errors import TangentError
 from lazyrich.memory import keep_freed_memory
+from lazyrich.tangent.dense import dense_row
 from lazyrich.tangent.function import NetworkFunction
 from lazyrich.tangent.gradient import slices, summed
 from lazyrich.tangent.inner import inner
@@ -76,11 +77,12 @@ def ntk_of(
         block = counted("block", block, refusal=TangentError)
     function = NetworkFunction(model)
     function.real()
-    function.check(x1, "x1")
-    if x2 is not None:
-        function.check(x2, "x2")
-        if x2.shape[1:] != x1.shape[1:]:
-            raise TangentError(f"got x1 of shape {tuple(x1.shape)} and x2 of shape {tuple(x2.shape)}, expected equal samples")
+    for x, name in ((x1, "x1"), *([] if x2 is None else [(x2, "x2")])):
+        function.check_input(x, name)
+        if not dense_row(function.model, function.parameters, x):  # of which nothing has to be tried
+            function.check_outputs(x, name)
+    if x2 is not None and x2.shape[1:] != x1.shape[1:]:
+        raise TangentError(f"got x1 of shape {tuple(x1.shape)} and x2 of shape {tuple(x2.shape)}, expected equal samples")
     x1, x2 = x1.detach(), None if x2 is None else x2.detach()
     factors = function.rates(rates)
     keys = {name: _key(name, per) for name in factors}
@@ -197,7 +199,7 @@ def _add_product(
     d1, d2 = d1.reshape(len(d1) * k, -1), d2.reshape(len(d2) * k, -1)
     factor = {key: by.repeat_interleave(k, 1)[:, None] for key, by in factor.items()}
     for i, j in _strips(*gram.shape[:2], same=first is second):
-        signals = inner(d1[_wide(i, k)], d2[_wide(j, k)])
+        signals = d1[_wide(i, k)] @ d2[_wide(j, k)].T
         for key, by in factor.items():
             part = parts[key][_wide(i, k), _wide(j, k)]
             part.unflatten(0, (-1, k)).addcmul_(signals.unflatten(0, (-1, k)), by[i, :, _wide(j, k)])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -10,6 +13,24 @@ from torch.nn.modules.dropout import _DropoutNd
 from lazyrich.errors import TangentError
 
 SHARDED = ("FullyShardedDataParallel", "FSDPModule")  # told by their names, as importing them takes long
+
+
+def refuse_untensored(x: Any, name: str) -> None:
+    """Inputs that are no dense tensor, with how to give one."""
+    if not isinstance(x, Tensor):
+        mend = f"torch.as_tensor({name}) makes one"
+        if isinstance(x, (Mapping, tuple, list)):
+            mend = "wrap the network in a module that takes all of its inputs side by side in one tensor and splits it"
+        raise TangentError(f"{name}: got {type(x).__name__}, expected a tensor (N, ...); {mend}")
+    if x.is_nested:
+        raise TangentError(
+            f"{name}: got a nested tensor, expected samples of one shape (N, ...); torch.nested.to_padded_tensor({name}, 0.0) "
+            "makes them one, and the network has to know what is padding"
+        )
+    if x.layout != torch.strided:
+        raise TangentError(f"{name}: got a tensor of layout {x.layout}, expected a dense one; call {name}.to_dense()")
+    if x.is_meta:
+        raise TangentError(f"{name}: got a tensor on the device meta, which has no values; make it on a processor")
 
 
 def refuse_sharded(model: nn.Module) -> None:

@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from lazyrich.errors import TangentError, out_of_memory
+from lazyrich.tangent.dense import DenseLayer, dense_row, dense_signals
 from lazyrich.tangent.function import STILL, NetworkFunction, differentiable, unremarked
 from lazyrich.tangent.mixing import differ, refuse_other, spread
 from lazyrich.tangent.path import Owner, inside, past
@@ -119,6 +120,8 @@ def tape(function: NetworkFunction, x: Tensor, unknown: frozenset[str] | None = 
         x: samples.
         unknown: names whose gradients are taken sample by sample; None finds them out.
     """
+    if row := dense_row(function.model, function.parameters, x):
+        return _dense(function, row, x)
     uses, found, out, did = _forward(function, x)
     unknown = found if unknown is None else unknown
     if found - unknown:  # these samples take another course than those that were tried
@@ -138,6 +141,18 @@ def tape(function: NetworkFunction, x: Tensor, unknown: frozenset[str] | None = 
         use.bias = None if use.bias in unknown else use.bias
     n, k = out.shape
     return Tape(tuple(uses), _rest(function, x, sorted(unknown)), (n, k))
+
+
+def _dense(function: NetworkFunction, row: Sequence[DenseLayer], x: Tensor) -> Tape:
+    """The record of dense layers and curves in a row."""
+    out, layers = dense_signals(row, x)
+    if not torch.isfinite(out).all():
+        raise TangentError(f"{type(function.model).__name__} gives outputs that are not finite on some of these samples")
+    uses = [
+        Use(*layer.names, True, F.linear, a, z, delta.transpose(0, 1), tuple(layer.weight.shape))
+        for layer, a, z, delta in layers
+    ]
+    return Tape(tuple(use for use in uses if use.names), {}, (out.shape[0], out.shape[1]))
 
 
 def _again(n: int, moves: bool) -> list[list[int]]:
@@ -204,6 +219,9 @@ class Probe:
 
 def probe(function: NetworkFunction, x: Tensor) -> Probe:
     """Try out how each parameter is read, on samples spread over the whole batch, as the first few may be alike."""
+    if row := dense_row(function.model, function.parameters, x):
+        sizes = [len(layer.weight) for layer in row]
+        return Probe(frozenset(), frozenset(), sizes[-1], sum(sizes), False)
     some = x[[i * len(x) // PROBED for i in range(PROBED)]] if len(x) > PROBED else x
     uses, unknown, out, did = _forward(function, some)
     known = [use for use in uses if use.names - unknown]

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from lazyrich.errors import TangentError
 from lazyrich.inference.normalisation import loss_scale
 from lazyrich.inference.times import Times, times_of
-from lazyrich.tangent.function import NetworkFunction, copy_of, refuse_untensored
+from lazyrich.tangent.function import NetworkFunction, copy_of
 from lazyrich.tangent.higher import ORDERS, HigherKernels, higher_kernels, joined
 from lazyrich.tangent.outputs import refuse_unlike
+from lazyrich.tangent.refusals import refuse_untensored
 
 LEARNT = 1e-10  # of the initial residual: below it, rounding decides where the residual points
 
