@@ -423,7 +423,8 @@ def seeded(seed: int):
     """All generators (torch, numpy, random) set to a seed inside, and given back as they were after."""
     python_state, numpy_state = random.getstate(), np.random.get_state()
     with torch.random.fork_rng():
-        torch.manual_seed(seed)
+        # for devices that are not there torch writes down the stack at each call, which takes up to half a millisecond
+        (torch.manual_seed if torch.accelerator.is_available() else torch.default_generator.manual_seed)(seed)
         np.random.seed(seed % 2**32)
         random.seed(seed)
         try:
