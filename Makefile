@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # one thread a process: on a busy machine two threads a process run several times slower than one
 export OMP_NUM_THREADS ?= 1
+# empty: Python keeps what it compiled; tests start some hundred processes, and each would compile the library for three seconds
+export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint fix unit slow ray bench studies clean

@@ -72,7 +72,8 @@ def _from_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise UsageError(f"there is no file '{path}'; give the path of a Python file as seen from {Path.cwd()}")
     path = path.resolve()
-    name = f"_lazyrich_{path.stem}_{hashlib.sha256(str(path).encode() + _text(path)).hexdigest()[:8]}"
+    text = _text(path)
+    name = f"_lazyrich_{path.stem}_{hashlib.sha256(str(path).encode() + text).hexdigest()[:8]}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
@@ -83,7 +84,8 @@ def _from_file(path: Path) -> ModuleType:
     folder, done = str(path.parent), False
     sys.path.insert(0, folder)
     try:
-        spec.loader.exec_module(module)
+        # what its loader takes may be what Python compiled of an earlier text, if that was as long and of the same second
+        exec(compile(text, path, "exec"), vars(module))
         done = True
     except (Exception, SystemExit) as error:  # the user's file may raise anything, or be a script that exits
         raise _crashed(str(path), error) from error
