@@ -125,9 +125,9 @@ def test_a_linear_vae_reaches_the_rates_of_probabilistic_pca(beta):
     torch.manual_seed(0)
     vae = Vae(nn.Linear(20, 10), nn.Linear(5, 20), noise=NOISE).double().train()
     # the expectation over z is known for linear decoders: E|x - W z - b|^2 = |x - W mu - b|^2 + sum_j s_j^2 |W_j|^2
-    adam = torch.optim.Adam(vae.parameters(), lr=0.01)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, 3000)
-    for _ in range(3000):
+    adam = torch.optim.Adam(vae.parameters(), lr=0.02)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, 1500)
+    for _ in range(1500):
         adam.zero_grad()
         mean, log_variance = vae.posterior(x)
         spread = (log_variance.exp() * vae.decoder.weight.square().sum(0)).sum(1)
