@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
-from torch.nn.modules.module import _has_any_global_hook
+from torch.nn.modules import module as of_all
 
+HOOKS = ("_global_forward_hooks", "_global_forward_pre_hooks", "_global_backward_hooks", "_global_backward_pre_hooks")
 ENTRYWISE = (
     nn.Identity, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish, nn.Tanh, nn.Sigmoid,
     nn.Softplus, nn.Softsign, nn.LogSigmoid, nn.Hardtanh, nn.Hardswish, nn.Tanhshrink, nn.Softshrink,
@@ -24,7 +25,7 @@ def is_plain(model: nn.Module, x: Tensor) -> bool:
         >>> is_plain(net, torch.ones(5, 3)), is_plain(nn.Sequential(nn.Softmax(0)), torch.ones(5, 3))
         (True, False)
     """
-    return type(x) is Tensor and not _has_any_global_hook() and _axes_after(model, x.dim()) > 0
+    return type(x) is Tensor and not any(getattr(of_all, name) for name in HOOKS) and _axes_after(model, x.dim()) > 0
 
 
 def _axes_after(module: nn.Module, axes: int) -> int:
