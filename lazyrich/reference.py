@@ -79,13 +79,14 @@ def _from_file(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise UsageError(f"'{path}' cannot be loaded as Python")
+    # what Python keeps compiled may be an earlier text's, if that was as long and of the same second
+    spec.loader.get_code = lambda _: compile(text, path, "exec")  # type: ignore[attr-defined]
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and pickling look their module up by name
     folder, done = str(path.parent), False
     sys.path.insert(0, folder)
     try:
-        # what its loader takes may be what Python compiled of an earlier text, if that was as long and of the same second
-        exec(compile(text, path, "exec"), vars(module))
+        spec.loader.exec_module(module)
         done = True
     except (Exception, SystemExit) as error:  # the user's file may raise anything, or be a script that exits
         raise _crashed(str(path), error) from error

@@ -80,7 +80,7 @@ def _export(module: nn.Module, example: Tensor) -> Any:
     try:
         with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
-            batch = torch.export.Dim("batch")
+            batch = torch.export.Dim("batch", max=2**40)  # older tracers (2.6) ask at slices whether it is the largest integer
             return unrolled(torch.export.export(module, (pair,), dynamic_shapes=({0: batch},), strict=False))
     except Exception as error:  # the tracer raises errors of every kind; all mean the same here
         raise failure(module, example, error) from error

@@ -22,7 +22,7 @@ def half_mse(output: Tensor, target: Tensor) -> Tensor:
 
 def mse(output: Tensor, target: Tensor) -> Tensor:
     """Mean over samples and outputs of the squared error, as ``torch.nn.MSELoss``."""
-    return F.mse_loss(output, _shaped(target, output))
+    return F.mse_loss(output, _shaped(target, output).to(output.dtype))
 
 
 def _shaped(target: Tensor, output: Tensor) -> Tensor:
