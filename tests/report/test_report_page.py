@@ -128,7 +128,9 @@ def test_powers_are_raised_and_a_mend_is_told_once(tmp_path):
 def test_sentences_are_set_as_tables_are(tmp_path):
     result = sample("exploding")
     result["verdict"]["sentence"] = "abc(0, -0.5): -0.38 octaves (-0.40 to +1e-05) from gamma_0 = 0.1 on, as gamma_0^-1; --lr 3"
+    result["theory"]["why"] = "r = -1 < 0: features blow up as n^1.5"
     text = render(result, tmp_path / "p.html").read_text(encoding="utf-8")
+    assert "r = −1 &lt; 0: features blow up as n<sup>1.5</sup>" in text
     assert "abc(0, -0.5): −0.38 octaves (−0.40 to +1e-05) from γ₀ = 0.1 on, as γ₀<sup>−1</sup>; --lr 3" in text
 
 
