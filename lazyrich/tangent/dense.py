@@ -94,7 +94,7 @@ def dense_signals(row: Sequence[DenseLayer], x: Tensor) -> tuple[Tensor, list[tu
     """
     z, h = list[Tensor](), [x]
     for layer in row:
-        z.append(F.linear(h[-1].detach(), layer.weight, layer.bias))
+        z.append(F.linear(h[-1], layer.weight, layer.bias))
         h.append(_curved(layer.curves, z[-1]))
     n, k = h[-1].shape
     slopes = _slopes(z, h[1:])
