@@ -1,5 +1,6 @@
 """Local clusters of two workers, as Dask and Ray start them: the same trials, also when a worker is killed."""
 
+import asyncio
 import importlib
 import os
 import signal
@@ -87,7 +88,7 @@ class Slow:
     def result(self, timeout):
         self.asked += 1
         if self.asked < 3:
-            raise TimeoutError
+            raise asyncio.TimeoutError
         return "there"
 
 

@@ -109,7 +109,7 @@ class Dask:
             if self.address is not None:
                 return self._distributed.Client(self.address, timeout=5, set_as_default=False)
             return self._distributed.Client(self._cluster(), set_as_default=False)
-        except (OSError, TimeoutError, ValueError) as error:
+        except (OSError, asyncio.TimeoutError, ValueError) as error:
             raise SweepError(
                 f"the Dask scheduler '{self.address}' does not answer ({type(error).__name__}: {error}); start it with "
                 "'dask scheduler' and give dask://HOST:8786"
