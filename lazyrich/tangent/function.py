@@ -290,7 +290,7 @@ class NetworkFunction:
         """The operations between parameters and outputs, and whether any parameter is among what they start from."""
         live = live or {name: p.detach().requires_grad_() for name, p in self.parameters.items()}
         with torch.enable_grad():
-            out = self(live, x).clone()  # this copy's node holds all others, which one of somebody's own lets go of in torch 2.6
+            out = self(live, x).clone()  # whose node holds all others; one of somebody's own lets go of them (torch 2.6)
         ahead: list[Any] = [out.grad_fn] if out.requires_grad else []
         seen: set[Any] = set()
         while ahead:
