@@ -19,9 +19,9 @@ def inner(a: Tensor, b: Tensor) -> Tensor:
         >>> float((inner(a, a) / exact - 1).abs().max()) < 1e-6
         True
     """
-    if len(a) < len(b):  # products of many rows by few are the faster ones
-        return inner(b, a).T
     if a.shape[1] <= STRETCH:
         return a @ b.T
+    if len(a) < len(b):  # of long rows, products of many by few are the faster ones
+        return inner(b, a).T
     parts = zip(a.split(STRETCH, 1), b.split(STRETCH, 1), strict=True)
     return sum((one @ other.T).double() for one, other in parts).to(a.dtype)  # type: ignore[union-attr]

@@ -199,7 +199,7 @@ def _add_product(
     d1, d2 = d1.reshape(len(d1) * k, -1), d2.reshape(len(d2) * k, -1)
     factor = {key: by.repeat_interleave(k, 1)[:, None] for key, by in factor.items()}
     for i, j in _strips(*gram.shape[:2], same=first is second):
-        signals = d1[_wide(i, k)] @ d2[_wide(j, k)].T
+        signals = inner(d1[_wide(i, k)], d2[_wide(j, k)])
         for key, by in factor.items():
             part = parts[key][_wide(i, k), _wide(j, k)]
             part.unflatten(0, (-1, k)).addcmul_(signals.unflatten(0, (-1, k)), by[i, :, _wide(j, k)])

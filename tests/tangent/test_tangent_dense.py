@@ -71,6 +71,15 @@ def test_signals_of_layers_below_which_nothing_trains_are_not_taken():
     assert [layer.names for layer, *_ in signals] == [("4.weight", None)]
 
 
+def test_long_rows_of_signals_lose_no_digits_of_float32():
+    """One product of 2^20 entries is off by some 1e-5."""
+    torch.manual_seed(0)
+    net, x = nn.Sequential(nn.Linear(2, 2**16), nn.Linear(2**16, 16)), torch.rand(3, 2)
+    net[1].weight.data.abs_()
+    found, exact = (ntk_of(net.to(x.dtype), x, outputs="trace", per="tensor")["0.weight"] for x in (x, x.double()))
+    torch.testing.assert_close(found.double(), exact, rtol=1e-6, atol=0)
+
+
 def hooked() -> nn.Module:
     net = nn.Sequential(nn.Linear(5, 4), nn.Tanh())
     net[0].register_forward_hook(lambda module, given, out: 2 * out)
