@@ -18,6 +18,7 @@ from lazyrich.train.flow import flow
 
 ORDERS = (2, 3, 4)
 TIMES = 25
+STEPS = 8  # of the flow between two times at the least: errors of predictions are right to a hundredth of theirs then, at kinks, too
 LEARNT = 0.95  # of the loss that can be learnt by the last time, in the linearised network
 LONG = 1e6  # in times of the kernel's mean entry: what is not learnt then is not learnt
 
@@ -74,7 +75,7 @@ def few_predictions(
     start = kernels.outputs.reshape(-1, 1)
     end, floor = _end(kernels.k2, target, start)
     times = torch.linspace(0, end, TIMES, dtype=torch.float64)
-    found, _ = flow(model, x, target, times, rates=named)
+    found, _ = flow(model, x, target, times, rates=named, substeps=STEPS)
     loss = (found.squeeze(2) - target).square().mean(1) / 2
     learnt = loss - floor <= (loss[0] - floor) / 2
     half = int(learnt.nonzero()[0]) if bool(learnt.any()) else TIMES - 1
