@@ -18,7 +18,7 @@ from lazyrich.train.flow import flow
 
 ORDERS = (2, 3, 4)
 TIMES = 25
-STEPS = 8  # of the flow between two times at the least: errors of predictions are right to a hundredth of theirs then, at kinks, too
+STEPS = 8  # of the flow from each time to the next: errors that it is the referee for are right to a hundredth of themselves
 LEARNT = 0.95  # of the loss that can be learnt by the last time, in the linearised network
 LONG = 1e6  # in times of the kernel's mean entry: what is not learnt then is not learnt
 
