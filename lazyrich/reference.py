@@ -80,7 +80,8 @@ def _from_file(path: Path) -> ModuleType:
     if spec is None or spec.loader is None:
         raise UsageError(f"'{path}' cannot be loaded as Python")
     # what Python keeps compiled may be an earlier text's, if that was as long and of the same second
-    spec.loader.get_code = lambda _: compile(text, path, "exec")  # type: ignore[attr-defined]
+    loader: Any = spec.loader
+    loader.get_code = lambda _: loader.source_to_code(text, str(path))
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and pickling look their module up by name
     folder, done = str(path.parent), False

@@ -106,6 +106,10 @@ def test_relative_imports_in_a_file_say_to_name_its_package(tmp_path):
         resolve(f"{tmp_path / 'core.py'}:make")
 
 
+def test_a_files_annotations_are_what_it_writes(write):
+    assert resolve(f"{write('def f(x: int): ...')}:f").__annotations__ == {"x": int}
+
+
 def test_a_file_that_was_edited_is_run_again(write):
     path = write("def f():\n    return 1\n")
     first = resolve(f"{path}:f")

@@ -97,10 +97,6 @@ def _alone(kernel: Kernel, x: Tensor, tangent: bool, duals: dict[str, Dual]) -> 
     return Run(traced.graph, kernel.weights, traced.own, traced.readouts, (x[:1],), tangent, duals=duals)
 
 
-def _shapes(model: nn.Module) -> dict[str, torch.Size]:
-    return {name: p.shape for name, p in model.named_parameters()}
-
-
 class _Drawer:
     """Draws the tensors of one model again and again."""
 
@@ -111,7 +107,7 @@ class _Drawer:
         own = _alone(kernel, x, True, duals)
         own.output()  # laws are those of the kernel's own network, which may hold them as numbers of its width
         # fan-ins and axes are read there, no number, so nonlinearities that are known need no second integration
-        wide = own if _shapes(model) == _shapes(kernel.module) else _alone(Kernel(model, kernel.weights), x, False, dict(duals))
+        wide = _alone(Kernel(model, kernel.weights), x, False, dict(duals))
         layout = wide.output().layout
         self.used = {name: (own.used[name][0], fan_in) for name, (_, fan_in) in wide.used.items()}
         self.feature = [i for i, axis in enumerate(layout.axes) if any(a.kind is Kind.FEATURE for a in axis)]

@@ -106,13 +106,13 @@ def test_an_overparameterised_autoencoder_stores_its_images_as_attractors():
 @pytest.mark.parametrize("phi", [torch.tanh, torch.relu, torch.nn.functional.gelu])
 @pytest.mark.parametrize(("depth", "ratio"), [(1, 1.0), (3, 1.0), (3, 0.8)])
 def test_random_tied_autoencoders_return_signal_and_noise_as_predicted(phi, depth, ratio):
-    x = torch.randn(2000, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    x = torch.randn(3000, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
     x = x / x.square().mean().sqrt()
     theory = tied_signal(phi, depth, 1.5, 0.1, 0.05, ratio)
     draws = [tied_draw(phi, x, depth, 1.5, 0.1, 0.05, ratio, seed=s) for s in range(3)]
     for name in ("signal", "noise"):
         values = torch.tensor([getattr(d, name) for d in draws])
-        slack = 4 * math.hypot(theory.signal, theory.noise) / math.sqrt(3 * 2000 * ratio**depth)  # Monte-Carlo error
+        slack = 4 * math.hypot(theory.signal, theory.noise) / math.sqrt(3 * 3000 * ratio**depth)  # Monte-Carlo error
         assert float(values.mean()) == pytest.approx(getattr(theory, name), rel=0.03, abs=slack)
 
 

@@ -242,7 +242,7 @@ def test_what_the_grid_hides_is_said_and_what_it_does_not_is_found(tmp_path):
     assert clean.count(None) <= 3
 
 
-@pytest.mark.parametrize("widths", [2, 4])
+@pytest.mark.parametrize("widths", [2, 3, 4])
 @pytest.mark.parametrize("kind", ["steeper above", "wedge", "smooth"])
 def test_the_shift_of_a_curve_that_is_no_parabola_is_within_its_interval(kind, widths):
     draw = np.random.default_rng(0)

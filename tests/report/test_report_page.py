@@ -157,7 +157,7 @@ def test_a_nasty_name_is_only_ever_text(page):
 
 def test_every_text_is_escaped(tmp_path):
     result = sample("exploding")
-    result["obligations"] = [{"kind": "kind", "where": "where", "why": "why", "factor": None, "met": False}]
+    result["obligations"] = [{"kind": "", "where": "", "why": "", "factor": None, "met": False}]
     places = {
         "title": (result, "title"),
         "sentence": (result["verdict"], "sentence"),
@@ -165,7 +165,7 @@ def test_every_text_is_escaped(tmp_path):
         "command": (result["reproduce"], "command"),
         "setting": (result["settings"], "<script>name</script>"),
         "cell": (result["plan"]["rows"][0], 0),
-        "where": (result["obligations"][0], "where"),
+        **{key: (result["obligations"][0], key) for key in ("kind", "where", "why")},
         "scheme": (result["theory"], "scheme"),
     }
     for field, (holder, key) in places.items():
